@@ -1,0 +1,26 @@
+"""The one exception for mistakes a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CrispsegError(Exception):
+    """Bad input. The message is one line that names the thing, its value and the remedy.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A phrase to append to "unknown X 'word'": the closest known word, or all of them if there are few.
+
+    >>> did_you_mean("sfnett", ["sfnet", "fpn"])
+    "; did you mean 'sfnet'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known)}" if len(known) <= 30 else ""

@@ -1,0 +1,55 @@
+"""Writing files so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from crispseg.errors import CrispsegError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder and rename it to `path` when the block succeeds.
+
+    The suffix is kept, so writers that choose a format by it work. On an error the temporary file is removed and
+    whatever stood at `path` before is untouched.
+
+    Raises:
+        CrispsegError: the folder cannot be written.
+    """
+    path = Path(path)
+    writable_folder(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; the finished file should not be
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make the folder where it is missing and make sure that it can be written, before long work starts.
+
+    Raises:
+        CrispsegError: it is a file, cannot be made, or cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise CrispsegError(f"{path} cannot be a folder: a file stands there or above it; choose another folder") from None
+    except OSError as error:
+        raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
+    return path
