@@ -49,7 +49,9 @@ def writable_folder(path: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise CrispsegError(f"{path} cannot be a folder: a file stands there or above it; choose another folder") from None
+        raise CrispsegError(
+            f"{path} cannot be a folder: a file stands there or above it; choose another folder"
+        ) from None
     except OSError as error:
         raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
     return path

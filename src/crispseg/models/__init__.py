@@ -1,0 +1,19 @@
+"""The models. One paper, one file."""
+
+from crispseg.models.base import ModelInfo, Outputs, SegmentationModel
+from crispseg.models.fpn import fpn
+from crispseg.models.registry import create_model, list_models, models
+from crispseg.models.sfnet import FlowAlignment, sfnet, warp
+
+__all__ = [
+    "FlowAlignment",
+    "ModelInfo",
+    "Outputs",
+    "SegmentationModel",
+    "create_model",
+    "fpn",
+    "list_models",
+    "models",
+    "sfnet",
+    "warp",
+]

@@ -1,0 +1,64 @@
+"""The top-down decoder: from the coarsest level to the finest, with exchangeable parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from crispseg.decoders.parts import ContextPart, FusePart, MergePart
+from crispseg.nn import conv_bn_relu
+
+
+class Decoded(NamedTuple):
+    """What a decoder returns."""
+
+    feature: Tensor
+    """The map to classify, `(N, out_channels, H, W)` at the finest level's size."""
+    levels: tuple[Tensor, ...]
+    """Fused levels, finest first, for deep supervision: `(N, auxiliary_channels[i], h, w)` each."""
+
+
+class TopDown(nn.Module):
+    """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
+
+    Args:
+        channels: of the backbone's features, finest first.
+        width: channels of every level.
+        out_channels: of the merged feature.
+        context, fuse, merge: the parts (see `crispseg.decoders.parts`).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int,
+        out_channels: int,
+        *,
+        context: ContextPart,
+        fuse: FusePart,
+        merge: MergePart,
+    ) -> None:
+        super().__init__()
+        *fine_channels, coarsest_channels = channels
+        self.out_channels = out_channels
+        self.auxiliary_channels = (width,) * len(fine_channels)
+        self.context = context(coarsest_channels, width)
+        self.laterals = nn.ModuleList(conv_bn_relu(fine, width, 1) for fine in fine_channels)
+        self.fuses = nn.ModuleList(fuse(width, width) for _ in fine_channels)
+        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
+        self.merge = merge(len(channels), width, out_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Args: features: of the backbone, finest first, `(N, channels[i], h_i, w_i)`."""
+        *fine_features, coarsest = features
+        level, context = self.context(coarsest)
+        levels = [level]
+        for feature, lateral, fuse in reversed(list(zip(fine_features, self.laterals, self.fuses, strict=True))):
+            level = fuse(lateral(feature), level, context)
+            levels.append(level)
+        levels.reverse()
+        *fused, coarsest_level = levels
+        smoothed = [smooth(level) for smooth, level in zip(self.smooths, fused, strict=True)]
+        return Decoded(self.merge([*smoothed, coarsest_level]), tuple(fused))

@@ -1,0 +1,198 @@
+"""Reading and writing pictures: images as RGB, masks as the raw values they hold, labels as palette PNGs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from crispseg.errors import CrispsegError
+from crispseg.files import atomic_path
+
+MAX_PIXELS = 2**27
+"""A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+# Pillow warns from 89 million pixels on, which are still fine here: MAX_PIXELS is the limit that counts.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read a picture as `(H, W, 3)` RGB, upright as its EXIF orientation asks.
+
+    Alpha is dropped. Grey, palette and CMYK become RGB. 16 bits a channel are scaled to 8. Of several frames or
+    pages the first is read.
+
+    Raises:
+        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range.
+    """
+    with _opened(path) as picture:
+        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode[0] in "IF":
+            return np.stack([(_uint16(picture) >> 8).astype(np.uint8)] * 3, axis=-1)
+        picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def read_mask(path: str | Path) -> NDArray[Any]:
+    """Read the raw values of a mask.
+
+    Returns `(H, W)` uint8 for grey, palette (indices, not colours) and 1-bit (0 and 1) files, `(H, W)` uint16 for
+    16-bit grey ones and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation is applied.
+
+    Raises:
+        CrispsegError: as for `read_image`, and for JPEG and PNM files, which do not keep the values as they were.
+    """
+    with _opened(path) as picture:
+        if picture.format in ("JPEG", "MPO", "PPM"):
+            raise CrispsegError(f"{path} is a {picture.format}, which may change label values; save masks as PNG")
+        stretch = _stretch(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode in ("1", "L", "P", "RGB"):
+            values = np.array(picture, np.uint8)
+            return values // stretch if stretch > 1 else values
+        if picture.mode in ("LA", "PA"):
+            return np.array(picture)[..., 0]
+        if picture.mode == "RGBA":
+            return np.array(picture)[..., :3]
+        if picture.mode[0] in "IF":
+            return _uint16(picture)
+        raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """`(H, W)` of the upright picture, from the header alone.
+
+    An orientation that a PNG states only behind its pixels is not seen.
+
+    Raises:
+        CrispsegError: missing, not an image, or over `MAX_PIXELS`.
+    """
+    with _opened(path) as picture:
+        # Asking a PNG without EXIF in front for its EXIF would decode it.
+        known = picture.format != "PNG" or "exif" in picture.info
+        turned = known and picture.getexif().get(_ORIENTATION, 1) >= 5
+        return picture.size if turned else picture.size[::-1]
+
+
+def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
+    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture; the suffix chooses the format.
+
+    Raises:
+        CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise CrispsegError(f"cannot write {path}: unknown picture suffix '{path.suffix}'; use .png or .jpg")
+    with atomic_path(path) as temporary:
+        Image.fromarray(rgb).save(temporary)
+
+
+def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> None:
+    """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
+
+    Raises:
+        CrispsegError: the suffix is not .png or the folder cannot be written.
+        ValueError: an id is neither in the palette nor 255.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise CrispsegError(f"cannot write labels to {path}: they are kept exactly only in PNG; use the suffix .png")
+    picture = Image.fromarray(_ids(labels, palette))
+    picture.putpalette(_lookup(palette).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary)
+
+
+def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Class ids `(H, W)` → RGB `(H, W, 3)`; 255 (ignore) is black.
+
+    Raises:
+        ValueError: an id is neither in the palette nor 255.
+    """
+    return _lookup(palette).take(_ids(labels, palette), axis=0)
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """All pictures in a folder and its sub-folders, by their suffix, sorted. Hidden files are left out.
+
+    Raises:
+        CrispsegError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CrispsegError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}; give a folder of images")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+_ORIENTATION = 0x0112
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture and turn every way in which a file can be bad into one line."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file, Image.open(file) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield picture
+    except (CrispsegError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise CrispsegError(f"{path} does not exist; check the path") from None
+    except PermissionError:
+        raise CrispsegError(f"{path} cannot be read; check that it is a file and its permissions") from None
+    except Image.DecompressionBombError:
+        raise CrispsegError(f"{path} claims more than {MAX_PIXELS:,} pixels; cut it into smaller images") from None
+    except Exception as error:  # on broken data Pillow's decoders raise almost anything
+        if path.is_dir():
+            raise CrispsegError(f"{path} is a folder, not an image file; give a file") from None
+        if path.stat().st_size == 0:
+            raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise CrispsegError(f"{path} is not an image in a known format; convert it to PNG or JPEG") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CrispsegError(f"{path} is broken ({reason}); restore or remove it") from None
+
+
+def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
+    """The values of a grey picture of more than 8 bits."""
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(f"{values.dtype} values that do not fit 16 bits; save it with 8 or 16 bits")
+    return values.astype(np.uint16)
+
+
+def _stretch(picture: Image.Image) -> int:
+    """The factor by which Pillow will spread the values of a 2-bit or 4-bit grey PNG over 0 to 255, once it loads."""
+    if isinstance(picture, ImageFile.ImageFile) and picture.format == "PNG" and picture.tile:
+        return {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args), 1)
+    return 1
+
+
+def _lookup(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """A colour for each of the 256 values; black where there is no class."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Check the ids against the palette and make them uint8."""
+    ids = labels.astype(np.uint8)
+    known = ids < len(palette)
+    if not ((known | (ids == 255)) & (ids == labels)).all():
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} with a palette of {len(palette)} colours")
+    return ids

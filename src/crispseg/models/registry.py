@@ -1,0 +1,84 @@
+"""Where models are registered and how one is built by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crispseg.backbones import Backbone
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.registry import Registry
+
+if TYPE_CHECKING:
+    from crispseg.models.base import SegmentationModel
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone to be built; the system that builds it chooses its strides."""
+
+    name: str
+    pretrained: bool | str | Path = False
+    in_chans: int = 3
+
+    def build(self, **options: Any) -> Backbone:
+        """`Backbone(name, **options)` of this description."""
+        return Backbone(self.name, pretrained=self.pretrained, in_chans=self.in_chans, **options)
+
+
+Builder = Callable[..., "SegmentationModel"]
+
+models: Registry[Builder] = Registry("model")
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows."""
+    return models.names()
+
+
+def model_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a model, beyond what all models share, with their types and defaults."""
+    parameters = inspect.signature(models[name], eval_str=True).parameters
+    return {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str = "resnet18_deep",
+    pretrained: bool | str | Path = False,
+    in_chans: int = 3,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: number of logits.
+        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, or any timm name with a feature pyramid.
+        pretrained: `True` for timm's published backbone weights, or a path to a local backbone weight file.
+        in_chans: channels of the images.
+        **options: of the model, see its builder in `crispseg.models`.
+
+    Raises:
+        CrispsegError: an unknown model, backbone, part or option; weights that are not there or do not fit.
+    """
+    from crispseg.models.base import ModelInfo
+
+    builder = models[name]
+    known = model_options(name)
+    for option in options:
+        if option not in known:
+            raise CrispsegError(f"model '{name}' has no option '{option}'{did_you_mean(option, known)}")
+    if num_classes < 1 or in_chans < 1:
+        raise CrispsegError(f"num_classes is {num_classes} and in_chans {in_chans}; both must be at least 1")
+    model = builder(BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
+    kept = {key: value for key, value in options.items() if key != "auxiliary"}  # training only
+    model.info = ModelInfo(
+        name, num_classes, backbone, in_chans, kept, mean=model.backbone.mean, std=model.backbone.std
+    )
+    return model

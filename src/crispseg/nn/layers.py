@@ -1,0 +1,39 @@
+"""Layers that every part is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics where a training batch holds one value per channel.
+
+    Globally pooled features of a single image are such a batch: it has no variance, and PyTorch refuses it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    """Convolution of stride 1 that keeps the size, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Bilinear resize of `(N, C, h, w)` to `size = (H, W)`; `x` itself where it has that size."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
