@@ -20,9 +20,6 @@ MAX_PIXELS = 2**27
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-# Pillow warns from 89 million pixels on, which are still fine here: MAX_PIXELS is the limit that counts.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, 3)` RGB, upright as its EXIF orientation asks.
@@ -143,6 +140,7 @@ _ORIENTATION = 0x0112
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture and turn every way in which a file can be bad into one line."""
     path = Path(path)
+    _quieten()
     try:
         with path.open("rb") as file, Image.open(file) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -150,21 +148,31 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield picture
     except (CrispsegError, MemoryError):
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CrispsegError(f"{path} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise CrispsegError(f"{path} is a folder, not an image file; give a file") from None
     except PermissionError:
         raise CrispsegError(f"{path} cannot be read; check that it is a file and its permissions") from None
     except Image.DecompressionBombError:
         raise CrispsegError(f"{path} claims more than {MAX_PIXELS:,} pixels; cut it into smaller images") from None
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        if path.is_dir():
-            raise CrispsegError(f"{path} is a folder, not an image file; give a file") from None
         if path.stat().st_size == 0:
             raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None
         if isinstance(error, UnidentifiedImageError):
             raise CrispsegError(f"{path} is not an image in a known format; convert it to PNG or JPEG") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrispsegError(f"{path} is broken ({reason}); restore or remove it") from None
+
+
+def _quieten() -> None:
+    """Silence Pillow's warning about 89 million pixels and more: `MAX_PIXELS` is the limit that counts here.
+
+    Filters set at import are lost where the import happens inside `catch_warnings`, and setting one again and again
+    makes every other warning repeat itself; so it is set once, when it is missing.
+    """
+    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def _uint16(picture: Image.Image) -> NDArray[np.uint16]:

@@ -1,0 +1,226 @@
+"""What every data source gives: labelled images, and what their class ids mean."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from crispseg.errors import CrispsegError
+from crispseg.imaging import read_image, read_mask
+
+IGNORE = 255
+"""The label of pixels that count in no loss and no metric."""
+
+Color: TypeAlias = tuple[int, int, int]
+"""RGB, each 0 to 255."""
+
+Decoder: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
+"""A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """What the class ids mean: one name and one RGB colour (0 to 255) for each, in the order of the ids.
+
+    Raises:
+        CrispsegError: fewer than 2 or more than 255 classes, a repeated name, not one colour a class, or no colours.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Color, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.names) <= IGNORE:
+            raise CrispsegError(f"{len(self.names)} classes: 2 to {IGNORE} are possible; give a name for each class")
+        if len(self.palette) != len(self.names):
+            raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise CrispsegError(f"the class name '{name}' occurs more than once; give each class its own name")
+        for color in self.palette:
+            if len(color) != 3 or not all(0 <= level <= 255 for level in color):
+                raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
+
+    @classmethod
+    def numbered(cls, count: int) -> LabelSet:
+        """Names "class 0", "class 1", … in the default colours."""
+        return cls(tuple(f"class {index}" for index in range(count)), default_palette(count))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def default_palette(count: int) -> tuple[Color, ...]:
+    """The colours of PASCAL VOC: bits 0, 3, 6 of the id become red's highest bits, 1, 4, 7 green's and 2, 5 blue's."""
+
+    def level(index: int, channel: int) -> int:
+        return sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple((level(index, 0), level(index, 1), level(index, 2)) for index in range(count))
+
+
+class Sample(NamedTuple):
+    """One labelled image."""
+
+    image: NDArray[np.uint8]
+    """`(H, W, 3)` RGB."""
+    labels: NDArray[np.uint8]
+    """`(H, W)` class ids; 255 means ignore."""
+    name: str
+    """Unique in the split and usable as a file stem; may hold "/" for sub-folders."""
+
+
+class SegmentationDataset(Dataset[Sample], ABC):
+    """One split: samples, and what their class ids mean."""
+
+    labels: LabelSet
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Pair(NamedTuple):
+    """An image file and the mask file that belongs to it."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class IdDecoder:
+    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
+
+    An RGB mask counts as grey where its three channels agree everywhere.
+    """
+
+    classes: int
+    ignore: tuple[int, ...] = ()
+
+    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        mask = grey(mask)
+        labels = _id_table(self.classes, self.ignore).take(mask)
+        if labels.max() > IGNORE:
+            wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
+            allowed = ", ".join(map(str, sorted({IGNORE, *self.ignore})))
+            raise ValueError(
+                f"value {wrong} is out of range 0 to {self.classes - 1} (ignored: {allowed}); "
+                "correct the mask, the number of classes or the ignored values"
+            )
+        return labels.astype(np.uint8)
+
+
+def grey(mask: NDArray[Any]) -> NDArray[Any]:
+    """A mask `(H, W)` or `(H, W, 3)` as one channel.
+
+    Raises:
+        ValueError: it has colours.
+    """
+    if mask.ndim == 2:
+        return mask
+    if (mask == mask[..., :1]).all():
+        return mask[..., 0]
+    colors = np.unique(mask.reshape(-1, 3), axis=0)
+    shown = ", ".join(str(color.tolist()) for color in colors[:12])
+    more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
+    raise ValueError(f"an RGB mask, with the colours {shown}{more}; say what they mean, by --data.palette for a folder")
+
+
+@lru_cache(maxsize=8)
+def _id_table(classes: int, ignore: tuple[int, ...]) -> NDArray[np.uint16]:
+    """For each 8-bit or 16-bit value its label, 256 where it has none."""
+    table = np.full(2**16, IGNORE + 1, np.uint16)
+    table[:classes] = np.arange(classes)
+    table[[IGNORE, *ignore]] = IGNORE
+    return table
+
+
+class FileDataset(SegmentationDataset):
+    """A split made of image files and mask files.
+
+    Args:
+        pairs: the files, in the order of the indices.
+        labels: what the class ids mean.
+        decode: turns a mask as it is in the file into class ids.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder) -> None:
+        self.pairs = tuple(pairs)
+        self.labels = labels
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one pair.
+
+        Raises:
+            CrispsegError: a file is broken, the two sizes differ or the mask holds a value that means no class.
+        """
+        pair = self.pairs[index]
+        image, labels = read_image(pair.image), self.read_labels(index)
+        check_same_size(pair, image.shape[:2], labels.shape)
+        return Sample(image, labels, pair.name)
+
+    def read_labels(self, index: int) -> NDArray[np.uint8]:
+        """The class ids `(H, W)` of one mask, without its image. Raises as `__getitem__` does."""
+        path = self.pairs[index].mask
+        try:
+            return self.decode(read_mask(path))
+        except ValueError as error:
+            raise CrispsegError(f"{path}: {error}") from None
+
+
+def check_same_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+    """Compare the `(H, W)` of a pair's files.
+
+    Raises:
+        CrispsegError: they differ.
+    """
+    if image != mask:
+        raise CrispsegError(
+            f"{pair.mask} is {mask[0]}x{mask[1]} (height x width) but its image {pair.image} is "
+            f"{image[0]}x{image[1]}; resize one of them, a mask with nearest-neighbour interpolation"
+        )
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file, stripped, without empty ones and those that start with "#".
+
+    Raises:
+        CrispsegError: the file cannot be read, is not text, or has no lines.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a text file") from None
+    except UnicodeDecodeError:
+        raise CrispsegError(f"{path} is not UTF-8 text; give a text file") from None
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    if not lines:
+        raise CrispsegError(f"{path} is empty; write one entry a line")
+    return lines
+
+
+class DataSource(Protocol):
+    """Where the splits come from. A data source is a frozen dataclass, whose fields are its command-line keys."""
+
+    name: ClassVar[str]
+
+    def label_set(self) -> LabelSet: ...
+
+    def splits(self) -> tuple[str, ...]: ...
+
+    def dataset(self, split: str) -> SegmentationDataset: ...

@@ -1,0 +1,180 @@
+"""Looking through a whole split before it is used: bad files are found in seconds, not an hour into training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from crispseg.data.base import IGNORE, FileDataset, LabelSet, SegmentationDataset
+from crispseg.errors import CrispsegError
+from crispseg.imaging import image_size
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a split holds."""
+
+    split: str
+    labels: LabelSet
+    images: int
+    counts: NDArray[np.int64]
+    """`(classes,)` pixels of each class."""
+    support: NDArray[np.int64]
+    """`(classes,)` pixels, without ignored ones, of the images in which the class occurs."""
+    ignored: int
+    """Pixels with label 255."""
+    smallest: tuple[int, int]
+    """Least height and least width, which need not be of one image."""
+    largest: tuple[int, int]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The names of the classes that never occur."""
+        return tuple(name for name, count in zip(self.labels.names, self.counts, strict=True) if count == 0)
+
+    def lines(self) -> list[str]:
+        """A summary to print: the sizes, then id, name and share of the labelled pixels of each class."""
+        sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
+        pixels = int(self.counts.sum())
+        void = self.ignored / (pixels + self.ignored)
+        shares = self.counts / max(pixels, 1)
+        width = max(map(len, self.labels.names))
+        return [
+            f"{self.split}: {self.images} images, {sizes[0] if sizes[0] == sizes[1] else ' to '.join(sizes)} pixels "
+            f"(height x width), {void:.1%} ignored",
+            *(
+                f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}"
+                for index, (name, share) in enumerate(zip(self.labels.names, shares, strict=True))
+            ),
+        ]
+
+
+def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
+    """Check every pair of a split, and count.
+
+    Masks are decoded. Of PNG and JPEG images the header and the last bytes are read, and only those that look cut off
+    or whose header contradicts the mask are decoded; images of other formats all are. Datasets that are not made of
+    files are gone through sample by sample.
+
+    Raises:
+        CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
+            first five are named); or a training split holds nothing but class 0 and ignored pixels.
+    """
+    if len(dataset) == 0:
+        raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
+    threads = None if isinstance(dataset, FileDataset) else 1  # others do not promise to be safe in threads
+
+    def attempt(index: int) -> _Found | str:
+        try:
+            return _inspect_files(dataset, index) if isinstance(dataset, FileDataset) else _inspect(dataset, index)
+        except CrispsegError as error:
+            return str(error)
+
+    results = list(parallel(attempt, range(len(dataset)), f"Checking {split}", threads))
+    found = [result for result in results if not isinstance(result, str)]
+    bad = [result for result in results if isinstance(result, str)]
+    if bad:
+        more = f" | and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
+
+    histograms = np.stack([one.histogram for one in found])  # (images, 256)
+    per_image = histograms[:, : len(dataset.labels)]
+    sizes = np.array([one.size for one in found])
+    report = SplitReport(
+        split=split,
+        labels=dataset.labels,
+        images=len(found),
+        counts=per_image.sum(axis=0),
+        support=per_image.sum(axis=1) @ (per_image > 0),
+        ignored=int(histograms[:, IGNORE].sum()),
+        smallest=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
+        largest=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
+    )
+    if split == "train" and report.ignored and not report.counts[1:].any():
+        raise CrispsegError(
+            f"the masks of '{split}' hold nothing but class 0 and {IGNORE}, which means ignore; if they are black and "
+            f"white, with white a class, {BLACK_AND_WHITE}"
+        )
+    return report
+
+
+BLACK_AND_WHITE = "give --data folder with --data.palette '[[0,0,0],[255,255,255]]'"
+
+
+def class_weights(report: SplitReport) -> NDArray[np.float32]:
+    """Weights by median frequency balancing (Eigen and Fergus, ICCV 2015), `(classes,)`.
+
+    A class's frequency is its share of the pixels of the images in which it occurs; its weight is the median of the
+    frequencies divided by its own. Classes that never occur weigh 0 and are not in the median.
+    """
+    present = report.counts > 0
+    weights = np.zeros(len(report.counts), np.float32)
+    if present.any():
+        frequency = report.counts[present] / report.support[present]
+        weights[present] = np.median(frequency) / frequency
+    return weights
+
+
+def parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
+) -> Iterator[Result]:
+    """Results in order from a few threads, with a progress bar on stderr where that is a terminal.
+
+    Decoding files releases the interpreter lock, so threads are enough.
+    """
+    items = list(items)
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        yield from track(
+            pool.map(function, items),
+            description,
+            total=len(items),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+
+class _Found(NamedTuple):
+    """What one sample holds: pixels for each of the 256 labels, and `(H, W)`."""
+
+    histogram: NDArray[np.int64]
+    size: tuple[int, ...]
+
+
+def _inspect_files(dataset: FileDataset, index: int) -> _Found:
+    labels = dataset.read_labels(index)
+    image = dataset.pairs[index].image
+    if image_size(image) != labels.shape or not _ends_well(image):
+        dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
+    return _Found(np.bincount(labels.ravel(), minlength=256), labels.shape)
+
+
+def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
+    image, labels, name = dataset[index]
+    histogram = np.bincount(labels.ravel(), minlength=256)
+    wrong = np.flatnonzero(histogram[len(dataset.labels) : IGNORE]) + len(dataset.labels)
+    if len(wrong):
+        raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {len(dataset.labels) - 1} (ignored: 255)")
+    if image.shape[:2] != labels.shape:
+        raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
+    return _Found(histogram, labels.shape)
+
+
+def _ends_well(path: Path) -> bool:
+    """Whether the last bytes are those that end a PNG or a JPEG."""
+    with path.open("rb") as file:
+        file.seek(-min(12, path.stat().st_size), os.SEEK_END)
+        return file.read().endswith((b"IEND\xaeB`\x82", b"\xff\xd9"))

@@ -1,0 +1,59 @@
+"""From a split to batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from crispseg.data.base import Sample, SegmentationDataset
+
+Transform = Callable[[Sample], tuple[Tensor, Tensor]]
+
+
+class Transformed(Dataset[tuple[Tensor, Tensor]]):
+    """A split whose samples have gone through a transform: image `(C, H, W)` float32, labels `(H, W)` int64."""
+
+    def __init__(self, dataset: SegmentationDataset, transform: Transform) -> None:
+        self.dataset = dataset
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.dataset[index])
+
+
+def train_loader(
+    dataset: SegmentationDataset, transform: Transform, batch_size: int, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Shuffled batches; a last one that is smaller is left out, unless it is the only one."""
+    return DataLoader(
+        Transformed(dataset, transform),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=len(dataset) >= batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+    )
+
+
+def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Every sample once, in order, one a batch: images are scored at their own size."""
+    return DataLoader(
+        Transformed(dataset, transform),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)  # workers are the parallelism; PyTorch limits its own threads itself

@@ -1,0 +1,155 @@
+"""From a sample to what a model takes: augmentation while training, and normalisation always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from crispseg.data.base import IGNORE, Sample
+from crispseg.errors import CrispsegError
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to the training images.
+
+    Args:
+        crop: height and width of the part that is cut out, filled up where the image is smaller. None takes whole
+            images, which fit into one batch only if all have the same size and scale is [1, 1].
+        scale: range of the factor by which an image is resized before it is cropped.
+        flip: probability of a left-right flip.
+        photometric: change brightness, contrast, saturation and hue.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (0.75, 2.0)
+    flip: float = 0.5
+    photometric: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and min(self.crop) < 1:
+            raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise CrispsegError(
+                f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"
+            )
+        if not 0 <= self.flip <= 1:
+            raise CrispsegError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+
+
+class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
+    """Resize by a random factor and cut out a random window of `size`, of which only the window is ever resized.
+
+    The output is smaller than `size` where the resized image is. Without `size` there is no cut. The factor is drawn
+    uniformly from `scale`.
+    """
+
+    def __init__(self, size: tuple[int, int] | None, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.size, self.scale = size, scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        source = v2.query_size(flat_inputs)
+        factor = torch.empty(1).uniform_(*self.scale).item()
+        scaled = [max(round(length * factor), 1) for length in source]
+        output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
+        # The window in the source that becomes the output. Its rounding bends the factor by less than a pixel.
+        window = [
+            length if out == whole else min(max(round(out / factor), 1), length)
+            for length, whole, out in zip(source, scaled, output, strict=True)
+        ]
+        top, left = (int(torch.randint(length - part + 1, ())) for length, part in zip(source, window, strict=True))
+        return {"top": top, "left": left, "height": window[0], "width": window[1], "size": output}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Mask):
+            return F.resized_crop(inpt, **params, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        # NEAREST_EXACT has the pixel centres of BILINEAR. As a Mask it would be resized with NEAREST, half a pixel off.
+        plain = inpt.as_subclass(Tensor).unsqueeze(0)  # (1, H, W)
+        cut = F.resized_crop(plain, **params, interpolation=InterpolationMode.NEAREST_EXACT)
+        return tv_tensors.wrap(cut.squeeze(0), like=inpt)
+
+
+class RandomPad(v2.Transform):  # type: ignore[misc]
+    """Put an input at a random place on a canvas of `size`: 0 around an image, 255 (ignore) around a mask."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        free = [size - length for size, length in zip(self.size, v2.query_size(flat_inputs), strict=True)]
+        top, left = (int(torch.randint(gap + 1, ())) for gap in free)
+        return {"padding": [left, top, free[1] - left, free[0] - top]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.pad(inpt, params["padding"], fill=IGNORE if isinstance(inpt, tv_tensors.Mask) else 0)
+
+
+class Normalize(v2.Transform):  # type: ignore[misc]
+    """RGB images `(..., 3, H, W)` of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
+
+    Args:
+        mean, std: one number a channel, on the scale 0 to 1.
+        in_chans: 3, or 1 for the mean of the three channels, for which the averages of `mean` and `std` count.
+
+    Raises:
+        CrispsegError: another number of channels.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:
+        super().__init__()
+        if in_chans not in (1, 3):
+            raise CrispsegError(f"in_chans is {in_chans}, but image files give 3 channels, or 1 grey one; use 3 or 1")
+        self.in_chans = in_chans
+        self.mean, self.std = (255 * torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
+        if in_chans == 1:
+            self.mean, self.std = self.mean.mean(), self.std.mean()
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        image = inpt.as_subclass(Tensor).float()
+        if self.in_chans == 1:
+            image = image.mean(dim=-3, keepdim=True)
+        return (image - self.mean.to(image.device)).div_(self.std.to(image.device))
+
+
+class SampleTransform:
+    """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64."""
+
+    def __init__(self, *steps: v2.Transform) -> None:
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (3, H, W)
+        image, labels = self.steps(image, tv_tensors.Mask(torch.from_numpy(sample.labels)))
+        return image.contiguous(), labels.as_subclass(Tensor).long()
+
+
+def train_transform(
+    augment: Augment, mean: Sequence[float], std: Sequence[float], in_chans: int = 3
+) -> SampleTransform:
+    """Augment and normalise. All randomness comes from torch's global generator.
+
+    Images are normalised before they are filled up, so the fill is exactly the mean colour.
+    """
+    steps = [RandomScaledCrop(augment.crop, augment.scale), v2.RandomHorizontalFlip(augment.flip)]
+    if augment.photometric:
+        steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
+    steps.append(Normalize(mean, std, in_chans))
+    if augment.crop is not None:
+        steps.append(RandomPad(augment.crop))
+    return SampleTransform(*steps)
+
+
+def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:
+    """Normalise, at the native size."""
+    return SampleTransform(Normalize(mean, std, in_chans))

@@ -1,0 +1,460 @@
+"""Data sources, and the check that finds bad pairs before training."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from crispseg.data.base import (
+    FileDataset,
+    IdDecoder,
+    LabelSet,
+    Pair,
+    Sample,
+    SegmentationDataset,
+    default_palette,
+    read_lines,
+)
+from crispseg.data.camvid import CamVid
+from crispseg.data.check import check_split, class_weights
+from crispseg.data.folder import ColorDecoder, Folder
+from crispseg.errors import CrispsegError
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "camvid"
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def make_pair(root: Path, name: str, mask: np.ndarray, suffix: str = ".png", mask_name: str | None = None) -> None:
+    """An image and its mask in root/images and root/masks."""
+    image = np.random.default_rng(len(name)).integers(0, 256, (*mask.shape[:2], 3), np.uint8)
+    save(root / "images" / f"{name}{suffix}", image)
+    save(root / "masks" / f"{mask_name or name}.png", mask)
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.resize(np.array(values, np.uint8), (6, 8))
+
+
+def folder(root: Path, **options: object) -> Folder:
+    return Folder(root / "images", root / "masks", **options)
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Path:
+    for index in range(10):
+        make_pair(tmp_path, f"{index:02d}", ids(0, 1, 2, 255))
+    return tmp_path
+
+
+def one_line(error: pytest.ExceptionInfo[CrispsegError], *parts: object) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message, message
+
+
+# ---------------------------------------------------------------------------------------------------- label sets
+
+
+def test_default_palette_is_the_one_of_pascal_voc() -> None:
+    palette = default_palette(255)
+    assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    assert palette[20] == (0, 64, 128)
+    assert len(set(palette)) == 255
+
+
+def test_numbered_labels() -> None:
+    labels = LabelSet.numbered(3)
+    assert len(labels) == 3 and labels.names == ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(
+    ("names", "palette", "reason"),
+    [
+        (("a",), (BLACK,), "1 classes: 2 to 255"),
+        (tuple(map(str, range(256))), default_palette(256), "256 classes: 2 to 255"),
+        (("a", "b"), (BLACK,), "2 class names but 1 colours"),
+        (("a", "a"), (BLACK, WHITE), "'a' occurs more than once"),
+        (("a", "b"), (BLACK, (0, 0, 256)), r"\[0, 0, 256\] is not a colour"),
+    ],
+)
+def test_label_sets_are_checked(names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], reason: str) -> None:
+    with pytest.raises(CrispsegError, match=reason):
+        LabelSet(names, palette)
+
+
+# ---------------------------------------------------------------------------------------------------- decoders
+
+
+@given(count=st.integers(2, 255), ignore=st.sets(st.integers(0, 300), max_size=4), data=st.data())
+def test_ids_are_kept_or_ignored_or_refused(count: int, ignore: set[int], data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=12))
+    decode = IdDecoder(count, tuple(ignore))
+    void = ignore | {255}
+    mask = np.array([values], np.uint16)
+    if all(value < count or value in void for value in values):
+        assert decode(mask).dtype == np.uint8
+        assert decode(mask).tolist() == [[255 if value in void else value for value in values]]
+    else:
+        with pytest.raises(ValueError, match=f"out of range 0 to {count - 1}"):
+            decode(mask)
+
+
+def test_rgb_masks_need_equal_channels_to_be_ids() -> None:
+    mask = np.repeat(ids(0, 1)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(IdDecoder(2)(mask), ids(0, 1))
+    mask[0, 0] = (9, 8, 7)
+    with pytest.raises(ValueError, match=r"\[0, 0, 0\], \[1, 1, 1\], \[9, 8, 7\]; .*--data.palette"):
+        IdDecoder(2)(mask)
+
+
+@settings(deadline=None, max_examples=20)
+@given(palette=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=9, unique=True), data=st.data())
+def test_colours_become_ids(palette: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    void, colors = tuple(palette[:1]), tuple(palette[1:])
+    labels = np.array(data.draw(st.lists(st.integers(-1, len(colors) - 1), min_size=1, max_size=20)))
+    mask = np.array([*colors, *void], np.uint8)[labels][None]
+    np.testing.assert_array_equal(ColorDecoder(colors, void)(mask)[0], np.where(labels < 0, 255, labels))
+    if (labels < 0).any():
+        with pytest.raises(ValueError, match=f"of {(labels < 0).sum()} pixels is not in data.palette"):
+            ColorDecoder(colors)(mask)
+
+
+def test_grey_values_count_as_colours() -> None:
+    assert ColorDecoder((BLACK, WHITE))(ids(0, 255)).max() == 1
+    with pytest.raises(ValueError, match=r"\[7, 7, 7\] of 24 pixels .* leave data.palette out"):
+        ColorDecoder((BLACK, WHITE))(ids(0, 7))
+    with pytest.raises(ValueError, match="16-bit"):
+        ColorDecoder((BLACK, WHITE))(ids(0).astype(np.uint16))
+
+
+# ---------------------------------------------------------------------------------------------------- folder
+
+
+def test_folder_reads_pairs(tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(0, 1, 11), suffix=".jpg")
+    make_pair(tmp_path, "deep/b.c", ids(1, 2, 255), mask_name="deep/b.c_mask")
+    source = folder(tmp_path, classes=["x", "y", "z"], ignore=(11,), val_ratio=0.5)
+    train, val = source.dataset("train"), source.dataset("val")
+    assert source.splits() == ("train", "val") and source.label_set().names == ("x", "y", "z")
+    samples = {sample.name: sample for sample in (train[0], val[0])}
+    assert set(samples) == {"a", "deep/b.c"}
+    np.testing.assert_array_equal(samples["a"].labels, ids(0, 1, 255))
+    np.testing.assert_array_equal(samples["deep/b.c"].labels, ids(1, 2, 255))
+    assert samples["a"].image.shape == (6, 8, 3)
+    assert len(pickle.loads(pickle.dumps(train))) == 1
+
+
+def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg", np.zeros((6, 8, 3), np.uint8))
+        save(tmp_path / "masks" / f"{name}.png", ids(0, 1))
+    assert len(Folder(tmp_path, tmp_path / "masks", num_classes=2).dataset("train")) == 1
+
+
+def test_classes_from_a_file(ten: Path) -> None:
+    (ten / "classes.txt").write_text("# names\nroad\n\nparked car\nsky\n")
+    assert folder(ten, classes=ten / "classes.txt").label_set().names == ("road", "parked car", "sky")
+
+
+def test_number_of_classes_is_read_off_the_masks(ten: Path) -> None:
+    assert folder(ten).label_set() == LabelSet.numbered(3)
+    assert len(folder(ten, ignore=(2,)).label_set()) == 2
+
+
+def test_palette_from_a_file(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [128, 64, 128], [224, 224, 192]], np.uint8)
+    for name in "ab":
+        make_pair(tmp_path, name, colors[ids(0, 1, 2)])
+    (tmp_path / "palette.txt").write_text("0 0 0 nothing at all\n128, 64, 128, road\n")
+    source = folder(tmp_path, palette=tmp_path / "palette.txt", ignore=((224, 224, 192),))
+    assert source.label_set() == LabelSet(("nothing at all", "road"), (BLACK, (128, 64, 128)))
+    np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 255))
+    named = folder(tmp_path, palette=[BLACK, (128, 64, 128)], classes=["void", "way"])
+    assert named.label_set().names == ("void", "way")
+    (tmp_path / "palette.txt").write_text("0 0 0\nroad 1 2 3\n")
+    with pytest.raises(CrispsegError, match="entry 2 is not 'r g b name'"):
+        folder(tmp_path, palette=tmp_path / "palette.txt").label_set()
+
+
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 255))
+    with pytest.raises(CrispsegError) as error:
+        folder(tmp_path).label_set()
+    one_line(error, "hold only 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'")
+    with pytest.raises(CrispsegError, match="nothing but class 0 and 255") as error:
+        check_split(folder(tmp_path, classes=["no", "yes"]).dataset("train"), "train")
+    one_line(error, "--data.palette '[[0,0,0],[255,255,255]]'")
+    source = folder(tmp_path, palette=[BLACK, WHITE])
+    assert source.label_set().names == ("class 0", "class 1")
+    np.testing.assert_array_equal(check_split(source.dataset("train"), "train").counts, [24, 24])
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (ids(0), "hold only the value 0; say"),
+        (ids(0, 128), r"2 values up to 128 \(0, 128\), which hardly are all class ids"),
+        (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
+    ],
+)
+def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, reason: str) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, mask)
+    with pytest.raises(CrispsegError, match=reason):
+        folder(tmp_path).label_set()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
+        ({"classes": ["a"], "palette": [BLACK, WHITE]}, "data.classes 1, data.palette 2"),
+        ({"classes": []}, "0 classes"),
+        ({"num_classes": 1}, "1 classes"),
+        ({"palette": [BLACK, BLACK]}, "to two classes"),
+        ({"palette": [BLACK, (1, 2)]}, "is not a colour"),
+        ({"palette": [BLACK, (1, 2, 300)]}, "is not a colour"),
+        ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
+        ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
+        ({"num_classes": 3, "ignore": (-1,)}, "data.ignore holds -1"),
+        ({"val_ratio": 0.0}, "data.val_ratio is 0.0"),
+        ({"val_ratio": 1.0}, "data.val_ratio is 1.0"),
+        ({"classes": "nowhere.txt"}, "cannot read nowhere.txt"),
+        ({"num_classes": 3, "train_list": "nowhere.txt"}, "cannot read nowhere.txt"),
+    ],
+)
+def test_wrong_declarations_are_named(ten: Path, options: dict[str, object], reason: str) -> None:
+    with pytest.raises(CrispsegError, match=reason) as error:
+        folder(ten, **options).dataset("train")
+    one_line(error)
+
+
+def test_files_without_partner_are_counted_and_named(ten: Path) -> None:
+    for name in ("x", "y"):
+        save(ten / "images" / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
+    save(ten / "masks" / "z.png", ids(0))
+    with pytest.raises(CrispsegError) as error:
+        folder(ten).dataset("train")
+    one_line(error, "2 of 12 images have no mask (x, y)", "1 of 11 masks have no image (z)")
+
+
+def test_folders_that_cannot_be_paired(ten: Path) -> None:
+    with pytest.raises(CrispsegError, match="same folder"):
+        Folder(ten / "images", ten / "images").dataset("train")
+    with pytest.raises(CrispsegError, match="missing"):
+        Folder(ten / "images", ten / "nowhere").dataset("train")
+    (ten / "empty").mkdir()
+    with pytest.raises(CrispsegError, match="holds no images"):
+        Folder(ten / "empty", ten / "masks").dataset("train")
+    save(ten / "masks" / "00_mask.png", ids(0))
+    with pytest.raises(CrispsegError, match="two masks fit one image"):
+        folder(ten).dataset("train")
+    (ten / "masks" / "00_mask.png").unlink()
+    save(ten / "images" / "00.jpg", np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(CrispsegError, match="have the same name"):
+        folder(ten).dataset("train")
+
+
+def names(source: Folder, split: str) -> list[str]:
+    return [pair.name for pair in source.dataset(split).pairs]
+
+
+def test_split_by_share(ten: Path) -> None:
+    splits = {seed: tuple(names(folder(ten, seed=seed), "val")) for seed in range(8)}
+    assert all(len(val) == 2 for val in splits.values()) and len(set(splits.values())) > 1
+    assert splits[3] == tuple(names(folder(ten, seed=3), "val"))
+    every = names(folder(ten), "train") + names(folder(ten), "val")
+    assert sorted(every) == [f"{index:02d}" for index in range(10)]
+    for ratio, count in ((0.001, 1), (0.999, 9), (0.5, 5)):
+        assert len(names(folder(ten, val_ratio=ratio), "val")) == count
+    with pytest.raises(CrispsegError, match=r"no split 'test'.*train, val"):
+        folder(ten).dataset("test")
+
+
+def test_one_pair_cannot_be_split(tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(0, 1))
+    with pytest.raises(CrispsegError, match="holds one image"):
+        folder(tmp_path).dataset("train")
+
+
+def test_split_by_lists(ten: Path) -> None:
+    make_pair(ten, "sub/11", ids(0, 1))
+    train, val = ten / "train.txt", ten / "val.txt"
+    train.write_text("00.png\n01\n11\n")
+    val.write_text("03\nsub/11.jpg\n")
+    assert names(folder(ten, train_list=train), "train") == ["00", "01", "sub/11"]
+    assert len(names(folder(ten, train_list=train), "val")) == 8
+    assert names(folder(ten, val_list=val), "val") == ["03", "sub/11"]
+    with pytest.raises(CrispsegError, match=r"1 images stand in both .*: sub/11"):
+        folder(ten, train_list=train, val_list=val).dataset("train")
+    val.write_text("03\n")
+    both = folder(ten, train_list=train, val_list=val)
+    assert (len(names(both, "train")), names(both, "val")) == (3, ["03"])
+    val.write_text("03\n99.png\n")
+    with pytest.raises(CrispsegError, match=r"1 of 2 entries of .*val.txt name no image.*: 99"):
+        folder(ten, val_list=val).dataset("val")
+    val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
+    with pytest.raises(CrispsegError, match="'train' is empty"):
+        folder(ten, val_list=val).dataset("val")
+
+
+# ---------------------------------------------------------------------------------------------------- CamVid
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        save(tmp_path / split / "x.png", np.zeros((6, 8, 3), np.uint8))
+        save(tmp_path / f"{split}annot" / "x.png", ids(*range(12)))
+        (tmp_path / f"{split}.txt").write_text(f"/SegNet/CamVid/{split}/x.png /SegNet/CamVid/{split}annot/x.png\n")
+    return tmp_path
+
+
+def test_camvid_layout(camvid: Path) -> None:
+    source = CamVid(camvid)
+    assert source.splits() == ("train", "val") and len(source.label_set()) == 11
+    sample = source.dataset("val")[0]
+    np.testing.assert_array_equal(sample.labels, ids(*range(11), 255))
+    assert sample.name == "x"
+
+
+def test_camvid_mistakes(camvid: Path) -> None:
+    layout = "a CamVid folder holds train.txt"
+    with pytest.raises(CrispsegError, match=f"not a CamVid folder.*{layout}"):
+        CamVid(camvid / "train").splits()
+    with pytest.raises(CrispsegError, match="no split 'test'; it has train, val"):
+        CamVid(camvid).dataset("test")
+    (camvid / "train.txt").write_text("train/x.png\n")
+    with pytest.raises(CrispsegError, match=f"train.txt: malformed line 'train/x.png'; {layout}"):
+        CamVid(camvid).dataset("train")
+    (camvid / "train.txt").write_text("train/x.png trainannot/y.png\n")
+    with pytest.raises(CrispsegError, match=f"y.png is missing, though train.txt names it; {layout}"):
+        CamVid(camvid).dataset("train")
+    (camvid / "train.txt").write_text("\n")
+    with pytest.raises(CrispsegError, match=r"train.txt is empty"):
+        CamVid(camvid).dataset("train")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="CamVid is not at hand")
+def test_camvid_itself() -> None:
+    source = CamVid(SHARED)
+    train, val = (check_split(source.dataset(split), split) for split in ("train", "val"))
+    assert (train.images, val.images) == (367, 101)
+    assert train.smallest == train.largest == (360, 480) and not train.absent
+    shares = dict(zip(train.labels.names, train.counts / train.counts.sum(), strict=True))
+    assert max(shares, key=shares.__getitem__) == "road" and min(shares, key=shares.__getitem__) == "bicyclist"
+
+
+def test_text_files_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(CrispsegError, match="not UTF-8"):
+        read_lines(tmp_path / "x.txt")
+    with pytest.raises(CrispsegError, match="cannot read"):
+        read_lines(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- the check
+
+
+def test_report_counts(tmp_path: Path) -> None:
+    labels = LabelSet.numbered(4)
+    masks = [ids(0, 1), ids(0, 0, 0, 2), np.full((3, 20), 255, np.uint8)]
+    for index, mask in enumerate(masks):
+        make_pair(tmp_path, str(index), mask)
+    pairs = [Pair(str(i), tmp_path / "images" / f"{i}.png", tmp_path / "masks" / f"{i}.png") for i in range(3)]
+    report = check_split(FileDataset(pairs, labels, IdDecoder(4)), "val")
+    assert (report.images, report.ignored, report.smallest, report.largest) == (3, 60, (3, 8), (6, 20))
+    assert report.counts.dtype == np.int64
+    assert report.counts.tolist() == [24 + 36, 24, 12, 0] and report.support.tolist() == [96, 48, 48, 0]
+    assert report.absent == ("class 3",)
+    frequency = np.array([60 / 96, 24 / 48, 12 / 48])
+    np.testing.assert_allclose(class_weights(report), [*(0.5 / frequency), 0], rtol=1e-6)
+    text = "\n".join(report.lines())
+    assert "3 images, 3x8 to 6x20" in text and "class 0  62.50%" in text and "class 3  never occurs" in text
+
+
+def damage(root: Path) -> dict[str, str]:
+    """Make most of ten pairs bad, each in its own way."""
+    images, masks = root / "images", root / "masks"
+    save(masks / "00.png", ids(0, 17))
+    save(masks / "01.png", ids(0, 1)[:3])
+    (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:-30])
+    (images / "03.png").write_bytes(b"")
+    (images / "04.png").write_bytes((images / "04.png").read_bytes()[:-60])
+    buffer = io.BytesIO()
+    Image.open(images / "05.png").save(buffer, "JPEG")
+    (images / "05.png").write_bytes(buffer.getvalue()[:-20])
+    (images / "06.png").unlink()
+    return {
+        "masks/00.png": "value 17 is out of range 0 to 2",
+        "masks/01.png": "is 3x8 (height x width) but its image",
+        "masks/02.png": "is broken",
+        "images/03.png": "is empty",
+        "images/04.png": "is broken",
+        "images/05.png": "is broken",
+        "images/06.png": "does not exist",
+    }
+
+
+def test_every_kind_of_damage_is_found(ten: Path) -> None:
+    pairs = [Pair(f"{i:02d}", ten / "images" / f"{i:02d}.png", ten / "masks" / f"{i:02d}.png") for i in range(10)]
+    reasons = damage(ten)
+    dataset = FileDataset(pairs, LabelSet.numbered(3), IdDecoder(3))
+    with pytest.raises(CrispsegError) as error:
+        check_split(dataset, "train")
+    one_line(error, "7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more")
+    for index, (file, reason) in enumerate(reasons.items()):
+        with pytest.raises(CrispsegError) as error:
+            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.decode), "val")
+        one_line(error, "1 of 1 pairs", ten / file, reason)
+        with pytest.raises(CrispsegError) as error:
+            dataset[index]
+        one_line(error, ten / file, reason)
+    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.decode), "train").images == 3
+
+
+def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(0, 1), suffix=".jpg")
+    make_pair(tmp_path, "b", ids(0, 1), suffix=".bmp")
+    path = tmp_path / "images" / "a.jpg"
+    path.write_bytes(path.read_bytes() + b"\0" * 50)
+    pairs = [Pair(n, tmp_path / "images" / n, tmp_path / "masks" / f"{n[0]}.png") for n in ("a.jpg", "b.bmp")]
+    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdDecoder(2)), "train").images == 2
+
+
+class InMemory(SegmentationDataset):
+    labels = LabelSet.numbered(2)
+
+    def __init__(self, *masks: np.ndarray) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(np.zeros((6, 8, 3), np.uint8), self.masks[index], f"sample {index}")
+
+
+def test_datasets_without_files_are_checked_too() -> None:
+    assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
+    with pytest.raises(CrispsegError, match="1 of 2 pairs in 'val' are bad: sample 1: value 7 is out of range 0 to 1"):
+        check_split(InMemory(ids(0), ids(0, 7)), "val")
+    with pytest.raises(CrispsegError, match="sample 0: the image is"):
+        check_split(InMemory(ids(0)[:2]), "val")
+    with pytest.raises(CrispsegError, match="'val' has no samples"):
+        check_split(InMemory(), "val")

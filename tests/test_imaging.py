@@ -1,0 +1,228 @@
+"""Reading and writing pictures, and every way in which a file can be bad."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from crispseg.errors import CrispsegError
+from crispseg.imaging import (
+    MAX_PIXELS,
+    colorize,
+    find_images,
+    image_size,
+    read_image,
+    read_mask,
+    write_image,
+    write_labels,
+)
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+PALETTE = ((10, 20, 30), (40, 50, 60), (70, 80, 90))
+
+
+def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """A grey PNG, made by hand where Pillow cannot write one."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def saved(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    picture = Image.fromarray(array)
+    (picture.convert(mode) if mode else picture).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    corners = np.full((32, 48, 3), 128, np.uint8)
+    corners[:16, :24] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"x{suffix}", corners, exif=exif)
+    upright = {  # what EXIF says row 0 and column 0 of the file are
+        1: corners,
+        2: corners[:, ::-1],
+        3: corners[::-1, ::-1],
+        4: corners[::-1],
+        5: corners.transpose(1, 0, 2),
+        6: corners.transpose(1, 0, 2)[:, ::-1],
+        7: corners.transpose(1, 0, 2)[::-1, ::-1],
+        8: corners.transpose(1, 0, 2)[::-1],
+    }[orientation]
+    image = read_image(path)
+    assert image.shape == upright.shape
+    assert np.abs(image.astype(int) - upright).mean() < 4
+    assert image_size(path) == upright.shape[:2]
+    if suffix == ".png":
+        np.testing.assert_array_equal(read_mask(path), upright)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = saved(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"), RGB, mode)
+    image = read_image(path)
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB")))
+    assert image.dtype == np.uint8 and image.flags.writeable
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
+    path = saved(tmp_path / "x.png", values)
+    np.testing.assert_array_equal(read_image(path)[..., 1], [[0, 0, 1], [128, 255, 255]])
+    mask = read_mask(path)
+    assert mask.dtype == np.uint16
+    np.testing.assert_array_equal(mask, values)
+
+
+def test_float_values_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.tif", np.ones((2, 2), np.float32))
+    for read in (read_image, read_mask):
+        with pytest.raises(CrispsegError, match=r"float32.*save it with 8 or 16 bits"):
+            read(path)
+
+
+def test_palette_with_transparency_does_not_warn(tmp_path: Path) -> None:
+    picture = Image.fromarray(RGB).quantize(8)
+    picture.save(tmp_path / "x.png", transparency=bytes(range(8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(tmp_path / "x.png")
+
+
+def test_masks_keep_their_raw_values(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 7], [255, 11, 2]], np.uint8)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "grey.png", ids)), ids)
+    palette = Image.fromarray(ids)
+    palette.putpalette(bytes(range(256)) * 3)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), ids)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "alpha.png", ids, "LA")), ids)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "rgb.png", RGB)), RGB)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "rgba.png", RGB, "RGBA")), RGB)
+    one = read_mask(saved(tmp_path / "one.png", ids > 1))
+    assert one.dtype == np.uint8
+    np.testing.assert_array_equal(one, ids > 1)
+
+
+@pytest.mark.parametrize(("depth", "rows", "ids"), [(2, b"\0\x1b", [0, 1, 2, 3]), (4, b"\0\x01\xbf", [0, 1, 11, 15])])
+def test_masks_of_few_bits_are_not_stretched(tmp_path: Path, depth: int, rows: bytes, ids: list[int]) -> None:
+    (tmp_path / "x.png").write_bytes(png(4, 1, depth, rows))
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), [ids])
+
+
+def test_masks_must_be_lossless(tmp_path: Path) -> None:
+    with pytest.raises(CrispsegError, match="JPEG, which may change label values; save masks as PNG"):
+        read_mask(saved(tmp_path / "x.png", RGB, format="JPEG"))
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    good = saved(folder / "good.png", RGB).read_bytes()
+    saved(folder / "good.jpg", np.tile(RGB, (30, 30, 1)))
+    contents = {
+        "empty.png": (b"", "is empty"),
+        "truncated.png": (good[: len(good) // 2], "is broken"),
+        "truncated.jpg": ((folder / "good.jpg").read_bytes()[:-900], "is broken"),
+        "text.png": (b"hello", "is not an image"),
+        "huge.png": (png(2**15, 2**12 + 1, 8, b""), "claims more than 134,217,728 pixels"),
+        "absurd.png": (png(2**30, 2**30, 8, b""), "claims more than 134,217,728 pixels"),
+    }
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.png").mkdir()
+    reasons = {name: reason for name, (_, reason) in contents.items()}
+    return reasons | {"missing.png": "does not exist", "folder.png": "is a folder", "good.png/x.png": "does not exist"}
+
+
+BAD = ["empty.png", "truncated.png", "truncated.jpg", "text.png", "huge.png", "absurd.png", "missing.png"]
+
+
+@pytest.mark.parametrize("name", [*BAD, "folder.png", "good.png/x.png"])
+def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str) -> None:
+    reason = bad_files(tmp_path)[name]
+    readers = [read_image, read_mask, image_size]
+    if name.startswith("truncated"):
+        readers = [read_image]  # the header is whole, and a JPEG is no mask anyway
+    for read in readers:
+        with warnings.catch_warnings(record=True) as warned, pytest.raises(CrispsegError, match=reason) as caught:
+            read(tmp_path / name)
+        assert not warned
+        message = str(caught.value)
+        assert str(tmp_path / name) in message and "; " in message and "\n" not in message
+
+
+def test_large_is_not_yet_absurd(tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(png(2**14, MAX_PIXELS // 2**14, 8, b""))
+    with warnings.catch_warnings(record=True) as warned:
+        assert image_size(tmp_path / "large.png") == (MAX_PIXELS // 2**14, 2**14)
+    assert not warned
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(suffix=st.sampled_from([".png", ".jpg", ".tif", ".bmp"]), data=st.data())
+def test_any_damage_reads_or_raises_the_one_error(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
+    path = saved(tmp_path / f"x{suffix}", RGB)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        assert read_image(path).shape[2] == 3
+    except CrispsegError as error:
+        assert "\n" not in str(error)
+
+
+def test_labels_are_written_as_ids(tmp_path: Path) -> None:
+    labels = np.array([[0, 1, 2], [255, 2, 0]])
+    write_labels(tmp_path / "new" / "x.png", labels, PALETTE)
+    np.testing.assert_array_equal(read_mask(tmp_path / "new" / "x.png"), labels)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "x.png"), colorize(labels, PALETTE))
+    with pytest.raises(CrispsegError, match=r"suffix \.png"):
+        write_labels(tmp_path / "x.jpg", labels, PALETTE)
+
+
+def test_colorize() -> None:
+    colors = colorize(np.array([[2, 255], [0, 1]], np.int64), PALETTE)
+    assert colors.dtype == np.uint8
+    np.testing.assert_array_equal(colors, [[PALETTE[2], (0, 0, 0)], [PALETTE[0], PALETTE[1]]])
+
+
+@pytest.mark.parametrize("wrong", [3, -1, 256, 258])
+def test_labels_outside_the_palette_are_refused(tmp_path: Path, wrong: int) -> None:
+    for attempt in (colorize, lambda *args: write_labels(tmp_path / "x.png", *args)):
+        with pytest.raises(ValueError, match="palette of 3"):
+            attempt(np.array([[0, wrong]]), PALETTE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_round_trip(tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", RGB)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), RGB)
+    with pytest.raises(CrispsegError, match=r"unknown picture suffix '\.xyz'"):
+        write_image(tmp_path / "x.xyz", RGB)
+
+
+def test_images_are_found_by_suffix(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "sub/c.TifF", "notes.txt", ".hidden.png", "sub/._c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.TifF"]
+    with pytest.raises(CrispsegError, match="missing"):
+        find_images(tmp_path / "nowhere")
+    with pytest.raises(CrispsegError, match="not a folder"):
+        find_images(tmp_path / "a.jpg")

@@ -1,0 +1,180 @@
+"""Augmentation keeps image and mask together, and invents no label."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crispseg.data.base import Sample
+from crispseg.data.transforms import Augment, Normalize, eval_transform, train_transform
+from crispseg.errors import CrispsegError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
+
+
+def blocks(height: int, width: int, cell: int = 12, seed: int = 0) -> Sample:
+    """Cells of random classes, painted in the class's grey level."""
+    coarse = np.random.default_rng(seed).integers(0, 5, (-(-height // cell), -(-width // cell)))
+    labels = np.kron(coarse, np.ones((cell, cell), int))[:height, :width].astype(np.uint8)
+    return Sample(np.repeat(LEVELS[labels][..., None], 3, axis=2), labels, "blocks")
+
+
+def shown(image: Tensor) -> Tensor:
+    """How far each pixel is from the level of each class."""
+    levels = image[0] * STD[0] * 255 + MEAN[0] * 255
+    return (levels[..., None] - torch.from_numpy(LEVELS).float()).abs()  # (H, W, 5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    size=st.tuples(st.integers(20, 120), st.integers(20, 120)),
+    crop=st.none() | st.tuples(st.integers(16, 140), st.integers(16, 140)),
+    scale=st.tuples(st.floats(0.5, 1.0), st.floats(1.0, 2.5)),
+    seed=st.integers(0, 2**31),
+)
+def test_image_and_labels_stay_together(
+    size: tuple[int, int], crop: tuple[int, int] | None, scale: tuple[float, float], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    sample = blocks(*size, seed=seed)
+    image, labels = train_transform(Augment(crop, scale), MEAN, STD)(sample)
+
+    assert image.dtype == torch.float32 and labels.dtype == torch.int64
+    assert type(image) is type(labels) is Tensor and image.is_contiguous()
+    assert image.shape[1:] == labels.shape and (crop is None or labels.shape == crop)
+    assert set(labels.unique().tolist()) <= {*np.unique(sample.labels).tolist(), 255}
+
+    padded = labels == 255
+    assert (image[:, padded] == 0).all()
+    rows, columns = (~padded).any(1).nonzero().flatten(), (~padded).any(0).nonzero().flatten()
+    inside = ~padded[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert inside.all()  # the picture is one rectangle
+
+    # Where the levels are not blended, at cell borders, they must say the label.
+    distance = shown(image)
+    pure = (distance.min(-1).values < 1) & ~padded
+    flat = torch.nn.functional.max_pool2d(labels[None].float(), 5, 1, 2)[0] == labels
+    flat &= -torch.nn.functional.max_pool2d(-labels[None].float(), 5, 1, 2)[0] == labels
+    assert (pure | ~flat | padded).all()
+    assert torch.equal(distance.argmin(-1)[flat & ~padded], labels[flat & ~padded])
+
+
+def test_the_mask_is_not_shifted_against_the_image() -> None:
+    """On a ramp that is its own labels, both shrink to the same values: nearest takes the middle one of three."""
+    ramp = np.repeat(np.arange(210, dtype=np.uint8)[None], 60, axis=0)
+    sample = Sample(np.repeat(ramp[..., None], 3, axis=2), ramp, "ramp")
+    image, labels = train_transform(Augment(scale=(1 / 3, 1 / 3), flip=0), MEAN, STD)(sample)
+    columns = image[0, 10] * STD[0] * 255 + MEAN[0] * 255
+    assert labels.shape == (20, 70)
+    assert (labels[10] - columns)[2:-2].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("size", [(40, 50), (200, 300), (40, 300), (200, 50)])
+def test_crop_fixes_the_size(size: tuple[int, int]) -> None:
+    transform = train_transform(Augment((96, 128), scale=(1, 1), flip=0), MEAN, STD)
+    image, labels = transform(blocks(*size))
+    assert image.shape == (3, 96, 128) and labels.shape == (96, 128)
+    assert (labels != 255).sum() == min(size[0], 96) * min(size[1], 128)
+
+
+def test_scale_covers_its_range() -> None:
+    transform = train_transform(Augment(scale=(0.5, 2.0)), MEAN, STD)
+    heights = [transform(blocks(100, 60))[1].shape[0] for _ in range(60)]
+    assert min(heights) >= 50 and max(heights) <= 200
+    assert min(heights) < 75 and max(heights) > 170
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(0.0, 0), (1.0, 30)])
+def test_flip(flip: float, expected: int) -> None:
+    sample = blocks(48, 60)
+    transform = train_transform(Augment(scale=(1, 1), flip=flip), MEAN, STD)
+    flipped = sum(np.array_equal(transform(sample)[1], sample.labels[:, ::-1]) for _ in range(30))
+    assert flipped == expected
+
+
+def test_crops_reach_every_place() -> None:
+    sample = Sample(np.zeros((8, 8, 3), np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8), "places")
+    transform = train_transform(Augment((2, 2), scale=(1, 1)), MEAN, STD)
+    seen = {int(value) for _ in range(600) for value in transform(sample)[1].flatten()}
+    assert seen == set(range(64))
+
+
+def test_photometric_leaves_labels_and_padding_alone() -> None:
+    sample = blocks(60, 60)
+    torch.manual_seed(1)
+    image, labels = train_transform(Augment((80, 80), (1, 1), 0, photometric=True), MEAN, STD)(sample)
+    torch.manual_seed(1)
+    plain, _ = train_transform(Augment((80, 80), (1, 1), 0), MEAN, STD)(sample)
+    assert (image[:, labels == 255] == 0).all()
+    assert sorted(labels[labels != 255].tolist()) == sorted(sample.labels.flatten().tolist())
+    assert not torch.allclose(image.sort().values, plain.sort().values, atol=0.05)
+
+
+def test_torch_seed_decides() -> None:
+    transform = train_transform(Augment((64, 64), photometric=True), MEAN, STD)
+    sample = blocks(100, 100)
+
+    def draw(seed: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(seed)
+        np.random.seed(seed + 1)  # noqa: NPY002  must not matter
+        return transform(sample)
+
+    first, again, other = draw(3), draw(3), draw(4)
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_eval_only_normalises() -> None:
+    sample = blocks(37, 53)
+    image, labels = eval_transform(MEAN, STD)(sample)
+    expected = (sample.image / 255 - MEAN) / STD
+    np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-5)
+    np.testing.assert_array_equal(labels, sample.labels)
+    assert image.dtype == torch.float32 and labels.dtype == torch.int64
+
+
+def test_grey_is_the_mean_of_the_channels() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    image, _ = eval_transform(MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
+    np.testing.assert_allclose(image[0], (rgb.mean(-1) / 255 - np.mean(MEAN)) / np.mean(STD), atol=1e-5)
+    image, _ = train_transform(Augment((9, 9)), MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
+    assert image.shape == (1, 9, 9)
+
+
+def test_normalise_takes_batches() -> None:
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    batch = Normalize(MEAN, STD)(images)
+    assert torch.equal(batch[1], Normalize(MEAN, STD)(images[1]))
+
+
+def test_transforms_reach_spawned_workers() -> None:
+    transform = pickle.loads(pickle.dumps(train_transform(Augment((8, 8)), MEAN, STD)))
+    assert transform(blocks(20, 20))[0].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("in_chans", [0, 2, 4])
+def test_other_channels_are_refused(in_chans: int) -> None:
+    for make in (lambda: eval_transform(MEAN, STD, in_chans), lambda: train_transform(Augment(), MEAN, STD, in_chans)):
+        with pytest.raises(CrispsegError, match=f"in_chans is {in_chans}"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"crop": (0, 5)}, "augment.crop"),
+        ({"scale": (2.0, 1.0)}, "augment.scale"),
+        ({"scale": (0.0, 1.0)}, "augment.scale"),
+        ({"flip": 1.5}, "augment.flip"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, object], reason: str) -> None:
+    with pytest.raises(CrispsegError, match=reason):
+        Augment(**wrong)
