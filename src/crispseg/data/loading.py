@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import torch
@@ -32,28 +33,27 @@ def train_loader(
     dataset: SegmentationDataset, transform: Transform, batch_size: int, workers: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled batches; a last one that is smaller is left out, unless it is the only one."""
-    return DataLoader(
+    return _loader(
         Transformed(dataset, transform),
+        workers,
         batch_size=batch_size,
         shuffle=True,
         drop_last=len(dataset) >= batch_size,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
     )
 
 
 def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
     """Every sample once, in order, one a batch: images are scored at their own size."""
+    return _loader(Transformed(dataset, transform), workers)
+
+
+def _loader(dataset: Transformed, workers: int, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+    # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
+    cv2.setNumThreads(1)
     return DataLoader(
-        Transformed(dataset, transform),
+        dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        **options,
     )
-
-
-def _one_thread(_worker: int) -> None:
-    cv2.setNumThreads(1)  # workers are the parallelism; PyTorch limits its own threads itself

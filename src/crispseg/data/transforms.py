@@ -28,7 +28,7 @@ class Augment:
         photometric: change brightness, contrast, saturation and hue.
     """
 
-    crop: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = (512, 512)
     scale: tuple[float, float] = (0.75, 2.0)
     flip: float = 0.5
     photometric: bool = False

@@ -1,0 +1,6 @@
+"""Using a trained model."""
+
+from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.segmenter import Segmentation, Segmenter
+
+__all__ = ["Segmentation", "Segmenter", "fold_batch_norms"]

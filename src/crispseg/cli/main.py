@@ -1,0 +1,76 @@
+"""`crispseg COMMAND ...`"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from crispseg.errors import CrispsegError, did_you_mean
+
+COMMANDS = {
+    "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
+    "train": "train a model from a YAML file and flags",
+    "evaluate": "score a trained model on a split",
+    "predict": "segment images",
+}
+
+HELP = "\n".join(
+    [
+        "usage: crispseg COMMAND [...]",
+        "",
+        "Semantic segmentation with crisp boundaries.",
+        "",
+        "commands:",
+        *(f"  {name:12}{text}" for name, text in COMMANDS.items()),
+        "",
+        "crispseg COMMAND --help explains every key of a command.",
+        "crispseg --version prints the version.",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it went well, 2 for a mistake of the user, 130 if interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except CrispsegError as error:
+        print(f"crispseg: error: {_own_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("crispseg: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if argv[0] == "--version":
+        from crispseg import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    module = importlib.import_module(f"crispseg.cli.{name}")
+    try:
+        module.run(rest)
+    except SystemExit as exit:  # --help and --print_config
+        return int(exit.code or 0)
+    return 0
+
+
+def _own_line(message: str) -> str:
+    """Errors from data workers come with their traceback; the last line is ours."""
+    return message.strip().splitlines()[-1].removeprefix("crispseg.errors.CrispsegError: ") if message else message
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Merging batch norms into the convolutions before them: the same function in fewer steps."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# Exact types: a subclass may do more with its weight than convolve, such as standardise it.
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+
+TOLERANCE = 1e-3
+"""Of the largest output: rounding stays far below it even in a deep network, a wrong merge does not."""
+
+
+@torch.no_grad()
+def fold_batch_norms(model: Model, example: Tensor) -> Model:
+    """Copy a model, in eval mode, with every batch norm that directly follows a convolution merged into it.
+
+    What follows what is seen in one run, since timm's padding cannot be traced. A batch norm is merged where its input
+    is the output of a convolution, nothing else reads that output, and both run once.
+
+    Args:
+        model: stays as it is.
+        example: an input on the model's device; not constant, because the copy is compared with the model on it.
+
+    Raises:
+        RuntimeError: the copy does not compute what the model computes.
+    """
+    folded = copy.deepcopy(model).eval()
+    expected, pairs = _observe(folded, example)
+    for norm, conv in pairs.items():
+        _merge(conv, norm)
+    for name, module in list(folded.named_modules(remove_duplicate=False)):
+        if module in pairs:
+            # timm's norms end in an activation.
+            rest = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
+            folded.set_submodule(name, rest.eval())
+    for before, after in zip(expected, _tensors(folded(example)), strict=True):
+        error, largest = (after - before).abs().max().item(), before.abs().max().item()
+        if not error <= TOLERANCE * largest:
+            raise RuntimeError(f"merging {len(pairs)} batch norms changed outputs of up to {largest:g} by {error:g}")
+    return folded
+
+
+def _observe(model: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[_BatchNorm, nn.Conv2d]]:
+    """Run the model: its outputs, and the convolution of each batch norm that can be merged."""
+    reads = _Reads()
+    runs: Counter[nn.Module] = Counter()
+    # Both keep their tensors alive, so that an id stays the id of one tensor.
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    taken: dict[_BatchNorm, Tensor] = {}
+
+    def after_conv(conv: nn.Conv2d, _args: Any, output: Tensor) -> None:
+        runs[conv] += 1
+        made[id(output)] = conv, output
+        reads.counts[id(output)] = 0  # those of an earlier tensor that had this id
+
+    def before_norm(norm: _BatchNorm, args: tuple[Tensor]) -> None:
+        runs[norm] += 1
+        taken[norm] = args[0]
+
+    handles = []
+    for module in model.modules():
+        if type(module) in CONVOLUTIONS:
+            handles.append(module.register_forward_hook(after_conv))
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            handles.append(module.register_forward_pre_hook(before_norm))
+    try:
+        with reads:
+            outputs = _tensors(model(example))
+    finally:
+        for handle in handles:
+            handle.remove()
+    reads.counts.update(map(id, outputs))
+    pairs: dict[_BatchNorm, nn.Conv2d] = {}
+    for norm, input in taken.items():
+        if id(input) in made and reads.counts[id(input)] == 1:
+            conv = made[id(input)][0]
+            if runs[conv] == runs[norm] == 1:
+                pairs[norm] = conv
+    return outputs, pairs
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts how many operations read each tensor, by its id, in modules and in functions alike."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.counts.update(map(id, _tensors((args, kwargs))))
+        return func(*args, **kwargs)
+
+
+def _merge(conv: nn.Conv2d, norm: _BatchNorm) -> None:
+    """γ (W x + b - μ) / √(σ² + ε) + β as one convolution."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (_exact(norm.running_var) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale *= _exact(norm.weight)
+    shift = -_exact(norm.running_mean) * scale
+    if norm.bias is not None:
+        shift += _exact(norm.bias)
+    if conv.bias is not None:
+        shift += _exact(conv.bias) * scale
+    weight = _exact(conv.weight) * scale.view(-1, 1, 1, 1)
+    # New parameters, since the old ones may be shared with another convolution.
+    conv.weight, conv.bias = (nn.Parameter(value.to(conv.weight), requires_grad=False) for value in (weight, shift))
+
+
+def _exact(value: Tensor) -> Tensor:
+    return value.to("cpu", torch.float64)  # not every device has float64
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -1,0 +1,35 @@
+"""Parts that live outside this package: Python files that register them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from crispseg.errors import CrispsegError
+
+
+def load_plugins(files: Iterable[str | Path]) -> None:
+    """Run Python files, once each, so that what they register can be used by name.
+
+    Raises:
+        CrispsegError: a file is missing, or fails.
+    """
+    for file in files:
+        path = Path(file).resolve()
+        name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
+        if name in sys.modules:
+            continue
+        spec = importlib.util.spec_from_file_location(name, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise CrispsegError(f"plugin {file} is no Python file; give the path of a .py file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            if isinstance(error, CrispsegError):
+                raise
+            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {error}") from error

@@ -1,0 +1,112 @@
+"""What happens beside the training: the table of metrics and the lines or bars a person watches."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.console import Console
+
+from crispseg.data.base import LabelSet
+from crispseg.files import atomic_path
+from crispseg.training.task import SegmentationTask
+
+
+class MetricsFile(Callback):
+    """Writes `metrics.csv`, a row for each evaluation; a resumed run continues it.
+
+    Columns: epoch (1 is the first), step, seconds since the start of the (latest) training, lr, train_loss (mean of the
+    epoch), miou, pixel_accuracy and one IoU a class, in percent. The file is whole at any time.
+    """
+
+    def __init__(self, path: Path, labels: LabelSet) -> None:
+        self.path = path
+        self.labels = labels
+        self.rows: list[dict[str, str]] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.monotonic()
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                # What was evaluated after the checkpoint that training continues from is evaluated again.
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        assert pl_module.scores is not None
+        scores = pl_module.scores
+        row = {
+            "epoch": str(trainer.current_epoch + 1),
+            "step": str(trainer.global_step),
+            "seconds": f"{time.monotonic() - self.started:.1f}",
+            "lr": f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.3g}",
+            "train_loss": _number(
+                trainer.callback_metrics.get("train/loss_epoch", trainer.callback_metrics.get("train/loss"))
+            ),
+            "miou": _number(scores.miou),
+            "pixel_accuracy": _number(scores.pixel_accuracy),
+            **{f"iou/{name}": _number(value) for name, value in zip(self.labels.names, scores.iou, strict=True)},
+        }
+        self.rows.append(row)
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
+
+
+class Bars(RichProgressBar):
+    """Progress bars with loss, mIoU and time left, for a terminal."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        shown = super().get_metrics(trainer, pl_module)
+        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
+        return {names[key]: value for key, value in shown.items() if key in names}
+
+
+class Lines(Callback):
+    """A line for every evaluation and every half minute, for a log file."""
+
+    every = 30.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = self.latest = time.monotonic()
+        self.first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if time.monotonic() - self.latest > self.every:
+            self._say(trainer, "")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            assert isinstance(pl_module, SegmentationTask)
+            assert pl_module.scores is not None
+            self._say(trainer, f"  mIoU {pl_module.scores.miou:.1f}")
+
+    def _say(self, trainer: L.Trainer, more: str) -> None:
+        self.latest = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        total = int(trainer.estimated_stepping_batches)
+        done = trainer.global_step - self.first_step
+        left = (self.latest - self.started) / max(done, 1) * (total - trainer.global_step)
+        loss = trainer.callback_metrics.get("train/loss_step", np.nan)
+        self.console.print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{total}  "
+            f"loss {float(loss):.3f}{more}  {left // 60:.0f}:{left % 60:02.0f} left",
+            highlight=False,
+        )

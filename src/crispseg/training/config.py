@@ -1,0 +1,183 @@
+"""Everything that decides a training run, typed and checked. The command line and YAML files are made of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
+from crispseg.errors import CrispsegError
+from crispseg.models import SegmentationModel, create_model
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What `crispseg.create_model` is given.
+
+    Args:
+        name: the system, such as sfnet or fpn.
+        backbone: resnet18_deep, resnet50_deep, resnet101_deep, or any timm name with a feature pyramid.
+        pretrained: true for timm's published backbone weights (downloaded), or a path to a local weight file.
+        in_chans: channels of the images, 3 for colour or 1 for grey.
+        options: further options of the model.
+    """
+
+    name: str = "sfnet"
+    backbone: str = "resnet18"
+    pretrained: bool | str = False
+    in_chans: int = 3
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
+        """The model, with heads for deep supervision if asked."""
+        return create_model(
+            self.name,
+            num_classes=num_classes,
+            backbone=self.backbone,
+            pretrained=self.pretrained,
+            in_chans=self.in_chans,
+            auxiliary=auxiliary,
+            **self.options,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Args:
+        model: the model.
+        data: the data.
+        augment: how training images are varied.
+        out: folder of the run.
+        epochs: passes over the training split.
+        iterations: optimizer steps; counts instead of epochs where given.
+        batch_size: images a step and device.
+        accumulate: batches whose gradients are added up for one step.
+        optimizer: sgd or adamw.
+        lr: initial learning rate.
+        backbone_lr_factor: the backbone's learning rate is lr times this.
+        momentum: of SGD.
+        weight_decay: of SGD (added to the gradient) or AdamW (decoupled).
+        decay_norms_and_biases: false exempts norms and biases from weight decay.
+        schedule: poly decays the learning rate at every step, poly_epoch at every epoch, constant never.
+        power: of the polynomial decay.
+        warmup: steps over which the learning rate rises linearly from 0.
+        hard_fraction: share of the hardest pixels that count in the loss (OHEM); 1 is plain cross-entropy.
+        auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
+        class_weights: weights of the classes in the loss, one a class, or balanced (median frequency).
+        clip: largest norm of the gradient.
+        freeze_backbone: keep the backbone as it is, batch-norm statistics too.
+        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
+        patience: stop after this many evaluations without a better mIoU.
+        val_every: epochs between evaluations on the val split.
+        precision: fp32 or bf16 (mixed).
+        accelerator: auto, cpu or cuda.
+        devices: number of devices; more than one trains distributed.
+        workers: processes that load data.
+        seed: of weights, order and augmentation.
+        deterministic: let PyTorch use deterministic operations only.
+        init_from: run, saved model or hub id whose weights to start from; the classifier is reset if classes differ.
+        plugins: Python files to import first, which may register parts of your own.
+        loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataSource = field(default_factory=Scenes)
+    augment: Augment = field(default_factory=Augment)
+    out: Path = Path("runs/train")
+    epochs: int = 50
+    iterations: int | None = None
+    batch_size: int = 8
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    backbone_lr_factor: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_norms_and_biases: bool = True
+    schedule: Literal["poly", "poly_epoch", "constant"] = "poly"
+    power: float = 0.9
+    warmup: int = 0
+    hard_fraction: float = 0.1
+    auxiliary_weight: float = 0.4
+    class_weights: Literal["balanced"] | list[float] | None = None
+    clip: float | None = None
+    freeze_backbone: bool = False
+    ema: float | None = None
+    patience: int | None = None
+    val_every: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    workers: int = 2
+    seed: int = 0
+    deterministic: bool = False
+    init_from: str | None = None
+    plugins: list[str] = field(default_factory=list)
+    loggers: list[Literal["tensorboard", "wandb"]] | None = None
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "accumulate": 1,
+            "devices": 1,
+            "val_every": 1,
+            "workers": 0,
+            "warmup": 0,
+        }
+        for key, least in {**at_least, "iterations": 1, "patience": 1}.items():
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise CrispsegError(f"{key} is {value}; it must be at least {least}")
+        for key in ("lr", "weight_decay", "auxiliary_weight", "backbone_lr_factor", "momentum", "power"):
+            if getattr(self, key) < 0:
+                raise CrispsegError(f"{key} is {getattr(self, key)}; it must not be negative")
+        if self.augment.crop is not None and min(self.augment.crop) < 32:
+            raise CrispsegError(f"augment.crop is {list(self.augment.crop)}; models need at least 32 pixels a side")
+        if not 0 < self.hard_fraction <= 1:
+            raise CrispsegError(f"hard_fraction is {self.hard_fraction}; it must be above 0 and at most 1")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise CrispsegError(f"ema is {self.ema}; it must be between 0 and 1, such as 0.999")
+        if self.clip is not None and self.clip <= 0:
+            raise CrispsegError(f"clip is {self.clip}; it must be positive")
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain types only, in the shape of a YAML file."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    model = dataclasses.asdict(config.model)
+    model |= model.pop("options")
+    values["model"] = model
+    values["data"] = data_to_dict(config.data)
+    values["augment"] = dataclasses.asdict(config.augment)
+    plain = _plain(values)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def data_to_dict(data: DataSource) -> dict[str, Any]:
+    """A data source as YAML has it; paths are made absolute, so that it works from any folder."""
+    fields = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}  # type: ignore[arg-type]
+    for key, value in fields.items():
+        if isinstance(value, str | Path) and Path(value).exists():
+            fields[key] = Path(value).absolute()
+    plain = _plain({"name": data.name, **fields})
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+__all__ = ["DATA_SOURCES", "ModelConfig", "TrainConfig", "config_to_dict", "data_to_dict"]

@@ -1,0 +1,53 @@
+"""Optimizers and learning-rate schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from crispseg.models import SegmentationModel
+from crispseg.training.config import TrainConfig
+
+
+def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
+    """SGD or AdamW, with the backbone's learning rate scaled and, if asked, norms and biases free of weight decay."""
+    groups: list[dict[str, Any]] = []
+    for part, parameters in model.parameter_groups().items():
+        lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
+        for decayed, members in _split(parameters, config.decay_norms_and_biases):
+            weight_decay = config.weight_decay if decayed else 0.0
+            groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum)
+    return AdamW(groups, lr=config.lr)
+
+
+def _split(parameters: Iterable[nn.Parameter], decay_all: bool) -> list[tuple[bool, list[nn.Parameter]]]:
+    """(decayed, parameters), without empty groups; norms and biases are what has one dimension."""
+    parameters = list(parameters)
+    decayed = [p for p in parameters if decay_all or p.ndim > 1]
+    free = [p for p in parameters if not decay_all and p.ndim <= 1]
+    return [(flag, members) for flag, members in ((True, decayed), (False, free)) if members]
+
+
+def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Factor of the learning rate at each optimizer step: linear warm-up times a polynomial decay.
+
+    `poly` decays at every step, (1 - step / total)^power; `poly_epoch` keeps the value of the epoch's first step.
+
+    Args:
+        total: optimizer steps of the whole training.
+        steps_per_epoch: optimizer steps of one epoch.
+    """
+
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+        if config.schedule == "constant":
+            return warm
+        at = step if config.schedule == "poly" else step - step % steps_per_epoch
+        return float(warm * max(0.0, 1 - at / total) ** config.power)
+
+    return factor

@@ -1,0 +1,256 @@
+"""A training run from its configuration to a folder with a model that is ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.console import Console
+
+from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data.loading import eval_loader, train_loader
+from crispseg.errors import CrispsegError
+from crispseg.files import atomic_path, writable_folder
+from crispseg.models import SegmentationModel
+from crispseg.plugins import load_plugins
+from crispseg.training.callbacks import Bars, Lines, MetricsFile
+from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.losses import CrossEntropy, DeepSupervision
+from crispseg.training.task import SegmentationTask, steps_per_epoch
+
+CONFIG = "config.yaml"
+LAST = Path("checkpoints") / "last.ckpt"
+BEST = Path("checkpoints") / "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    model: SegmentationModel
+    """The best of the evaluations on the val split, in eval mode; also in `folder / "model"`."""
+    miou: float
+    """Its mIoU on the val split, in percent."""
+
+
+def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
+    """Check the data, train, and save.
+
+    Args:
+        config: the run; its folder must not hold another one.
+        resume: continue the run in `config.out` from its last checkpoint.
+        console: where to print.
+
+    Raises:
+        CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
+            a loss that is not finite.
+    """
+    console = console or Console(stderr=True)
+    load_plugins(config.plugins)
+    folder = _check_folder(config, resume)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    labels = config.data.label_set()
+    model = _build_model(config, labels, console)
+    train_set, val_set = config.data.dataset("train"), config.data.dataset("val")
+    reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    _print_reports(reports, console)
+
+    augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans)
+    plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
+    loaders = (
+        train_loader(train_set, augmented, config.batch_size, config.workers),
+        eval_loader(val_set, plain, config.workers),
+    )
+    weights = _class_weights(config, reports[0])
+    loss = DeepSupervision(CrossEntropy(config.hard_fraction, weights), config.auxiliary_weight)
+    task = SegmentationTask(model, loss, config)
+    callbacks = _callbacks(config, folder, labels, console)
+    trainer = _trainer(config, folder, len(loaders[0]), callbacks)
+    _record(config, folder)
+    with warnings.catch_warnings():
+        _quiet()
+        trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+
+    best = callbacks[0]
+    assert isinstance(best, ModelCheckpoint)
+    state = torch.load(folder / BEST, "cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({key.removeprefix("model."): v for key, v in state.items() if key.startswith("model.")})
+    assert best.best_model_score is not None
+    miou = float(best.best_model_score)
+    model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
+    if trainer.is_global_zero:
+        model.save_pretrained(folder / "model")
+        console.print(f"best mIoU on val: {miou:.2f}; the model is in {folder / 'model'}", highlight=False)
+    return Run(folder, model.eval(), miou)
+
+
+def _check_folder(config: TrainConfig, resume: bool) -> Path:
+    """The run's folder, writable and with nothing in it that training would overwrite."""
+    folder = Path(config.out)
+    if _is_first_process():
+        if resume and not (folder / LAST).is_file():
+            raise CrispsegError(f"{folder} has no {LAST} to resume from; train anew into another folder")
+        if not resume and (folder / CONFIG).exists():
+            raise CrispsegError(
+                f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out"
+            )
+        writable_folder(folder / LAST.parent)
+    return folder
+
+
+def _record(config: TrainConfig, folder: Path) -> None:
+    """Write `config.yaml`, from which this run can be repeated."""
+    if _is_first_process():
+        with atomic_path(folder / CONFIG) as temporary:
+            temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def _is_first_process() -> bool:
+    """False in the further processes of a distributed run, which start when the first is already under way."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def _build_model(config: TrainConfig, labels: LabelSet, console: Console) -> SegmentationModel:
+    start = SegmentationModel.from_pretrained(config.init_from) if config.init_from else None
+    choice = dataclasses.replace(config.model, pretrained=False) if start else config.model
+    model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
+    model.info = dataclasses.replace(
+        model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
+    )
+    if start:
+        console.print(initialize(model, start), highlight=False)
+    elif not choice.pretrained:
+        console.print(f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained")
+    if config.freeze_backbone:
+        model.backbone.freeze()
+    return model.to(memory_format=torch.channels_last)
+
+
+def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
+    """Give `model` the weights of `start`, its classifier's only if the classes are the same.
+
+    Heads for deep supervision are in no saved model and stay as they are.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        CrispsegError: the two are different networks.
+    """
+    same_classes = model.info.label_set().names == start.info.label_set().names
+    weights = start.state_dict()
+    if not same_classes:
+        weights = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
+    own = model.state_dict()
+    wanted = [key for key in own if not key.startswith(("auxiliary_heads.", "classifier."))]
+    wrong = [
+        key
+        for key in {*wanted, *weights}
+        if key not in own or key not in weights or own[key].shape != weights[key].shape
+    ]
+    if wrong:
+        raise CrispsegError(
+            f"init_from: a {start.info.name} on {start.info.backbone} does not fit a {model.info.name} on "
+            f"{model.info.backbone}, {len(wrong)} tensors differ; choose the same model, backbone and options"
+        )
+    model.load_state_dict(weights, strict=False)
+    return "all weights were taken over" if same_classes else "weights were taken over, the classifier starts anew"
+
+
+def _print_reports(reports: list[SplitReport], console: Console) -> None:
+    """The one mapping of ids to classes that holds for this run, and what looks odd about it."""
+    train_report, val_report = reports
+    for line in train_report.lines():
+        console.print(line, highlight=False, markup=False)
+    console.print(val_report.lines()[0], highlight=False, markup=False)
+    if train_report.absent:
+        console.print(f"never in train: {', '.join(train_report.absent)}; they cannot be learned", style="yellow")
+
+
+def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
+    if config.class_weights is None:
+        return None
+    if config.class_weights == "balanced":
+        return torch.from_numpy(class_weights(report))
+    if len(config.class_weights) != len(report.labels):
+        raise CrispsegError(
+            f"class_weights has {len(config.class_weights)} values for {len(report.labels)} classes; give one a class"
+        )
+    return torch.tensor(config.class_weights, dtype=torch.float32)
+
+
+def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Callback]) -> L.Trainer:
+    steps = steps_per_epoch(batches // config.devices, config)
+    epochs = -(-config.iterations // steps) if config.iterations else config.epochs
+    accelerator = {"cuda": "gpu"}.get(config.accelerator, config.accelerator)
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise CrispsegError("accelerator is cuda, but PyTorch finds no CUDA device; use --accelerator cpu")
+    on_cuda = accelerator != "cpu" and torch.cuda.is_available()
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=config.devices,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        sync_batchnorm=on_cuda and config.devices > 1,  # PyTorch synchronises batch norms on CUDA only
+        max_epochs=epochs,
+        max_steps=config.iterations or -1,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip,
+        check_val_every_n_epoch=config.val_every,
+        deterministic=config.deterministic,
+        callbacks=callbacks,
+        logger=_loggers(config, folder),
+        log_every_n_steps=1 if batches < 50 else 50,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, Bars) for callback in callbacks),
+    )
+
+
+def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
+    def installed(name: str) -> bool:
+        return importlib.util.find_spec(name) is not None
+
+    wanted = config.loggers if config.loggers is not None else (["tensorboard"] if installed("tensorboard") else [])
+    for name in wanted:
+        if not installed(name):
+            raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
+    make: dict[str, Any] = {
+        "tensorboard": lambda: TensorBoardLogger(folder, name="", version="tensorboard"),
+        "wandb": lambda: WandbLogger(project="crispseg", name=folder.name, save_dir=folder),
+    }
+    return [make[name]() for name in wanted]
+
+
+def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Console) -> list[Callback]:
+    checkpoints = folder / LAST.parent
+    best = ModelCheckpoint(
+        checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False, save_weights_only=True
+    )
+    last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels)]
+    callbacks.append(Bars() if console.is_terminal else Lines(console))
+    if config.ema:
+        callbacks.append(EMAWeightAveraging(decay=config.ema))
+    if config.patience:
+        callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.patience, verbose=False))
+    return callbacks
+
+
+def _quiet() -> None:
+    """Leave out Lightning's tips and its notes on what it uses; errors and our own lines remain."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

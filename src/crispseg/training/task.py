@@ -1,0 +1,77 @@
+"""Training as Lightning sees it: a thin task around a plain model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.models import SegmentationModel
+from crispseg.training.config import TrainConfig
+from crispseg.training.optimization import build_optimizer, learning_rate_factor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SegmentationTask(L.LightningModule):
+    """One model, one loss, one score.
+
+    Args:
+        model: to train.
+        loss: of `(model.outputs(images), labels)`.
+        config: the run.
+
+    Attributes:
+        scores: of the latest evaluation on the val split; `None` before the first.
+    """
+
+    def __init__(self, model: SegmentationModel, loss: nn.Module, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.config = config
+        self.matrix = SegmentationScores(model.info.num_classes)
+        self.scores: Scores | None = None
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, labels = batch
+        loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), labels)
+        if not torch.isfinite(loss):
+            raise CrispsegError(
+                f"the loss became {loss.item()} at step {self.global_step} (lr {self._lr():.2g}); lower lr, add warmup "
+                "steps, set clip to 1, or try precision fp32"
+            )
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        images, labels = batch
+        logits = self.model(images.contiguous(memory_format=torch.channels_last))
+        self.matrix.update(logits.argmax(1), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores = self.matrix.scores()
+        self.matrix.reset()
+        self.log("val/miou", self.scores.miou, prog_bar=True, sync_dist=False)
+        self.log("val/pixel_accuracy", self.scores.pixel_accuracy, sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.config)
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = learning_rate_factor(
+            self.config, total, steps_per_epoch(self.trainer.num_training_batches, self.config)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def _lr(self) -> float:
+        return float(max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+
+
+def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
+    """Optimizer steps in an epoch of so many batches."""
+    return max(1, -(-int(batches) // config.accumulate))
