@@ -1,0 +1,65 @@
+"""Settings and fixtures of all tests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from crispseg import CrispsegError
+
+settings.register_profile("crispseg", deadline=None, derandomize=True, database=None)
+settings.load_profile("crispseg")
+
+Refuses = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """Nothing that is tested here may need the internet."""
+    connect = socket.socket.connect
+
+    def only_here(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests have no network, but {address} was called")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", only_here)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Data sets, weights and reference outputs that are too large or not free for the repository."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder 'shared' beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def refuses() -> Refuses:
+    """`with refuses("resnet18"): ...`: a `CrispsegError` of one line that holds all these phrases."""
+
+    @contextmanager
+    def check(*phrases: str) -> Iterator[None]:
+        with pytest.raises(CrispsegError) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message, f"more than one line: {message}"
+        for phrase in phrases:
+            assert phrase in message
+
+    return check

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import crispseg.models.base
+from crispseg import CrispsegError, SegmentationModel, create_model, from_pretrained, list_models
+from crispseg.models.base import FORMAT_VERSION, read_info
+
+FILES = {"config.json", "model.safetensors", "README.md"}
+NAMES = ("sky", "road", "person")
+PALETTE = ((128, 128, 128), (128, 64, 128), (64, 64, 0))
+
+
+def build(name: str = "sfnet", **options: Any) -> SegmentationModel:
+    options = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8, **options}
+    model = create_model(name, **options)
+    with torch.no_grad():
+        model.train()(torch.randn(2, model.info.in_chans, 64, 64))  # running statistics that only a saved file can know
+    return model.eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    build().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# What is saved ------------------------------------------------------------------------------------------------------
+
+
+def test_a_save_is_three_files_and_no_pickle(saved: Path) -> None:
+    assert {path.name for path in saved.iterdir()} == FILES
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]  # no temporary folder is left
+    assert load_file(saved / "model.safetensors").keys() == build().state_dict().keys()
+
+
+def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
+    model = build(fuse="add", auxiliary=True)
+    model.info = replace(
+        model.info,
+        class_names=NAMES,
+        palette=PALETTE,
+        recipe={"epochs": 10, "crop": [320, 416]},
+        metrics={"miou": 0.625, "per_class": [0.5, 0.75]},
+        ignore_label=11,
+    )
+    model.save_pretrained(tmp_path / "model")
+    loaded = from_pretrained(tmp_path / "model")
+    assert loaded.info == model.info
+    assert loaded.info.label_set().names == NAMES
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert config["format_version"] == FORMAT_VERSION
+    assert config["options"]["fuse"] == "add"
+    assert "auxiliary" not in config["options"]
+
+
+@pytest.mark.xfail(strict=True, reason="a default that changes later would make older saves unreadable")
+@pytest.mark.parametrize("name", list_models())
+def test_defaults_are_saved_too(name: str, tmp_path: Path) -> None:
+    create_model(name, num_classes=3, backbone="test_efficientnet").save_pretrained(tmp_path / "model")
+    options = json.loads((tmp_path / "model/config.json").read_text())["options"]
+    assert {"context", "fuse", "merge"} <= options.keys()
+    assert isinstance(options["width"], int)
+
+
+def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
+    model = build()
+    model.info = replace(model.info, class_names=NAMES, palette=PALETTE, metrics={"miou": 0.625, "per_class": [1]})
+    model.save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model/README.md").read_text()
+    for phrase in ("# sfnet on test_efficientnet", "sky, road, person", "miou: 0.625", "library_name: crispseg"):
+        assert phrase in card
+    assert "{{" not in card
+    assert "per_class" not in card
+
+
+@pytest.mark.xfail(strict=True, reason="safetensors makes its file private")
+def test_others_may_read_what_the_umask_allows(tmp_path: Path) -> None:
+    earlier = os.umask(0o022)
+    try:
+        build().save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(earlier)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(FILES, "0o644")
+
+
+@pytest.mark.parametrize("folder", [".", "new/deeper", "with space"])
+def test_any_folder_will_do(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    build().save_pretrained(folder)
+    assert {path.name for path in Path(folder).iterdir()} == FILES
+    assert from_pretrained(folder).info.name == "sfnet"
+
+
+def test_a_run_folder_gives_its_model(saved: Path) -> None:
+    assert from_pretrained(saved.parent).info == from_pretrained(saved).info
+
+
+def test_saving_onto_a_file_is_refused(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "model").write_text("a file")
+    with refuses(str(tmp_path / "model"), "choose another folder"):
+        build().save_pretrained(tmp_path / "model")
+
+
+# A crash while saving -----------------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_interrupted_save_leaves_the_earlier_one(
+    error: type[BaseException], saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_state: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half of")
+        raise error("disk full")
+
+    before = contents(saved)
+    monkeypatch.setattr(crispseg.models.base, "save_file", crash)
+    with pytest.raises(error, match="disk full"):
+        build(num_classes=2).save_pretrained(saved)
+    assert contents(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_a_new_save_replaces_the_earlier_one(saved: Path) -> None:
+    (saved / "notes.txt").write_text("of the user")
+    build("fpn", num_classes=2).save_pretrained(saved)
+    assert from_pretrained(saved).info.name == "fpn"
+    assert (saved / "notes.txt").read_text() == "of the user"
+
+
+# Loading elsewhere --------------------------------------------------------------------------------------------------
+
+FRESH = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("loading used the network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+import torch
+from crispseg import CrispsegError, from_pretrained
+from safetensors.torch import load_file
+
+folder = sys.argv[1]
+data = load_file(f"{folder}/expected.safetensors")
+for name in sys.argv[2:]:
+    with torch.no_grad():
+        logits = from_pretrained(f"{folder}/{name}")(data["images"])
+    assert torch.equal(logits, data[name]), (logits - data[name]).abs().max()
+try:
+    from_pretrained("nobody/nothing")
+except CrispsegError as error:
+    print(error)
+"""
+
+
+def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> None:
+    images = torch.randn(2, 3, 65, 97)
+    expected = {"images": images}
+    for name in list_models():
+        model = build(name)
+        with torch.no_grad():
+            expected[name] = model(images)
+        model.save_pretrained(tmp_path / name)
+    save_file(expected, tmp_path / "expected.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(tmp_path), *list_models()],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "no-cache")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'nobody/nothing' is neither a folder nor a model" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+# What cannot be loaded ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["missing", "some/deep/folder", "/missing/model", "name with space/x"])
+def test_a_missing_folder_is_refused(source: str, refuses: Any) -> None:
+    with refuses(f"{source} does not exist", "hub id"):
+        from_pretrained(source)
+
+
+def test_a_hub_id_that_cannot_be_reached_is_refused(
+    refuses: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with refuses("'nobody/nothing' is neither a folder nor a model"):
+        from_pretrained("nobody/nothing")
+
+
+@pytest.mark.xfail(strict=True, reason="says that an existing file does not exist")
+def test_a_file_is_no_folder(saved: Path) -> None:
+    with pytest.raises(CrispsegError) as caught:
+        from_pretrained(saved / "config.json")
+    assert "does not exist" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
+    (saved / name).unlink()
+    with refuses(str(saved), f"holds no {name}", "save_pretrained"):
+        from_pretrained(saved)
+
+
+INCOMPLETE = [b"{}", b'{"format_version": 1}']
+DAMAGED = [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00"]
+
+
+@pytest.mark.parametrize("content", DAMAGED + INCOMPLETE)
+def test_a_damaged_config_is_refused(content: bytes, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with refuses(str(tmp_path / "config.json"), "is no saved crispseg model"):
+        read_info(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("content", INCOMPLETE)
+def test_a_model_with_an_incomplete_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
+    (saved / "config.json").write_bytes(content)
+    with refuses(str(saved / "config.json"), "is no saved crispseg model"):
+        from_pretrained(saved)
+
+
+@pytest.mark.xfail(strict=True, reason="the hub's mixin reads the file first, without care")
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_model_with_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
+    (saved / "config.json").write_bytes(content)
+    with refuses(str(saved / "config.json"), "is no saved crispseg model"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 99])
+def test_a_later_format_is_refused(version: int, saved: Path, refuses: Any) -> None:
+    edit_config(saved, format_version=version, something_new=True)
+    with refuses(str(saved / "config.json"), f"format version {version}", "upgrade"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({"format_version": "1"}, "is no saved crispseg model"),
+        ({"format_version": None}, "is no saved crispseg model"),
+        ({"surprise": 1}, "surprise"),
+        ({"palette": [1, 2, 3]}, "is no saved crispseg model"),
+        ({"name": "sfnett"}, "did you mean 'sfnet'?"),
+        ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
+        ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
+        ({"options": {"width": 8, "fuze": "fam"}}, "no option 'fuze'"),
+        ({"num_classes": 0}, "num_classes is 0"),
+    ],
+)
+def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: Path, refuses: Any) -> None:
+    edit_config(saved, **changes)
+    with refuses(phrase):
+        from_pretrained(saved)
+
+
+@pytest.mark.xfail(strict=True, reason="values of a wrong type are not checked")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": "3"},
+        {"in_chans": None},
+        {"backbone": None},
+        {"name": ["sfnet"]},
+        {"options": []},
+        {"options": {"width": "8"}},
+        {"options": {"width": 8, "fuse": None}},
+        {"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]},
+        {"class_names": "abc"},
+        {"mean": []},
+        {"std": ["a", "b", "c"]},
+        {"ignore_label": "none"},
+    ],
+)
+def test_a_config_of_wrong_types_is_refused(changes: dict[str, Any], saved: Path, refuses: Any) -> None:
+    edit_config(saved, **changes)
+    with refuses():
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("length", [0, 5, 200, -1])
+def test_damaged_weights_are_refused(length: int, saved: Path, refuses: Any) -> None:
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with refuses(str(path), "damaged"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("options", [{"num_classes": 4}, {"name": "fpn"}, {"width": 16}, {"in_chans": 1}])
+def test_weights_of_another_model_are_refused(
+    options: dict[str, Any], saved: Path, tmp_path: Path, refuses: Any
+) -> None:
+    build(**options).save_pretrained(tmp_path / "other")
+    (tmp_path / "other/model.safetensors").replace(saved / "model.safetensors")
+    with refuses(str(saved / "model.safetensors"), "does not fit its config.json", "save the model again"):
+        from_pretrained(saved)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crispseg import SegmentationModel, create_model, record
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.models import FlowAlignment, warp
+
+from .base import ModelTester
+
+
+class TestSFNet(ModelTester):
+    name = "sfnet"
+    taps: ClassVar = {
+        f"decoder.fuses.{level}.{tap}": (channels, stride)
+        for level, stride in enumerate((4, 8, 16))
+        for tap, channels in (("flow", 2), ("warped", 16))
+    }
+    single_value_norms = frozenset({"decoder.context.stages.0.2"})  # the 1×1 bin of pyramid pooling
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parameters", "least", "most"),
+    [
+        ("resnet18_deep", 12.87e6, 121e9, 124e9),
+        ("resnet50_deep", 31.33e6, 330e9, 338e9),
+        ("resnet101_deep", 50.32e6, 409e9, 418e9),
+    ],
+)
+def test_counts_are_the_paper_s(backbone: str, parameters: float, least: float, most: float) -> None:
+    model = create_model("sfnet", num_classes=19, backbone=backbone)
+    assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
+    assert least <= count_multiply_adds(model, 1024, 1024) <= most
+
+
+# Warping, Eqs. 2 and 3 ---------------------------------------------------------------------------------------------
+
+
+def naive_warp(coarse: Tensor, flow: Tensor) -> Tensor:
+    """Eqs. 2 and 3, a pixel at a time, in pixels: p_l = p (w - 1) / (W - 1) + Δ / 2 · (w - 1) / W; zero outside."""
+    batch, channels, h, w = coarse.shape
+    height, width = flow.shape[-2:]
+    out = torch.zeros(batch, channels, height, width, dtype=torch.float64)
+    for n, y, x in itertools.product(range(batch), range(height), range(width)):
+        dx, dy = flow[n, :, y, x].tolist()
+        px = x * (w - 1) / max(width - 1, 1) + dx / 2 * (w - 1) / width
+        py = y * (h - 1) / max(height - 1, 1) + dy / 2 * (h - 1) / height
+        for qy, qx in itertools.product((math.floor(py), math.floor(py) + 1), (math.floor(px), math.floor(px) + 1)):
+            if 0 <= qy < h and 0 <= qx < w:
+                out[n, :, y, x] += (1 - abs(px - qx)) * (1 - abs(py - qy)) * coarse[n, :, qy, qx].double()
+    return out
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0.5, 4.0, 40.0]))
+@settings(max_examples=50, phases=[Phase.generate])  # shrinking would take minutes
+def test_warp_is_bilinear_sampling_at_the_moved_point(h: int, w: int, height: int, width: int, reach: float) -> None:
+    torch.manual_seed(0)
+    coarse, flow = torch.randn(2, 3, h, w), reach * torch.randn(2, 2, height, width)
+    torch.testing.assert_close(warp(coarse, flow).double(), naive_warp(coarse, flow), atol=2e-4, rtol=0)
+
+
+def test_no_flow_is_bilinear_upsampling() -> None:
+    coarse = torch.randn(2, 3, 5, 7)
+    upsampled = F.interpolate(coarse, size=(9, 16), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(warp(coarse, torch.zeros(2, 2, 9, 16)), upsampled, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_constant_flow_shifts_and_brings_in_zeros(axis: int) -> None:
+    size = (6, 9)
+    coarse, flow = torch.randn(1, 3, *size), torch.zeros(1, 2, *size)
+    length = size[1 - axis]
+    flow[:, axis] = 2 * length / (length - 1)  # one pixel to the right, or down
+    warped = warp(coarse, flow)
+    dim = 3 - axis
+    moved = warped.narrow(dim, 0, length - 1)
+    torch.testing.assert_close(moved, coarse.narrow(dim, 1, length - 1), atol=1e-4, rtol=0)
+    assert warped.narrow(dim, length - 1, 1).abs().max() < 1e-4
+
+
+def test_outside_is_zero() -> None:
+    assert not warp(torch.ones(1, 1, 4, 4), torch.full((1, 2, 8, 8), 100.0)).any()
+
+
+def test_gradients_of_warp_are_the_slopes_of_a_ramp() -> None:
+    h, w, height, width = 6, 10, 12, 20
+    coarse = (3 * torch.arange(w) + 5 * torch.arange(h)[:, None]).float()[None, None].requires_grad_()
+    flow = torch.full((1, 2, height, width), 0.1, requires_grad=True)
+    warp(coarse, flow)[..., 1:-1, 1:-1].sum().backward()
+    inside = flow.grad[0, :, 1:-1, 1:-1]
+    torch.testing.assert_close(inside[0], torch.full_like(inside[0], 3 / 2 * (w - 1) / width), atol=1e-3, rtol=0)
+    torch.testing.assert_close(inside[1], torch.full_like(inside[1], 5 / 2 * (h - 1) / height), atol=1e-3, rtol=0)
+    assert coarse.grad.sum().item() == pytest.approx((height - 2) * (width - 2), abs=1e-3)  # weights add up to one
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_coordinates_are_float32_when_all_else_is_bfloat16(autocast: bool) -> None:
+    coarse = torch.arange(1024.0).expand(1, 1, 2, 1024)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        warped = warp(coarse, torch.zeros(1, 2, 2, 2048, dtype=torch.bfloat16))
+    expected = torch.arange(2048) * (1023 / 2047)
+    torch.testing.assert_close(warped[0, 0, 0], expected, atol=1e-2, rtol=0)  # bfloat16 would be wrong by pixels
+    assert warp(coarse.bfloat16(), torch.zeros(1, 2, 2, 8)).dtype == torch.bfloat16
+
+
+# Flow alignment module, Fig. 3a -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coarse_channels", [8, 12])
+def test_flow_alignment_is_what_the_figure_shows(coarse_channels: int) -> None:
+    module = FlowAlignment(8, coarse_channels)
+    fine, coarse = torch.randn(2, 8, 9, 12), torch.randn(2, coarse_channels, 5, 6)
+    nn.init.normal_(module.predict_flow.weight)  # flows of several pixels
+    with torch.no_grad(), record(module) as seen:
+        out = module(fine, coarse)
+        if coarse_channels != 8:
+            coarse = torch.einsum("nchw,dc->ndhw", coarse, module.project.weight[..., 0, 0])
+        low = torch.einsum("nchw,dc->ndhw", coarse, module.compress_coarse.weight[..., 0, 0])
+        high = torch.einsum("nchw,dc->ndhw", fine, module.compress_fine.weight[..., 0, 0])
+        low = F.interpolate(low, size=(9, 12), mode="bilinear", align_corners=True)
+        flow = F.conv2d(torch.cat([low, high], 1), module.predict_flow.weight, padding=1)
+    torch.testing.assert_close(seen["flow"], flow, atol=1e-4, rtol=1e-4)
+    assert flow.abs().max() > 2
+    torch.testing.assert_close(seen["warped"].double(), naive_warp(coarse, flow), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out, fine + seen["warped"])
+
+
+def test_flow_alignment_works_without_the_rest_of_the_system() -> None:
+    holder = nn.Sequential(nn.Identity(), FlowAlignment(8, 4))
+    fine = torch.randn(1, 8, 7, 5)
+    with record(holder) as seen:
+        assert holder[1](fine, torch.randn(1, 4, 3, 2)).shape == fine.shape
+    assert seen.keys() == {"1.flow", "1.warped"}
+
+
+# Parity with the official code --------------------------------------------------------------------------------------
+
+
+class Parity(NamedTuple):
+    model: SegmentationModel
+    reference: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def parity(shared: Path) -> Parity:
+    file = torch.load(shared / "parity/sfsegnets_resnet18.pth", weights_only=True)
+    official = {key.removeprefix("module."): value for key, value in file["state_dict"].items()}
+    model = create_model("sfnet", num_classes=19, backbone="resnet18_deep").eval()
+    model.load_state_dict(renamed(official))
+    # The official code runs ResNet-18 with dilated second convolutions in its last two stages, strides kept.
+    for stage, dilation in ((3, 2), (4, 4)):
+        for block in getattr(model.backbone.net.model, f"layer{stage}"):
+            block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    return Parity(model, load_file(shared / "parity/sfsegnets_resnet18.safetensors"))
+
+
+def renamed(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official names and values as ours: laterals there have a bias, which here is part of the running mean."""
+    rules = [
+        (r"head\.ppm\.", "decoder.context."),
+        (r"head\.fpn_in\.", "decoder.laterals."),
+        (r"head\.fpn_out\.(\d)\.0\.", r"decoder.smooths.\1."),
+        (r"head\.fpn_out_align\.(\d)\.down_h\.", r"decoder.fuses.\1.compress_coarse."),
+        (r"head\.fpn_out_align\.(\d)\.down_l\.", r"decoder.fuses.\1.compress_fine."),
+        (r"head\.fpn_out_align\.(\d)\.flow_make\.", r"decoder.fuses.\1.predict_flow."),
+        (r"head\.conv_last\.0\.", "decoder.merge.conv."),
+        (r"head\.conv_last\.1\.", "classifier."),
+        (r"layer0\.0\.", "backbone.net.model.conv1."),
+        (r"layer0\.1\.", "backbone.net.model.bn1."),
+        (r"layer(\d)", r"backbone.net.model.layer\1"),
+    ]
+    ours = {}
+    for key, value in official.items():
+        for pattern, name in rules:
+            if re.match(pattern, key):
+                ours[re.sub(f"^{pattern}", name, key)] = value.float()  # the file holds float16
+                break
+    for level in range(3):
+        ours[f"decoder.laterals.{level}.1.running_mean"] -= ours.pop(f"decoder.laterals.{level}.0.bias")
+    return ours
+
+
+def test_official_weights_give_the_official_results(parity: Parity) -> None:
+    context: list[Tensor] = []
+    handle = parity.model.decoder.context.register_forward_hook(lambda _m, _a, output: context.append(output[0]))
+    with torch.no_grad(), record(parity.model) as seen:
+        logits = parity.model(parity.reference["images"])
+    handle.remove()
+    computed = {"logits": logits, "ppm": context[0]}
+    computed |= {f"fam.{level}": seen[f"decoder.fuses.{level}.warped"] for level in range(3)}
+    for name, tensor in computed.items():
+        torch.testing.assert_close(tensor, parity.reference[name], atol=1e-4, rtol=0, msg=lambda m, n=name: f"{n}: {m}")

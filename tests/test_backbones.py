@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from crispseg import CrispsegError
+from crispseg.backbones import Backbone, read_state_dict
+
+TINY = "test_efficientnet"
+
+
+# Features -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        (TINY, (24, 32, 48, 64)),
+        (f"{TINY}.r160_in1k", (24, 32, 48, 64)),  # with a tag, as timm names its weights
+        ("resnet18_deep", (64, 128, 256, 512)),
+        ("convnext_atto", (40, 80, 160, 320)),  # floors sizes: works on padded images
+        ("test_convnext", (24, 32, 48, 64)),
+        ("swin_tiny_patch4_window7_224", (96, 192, 384, 768)),
+    ],
+)
+def test_features_are_a_pyramid_at_any_size(name: str, channels: tuple[int, ...]) -> None:
+    backbone = Backbone(name).eval()
+    assert backbone.strides == (4, 8, 16, 32)
+    assert backbone.channels == channels
+    for height, width in ((32, 32), (33, 57), (97, 160), (64, 95)):
+        with torch.no_grad():
+            features = backbone(torch.randn(1, 3, height, width))
+        assert [tuple(feature.shape) for feature in features] == [
+            (1, width_of, -(-height // stride), -(-width // stride))
+            for width_of, stride in zip(channels, backbone.strides, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("name", [TINY, "test_convnext"])
+def test_features_are_timm_s(name: str) -> None:
+    backbone = Backbone(name).eval()
+    plain = timm.create_model(name, features_only=True).eval()
+    plain.load_state_dict(dict(zip(plain.state_dict(), backbone.net.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 96)
+    for ours, theirs in zip(backbone(images), plain(images)[-4:], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_padding_is_zeros_to_the_right_and_below() -> None:
+    backbone = Backbone("test_convnext").eval()
+    images = torch.randn(1, 3, 33, 57)
+    padded = backbone(F.pad(images, (0, 64 - 57, 0, 64 - 33)))
+    for ours, theirs, stride in zip(backbone(images), padded, backbone.strides, strict=True):
+        assert torch.equal(ours, theirs[..., : -(-33 // stride), : -(-57 // stride)])
+
+
+@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 32), (2, 4)])
+def test_other_strides_can_be_asked_for(strides: tuple[int, ...]) -> None:
+    backbone = Backbone(TINY, strides=strides).eval()
+    assert backbone.strides == strides
+    sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
+    assert sizes == [64 // stride for stride in strides]
+
+
+@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", "resnet101_deep"])
+def test_deep_stems_are_three_convolutions(name: str) -> None:
+    stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
+    assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
+        (64, (3, 3), (2, 2)),
+        (64, (3, 3), (1, 1)),
+        (128, (3, 3), (1, 1)),
+    ]
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
+    config = timm.create_model(TINY).pretrained_cfg
+    backbone = Backbone(TINY, in_chans=in_chans)
+    for ours, theirs in ((backbone.mean, config["mean"]), (backbone.std, config["std"])):
+        if in_chans == 1:
+            assert ours == pytest.approx((sum(theirs) / 3,))
+        else:
+            assert ours == (*theirs, theirs[0])[:in_chans]
+    assert Backbone("tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("resnet18_dep", "did you mean 'resnet18_deep'?"),
+        ("ResNet18", "did you mean 'resnet18'?"),
+        ("convnext_tny", "did you mean 'convnext_tiny'?"),
+        ("", "any timm model with a feature pyramid"),
+    ],
+)
+def test_an_unknown_name_says_what_was_meant(name: str, phrase: str, refuses: Any) -> None:
+    with refuses(f"unknown backbone '{name}'", phrase):
+        Backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("test_vit", "at strides [16]"),
+        ("mixer_s32_224", "at strides [32]"),
+        ("levit_128s", "at strides [16, 32, 64]"),
+    ],
+)
+def test_a_network_without_a_pyramid_names_what_works(name: str, phrase: str, refuses: Any) -> None:
+    with refuses(name, phrase, "[4, 8, 16, 32] are needed", "resnet18", "convnext_tiny"):
+        Backbone(name)
+
+
+def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
+    with refuses("efficientformerv2_s0", "fixed image sizes", "ResNet"):
+        Backbone("efficientformerv2_s0")
+
+
+def test_strides_that_the_network_lacks_are_refused(refuses: Any) -> None:
+    with refuses(TINY, "[4, 8, 64] are needed"):
+        Backbone(TINY, strides=(4, 8, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", TINY])
+def test_weights_that_cannot_be_got_are_refused(
+    name: str, refuses: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with refuses(f"'{name}'", "give pretrained a path"):
+        Backbone(name, pretrained=True)
+
+
+# Weight files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> nn.Module:
+    """A whole classification network, as its weights are published."""
+    torch.manual_seed(1)
+    net = timm.create_model(TINY)
+    net(torch.randn(4, 3, 64, 64))  # running statistics that are not those of initialisation
+    return net.eval()
+
+
+Write = Callable[[dict[str, Tensor], Path], Any]
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        ("weights.safetensors", save_file),
+        ("weights.pth", torch.save),
+        ("weights.bin", lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False)),
+        ("nested.pth", lambda state, path: torch.save({"epoch": 3, "state_dict": state}, path)),
+        ("nested.pt", lambda state, path: torch.save({"model": state}, path)),
+        ("parallel.pth", lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path)),
+    ],
+)
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_a_local_weight_file_gives_its_network_s_features(
+    file: str, write: Write, as_type: type, published: nn.Module, tmp_path: Path
+) -> None:
+    write(published.state_dict(), tmp_path / file)
+    images = torch.randn(1, 3, 64, 96)
+    features = Backbone(TINY, pretrained=as_type(tmp_path / file)).eval()(images)
+    expected = published.forward_intermediates(images, intermediates_only=True)[-4:]
+    for ours, theirs in zip(features, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_real_weights_give_the_features_of_timm(shared: Path) -> None:
+    path = shared / "weights/tf_efficientnet_lite0.safetensors"
+    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net.load_state_dict(load_file(path))
+    images = torch.randn(1, 3, 64, 64)
+    expected = net.forward_intermediates(images, intermediates_only=True)[-4:]
+    features = Backbone("tf_efficientnet_lite0", pretrained=path).eval()(images)
+    for ours, theirs in zip(features, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_rgb_weights_fit_other_images(published: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(published.state_dict(), path)
+    rgb = published.conv_stem.weight
+    grey = Backbone(TINY, pretrained=path, in_chans=1)
+    torch.testing.assert_close(grey.net.model.conv_stem.weight, rgb.sum(1, keepdim=True))
+    four = Backbone(TINY, pretrained=path, in_chans=4).net.model.conv_stem.weight
+    torch.testing.assert_close(four, torch.cat([rgb, rgb[:, :1]], 1) * 3 / 4)
+    # A grey image has the features that it would have as RGB.
+    image = torch.randn(1, 1, 64, 64)
+    expected = Backbone(TINY, pretrained=path).eval()(image.expand(1, 3, 64, 64))
+    for ours, theirs in zip(grey.eval()(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_another_network_are_refused(published: nn.Module, tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(published.state_dict(), path)
+    with refuses(str(path), "does not fit backbone 'test_resnet'", "give the weights of 'test_resnet' itself"):
+        Backbone("test_resnet", pretrained=path)
+
+
+@pytest.mark.parametrize("spoil", ["shape", "missing"])
+def test_a_single_wrong_tensor_is_named(spoil: str, published: nn.Module, tmp_path: Path, refuses: Any) -> None:
+    weights = published.state_dict()
+    tensor = weights.pop("blocks.1.0.conv_exp.weight")
+    if spoil == "shape":
+        weights["blocks.1.0.conv_exp.weight"] = tensor[:-1]
+    torch.save(weights, tmp_path / "weights.pth")
+    with refuses("1 of ", "blocks.1.0.conv_exp.weight"):
+        Backbone(TINY, pretrained=tmp_path / "weights.pth")
+
+
+class Bomb:
+    """Unpickled without restriction, this would run code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize("wrap", [lambda bomb: bomb, lambda bomb: {"state_dict": {"a": torch.ones(1)}, "more": bomb}])
+def test_code_in_a_weight_file_does_not_run(
+    wrap: Callable[[Any], Any], write: Any, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+    write(wrap(Bomb()), path)
+    with refuses(str(path), "more than tensors", "state dict"):
+        Backbone(TINY, pretrained=path)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}]
+)
+def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
+    torch.save(value, tmp_path / "weights.pth")
+    with refuses(str(tmp_path / "weights.pth"), "no state dict"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+@pytest.mark.xfail(strict=True, raises=AttributeError, reason="keys that are no names")
+def test_keys_that_are_no_names_are_refused(tmp_path: Path, refuses: Any) -> None:
+    torch.save({1: torch.ones(1)}, tmp_path / "weights.pth")
+    with refuses(str(tmp_path / "weights.pth"), "no state dict"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("path", ["missing.pth", "missing.safetensors", "."])
+def test_a_missing_file_is_refused(path: str, tmp_path: Path, refuses: Any) -> None:
+    with refuses(str(tmp_path / path), "does not exist"):
+        Backbone(TINY, pretrained=tmp_path / path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 18\n"
+RAW_ERROR = pytest.mark.xfail(strict=True, raises=(KeyError, IndexError), reason="raw error of the unpickler")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("weights.safetensors", b""),
+        ("weights.safetensors", POINTER),
+        ("weights.safetensors", b"PK\x03\x04 a PyTorch file under a wrong name"),
+        pytest.param("weights.pth", b"", marks=RAW_ERROR),
+        ("weights.pth", POINTER),
+        ("weights.pth", b"<!DOCTYPE html>\n<html>not found</html>\n"),
+        pytest.param("weights.pth", b"hello\n", marks=RAW_ERROR),
+        ("weights.pth", b"PK\x03\x04" + bytes(100)),
+    ],
+)
+def test_a_file_of_something_else_is_refused(file: str, content: bytes, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / file).write_bytes(content)
+    with refuses(str(tmp_path / file), "damaged"):
+        read_state_dict(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        ("weights.safetensors", save_file),
+        ("weights.pth", torch.save),
+        pytest.param(
+            "legacy.pth",
+            lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+            marks=pytest.mark.xfail(strict=True, reason="raw error of the unpickler"),
+        ),
+    ],
+)
+def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path) -> None:
+    path = tmp_path / file
+    write({"stem.weight": torch.randn(4, 3, 3, 3), "stem.bias": torch.randn(4)}, path)
+    whole = path.read_bytes()
+
+    @given(st.integers(1, len(whole) - 1))
+    @settings(max_examples=60)
+    def check(length: int) -> None:
+        path.write_bytes(whole[:length])
+        with pytest.raises(CrispsegError):
+            read_state_dict(path)
+
+    check()
+
+
+# Freezing -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_never_trains() -> None:
+    holder = nn.Sequential(Backbone(TINY))
+    backbone = holder[0]
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    backbone.freeze()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    holder.train()
+    assert holder.training
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    features = backbone(torch.randn(1, 3, 32, 32))  # a single value per channel is no matter for it
+    assert not any(feature.requires_grad for feature in features)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_other_errors_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone(TINY)
+
+    def fail(_images: Tensor) -> None:
+        raise ValueError("something else")
+
+    monkeypatch.setattr(backbone.net, "forward", fail)
+    with pytest.raises(ValueError, match="something else"):
+        backbone(torch.randn(1, 3, 32, 32))

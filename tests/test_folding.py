@@ -1,0 +1,193 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crispseg import create_model
+from crispseg.inference.folding import fold_batch_norms
+from crispseg.nn import BatchNorm2d
+
+
+def batch_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """With statistics and weights that are not 0 and 1."""
+    torch.manual_seed(0)
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.normal_(0, 0.3)
+            norm.running_var.uniform_(0.5, 1.5)
+            if norm.affine:
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias, 0, 0.3)
+    return model.eval()
+
+
+def assert_equal(model: nn.Module, folded: nn.Module, images: Tensor) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "of_backbone"),
+    [("resnet18", 20), ("tf_efficientnet_lite0", 48), ("mobilenetv3_small_050", 34), ("convnext_atto", 0)],
+)
+def test_every_batch_norm_of_a_model_is_folded(backbone: str, of_backbone: int) -> None:
+    model = trained(create_model("sfnet", num_classes=5, backbone=backbone, width=32))
+    assert batch_norms(model) == of_backbone + 12
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folded = fold_batch_norms(model, torch.randn(1, 3, 64, 64))
+    assert batch_norms(folded) == 0
+    for size in ((64, 96), (71, 50)):
+        assert_equal(model, folded, torch.randn(2, 3, *size))
+    assert batch_norms(model) == of_backbone + 12
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_training_mode_of_the_original_is_kept_and_the_copy_is_in_eval_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
+    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in folded.modules())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)),
+        (nn.Conv2d(4, 8, 3, padding=1), BatchNorm2d(8)),
+        (nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)),
+        (nn.Conv2d(4, 8, 3, groups=4, bias=False), nn.BatchNorm2d(8, affine=False)),
+        (nn.Conv2d(4, 8, 1), nn.SyncBatchNorm(8)),
+        (nn.Conv2d(4, 8, 1), BatchNormAct2d(8, act_layer=nn.SiLU)),
+        (nn.Conv2d(4, 8, 1), convert_sync_batchnorm(BatchNormAct2d(8))),
+    ],
+)
+def test_kinds_of_convolution_and_batch_norm(layers: tuple[nn.Module, ...]) -> None:
+    model = trained(nn.Sequential(*layers))
+    folded = fold_batch_norms(model, torch.randn(1, 4, 8, 8))
+    assert batch_norms(folded) == 0
+    assert_equal(model, folded, torch.randn(2, 4, 9, 7))
+
+
+class Twice(nn.Module):
+    """A batch norm after a convolution that the subclasses use in ways that forbid to merge the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+
+class ReadByModule(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.norm(x) + self.other(x)
+
+
+class ReadByFunction(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.norm(x) + F.relu(x)
+
+
+class ChangedInPlace(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x).relu_())
+
+
+class Returned(Twice):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.conv(x)
+        return x, self.norm(x)
+
+
+class ConvTwice(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(self.conv(x)))
+
+
+class NormTwice(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + self.norm(self.other(x))
+
+
+class NormFirst(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+class OwnStatistics(Twice):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Standardised(Twice):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = StdConv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(ReadByModule, ReadByFunction, ChangedInPlace, Returned, ConvTwice),
+        *(NormTwice, NormFirst, OwnStatistics, Standardised),
+    ],
+)
+def test_left_alone_where_merging_would_be_wrong(kind: type[nn.Module]) -> None:
+    model = trained(kind())
+    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
+    assert batch_norms(folded) == 1
+    assert_equal(model, folded, torch.randn(1, 3, 6, 6))
+
+
+class Shared(Twice):
+    """The second convolution has the first one's weight, and the batch norm two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other.weight, self.alias = self.conv.weight, self.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.alias(self.conv(x)))
+
+
+def test_what_is_shared_under_two_names() -> None:
+    model = trained(Shared())
+    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
+    assert batch_norms(folded) == 0
+    assert_equal(model, folded, torch.randn(1, 3, 6, 6))
+
+
+class Moody(nn.Sequential):
+    """Computes something else once its batch norm is gone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y + batch_norms(self)
+
+
+def test_a_copy_that_computes_something_else_is_an_error() -> None:
+    model = trained(Moody(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    with pytest.raises(RuntimeError, match="merging 1 batch norms changed outputs"):
+        fold_batch_norms(model, torch.randn(1, 3, 8, 8))
+
+
+def test_a_model_without_batch_norms_is_copied() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
+    assert folded is not model
+    assert torch.equal(copy.deepcopy(model)[0].weight, folded[0].weight)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg import record
+from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, resize
+
+
+def fill(norm: nn.BatchNorm2d) -> None:
+    """Statistics and affine parameters that are not those of initialisation."""
+    for tensor in (norm.running_mean, norm.weight.data, norm.bias.data):
+        tensor.normal_()
+    norm.running_var.uniform_(0.5, 2)
+
+
+def test_one_value_per_channel_is_normalised_with_running_statistics() -> None:
+    norm = BatchNorm2d(4)
+    fill(norm)
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    x = torch.randn(1, 4, 1, 1, requires_grad=True)
+    out = norm.train()(x)
+    deviation = (norm.running_var + norm.eps).sqrt()
+    expected = (x[0, :, 0, 0] - norm.running_mean) / deviation * norm.weight + norm.bias
+    torch.testing.assert_close(out[0, :, 0, 0], expected)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad[0, :, 0, 0], norm.weight.detach() / deviation)
+    assert norm.weight.grad.any()
+    assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (1, 4, 1, 2), (1, 4, 2, 1), (3, 4, 5, 6)])
+def test_more_values_are_normalised_as_ever(shape: tuple[int, ...], training: bool) -> None:
+    ours, plain = BatchNorm2d(4), nn.BatchNorm2d(4)
+    fill(ours)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(shape)
+    assert torch.equal(ours.train(training)(x), plain.train(training)(x))
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in ours.state_dict().items())
+    assert (ours.num_batches_tracked > 0) == training
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_conv_bn_relu_keeps_the_size(kernel_size: int) -> None:
+    layer = conv_bn_relu(3, 8, kernel_size)
+    out = layer(torch.randn(2, 3, 5, 7))
+    assert out.shape == (2, 8, 5, 7)
+    assert (out >= 0).all()
+    assert [name for name, _ in layer.named_parameters()] == ["0.weight", "1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(9, 16), [3, 2], torch.Size([5, 6])])
+def test_resize_is_bilinear(size: tuple[int, int], align_corners: bool) -> None:
+    x = torch.randn(2, 3, 5, 7)
+    expected = F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
+    assert torch.equal(resize(x, size, align_corners=align_corners), expected)
+
+
+@pytest.mark.parametrize("size", [(5, 7), [5, 7], torch.Size([5, 7])])
+def test_resize_to_its_own_size_is_free(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 5, 7)
+    assert resize(x, size, align_corners=False) is x
+
+
+class Doubled(nn.Module):
+    def __init__(self, taps: bool = True) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.twice: nn.Module = Tap() if taps else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.twice(self.scale * x) + 1
+
+
+def test_a_tap_is_invisible() -> None:
+    x = torch.randn(3)
+    assert Tap()(x) is x
+    assert Doubled().state_dict().keys() == Doubled(taps=False).state_dict().keys()
+    with_tap, without = (torch.export.export(Doubled(taps), (x,)).graph for taps in (True, False))
+    assert [node.target for node in with_tap.nodes] == [node.target for node in without.nodes]
+
+
+def test_record_keeps_the_latest_pass_by_the_tap_s_path() -> None:
+    model = nn.Sequential(Doubled(), nn.ModuleDict({"deep": Doubled()})["deep"])
+    with record(model) as seen:
+        model(torch.ones(3))
+        assert seen["0.twice"].tolist() == [2, 2, 2]
+        model(torch.zeros(2))
+    assert seen.keys() == {"0.twice", "1.twice"}
+    assert seen["0.twice"].tolist() == [0, 0]
+    assert seen["1.twice"].tolist() == [2, 2]
+    assert not seen["0.twice"].requires_grad
+
+
+def test_record_can_be_nested_and_still_trains() -> None:
+    model = Doubled()
+    with record(model) as outer:
+        with record(model) as inner:
+            model(torch.ones(1))
+        model(torch.zeros(1)).sum().backward()
+    assert inner["twice"].item() == 2
+    assert outer["twice"].item() == 0
+    assert model.scale.grad is not None
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_record_lets_go_on_an_error(error: type[BaseException]) -> None:
+    model = Doubled()
+    with pytest.raises(error), record(model) as seen:
+        model(torch.ones(1))
+        raise error
+    model(torch.zeros(1))
+    assert seen["twice"].item() == 2
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_record_without_taps_sees_nothing() -> None:
+    with record(nn.Linear(2, 2)) as seen:
+        pass
+    assert seen == {}

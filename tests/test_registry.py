@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import doctest
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import crispseg.errors
+from crispseg import contexts, create_model, fuses, list_models, merges
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.models.registry import model_options
+from crispseg.registry import Registry
+
+TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
+
+
+@pytest.fixture
+def fruits() -> Registry[int]:
+    registry: Registry[int] = Registry("fruit")
+    registry.register("pear")(1)
+    registry.register("apple")(2)
+    return registry
+
+
+def test_names_are_sorted_and_give_their_entries(fruits: Registry[int]) -> None:
+    assert fruits.names() == ["apple", "pear"]
+    assert (fruits["pear"], fruits["apple"]) == (1, 2)
+
+
+def test_register_returns_what_it_is_given() -> None:
+    registry: Registry[type] = Registry("class")
+
+    @registry.register("here")
+    class Here: ...
+
+    assert registry["here"] is Here
+
+
+def test_a_name_taken_is_refused_and_keeps_its_entry(fruits: Registry[int], refuses: Any) -> None:
+    with refuses("fruit 'pear' is registered already", "choose another name"):
+        fruits.register("pear")(3)
+    assert fruits["pear"] == 1
+
+
+@pytest.mark.parametrize(("name", "phrase"), [("aple", "did you mean 'apple'?"), ("kiwi", "known: apple, pear")])
+def test_an_unknown_name_says_what_was_meant(fruits: Registry[int], name: str, phrase: str, refuses: Any) -> None:
+    with refuses(f"unknown fruit '{name}'", phrase):
+        fruits[name]
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="a name that is no string, as from a damaged config")
+@pytest.mark.parametrize("name", [None, 3, ["apple"], {}])
+def test_a_name_that_is_no_string_is_unknown(fruits: Registry[int], name: Any, refuses: Any) -> None:
+    with refuses("unknown fruit"):
+        fruits[name]
+
+
+def test_did_you_mean_lists_few_and_not_many() -> None:
+    assert doctest.testmod(crispseg.errors).failed == 0
+    assert did_you_mean("zzz", ["a", "b"]) == "; known: a, b"
+    assert did_you_mean("zzz", [f"entry {i}" for i in range(31)]) == ""
+    assert did_you_mean("entry 7", (f"entry {i}" for i in range(31))) == "; did you mean 'entry 7'?"
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+def test_models_and_parts_are_listed() -> None:
+    assert {"fpn", "sfnet"} <= set(list_models())
+    assert {"conv", "ppm"} <= set(contexts.names())
+    assert {"add", "fam"} <= set(fuses.names())
+    assert {"concat"} <= set(merges.names())
+
+
+@pytest.mark.parametrize(
+    ("options", "phrases"),
+    [
+        ({"name": "sfnett"}, ["unknown model 'sfnett'", "did you mean 'sfnet'?"]),
+        ({"backbone": "resnet81"}, ["unknown backbone 'resnet81'", "did you mean 'resnet"]),
+        ({"contxt": "ppm"}, ["model 'sfnet' has no option 'contxt'", "did you mean 'context'?"]),
+        ({"context": "pmp"}, ["unknown context part 'pmp'", "did you mean 'ppm'?"]),
+        ({"fuse": "warp"}, ["unknown fuse part 'warp'", "fam"]),
+        ({"merge": "conkat"}, ["unknown merge part 'conkat'", "did you mean 'concat'?"]),
+        ({"num_classes": 0}, ["num_classes is 0"]),
+        ({"num_classes": -1}, ["num_classes is -1"]),
+        ({"in_chans": 0}, ["in_chans 0"]),
+        ({"pretrained": "no/such/file.pth"}, ["no/such/file.pth", "does not exist"]),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:
+    with refuses(*phrases):
+        create_model(**{"name": "sfnet", **TINY, **options})
+
+
+@pytest.mark.xfail(strict=True, reason="accepted here, but the model cannot be saved")
+@pytest.mark.parametrize("num_classes", [1, 256])
+def test_numbers_of_classes_that_no_label_set_can_have_are_refused(num_classes: int, refuses: Any) -> None:
+    with refuses(f"{num_classes}", "2 to 255"):
+        create_model("sfnet", num_classes=num_classes, backbone="test_efficientnet")
+
+
+@pytest.mark.xfail(strict=True, reason="0 means the default, others fail inside PyTorch")
+@pytest.mark.parametrize("name", ["fpn", "sfnet"])
+@pytest.mark.parametrize("width", [0, -4])
+def test_a_width_below_one_is_refused(name: str, width: int, refuses: Any) -> None:
+    with refuses("width", str(width)):
+        create_model(name, **TINY, width=width)
+
+
+def test_model_options_are_the_builder_s_keywords() -> None:
+    options = model_options("sfnet")
+    assert {"width", "context", "fuse", "merge", "auxiliary"} == options.keys()
+    assert options["fuse"].default == "fam"
+    assert options["auxiliary"].annotation is bool
+
+
+def test_the_model_knows_how_it_was_built() -> None:
+    model = create_model("fpn", **TINY, width=8, fuse="fam", auxiliary=True)
+    info = model.info
+    assert (info.name, info.num_classes, info.backbone, info.in_chans) == ("fpn", 3, "test_efficientnet", 3)
+    assert info.options["width"] == 8
+    assert info.options["fuse"] == "fam"
+    assert "auxiliary" not in info.options  # for training only
+    assert info.label_set().names == ("class 0", "class 1", "class 2")
+
+
+@pytest.fixture
+def doubling() -> str:
+    """A fuse part of a user, registered for one test."""
+
+    @fuses.register("doubling")
+    class Doubling(nn.Module):
+        def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+            super().__init__()
+
+        def forward(self, fine: Tensor, coarse: Tensor, context: object = None) -> Tensor:
+            return 2 * fine
+
+    yield "doubling"
+    del fuses._entries["doubling"]
+
+
+def test_a_part_of_one_s_own_needs_one_line(doubling: str) -> None:
+    model = create_model("sfnet", **TINY, width=8, fuse=doubling)
+    assert model.info.options["fuse"] == doubling
+    assert model.eval()(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
+    with pytest.raises(CrispsegError, match="registered already"):
+        fuses.register(doubling)(type(model.decoder.fuses[0]))

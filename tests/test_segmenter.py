@@ -1,0 +1,339 @@
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from crispseg import CrispsegError, SegmentationModel, create_model
+from crispseg.data.base import Sample
+from crispseg.data.transforms import eval_transform
+from crispseg.inference.segmenter import Segmenter, upsampled_argmax
+
+NAMES = ("road", "sky", "tree", "car", "pole")
+PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160), (250, 170, 30))
+
+
+def build(in_chans: int = 3) -> SegmentationModel:
+    """A small model whose classes all occur."""
+    torch.manual_seed(0)
+    model = create_model("sfnet", num_classes=5, backbone="mobilenetv3_small_050", width=16, in_chans=in_chans)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.3)
+            norm.momentum = 0.9  # one batch sets the statistics
+    images = torch.randn(2, in_chans, 64, 64)
+    with torch.no_grad():
+        model.train()(images)
+        logits = model.eval().coarse_logits(images)
+        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
+        model.classifier.weight /= logits.std()
+        model.classifier.bias /= logits.std()
+    model.info = dataclasses.replace(model.info, class_names=NAMES, palette=PALETTE)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def segmenter(model: SegmentationModel) -> Segmenter:
+    return Segmenter(model, "cpu")
+
+
+def picture(height: int = 48, width: int = 70, seed: int = 0) -> np.ndarray:
+    """Noise in blocks."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
+    return blocks.repeat(8, 0).repeat(8, 1)[:height, :width].copy()
+
+
+def expected(model: SegmentationModel, image: np.ndarray) -> torch.Tensor:
+    """Logits `(C, H, W)` by the way of evaluation."""
+    sample = Sample(image, np.zeros(image.shape[:2], np.uint8), "")
+    batch = eval_transform(model.info.mean, model.info.std, model.info.in_chans)(sample)[0][None]
+    with torch.no_grad():
+        return model(batch)[0]
+
+
+def assert_labels(labels: np.ndarray, logits: torch.Tensor) -> None:
+    """Equal, but for pixels that two classes share to within rounding."""
+    assert labels.dtype == np.uint8 and labels.shape == tuple(logits.shape[1:])
+    assert len(np.unique(labels)) > 1  # a constant prediction would show nothing
+    best = logits.max(0).values
+    chosen = logits.gather(0, torch.from_numpy(labels).long()[None])[0]
+    assert (best - chosen).max() <= 1e-4 * logits.abs().max()
+
+
+@pytest.mark.parametrize("size", [(48, 70), (33, 57), (471, 630)])
+def test_labels_are_those_of_the_model(model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    result, logits = segmenter(image), expected(model, image)
+    assert_labels(result.labels, logits)
+    assert (result.labels == logits.argmax(0).numpy()).mean() >= 0.999
+    np.testing.assert_allclose(result.probabilities(), logits.softmax(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 90), (31, 32)])
+def test_small_images_are_extended_by_their_edge(
+    model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]
+) -> None:
+    image = picture(*size)
+    extended = np.pad(image, [(0, max(0, 32 - length)) for length in size] + [(0, 0)], mode="edge")
+    result = segmenter(image)
+    assert result.labels.shape == size and result.image.shape == (*size, 3)
+    probabilities = expected(model, extended).softmax(0)[:, : size[0], : size[1]]
+    np.testing.assert_allclose(result.probabilities(), probabilities, atol=1e-4)
+    assert result.overlay().shape == (*size, 3)
+
+
+def test_grey_models_see_the_mean_of_the_channels() -> None:
+    grey = build(in_chans=1)
+    image = picture()
+    result = Segmenter(grey)(image)
+    assert_labels(result.labels, expected(grey, image))
+
+
+def test_probabilities(segmenter: Segmenter) -> None:
+    result = segmenter(picture(61, 83))
+    probabilities = result.probabilities()
+    assert probabilities.dtype == np.float32 and probabilities.shape == (5, 61, 83)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    assert (probabilities.argmax(0) == result.labels).all()
+
+
+def test_every_kind_of_source(segmenter: Segmenter, tmp_path: Path) -> None:
+    image = picture()
+    Image.fromarray(image).save(tmp_path / "street.png")
+    sources = [image, np.asfortranarray(image), Image.fromarray(image), tmp_path / "street.png"]
+    sources.append(str(tmp_path / "street.png"))
+    results = segmenter(sources)
+    assert [result.name for result in results] == ["image", "image", "image", "street", "street"]
+    for result in results:
+        assert np.array_equal(result.image, image)
+        assert np.array_equal(result.labels, results[0].labels)
+    assert isinstance(segmenter((image,)), list) and segmenter([]) == []
+
+
+def test_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
+    stored = Image.fromarray(picture(40, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90° clockwise
+    stored.save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "phone.jpg") as opened:
+        from_path, from_pil = segmenter([tmp_path / "phone.jpg", opened])
+        upright = np.rot90(np.array(opened), -1)
+    for result in (from_path, from_pil):
+        assert result.labels.shape == (64, 40)
+        assert np.array_equal(result.image, upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_pil_modes_become_rgb(segmenter: Segmenter, mode: str) -> None:
+    opened = Image.fromarray(picture()).convert(mode)
+    assert np.array_equal(segmenter(opened).image, np.array(opened.convert("RGB")))
+
+
+def test_the_caller_may_reuse_an_array(segmenter: Segmenter) -> None:
+    frame = picture()
+    result = segmenter(frame)
+    frame[:] = 0
+    assert np.array_equal(result.image, picture())
+
+
+WRONG: list[tuple[Any, str]] = [
+    (np.zeros((40, 40), np.uint8), r"uint8 array of shape \(40, 40\)"),
+    (np.zeros((40, 40, 1), np.uint8), r"uint8 array of shape \(40, 40, 1\)"),
+    (np.zeros((40, 40, 4), np.uint8), r"uint8 array of shape \(40, 40, 4\)"),
+    (np.zeros((3, 40, 40), np.uint8), r"uint8 array of shape \(3, 40, 40\)"),
+    (np.zeros((40, 40, 3), np.float32), "float32 array"),
+    (np.zeros((0, 40, 3), np.uint8), r"shape \(0, 40, 3\)"),
+    (Image.new("RGB", (0, 5)), "cannot segment a Image"),
+    (torch.zeros(3, 40, 40), "cannot segment a Tensor"),
+    (None, "cannot segment a NoneType"),
+    (3, "cannot segment a int"),
+    (Image.new("I;16", (40, 40)), "mode I;16"),
+    (Image.new("F", (40, 40)), "mode F"),
+]
+
+
+@pytest.mark.parametrize(("source", "message"), WRONG)
+def test_other_sources_are_refused(segmenter: Segmenter, source: Any, message: str) -> None:
+    with pytest.raises(CrispsegError, match=message):
+        segmenter(source)
+    with pytest.raises(CrispsegError, match=message):
+        segmenter([picture(), source])
+
+
+def test_unreadable_files(segmenter: Segmenter, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
+    contents = {"empty.png": b"", "text.png": b"not an image", "cut.png": whole.read_bytes()[:4000]}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*contents, "missing.png"):
+        with pytest.raises(CrispsegError, match=name):
+            segmenter(tmp_path / name)
+    with Image.open(tmp_path / "cut.png") as opened, pytest.raises(CrispsegError, match="cannot be read"):
+        segmenter(opened)
+
+
+def test_stream_reads_ahead_by_one_and_in_order(segmenter: Segmenter) -> None:
+    asked: list[int] = []
+    enough = threading.Semaphore(0)
+
+    def frames() -> Iterator[np.ndarray]:
+        for index in range(4):
+            asked.append(index)
+            enough.release()
+            yield picture(32 + index, 40)
+
+    stream = segmenter.stream(frames())
+    assert asked == []
+    assert next(stream).labels.shape == (32, 40)
+    assert enough.acquire(timeout=10) and enough.acquire(timeout=10)
+    assert asked == [0, 1]
+    assert [result.labels.shape[0] for result in stream] == [33, 34, 35]
+
+
+def test_stream_gives_what_precedes_a_broken_image(segmenter: Segmenter, tmp_path: Path) -> None:
+    stream = segmenter.stream([picture(), tmp_path / "missing.png", picture()])
+    next(stream)
+    with pytest.raises(CrispsegError, match=r"missing\.png does not exist"):
+        next(stream)
+
+
+@pytest.mark.parametrize("images", ["street.png", Path("street.png"), 3])
+def test_stream_takes_several_images(segmenter: Segmenter, images: Any) -> None:
+    with pytest.raises(CrispsegError, match="stream takes several images"):
+        next(segmenter.stream(images))
+
+
+def test_save(segmenter: Segmenter, tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "street.view.png")
+    result = segmenter(tmp_path / "street.view.png")
+    labels, overlay = result.save(tmp_path / "new" / "out")
+    assert (labels.name, overlay.name) == ("street.view.png", "street.view_overlay.png")
+    with Image.open(labels) as saved:
+        assert saved.mode == "P" and np.array_equal(np.array(saved), result.labels)
+        assert saved.getpalette()[:15] == [level for color in PALETTE for level in color]
+    with Image.open(overlay) as saved:
+        assert np.array_equal(np.array(saved), result.overlay())
+
+
+def test_save_never_replaces_the_image(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "street.png"
+    Image.fromarray(picture()).save(path)
+    before = path.read_bytes()
+    result = segmenter(path)
+    with pytest.raises(CrispsegError, match="would replace the image"):
+        result.save(tmp_path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    result.name = "labels"
+    assert result.save(tmp_path)[0] == tmp_path / "labels.png"
+
+
+def test_shares_and_overlay(segmenter: Segmenter) -> None:
+    result = segmenter(picture())
+    shares = result.shares()
+    assert tuple(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
+    assert shares["sky"] == (result.labels == 1).mean()
+    assert np.array_equal(result.overlay(1), np.array(PALETTE, np.uint8)[result.labels])
+    with pytest.raises(CrispsegError, match="opacity"):
+        result.overlay(2)
+
+
+def test_saved_model_and_run_folder(model: SegmentationModel, segmenter: Segmenter, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "run" / "model")
+    wanted = segmenter(picture()).labels
+    for path in (tmp_path / "run" / "model", str(tmp_path / "run")):
+        loaded = Segmenter(path)
+        assert np.array_equal(loaded(picture()).labels, wanted)
+        assert loaded.label_set.names == NAMES
+
+
+def test_the_model_stays_as_it_is(model: SegmentationModel) -> None:
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    Segmenter(model)(picture())
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.state_dict().keys() == before.keys()
+    model.eval()
+
+
+def test_bf16_is_close(model: SegmentationModel, segmenter: Segmenter) -> None:
+    image = picture(96, 128)
+    half, whole = Segmenter(model, "cpu", bf16=True)(image), segmenter(image)
+    error = np.abs(half.probabilities() - whole.probabilities())
+    assert 0 < error.mean() < 0.02
+    assert half.probabilities().dtype == np.float32
+    assert (half.labels == whole.labels).mean() > 0.9
+
+
+def broken(model: SegmentationModel) -> SegmentationModel:
+    model = copy.deepcopy(model)
+    nn.init.constant_(model.classifier.weight, float("nan"))
+    return model
+
+
+def colourful(model: SegmentationModel) -> SegmentationModel:
+    model = copy.deepcopy(model)
+    model.info = dataclasses.replace(model.info, in_chans=4)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: Segmenter("no/such/folder"), "no/such/folder does not exist"),
+        (lambda model: Segmenter(model.backbone), "not Backbone"),
+        (lambda model: Segmenter(broken(model)), "classifier.weight holds values that are not finite"),
+        (lambda model: Segmenter(colourful(model)), "in_chans is 4"),
+        (lambda model: Segmenter(model, "gpu"), "device 'gpu' cannot be used"),
+        (lambda model: Segmenter(model, "meta"), "device 'meta' cannot be used"),
+        (lambda model: Segmenter(model, "cuda:99"), "device 'cuda:99' cannot be used"),
+    ],
+)
+def test_what_a_segmenter_cannot_be_made_of(
+    model: SegmentationModel, make: Callable[[Any], Segmenter], message: str
+) -> None:
+    with pytest.raises(CrispsegError, match=message) as caught:
+        make(model)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.integers(1, 6),
+    st.sampled_from([2**5, 2**9, 2**20]),
+)
+def test_upsampled_argmax(coarse: tuple[int, int], size: tuple[int, int], classes: int, values: int) -> None:
+    logits = torch.randn(1, classes, *coarse, generator=torch.Generator().manual_seed(classes))
+    full = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=True)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crispseg.inference.segmenter.STRIP_VALUES", values)
+        labels = upsampled_argmax(logits, size)
+    assert labels.shape == size
+    chosen = full.gather(0, labels.long()[None])[0]
+    torch.testing.assert_close(chosen, full.max(0).values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda(model: SegmentationModel, segmenter: Segmenter) -> None:
+    image = picture(96, 128)
+    result = Segmenter(model)(image)
+    assert (result.labels == segmenter(image).labels).mean() > 0.99

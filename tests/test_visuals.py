@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crispseg import CrispsegError
+from crispseg.data.base import LabelSet
+from crispseg.visuals import error_map, overlay, panels
+
+PALETTE = ((200, 0, 0), (0, 100, 0))
+CLASSES = LabelSet(("sky", "road"), PALETTE)
+
+
+def plain(height: int, width: int, level: int = 60) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def test_overlay_blends_and_spares_ignored_pixels() -> None:
+    image, labels = plain(1, 3, 100), np.array([[0, 1, 255]], np.uint8)
+    assert overlay(image, labels, PALETTE).tolist() == [[[150, 50, 50], [50, 100, 50], [100, 100, 100]]]
+    assert np.array_equal(overlay(image, labels, PALETTE, 0), image)
+    assert overlay(image, labels, PALETTE, 1).tolist() == [[[200, 0, 0], [0, 100, 0], [100, 100, 100]]]
+    assert np.array_equal(image, plain(1, 3, 100))
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
+def test_overlay_refuses_other_opacities(opacity: float) -> None:
+    with pytest.raises(CrispsegError, match="opacity is"):
+        overlay(plain(1, 1), np.zeros((1, 1), np.uint8), PALETTE, opacity)
+
+
+def test_error_map() -> None:
+    labels, truth = np.array([[0, 1, 0, 1]], np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
+    assert error_map(labels, truth, PALETTE).tolist() == [[[0, 0, 0], [200, 0, 0], [0, 100, 0], [64, 64, 64]]]
+
+
+def test_panels_hold_every_image_at_one_width() -> None:
+    levels = [[10, 20], [30, 40]]
+    figure = panels([[plain(90, 120, level) for level in row] for row in levels], ["a", "b"])
+    areas = [(figure == level).all(-1).sum() for row in levels for level in row]
+    assert areas == [180 * 240] * 4
+    assert (figure[0] == 255).all() and (figure[:, 0] == 255).all()
+
+
+def test_rows_have_the_shape_of_their_images() -> None:
+    figure = panels([[plain(300, 1000, 10)], [plain(1000, 500, 20)]], ["a"])
+    for level, shape in ((10, (120, 400)), (20, (800, 400))):
+        ys, xs = np.nonzero((figure == level).all(-1))
+        assert (np.ptp(ys) + 1, np.ptp(xs) + 1) == shape
+
+
+def test_titles_are_centred_and_not_clipped() -> None:
+    figure = panels([[plain(100, 300)] * 2], ["prediction", "a title that is much too long for so narrow a column"])
+    ink = np.nonzero((figure[:40] < 200).any(axis=(0, 2)))[0]
+    short, long = ink[ink < figure.shape[1] / 2 - 5], ink[ink > figure.shape[1] / 2 + 5]
+    assert short.mean() == pytest.approx(7 + 150, abs=8)
+    assert long.min() >= 2 * 7 + 300 and long.max() < figure.shape[1] - 5
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 5), st.text(st.characters(codec="latin-1", categories=["L"]), max_size=60))
+def test_the_legend_shows_every_colour_inside_the_figure(classes: int, columns: int, name: str) -> None:
+    palette = tuple((10 + index, 100, 77) for index in range(classes))
+    legend = LabelSet((f"{name}-first", *(f"class {index}" for index in range(1, classes))), palette)
+    without = panels([[plain(20, 20, 0)] * columns], ["x"] * columns)
+    figure = panels([[plain(20, 20, 0)] * columns], ["x"] * columns, legend)
+    assert np.array_equal(figure[: len(without)], without)
+    part = figure[len(without) :]
+    assert all((part == color).all(-1).sum() > 100 for color in palette)
+    assert (part[:, [0, -1]] == 255).all() and (part[-1] == 255).all()
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[plain(5, 5)], [plain(5, 5)] * 2]])
+def test_panels_need_a_title_for_each_column(rows: list[list[np.ndarray]]) -> None:
+    with pytest.raises(ValueError, match="titles"):
+        panels(rows, ["a", "b"])
