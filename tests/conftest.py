@@ -17,6 +17,8 @@ from crispseg import CrispsegError
 settings.register_profile("crispseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("crispseg")
 
+torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+
 Refuses = Callable[..., AbstractContextManager[None]]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
+from crispseg.inference import Segmentation, Segmenter
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.nn import record
 
@@ -11,7 +12,9 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CrispsegError",
+    "Segmentation",
     "SegmentationModel",
+    "Segmenter",
     "contexts",
     "create_model",
     "from_pretrained",

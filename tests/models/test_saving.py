@@ -187,7 +187,7 @@ def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> No
     save_file(expected, tmp_path / "expected.safetensors")
     done = subprocess.run(
         [sys.executable, "-c", FRESH, str(tmp_path), *list_models()],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "no-cache")},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "no-cache")},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -11,14 +11,15 @@ from crispseg.nn import BatchNorm2d, conv_bn_relu, resize
 
 
 @contexts.register("conv")
-class ConvContext(nn.Sequential):
+class ConvContext(nn.Module):
     """No context: one 3×3 convolution (the lateral of the coarsest level in an FPN)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(*conv_bn_relu(in_channels, channels, 3))
+        super().__init__()
+        self.conv = conv_bn_relu(in_channels, channels, 3)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
-        return super().forward(feature), Context()
+        return self.conv(feature), Context()
 
 
 @contexts.register("ppm")
@@ -76,4 +77,5 @@ class Concat(nn.Module):
         finest, *coarser = levels
         size = finest.shape[-2:]
         upsampled = [F.interpolate(level, size=size, mode="bilinear", align_corners=True) for level in coarser]
-        return self.conv(torch.cat([finest, *upsampled], dim=1))
+        merged: Tensor = self.conv(torch.cat([finest, *upsampled], dim=1))
+        return merged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,8 @@ class Segmentation:
     """`(H, W)` class ids."""
     label_set: LabelSet = field(repr=False)
     """Names and colours of the classes."""
-    _path: Path | None = field(repr=False)
+    path: Path | None = field(repr=False)
+    """Of the image, if it is a file."""
     _logits: Tensor = field(repr=False)  # (1, C, h, w) of the image extended to _size; a sixteenth of the full ones
     _size: tuple[int, int] = field(repr=False)
 
@@ -79,8 +80,8 @@ class Segmentation:
         """
         labels, overlay = (Path(folder) / f"{self.name}{ending}.png" for ending in ("", "_overlay"))
         for path in (labels, overlay):
-            if self._path is not None and self._path.exists() and path.exists() and path.samefile(self._path):
-                raise CrispsegError(f"saving to {folder} would replace the image {self._path}; choose another folder")
+            if self.path is not None and self.path.exists() and path.exists() and path.samefile(self.path):
+                raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
         write_labels(labels, self.labels, self.label_set.palette)
         write_image(overlay, self.overlay())
         return labels, overlay
@@ -141,18 +142,31 @@ class Segmenter:
             return list(self.stream(image))
         return self._segment(*_read(image))
 
-    def stream(self, images: Iterable[Source]) -> Iterator[Segmentation]:
+    def stream(
+        self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
+    ) -> Iterator[Segmentation]:
         """Segment one image after the other; while one is computed, a thread already reads the next.
 
+        Args:
+            images: any number of them.
+            on_error: called with an image that cannot be read, which is then left out.
+
         Raises:
-            CrispsegError: as calling does, when the image's turn comes.
+            CrispsegError: as calling does, when the image's turn comes, unless there is `on_error`.
         """
         if isinstance(images, str) or not isinstance(images, Iterable):
             raise CrispsegError(f"stream takes several images, not {images!r}; give a list of paths")
         remaining = iter(images)
 
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
-            return next((_read(image) for image in remaining), None)
+            for image in remaining:
+                try:
+                    return _read(image)
+                except CrispsegError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+            return None
 
         with ThreadPoolExecutor(1) as reader:
             pending = reader.submit(read_next)

@@ -76,7 +76,7 @@ def sfnet(
     Args:
         spec: the backbone to build.
         num_classes: number of logits.
-        width: channels of every level; by default, as in the released code, 128 for a C5 of up to 512 channels, else 256.
+        width: channels of every level; by default, as released, 128 for a C5 of up to 512 channels, else 256.
         context: context part on C5.
         fuse: fuse part between levels.
         merge: merge part for all levels.
