@@ -77,10 +77,10 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     loss = DeepSupervision(CrossEntropy(config.hard_fraction, weights), config.auxiliary_weight)
     task = SegmentationTask(model, loss, config)
     callbacks = _callbacks(config, folder, labels, console)
-    trainer = _trainer(config, folder, len(loaders[0]), callbacks)
-    _record(config, folder)
     with warnings.catch_warnings():
         _quiet()
+        trainer = _trainer(config, folder, len(loaders[0]), callbacks)
+        _record(config, folder)
         trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
 
     best = callbacks[0]

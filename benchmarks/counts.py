@@ -1,0 +1,28 @@
+"""Parameters and multiply-adds of the models whose counts the papers state."""
+
+from rich.console import Console
+from rich.table import Table
+
+import crispseg
+from crispseg.counting import count_multiply_adds, count_parameters
+
+ROWS = [
+    ("sfnet", "resnet18_deep", 19, 1024),
+    ("sfnet", "resnet50_deep", 19, 1024),
+    ("sfnet", "resnet101_deep", 19, 1024),
+    ("fpn", "resnet101_deep", 59, 480),
+]
+
+
+def main() -> None:
+    """Print the table."""
+    table = Table("model", "backbone", "classes", "input", "M parameters", "G multiply-adds")
+    for name, backbone, classes, size in ROWS:
+        model = crispseg.create_model(name, num_classes=classes, backbone=backbone)
+        counts = (f"{count_parameters(model) / 1e6:.2f}", f"{count_multiply_adds(model, size, size) / 1e9:.1f}")
+        table.add_row(name, backbone, str(classes), f"{size}×{size}", *counts)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
