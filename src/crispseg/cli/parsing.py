@@ -89,18 +89,26 @@ def read_yaml(path: str | Path) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` on top of `base`; keys of another model or another data set are left behind."""
+    """`over` on top of `base`; keys of another model or another data set are left behind, weights of its classes too."""
     merged = dict(base)
+    if _renames("data", base, over):
+        merged.pop("class_weights", None)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            if key in NAMED and value.get("name", below.get("name")) != below.get("name"):
+            if key in NAMED and _renames(key, base, over):
                 kept = SHARED_MODEL_KEYS if key == "model" else ()
                 below = {name: entry for name, entry in below.items() if name in kept}
             merged[key] = {**below, **value}
         else:
             merged[key] = value
     return merged
+
+
+def _renames(group: str, base: Tree, over: Tree) -> bool:
+    """Whether `over` names another model or other data than `base` does."""
+    old, new = ((tree.get(group) or {}).get("name") for tree in (base, over))
+    return None not in (old, new) and old != new
 
 
 def add_model_keys(parser: Parser, name: str) -> None:

@@ -81,7 +81,11 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         _quiet()
         trainer = _trainer(config, folder, len(loaders[0]), callbacks)
         _record(config, folder)
-        trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+        try:
+            trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+        except SystemExit:  # how Lightning leaves when it is interrupted
+            again = f"go on with --resume {folder}" if (folder / LAST).is_file() else "no epoch was finished"
+            raise CrispsegError(f"interrupted at step {trainer.global_step}; {again}") from None
 
     best = callbacks[0]
     assert isinstance(best, ModelCheckpoint)
