@@ -89,7 +89,7 @@ def read_yaml(path: str | Path) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` on top of `base`; keys of another model or another data set are left behind, weights of its classes too."""
+    """`over` on top of `base`; keys of another model or data set, and weights of its classes, are left behind."""
     merged = dict(base)
     if _renames("data", base, over):
         merged.pop("class_weights", None)
