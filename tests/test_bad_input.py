@@ -1,0 +1,397 @@
+"""Each bad input gets one clear line and exit status 2, and nothing is written or lost."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crispseg.cli.main import main
+from crispseg.imaging import write_image
+
+TINY = [
+    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--augment.crop=[64,96]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
+]
+SCENES = ["--data.train=4", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=96"]
+SIZE = (64, 96)
+
+Capture = pytest.CaptureFixture[str]
+Error = Callable[..., str]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def error(tmp_path: Path, capsys: Capture) -> Error:
+    """Run a command that must fail; give its one line. No file may appear, change or vanish."""
+
+    def of(*argv: object) -> str:
+        before = files(tmp_path)
+        capsys.readouterr()
+        assert main([str(word) for word in argv]) == 2
+        captured = capsys.readouterr()
+        (line,) = captured.err.splitlines()
+        assert line.startswith("crispseg: error: ") and "Traceback" not in captured.out
+        assert files(tmp_path) == before
+        return line
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(["train", *TINY, *SCENES, f"--out={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "finished"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """`images` and `masks` of three classes."""
+    random = np.random.default_rng(0)
+    for index in range(6):
+        write_image(tmp_path / f"data/images/{index}.png", random.integers(0, 256, (*SIZE, 3), np.uint8))
+        write_image(tmp_path / f"data/masks/{index}.png", random.integers(0, 3, SIZE, np.uint8))
+    return tmp_path / "data"
+
+
+def folder_flags(data: Path) -> list[str]:
+    return [
+        "--data=folder",
+        f"--data.images={data / 'images'}",
+        f"--data.masks={data / 'masks'}",
+        "--data.num_classes=3",
+    ]
+
+
+def train_on(data: Path) -> list[str]:
+    return ["train", *TINY, *folder_flags(data), f"--out={data.parent / 'run'}"]
+
+
+# Images and masks ---------------------------------------------------------------------------------------------------
+
+
+def encoded(suffix: str) -> bytes:
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, {".png": "PNG", ".jpg": "JPEG"}[suffix])
+    return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bomb() -> bytes:
+    """A sound PNG of a hundred bytes that claims 60000×60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+BROKEN = {
+    "empty.png": (b"", "0 bytes", "restore or remove"),
+    "empty.jpg": (b"", "0 bytes", "restore or remove"),
+    "cut.png": (encoded(".png")[:2000], "is broken", "restore or remove"),
+    "cut.jpg": (encoded(".jpg")[:2000], "is broken", "restore or remove"),
+    "text.png": (b"this is no image", "not an image", "convert it"),
+    "bomb.png": (bomb(), "more than 134,217,728 pixels", "cut it"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_training_image(name: str, data: Path, error: Error) -> None:
+    content, reason, remedy = BROKEN[name]
+    path = data / "images" / f"5{Path(name).suffix}"
+    (data / "images/5.png").unlink()
+    path.write_bytes(content)
+    line = error(*train_on(data))
+    for phrase in (str(path), reason, remedy):
+        assert phrase in line
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name.endswith(".png")])
+def test_a_broken_mask(name: str, data: Path, error: Error) -> None:
+    content, reason, remedy = BROKEN[name]
+    (data / "masks/5.png").write_bytes(content)
+    line = error(*train_on(data))
+    for phrase in (str(data / "masks/5.png"), reason, remedy):
+        assert phrase in line
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_image_to_predict(name: str, finished: Path, tmp_path: Path, capsys: Capture) -> None:
+    content, reason, remedy = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    capsys.readouterr()
+    assert main(["predict", str(finished), str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    notice, line = capsys.readouterr().err.splitlines()  # what is left out, and what came of it
+    for phrase in (str(tmp_path / name), reason, remedy):
+        assert phrase in notice
+    assert line.startswith("crispseg: error: 1 of 1 images") and str(tmp_path / name) in line
+    assert list(files(tmp_path)) == [name]
+
+
+def test_a_missing_image_to_predict(finished: Path, tmp_path: Path, error: Error) -> None:
+    line = error("predict", finished, tmp_path / "missing.png", "--out", tmp_path / "out")
+    assert f"{tmp_path / 'missing.png'} does not exist; give an image" in line
+
+
+def test_a_mask_value_out_of_range(data: Path, error: Error) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[5, 7] = 77
+    write_image(data / "masks/3.png", mask)
+    line = error(*train_on(data))
+    for phrase in (str(data / "masks/3.png"), "value 77", "0 to 2", "correct"):
+        assert phrase in line
+
+
+def test_many_bad_masks_are_one_line(data: Path, error: Error) -> None:
+    for index in range(6):
+        write_image(data / f"masks/{index}.png", np.full(SIZE, 200, np.uint8))
+    line = error(*train_on(data))
+    assert line.count("value 200") == 5 and "5 of 5 pairs in 'train'" in line
+
+
+def test_an_image_and_a_mask_of_two_sizes(data: Path, error: Error) -> None:
+    write_image(data / "masks/2.png", np.zeros((64, 90), np.uint8))
+    line = error(*train_on(data))
+    for phrase in (str(data / "masks/2.png"), "64x90", str(data / "images/2.png"), "64x96", "resize"):
+        assert phrase in line
+
+
+@pytest.mark.parametrize(("lost", "phrase"), [("masks", "images have no mask"), ("images", "masks have no image")])
+def test_a_file_without_its_partner(lost: str, phrase: str, data: Path, error: Error) -> None:
+    (data / lost / "4.png").unlink()
+    line = error(*train_on(data))
+    assert phrase in line and "(4)" in line and "same names" in line
+
+
+@pytest.mark.parametrize("lost", ["masks", "images"])
+def test_a_missing_folder(lost: str, data: Path, error: Error) -> None:
+    shutil.rmtree(data / lost)
+    line = error(*train_on(data))
+    assert f"{data / lost} is missing; give a folder" in line
+
+
+def test_evaluation_checks_its_data_too(data: Path, run: Path, error: Error) -> None:
+    write_image(data / "masks/3.png", np.full(SIZE, 77, np.uint8))
+    line = error("evaluate", run, *folder_flags(data)[:-1], "--data.num_classes=12", "--split=train", "--workers=0")
+    assert str(data / "masks/3.png") in line and "value 77" in line
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_wrong_camvid_folder(made: bool, tmp_path: Path, error: Error) -> None:
+    root = tmp_path / "camvid"
+    if made:
+        root.mkdir()
+        (root / "notes.txt").write_text("none of its lists")
+    line = error("train", *TINY, "--data=camvid", f"--data.root={root}", f"--out={tmp_path / 'run'}")
+    assert f"{root} is not a CamVid folder" in line and "train.txt" in line
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
+    # A sound beginning and end pass the check before training, which does not decode every pixel.
+    path = data / "images/0.png"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    for name in range(6):
+        (data / f"images/{name}.png").write_bytes(content)
+    assert main([*train_on(data), "--workers=1"]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"crispseg: error: {data / 'images'}") and "is broken" in last and "restore" in last
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrases"),
+    [
+        (["--model=sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),
+        (["--model.backbone=resnet18x"], ["unknown backbone 'resnet18x'", "did you mean 'resnet18"]),
+        (["--model.backbone=vit_tiny_patch16_224"], ["'vit_tiny_patch16_224'", "resnet18"]),
+        (["--model.fuse=fann"], ["unknown fuse part 'fann'", "did you mean 'fam'"]),
+        (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
+        (["--model.merge=sum"], ["unknown merge part 'sum'", "concat"]),
+        (["--data=scene"], ["unknown data 'scene'", "did you mean 'scenes'"]),
+        (["--data.height=10"], ["data.height is 10", "at least 64"]),
+        (["--data.train=0"], ["data.train is 0", "at least 1"]),
+        (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
+        (["--accelerator=cuda", "--devices=1"], ["cuda", "--accelerator cpu"]),
+        (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
+    ],
+)
+def test_an_unknown_name(flags: list[str], phrases: list[str], tmp_path: Path, error: Error) -> None:
+    if "--accelerator=cuda" in flags and torch.cuda.is_available():
+        pytest.skip("CUDA is here")
+    scenes = SCENES if not any(flag.startswith("--data=") for flag in flags) else []
+    line = error("train", *TINY, *scenes, *flags, f"--out={tmp_path / 'run'}")
+    for phrase in phrases:
+        assert phrase in line
+
+
+@pytest.mark.parametrize("content", [b"epochs: [1\n", b"\x89PNG\r\n\x1a\n\x00\xff", b"- 1\n- 2\n", b"", b"a: b: c\n"])
+def test_a_bad_configuration_file(content: bytes, tmp_path: Path, error: Error) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    line = error("train", path, f"--out={tmp_path / 'run'}")
+    assert str(path) in line and ("is no YAML file" in line or "write lines such as" in line)
+
+
+def test_a_missing_configuration_file(tmp_path: Path, error: Error) -> None:
+    assert f"{tmp_path / 'missing.yaml'} (No such file" in error("train", tmp_path / "missing.yaml")
+
+
+# Folders ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["file", "below a file", "no permission"])
+def unwritable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    place = tmp_path / "place"
+    if request.param == "no permission":
+        if os.geteuid() == 0:
+            pytest.skip("root may write anywhere")
+        place.mkdir(mode=0o500)
+        return place
+    place.write_text("of the user")
+    return place / "below" if request.param == "below a file" else place
+
+
+def test_a_run_into_an_unwritable_folder(unwritable: Path, error: Error) -> None:
+    line = error("train", *TINY, *SCENES, "--out", unwritable)
+    assert str(unwritable) in line and "choose another folder" in line
+
+
+def test_predictions_into_an_unwritable_folder(unwritable: Path, finished: Path, data: Path, error: Error) -> None:
+    line = error("predict", finished, data / "images", "--out", unwritable)
+    assert str(unwritable) in line and "choose another folder" in line
+
+
+def test_scores_into_an_unwritable_folder(unwritable: Path, finished: Path, error: Error) -> None:
+    line = error("evaluate", finished, "--workers=0", "--json", unwritable / "scores.json")
+    assert str(unwritable) in line and "choose another folder" in line
+
+
+def test_a_run_into_the_folder_of_another(run: Path, error: Error) -> None:
+    line = error("train", *TINY, *SCENES, "--out", run)
+    assert f"{run} holds a run already" in line and f"--resume {run}" in line
+
+
+# Weights ------------------------------------------------------------------------------------------------------------
+
+
+class Code:
+    """What a hostile pickle does when it is read."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "text": lambda content: b"these are no weights",
+    "code": lambda content: pickle.dumps({"state_dict": Code()}),
+}
+
+
+@pytest.fixture(params=DAMAGE)
+def damage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    monkeypatch.chdir(tmp_path)
+
+    def apply(path: Path) -> None:
+        path.write_bytes(DAMAGE[request.param](path.read_bytes()))
+
+    return apply
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_damaged_model(
+    command: str, damage: Callable[[Path], None], run: Path, data: Path, tmp_path: Path, error: Error
+) -> None:
+    weights = run / "model/model.safetensors"
+    damage(weights)
+    argv = [data / "images", "--out", tmp_path / "out"] if command == "predict" else ["--workers=0"]
+    line = error(command, run, *argv)
+    assert str(weights) in line and "damaged" in line
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint(
+    name: str, damage: Callable[[Path], None], run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    checkpoint = run / "checkpoints" / name
+    damage(checkpoint)
+    before = files(run)
+    assert main(["train", "--resume", str(run)]) == 2
+    *notes, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("crispseg: error: ") and str(checkpoint) in last and "damaged" in last
+    assert not any("Traceback" in note for note in notes)
+    assert files(run) == before
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_checkpoint_of_another_model(run: Path, capsys: Capture) -> None:
+    assert main(["train", "--resume", str(run), "--model.width=8"]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("crispseg: error: ") and str(run / "checkpoints/last.ckpt") in last
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_damaged_backbone_weights(suffix: str, damage: Callable[[Path], None], tmp_path: Path, error: Error) -> None:
+    path = tmp_path / f"backbone.{suffix}"
+    if suffix == "pth":
+        torch.save({"conv.weight": torch.zeros(100)}, path)
+    else:
+        path.write_bytes(bytes(100))
+    damage(path)
+    line = error("train", *TINY, *SCENES, f"--model.pretrained={path}", f"--out={tmp_path / 'run'}")
+    assert str(path) in line
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_missing_backbone_weights(tmp_path: Path, error: Error) -> None:
+    path = tmp_path / "missing.safetensors"
+    assert str(path) in error("train", *TINY, *SCENES, f"--model.pretrained={path}", f"--out={tmp_path / 'run'}")
+
+
+def test_weights_that_do_not_fit_their_config(run: Path, data: Path, tmp_path: Path, error: Error) -> None:
+    config = run / "model/config.json"
+    config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
+    line = error("predict", run, data / "images", "--out", tmp_path / "out")
+    assert str(run / "model/model.safetensors") in line and "does not fit its config.json" in line
+
+
+def test_a_damaged_start(damage: Callable[[Path], None], run: Path, tmp_path: Path, error: Error) -> None:
+    weights = run / "model/model.safetensors"
+    damage(weights)
+    line = error("train", *TINY, *SCENES, f"--init_from={run}", f"--out={tmp_path / 'run'}")
+    assert str(weights) in line and "damaged" in line
+
+
+def test_a_missing_start(tmp_path: Path, error: Error) -> None:
+    line = error("train", *TINY, *SCENES, f"--init_from={tmp_path / 'missing'}", f"--out={tmp_path / 'run'}")
+    assert f"{tmp_path / 'missing'} does not exist" in line

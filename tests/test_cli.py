@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import crispseg
+from crispseg import Segmenter, from_pretrained
+from crispseg.cli.main import COMMANDS, main
+from crispseg.cli.parsing import merge, parse_training
+from crispseg.data import CamVid, Folder, Scenes
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.imaging import write_image
+from crispseg.training import TrainConfig
+from crispseg.training.config import config_to_dict
+
+SCENES = Scenes(train=8, val=4, test=3, height=64, width=96)
+TINY = [
+    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--data.train=8", "--data.val=4", "--data.test=3", "--data.height=64", "--data.width=96"),
+    *("--augment.crop=[64,96]", "--batch_size=4", "--workers=0", "--loggers=[]", "--epochs=1"),
+]
+
+Capture = pytest.CaptureFixture[str]
+
+
+def error_of(capsys: Capture, *argv: object) -> str:
+    """The one line on stderr of a command that must fail."""
+    capsys.readouterr()
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("crispseg: error: ") and "Traceback" not in captured.out
+    return line
+
+
+def output_of(capsys: Capture, *argv: object) -> str:
+    """What a command that must succeed prints on stdout."""
+    capsys.readouterr()
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def parse(*argv: object, **recipe: Any) -> TrainConfig:
+    return parse_training([str(word) for word in argv], recipe, prog="crispseg train", description="")
+
+
+def yaml_file(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", *TINY, f"--out={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three pictures of different sizes and formats, one of them in a sub-folder."""
+    folder = tmp_path / "in"
+    random = np.random.default_rng(0)
+    for name, size in (("one.png", (40, 64)), ("two.v2.jpg", (33, 57)), ("sub/three.png", (70, 50))):
+        write_image(folder / name, random.integers(0, 256, (*size, 3), np.uint8))
+    return folder
+
+
+# Help and mistakes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_the_commands(argv: list[str], capsys: Capture) -> None:
+    shown = output_of(capsys, *argv)
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_version(capsys: Capture) -> None:
+    assert output_of(capsys, "--version").strip() == crispseg.__version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "keys"),
+    [
+        (["train"], ["--model.backbone", "--model.fuse", "--data.train", "--augment.crop", "--lr", "--print_config"]),
+        (["train", "--data", "camvid"], ["--data.root"]),
+        (["train", "--data", "folder"], ["--data.images", "--data.masks", "--data.palette", "--data.val_ratio"]),
+        (["quickstart"], ["--epochs", "--data.seed"]),
+        (["evaluate"], ["run", "--split", "--json"]),
+        (["predict"], ["run", "images", "--out", "--bf16"]),
+    ],
+)
+def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Capture) -> None:
+    shown = output_of(capsys, *argv, "--help")
+    for key in keys:
+        assert key in shown
+    assert f"crispseg {argv[0]}" in shown
+
+
+def test_help_shows_only_the_keys_of_the_data(capsys: Capture) -> None:
+    assert "--data.images" not in output_of(capsys, "train", "--data", "camvid", "--help")
+
+
+def test_help_of_evaluate_shows_the_data_of_the_run(run: Path, capsys: Capture) -> None:
+    assert "--data.height" in output_of(capsys, "evaluate", run, "--help")
+    assert "--data.root" in output_of(capsys, "evaluate", run, "--data", "camvid", "--help")
+
+
+def test_the_installed_command_and_the_module_are_one() -> None:
+    done = subprocess.run([sys.executable, "-m", "crispseg", "trian"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "crispseg: error: unknown command 'trian'; did you mean 'train'?\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrases"),
+    [
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
+        (["train", "--epoch", "3"], ["--epoch", "did you mean 'epochs'"]),
+        (["train", "--model.fuze", "add"], ["--model.fuze", "did you mean 'model.fuse'"]),
+        (["train", "--data", "camvid", "--data.rot", "x"], ["--data.rot", "did you mean 'data.root'"]),
+        (["train", "--data.images", "x"], ["--data.images"]),
+        (["train", "--epochs", "many"], ["epochs", "many", "int"]),
+        (["train", "--lr", "fast"], ["lr", "fast", "float"]),
+        (["train", "--optimizer", "adam"], ["optimizer", "adam", "sgd", "adamw"]),
+        (["train", "--augment.crop", "64"], ["augment.crop", "64"]),
+        (["train", "--epochs"], ["epochs"]),
+        (["train", "--epochs", "0"], ["epochs is 0", "at least 1"]),
+        (["train", "--data", "folder"], ["data.images"]),
+        (["train", "one.yaml", "two.yaml"], ["one.yaml"]),
+        (["train", "--model", "sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),
+        (["train", "--data", "camvit"], ["unknown data 'camvit'", "did you mean 'camvid'"]),
+        (["quickstart", "--epocs", "3"], ["--epocs", "did you mean 'epochs'"]),
+        (["evaluate"], ["run"]),
+        (["evaluate", "--split", "val"], ["run"]),
+        (["evaluate", "missing"], ["missing does not exist"]),
+        (["predict"], ["run", "images", "out"]),
+        (["predict", "missing", "x.png", "--outt", "out"], ["--outt", "did you mean 'out'"]),
+        (["predict", "missing", "x.png", "--out", "out"], ["x.png does not exist"]),
+    ],
+)
+def test_mistakes_get_one_line(
+    argv: list[str], phrases: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, *argv)
+    for phrase in phrases:
+        assert phrase in line
+    assert files(tmp_path) == set()
+
+
+# Configuration ------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_python() -> None:
+    parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig())
+    options = {key: parsed["model"].pop(key) for key in ("width", "context", "fuse", "merge")}
+    assert options == {"width": None, "context": "ppm", "fuse": "fam", "merge": "concat"}
+    assert parsed == plain
+
+
+def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:
+    short = parse(yaml_file(tmp_path, "model: fpn\ndata: scenes\n"))
+    assert short.model.name == "fpn" and short.data == Scenes()
+    long = parse(yaml_file(tmp_path, "model: {name: fpn, width: 16}\ndata: {name: scenes, val: 7}\n"))
+    assert long.model.options["width"] == 16 and long.data == Scenes(val=7)
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "0.001", "'0.001'"])
+def test_numbers_in_yaml(number: str, tmp_path: Path) -> None:
+    assert parse(yaml_file(tmp_path, f"lr: {number}\n")).lr == 0.001
+
+
+def test_lists_and_none_in_yaml(tmp_path: Path) -> None:
+    text = (
+        "augment: {crop: [64, 96], scale: [1, 1]}\nclass_weights: [1, 2.5]\niterations: null\n"
+        "data: {name: folder, images: i, masks: m, palette: [[0, 0, 0], [255, 0, 0]], ignore: [7, [1, 2, 3]]}\n"
+    )
+    config = parse(yaml_file(tmp_path, text))
+    assert config.augment.crop == (64, 96) and config.augment.scale == (1.0, 1.0)
+    assert config.class_weights == [1.0, 2.5]
+    assert config.iterations is None
+    assert isinstance(config.data, Folder)
+    assert [tuple(color) for color in config.data.palette or ()] == [(0, 0, 0), (255, 0, 0)]
+    ignored = [value if isinstance(value, int) else tuple(value) for value in config.data.ignore]
+    assert ignored == [7, (1, 2, 3)]
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
+    path = yaml_file(tmp_path, "epochs: 5\nlr: 0.5\nmodel: {name: fpn, width: 32}\n")
+    config = parse(path, "--lr", "0.25", "--model.width=8", epochs=4, seed=3, model={"backbone": "resnet10t"})
+    assert (config.epochs, config.lr, config.seed) == (5, 0.25, 3)
+    assert (config.model.name, config.model.backbone) == ("fpn", "resnet10t")
+    assert config.model.options["width"] == 8
+
+
+def test_the_last_of_two_flags_wins() -> None:
+    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4
+
+
+def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
+    path = yaml_file(tmp_path, "data: {name: scenes, train: 5}\nmodel: {name: sfnet, backbone: resnet10t, fuse: add}\n")
+    config = parse(path, "--data", "camvid", "--data.root", "here", "--model", "fpn")
+    assert config.data == CamVid("here")
+    assert config.model.backbone == "resnet10t"  # all models share it
+    assert config.model.options["context"] == "conv"
+    assert merge({"data": {"name": "a", "x": 1}}, {"data": {"y": 2}}) == {"data": {"name": "a", "x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("epocs: 3\n", ["unknown key 'epocs'", "did you mean 'epochs'"]),
+        ("data: {name: camvid, rot: x}\n", ["unknown key 'data.rot'", "did you mean 'data.root'"]),
+        ("epochs: many\n", ["epochs", "many"]),
+        ("epochs: [1, 2]\n", ["epochs", "[1, 2]"]),
+        ("optimizer: adam\n", ["optimizer", "adam"]),
+        ("epochs: [1\n", ["is no YAML file"]),
+        ("\tepochs: 1\n", ["is no YAML file"]),
+        ("- epochs\n", ["holds no settings"]),
+        ("", ["holds no settings"]),
+    ],
+)
+def test_a_bad_file_is_named(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    path = yaml_file(tmp_path, text)
+    with refuses(*phrases):
+        parse(path)
+
+
+@pytest.mark.parametrize("text", ["epocs: 3\n", "epochs: [1\n", "- epochs\n"])
+def test_the_name_of_a_bad_file_is_in_the_line(text: str, tmp_path: Path, refuses: Any) -> None:
+    path = yaml_file(tmp_path, text)
+    with refuses(str(path)):
+        parse(path)
+
+
+def test_print_config_repeats_the_run(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    argv = [*TINY, "--class_weights=balanced", "--clip=0.5"]
+    shown = output_of(capsys, "train", *argv, "--print_config", f"--out={tmp_path / 'run'}")
+    tree = yaml.safe_load(shown)
+    assert tree["model"]["name"] == "fpn" and tree["data"]["name"] == "scenes" and tree["epochs"] == 1
+    assert parse(yaml_file(tmp_path, shown)) == parse(*argv, f"--out={tmp_path / 'run'}")
+    assert files(tmp_path) == {"config.yaml"}  # nothing was trained
+
+
+def test_the_config_of_a_run_repeats_it(run: Path) -> None:
+    assert parse(run / "config.yaml") == parse(*TINY, f"--out={run}")
+
+
+# Evaluate -----------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_as_python_does(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    shown = output_of(capsys, "evaluate", run, "--workers=0", "--json", tmp_path / "deep/scores.json")
+    written = json.loads((tmp_path / "deep/scores.json").read_text())
+    labels = SCENES.label_set()
+    scores = evaluate(from_pretrained(run), SCENES.dataset("val"), workers=0)
+    assert written["confusion"] == scores.confusion.tolist()
+    assert written["miou"] == pytest.approx(scores.miou, abs=1e-4)
+    assert written["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy, abs=1e-4)
+    assert list(written["iou"]) == list(labels.names)
+    for name, value in zip(labels.names, scores.iou, strict=True):
+        assert written["iou"][name] == (None if np.isnan(value) else pytest.approx(value, abs=1e-4))
+    assert (written["split"], written["images"]) == ("val", 4)
+    for phrase in (*labels.names, "mIoU", f"{scores.miou:.1f}"):
+        assert phrase in shown
+
+
+def test_evaluate_another_split(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    output_of(capsys, "evaluate", run, "--split", "test", "--workers", "0", "--json", tmp_path / "scores.json")
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert (written["split"], written["images"]) == ("test", 3)
+    scores = evaluate(from_pretrained(run), SCENES.dataset("test"), workers=0)
+    assert written["confusion"] == scores.confusion.tolist()
+
+
+def test_a_saved_model_knows_its_data(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(run / "model", tmp_path / "elsewhere")
+    for source in (run, tmp_path / "elsewhere"):
+        output_of(capsys, "evaluate", source, "--workers=0", f"--json={tmp_path / source.name}.json")
+    assert (tmp_path / "elsewhere.json").read_text() == (tmp_path / f"{run.name}.json").read_text()
+
+
+def test_evaluate_on_changed_data(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    output_of(capsys, "evaluate", run, "--data.val=2", "--workers=0", f"--json={tmp_path / 'scores.json'}")
+    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 2
+
+
+def test_evaluate_with_the_wrong_number_of_classes(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    for index in range(3):
+        write_image(tmp_path / f"images/{index}.png", np.zeros((40, 40, 3), np.uint8))
+        write_image(tmp_path / f"masks/{index}.png", np.full((40, 40), index, np.uint8))
+    data = ["--data", "folder", "--data.images", tmp_path / "images", "--data.masks", tmp_path / "masks"]
+    line = error_of(capsys, "evaluate", run, *data, "--workers=0", f"--json={tmp_path / 'scores.json'}")
+    assert "12 classes" in line and "3" in line
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_evaluate_an_unknown_split(run: Path, capsys: Capture) -> None:
+    line = error_of(capsys, "evaluate", run, "--split", "vall", "--workers=0")
+    assert "'vall'" in line and "did you mean 'val'" in line
+
+
+def test_evaluate_what_is_no_model(tmp_path: Path, capsys: Capture) -> None:
+    assert str(tmp_path) in error_of(capsys, "evaluate", tmp_path)
+
+
+def test_evaluate_a_model_without_recorded_data(tmp_path: Path, capsys: Capture) -> None:
+    crispseg.create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8).save_pretrained(tmp_path / "m")
+    assert "give --data" in error_of(capsys, "evaluate", tmp_path / "m")
+    data = ["--data=scenes", "--data.val=1", "--data.height=64", "--data.width=64"]
+    assert "mIoU" in output_of(capsys, "evaluate", tmp_path / "m", *data, "--workers=0")
+
+
+# Predict ------------------------------------------------------------------------------------------------------------
+
+
+def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert "3 of 3 images" in output_of(capsys, "predict", run, pictures, "--out", out)
+    names = ("one", "two.v2", "sub/three")
+    assert files(out) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+    segmenter = Segmenter(run)
+    palette = np.array(SCENES.label_set().palette, np.uint8)
+    for source in (path for path in pictures.rglob("*") if path.is_file()):
+        target = out / source.relative_to(pictures).with_suffix(".png")
+        expected = segmenter(source)
+        with Image.open(target) as written:
+            assert written.mode == "P"
+            assert np.array_equal(np.array(written), expected.labels)  # values are class ids
+            assert np.array_equal(np.array(written.convert("RGB")), palette[expected.labels])
+        with Image.open(target.with_name(f"{target.stem}_overlay.png")) as overlay, Image.open(source) as image:
+            assert overlay.size == image.size
+            assert np.array_equal(np.array(overlay), expected.overlay())
+
+
+def test_predict_files_and_patterns(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    output_of(
+        capsys, "predict", run / "model", pictures / "sub/three.png", pictures / "*.jpg", "--out", tmp_path / "out"
+    )
+    assert files(tmp_path / "out") == {"three.png", "three_overlay.png", "two.v2.png", "two.v2_overlay.png"}
+
+
+def test_predict_in_bfloat16(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    output_of(capsys, "predict", run, pictures / "one.png", "--out", tmp_path / "out", "--bf16", "true")
+    assert files(tmp_path / "out") == {"one.png", "one_overlay.png"}
+
+
+def test_an_image_named_twice_is_segmented_once(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    shown = output_of(capsys, "predict", run, pictures / "one.png", pictures / "*.png", "--out", tmp_path / "out")
+    assert "1 of 1 images" in shown
+
+
+def test_a_name_with_the_signs_of_a_pattern(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "one.png").rename(pictures / "one[1].png")
+    output_of(capsys, "predict", run, pictures / "one[1].png", "--out", tmp_path / "out")
+    assert "one[1].png" in files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("twin", ["one.jpg", "one_overlay.png"])
+def test_two_results_of_one_name_are_refused(
+    twin: str, run: Path, pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copy(pictures / "one.png", pictures / twin)
+    line = error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out")
+    assert str(pictures / "one.png") in line and str(pictures / twin) in line and "one by one" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_is_never_overwritten(run: Path, pictures: Path, capsys: Capture) -> None:
+    before = (pictures / "one.png").read_bytes()
+    line = error_of(capsys, "predict", run, pictures / "one.png", "--out", pictures)
+    assert "would replace the image" in line and "choose another folder" in line
+    assert (pictures / "one.png").read_bytes() == before
+
+
+def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "text.jpg").write_text("no image")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    first, second, last = captured.err.splitlines()
+    assert str(pictures / "empty.png") in first and "0 bytes" in first
+    assert str(pictures / "text.jpg") in second and "not an image" in second
+    assert last.startswith("crispseg: error: 2 of 5 images") and str(pictures / "empty.png") in last
+    assert len(files(tmp_path / "out")) == 6
+    assert "3 of 5 images" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("source", "phrase"),
+    [("missing", "missing does not exist"), ("*.gif", "holds no images"), (".", "holds no images")],
+)
+def test_nothing_to_predict(
+    source: str, phrase: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert phrase in error_of(capsys, "predict", run, source, "--out", "out")
+    assert files(tmp_path) == set()
+
+
+def test_an_impossible_device_is_named(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    argv = ("predict", run, pictures, "--out", tmp_path / "out", "--device", "abacus")
+    line = error_of(capsys, *argv)
+    assert "'abacus'" in line and "'cpu'" in line
+    line = error_of(capsys, "evaluate", run, "--device", "abacus", "--workers=0")
+    assert "'abacus'" in line and "'cpu'" in line

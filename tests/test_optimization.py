@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from crispseg import SegmentationModel, create_model
+from crispseg.training import TrainConfig
+from crispseg.training.optimization import build_optimizer, learning_rate_factor
+from crispseg.training.task import steps_per_epoch
+
+# Parameter groups ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model() -> SegmentationModel:
+    return create_model("sfnet", num_classes=5, backbone="test_efficientnet", width=8, auxiliary=True)
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, float]]:
+    """(learning rate, weight decay) of every parameter, each of which must occur once."""
+    found: dict[int, tuple[float, float]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in found
+            found[id(parameter)] = (group["lr"], group["weight_decay"])
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: Any, decay_all: bool) -> None:
+    config = TrainConfig(
+        optimizer=optimizer, lr=0.2, backbone_lr_factor=0.1, weight_decay=0.05, decay_norms_and_biases=decay_all
+    )
+    found = settings_of(build_optimizer(model, config))
+    norms_and_biases = {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, nn.BatchNorm2d) or name == "bias"
+    }
+    backbone = {id(parameter) for parameter in model.backbone.parameters()}
+    assert norms_and_biases & backbone and norms_and_biases - backbone
+    expected = {
+        id(parameter): (
+            pytest.approx(0.02) if id(parameter) in backbone else 0.2,
+            0.05 if decay_all or id(parameter) not in norms_and_biases else 0.0,
+        )
+        for parameter in model.parameters()
+    }
+    assert found == expected
+
+
+def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
+    model.backbone.freeze()
+    for decay_all in (True, False):
+        optimizer = build_optimizer(model, TrainConfig(decay_norms_and_biases=decay_all))
+        frozen = {id(parameter) for parameter in model.backbone.parameters()}
+        assert settings_of(optimizer).keys() == {id(p) for p in model.parameters()} - frozen
+        assert all(group["params"] for group in optimizer.param_groups)
+
+
+def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
+    sgd = build_optimizer(model, TrainConfig(optimizer="sgd", momentum=0.7))
+    assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7
+    assert isinstance(build_optimizer(model, TrainConfig(optimizer="adamw")), torch.optim.AdamW)
+
+
+# Schedules ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 1, 49, 50, 99])
+def test_poly_decays_at_every_step(step: int) -> None:
+    factor = learning_rate_factor(TrainConfig(schedule="poly", power=0.9), 100, 10)
+    assert factor(step) == pytest.approx((1 - step / 100) ** 0.9)
+
+
+@pytest.mark.parametrize(("step", "start"), [(0, 0), (9, 0), (10, 10), (37, 30), (99, 90)])
+def test_poly_epoch_keeps_the_value_of_the_epoch(step: int, start: int) -> None:
+    factor = learning_rate_factor(TrainConfig(schedule="poly_epoch", power=2.0), 100, 10)
+    assert factor(step) == pytest.approx((1 - start / 100) ** 2)
+
+
+def test_constant() -> None:
+    factor = learning_rate_factor(TrainConfig(schedule="constant"), 100, 10)
+    assert {factor(step) for step in range(150)} == {1.0}
+
+
+@pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "constant"])
+def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
+    warm = learning_rate_factor(TrainConfig(schedule=schedule, warmup=20), 100, 10)
+    plain = learning_rate_factor(TrainConfig(schedule=schedule), 100, 10)
+    for step in range(20):
+        assert warm(step) == pytest.approx((step + 1) / 20 * plain(step))
+    for step in range(20, 100):
+        assert warm(step) == plain(step)
+
+
+@given(
+    schedule=st.sampled_from(["poly", "poly_epoch", "constant"]),
+    total=st.integers(1, 300),
+    epoch=st.integers(1, 60),
+    warmup=st.integers(0, 400),
+    power=st.floats(0.1, 3),
+)
+def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, warmup: int, power: float) -> None:
+    factor = learning_rate_factor(TrainConfig(schedule=schedule, warmup=warmup, power=power), total, epoch)
+    values = [factor(step) for step in range(total + 2)]  # the scheduler also asks beyond the last step
+    assert all(isinstance(value, float) and 0 <= value <= 1 for value in values)
+    assert values[0] > 0
+    tail = values[warmup:]
+    assert tail == sorted(tail, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "steps"), [(10, 1, 10), (10, 2, 5), (10, 4, 3), (1, 8, 1), (0, 1, 1)]
+)
+def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
+    assert steps_per_epoch(batches, TrainConfig(accumulate=accumulate)) == steps

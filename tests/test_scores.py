@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from crispseg.evaluation import Scores, SegmentationScores
+
+
+def pixels(seed: int, classes: int, shape: tuple[int, ...], ignored: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Random prediction and truth."""
+    random = torch.Generator().manual_seed(seed)
+    prediction = torch.randint(classes, shape, generator=random)
+    truth = torch.randint(classes, shape, generator=random)
+    truth[torch.rand(shape, generator=random) < ignored] = 255
+    return prediction, truth
+
+
+def scored(classes: int, *batches: tuple[Tensor, Tensor]) -> SegmentationScores:
+    metric = SegmentationScores(classes)
+    for prediction, truth in batches:
+        metric.update(prediction, truth)
+    return metric
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    classes=st.integers(2, 255),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    ignored=st.sampled_from([0.0, 0.3, 1.0]),
+    batches=st.integers(1, 3),
+)
+def test_the_matrix_is_that_of_torchmetrics(
+    seed: int, classes: int, height: int, width: int, ignored: float, batches: int
+) -> None:
+    reference = MulticlassConfusionMatrix(classes, ignore_index=255)
+    metric = SegmentationScores(classes)
+    for batch in range(batches):
+        prediction, truth = pixels(seed + batch, classes, (2, height, width), ignored)
+        metric.update(prediction, truth)
+        if (truth != 255).any():
+            reference.update(prediction, truth)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # compute before update, where all is ignored
+        assert torch.equal(metric.compute(), reference.compute())
+    assert metric.compute().dtype == torch.int64
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_any_integers_will_do(dtype: torch.dtype) -> None:
+    prediction, truth = pixels(0, 200, (2, 30, 30))
+    before = truth.to(dtype).clone()
+    given_truth = truth.to(dtype)
+    matrix = scored(200, (prediction.to(dtype), given_truth)).compute()
+    assert torch.equal(matrix, scored(200, (prediction, truth)).compute())
+    assert torch.equal(given_truth, before)  # the caller's labels are left alone
+
+
+@given(st.integers(0, 2**32), st.integers(2, 6))
+def test_scores_are_those_of_a_loop(seed: int, classes: int) -> None:
+    prediction, truth = pixels(seed, classes, (4, 5))
+    scores = scored(classes, (prediction, truth)).scores()
+    pairs = [(int(p), int(t)) for p, t in zip(prediction.flatten(), truth.flatten(), strict=True) if t != 255]
+    iou = []
+    for index in range(classes):
+        intersection = sum(p == index and t == index for p, t in pairs)
+        union = sum(p == index or t == index for p, t in pairs)
+        iou.append(100 * intersection / union if union else math.nan)
+    np.testing.assert_allclose(scores.iou, iou, rtol=1e-12)
+    occurring = [value for value in iou if not math.isnan(value)]
+    np.testing.assert_allclose(scores.miou, sum(occurring) / len(occurring) if occurring else math.nan)
+    right = 100 * sum(p == t for p, t in pairs) / len(pairs) if pairs else math.nan
+    np.testing.assert_allclose(scores.pixel_accuracy, right)
+
+
+def test_rows_are_the_truth() -> None:
+    assert scored(2, (torch.tensor([0, 0, 0]), torch.tensor([0, 1, 1]))).compute().tolist() == [[1, 0], [2, 0]]
+
+
+def test_a_class_in_neither_truth_nor_prediction_does_not_count() -> None:
+    scores = Scores(np.array([[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))
+    assert np.isnan(scores.iou).tolist() == [False, False, True, True]
+    assert scores.miou == pytest.approx((75 + 80) / 2)
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
+    scores = scored(3, (torch.tensor([0, 2]), torch.tensor([0, 0]))).scores()
+    assert scores.iou[2] == 0
+    assert scores.miou == pytest.approx(25)
+
+
+def test_what_is_ignored_may_be_predicted_anything() -> None:
+    scores = scored(3, (torch.tensor([0, 1, 2]), torch.tensor([0, 255, 255]))).scores()
+    assert scores.confusion.sum() == 1
+    assert scores.miou == scores.pixel_accuracy == 100
+
+
+def test_no_pixels_give_nan_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = Scores(np.zeros((3, 3), np.int64))
+        assert math.isnan(scores.miou) and math.isnan(scores.pixel_accuracy) and np.isnan(scores.iou).all()
+
+
+@pytest.mark.parametrize("stray", [5, 11, 254, 256, 1000])
+def test_a_stray_value_is_named(stray: int, refuses: Any) -> None:
+    metric = SegmentationScores(5)
+    with refuses(f"value {stray}", "0 to 4", "255"):
+        metric.update(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[0, 4, 255], [1, stray, 2]]))
+    assert not metric.confusion.any()  # a refused batch leaves no trace
+
+
+def test_matrices_of_processes_add_up() -> None:
+    one, other = pixels(1, 4, (3, 8, 8)), pixels(2, 4, (2, 5, 7))
+    first, second = scored(4, one), scored(4, other)
+    together = scored(4, one, other)
+    first.merge_state(second)  # by the reduction that distributed evaluation uses
+    assert torch.equal(first.compute(), together.compute())
+    assert first.scores().miou == together.scores().miou
+    mean = (scored(4, one).scores().miou + scored(4, other).scores().miou) / 2
+    assert first.scores().miou != pytest.approx(mean)  # an average of scores would be another number
+
+
+def test_reset_forgets() -> None:
+    batch = pixels(0, 3, (4, 4))
+    metric = scored(3, pixels(1, 3, (6, 6)))
+    metric.reset()
+    assert not metric.confusion.any()
+    metric.update(*batch)
+    assert torch.equal(metric.compute(), scored(3, batch).compute())
