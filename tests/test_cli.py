@@ -150,7 +150,7 @@ def test_the_installed_command_and_the_module_are_one() -> None:
         (["quickstart", "--epocs", "3"], ["--epocs", "did you mean 'epochs'"]),
         (["evaluate"], ["run"]),
         (["evaluate", "--split", "val"], ["run"]),
-        (["evaluate", "missing"], ["missing does not exist"]),
+        (["evaluate", "missing"], ["missing", "does not exist"]),
         (["predict"], ["run", "images", "out"]),
         (["predict", "missing", "x.png", "--outt", "out"], ["--outt", "did you mean 'out'"]),
         (["predict", "missing", "x.png", "--out", "out"], ["x.png does not exist"]),

@@ -71,7 +71,6 @@ def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, 
     assert (tmp_path / "file").read_text() == "here"
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="atomic_path onto a folder")
 def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "table.csv").mkdir()
     with refuses(str(tmp_path / "table.csv")), atomic_path(tmp_path / "table.csv"):

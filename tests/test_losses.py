@@ -52,7 +52,7 @@ def test_mining_is_a_sort(seed: int, fraction: float, ignored: float, weighted: 
     hardest = pixels[: max(1, round(fraction * len(pixels)))]
     expected = sum(value for value, _ in hardest) / sum(weight for _, weight in hardest)
     ours = CrossEntropy(fraction, weights if weighted else None)(logits, labels)
-    assert float(ours) == pytest.approx(expected, rel=1e-9)
+    assert float(ours.detach()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_only_the_hardest_pixels_receive_a_gradient() -> None:

@@ -288,8 +288,9 @@ def broken(model: SegmentationModel) -> SegmentationModel:
 
 
 def colourful(model: SegmentationModel) -> SegmentationModel:
+    info = dataclasses.replace(model.info, in_chans=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     model = copy.deepcopy(model)
-    model.info = dataclasses.replace(model.info, in_chans=4)
+    model.info = info
     return model
 
 

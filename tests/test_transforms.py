@@ -70,7 +70,7 @@ def test_the_mask_is_not_shifted_against_the_image() -> None:
     """On a ramp that is its own labels, both shrink to the same values: nearest takes the middle one of three."""
     ramp = np.repeat(np.arange(210, dtype=np.uint8)[None], 60, axis=0)
     sample = Sample(np.repeat(ramp[..., None], 3, axis=2), ramp, "ramp")
-    image, labels = train_transform(Augment(scale=(1 / 3, 1 / 3), flip=0), MEAN, STD)(sample)
+    image, labels = train_transform(Augment(crop=None, scale=(1 / 3, 1 / 3), flip=0), MEAN, STD)(sample)
     columns = image[0, 10] * STD[0] * 255 + MEAN[0] * 255
     assert labels.shape == (20, 70)
     assert (labels[10] - columns)[2:-2].abs().max() < 0.1
@@ -85,7 +85,7 @@ def test_crop_fixes_the_size(size: tuple[int, int]) -> None:
 
 
 def test_scale_covers_its_range() -> None:
-    transform = train_transform(Augment(scale=(0.5, 2.0)), MEAN, STD)
+    transform = train_transform(Augment(crop=None, scale=(0.5, 2.0)), MEAN, STD)
     heights = [transform(blocks(100, 60))[1].shape[0] for _ in range(60)]
     assert min(heights) >= 50 and max(heights) <= 200
     assert min(heights) < 75 and max(heights) > 170
@@ -94,7 +94,7 @@ def test_scale_covers_its_range() -> None:
 @pytest.mark.parametrize(("flip", "expected"), [(0.0, 0), (1.0, 30)])
 def test_flip(flip: float, expected: int) -> None:
     sample = blocks(48, 60)
-    transform = train_transform(Augment(scale=(1, 1), flip=flip), MEAN, STD)
+    transform = train_transform(Augment(crop=None, scale=(1, 1), flip=flip), MEAN, STD)
     flipped = sum(np.array_equal(transform(sample)[1], sample.labels[:, ::-1]) for _ in range(30))
     assert flipped == expected
 

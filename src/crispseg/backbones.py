@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels, strides: of the returned features, finest first.
+        in_chans: channels of the image.
         mean, std: of the images the backbone expects, one value per input channel, images in 0..1.
 
     Raises:
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         config = self.net.model.pretrained_cfg
         self.mean = _per_channel(config["mean"], in_chans)
         self.std = _per_channel(config["std"], in_chans)
+        self.in_chans = in_chans
         self.frozen = False
         if not isinstance(pretrained, bool):
             _load_weights(self.net.model, name, Path(pretrained))
@@ -108,7 +110,9 @@ def _build_for_any_size(name: str, pretrained: bool, in_chans: int, strides: Seq
         try:
             net = _build(name, pretrained, in_chans, strides, options)
         except TypeError:
-            break
+            if options:
+                break
+            raise CrispsegError(f"backbone '{name}' offers no features; choose one such as 'resnet18'") from None
         for divisor in (1, strides[-1]):
             if all(_fits(net, in_chans, height * divisor, width * divisor) for height, width in ((33, 57), (48, 35))):
                 return net, divisor
@@ -138,10 +142,10 @@ def _fits(net: Any, in_chans: int, height: int, width: int) -> bool:
 
 def _build(name: str, pretrained: bool, in_chans: int, strides: Sequence[int], extra: dict[str, Any]) -> Any:
     timm_name, options = DEEP_RESNETS.get(name, (name, {}))
-    if not timm.is_model(timm_name):
+    if not isinstance(name, str) or not timm.is_model(timm_name):
         known = [*DEEP_RESNETS, *timm.list_models()]
         raise CrispsegError(
-            f"unknown backbone '{name}'{did_you_mean(name, known)} (any timm model with a feature pyramid works)"
+            f"unknown backbone '{name}'{did_you_mean(str(name), known)} (any timm model with a feature pyramid works)"
         )
     if options and pretrained:
         raise CrispsegError(
@@ -203,20 +207,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
         weights: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise CrispsegError(
-            f"weight file {path} cannot be read ({str(error).splitlines()[0]}); it may be damaged"
-        ) from None
-    except Exception as error:  # pickle.UnpicklingError and its many kin
-        if "weights_only" not in str(error) and "pickle" not in str(error).lower():
-            raise
-        raise CrispsegError(
-            f"weight file {path} holds more than tensors or is damaged; save its state dict alone"
-        ) from None
+    except Exception as error:  # on damaged files PyTorch's readers raise almost anything
+        if isinstance(error, pickle.UnpicklingError) and path.stat().st_size:
+            raise CrispsegError(
+                f"weight file {path} holds more than tensors or is damaged; save its state dict alone"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CrispsegError(f"weight file {path} cannot be read ({reason}); it may be damaged") from None
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
         raise CrispsegError(f"weight file {path} holds no state dict; save the network's state_dict()")
     return {key.removeprefix("module."): value for key, value in weights.items()}
 

@@ -19,18 +19,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     whatever stood at `path` before is untouched.
 
     Raises:
-        CrispsegError: the folder cannot be written.
+        CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = Path(path)
     writable_folder(path.parent)
+    if path.is_dir():
+        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; the finished file should not be
     try:
         yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp, and some writers, make it private; the finished file should not be
         temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):

@@ -36,7 +36,6 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def __getitem__(self, name: str) -> T:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.names())}") from None
+        if not isinstance(name, str) or name not in self._entries:
+            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}")
+        return self._entries[name]

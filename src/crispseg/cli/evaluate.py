@@ -17,6 +17,7 @@ from crispseg.evaluation.evaluate import evaluate, score_table
 from crispseg.evaluation.scores import Scores
 from crispseg.files import atomic_path
 from crispseg.models import SegmentationModel
+from crispseg.models.saving import read_info
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
 
@@ -61,10 +62,7 @@ def run(argv: Sequence[str]) -> None:
 
 def recorded_data(run: str) -> Tree:
     """The `data` settings of a run or a saved model, as YAML has them; empty if it has none."""
-    if (Path(run) / CONFIG).is_file():
-        tree = read_yaml(Path(run) / CONFIG)
-    else:
-        tree = SegmentationModel.from_pretrained(run).info.recipe
+    tree = read_yaml(Path(run) / CONFIG) if (Path(run) / CONFIG).is_file() else read_info(run).recipe
     return {"data": tree["data"]} if "data" in tree else {}
 
 

@@ -19,7 +19,8 @@ from jsonargparse import ArgumentParser, Namespace
 from crispseg.data import DATA_SOURCES, Augment, DataSource
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import models
-from crispseg.training.config import ModelConfig, TrainConfig
+from crispseg.plugins import load_plugins
+from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
 
@@ -32,7 +33,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     """An argument parser that reports mistakes as `CrispsegError`."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(exit_on_error=False, allow_abbrev=False, **kwargs)
+        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise, in one line; argparse would print and exit."""
@@ -46,12 +47,14 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """Parse; an unknown flag gets a did-you-mean."""
+        # `--plugins a.py` adds one to the list, as `--plugins+` does.
+        argv = [re.sub(r"^--plugins(?=$|=)", "--plugins+", token) for token in argv]
         known = self.keys()
         for token in argv:
             key = token.removeprefix("--").partition("=")[0].removesuffix("+")
             if re.match(r"--[a-zA-Z]", token) and key not in known:
                 raise CrispsegError(f"unknown key --{key}{did_you_mean(key, known)}")
-        return self.parse_args(list(argv))
+        return self.parse_args(argv)
 
 
 def expand_names(argv: Sequence[str]) -> list[str]:
@@ -69,6 +72,17 @@ def take_flag(argv: Sequence[str], flag: str) -> str | None:
         elif token == flag and index + 1 < len(argv):
             value = argv[index + 1]
     return value
+
+
+def load_named_plugins(argv: Sequence[str], tree: Tree) -> None:
+    """Load the plugins of a file and of flags now, since what they register may be named by other keys."""
+    files = list(tree.get("plugins") or [])
+    for index, token in enumerate(argv):
+        key, _, value = token.partition("=")
+        if key.removesuffix("+") == "--plugins":
+            entry = yaml.safe_load(value or (argv[index + 1] if index + 1 < len(argv) else "[]"))
+            files += entry if isinstance(entry, list) else [str(entry)]
+    load_plugins(files)
 
 
 def read_yaml(path: str | Path) -> Tree:
@@ -170,11 +184,13 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
         argv = argv[1:]
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
+    load_named_plugins(argv, tree)
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
 
-    parser = Parser(prog=prog, description=description, print_config="--print_config")
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")
     names = {group: (tree.get(group) or {}).get("name", default) for group, default in _DEFAULT_NAMES.items()}
     add_model_keys(parser, names["model"])
     add_data_keys(parser, names["data"])
@@ -186,12 +202,16 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     model, data, augment = (dict(vars(values.pop(group))) for group in GROUPS)
     shared = {key: model.pop(key) for key in SHARED_MODEL_KEYS}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(
+    config = TrainConfig(
         model=ModelConfig(**shared, options=model),
         data=build_data(data),
         augment=Augment(**augment),
         **{key: value for key, value in values.items() if key in fields},
     )
+    if parsed.print_config:
+        print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
+        raise SystemExit(0)
+    return config
 
 
 _DEFAULT_NAMES = {"model": "sfnet", "data": "scenes"}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import ContextPart, FusePart, MergePart
+from crispseg.errors import CrispsegError
 from crispseg.nn import conv_bn_relu
 
 
@@ -28,6 +29,9 @@ class TopDown(nn.Module):
         width: channels of every level.
         out_channels: of the merged feature.
         context, fuse, merge: the parts (see `crispseg.decoders.parts`).
+
+    Raises:
+        CrispsegError: the width is less than 2.
     """
 
     def __init__(
@@ -41,7 +45,10 @@ class TopDown(nn.Module):
         merge: MergePart,
     ) -> None:
         super().__init__()
+        if width < 2:
+            raise CrispsegError(f"width is {width}; it must be at least 2")
         *fine_channels, coarsest_channels = channels
+        self.width = width
         self.out_channels = out_channels
         self.auxiliary_channels = (width,) * len(fine_channels)
         self.context = context(coarsest_channels, width)

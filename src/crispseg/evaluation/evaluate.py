@@ -14,6 +14,7 @@ from crispseg.data import LabelSet, SegmentationDataset, eval_transform
 from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
 
 
@@ -41,7 +42,7 @@ def evaluate(
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
     matrix = SegmentationScores(model.info.num_classes).to(device)
     transform = eval_transform(model.info.mean, model.info.std, model.info.in_chans)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
@@ -71,10 +72,12 @@ class SegmentationScores(Metric):  # type: ignore[misc]
             CrispsegError: the truth holds a value that is neither a class nor 255.
         """
         classes = self.num_classes
-        pairs = truth.to(torch.int32).mul_(classes).add_(prediction)
+        pairs = truth.to(torch.int32, copy=True).mul_(classes).add_(prediction)
         # Room for every 8-bit truth: one pass counts, ignores and finds stray values, with no masked copies.
-        counts = torch.bincount(pairs.flatten(), minlength=(IGNORE + 1) * classes).view(-1, classes)
-        if counts[classes:IGNORE].any() or len(counts) > IGNORE + 1:
+        counts = torch.bincount(pairs.flatten(), minlength=(IGNORE + 1) * classes)
+        counts = F.pad(counts, (0, -len(counts) % classes)).view(-1, classes)
+        counts[IGNORE] = 0
+        if counts[classes:].any():
             stray = int(counts[classes:].sum(1).nonzero()[0]) + classes
             raise CrispsegError(f"the truth holds value {stray}, but classes are 0 to {classes - 1} and 255 is ignored")
         self.confusion += counts[:classes]

@@ -121,7 +121,7 @@ class Segmenter:
             raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
         self.info = model.info
         self.label_set = self.info.label_set()
-        self.device = _usable(device)
+        self.device = usable_device(device)
         self.bf16 = bf16
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -218,7 +218,12 @@ def _checked(model: object) -> SegmentationModel:
     return model
 
 
-def _usable(device: str | torch.device | None) -> torch.device:
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device, by default CUDA where there is one.
+
+    Raises:
+        CrispsegError: there is no such device.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,7 +1,8 @@
 """The models. One paper, one file."""
 
-from crispseg.models.base import ModelInfo, Outputs, SegmentationModel
+from crispseg.models.base import Outputs, SegmentationModel
 from crispseg.models.fpn import fpn
+from crispseg.models.info import ModelInfo
 from crispseg.models.registry import create_model, list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
 

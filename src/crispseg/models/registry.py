@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crispseg.backbones import Backbone
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.models.info import ModelInfo
 from crispseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -67,18 +68,24 @@ def create_model(
     Raises:
         CrispsegError: an unknown model, backbone, part or option; weights that are not there or do not fit.
     """
-    from crispseg.models.base import ModelInfo
-
-    builder = models[name]
     known = model_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise CrispsegError(f"model '{name}' has no option '{option}'{did_you_mean(option, known)}")
-    if num_classes < 1 or in_chans < 1:
-        raise CrispsegError(f"num_classes is {num_classes} and in_chans {in_chans}; both must be at least 1")
-    model = builder(BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
-    kept = {key: value for key, value in options.items() if key != "auxiliary"}  # training only
+        expected = known[option].annotation
+        if not isinstance(value, expected):
+            kind = getattr(expected, "__name__", str(expected))
+            raise CrispsegError(f"option '{option}' of model '{name}' is {value!r}; it must be of type {kind}")
+    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
+    if not isinstance(in_chans, int) or in_chans < 1:
+        raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
+    model = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
+    resolved = {key: parameter.default for key, parameter in known.items()} | options
+    resolved.pop("auxiliary", None)  # training only
+    if resolved.get("width", 0) is None:
+        resolved["width"] = model.decoder.width
     model.info = ModelInfo(
-        name, num_classes, backbone, in_chans, kept, mean=model.backbone.mean, std=model.backbone.std
+        name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )
     return model

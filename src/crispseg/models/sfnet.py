@@ -83,6 +83,7 @@ def sfnet(
         auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
     """
     backbone = spec.build()
-    width = width or (128 if backbone.channels[-1] <= 512 else 256)
+    if width is None:
+        width = 128 if backbone.channels[-1] <= 512 else 256
     decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=fuses[fuse], merge=merges[merge])
     return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

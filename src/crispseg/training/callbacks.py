@@ -30,7 +30,7 @@ class MetricsFile(Callback):
         self.labels = labels
         self.rows: list[dict[str, str]] = []
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.monotonic()
         if self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -64,6 +64,15 @@ class MetricsFile(Callback):
 
 def _number(value: Any) -> str:
     return "" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
+
+
+class LastEvaluation(Callback):
+    """Evaluates after the last step too, wherever in an epoch it falls."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step >= trainer.estimated_stepping_batches:
+            trainer.check_val_every_n_epoch = 1
+            trainer.should_stop = True
 
 
 class Bars(RichProgressBar):

@@ -64,7 +64,7 @@ class TrainConfig:
         decay_norms_and_biases: false exempts norms and biases from weight decay.
         schedule: poly decays the learning rate at every step, poly_epoch at every epoch, constant never.
         power: of the polynomial decay.
-        warmup: steps over which the learning rate rises linearly from 0.
+        warmup: steps over which the learning rate rises linearly.
         hard_fraction: share of the hardest pixels that count in the loss (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
         class_weights: weights of the classes in the loss, one a class, or balanced (median frequency).
@@ -153,6 +153,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     model |= model.pop("options")
     values["model"] = model
     values["data"] = data_to_dict(config.data)
+    values["plugins"] = [str(Path(file).absolute()) for file in config.plugins]
     values["augment"] = dataclasses.asdict(config.augment)
     plain = _plain(values)
     assert isinstance(plain, dict)

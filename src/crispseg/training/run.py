@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
+from torch import Tensor
 
 from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
@@ -24,7 +25,7 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.training.callbacks import Bars, Lines, MetricsFile
+from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.losses import CrossEntropy, DeepSupervision
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -62,9 +63,13 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     folder = _check_folder(config, resume)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
-    model = _build_model(config, labels, console)
+    model, note = _build_model(config, labels)
+    if resume:
+        _check_checkpoints(folder, model)
     train_set, val_set = config.data.dataset("train"), config.data.dataset("val")
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    if not resume:
+        console.print(note, highlight=False, soft_wrap=True)
     _print_reports(reports, console)
 
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans)
@@ -89,8 +94,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
     best = callbacks[0]
     assert isinstance(best, ModelCheckpoint)
-    state = torch.load(folder / BEST, "cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({key.removeprefix("model."): v for key, v in state.items() if key.startswith("model.")})
+    model.load_state_dict(_read_checkpoint(folder / BEST))
     assert best.best_model_score is not None
     miou = float(best.best_model_score)
     model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
@@ -114,6 +118,29 @@ def _check_folder(config: TrainConfig, resume: bool) -> Path:
     return folder
 
 
+def _check_checkpoints(folder: Path, model: SegmentationModel) -> None:
+    """Find out now, not when they are needed, that checkpoints are damaged or of another model."""
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    for path in (folder / LAST, folder / BEST):
+        if path.is_file() and own != {key: value.shape for key, value in _read_checkpoint(path).items()}:
+            raise CrispsegError(f"checkpoint {path} is of another model; resume with the model and data of the run")
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint.
+
+    Raises:
+        CrispsegError: it is damaged.
+    """
+    try:
+        state = torch.load(path, "cpu", weights_only=True)["state_dict"]
+        return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    except Exception as error:  # torch.load raises almost anything on a damaged file
+        raise CrispsegError(
+            f"checkpoint {path} is damaged ({type(error).__name__}); restore it, or train anew into another folder"
+        ) from None
+
+
 def _record(config: TrainConfig, folder: Path) -> None:
     """Write `config.yaml`, from which this run can be repeated."""
     if _is_first_process():
@@ -126,7 +153,8 @@ def _is_first_process() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def _build_model(config: TrainConfig, labels: LabelSet, console: Console) -> SegmentationModel:
+def _build_model(config: TrainConfig, labels: LabelSet) -> tuple[SegmentationModel, str]:
+    """The model, and a line that says which weights it starts from."""
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from else None
     choice = dataclasses.replace(config.model, pretrained=False) if start else config.model
     model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
@@ -134,12 +162,14 @@ def _build_model(config: TrainConfig, labels: LabelSet, console: Console) -> Seg
         model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
     )
     if start:
-        console.print(initialize(model, start), highlight=False)
+        note = initialize(model, start)
     elif not choice.pretrained:
-        console.print(f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained")
+        note = f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained"
+    else:
+        note = f"the backbone '{choice.backbone}' starts from pretrained weights"
     if config.freeze_backbone:
         model.backbone.freeze()
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last), note
 
 
 def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
@@ -243,7 +273,7 @@ def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Con
         checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False, save_weights_only=True
     )
     last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels)]
+    callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels), LastEvaluation()]
     callbacks.append(Bars() if console.is_terminal else Lines(console))
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))

@@ -1,0 +1,165 @@
+"""Saving models to folders and to the hub, and loading them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from crispseg.backbones import read_state_dict
+from crispseg.errors import CrispsegError
+from crispseg.files import atomic_path, writable_folder
+from crispseg.models.info import ModelInfo
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+TRAINING_ONLY = "auxiliary_heads."
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+A semantic-segmentation model saved by [crispseg](https://pypi.org/project/crispseg).
+
+```python
+import crispseg
+
+result = crispseg.Segmenter("PATH_OR_HUB_ID")("image.jpg")
+result.save("out")
+```
+
+{{ details }}
+"""
+
+
+class Saving(
+    PyTorchModelHubMixin,
+    library_name="crispseg",
+    pipeline_tag="image-segmentation",
+    model_card_template=MODEL_CARD,
+):
+    """`save_pretrained`, `from_pretrained` and, from the hub's mixin, `push_to_hub`.
+
+    A saved model is `config.json`, which says how to build it, `model.safetensors` and a model card.
+    """
+
+    if TYPE_CHECKING:
+        info: ModelInfo
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        config: Any = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write the model's folder; each file of an earlier save stays whole until it is replaced.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: also upload it.
+            repo_id: on the hub, by default the folder's name.
+            model_card_kwargs: further values for the model card.
+            config: part of the mixin's protocol; the configuration is `self.info`.
+            **push_to_hub_kwargs: of `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Raises:
+            CrispsegError: the folder cannot be written.
+        """
+        assert isinstance(self, nn.Module)
+        folder = writable_folder(save_directory)
+        state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith(TRAINING_ONLY)}
+        card = self.generate_model_card(**{**self._card(), **(model_card_kwargs or {})})
+        with (
+            atomic_path(folder / CARD_FILE) as card_path,
+            atomic_path(folder / CONFIG_FILE) as config_path,
+            atomic_path(folder / WEIGHTS_FILE) as weights_path,  # left, and so put in place, first
+        ):
+            save_file(state, weights_path, metadata={"format": "pt"})
+            config_path.write_text(self.info.to_json(), encoding="utf-8")
+            card_path.write_text(str(card), encoding="utf-8")
+        if push_to_hub:
+            return str(self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs))
+        return None
+
+    def _card(self) -> dict[str, str]:
+        info = self.info
+        lines = [f"- classes: {', '.join(info.label_set().names)}"]
+        lines += [f"- {key}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
+        return {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
+        """Load a saved model, in eval mode, from its folder, a finished run's folder or the hub.
+
+        Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
+        downloaded.
+
+        Raises:
+            CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
+        """
+        from crispseg.models.registry import create_model  # here, because it builds what inherits from this class
+
+        source = str(pretrained_model_name_or_path)
+        config_path = _locate(source, CONFIG_FILE, hub)
+        info = ModelInfo.read(config_path)
+        try:
+            model = create_model(
+                info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
+            )
+        except CrispsegError as error:
+            raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
+        assert isinstance(model, cls)
+        model.info = info
+        weights_path = _locate(source, WEIGHTS_FILE, hub)
+        weights, own = read_state_dict(weights_path), model.state_dict()
+        wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
+        if wrong:
+            raise CrispsegError(
+                f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
+                f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
+            )
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def read_info(source: str | Path, **hub: Any) -> ModelInfo:
+    """What a saved model says about itself, without building it; arguments and errors as `from_pretrained`'s."""
+    return ModelInfo.read(_locate(str(source), CONFIG_FILE, hub))
+
+
+def _locate(source: str, name: str, hub: dict[str, Any]) -> Path:
+    """A file of a saved model: in its folder, in a run's `model` folder, or from the hub."""
+    folder = Path(source)
+    if source and folder.is_dir():
+        folder = folder / "model" if (folder / "model").is_dir() else folder
+        if not (folder / name).is_file():
+            raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
+        return folder / name
+    if folder.is_file():
+        raise CrispsegError(f"{source} is a file; give the folder of a finished run or of a saved model")
+    if not HUB_ID.fullmatch(source) or folder.parent.is_dir():
+        raise CrispsegError(
+            f"{source or 'an empty path'} does not exist; give a finished run, a saved model's folder or a hub id"
+        )
+    try:
+        return Path(hf_hub_download(repo_id=source, filename=name, **hub))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CrispsegError(f"'{source}' is neither a folder nor a model that the hub gives ({reason})") from error
+
+
+def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(tensors[key].shape) if key in tensors else None

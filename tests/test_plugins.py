@@ -1,0 +1,147 @@
+"""A part of a newcomer's own: one file and one registration line, as docs/extending.md tells it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispseg import create_model, fuses
+from crispseg.cli.main import main
+from crispseg.cli.parsing import parse_training
+from crispseg.imaging import write_image
+from crispseg.plugins import load_plugins
+
+DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
+
+TINY = [
+    *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
+    *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+    *("--workers=0", "--loggers=[]", "--epochs=1"),
+]
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """The file that the documentation shows."""
+    block = re.search(r"`my_fuse\.py`:\n\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    path = tmp_path / "my_fuse.py"
+    path.write_text(block[1])
+    return path
+
+
+def crispseg_in(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "crispseg", *argv],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_takes_one_registration_line(plugin: Path) -> None:
+    source = plugin.read_text()
+    assert source.count(".register(") == source.count("\nclass ") == 1
+
+
+@pytest.mark.slow
+def test_a_fuse_part_trains_and_predicts(plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = ["--model", "fpn", "--model.fuse", "gated"]
+    done = crispseg_in(tmp_path, "train", "--plugins", "my_fuse.py", *choice, *TINY, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    write_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8))
+
+    done = crispseg_in(tmp_path, "predict", "run", "photo.png", "--out", "predictions", "--plugins", "my_fuse.py")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "predictions/photo.png") as written:
+        assert written.mode == "P" and written.size == (70, 40)
+
+    done = crispseg_in(tmp_path, "evaluate", "run/model", "--plugins", "my_fuse.py", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert "mIoU" in done.stdout
+
+    # In this process nobody has loaded the file.
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--out", str(tmp_path / "else")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: ") and "unknown fuse part 'gated'; known: add, fam" in line
+    assert main(["train", *choice, *TINY, "--out", str(tmp_path / "other")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: unknown fuse part 'gated'")
+    assert not (tmp_path / "else").exists() or not list((tmp_path / "else").iterdir())
+
+
+def test_a_file_is_run_once(tmp_path: Path) -> None:
+    path = tmp_path / "part.py"
+    path.write_text(
+        "import crispseg\nfrom crispseg.decoders.common import UpsampleAdd\n\n"
+        "crispseg.fuses.register('of_a_test')(UpsampleAdd)\n"
+    )
+    before = dict(fuses._entries)
+    try:
+        load_plugins([path])
+        load_plugins([str(path), path])
+        model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, fuse="of_a_test")
+        assert model.info.options["fuse"] == "of_a_test"
+    finally:
+        fuses._entries.clear()
+        fuses._entries.update(before)
+
+
+@pytest.mark.parametrize(
+    ("content", "phrases"),
+    [
+        ("1 / 0\n", ["fails", "ZeroDivisionError"]),
+        ("def broken(:\n", ["fails", "SyntaxError"]),
+        ("import nothing_of_this_name\n", ["fails", "ModuleNotFoundError"]),
+        ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is registered already"]),
+    ],
+)
+def test_a_file_that_fails_is_named(content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "part.py"
+    path.write_text(content)
+    for _ in range(2):  # a failure is not remembered as a success
+        with refuses(*phrases):
+            load_plugins([path])
+
+
+def test_a_list_of_files_may_be_given_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("")
+    parsed = [
+        parse_training(argv, {}, prog="crispseg train", description="").plugins
+        for argv in (["--plugins=[a.py, b.py]"], ["--plugins", "a.py", "--plugins=b.py"])
+    ]
+    assert parsed == [["a.py", "b.py"]] * 2
+
+
+def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text(
+        "from crispseg.models import fpn, models\n\n\n"
+        "@models.register('own_model')\n"
+        "def own_model(spec, num_classes, *, width: int = 8, auxiliary: bool = False):\n"
+        "    return fpn(spec, num_classes, width=width, auxiliary=auxiliary)\n"
+    )
+    argv = ["--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
+    config = parse_training(argv, {}, prog="crispseg train", description="")
+    model = config.model.build(3, auxiliary=False)
+    assert (model.info.name, model.info.options) == ("own_model", {"width": 16})
+
+
+@pytest.mark.parametrize("name", ["missing.py", "folder", "part.txt"])
+def test_what_is_no_python_file_is_named(name: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "part.txt").write_text("x = 1\n")
+    with refuses(str(tmp_path / name), ".py file"):
+        load_plugins([tmp_path / name])

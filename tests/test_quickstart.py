@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispseg import Segmenter, create_model, from_pretrained
+from crispseg.cli.main import main
+from crispseg.cli.parsing import parse_training, read_yaml
+from crispseg.cli.quickstart import draw_panels, unseen
+from crispseg.data import CamVid, Scenes
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.imaging import write_image
+from crispseg.visuals import COLUMN_WIDTH
+
+SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
+TINY = [
+    *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
+    *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
+]
+FEW = ["--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"]
+RECIPE = Path(__file__).resolve().parents[1] / "src/crispseg/recipes/quickstart.yaml"
+
+Capture = pytest.CaptureFixture[str]
+
+
+def quickstart(capsys: Capture, *argv: object) -> str:
+    """What it prints on stdout."""
+    capsys.readouterr()
+    code = main(["quickstart", *TINY, *map(str, argv)])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = quickstart(capsys, *FEW)
+    run = tmp_path / "runs/quickstart"
+    for name in ("config.yaml", "metrics.csv", "scores.json", "panels.png", "checkpoints/best.ckpt"):
+        assert (run / name).is_file(), name
+    assert {path.name for path in (run / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+    # Scores of scenes that neither training nor the choice of the best weights has seen, before and after.
+    scores = json.loads((run / "scores.json").read_text())
+    model = from_pretrained(run)
+    after = evaluate(model, SCENES.dataset("test"), workers=0)
+    assert scores["after"]["confusion"] == after.confusion.tolist()
+    assert scores["before"]["confusion"] != after.confusion.tolist()
+    assert model.info.metrics["unseen_miou"] == pytest.approx(after.miou, abs=0.01)
+    assert "val_miou" in model.info.metrics
+    assert "before" in shown and "after" in shown
+    table = [line for line in shown.splitlines() if line.startswith("│")]
+    for name, value in scores["after"]["iou"].items():
+        row = next(line for line in table if f" {name} " in line)
+        before = scores["before"]["iou"][name]
+        for number in (before, value):
+            assert ("–" if number is None else f"{number:.1f}") in row
+    for when in ("before", "after"):
+        assert f"{scores[when]['miou']:.1f}" in next(line for line in table if " mIoU " in line)
+    assert "crispseg predict runs/quickstart" in shown
+
+    with Image.open(run / "panels.png") as panels:
+        assert panels.width > 4 * 96 and panels.height > 4 * 64
+
+    # A second one does not touch the first.
+    before_files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert "runs/quickstart-2" in quickstart(capsys, *FEW)
+    assert (tmp_path / "runs/quickstart-2/model/model.safetensors").is_file()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before_files
+
+
+def test_quickstart_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    quickstart(capsys, *FEW, "--out", tmp_path / "mine")
+    assert (tmp_path / "mine/panels.png").is_file()
+    assert not (tmp_path / "runs").exists()
+    assert main(["quickstart", *TINY, *FEW, "--out", str(tmp_path / "mine")]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "holds a run already" in last
+
+
+def test_quickstart_on_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    random = np.random.default_rng(0)
+    for index in range(6):
+        write_image(tmp_path / f"images/{index}.png", random.integers(0, 256, (64, 96, 3), np.uint8))
+        write_image(tmp_path / f"masks/{index}.png", random.integers(0, 3, (64, 96), np.uint8))
+    data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
+    shown = quickstart(capsys, *data, "--out", tmp_path / "run")
+    assert "class 2" in shown  # without a test split, val is what is unseen
+    assert (tmp_path / "run/panels.png").is_file()
+
+
+def test_panels_show_image_truth_and_prediction() -> None:
+    scenes = Scenes(test=3, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
+    model = create_model("fpn", num_classes=len(scenes.labels), backbone="test_efficientnet", width=8)
+    drawn = draw_panels(model, scenes)
+    palette = np.array(scenes.labels.palette, np.uint8)
+    for sample in (scenes[0], scenes[2]):
+        labels = Segmenter(model, "cpu")(sample.image).labels
+        for picture in (sample.image, palette[sample.labels], palette[labels]):
+            assert occurs(picture, drawn)
+    assert not occurs(palette[scenes[0].labels][::-1], drawn)
+
+
+def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:
+    """Whether the canvas shows the picture somewhere, pixel by pixel."""
+    height, width = picture.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(canvas, (1, width, 3))[:, :, 0, 0]
+    starts = np.argwhere((windows == picture[0]).all(axis=(2, 3)))
+    return any(np.array_equal(canvas[y : y + height, x : x + width], picture) for y, x in starts)
+
+
+def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
+    assert len(unseen(Scenes(train=1, val=2, test=3))) == 3
+    write_image(tmp_path / "val/0.png", np.zeros((40, 40, 3), np.uint8))
+    write_image(tmp_path / "valannot/0.png", np.zeros((40, 40), np.uint8))
+    (tmp_path / "val.txt").write_text("val/0.png valannot/0.png\n")
+    assert len(unseen(CamVid(tmp_path))) == 1
+
+
+def test_the_recipe_is_valid() -> None:
+    config = parse_training([], read_yaml(RECIPE), prog="crispseg quickstart", description="")
+    assert config.model.name == "sfnet"
+    assert config.data == Scenes()  # as it was fixed before any model was tuned on it
+    assert not config.model.pretrained  # nothing to download
+
+
+@pytest.mark.slow
+def test_quickstart_on_camvid(shared: Path, tmp_path: Path, capsys: Capture) -> None:
+    source = shared / "data/camvid"
+    if not source.is_dir():
+        pytest.skip("no CamVid")
+    root = tmp_path / "camvid"  # a few of its images
+    for split, count in (("train", 4), ("val", 2)):
+        lines = (source / f"{split}.txt").read_text().splitlines()[:count]
+        for name in " ".join(lines).split():
+            target = root / Path(*Path(name).parts[-2:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / Path(*Path(name).parts[-2:]), target)
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    shown = quickstart(
+        capsys, "--data", "camvid", "--data.root", root, "--iterations=2", "--batch_size=2", "--out", tmp_path / "run"
+    )
+    assert "bicyclist" in shown and "camvid" in shown
+    assert (tmp_path / "run/panels.png").is_file()
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert len(scores["after"]["confusion"]) == 11
