@@ -97,6 +97,21 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    def dilate(self) -> None:
+        """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; strides stay.
+
+        SFNet's released code does so in its ResNets.
+
+        Raises:
+            CrispsegError: the network is no ResNet.
+        """
+        for stage, dilation in (("layer3", 2), ("layer4", 4)):
+            convs: list[Any] = [getattr(block, "conv2", None) for block in getattr(self.net.model, stage, ())]
+            if not convs or not all(isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) for conv in convs):
+                raise CrispsegError("released_dilation is for ResNets, such as 'resnet18_deep'; leave it out")
+            for conv in convs:
+                conv.dilation = conv.padding = (dilation, dilation)
+
     def train(self, mode: bool = True) -> Backbone:
         return super().train(mode and not self.frozen)
 

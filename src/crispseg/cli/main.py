@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",
     "predict": "segment images",
+    "convert": "turn a checkpoint of SFNet's official release into a saved model",
 }
 
 HELP = "\n".join(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crispseg.decoders.parts import ContextPart, FusePart, MergePart
 from crispseg.errors import CrispsegError
-from crispseg.nn import conv_bn_relu
+from crispseg.nn import Tap, conv_bn_relu
 
 
 class Decoded(NamedTuple):
@@ -23,6 +23,8 @@ class Decoded(NamedTuple):
 
 class TopDown(nn.Module):
     """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
+
+    Taps: `coarsest`, P5.
 
     Args:
         channels: of the backbone's features, finest first.
@@ -52,6 +54,7 @@ class TopDown(nn.Module):
         self.out_channels = out_channels
         self.auxiliary_channels = (width,) * len(fine_channels)
         self.context = context(coarsest_channels, width)
+        self.coarsest = Tap()
         self.laterals = nn.ModuleList(conv_bn_relu(fine, width, 1) for fine in fine_channels)
         self.fuses = nn.ModuleList(fuse(width, width) for _ in fine_channels)
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
@@ -61,6 +64,7 @@ class TopDown(nn.Module):
         """Args: features: of the backbone, finest first, `(N, channels[i], h_i, w_i)`."""
         *fine_features, coarsest = features
         level, context = self.context(coarsest)
+        level = self.coarsest(level)
         levels = [level]
         for feature, lateral, fuse in reversed(list(zip(fine_features, self.laterals, self.fuses, strict=True))):
             level = fuse(lateral(feature), level, context)

@@ -69,6 +69,7 @@ def sfnet(
     context: str = "ppm",
     fuse: str = "fam",
     merge: str = "concat",
+    released_dilation: bool = False,
     auxiliary: bool = False,
 ) -> SegmentationModel:
     """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
@@ -80,9 +81,12 @@ def sfnet(
         context: context part on C5.
         fuse: fuse part between levels.
         merge: merge part for all levels.
+        released_dilation: dilate the ResNet's last two stages as the released code does; its checkpoints need it.
         auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
     """
     backbone = spec.build()
+    if released_dilation:
+        backbone.dilate()
     if width is None:
         width = 128 if backbone.channels[-1] <= 512 else 256
     decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=fuses[fuse], merge=merges[merge])
