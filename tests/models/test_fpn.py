@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from .base import ModelTester
 
 class TestFPN(ModelTester):
     name = "fpn"
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
 
 
 def test_counts_are_those_of_agln_s_baseline() -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from crispseg.plugins import load_plugins
 from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.losses import CrossEntropy, DeepSupervision
+from crispseg.training.precision import float32_depthwise
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 
 CONFIG = "config.yaml"
@@ -82,7 +84,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     loss = DeepSupervision(CrossEntropy(config.hard_fraction, weights), config.auxiliary_weight)
     task = SegmentationTask(model, loss, config)
     callbacks = _callbacks(config, folder, labels, console)
-    with warnings.catch_warnings():
+    on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
+    with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         _quiet()
         trainer = _trainer(config, folder, len(loaders[0]), callbacks)
         _record(config, folder)
@@ -231,12 +234,11 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
     accelerator = {"cuda": "gpu"}.get(config.accelerator, config.accelerator)
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise CrispsegError("accelerator is cuda, but PyTorch finds no CUDA device; use --accelerator cpu")
-    on_cuda = accelerator != "cpu" and torch.cuda.is_available()
     return L.Trainer(
         accelerator=accelerator,
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        sync_batchnorm=on_cuda and config.devices > 1,  # PyTorch synchronises batch norms on CUDA only
+        sync_batchnorm=_on_cuda(config) and config.devices > 1,  # PyTorch synchronises batch norms on CUDA only
         max_epochs=epochs,
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
@@ -250,6 +252,10 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, Bars) for callback in callbacks),
     )
+
+
+def _on_cuda(config: TrainConfig) -> bool:
+    return config.accelerator != "cpu" and torch.cuda.is_available()
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
