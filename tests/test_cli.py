@@ -19,6 +19,7 @@ from crispseg.cli.parsing import merge, parse_training
 from crispseg.data import CamVid, Folder, Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
+from crispseg.models.registry import model_options
 from crispseg.training import TrainConfig
 from crispseg.training.config import config_to_dict
 
@@ -171,8 +172,10 @@ def test_mistakes_get_one_line(
 
 def test_defaults_are_those_of_python() -> None:
     parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig())
-    options = {key: parsed["model"].pop(key) for key in ("width", "context", "fuse", "merge")}
-    assert options == {"width": None, "context": "ppm", "fuse": "fam", "merge": "concat"}
+    options = model_options("sfnet")
+    options.pop("auxiliary")  # training decides
+    for key, parameter in options.items():
+        assert parsed["model"].pop(key) == parameter.default
     assert parsed == plain
 
 

@@ -127,15 +127,17 @@ def _renames(group: str, base: Tree, over: Tree) -> bool:
 
 def add_model_keys(parser: Parser, name: str) -> None:
     """`--model.*`: what all models share, and the options of this one."""
-    parser.add_class_arguments(ModelConfig, "model", skip={"options"})
-    parser.add_function_arguments(models[name], "model", as_group=False, skip={"spec", "num_classes", "auxiliary"})
+    group = parser.add_argument_group(f"The model; '--model {name}' is short for '--model.name {name}'")
+    group.add_class_arguments(ModelConfig, "model", as_group=False, skip={"options"})
+    group.add_function_arguments(models[name], "model", as_group=False, skip={"spec", "num_classes", "auxiliary"})
     parser.set_defaults({"model.name": name})
 
 
 def add_data_keys(parser: Parser, name: str) -> None:
     """`--data.*`: the fields of this data source."""
-    parser.add_argument("--data.name", default=name, help=f"one of {', '.join(sorted(DATA_SOURCES))}")
-    parser.add_class_arguments(data_source(name), "data")
+    group = parser.add_argument_group(f"The data; '--data {name}' is short for '--data.name {name}'")
+    group.add_argument("--data.name", default=name, help=f"one of {', '.join(sorted(DATA_SOURCES))}")
+    group.add_class_arguments(data_source(name), "data", as_group=False)
 
 
 def data_source(name: str) -> type[DataSource]:
@@ -194,8 +196,10 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     names = {group: (tree.get(group) or {}).get("name", default) for group, default in _DEFAULT_NAMES.items()}
     add_model_keys(parser, names["model"])
     add_data_keys(parser, names["data"])
-    parser.add_class_arguments(Augment, "augment")
-    parser.add_class_arguments(TrainConfig, skip=set(GROUPS))
+    group = parser.add_argument_group("Random changes to the training images")
+    group.add_class_arguments(Augment, "augment", as_group=False)
+    group = parser.add_argument_group("The training")
+    group.add_class_arguments(TrainConfig, as_group=False, skip=set(GROUPS))
     parsed = parser.parse([*as_flags(tree, parser, source), *argv])
 
     values = dict(vars(parsed))

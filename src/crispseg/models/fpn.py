@@ -27,9 +27,9 @@ def fpn(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of every level.
-        context: context part on C5.
-        fuse: fuse part between levels.
-        merge: merge part for all levels.
+        context: context part on C5, conv or ppm.
+        fuse: fuse part between levels, add or fam.
+        merge: merge part for all levels, concat.
         auxiliary: deep supervision on the decoder's levels.
     """
     backbone = spec.build()

@@ -78,9 +78,9 @@ def sfnet(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of every level; by default, as released, 128 for a C5 of up to 512 channels, else 256.
-        context: context part on C5.
-        fuse: fuse part between levels.
-        merge: merge part for all levels.
+        context: context part on C5, conv or ppm.
+        fuse: fuse part between levels, add or fam.
+        merge: merge part for all levels, concat.
         released_dilation: dilate the ResNet's last two stages as the released code does; its checkpoints need it.
         auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
     """

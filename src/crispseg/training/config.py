@@ -17,7 +17,7 @@ class ModelConfig:
     """What `crispseg.create_model` is given.
 
     Args:
-        name: the system, such as sfnet or fpn.
+        name: the system, sfnet or fpn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, or any timm name with a feature pyramid.
         pretrained: true for timm's published backbone weights (downloaded), or a path to a local weight file.
         in_chans: channels of the images, 3 for colour or 1 for grey.
