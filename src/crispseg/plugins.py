@@ -28,8 +28,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
-            if isinstance(error, CrispsegError):
-                raise
-            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {reason}") from error

@@ -13,8 +13,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Maps names to classes or functions of one kind; `registry["typo"]` says what was meant."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, hint: str = "") -> None:
         self.kind = kind
+        self.hint = hint
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -37,5 +38,5 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if not isinstance(name, str) or name not in self._entries:
-            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}")
+            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}" + self.hint)
         return self._entries[name]

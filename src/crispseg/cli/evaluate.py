@@ -49,6 +49,12 @@ def run(argv: Sequence[str]) -> None:
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = data.dataset(parsed.split)
     check_split(dataset, parsed.split)
+    if model.info.class_names and dataset.labels.names != model.info.class_names:
+        Console(stderr=True).print(
+            f"the model's classes are {', '.join(model.info.class_names)}; those of the data have other names",
+            style="yellow",
+            soft_wrap=True,
+        )
     scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers)
     title = (
         f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CrispsegError as error:
         print(f"crispseg: error: {_own_line(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("crispseg: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"crispseg: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

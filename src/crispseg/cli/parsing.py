@@ -99,6 +99,13 @@ def read_yaml(path: str | Path) -> Tree:
         raise CrispsegError(f"{path} is no YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise CrispsegError(f"{path} holds no settings; write lines such as 'epochs: 20'")
+    for key, value in tree.items():
+        if not isinstance(key, str) or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
+            raise CrispsegError(f"{path}: {key!r} has keys that are no words; write 'key: value'")
+        if key in GROUPS and not isinstance(value, dict | str if key in NAMED else dict):
+            raise CrispsegError(f"{path}: '{key}' is {value!r}; write '{key}: {{key: value}}'")
+        if key == "plugins" and not isinstance(value, list):
+            raise CrispsegError(f"{path}: plugins is {value!r}; give a list of files")
     return {key: {"name": value} if key in NAMED and isinstance(value, str) else value for key, value in tree.items()}
 
 

@@ -37,6 +37,9 @@ def run(argv: Sequence[str]) -> None:
     parsed = parser.parse(list(argv))
 
     names = output_names(list(gather(parsed.images)))
+    inside = next((image for image, name in names.items() if _same_folder(parsed.out / name, image)), None)
+    if inside is not None:
+        raise CrispsegError(f"--out {parsed.out} would write beside the image {inside}, over its files; choose another")
     writable_folder(parsed.out)
     load_plugins(parsed.plugins)
     segmenter = Segmenter(parsed.run, parsed.device, bf16=parsed.bf16)
@@ -59,6 +62,10 @@ def run(argv: Sequence[str]) -> None:
         )
 
 
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.parent.resolve() == other.parent.resolve()
+
+
 def gather(sources: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """Image files, each with the path its results are named by: its own name, or the path inside its folder.
 
@@ -72,7 +79,8 @@ def gather(sources: Sequence[str]) -> Iterator[tuple[Path, Path]]:
         elif path.exists():
             found = [(path, Path(path.name))]
         else:
-            found = [(image, Path(image.name)) for image in map(Path, sorted(glob.glob(source))) if image.is_file()]  # noqa: PTH207 (source may be absolute)
+            matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (a pattern may be absolute)
+            found = [(image, Path(image.name)) for image in map(Path, matches) if image.is_file()]
             if not found and not glob.has_magic(source):
                 raise CrispsegError(f"{source} does not exist; give an image, a folder or a pattern")
         if not found:

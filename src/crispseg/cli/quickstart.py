@@ -18,6 +18,7 @@ from rich.console import Console
 from crispseg.cli.evaluate import as_json
 from crispseg.cli.parsing import merge, parse_training, read_yaml, take_flag
 from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate, score_table
 from crispseg.evaluation.scores import Scores
 from crispseg.files import atomic_path
@@ -26,7 +27,7 @@ from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.training import TrainConfig, train
-from crispseg.training.run import CONFIG
+from crispseg.training.run import CONFIG, check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (
@@ -44,6 +45,9 @@ def run(argv: Sequence[str]) -> None:
         recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
     config = parse_training(argv, recipe, prog="crispseg quickstart", description=DESCRIPTION)
     load_plugins(config.plugins)
+    if config.devices > 1:
+        raise CrispsegError(f"devices is {config.devices}; quickstart uses one, 'crispseg train' can use more")
+    check_folder(config, resume=False)
     dataset = unseen(config.data)
     check_split(dataset, "unseen")
 
@@ -85,7 +89,7 @@ def draw_panels(model: SegmentationModel, dataset: SegmentationDataset, count: i
 def _untrained(config: TrainConfig, dataset: SegmentationDataset) -> SegmentationModel:
     """The model as training will find it."""
     L.seed_everything(config.seed, verbose=False)
-    return config.model.build(len(dataset.labels), auxiliary=False)
+    return starting_model(config, dataset.labels)[0]
 
 
 def _save_scores(folder: Path, model: SegmentationModel, before: Scores, after: Scores) -> None:

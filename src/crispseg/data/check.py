@@ -102,6 +102,10 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
         smallest=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
         largest=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
     )
+    if not report.counts.any():
+        raise CrispsegError(
+            f"the masks of '{split}' hold nothing but {IGNORE}, which means ignore; give them class ids"
+        )
     if split == "train" and report.ignored and not report.counts[1:].any():
         raise CrispsegError(
             f"the masks of '{split}' hold nothing but class 0 and {IGNORE}, which means ignore; if they are black and "

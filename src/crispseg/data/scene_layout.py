@@ -15,7 +15,7 @@ from crispseg.data.scene_things import Building, Car, Fence, Pedestrian, Pole, T
 KERBSTONE = 0.18  # metres
 END = 90.0  # metres; where the street meets its backdrop
 
-# Rgbs of the materials. They overlap between the classes on purpose: grey cars on grey roads, green signs before
+# Colours of the materials. They overlap between the classes on purpose: grey cars on grey roads, green signs before
 # trees, brown poles before brick, pale houses before a pale sky.
 WALLS = (
     *((176, 160, 138), (150, 86, 68), (196, 190, 178), (120, 122, 128), (148, 166, 182), (128, 140, 112)),

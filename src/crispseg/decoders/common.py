@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, Levels, contexts, fuses, merges
@@ -76,6 +75,6 @@ class Concat(nn.Module):
     def forward(self, levels: Levels) -> Tensor:
         finest, *coarser = levels
         size = finest.shape[-2:]
-        upsampled = [F.interpolate(level, size=size, mode="bilinear", align_corners=True) for level in coarser]
+        upsampled = [resize(level, size, align_corners=True) for level in coarser]
         merged: Tensor = self.conv(torch.cat([finest, *upsampled], dim=1))
         return merged

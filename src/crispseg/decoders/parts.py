@@ -46,8 +46,9 @@ class MergePart(Protocol):
         """Build a module: `forward(levels)`, finest first, returns `(N, out_channels, H, W)` at the finest size."""
 
 
-contexts: Registry[ContextPart] = Registry("context part")
-fuses: Registry[FusePart] = Registry("fuse part")
-merges: Registry[MergePart] = Registry("merge part")
+OWN = "; if it is your own, name its file with --plugins"
+contexts: Registry[ContextPart] = Registry("context part", OWN)
+fuses: Registry[FusePart] = Registry("fuse part", OWN)
+merges: Registry[MergePart] = Registry("merge part", OWN)
 
 Levels = Sequence[Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ class Segmenter:
 
         Args:
             images: any number of them.
-            on_error: called with an image that cannot be read, which is then left out.
+            on_error: called with an image that cannot be read or is too large, which is then left out.
 
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless there is `on_error`.
@@ -172,10 +173,27 @@ class Segmenter:
             pending = reader.submit(read_next)
             while (read := pending.result()) is not None:
                 pending = reader.submit(read_next)
-                yield self._segment(*read)
+                try:
+                    result = self._segment(*read)
+                except CrispsegError as error:
+                    if on_error is None:
+                        raise
+                    on_error(read[1] or read[0], error)
+                    continue
+                yield result
+
+    def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
+        try:
+            return self._compute(image, path)
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+                raise
+            size = f"{image.shape[1]}×{image.shape[0]}"
+            name = path or "the image"
+            raise CrispsegError(f"{name} of {size} pixels needs more memory than there is; cut or shrink it") from None
 
     @torch.inference_mode()
-    def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
+    def _compute(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         height, width = image.shape[:2]
         extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
         size = extended.shape[:2]

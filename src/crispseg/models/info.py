@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from crispseg.data.base import IGNORE, LabelSet
+from crispseg.data.base import IGNORE, LabelSet, default_palette
 from crispseg.errors import CrispsegError
 
 FORMAT_VERSION = 1
@@ -20,7 +20,7 @@ class ModelInfo:
 
     Args:
         name, num_classes, backbone, in_chans, options: for `create_model`; all options, defaults included.
-        class_names, palette: one name and one RGB colour (0 to 255) a class, or none.
+        class_names, palette: one name and one RGB colour (0 to 255) a class, or none for numbers and default colours.
         mean, std: of the images it expects, one value a channel, for images in 0 to 1.
         ignore_label: label of pixels that count in no loss and no metric.
         recipe: the settings of its training.
@@ -65,8 +65,9 @@ class ModelInfo:
 
     def label_set(self) -> LabelSet:
         """Class names and colours; numbered ones where none were given."""
-        named = self.class_names or self.palette
-        return LabelSet(self.class_names, self.palette) if named else LabelSet.numbered(self.num_classes)
+        if not self.class_names and not self.palette:
+            return LabelSet.numbered(self.num_classes)
+        return LabelSet(self.class_names, self.palette or default_palette(self.num_classes))
 
     def to_json(self) -> str:
         """The text of `config.json`."""

@@ -158,7 +158,9 @@ def _locate(source: str, name: str, hub: dict[str, Any]) -> Path:
         return Path(hf_hub_download(repo_id=source, filename=name, **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CrispsegError(f"'{source}' is neither a folder nor a model that the hub gives ({reason})") from error
+        raise CrispsegError(
+            f"'{source}' is neither a folder nor a model that the hub gives ({reason}); check the path"
+        ) from error
 
 
 def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:

@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
 from crispseg.data.base import LabelSet
 from crispseg.files import atomic_path
@@ -29,6 +30,10 @@ class MetricsFile(Callback):
         self.path = path
         self.labels = labels
         self.rows: list[dict[str, str]] = []
+        self.evaluated = 0  # the latest epoch with an evaluation
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.evaluated = trainer.current_epoch + 1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.monotonic()
@@ -37,8 +42,9 @@ class MetricsFile(Callback):
                 # What was evaluated after the checkpoint that training continues from is evaluated again.
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Here, not when validation ends, because only now is the epoch's mean loss known.
+        if trainer.current_epoch + 1 != self.evaluated or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationTask)
         assert pl_module.scores is not None
@@ -48,9 +54,7 @@ class MetricsFile(Callback):
             "step": str(trainer.global_step),
             "seconds": f"{time.monotonic() - self.started:.1f}",
             "lr": f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.3g}",
-            "train_loss": _number(
-                trainer.callback_metrics.get("train/loss_epoch", trainer.callback_metrics.get("train/loss"))
-            ),
+            "train_loss": _number(trainer.callback_metrics["train/loss_epoch"]),
             "miou": _number(scores.miou),
             "pixel_accuracy": _number(scores.pixel_accuracy),
             **{f"iou/{name}": _number(value) for name, value in zip(self.labels.names, scores.iou, strict=True)},
@@ -75,13 +79,43 @@ class LastEvaluation(Callback):
             trainer.should_stop = True
 
 
+class Clock:
+    """Estimates how long a training will still take."""
+
+    def start(self, trainer: L.Trainer) -> None:
+        self.started = time.monotonic()
+        self.first_step = trainer.global_step
+
+    def left(self, trainer: L.Trainer) -> str:
+        """Minutes and seconds to the end of the run, such as "3:05"."""
+        steps = int(trainer.estimated_stepping_batches) - trainer.global_step
+        done = max(trainer.global_step - self.first_step, 1)
+        seconds = round((time.monotonic() - self.started) / done * steps)
+        return f"{seconds // 60}:{seconds % 60:02}"
+
+
 class Bars(RichProgressBar):
-    """Progress bars with loss, mIoU and time left, for a terminal."""
+    """Progress bars with loss, mIoU and the time left of the whole run, for a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
+        self.clock = Clock()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.clock.start(trainer)
+
+    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
+        return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
-        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
-        return {names[key]: value for key, value in shown.items() if key in names}
+        names = {"train/loss_step": ("loss", ".3f"), "val/miou": ("mIoU", ".1f")}
+        metrics = {names[key][0]: f"{value:{names[key][1]}}" for key, value in shown.items() if key in names}
+        return {**metrics, "left": self.clock.left(trainer)}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class Lines(Callback):
@@ -93,8 +127,9 @@ class Lines(Callback):
         self.console = console
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = self.latest = time.monotonic()
-        self.first_step = trainer.global_step
+        self.clock = Clock()
+        self.clock.start(trainer)
+        self.latest = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if time.monotonic() - self.latest > self.every:
@@ -110,12 +145,10 @@ class Lines(Callback):
         self.latest = time.monotonic()
         if not trainer.is_global_zero:
             return
-        total = int(trainer.estimated_stepping_batches)
-        done = trainer.global_step - self.first_step
-        left = (self.latest - self.started) / max(done, 1) * (total - trainer.global_step)
+        step = f"{trainer.global_step}/{trainer.estimated_stepping_batches}"
         loss = trainer.callback_metrics.get("train/loss_step", np.nan)
         self.console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{total}  "
-            f"loss {float(loss):.3f}{more}  {left // 60:.0f}:{left % 60:02.0f} left",
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {step}  "
+            f"loss {float(loss):.3f}{more}  {self.clock.left(trainer)} left",
             highlight=False,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
 
 
@@ -133,9 +134,22 @@ class TrainConfig:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise CrispsegError(f"{key} is {value}; it must be at least {least}")
+        for key, hint in get_type_hints(TrainConfig).items():
+            if get_origin(hint) is Literal and getattr(self, key) not in get_args(hint):
+                raise CrispsegError(
+                    f"{key} is {getattr(self, key)!r}{did_you_mean(str(getattr(self, key)), get_args(hint))}"
+                )
         for key in ("lr", "weight_decay", "auxiliary_weight", "backbone_lr_factor", "momentum", "power"):
-            if getattr(self, key) < 0:
-                raise CrispsegError(f"{key} is {getattr(self, key)}; it must not be negative")
+            if not 0 <= getattr(self, key) < math.inf:
+                raise CrispsegError(f"{key} is {getattr(self, key)}; it must be a number that is not negative")
+        if self.momentum >= 1:
+            raise CrispsegError(f"momentum is {self.momentum}; it must be below 1")
+        if not 0 <= self.seed < 2**32:
+            raise CrispsegError(f"seed is {self.seed}; it must be between 0 and {2**32 - 1}")
+        if isinstance(self.class_weights, list) and not all(0 <= weight < math.inf for weight in self.class_weights):
+            raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
+        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size > 1:
+            raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
         if self.augment.crop is not None and min(self.augment.crop) < 32:
             raise CrispsegError(f"augment.crop is {list(self.augment.crop)}; models need at least 32 pixels a side")
         if not 0 < self.hard_fraction <= 1:
@@ -153,6 +167,9 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     model |= model.pop("options")
     values["model"] = model
     values["data"] = data_to_dict(config.data)
+    for holder, key in ((model, "pretrained"), (values, "init_from")):
+        if isinstance(holder[key], str) and Path(holder[key]).exists():
+            holder[key] = str(Path(holder[key]).absolute())
     values["plugins"] = [str(Path(file).absolute()) for file in config.plugins]
     values["augment"] = dataclasses.asdict(config.augment)
     plain = _plain(values)

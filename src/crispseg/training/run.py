@@ -30,11 +30,25 @@ from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.losses import CrossEntropy, DeepSupervision
 from crispseg.training.precision import float32_depthwise
-from crispseg.training.task import SegmentationTask, steps_per_epoch
+from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
+MAY_CHANGE = {
+    "out",
+    "epochs",
+    "iterations",
+    "patience",
+    "val_every",
+    "workers",
+    "devices",
+    "accelerator",
+    "precision",
+    "loggers",
+    "plugins",
+}
+"""What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +75,16 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             a loss that is not finite.
     """
     console = console or Console(stderr=True)
+    if not _is_first_process():
+        console = Console(quiet=True)
     load_plugins(config.plugins)
-    folder = _check_folder(config, resume)
+    folder = check_folder(config, resume=resume)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
-    model, note = _build_model(config, labels)
+    model, note = starting_model(config, labels, resume=resume)
     if resume:
-        _check_checkpoints(folder, model)
+        step = _check_checkpoints(folder, model)
+        L.seed_everything((config.seed + 1_000_003 * step) % 2**32, workers=True, verbose=False)  # not the old order
     train_set, val_set = config.data.dataset("train"), config.data.dataset("val")
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     if not resume:
@@ -77,8 +94,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
     loaders = (
-        train_loader(train_set, augmented, config.batch_size, config.workers),
-        eval_loader(val_set, plain, config.workers),
+        train_loader(train_set, augmented, config.batch_size, config.workers, config.devices),
+        eval_loader(val_set, plain, config.workers, config.devices),
     )
     weights = _class_weights(config, reports[0])
     loss = DeepSupervision(CrossEntropy(config.hard_fraction, weights), config.auxiliary_weight)
@@ -92,52 +109,72 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         try:
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except SystemExit:  # how Lightning leaves when it is interrupted
-            again = f"go on with --resume {folder}" if (folder / LAST).is_file() else "no epoch was finished"
-            raise CrispsegError(f"interrupted at step {trainer.global_step}; {again}") from None
+            done = (folder / LAST).is_file()
+            again = f"go on with: crispseg train --resume {folder}" if done else "no epoch was finished, start it again"
+            raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {again}") from None
 
     best = callbacks[0]
     assert isinstance(best, ModelCheckpoint)
-    model.load_state_dict(_read_checkpoint(folder / BEST))
+    model.load_state_dict(_read_checkpoint(folder / BEST)[0])
     assert best.best_model_score is not None
     miou = float(best.best_model_score)
     model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
     if trainer.is_global_zero:
         model.save_pretrained(folder / "model")
-        console.print(f"best mIoU on val: {miou:.2f}; the model is in {folder / 'model'}", highlight=False)
-    return Run(folder, model.eval(), miou)
+    trainer.strategy.barrier()
+    console.print(f"best mIoU on val: {miou:.2f}; the model is in {folder / 'model'}", highlight=False)
+    return Run(folder, SegmentationModel.from_pretrained(folder / "model"), miou)
 
 
-def _check_folder(config: TrainConfig, resume: bool) -> Path:
-    """The run's folder, writable and with nothing in it that training would overwrite."""
+def check_folder(config: TrainConfig, *, resume: bool) -> Path:
+    """The run's folder, writable and with nothing in it that training would overwrite.
+
+    Raises:
+        CrispsegError: it holds a run, or with `resume` none that goes on with this configuration; it cannot be written.
+    """
     folder = Path(config.out)
-    if _is_first_process():
-        if resume and not (folder / LAST).is_file():
-            raise CrispsegError(f"{folder} has no {LAST} to resume from; train anew into another folder")
-        if not resume and (folder / CONFIG).exists():
+    if not _is_first_process():
+        return folder
+    if folder == Path():
+        raise CrispsegError("out is the current folder; give the run a folder of its own")
+    if resume:
+        if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
+            raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
+        recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        changed = [key for key, value in config_to_dict(config).items() if recorded.get(key, value) != value]
+        if fixed := sorted(set(changed) - MAY_CHANGE):
             raise CrispsegError(
-                f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out"
+                f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
-        writable_folder(folder / LAST.parent)
+    elif (folder / LAST).is_file() or (folder / "model").is_dir():
+        raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
+    writable_folder(folder / LAST.parent)
     return folder
 
 
-def _check_checkpoints(folder: Path, model: SegmentationModel) -> None:
-    """Find out now, not when they are needed, that checkpoints are damaged or of another model."""
+def _check_checkpoints(folder: Path, model: SegmentationModel) -> int:
+    """Find out now, not when they are needed, that checkpoints are damaged or of another model; the last one's step."""
     own = {key: value.shape for key, value in model.state_dict().items()}
-    for path in (folder / LAST, folder / BEST):
-        if path.is_file() and own != {key: value.shape for key, value in _read_checkpoint(path).items()}:
-            raise CrispsegError(f"checkpoint {path} is of another model; resume with the model and data of the run")
+    step = 0
+    for path in (folder / BEST, folder / LAST):
+        if path.is_file():
+            weights, step = _read_checkpoint(path)
+            if own != {key: value.shape for key, value in weights.items()}:
+                raise CrispsegError(f"checkpoint {path} is of another model; resume with the model and data of the run")
+    return step
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The model's weights in a checkpoint.
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The model's weights in a checkpoint, and its step.
 
     Raises:
         CrispsegError: it is damaged.
     """
     try:
-        state = torch.load(path, "cpu", weights_only=True)["state_dict"]
-        return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+        checkpoint = torch.load(path, "cpu", weights_only=True)
+        state = checkpoint["state_dict"]
+        weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+        return weights, int(checkpoint["global_step"])
     except Exception as error:  # torch.load raises almost anything on a damaged file
         raise CrispsegError(
             f"checkpoint {path} is damaged ({type(error).__name__}); restore it, or train anew into another folder"
@@ -156,10 +193,13 @@ def _is_first_process() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def _build_model(config: TrainConfig, labels: LabelSet) -> tuple[SegmentationModel, str]:
-    """The model, and a line that says which weights it starts from."""
-    start = SegmentationModel.from_pretrained(config.init_from) if config.init_from else None
-    choice = dataclasses.replace(config.model, pretrained=False) if start else config.model
+def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = False) -> tuple[SegmentationModel, str]:
+    """The model as training finds it, and a line that says which weights it starts from.
+
+    With `resume` no weights are read: a checkpoint will replace them.
+    """
+    start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
+    choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
     model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
     model.info = dataclasses.replace(
         model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
@@ -232,19 +272,23 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
     steps = steps_per_epoch(batches // config.devices, config)
     epochs = -(-config.iterations // steps) if config.iterations else config.epochs
     accelerator = {"cuda": "gpu"}.get(config.accelerator, config.accelerator)
-    if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise CrispsegError("accelerator is cuda, but PyTorch finds no CUDA device; use --accelerator cpu")
+    if config.accelerator == "cuda" and torch.cuda.device_count() < config.devices:
+        found = torch.cuda.device_count()
+        raise CrispsegError(
+            f"accelerator is cuda with {config.devices} device(s), but PyTorch finds {found}; "
+            f"use {f'--devices {found}' if found else '--accelerator cpu'}"
+        )
     return L.Trainer(
         accelerator=accelerator,
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        sync_batchnorm=_on_cuda(config) and config.devices > 1,  # PyTorch synchronises batch norms on CUDA only
+        plugins=[SyncedNorms()] if _on_cuda(config) and config.devices > 1 else None,
         max_epochs=epochs,
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         check_val_every_n_epoch=config.val_every,
-        deterministic=config.deterministic,
+        deterministic="warn" if config.deterministic else None,
         callbacks=callbacks,
         logger=_loggers(config, folder),
         log_every_n_steps=1 if batches < 50 else 50,
@@ -275,9 +319,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 
 def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Console) -> list[Callback]:
     checkpoints = folder / LAST.parent
-    best = ModelCheckpoint(
-        checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False, save_weights_only=True
-    )
+    best = ModelCheckpoint(checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels), LastEvaluation()]
     callbacks.append(Bars() if console.is_terminal else Lines(console))

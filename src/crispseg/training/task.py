@@ -6,6 +6,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins import LayerSync
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -14,6 +16,19 @@ from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
+
+
+class SyncedNorms(LayerSync):
+    """Batch norms that share statistics between devices; timm's converter keeps the activations of its own norms."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        converted: nn.Module = convert_sync_batchnorm(model)
+        return converted
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Nothing: the trained model is read from its saved form."""
+        return model
+
 
 Batch = tuple[Tensor, Tensor]
 
