@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 import struct
 import zlib
@@ -360,10 +361,20 @@ def test_a_damaged_checkpoint(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_checkpoint_of_another_model(run: Path, capsys: Capture) -> None:
-    assert main(["train", "--resume", str(run), "--model.width=8"]) == 2
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("crispseg: error: ") and str(run / "checkpoints/last.ckpt") in last
+def test_a_checkpoint_of_another_model(run: Path, error: Error) -> None:
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"width: \d+", "width: 12", config))
+    line = error("train", "--resume", run)
+    assert str(run / "checkpoints") in line and "of another model" in line
+
+
+@pytest.mark.parametrize("change", ["--optimizer=adamw", "--freeze_backbone=true", "--model.width=12", "--lr=1"])
+def test_resuming_with_other_settings(change: str, run: Path, error: Error) -> None:
+    before = (run / "config.yaml").read_bytes()
+    line = error("train", "--resume", run, change)
+    key = change.removeprefix("--").partition("=")[0].partition(".")[0]
+    assert f"cannot change {key}" in line and "--init_from" in line
+    assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

@@ -338,3 +338,23 @@ def test_cuda(model: SegmentationModel, segmenter: Segmenter) -> None:
     image = picture(96, 128)
     result = Segmenter(model)(image)
     assert (result.labels == segmenter(image).labels).mean() > 0.99
+
+
+def test_an_image_too_large_for_the_memory_is_left_out(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(model)
+    compute = Segmenter._compute
+
+    def limited(self: Segmenter, image: Any, path: Any) -> Any:
+        if image.shape[0] > 50:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return compute(self, image, path)
+
+    monkeypatch.setattr(Segmenter, "_compute", limited)
+    small, large = np.zeros((40, 40, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
+    with pytest.raises(CrispsegError, match="40×60 pixels needs more memory"):
+        segmenter(large)
+    failed: list[str] = []
+    results = segmenter.stream([small, large, small], on_error=lambda _image, error: failed.append(str(error)))
+    assert len(list(results)) == 2 and len(failed) == 1

@@ -240,14 +240,15 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
 
 def test_ema_is_evaluated_and_saved(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"batch_size": 8, "schedule": "constant", "lr": 0.1}  # a step an epoch
-    first = quietly(tiny(tmp_path / "first", epochs=1, **settings)).model
-    plain = quietly(tiny(tmp_path / "plain", epochs=3, **settings)).model
-    averaged = quietly(tiny(tmp_path / "ema", epochs=3, ema=0.9999999, **settings))
-    # The average starts from the weights after the first step, and with such a decay it stays there.
+    settings: dict[str, Any] = {"batch_size": 8, "schedule": "constant", "lr": 0.1, "epochs": 4}  # a step an epoch
+    averaged = quietly(tiny(tmp_path / "ema", ema=0.5, **settings))
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(averaged.folder / "checkpoints" / name, weights_only=True)
+        key = "model.classifier.weight"
+        assert not torch.equal(checkpoint["state_dict"][key], checkpoint["current_model_state"][key])
+    best = torch.load(averaged.folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
     for name, parameter in averaged.model.named_parameters():
-        torch.testing.assert_close(parameter, first.get_parameter(name))
-    assert not torch.allclose(plain.classifier.weight, first.classifier.weight)
+        torch.testing.assert_close(parameter, best[f"model.{name}"])
     assert evaluate(averaged.model, SCENES.dataset("val"), workers=0).miou == pytest.approx(averaged.miou, abs=0.05)
 
 
@@ -370,7 +371,7 @@ def test_a_loss_that_explodes_says_what_to_change(tmp_path: Path, refuses: Any) 
     assert not (tmp_path / "run/model").exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(task: SegmentationTask, *_: Any) -> Tensor:
         if task.global_step == stop:
             raise KeyboardInterrupt
@@ -379,10 +380,10 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
     training_step = SegmentationTask.training_step
     monkeypatch.setattr(SegmentationTask, "training_step", interrupt)
     stop = 0
-    with refuses("interrupted at step 0", "no epoch was finished"):
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 0; no epoch was finished"):
         quietly(tiny(tmp_path / "early"))
     stop = 3
-    with refuses("interrupted at step 3", f"--resume {tmp_path / 'late'}"):
+    with pytest.raises(KeyboardInterrupt, match=f"interrupted at step 3; .* --resume {tmp_path / 'late'}"):
         quietly(tiny(tmp_path / "late"))
 
 
@@ -468,5 +469,59 @@ def test_resuming_what_is_no_run_is_refused(made: bool, tmp_path: Path, capsys: 
 
 
 def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path), "last.ckpt", "train anew"):
+    with refuses(str(tmp_path), "last.ckpt", "start it again"):
         quietly(tiny(tmp_path), resume=True)
+
+
+def test_train_loss_is_that_of_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    step = SegmentationTask.training_step
+
+    def spy(task: SegmentationTask, batch: Any, index: int) -> Tensor:
+        loss = step(task, batch, index)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(SegmentationTask, "training_step", spy)
+    folder = quietly(tiny(tmp_path / "run", epochs=3)).folder
+    means = np.reshape(losses, (3, 2)).mean(1)
+    np.testing.assert_allclose([float(row["train_loss"]) for row in rows(folder)], means, atol=1e-3)
+
+
+def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "backbone.pth"
+    torch.save(untrained(tiny(tmp_path / "run")).backbone.net.model.state_dict(), weights)
+    model = dataclasses.replace(MODEL, pretrained=str(weights))
+    config = tiny(tmp_path / "run", model=model)
+    quietly(config)
+    weights.rename(tmp_path / "elsewhere.pth")
+    quietly(dataclasses.replace(config, epochs=3), resume=True)
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1", "2", "3"]
+
+
+def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text("epochs: 7\n")
+    quietly(tiny(tmp_path / "run"))
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrases"),
+    [
+        ({"optimizer": "rmsprop"}, ["optimizer is 'rmsprop'", "sgd"]),
+        ({"precision": "fp16"}, ["precision is 'fp16'"]),
+        ({"schedule": "cosine"}, ["schedule is 'cosine'"]),
+        ({"lr": math.nan}, ["lr is nan"]),
+        ({"momentum": 2.0}, ["momentum is 2.0"]),
+        ({"seed": -5}, ["seed is -5"]),
+        ({"class_weights": [1.0, -1.0]}, ["class_weights"]),
+        ({"augment": Augment(crop=None)}, ["augment.scale", "[1, 1]"]),
+        ({"out": Path()}, ["current folder"]),
+    ],
+)
+def test_settings_that_cannot_be_meant(
+    changes: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    with refuses(*phrases):
+        quietly(tiny(**{"out": tmp_path / "run", **changes}))

@@ -49,9 +49,10 @@ def run(argv: Sequence[str]) -> None:
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = data.dataset(parsed.split)
     check_split(dataset, parsed.split)
-    if model.info.class_names and dataset.labels.names != model.info.class_names:
+    names, own = dataset.labels.names, model.info.class_names
+    if own and len(own) == len(names) and own != names:
         Console(stderr=True).print(
-            f"the model's classes are {', '.join(model.info.class_names)}; those of the data have other names",
+            f"the model's classes are {', '.join(own)}; those of the data have other names",
             style="yellow",
             soft_wrap=True,
         )

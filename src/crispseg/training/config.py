@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
+from crispseg.models.registry import model_options
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,12 @@ class TrainConfig:
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Plain types only, in the shape of a YAML file."""
+    """Plain types only, in the shape of a YAML file, defaults included."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     model = dataclasses.asdict(config.model)
-    model |= model.pop("options")
+    defaults = {key: option.default for key, option in model_options(config.model.name).items()}
+    defaults.pop("auxiliary", None)  # training decides
+    model |= defaults | model.pop("options")
     values["model"] = model
     values["data"] = data_to_dict(config.data)
     for holder, key in ((model, "pretrained"), (values, "init_from")):
