@@ -60,7 +60,9 @@ def run(argv: Sequence[str]) -> None:
     title = (
         f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"
     )
-    Console().print(score_table(dataset.labels, {"IoU": scores}, title))
+    console = Console()
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(score_table(dataset.labels, {"IoU": scores}))
     if parsed.json:
         with atomic_path(parsed.json) as temporary:
             summary = {"split": parsed.split, "images": len(dataset), **as_json(scores, dataset.labels)}

@@ -58,7 +58,8 @@ def run(argv: Sequence[str]) -> None:
     after = evaluate(result.model, dataset, workers=config.workers)
 
     title = f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images"
-    console.print(score_table(dataset.labels, {"before": before, "after": after}, title))
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(score_table(dataset.labels, {"before": before, "after": after}))
     _save_scores(result.folder, result.model, before, after)
     picture = result.folder / "panels.png"
     write_image(picture, draw_panels(result.model, dataset))

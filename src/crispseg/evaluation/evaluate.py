@@ -58,9 +58,9 @@ def evaluate(
     return scores
 
 
-def score_table(labels: LabelSet, columns: dict[str, Scores], title: str) -> Table:
-    """A table of IoU per class, mIoU and pixel accuracy, one column for each `Scores`."""
-    table = Table(title=title, title_justify="left")
+def score_table(labels: LabelSet, columns: dict[str, Scores]) -> Table:
+    """A table of IoU per class, mIoU and pixel accuracy in percent, one column for each `Scores`."""
+    table = Table()
     table.add_column("class")
     for name in columns:
         table.add_column(name, justify="right")
