@@ -1,92 +1,43 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib.util
 import io
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from torch import Tensor
+from training_runs import (
+    BUILDING,
+    MODEL,
+    ROAD,
+    SCENES,
+    SKY,
+    STILL,
+    equal,
+    files,
+    moved,
+    quietly,
+    rows,
+    state,
+    tiny,
+    untrained,
+    without_time,
+)
 
-from crispseg import SegmentationModel, Segmenter, from_pretrained
-from crispseg.cli.main import main
-from crispseg.data import Augment, Folder, Scenes
+from crispseg import Segmenter, from_pretrained
+from crispseg.data import Augment, Folder
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
-from crispseg.training import ModelConfig, Run, TrainConfig, train
+from crispseg.training import ModelConfig, Run, train
 from crispseg.training.config import config_to_dict
 from crispseg.training.task import SegmentationTask
-
-SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
-MODEL = ModelConfig("fpn", "test_efficientnet", options={"width": 16})
-STILL = Augment(crop=(64, 96), scale=(1.0, 1.0), flip=0.0)
-ROAD, BUILDING, SKY = 0, 2, 4
-
-
-def tiny(out: Path, **changes: Any) -> TrainConfig:
-    """A run of a second: 2 epochs of 2 steps."""
-    settings: dict[str, Any] = {
-        "model": MODEL,
-        "data": SCENES,
-        "augment": Augment(crop=(64, 96)),
-        "epochs": 2,
-        "batch_size": 4,
-        "workers": 0,
-        "loggers": [],
-    }
-    return TrainConfig(**settings | {"out": out} | changes)
-
-
-def quietly(config: TrainConfig, **options: Any) -> Run:
-    return train(config, console=Console(file=io.StringIO()), **options)
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def without_time(folder: Path) -> list[dict[str, str]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows(folder)]
-
-
-def untrained(config: TrainConfig) -> SegmentationModel:
-    """The model as the run finds it."""
-    L.seed_everything(config.seed, verbose=False)
-    return config.model.build(len(config.data.label_set()), auxiliary=config.auxiliary_weight > 0)
-
-
-def state(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {key: value for key, value in module.state_dict().items() if not key.startswith("auxiliary_heads.")}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def moved(run: Run, config: TrainConfig) -> float:
-    """How far all parameters together have moved from where they started."""
-    start = dict(untrained(config).named_parameters())
-    return math.sqrt(
-        sum(float((p.detach() - start[name].detach()).square().sum()) for name, p in run.model.named_parameters())
-    )
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -401,78 +352,6 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, refuses: Any) -> None:
     assert (tmp_path / "file").read_text() == "of the user"
 
 
-# Resuming -----------------------------------------------------------------------------------------------------------
-
-FLAGS = [
-    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
-    *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
-    *("--augment.crop=[64,96]", "--batch_size=4", "--workers=0", "--loggers=[]"),
-]
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, epochs = tmp_path / "run", 20
-    command = [sys.executable, "-m", "crispseg", "train", *FLAGS, f"--epochs={epochs}", f"--out={folder}"]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not ((folder / "checkpoints/last.ckpt").is_file() and len(rows(folder)) >= 2):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it had ended by itself"
-    early = rows(folder)
-    reached = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert not (folder / "model").exists()
-    assert 0 < len(early) < epochs
-
-    assert main(["train", "--resume", str(folder)]) == 0, capsys.readouterr().err
-    table = rows(folder)
-    assert [int(row["epoch"]) for row in table] == list(range(1, epochs + 1))
-    assert [int(row["step"]) for row in table] == list(range(2, 2 * epochs + 1, 2))
-    kept = [row for row in early if int(row["step"]) <= reached]
-    assert kept and table[: len(kept)] == kept
-    rates = [float(row["lr"]) for row in table]
-    assert rates == sorted(rates, reverse=True) and rates[-1] == 0  # one schedule, not two
-    best = max(float(row["miou"]) for row in table)
-    assert from_pretrained(folder).info.metrics["val_miou"] == pytest.approx(best, abs=0.01)
-
-
-def test_resuming_a_finished_run_keeps_it(tmp_path: Path) -> None:
-    quietly(tiny(tmp_path / "run", epochs=1))
-    before = rows(tmp_path / "run")
-    assert main(["train", f"--resume={tmp_path / 'run'}"]) == 0
-    assert rows(tmp_path / "run") == before
-    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "3"]) == 0  # and one may go on
-    table = rows(tmp_path / "run")
-    assert [row["epoch"] for row in table] == ["1", "2", "3"]
-    assert table[0] == before[0]
-
-
-@pytest.mark.parametrize("made", [False, True])
-def test_resuming_what_is_no_run_is_refused(made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    if made:
-        folder.mkdir()
-    assert main(["train", "--resume", str(folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("crispseg: error:") and str(folder) in line and "give the folder of a run" in line
-    assert files(tmp_path) == set()
-
-
-def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path), "last.ckpt", "start it again"):
-        quietly(tiny(tmp_path), resume=True)
-
-
 def test_train_loss_is_that_of_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[float] = []
     step = SegmentationTask.training_step
@@ -486,24 +365,6 @@ def test_train_loss_is_that_of_its_epoch(tmp_path: Path, monkeypatch: pytest.Mon
     folder = quietly(tiny(tmp_path / "run", epochs=3)).folder
     means = np.reshape(losses, (3, 2)).mean(1)
     np.testing.assert_allclose([float(row["train_loss"]) for row in rows(folder)], means, atol=1e-3)
-
-
-def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path) -> None:
-    weights = tmp_path / "backbone.pth"
-    torch.save(untrained(tiny(tmp_path / "run")).backbone.net.model.state_dict(), weights)
-    model = dataclasses.replace(MODEL, pretrained=str(weights))
-    config = tiny(tmp_path / "run", model=model)
-    quietly(config)
-    weights.rename(tmp_path / "elsewhere.pth")
-    quietly(dataclasses.replace(config, epochs=3), resume=True)
-    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1", "2", "3"]
-
-
-def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
-    (tmp_path / "run/checkpoints").mkdir(parents=True)
-    (tmp_path / "run/config.yaml").write_text("epochs: 7\n")
-    quietly(tiny(tmp_path / "run"))
-    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["epochs"] == 2
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class CrossEntropy(nn.Module):
         losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORE, reduction="none").flatten()
         counted = labels.flatten() != IGNORE
         if self.hard_fraction < 1:
-            # The threshold needs no gradient; selecting by it costs less than sorting.
+            # topk finds the hardest without sorting all; the choice itself has no gradient.
             count = max(1, round(self.hard_fraction * int(counted.sum())))
             hardest = torch.topk(losses.detach(), count, sorted=False).indices
             return losses[hardest].sum() / self._weight(labels.flatten()[hardest])

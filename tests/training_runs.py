@@ -1,0 +1,76 @@
+"""Small training runs that several test files make."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from crispseg import SegmentationModel
+from crispseg.data import Augment, Scenes
+from crispseg.training import ModelConfig, Run, TrainConfig, train
+
+SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
+MODEL = ModelConfig("fpn", "test_efficientnet", options={"width": 16})
+STILL = Augment(crop=(64, 96), scale=(1.0, 1.0), flip=0.0)
+ROAD, BUILDING, SKY = 0, 2, 4
+
+
+def tiny(out: Path, **changes: Any) -> TrainConfig:
+    """A run of a second: 2 epochs of 2 steps."""
+    settings: dict[str, Any] = {
+        "model": MODEL,
+        "data": SCENES,
+        "augment": Augment(crop=(64, 96)),
+        "epochs": 2,
+        "batch_size": 4,
+        "workers": 0,
+        "loggers": [],
+    }
+    return TrainConfig(**settings | {"out": out} | changes)
+
+
+def quietly(config: TrainConfig, **options: Any) -> Run:
+    return train(config, console=Console(file=io.StringIO()), **options)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without_time(folder: Path) -> list[dict[str, str]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows(folder)]
+
+
+def untrained(config: TrainConfig) -> SegmentationModel:
+    """The model as the run finds it."""
+    L.seed_everything(config.seed, verbose=False)
+    return config.model.build(len(config.data.label_set()), auxiliary=config.auxiliary_weight > 0)
+
+
+def state(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in module.state_dict().items() if not key.startswith("auxiliary_heads.")}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def moved(run: Run, config: TrainConfig) -> float:
+    """How far all parameters together have moved from where they started."""
+    start = dict(untrained(config).named_parameters())
+    return math.sqrt(
+        sum(float((p.detach() - start[name].detach()).square().sum()) for name, p in run.model.named_parameters())
+    )
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
