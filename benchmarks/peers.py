@@ -1,0 +1,59 @@
+"""Networks of segmentation-models-pytorch as models of crispseg, so that one recipe trains and scores all alike.
+
+    crispseg train benchmarks/camvid.yaml --plugins benchmarks/peers.py --model smp_fpn ...
+
+They are built by that library, with its defaults, on the same timm backbone with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.models import Outputs, SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
+
+
+class Peer(SegmentationModel):
+    """A network of another library behind `forward`, `outputs` and `parameter_groups`, which training needs."""
+
+    def __init__(self, spec: BackboneSpec, build: Callable[..., nn.Module], num_classes: int) -> None:
+        nn.Module.__init__(self)
+        ours = spec.build()
+        self.net = build(f"tu-{spec.name}", encoder_weights=None, in_channels=spec.in_chans, classes=num_classes)
+        if spec.pretrained:
+            self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
+        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # their encoders take multiples of 32
+        logits: Tensor = self.net(padded)[..., :height, :width]
+        return logits
+
+    def outputs(self, images: Tensor) -> Outputs:
+        return Outputs(self(images))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        inside = {id(parameter) for parameter in self.net.encoder.parameters()}
+        return {
+            "backbone": list(self.net.encoder.parameters()),
+            "decoder": [parameter for parameter in self.parameters() if id(parameter) not in inside],
+        }
+
+
+@models.register("smp_fpn")
+def smp_fpn(spec: BackboneSpec, num_classes: int, *, auxiliary: bool = False) -> Any:
+    """Feature pyramid network of segmentation-models-pytorch, its defaults."""
+    return Peer(spec, smp.FPN, num_classes)
+
+
+@models.register("smp_deeplabv3plus")
+def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int, *, auxiliary: bool = False) -> Any:
+    """DeepLabV3+ of segmentation-models-pytorch, its defaults: output stride 16."""
+    return Peer(spec, smp.DeepLabV3Plus, num_classes)
