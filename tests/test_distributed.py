@@ -29,11 +29,18 @@ def test_synchronised_norms_keep_their_activations() -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
-def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int) -> None:
+def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Scenes(train=1, val=5, test=1, height=64, width=96).dataset("val")
-    batches = list(eval_loader(data, eval_transform((0.5,) * 3, (0.5,) * 3), 0, devices))
-    assert len(batches) % devices == 0
+    transform = eval_transform((0.5,) * 3, (0.5,) * 3)
+    shares = []
+    for rank in range(devices):
+        monkeypatch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
+        shares.append(list(eval_loader(data, transform, 0, devices)))
+        assert len(shares[-1]) == -(-5 // devices)
+    batches = [batch for together in zip(*shares, strict=True) for batch in together]
     assert [bool((labels != 255).any()) for _, labels in batches] == [True] * 5 + [False] * (len(batches) - 5)
+    for index in range(5):
+        assert torch.equal(batches[index][0][0], transform(data[index])[0])
 
 
 @pytest.mark.slow

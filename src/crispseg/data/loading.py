@@ -1,23 +1,74 @@
-"""From a split to batches of tensors."""
+"""From a split to batches of tensors, in an order and with an augmentation that can be repeated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crispseg.data.base import IGNORE, Sample, SegmentationDataset
 from crispseg.errors import CrispsegError
+from crispseg.randomness import derived_seed, seeded
 
 Transform = Callable[[Sample], tuple[Tensor, Tensor]]
+Batches = DataLoader[tuple[Tensor, Tensor]]
+
+
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64.
+
+    Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, transform: Transform, seed: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        with seeded(self.seed, epoch, index):
+            return self.transform(self.dataset[index])
+
+
+class Shuffled(Sampler[tuple[int, int]]):
+    """Keys of `Augmented` in an order that follows from `(seed, epoch)`, dealt out to the processes of a run.
+
+    Args:
+        samples: how many there are.
+        devices: how many processes share them; each gets as many as the others.
+        seed: of the order.
+        start: epoch and number of this process's samples in it to begin with, for a run that goes on.
+    """
+
+    def __init__(self, samples: int, devices: int, seed: int, start: tuple[int, int] = (0, 0)) -> None:
+        self.samples, self.devices, self.seed = samples, devices, seed
+        self.start = start
+        self.epoch = start[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(self.samples // self.devices, 1)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        order = torch.randperm(self.samples, generator=generator).tolist()
+        order *= -(-self.devices // self.samples)  # where there are fewer samples than processes, some are used twice
+        mine = order[_rank() :: self.devices][: len(self)]
+        skipped = self.start[1] if self.epoch == self.start[0] else 0
+        return ((self.epoch, index) for index in mine[skipped:])
 
 
 class Transformed(Dataset[tuple[Tensor, Tensor]]):
-    """A split whose samples have gone through a transform: image `(C, H, W)` float32, labels `(H, W)` int64.
+    """A split whose samples have gone through a fixed transform: image `(C, H, W)` float32, labels `(H, W)` int64.
 
     Its length is rounded up to a `multiple`, with samples of which every pixel is ignored, so that as many processes
     get equal shares and no sample counts twice.
@@ -36,27 +87,56 @@ class Transformed(Dataset[tuple[Tensor, Tensor]]):
         return (image, labels) if index < len(self.dataset) else (image, torch.full_like(labels, IGNORE))
 
 
+class Share(Sampler[int]):
+    """Every `devices`-th index, from this process's rank on."""
+
+    def __init__(self, samples: int, devices: int) -> None:
+        self.samples, self.devices = samples, devices
+
+    def __len__(self) -> int:
+        return self.samples // self.devices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(_rank(), self.samples, self.devices))
+
+
 def train_loader(
-    dataset: SegmentationDataset, transform: Transform, batch_size: int, workers: int, devices: int = 1
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled batches for each of `devices`; a last one that is smaller is left out, unless it is the only one."""
+    dataset: SegmentationDataset,
+    transform: Transform,
+    batch_size: int,
+    workers: int,
+    *,
+    seed: int,
+    devices: int = 1,
+    start: tuple[int, int] = (0, 0),
+) -> Batches:
+    """Shuffled, augmented batches; a last one that is smaller is left out, unless it is the only one.
+
+    Args:
+        dataset: the split.
+        transform: augmentation; all its randomness comes from torch's global generator.
+        batch_size: samples a batch.
+        workers: processes that load; the batches are the same for any number.
+        seed: the order of an epoch follows from it and the epoch, a sample's augmentation from both and its index.
+        devices: processes of a distributed run; each gets its share.
+        start: epoch and batches of it to begin with, for a run that goes on.
+    """
     return _loader(
-        Transformed(dataset, transform),
+        Augmented(dataset, transform, seed),
         workers,
+        sampler=Shuffled(len(dataset), devices, seed, (start[0], start[1] * batch_size)),
         batch_size=batch_size,
-        shuffle=True,
         drop_last=len(dataset) >= batch_size * devices,
     )
 
 
-def eval_loader(
-    dataset: SegmentationDataset, transform: Transform, workers: int, devices: int = 1
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int, devices: int = 1) -> Batches:
     """Every sample once, in order, one a batch: images are scored at their own size."""
-    return _loader(Transformed(dataset, transform, devices), workers)
+    samples = Transformed(dataset, transform, devices)
+    return _loader(samples, workers, sampler=Share(len(samples), devices))
 
 
-def _loader(dataset: Transformed, workers: int, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+def _loader(dataset: Dataset[tuple[Tensor, Tensor]], workers: int, **options: Any) -> Batches:
     if workers < 0:
         raise CrispsegError(f"workers is {workers}; it must be at least 0")
     # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
@@ -68,3 +148,7 @@ def _loader(dataset: Transformed, workers: int, **options: Any) -> DataLoader[tu
         pin_memory=torch.cuda.is_available(),
         **options,
     )
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

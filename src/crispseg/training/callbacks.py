@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
@@ -31,6 +31,13 @@ class MetricsFile(Callback):
         self.labels = labels
         self.rows: list[dict[str, str]] = []
         self.evaluated = 0  # the latest epoch with an evaluation
+        self.loss, self.batches = 0.0, 0  # sum over this epoch; in checkpoints, since a resumed epoch has one mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loss, self.batches = state_dict["loss"], state_dict["batches"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.evaluated = trainer.current_epoch + 1
@@ -42,8 +49,15 @@ class MetricsFile(Callback):
                 # What was evaluated after the checkpoint that training continues from is evaluated again.
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.loss += float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
+        self.batches += 1
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Here, not when validation ends, because only now is the epoch's mean loss known.
+        loss = self.loss / max(self.batches, 1)
+        self.loss, self.batches = 0.0, 0
         if trainer.current_epoch + 1 != self.evaluated or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationTask)
@@ -54,7 +68,7 @@ class MetricsFile(Callback):
             "step": str(trainer.global_step),
             "seconds": f"{time.monotonic() - self.started:.1f}",
             "lr": f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.3g}",
-            "train_loss": _number(trainer.callback_metrics["train/loss_epoch"]),
+            "train_loss": _number(loss),
             "miou": _number(scores.miou),
             "pixel_accuracy": _number(scores.pixel_accuracy),
             **{f"iou/{name}": _number(value) for name, value in zip(self.labels.names, scores.iou, strict=True)},
@@ -68,6 +82,21 @@ class MetricsFile(Callback):
 
 def _number(value: Any) -> str:
     return "" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
+
+
+class StepCheckpoint(Checkpoint):
+    """Writes a checkpoint every so many steps, besides those at the end of an epoch."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path = path
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
 
 
 class LastEvaluation(Callback):

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.models import SegmentationModel
+from crispseg.randomness import derived_seed
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
 
@@ -52,6 +53,10 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.matrix = SegmentationScores(model.info.num_classes)
         self.scores: Scores | None = None
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        # What the step draws, such as dropout, is a function of the seed and the step: a resumed run draws the same.
+        torch.manual_seed(derived_seed(self.config.seed, self.current_epoch, batch_index, self.global_rank))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, labels = batch

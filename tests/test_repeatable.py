@@ -1,0 +1,225 @@
+"""Runs that can be repeated bit for bit, also when they are killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from training_runs import SCENES, equal, quietly, rows, state, tiny, without_time
+
+from crispseg import from_pretrained
+from crispseg.data import Augment, Scenes, train_transform
+from crispseg.data.loading import Shuffled, train_loader
+from crispseg.randomness import derived_seed, seeded
+from crispseg.training import ModelConfig, TrainConfig
+from crispseg.training import run as run_module
+
+AUGMENT = Augment(crop=(64, 96), photometric=True)
+DROPPING = ModelConfig("sfnet", "test_efficientnet", options={"width": 8})  # its PPM has dropout
+
+
+def repeatable(out: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {"model": DROPPING, "augment": AUGMENT, "batch_size": 2, "deterministic": True}
+    return tiny(out, **settings | changes)
+
+
+# Random numbers ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(0, 99), st.integers(0, 99)), unique=True, max_size=30))
+def test_other_parts_give_another_seed(parts: list[tuple[int, int, int]]) -> None:
+    seeds = [derived_seed(*each) for each in parts]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [derived_seed(*each) for each in parts]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_seeding_leaves_the_numbers_outside_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded(1, 2, 3):
+        inside = torch.rand(4)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(1, 2, 3):
+        assert torch.equal(torch.rand(4), inside)
+    with pytest.raises(ZeroDivisionError), seeded(5):
+        torch.rand(7)
+        raise ZeroDivisionError
+    torch.manual_seed(3)
+    torch.rand(2)
+    assert torch.rand(1) not in inside
+
+
+# Batches -----------------------------------------------------------------------------------------------------------
+
+
+def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:
+    transform = train_transform(AUGMENT, (0.5,) * 3, (0.5,) * 3)
+    loader = train_loader(SCENES.dataset("train"), transform, 3, workers, seed=7, **options)
+    images = []
+    for epoch in epochs:
+        loader.sampler.set_epoch(epoch)
+        torch.rand(epoch + workers)  # what else draws numbers does not matter
+        images += [torch.cat([image.flatten(1), labels.flatten(1)], 1) for image, labels in loader]
+    return images
+
+
+def test_augmentation_is_the_same_for_any_number_of_workers() -> None:
+    expected = batches(0, range(2))
+    assert len(expected) == 4
+    assert not torch.equal(expected[0], expected[2]), "every epoch is augmented anew"
+    for workers in (1, 2):
+        assert all(map(torch.equal, batches(workers, range(2)), expected))
+    assert all(map(torch.equal, batches(0, range(1, 2)), expected[2:])), "an epoch does not depend on the one before"
+
+
+def test_batches_can_start_within_an_epoch() -> None:
+    assert all(map(torch.equal, batches(2, range(1, 3), start=(1, 1)), batches(0, range(1, 3))[1:]))
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
+@settings(max_examples=50)
+def test_processes_share_an_epoch(samples: int, devices: int, epoch: int) -> None:
+    shares = []
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in range(devices):
+            patch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
+            order = Shuffled(samples, devices, seed=5)
+            order.set_epoch(epoch)
+            shares.append(list(order))
+            assert len(shares[-1]) == len(order)
+    indices = [index for share in shares for _, index in share]
+    assert {at for share in shares for at, _ in share} == {epoch}
+    assert len({len(share) for share in shares}) == 1
+    if samples >= devices:
+        assert len(set(indices)) == len(indices) > samples - devices
+    assert set(indices) <= set(range(samples))
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        order = Shuffled(50, 1, seed)
+        order.set_epoch(epoch)
+        orders.append([index for _, index in order])
+        assert sorted(orders[-1]) == list(range(50))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+# Runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_with_one_seed_are_equal_bit_for_bit(tmp_path: Path) -> None:
+    runs = [
+        quietly(repeatable(tmp_path / name, seed=seed, workers=workers))
+        for name, seed, workers in (("one", 3, 0), ("two", 3, 1), ("other", 4, 0))
+    ]
+    assert equal(state(runs[0].model), state(runs[1].model))
+    assert not equal(state(runs[0].model), state(runs[2].model))
+    assert without_time(tmp_path / "one") == without_time(tmp_path / "two")
+
+
+class Killed(Exception):
+    """The run ends here."""
+
+
+class KillAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 5])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2},
+        {"accumulate": 2, "data": Scenes(14, 4, 4, 64, 96)},
+    ],
+    ids=["plain", "ema", "accumulate"],
+)
+def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
+    killed_at: int, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"checkpoint_every": 1} | changes
+    whole = quietly(repeatable(tmp_path / "whole", **options))
+    make = run_module._callbacks
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_module, "_callbacks", lambda *args: [*make(*args), KillAt(killed_at)])
+        quietly(repeatable(tmp_path / "killed", **options))
+    if not (tmp_path / "killed/checkpoints/last.ckpt").is_file():
+        assert killed_at < options["checkpoint_every"]
+        return
+    reached = torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert reached == killed_at - killed_at % options["checkpoint_every"]
+    resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path) -> None:
+    flags = [
+        *("--model=sfnet", "--model.backbone=test_efficientnet", "--model.width=8", "--epochs=3", "--batch_size=2"),
+        *("--data.train=40", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+        *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
+    ]
+    command = [sys.executable, "-m", "crispseg", "train"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, *flags, f"--out={tmp_path / 'whole'}"], check=True, timeout=200, **quiet)
+
+    last = tmp_path / "killed/checkpoints/last.ckpt"
+    process = subprocess.Popen([*command, *flags, f"--out={tmp_path / 'killed'}"], start_new_session=True, **quiet)
+    try:
+        deadline = time.monotonic() + 120
+        while step(last) < 23:  # of 20 an epoch
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it had ended by itself"
+    assert step(last) % 20 != 0 and len(rows(tmp_path / "killed")) < 3
+    subprocess.run([*command, "--resume", str(tmp_path / "killed")], check=True, timeout=200, **quiet)
+
+    assert equal(state(from_pretrained(tmp_path / "killed")), state(from_pretrained(tmp_path / "whole")))
+    ends = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed")]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 60
+    assert equal(ends[0]["state_dict"], ends[1]["state_dict"])
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+
+
+def step(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["global_step"]) if checkpoint.is_file() else 0
+
+
+def test_what_is_not_deterministic_is_named_once() -> None:
+    console = Console(record=True, width=200, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run_module._name_what_is_not_deterministic(console)
+        for _ in range(2):
+            warnings.warn(
+                "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1
+            )
+        with pytest.warns(match="another"):
+            warnings.warn("another matter", stacklevel=1)
+    (line,) = console.export_text().splitlines()
+    assert line == "grid_sampler_2d_backward_cuda is not deterministic on this device; runs will differ slightly"
