@@ -437,6 +437,26 @@ def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
     assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdDecoder(2)), "train").images == 2
 
 
+def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4), np.uint8)
+    for name, image in zip("ab", images, strict=True):
+        make_pair(tmp_path, name, ids(0, 1))
+        save(tmp_path / "images" / f"{name}.png", image)
+    plain = folder(tmp_path).dataset("train")
+    four = plain.with_channels(4)
+    assert plain[0].image.shape == plain.with_channels(1)[0].image.shape == (6, 8, 3)
+    name = four[0].name
+    np.testing.assert_array_equal(four[0].image, images["ab".index(name)])
+    assert check_split(four, "train").images == 1
+    save(tmp_path / "images" / f"{name}.png", images[0, ..., :3])
+    with pytest.raises(CrispsegError) as error:
+        check_split(four, "train")
+    one_line(error, "1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3")
+    assert check_split(plain, "train").images == 1
+    with pytest.raises(CrispsegError, match="in_chans is 2, but images have 1, 3 or 4"):
+        plain.with_channels(2)
+
+
 class InMemory(SegmentationDataset):
     labels = LabelSet.numbered(2)
 
@@ -448,6 +468,27 @@ class InMemory(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(np.zeros((6, 8, 3), np.uint8), self.masks[index], f"sample {index}")
+
+
+def test_datasets_without_files_are_rgb() -> None:
+    dataset = InMemory(ids(0, 1))
+    assert dataset.with_channels(3) is dataset.with_channels(1) is dataset
+    with pytest.raises(CrispsegError, match="in_chans is 4, but these data are RGB"):
+        dataset.with_channels(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((0, 255), "nothing but class 0 and 255, which means ignore; if they are black and white"),
+        ((1, 255), "nothing but class 1 and 255, which means ignore; if they are black and white"),
+        ((1,), "nothing but class 1; training needs two classes"),
+    ],
+)
+def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:
+    with pytest.raises(CrispsegError, match=reason):
+        check_split(InMemory(ids(*values)), "train")
+    assert check_split(InMemory(ids(*values)), "val").images == 1  # a part may well hold one class
 
 
 def test_datasets_without_files_are_checked_too() -> None:

@@ -6,12 +6,14 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import (
@@ -78,6 +80,63 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     with Image.open(path) as picture:
         np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB")))
     assert image.dtype == np.uint8 and image.flags.writeable
+
+
+def extra_sample(path: Path, kind: int) -> Path:
+    """Let a TIFF of four channels say what the last one is: 0 nothing, 1 multiplied alpha, 2 alpha."""
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", TiffImagePlugin.EXTRASAMPLES, 3, 1)
+    assert content.count(entry) == 1
+    at = content.index(entry) + len(entry)
+    path.write_bytes(content[:at] + bytes([kind]) + content[at + 1 :])
+    return path
+
+
+RGBN = np.random.default_rng(1).integers(0, 256, (6, 9, 4), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_a_fourth_channel(tmp_path: Path, suffix: str) -> None:
+    path = saved(tmp_path / f"x{suffix}", RGBN, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    np.testing.assert_array_equal(read_image(path, 4), RGBN)
+    np.testing.assert_array_equal(read_image(path), RGBN[..., :3])
+    assert image_size(path, 4) == (6, 9) and read_image(path, 4).flags.writeable
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_fourth_channel_of_a_tiff_is_as_it_is_stored(tmp_path: Path, kind: int, compression: str | None) -> None:
+    """Whatever the file says the channel means, none of the four is changed or lost."""
+    path = saved(tmp_path / "x.tif", RGBN, compression=compression, tiffinfo={0x0112: 6})
+    image = read_image(extra_sample(path, kind), 4)
+    np.testing.assert_array_equal(image, RGBN.transpose(1, 0, 2)[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "found"),
+    [
+        ("RGB", ".png", "3 channel(s)"),
+        ("RGB", ".jpg", "3 channel(s)"),
+        ("RGB", ".tif", "3 channel(s)"),
+        ("L", ".png", "1 channel(s)"),
+        ("LA", ".png", "2 channel(s)"),
+        ("P", ".png", "1 channel(s)"),
+        ("CMYK", ".tif", "4 channel(s) (mode CMYK)"),
+    ],
+)
+def test_a_missing_fourth_channel(tmp_path: Path, mode: str, suffix: str, found: str, refuses: Any) -> None:
+    path = saved(tmp_path / f"x{suffix}", RGB, mode)
+    for read in (read_image, image_size):
+        with refuses(str(path), found, "not RGB and a fourth one", "RGBA PNGs", "in_chans 3"):
+            read(path, 4)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_four_channels_of_sixteen_bits_are_refused(tmp_path: Path, suffix: str, refuses: Any) -> None:
+    path = tmp_path / f"x{suffix}"
+    cv2.imwrite(str(path), RGBN.astype(np.uint16) * 257)
+    with refuses(str(path), "16 bits a channel", "scale it to 8 bits"):
+        read_image(path, 4)
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:

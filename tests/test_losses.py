@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crispseg.models import Outputs
-from crispseg.training.losses import CrossEntropy, DeepSupervision
+from crispseg.training.losses import LOSSES, CrossEntropy, DeepSupervision, WeightedSum, build_loss, check_losses
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0])
 
@@ -107,3 +111,141 @@ def test_deep_supervision_without_auxiliary_logits() -> None:
     logits, labels = batch()
     plain = CrossEntropy(0.5)
     assert DeepSupervision(plain, 0.4)(Outputs(logits), labels) == plain(logits, labels)
+
+
+# Losses of segmentation-models-pytorch ------------------------------------------------------------------------------
+
+needs_library = pytest.mark.skipif(
+    importlib.util.find_spec("segmentation_models_pytorch") is None, reason="needs segmentation-models-pytorch"
+)
+LIBRARY = ("dice", "focal", "lovasz")
+
+
+def one_loss(name: str) -> WeightedSum:
+    return build_loss({name: 1.0})
+
+
+def labelled(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """`(P, C)` logits and `(P,)` labels of the pixels that count, in double precision."""
+    counted = labels != 255
+    return logits.detach().double().movedim(1, -1)[counted].numpy(), labels[counted].numpy()
+
+
+def dice(scores: np.ndarray, truth: np.ndarray) -> float:
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    losses = []
+    for index in range(scores.shape[1]):
+        is_class, guess = truth == index, probabilities[:, index]
+        overlap = 2 * guess[is_class].sum() / (guess.sum() + is_class.sum())
+        losses.append(1 - overlap if is_class.any() else 0.0)
+    return float(np.mean(losses))
+
+
+def focal(scores: np.ndarray, truth: np.ndarray) -> float:
+    right = np.where(truth[:, None] == np.arange(scores.shape[1]), scores, -scores)
+    probability = 1 / (1 + np.exp(-right))
+    return float(np.mean(-((1 - probability) ** 2) * np.log(probability)))
+
+
+def lovasz(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Berman et al., Eq. 8: errors in falling order, times what each adds to the Jaccard loss of those before it."""
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    losses = []
+    for index in np.unique(truth):
+        is_class = truth == index
+        errors = np.abs(is_class - probabilities[:, index])
+        wrong, before, total = np.zeros(len(truth), bool), 0.0, 0.0
+        for pixel in np.argsort(-errors):
+            wrong[pixel] = True
+            now = 1 - (is_class & ~wrong).sum() / (is_class | wrong).sum()
+            total += errors[pixel] * (now - before)
+            before = now
+        losses.append(total)
+    return float(np.mean(losses))
+
+
+@needs_library
+@pytest.mark.parametrize("formula", [dice, focal, lovasz])
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("absent", [None, 2])
+def test_library_losses_are_their_formulas(formula: Any, ignored: float, absent: int | None) -> None:
+    logits, labels = batch(ignored=ignored)
+    if absent is not None:
+        labels[labels == absent] = 0
+    loss, gradient = loss_and_gradient(one_loss(formula.__name__)(logits, labels), logits)
+    assert float(loss) == pytest.approx(formula(*labelled(logits, labels)), rel=1e-4)
+    assert gradient.isfinite().all() and gradient.any()
+    assert not gradient.movedim(1, -1)[labels == 255].any()
+
+
+@needs_library
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library_gradients_are_those_of_small_steps(name: str) -> None:
+    logits, labels = batch(size=(4, 5))
+    loss = one_loss(name)
+    _, gradient = loss_and_gradient(loss(logits, labels), logits)
+    step = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    formula = {"dice": dice, "focal": focal, "lovasz": lovasz}[name]
+    above, below = (formula(*labelled(logits + sign * 1e-5 * step, labels)) for sign in (1, -1))
+    assert float((gradient * step).sum()) == pytest.approx((above - below) / 2e-5, rel=1e-3)
+
+
+@needs_library
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_prediction_costs_nothing(name: str) -> None:
+    _, labels = batch()
+    logits = torch.full((2, 5, *labels.shape[1:]), -30.0)
+    logits.scatter_(1, labels.where(labels != 255, 0)[:, None], 30.0)
+    assert 0 <= float(one_loss(name)(logits, labels)) < 1e-5
+    assert float(one_loss(name)(-logits, labels)) > 0.3
+
+
+@needs_library
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_loss_of_ignored_pixels_is_zero(name: str, dtype: torch.dtype) -> None:
+    logits = (1e30 * torch.randn(2, 5, 4, 4)).to(dtype).requires_grad_()
+    loss, gradient = loss_and_gradient(one_loss(name)(logits, torch.full((2, 4, 4), 255)), logits)
+    assert loss == 0 and loss.shape == ()
+    assert not gradient.any()  # zero, not nan
+
+
+@needs_library
+@pytest.mark.parametrize("name", LOSSES)
+def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
+    logits, labels = batch()
+    half = logits.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = loss_and_gradient(one_loss(name)(half, labels), half)
+    assert loss.dtype == torch.float32 and gradient.isfinite().all()
+    assert loss == one_loss(name)(half.detach().float(), labels)
+
+
+@needs_library
+def test_losses_are_a_weighted_sum() -> None:
+    logits, labels = batch()
+    total = build_loss({"cross_entropy": 2.0, "dice": 0.5, "lovasz": 3.0}, 0.2, WEIGHTS)(logits, labels)
+    parts = [CrossEntropy(0.2, WEIGHTS)(logits.float(), labels), one_loss("dice")(logits, labels)]
+    torch.testing.assert_close(total, 2 * parts[0] + 0.5 * parts[1] + 3 * one_loss("lovasz")(logits, labels))
+
+
+def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    monkeypatch.setattr("crispseg.training.losses.find_spec", lambda name: None)
+    check_losses(["cross_entropy"])
+    for name in LIBRARY:
+        with refuses(f"loss names {name}", "pip install 'crispseg[losses]'"):
+            build_loss({"cross_entropy": 1.0, name: 1.0})
+
+
+@needs_library
+@pytest.mark.parametrize("name", LIBRARY)
+def test_training_lowers_the_loss(name: str) -> None:
+    logits, labels = torch.zeros(2, 5, 9, 13, requires_grad=True), batch()[1]
+    loss, optimizer = one_loss(name), torch.optim.Adam([logits], lr=0.3)
+    start = float(loss(logits, labels).detach())
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss(logits, labels).backward()
+        optimizer.step()
+    assert float(loss(logits, labels).detach()) < 0.2 * start
+    assert (logits.argmax(1) == labels)[labels != 255].float().mean() > 0.99

@@ -58,6 +58,10 @@ def picture(height: int = 48, width: int = 70, seed: int = 0) -> np.ndarray:
     return blocks.repeat(8, 0).repeat(8, 1)[:height, :width].copy()
 
 
+def four_channels(height: int = 48, width: int = 70) -> np.ndarray:
+    return np.dstack([picture(height, width), picture(height, width, seed=1)[..., :1]])
+
+
 def expected(model: SegmentationModel, image: np.ndarray) -> torch.Tensor:
     """Logits `(C, H, W)` by the way of evaluation."""
     sample = Sample(image, np.zeros(image.shape[:2], np.uint8), "")
@@ -102,6 +106,44 @@ def test_grey_models_see_the_mean_of_the_channels() -> None:
     image = picture()
     result = Segmenter(grey)(image)
     assert_labels(result.labels, expected(grey, image))
+
+
+def test_grey_models_take_grey_arrays_and_files(tmp_path: Path) -> None:
+    segmenter = Segmenter(build(in_chans=1))
+    grey = picture()[..., 0]
+    image = np.repeat(grey[..., None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    wanted = segmenter(image)
+    for result in segmenter([grey, Image.fromarray(grey), tmp_path / "grey.png"]):
+        assert np.array_equal(result.image, image) and np.array_equal(result.labels, wanted.labels)
+    with pytest.raises(CrispsegError, match=r"shape \(40, 40, 1\); .* \(H, W\) grey or \(H, W, 3\) RGB"):
+        segmenter(np.zeros((40, 40, 1), np.uint8))
+
+
+def test_four_channels(tmp_path: Path) -> None:
+    model, image = build(in_chans=4), four_channels()
+    segmenter = Segmenter(model)
+    for suffix in (".png", ".tif"):
+        Image.fromarray(image).save(tmp_path / f"street{suffix}")
+    wanted = expected(model, image)
+    for result in segmenter([image, Image.fromarray(image), tmp_path / "street.png", tmp_path / "street.tif"]):
+        assert_labels(result.labels, wanted)
+        assert np.array_equal(result.image, image[..., :3])
+        assert result.overlay().shape == result.image.shape
+    other = image.copy()
+    other[..., 3] = 255 - other[..., 3]
+    assert not np.array_equal(segmenter(other).labels, segmenter(image).labels)  # it sees the fourth
+    small = four_channels(5, 7)
+    assert segmenter(small).labels.shape == (5, 7)
+    Image.fromarray(image[..., :3]).save(tmp_path / "rgb.png")
+    for source, message in [
+        (image[..., :3], r"shape \(48, 70, 3\); .* an \(H, W, 4\) uint8 array"),
+        (image[..., 0], r"shape \(48, 70\)"),
+        (Image.fromarray(image[..., :3]), "mode RGB lacks the model's fourth channel"),
+        (tmp_path / "rgb.png", r"rgb\.png has 3 channel\(s\)"),
+    ]:
+        with pytest.raises(CrispsegError, match=message):
+            segmenter(source)
 
 
 def test_probabilities(segmenter: Segmenter) -> None:
@@ -288,7 +330,7 @@ def broken(model: SegmentationModel) -> SegmentationModel:
 
 
 def colourful(model: SegmentationModel) -> SegmentationModel:
-    info = dataclasses.replace(model.info, in_chans=4, mean=(0.5,) * 4, std=(0.5,) * 4)
+    info = dataclasses.replace(model.info, in_chans=5, mean=(0.5,) * 5, std=(0.5,) * 5)
     model = copy.deepcopy(model)
     model.info = info
     return model
@@ -300,7 +342,7 @@ def colourful(model: SegmentationModel) -> SegmentationModel:
         (lambda model: Segmenter("no/such/folder"), "no/such/folder does not exist"),
         (lambda model: Segmenter(model.backbone), "not Backbone"),
         (lambda model: Segmenter(broken(model)), "classifier.weight holds values that are not finite"),
-        (lambda model: Segmenter(colourful(model)), "in_chans is 4"),
+        (lambda model: Segmenter(colourful(model)), "in_chans is 5"),
         (lambda model: Segmenter(model, "gpu"), "device 'gpu' cannot be used"),
         (lambda model: Segmenter(model, "meta"), "device 'meta' cannot be used"),
         (lambda model: Segmenter(model, "cuda:99"), "device 'cuda:99' cannot be used"),

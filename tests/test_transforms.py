@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision import tv_tensors
 
 from crispseg.data.base import Sample
-from crispseg.data.transforms import Augment, Normalize, eval_transform, train_transform
+from crispseg.data.transforms import Augment, Normalize, RandomScaledCrop, eval_transform, train_transform
 from crispseg.errors import CrispsegError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -91,6 +92,26 @@ def test_scale_covers_its_range() -> None:
     assert min(heights) < 75 and max(heights) > 170
 
 
+@pytest.mark.parametrize(("height", "width", "longer_side"), [(60, 100, 50), (100, 60, 50), (30, 20, 120), (40, 40, 9)])
+def test_scale_is_relative_to_the_longer_side(height: int, width: int, longer_side: int) -> None:
+    sample, ratio = blocks(height, width), longer_side / max(height, width)
+    whole = train_transform(Augment(crop=None, scale=(1, 1), longer_side=longer_side), MEAN, STD)
+    assert whole(sample)[1].shape == (round(height * ratio), round(width * ratio))
+
+    results = []
+    for scale, side in ((1.5, longer_side), (1.5 * ratio, None)):
+        torch.manual_seed(5)
+        results.append(train_transform(Augment((32, 48), (scale, scale), longer_side=side), MEAN, STD)(sample))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+def test_only_the_window_is_resized() -> None:
+    crop = RandomScaledCrop((96, 128), scale=(0.75, 0.75), longer_side=2048)
+    params = crop.make_params([tv_tensors.Image(torch.zeros(3, 3000, 4000, dtype=torch.uint8))])
+    assert (params["height"], params["width"]) == (250, 333)  # 96 and 128 pixels at 0.75 × 2048 / 4000
+    assert params["size"] == [96, 128]
+
+
 @pytest.mark.parametrize(("flip", "expected"), [(0.0, 0), (1.0, 30)])
 def test_flip(flip: float, expected: int) -> None:
     sample = blocks(48, 60)
@@ -148,6 +169,18 @@ def test_grey_is_the_mean_of_the_channels() -> None:
     assert image.shape == (1, 9, 9)
 
 
+def test_a_fourth_channel_is_kept() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    sample = Sample(image, image[..., 3], "x")
+    mean, std = (*MEAN, 0.3), (*STD, 0.2)
+    four, _ = eval_transform(mean, std, in_chans=4)(sample)
+    np.testing.assert_allclose(four.permute(1, 2, 0), (image / 255 - mean) / std, atol=1e-5)
+    four, labels = train_transform(Augment((9, 9), (1, 1)), mean, std, in_chans=4)(sample)
+    assert four.shape == (4, 9, 9)
+    fourth = ((four[3] * 0.2 + 0.3) * 255).round().long()
+    assert torch.equal(fourth[labels != 255], labels[labels != 255])  # moved as the mask was
+
+
 def test_normalise_takes_batches() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     batch = Normalize(MEAN, STD)(images)
@@ -159,7 +192,7 @@ def test_transforms_reach_spawned_workers() -> None:
     assert transform(blocks(20, 20))[0].shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("in_chans", [0, 2, 4])
+@pytest.mark.parametrize("in_chans", [0, 2, 5])
 def test_other_channels_are_refused(in_chans: int) -> None:
     for make in (lambda: eval_transform(MEAN, STD, in_chans), lambda: train_transform(Augment(), MEAN, STD, in_chans)):
         with pytest.raises(CrispsegError, match=f"in_chans is {in_chans}"):
@@ -173,6 +206,7 @@ def test_other_channels_are_refused(in_chans: int) -> None:
         ({"scale": (2.0, 1.0)}, "augment.scale"),
         ({"scale": (0.0, 1.0)}, "augment.scale"),
         ({"flip": 1.5}, "augment.flip"),
+        ({"longer_side": 0}, "augment.longer_side is 0"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, object], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading and writing pictures: images as RGB, masks as the raw values they hold, labels as palette PNGs."""
+"""Reading and writing pictures: images of 3 or 4 channels, masks as raw values, labels as palette PNGs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
@@ -21,17 +22,26 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read a picture as `(H, W, 3)` RGB, upright as its EXIF orientation asks.
+def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 
-    Alpha is dropped. Grey, palette and CMYK become RGB. 16 bits a channel are scaled to 8. Of several frames or
-    pages the first is read.
+    Of several frames or pages the first is read.
+
+    Args:
+        path: of the file.
+        channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
+            4 for the values of RGB and a fourth channel as they are in the file.
 
     Raises:
-        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range.
+        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
+            4 channels anything but an RGBA PNG or WebP or an RGB TIFF with one channel more, of 8 bits a channel.
     """
     with _opened(path) as picture:
+        if channels == 4:
+            _keep_fourth(picture, path)
         ImageOps.exif_transpose(picture, in_place=True)
+        if channels == 4:
+            return np.array(picture)
         if picture.mode[0] in "IF":
             return np.stack([(_uint16(picture) >> 8).astype(np.uint8)] * 3, axis=-1)
         picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
@@ -64,15 +74,17 @@ def read_mask(path: str | Path) -> NDArray[Any]:
         raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, channels: int = 3) -> tuple[int, int]:
     """`(H, W)` of the upright picture, from the header alone.
 
     An orientation that a PNG states only behind its pixels is not seen.
 
     Raises:
-        CrispsegError: missing, not an image, or over `MAX_PIXELS`.
+        CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
     with _opened(path) as picture:
+        if channels == 4:
+            _keep_fourth(picture, path)
         # Asking a PNG without EXIF in front for its EXIF would decode it.
         known = picture.format != "PNG" or "exif" in picture.info
         turned = known and picture.getexif().get(_ORIENTATION, 1) >= 5
@@ -175,6 +187,24 @@ def _quieten() -> None:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
+def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
+    """Prepare an opened picture of RGB and a fourth channel to load all four as they are.
+
+    Pillow drops a TIFF's fourth channel if the file does not say that it is alpha, and divides the others by it if the
+    file says that they were multiplied by it.
+    """
+    stored = _raw_mode(picture)
+    count = picture.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(picture, TiffImageFile) else len(picture.getbands())
+    remedy = "give RGBA PNGs or 8-bit RGB TIFFs with a fourth channel, or a model of in_chans 3"
+    if count != 4 or picture.mode not in ("RGB", "RGBX", "RGBA"):
+        raise CrispsegError(f"{path} has {count} channel(s) (mode {picture.mode}), not RGB and a fourth one; {remedy}")
+    if ";16" in stored:
+        raise CrispsegError(f"{path} has 16 bits a channel, whose range is unknown; scale it to 8 bits a channel")
+    if isinstance(picture, TiffImageFile) and stored in ("RGBX", "RGBa"):
+        picture._mode = "RGBA"
+        picture.tile = [tile._replace(args=("RGBA", *(tile.args or ())[1:])) for tile in picture.tile]
+
+
 def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
     """The values of a grey picture of more than 8 bits."""
     values = np.asarray(picture)
@@ -185,9 +215,13 @@ def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
 
 def _stretch(picture: Image.Image) -> int:
     """The factor by which Pillow will spread the values of a 2-bit or 4-bit grey PNG over 0 to 255, once it loads."""
-    if isinstance(picture, ImageFile.ImageFile) and picture.format == "PNG" and picture.tile:
-        return {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args), 1)
-    return 1
+    return {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1) if picture.format == "PNG" else 1
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """How Pillow will unpack the values of a file that it has not loaded; empty where that is not known."""
+    args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
+    return str(args[0] if isinstance(args, tuple) else args or "")
 
 
 def _lookup(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> None:
     parsed, data = parse_data(argv, base, parser)
     load_plugins(parsed.plugins)
     model = SegmentationModel.from_pretrained(parsed.run)
-    dataset = data.dataset(parsed.split)
+    dataset = data.dataset(parsed.split).with_channels(model.info.in_chans)
     check_split(dataset, parsed.split)
     names, own = dataset.labels.names, model.info.class_names
     if own and len(own) == len(names) and own != names:

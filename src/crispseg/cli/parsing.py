@@ -116,7 +116,7 @@ def merge(base: Tree, over: Tree) -> Tree:
         merged.pop("class_weights", None)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        if key in GROUPS and isinstance(value, dict) and isinstance(below, dict):
             if key in NAMED and _renames(key, base, over):
                 kept = SHARED_MODEL_KEYS if key == "model" else ()
                 below = {name: entry for name, entry in below.items() if name in kept}
@@ -233,7 +233,8 @@ def as_flags(tree: Tree, parser: Parser, source: str) -> list[str]:
     flags: list[str] = []
     known = parser.keys()
     for key, value in tree.items():
-        entries = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+        nested = key in GROUPS and isinstance(value, dict)
+        entries = {f"{key}.{name}": entry for name, entry in value.items()} if nested else {key: value}
         for name, entry in entries.items():
             if name not in known:
                 raise CrispsegError(f"{source}: unknown key '{name}'{did_you_mean(name, known)}")

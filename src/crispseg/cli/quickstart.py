@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
     if config.devices > 1:
         raise CrispsegError(f"devices is {config.devices}; quickstart uses one, 'crispseg train' can use more")
     check_folder(config, resume=False)
-    dataset = unseen(config.data)
+    dataset = unseen(config.data).with_channels(config.model.in_chans)
     check_split(dataset, "unseen")
 
     console.print("Before training:", highlight=False)
@@ -82,8 +82,9 @@ def draw_panels(model: SegmentationModel, dataset: SegmentationDataset, count: i
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
         image, truth, _ = dataset[int(index)]
-        labels = segmenter(image).labels
-        rows.append([image, colorize(truth, palette), colorize(labels, palette), error_map(labels, truth, palette)])
+        result = segmenter(image)
+        truth_colors, colors = (colorize(labels, palette) for labels in (truth, result.labels))
+        rows.append([result.image, truth_colors, colors, error_map(result.labels, truth, palette)])
     return panels(rows, ["image", "truth", "prediction", "errors"], dataset.labels)
 
 

@@ -1,23 +1,33 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
+from crispseg.data.ade20k import ADE20K
 from crispseg.data.base import IGNORE, DataSource, LabelSet, Sample, SegmentationDataset
 from crispseg.data.camvid import CamVid
 from crispseg.data.check import SplitReport, check_split, class_weights
+from crispseg.data.cityscapes import Cityscapes
 from crispseg.data.folder import Folder
+from crispseg.data.mapillary import Mapillary
+from crispseg.data.pascal_context import PascalContext
 from crispseg.data.scenes import Scenes
 from crispseg.data.transforms import Augment, eval_transform, train_transform
 
-DATA_SOURCES: dict[str, type[DataSource]] = {source.name: source for source in (CamVid, Folder, Scenes)}
+DATA_SOURCES: dict[str, type[DataSource]] = {
+    source.name: source for source in (ADE20K, CamVid, Cityscapes, Folder, Mapillary, PascalContext, Scenes)
+}
 """What `--data NAME` can be."""
 
 __all__ = [
+    "ADE20K",
     "DATA_SOURCES",
     "IGNORE",
     "Augment",
     "CamVid",
+    "Cityscapes",
     "DataSource",
     "Folder",
     "LabelSet",
+    "Mapillary",
+    "PascalContext",
     "Sample",
     "Scenes",
     "SegmentationDataset",

@@ -71,7 +71,7 @@ class Sample(NamedTuple):
     """One labelled image."""
 
     image: NDArray[np.uint8]
-    """`(H, W, 3)` RGB."""
+    """`(H, W, 3)` RGB, or `(H, W, 4)` RGB and a fourth channel for models that take one."""
     labels: NDArray[np.uint8]
     """`(H, W)` class ids; 255 means ignore."""
     name: str
@@ -88,6 +88,29 @@ class SegmentationDataset(Dataset[Sample], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
+
+    def with_channels(self, in_chans: int) -> SegmentationDataset:
+        """This split, its images with the `image_channels` of a model of `in_chans`.
+
+        Raises:
+            CrispsegError: images have no such number of channels, or those of this split are RGB only.
+        """
+        if image_channels(in_chans) != 3:
+            raise CrispsegError(
+                f"in_chans is {in_chans}, but these data are RGB images; use 3, or files with 4 channels"
+            )
+        return self
+
+
+def image_channels(in_chans: int) -> int:
+    """How many channels of an image a model of `in_chans` needs: 3 (RGB) for 3, and for 1, which sees their mean; 4.
+
+    Raises:
+        CrispsegError: another number.
+    """
+    if in_chans not in (1, 3, 4):
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1, 3 or 4 channels; use one of these")
+    return max(in_chans, 3)
 
 
 class Pair(NamedTuple):
@@ -153,12 +176,18 @@ class FileDataset(SegmentationDataset):
         pairs: the files, in the order of the indices.
         labels: what the class ids mean.
         decode: turns a mask as it is in the file into class ids.
+        channels: of the images, 3 or 4; see `read_image`.
     """
 
-    def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder) -> None:
+    def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder, channels: int = 3) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
         self.decode = decode
+        self.channels = channels
+
+    def with_channels(self, in_chans: int) -> FileDataset:
+        """This split, its images with the `image_channels` of a model of `in_chans`; files are read when asked for."""
+        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -167,10 +196,11 @@ class FileDataset(SegmentationDataset):
         """Read one pair.
 
         Raises:
-            CrispsegError: a file is broken, the two sizes differ or the mask holds a value that means no class.
+            CrispsegError: a file is broken, the two sizes differ, the image lacks a channel or the mask holds a value
+                that means no class.
         """
         pair = self.pairs[index]
-        image, labels = read_image(pair.image), self.read_labels(index)
+        image, labels = read_image(pair.image, self.channels), self.read_labels(index)
         check_same_size(pair, image.shape[:2], labels.shape)
         return Sample(image, labels, pair.name)
 

@@ -70,7 +70,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
 
     Raises:
         CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
-            first five are named); or a training split holds nothing but class 0 and ignored pixels.
+            first five are named); or a training split holds one class only.
     """
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
@@ -106,10 +106,13 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
         raise CrispsegError(
             f"the masks of '{split}' hold nothing but {IGNORE}, which means ignore; give them class ids"
         )
-    if split == "train" and report.ignored and not report.counts[1:].any():
+    if split == "train" and (report.counts > 0).sum() == 1:
+        only = f"class {report.counts.argmax()}"
         raise CrispsegError(
-            f"the masks of '{split}' hold nothing but class 0 and {IGNORE}, which means ignore; if they are black and "
+            f"the masks of '{split}' hold nothing but {only} and {IGNORE}, which means ignore; if they are black and "
             f"white, with white a class, {BLACK_AND_WHITE}"
+            if report.ignored
+            else f"the masks of '{split}' hold nothing but {only}; training needs two classes, check the masks"
         )
     return report
 
@@ -161,7 +164,7 @@ class _Found(NamedTuple):
 def _inspect_files(dataset: FileDataset, index: int) -> _Found:
     labels = dataset.read_labels(index)
     image = dataset.pairs[index].image
-    if image_size(image) != labels.shape or not _ends_well(image):
+    if image_size(image, dataset.channels) != labels.shape or not _ends_well(image):
         dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
     return _Found(np.bincount(labels.ravel(), minlength=256), labels.shape)
 

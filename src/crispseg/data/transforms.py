@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crispseg.data.base import IGNORE, Sample
+from crispseg.data.base import IGNORE, Sample, image_channels
 from crispseg.errors import CrispsegError
 
 
@@ -25,17 +25,22 @@ class Augment:
             images, which fit into one batch only if all have the same size and scale is [1, 1].
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
-        photometric: change brightness, contrast, saturation and hue.
+        photometric: change brightness, contrast, saturation and hue of images without a fourth channel.
+        longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
+            default images keep their size.
     """
 
     crop: tuple[int, int] | None = (512, 512)
     scale: tuple[float, float] = (0.75, 2.0)
     flip: float = 0.5
     photometric: bool = False
+    longer_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.crop is not None and min(self.crop) < 1:
             raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
+        if self.longer_side is not None and self.longer_side < 1:
+            raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise CrispsegError(
                 f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"
@@ -48,16 +53,20 @@ class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
     """Resize by a random factor and cut out a random window of `size`, of which only the window is ever resized.
 
     The output is smaller than `size` where the resized image is. Without `size` there is no cut. The factor is drawn
-    uniformly from `scale`.
+    uniformly from `scale`, and is relative to an image of this `longer_side`, if given.
     """
 
-    def __init__(self, size: tuple[int, int] | None, scale: tuple[float, float]) -> None:
+    def __init__(
+        self, size: tuple[int, int] | None, scale: tuple[float, float], longer_side: int | None = None
+    ) -> None:
         super().__init__()
-        self.size, self.scale = size, scale
+        self.size, self.scale, self.longer_side = size, scale, longer_side
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         source = v2.query_size(flat_inputs)
         factor = torch.empty(1).uniform_(*self.scale).item()
+        if self.longer_side is not None:
+            factor *= self.longer_side / max(source)
         scaled = [max(round(length * factor), 1) for length in source]
         output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
         # The window in the source that becomes the output. Its rounding bends the factor by less than a pixel.
@@ -94,11 +103,13 @@ class RandomPad(v2.Transform):  # type: ignore[misc]
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]
-    """RGB images `(..., 3, H, W)` of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
+    """Images of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
+
+    The images are `(..., 3, H, W)` RGB, or `(..., 4, H, W)` for 4 channels.
 
     Args:
         mean, std: one number a channel, on the scale 0 to 1.
-        in_chans: 3, or 1 for the mean of the three channels, for which the averages of `mean` and `std` count.
+        in_chans: 3; 4; or 1 for the mean of RGB, for which the averages of `mean` and `std` count.
 
     Raises:
         CrispsegError: another number of channels.
@@ -106,8 +117,7 @@ class Normalize(v2.Transform):  # type: ignore[misc]
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:
         super().__init__()
-        if in_chans not in (1, 3):
-            raise CrispsegError(f"in_chans is {in_chans}, but image files give 3 channels, or 1 grey one; use 3 or 1")
+        image_channels(in_chans)
         self.in_chans = in_chans
         self.mean, self.std = (255 * torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
         if in_chans == 1:
@@ -129,7 +139,7 @@ class SampleTransform:
         self.steps = v2.Compose(steps)
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (3, H, W)
+        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (C, H, W)
         image, labels = self.steps(image, tv_tensors.Mask(torch.from_numpy(sample.labels)))
         return image.contiguous(), labels.as_subclass(Tensor).long()
 
@@ -141,7 +151,7 @@ def train_transform(
 
     Images are normalised before they are filled up, so the fill is exactly the mean colour.
     """
-    steps = [RandomScaledCrop(augment.crop, augment.scale), v2.RandomHorizontalFlip(augment.flip)]
+    steps = [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]
     if augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))

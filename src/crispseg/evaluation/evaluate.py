@@ -36,12 +36,13 @@ def evaluate(
         console: where a progress bar is shown, if it is a terminal.
 
     Raises:
-        CrispsegError: the data have another number of classes than the model.
+        CrispsegError: the data have another number of classes than the model, or not its channels.
     """
     if len(dataset.labels) != model.info.num_classes:
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
+    dataset = dataset.with_channels(model.info.in_chans)
     device = usable_device(device)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
     matrix = SegmentationScores(model.info.num_classes).to(device)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.data.base import LabelSet
+from crispseg.data.base import LabelSet, image_channels
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
 from crispseg.imaging import read_image, write_image, write_labels
@@ -25,7 +25,11 @@ from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
-"""An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF)."""
+"""An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF).
+
+For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA and a file what `read_image` takes; for those of one,
+which see the mean of RGB, an array may be `(H, W)`.
+"""
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
@@ -43,7 +47,7 @@ class Segmentation:
     name: str
     """Stem of the files that `save` writes: that of the image's file, or "image". May be changed."""
     image: NDArray[np.uint8] = field(repr=False)
-    """`(H, W, 3)` RGB, upright."""
+    """`(H, W, 3)` RGB, upright, without a fourth channel."""
     labels: NDArray[np.uint8] = field(repr=False)
     """`(H, W)` class ids."""
     label_set: LabelSet = field(repr=False)
@@ -98,7 +102,7 @@ class Segmenter:
             of the largest. Sampling coordinates stay float32.
 
     Raises:
-        CrispsegError: no such model, or its weights are not finite; no such device; images of neither 3 channels nor 1.
+        CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -117,9 +121,7 @@ class Segmenter:
             if isinstance(model_or_path, str | Path)
             else _checked(model_or_path)
         )
-        broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
-        if broken:
-            raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
+        check_finite(model)
         self.info = model.info
         self.label_set = self.info.label_set()
         self.device = usable_device(device)
@@ -141,7 +143,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple):
             return list(self.stream(image))
-        return self._segment(*_read(image))
+        return self._segment(*_read(image, self.info.in_chans))
 
     def stream(
         self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
@@ -162,7 +164,7 @@ class Segmenter:
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
             for image in remaining:
                 try:
-                    return _read(image)
+                    return _read(image, self.info.in_chans)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -185,8 +187,8 @@ class Segmenter:
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         try:
             return self._compute(image, path)
-        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
                 raise
             size = f"{image.shape[1]}×{image.shape[0]}"
             name = path or "the image"
@@ -195,15 +197,23 @@ class Segmenter:
     @torch.inference_mode()
     def _compute(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         height, width = image.shape[:2]
-        extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
-        size = extended.shape[:2]
-        batch = torch.from_numpy(extended).to(self.device).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last
+        size = max(height, MIN_SIDE), max(width, MIN_SIDE)
+        batch = as_batch(image, self._normalize, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self._model.coarse_logits(self._normalize(batch))
+            logits = self._model.coarse_logits(batch)
         logits = logits.float()
         labels = upsampled_argmax(logits, size)[:height, :width].cpu().numpy()
         name = path.stem if path else "image"
-        return Segmentation(name, image, labels, self.label_set, path, logits.cpu().contiguous(), size)
+        rgb = np.ascontiguousarray(image[..., :3])
+        return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size)
+
+
+def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:
+    """An image as `Sample.image` as a normalised float32 batch `(1, C, H, W)`, channels last, sides of 32 or more."""
+    height, width = image.shape[:2]
+    extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
+    batch: Tensor = normalize(torch.from_numpy(extended).to(device).permute(2, 0, 1)[None])  # (1, C, H, W)
+    return batch
 
 
 def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -230,6 +240,22 @@ def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return labels
 
 
+def out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether that is what an error means; torch.OutOfMemoryError is a RuntimeError, and on a CPU nothing more."""
+    return isinstance(error, MemoryError) or bool(re.search("out of memory|allocate memory", str(error)))
+
+
+def check_finite(model: SegmentationModel) -> None:
+    """Make sure that training has not diverged.
+
+    Raises:
+        CrispsegError: weights or batch-norm statistics are not finite.
+    """
+    broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
+    if broken:
+        raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
+
+
 def _checked(model: object) -> SegmentationModel:
     if not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
         raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {type(model).__name__}")
@@ -253,26 +279,36 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def _read(source: Source) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)` RGB of a source and, if it is a file, its path."""
+def _read(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path | None]:
+    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path."""
+    channels = image_channels(in_chans)
     if isinstance(source, str | Path):
-        return read_image(source), Path(source)
+        return read_image(source, channels), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
-        return _rgb(source), None
+        return _pixels(source, channels), None
     if isinstance(source, np.ndarray):
-        if source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3 and source.size:
-            return source.copy(), None  # the caller may reuse the array, for instance for a video's next frame
+        if source.dtype == np.uint8 and source.size:
+            # Copies: the caller may reuse the array, for instance for a video's next frame.
+            if source.ndim == 3 and source.shape[2] == channels:
+                return source.copy(), None
+            if source.ndim == 2 and in_chans == 1:
+                return np.repeat(source[..., None], 3, axis=2), None
         given = f"{source.dtype} array of shape {source.shape}"
     else:
         given = type(source).__name__
-    raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an (H, W, 3) RGB uint8 array or a list")
+    array = {1: "(H, W) grey or (H, W, 3) RGB", 3: "(H, W, 3) RGB", 4: "(H, W, 4)"}[in_chans]
+    raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an {array} uint8 array or a list")
 
 
-def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+def _pixels(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
+    if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
+        raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
     if picture.mode[0] in "IF":
         raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits a channel")
     try:
         upright = ImageOps.exif_transpose(picture)
+        if channels == 4:
+            return np.array(upright)
         upright.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
         return np.array(upright.convert("RGB"))
     except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything

@@ -12,6 +12,7 @@ from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
+from crispseg.training.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,10 @@ class ModelConfig:
 
     Args:
         name: the system, sfnet or fpn.
-        backbone: resnet18_deep, resnet50_deep, resnet101_deep, or any timm name with a feature pyramid.
-        pretrained: true for timm's published backbone weights (downloaded), or a path to a local weight file.
-        in_chans: channels of the images, 3 for colour or 1 for grey.
+        backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, shufflenetv2_x1_0, or any timm name with a
+            feature pyramid.
+        pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
+        in_chans: channels of the images, 3 for colour, 1 for grey or 4 for colour and one more, such as near infrared.
         options: further options of the model.
     """
 
@@ -67,9 +69,10 @@ class TrainConfig:
         schedule: poly decays the learning rate at every step, poly_epoch at every epoch, constant never.
         power: of the polynomial decay.
         warmup: steps over which the learning rate rises linearly.
-        hard_fraction: share of the hardest pixels that count in the loss (OHEM); 1 is plain cross-entropy.
+        loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
+        hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
-        class_weights: weights of the classes in the loss, one a class, or balanced (median frequency).
+        class_weights: weights of the classes in cross_entropy, one a class, or balanced (median frequency).
         clip: largest norm of the gradient.
         freeze_backbone: keep the backbone as it is, batch-norm statistics too.
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
@@ -79,8 +82,9 @@ class TrainConfig:
         accelerator: auto, cpu or cuda.
         devices: number of devices; more than one trains distributed.
         workers: processes that load data.
-        seed: of weights, order and augmentation.
-        deterministic: let PyTorch use deterministic operations only.
+        seed: everything random follows from it: weights, order, augmentation, dropout.
+        deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
+        checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
         init_from: run, saved model or hub id whose weights to start from; the classifier is reset if classes differ.
         plugins: Python files to import first, which may register parts of your own.
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
@@ -103,6 +107,7 @@ class TrainConfig:
     schedule: Literal["poly", "poly_epoch", "constant"] = "poly"
     power: float = 0.9
     warmup: int = 0
+    loss: dict[str, float] | str = field(default_factory=lambda: {"cross_entropy": 1.0})
     hard_fraction: float = 0.1
     auxiliary_weight: float = 0.4
     class_weights: Literal["balanced"] | list[float] | None = None
@@ -117,6 +122,7 @@ class TrainConfig:
     workers: int = 2
     seed: int = 0
     deterministic: bool = False
+    checkpoint_every: int | None = None
     init_from: str | None = None
     plugins: list[str] = field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
@@ -131,7 +137,7 @@ class TrainConfig:
             "workers": 0,
             "warmup": 0,
         }
-        for key, least in {**at_least, "iterations": 1, "patience": 1}.items():
+        for key, least in {**at_least, "iterations": 1, "patience": 1, "checkpoint_every": 1}.items():
             value = getattr(self, key)
             if value is not None and value < least:
                 raise CrispsegError(f"{key} is {value}; it must be at least {least}")
@@ -149,6 +155,22 @@ class TrainConfig:
             raise CrispsegError(f"seed is {self.seed}; it must be between 0 and {2**32 - 1}")
         if isinstance(self.class_weights, list) and not all(0 <= weight < math.inf for weight in self.class_weights):
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
+        for name, weight in self.losses.items():
+            if name not in LOSSES:
+                weights = "; give a name, or weights such as {cross_entropy: 1, dice: 0.5}"
+                raise CrispsegError(
+                    f"unknown loss '{name}'{did_you_mean(name, LOSSES) if name.isidentifier() else weights}"
+                )
+            if not 0 < weight < math.inf:
+                raise CrispsegError(f"the weight of loss {name} is {weight}; it must be positive and finite")
+        if not self.losses:
+            raise CrispsegError(f"loss names none; give one or more of {', '.join(LOSSES)}")
+        if self.class_weights is not None and "cross_entropy" not in self.losses:
+            raise CrispsegError(
+                f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
+            )
+        if self.augment.photometric and self.model.in_chans == 4:
+            raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size > 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
         if self.augment.crop is not None and min(self.augment.crop) < 32:
@@ -159,6 +181,11 @@ class TrainConfig:
             raise CrispsegError(f"ema is {self.ema}; it must be between 0 and 1, such as 0.999")
         if self.clip is not None and self.clip <= 0:
             raise CrispsegError(f"clip is {self.clip}; it must be positive")
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The weight of each loss, by name."""
+        return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

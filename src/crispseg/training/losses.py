@@ -2,12 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.data.base import IGNORE
+from crispseg.errors import CrispsegError
 from crispseg.models import Outputs
+
+LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
+"""What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
+
+
+def check_losses(names: Iterable[str]) -> None:
+    """Find out before long work starts that a loss cannot be built.
+
+    Raises:
+        CrispsegError: it needs segmentation-models-pytorch, which is not installed.
+    """
+    foreign = [name for name in names if name != "cross_entropy"]
+    if foreign and find_spec("segmentation_models_pytorch") is None:
+        raise CrispsegError(
+            f"loss names {foreign[0]}, which needs segmentation-models-pytorch: pip install 'crispseg[losses]'"
+        )
+
+
+def build_loss(
+    weights: Mapping[str, float], hard_fraction: float = 1.0, class_weights: Tensor | None = None
+) -> WeightedSum:
+    """The weighted sum of some of `LOSSES`.
+
+    Args:
+        weights: of the losses, by name.
+        hard_fraction, class_weights: of `CrossEntropy`.
+
+    Raises:
+        CrispsegError: as `check_losses`.
+    """
+    check_losses(weights)
+
+    def build(name: str) -> nn.Module:
+        return CrossEntropy(hard_fraction, class_weights) if name == "cross_entropy" else LibraryLoss(name)
+
+    return WeightedSum({name: (weight, build(name)) for name, weight in weights.items()})
+
+
+class WeightedSum(nn.Module):
+    """`Σ weight · loss(logits, labels)`, computed in float32 whatever the precision of the logits."""
+
+    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
+        super().__init__()
+        self.weights = [weight for weight, _ in terms.values()]
+        self.losses = nn.ModuleDict({name: loss for name, (_, loss) in terms.items()})
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            terms = [
+                weight * loss(logits, labels) for weight, loss in zip(self.weights, self.losses.values(), strict=True)
+            ]
+            return torch.stack(terms).sum()
 
 
 class CrossEntropy(nn.Module):
@@ -43,6 +101,33 @@ class CrossEntropy(nn.Module):
         if self.class_weights is None:
             return counted.sum().clamp(min=1)
         return self.class_weights[labels[counted]].sum().clamp(min=1e-6)
+
+
+class LibraryLoss(nn.Module):
+    """A loss of segmentation-models-pytorch over the labelled pixels of the batch; 0 if all are ignored.
+
+    Args:
+        name: `dice`, 1 less each class's soft Dice score (Milletari et al., 3DV 2016), a class that the batch lacks
+            counting 0, averaged over all classes;
+            `focal`, each class against the rest by its own sigmoid, γ = 2, averaged over classes and pixels
+            (Lin et al., ICCV 2017);
+            `lovasz`, the Lovász-Softmax surrogate of IoU, averaged over the classes that occur (Berman et al.,
+            CVPR 2018).
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        from segmentation_models_pytorch import losses  # takes a second to import, and is optional
+
+        kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]
+        self.loss: nn.Module = kind(losses.MULTICLASS_MODE, ignore_index=IGNORE)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number."""
+        if not (labels != IGNORE).any():  # focal would give nan, and Lovász no number
+            return logits[:0].sum()
+        loss: Tensor = self.loss(logits, labels)
+        return loss
 
 
 class DeepSupervision(nn.Module):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import os
+import re
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
+from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, StepCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.losses import CrossEntropy, DeepSupervision
+from crispseg.training.losses import DeepSupervision, build_loss, check_losses
 from crispseg.training.precision import float32_depthwise
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
@@ -42,11 +44,11 @@ MAY_CHANGE = {
     "patience",
     "val_every",
     "workers",
-    "devices",
     "accelerator",
     "precision",
     "loggers",
     "plugins",
+    "checkpoint_every",
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
@@ -78,14 +80,13 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not _is_first_process():
         console = Console(quiet=True)
     load_plugins(config.plugins)
+    check_losses(config.losses)
     folder = check_folder(config, resume=resume)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
-    if resume:
-        step = _check_checkpoints(folder, model)
-        L.seed_everything((config.seed + 1_000_003 * step) % 2**32, workers=True, verbose=False)  # not the old order
-    train_set, val_set = config.data.dataset("train"), config.data.dataset("val")
+    step = _check_checkpoints(folder, model) if resume else 0
+    train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     if not resume:
         console.print(note, highlight=False, soft_wrap=True)
@@ -93,17 +94,24 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
-    loaders = (
-        train_loader(train_set, augmented, config.batch_size, config.workers, config.devices),
-        eval_loader(val_set, plain, config.workers, config.devices),
+    batches = functools.partial(
+        train_loader,
+        *(train_set, augmented, config.batch_size, config.workers),
+        seed=config.seed,
+        devices=config.devices,
     )
+    per_epoch = steps_per_epoch(len(batches()), config)
+    start = step // per_epoch, step % per_epoch * config.accumulate
+    loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = _class_weights(config, reports[0])
-    loss = DeepSupervision(CrossEntropy(config.hard_fraction, weights), config.auxiliary_weight)
+    loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
     task = SegmentationTask(model, loss, config)
     callbacks = _callbacks(config, folder, labels, console)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         _quiet()
+        if config.deterministic:
+            _name_what_is_not_deterministic(console)
         trainer = _trainer(config, folder, len(loaders[0]), callbacks)
         _record(config, folder)
         try:
@@ -115,7 +123,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
     best = callbacks[0]
     assert isinstance(best, ModelCheckpoint)
-    model.load_state_dict(_read_checkpoint(folder / BEST)[0])
+    model.load_state_dict(read_checkpoint(folder / BEST)[0])
     assert best.best_model_score is not None
     miou = float(best.best_model_score)
     model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
@@ -158,13 +166,13 @@ def _check_checkpoints(folder: Path, model: SegmentationModel) -> int:
     step = 0
     for path in (folder / BEST, folder / LAST):
         if path.is_file():
-            weights, step = _read_checkpoint(path)
+            weights, step = read_checkpoint(path)
             if own != {key: value.shape for key, value in weights.items()}:
                 raise CrispsegError(f"checkpoint {path} is of another model; resume with the model and data of the run")
     return step
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     """The model's weights in a checkpoint, and its step.
 
     Raises:
@@ -269,7 +277,7 @@ def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | N
 
 
 def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Callback]) -> L.Trainer:
-    steps = steps_per_epoch(batches // config.devices, config)
+    steps = steps_per_epoch(batches, config)
     epochs = -(-config.iterations // steps) if config.iterations else config.epochs
     accelerator = {"cuda": "gpu"}.get(config.accelerator, config.accelerator)
     if config.accelerator == "cuda" and torch.cuda.device_count() < config.devices:
@@ -289,6 +297,7 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
         gradient_clip_val=config.clip,
         check_val_every_n_epoch=config.val_every,
         deterministic="warn" if config.deterministic else None,
+        use_distributed_sampler=False,  # ours deal out the samples themselves
         callbacks=callbacks,
         logger=_loggers(config, folder),
         log_every_n_steps=1 if batches < 50 else 50,
@@ -322,12 +331,30 @@ def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Con
     best = ModelCheckpoint(checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels), LastEvaluation()]
+    if config.checkpoint_every:
+        callbacks.append(StepCheckpoint(folder / LAST, config.checkpoint_every))
     callbacks.append(Bars() if console.is_terminal else Lines(console))
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     if config.patience:
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.patience, verbose=False))
     return callbacks
+
+
+def _name_what_is_not_deterministic(console: Console) -> None:
+    """Say once for each operation without a deterministic implementation that it is one, as PyTorch meets it."""
+    named: set[str] = set()
+    show = warnings.showwarning
+
+    def filtered(message: Any, *rest: Any, **more: Any) -> None:
+        found = re.match(r"(\S+) does not have a deterministic implementation", str(message))
+        if found is None:
+            show(message, *rest, **more)
+        elif found[1] not in named:
+            named.add(found[1])
+            console.print(f"{found[1]} is not deterministic on this device; runs will differ slightly", style="yellow")
+
+    warnings.showwarning = filtered  # restored by warnings.catch_warnings
 
 
 def _quiet() -> None:

@@ -1,0 +1,115 @@
+"""Tiny trees of real files in the official layouts of data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crispseg.data import ADE20K, CamVid, Cityscapes, DataSource, Mapillary, PascalContext, camvid
+
+Ids = Sequence[int]
+
+
+def save(path: Path, array: np.ndarray, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def grid(values: Sequence[Any], height: int = 6, width: int = 8) -> np.ndarray:
+    """Ids or colours, repeated to fill a picture."""
+    array = np.array(values, np.uint8)
+    return np.resize(array, (height, width, *array.shape[1:]))
+
+
+def picture(path: Path, height: int = 6, width: int = 8) -> Path:
+    return save(path, np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def cityscapes_pair(root: Path, split: str, name: str, ids: Ids, kind: str = "labelIds", **size: int) -> None:
+    """`name` is city/stem."""
+    picture(root / "leftImg8bit" / split / f"{name}_leftImg8bit.png", **size)
+    save(root / "gtFine" / split / f"{name}_gtFine_{kind}.png", grid(ids, **size))
+
+
+def make_cityscapes(root: Path) -> Cityscapes:
+    cityscapes_pair(root, "train", "aachen/aachen_000000_000019", [*range(34), 255])
+    cityscapes_pair(root, "train", "ulm/ulm_000001_000019", [7, 26])
+    cityscapes_pair(root, "val", "lindau/lindau_000000_000019", [24, 0])
+    cityscapes_pair(root, "test", "berlin/berlin_000000_000019", [0, 1])
+    save(root / "gtFine/train/ulm/ulm_000001_000019_gtFine_color.png", grid([(0, 0, 0)]))  # as in the archive
+    return Cityscapes(root)
+
+
+def make_ade20k(root: Path) -> ADE20K:
+    for split, name, ids in (
+        ("training", "ADE_train_00000001", [*range(151)]),
+        ("training", "ADE_train_00000002", [1]),
+        ("validation", "ADE_val_00000001", [2, 0]),
+    ):
+        picture(root / "images" / split / f"{name}.jpg", 10, 20)
+        save(root / "annotations" / split / f"{name}.png", grid(ids, 10, 20))
+    return ADE20K(root)
+
+
+def make_pascal_context(root: Path, **options: Any) -> PascalContext:
+    lists = {"train": ["2008_000003", "2008_000007"], "val": ["2008_000002"]}
+    for split, names in lists.items():
+        for name in names:
+            picture(root / "JPEGImages" / f"{name}.jpg", 8, 10)
+            save(root / "SegmentationClassContext" / f"{name}.png", grid(range(60), 8, 10))
+        listing = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("\n".join(names) + "\n")
+    picture(root / "JPEGImages" / "2010_000001.jpg")  # VOC has many images that are not annotated
+    return PascalContext(root, **options)
+
+
+LABELS = [
+    {"name": "animal--bird", "readable": "Bird", "evaluate": True, "instances": True, "color": [165, 42, 42]},
+    {"name": "void--static", "readable": "Static", "evaluate": False, "instances": False, "color": [0, 0, 0]},
+    {"name": "nature--sky", "readable": "Sky", "evaluate": True, "instances": False, "color": [70, 130, 180]},
+    {"name": "void--unlabeled", "readable": "Unlabeled", "evaluate": False, "instances": False, "color": [0, 0, 0]},
+]
+
+
+def make_mapillary(root: Path, masks: str = "labels", config: str = "config.json", **options: Any) -> Mapillary:
+    for folder, names in (("training", ["aB3", "Zq_1"]), ("validation", ["cD-4"]), ("testing", ["eF5"])):
+        for name in names:
+            picture(root / folder / "images" / f"{name}.jpg")
+            if folder != "testing":
+                mask = Image.fromarray(grid([0, 1, 2, 3])).convert("P")  # palette PNGs whose indices count
+                mask.putpalette([level for label in LABELS for level in label["color"]])
+                path = root / folder / masks / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                mask.save(path)
+    (root / config).write_text(json.dumps({"labels": LABELS, "version": 1.2}))
+    return Mapillary(root, **options)
+
+
+ALL_COLORS = [color for color, _ in camvid.GROUPS.values()]
+
+
+def make_camvid(root: Path) -> CamVid:
+    """The original archives beside SegNet's lists."""
+    for split, names in {"train": ["0001TP_006690", "0001TP_006720"], "val": ["0016E5_07959"], "test": ["x"]}.items():
+        for name in names:
+            picture(root / "701_StillsRaw_full" / f"{name}.png")
+            save(root / "LabeledApproved_full" / f"{name}_L.png", grid(ALL_COLORS))
+        lines = [f"/SegNet/CamVid/{split}/{name}.png /SegNet/CamVid/{split}annot/{name}.png" for name in names]
+        (root / f"{split}.txt").write_text("\n".join(lines))
+    return CamVid(root, masks="colors")
+
+
+MAKERS: dict[str, Callable[[Path], DataSource]] = {
+    "cityscapes": make_cityscapes,
+    "ade20k": make_ade20k,
+    "pascal_context": make_pascal_context,
+    "mapillary": make_mapillary,
+    "camvid": make_camvid,
+}

@@ -1,0 +1,234 @@
+"""Binary masks, grey images and images of four channels, from the command line and end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crispseg import from_pretrained
+from crispseg.cli.main import main
+from crispseg.cli.parsing import parse_training
+from crispseg.imaging import read_mask
+
+TINY = [
+    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"),
+    *("--batch_size=4", "--workers=0", "--loggers=[]", "--epochs=1"),
+]
+BLACK_AND_WHITE = "--data.palette=[[0,0,0],[255,255,255]]"
+SIZE = (64, 64)
+
+Capture = pytest.CaptureFixture[str]
+
+
+def write_data(root: Path, *, white: int = 1, channels: int = 3, suffix: str = ".png") -> list[str]:
+    """Eight images of a bright square, and masks in which it is `white`; the flags that name them."""
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(8):
+        image = random.integers(0, 100, (*SIZE, channels), np.uint8)
+        mask = np.zeros(SIZE, np.uint8)
+        top, left = random.integers(4, 28, 2)
+        image[top : top + 32, left : left + 32] += 150
+        mask[top : top + 32, left : left + 32] = white
+        Image.fromarray(image[..., 0] if channels == 1 else image).save(root / f"images/{index}{suffix}")
+        Image.fromarray(mask).save(root / f"masks/{index}.png")
+    return ["--data=folder", f"--data.images={root / 'images'}", f"--data.masks={root / 'masks'}"]
+
+
+def succeed(capsys: Capture, *argv: object) -> str:
+    capsys.readouterr()
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def fail(capsys: Capture, *argv: object) -> str:
+    """The last line on stderr of a command that must fail."""
+    capsys.readouterr()
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("crispseg: error: ") and "Traceback" not in captured.err
+    return last
+
+
+def train_evaluate_predict(capsys: Capture, root: Path, *flags: str) -> Path:
+    """Check that each step works and that predictions hold class ids; give the run."""
+    run, scores, out = root / "run", root / "scores.json", root / "out"
+    succeed(capsys, "train", *TINY, *flags, f"--out={run}")
+    succeed(capsys, "evaluate", run, "--workers=0", f"--json={scores}")
+    recorded = json.loads(scores.read_text())
+    assert 0 <= recorded["miou"] <= 100 and np.sum(recorded["confusion"]) == 2 * 64 * 64
+    succeed(capsys, "predict", run, root / "images", "--out", out)
+    names = {f"{index}{ending}.png" for index in range(8) for ending in ("", "_overlay")}
+    assert {path.name for path in out.iterdir()} == names
+    for index in range(8):
+        labels = read_mask(out / f"{index}.png")
+        assert labels.shape == SIZE and labels.max() < from_pretrained(run).info.num_classes
+        with Image.open(out / f"{index}_overlay.png") as overlay:
+            assert overlay.mode == "RGB" and overlay.size == SIZE
+    return run
+
+
+# Binary masks -------------------------------------------------------------------------------------------------------
+
+
+def test_masks_of_zeros_and_ones(tmp_path: Path, capsys: Capture) -> None:
+    run = train_evaluate_predict(
+        capsys, tmp_path, *write_data(tmp_path), "--data.classes=[background, square]", "--hard_fraction=1"
+    )
+    assert from_pretrained(run).info.class_names == ("background", "square")
+
+
+def test_black_and_white_masks(tmp_path: Path, capsys: Capture) -> None:
+    run = train_evaluate_predict(capsys, tmp_path, *write_data(tmp_path, white=255), BLACK_AND_WHITE)
+    assert from_pretrained(run).info.palette == ((0, 0, 0), (255, 255, 255))
+
+
+@pytest.mark.parametrize("more", [[], ["--data.num_classes=2"], ["--data.classes=[background, square]"]])
+def test_black_and_white_masks_need_a_palette(more: list[str], tmp_path: Path, capsys: Capture) -> None:
+    line = fail(capsys, "train", *TINY, *write_data(tmp_path, white=255), *more, f"--out={tmp_path / 'run'}")
+    assert "0 and 255" in line and "black and white" in line
+    assert "--data.palette '[[0,0,0],[255,255,255]]'" in line
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_masks_of_ids_need_no_palette(tmp_path: Path, capsys: Capture) -> None:
+    line = fail(capsys, "train", *TINY, *write_data(tmp_path), BLACK_AND_WHITE, f"--out={tmp_path / 'run'}")
+    assert "[1, 1, 1]" in line and "leave data.palette out" in line
+
+
+@pytest.mark.slow
+def test_a_square_is_learned(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    flags = ["--optimizer=adamw", "--lr=0.01", "--epochs=20", "--val_every=20", "--augment.scale=[1, 1]"]
+    loss = "--loss={cross_entropy: 1, dice: 1}"
+    data = [*write_data(tmp_path, white=255), BLACK_AND_WHITE]
+    succeed(capsys, "train", *TINY, *data, *flags, loss, "--hard_fraction=1", f"--out={tmp_path / 'run'}")
+    assert from_pretrained(tmp_path / "run").info.metrics["val_miou"] > 80
+
+
+# Channels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [1, 3])
+def test_grey_models(stored: int, tmp_path: Path, capsys: Capture) -> None:
+    run = train_evaluate_predict(
+        capsys,
+        tmp_path,
+        *write_data(tmp_path, channels=stored),
+        *("--model.in_chans=1", "--augment.photometric=true"),
+    )
+    assert from_pretrained(run).info.in_chans == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_four_channels(suffix: str, tmp_path: Path, capsys: Capture) -> None:
+    flags = write_data(tmp_path, channels=4, suffix=suffix)
+    run = train_evaluate_predict(capsys, tmp_path, *flags, "--model.in_chans=4")
+    assert len(from_pretrained(run).info.mean) == 4
+    rgb = tmp_path / "rgb.png"
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(rgb)
+    capsys.readouterr()
+    assert main(["predict", str(run), str(rgb), "--out", str(tmp_path / "out2")]) == 2
+    notice, _ = capsys.readouterr().err.splitlines()
+    assert str(rgb) in notice and "has 3 channel(s)" in notice
+
+
+def test_images_without_a_fourth_channel(tmp_path: Path, capsys: Capture) -> None:
+    flags = write_data(tmp_path, channels=4)
+    path = tmp_path / "images/3.png"
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(path)
+    line = fail(capsys, "train", *TINY, *flags, "--model.in_chans=4", f"--out={tmp_path / 'run'}")
+    for phrase in ("1 of", str(path), "has 3 channel(s) (mode RGB)", "RGBA PNGs", "in_chans 3"):
+        assert phrase in line
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrase"),
+    [
+        (["--model.in_chans=2"], "in_chans is 2, but images have 1, 3 or 4 channels"),
+        (["--model.in_chans=5"], "in_chans is 5, but images have 1, 3 or 4 channels"),
+        (["--model.in_chans=4"], "in_chans is 4, but these data are RGB images"),
+        (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric is for RGB and grey images"),
+    ],
+)
+def test_channels_that_no_image_has(flags: list[str], phrase: str, tmp_path: Path, capsys: Capture) -> None:
+    scenes = ["--data.train=4", "--data.val=2", "--data.height=64", "--data.width=64"]
+    assert phrase in fail(capsys, "train", *TINY, *scenes, *flags, f"--out={tmp_path / 'run'}")
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_the_same_images_in_colour(tmp_path: Path, capsys: Capture) -> None:
+    """A model for colour drops the fourth channel."""
+    run = train_evaluate_predict(capsys, tmp_path, *write_data(tmp_path, channels=4))
+    assert from_pretrained(run).info.in_chans == 3
+
+
+def test_quickstart_on_four_channels(tmp_path: Path, capsys: Capture) -> None:
+    flags = write_data(tmp_path, channels=4)
+    succeed(capsys, "quickstart", *TINY, *flags, "--model.in_chans=4", f"--out={tmp_path / 'run'}")
+    assert (tmp_path / "run/panels.png").is_file()
+
+
+# Losses -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["dice", "{cross_entropy: 1, dice: 0.5, focal: 2, lovasz: 1}"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_losses_train(loss: str, precision: str, tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    argv = [*TINY, *write_data(tmp_path), f"--precision={precision}"]
+    run = tmp_path / "run"
+    succeed(capsys, "train", *argv, f"--loss={loss}", f"--out={run}")
+    again = parse_training([str(run / "config.yaml")], {}, prog="", description="")
+    assert again.losses == (
+        {"dice": 1} if loss == "dice" else {"cross_entropy": 1, "dice": 0.5, "focal": 2, "lovasz": 1}
+    )
+    shown = succeed(capsys, "train", run / "config.yaml", "--print_config")
+    assert re.search(r"^loss:( dice)?$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrases"),
+    [
+        (["--loss=dyce"], ["unknown loss 'dyce'", "did you mean 'dice'"]),
+        (["--loss={dice: 1, fokal: 1}"], ["unknown loss 'fokal'", "did you mean 'focal'"]),
+        (["--loss={dice: much}"], ["unknown loss '{dice: much}'", "{cross_entropy: 1, dice: 0.5}"]),
+        (["--loss={dice: 0}"], ["weight of loss dice is 0", "positive"]),
+        (["--loss={dice: -1}"], ["weight of loss dice is -1", "positive"]),
+        (["--loss={dice: .inf}"], ["weight of loss dice is inf", "finite"]),
+        (["--loss={dice: .nan}"], ["weight of loss dice is nan", "finite"]),
+        (["--loss={}"], ["loss names none", "lovasz"]),
+        (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),
+    ],
+)
+def test_losses_that_cannot_be_meant(flags: list[str], phrases: list[str], tmp_path: Path, capsys: Capture) -> None:
+    line = fail(capsys, "train", *TINY, *flags, f"--out={tmp_path / 'run'}")
+    for phrase in phrases:
+        assert phrase in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_whose_library_is_missing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.training.losses.find_spec", lambda name: None)
+    line = fail(capsys, "train", *TINY, "--loss=lovasz", f"--out={tmp_path / 'run'}")
+    assert "loss names lovasz" in line and "pip install 'crispseg[losses]'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_of_a_file_replace_those_of_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("loss: {dice: 1, focal: 2}\n")
+    config = parse_training([str(path)], {"loss": {"cross_entropy": 1}}, prog="", description="")
+    assert config.losses == {"dice": 1, "focal": 2}
+    assert parse_training([str(path), "--loss=focal"], {}, prog="", description="").losses == {"focal": 1}
+    assert parse_training([], {}, prog="", description="").losses == {"cross_entropy": 1}
