@@ -108,7 +108,9 @@ def test_a_width_below_one_is_refused(name: str, width: int, refuses: Any) -> No
 
 def test_model_options_are_the_builder_s_keywords() -> None:
     options = model_options("sfnet")
-    assert {"width", "context", "fuse", "merge", "released_dilation", "auxiliary"} == options.keys()
+    flow = {"flow_upsampling", "flow_kernel", "flow_net"}
+    parts = {"width", "context", "fuse", "fuse_levels", "merge"}
+    assert parts | flow | {"released_dilation", "auxiliary"} == options.keys()
     assert options["fuse"].default == "fam"
     assert options["auxiliary"].annotation is bool
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,9 @@ class ModelTester:
     name: ClassVar[str]
     backbone: ClassVar[str] = "test_efficientnet"  # 82 thousand parameters, batch norms, no zero at initialisation
     options: ClassVar[Mapping[str, Any]] = {"width": 16}
+    stride: ClassVar[int] = 4
+    """Of `coarse_logits`."""
+    auxiliary_maps: ClassVar[int] = 3
     taps: ClassVar[Mapping[str, tuple[int, int]]] = {}
     """What `record` sees: channels and stride."""
     single_value_norms: ClassVar[frozenset[str]] = frozenset()
@@ -84,7 +88,7 @@ class ModelTester:
         assert logits.dtype == torch.float32
         assert logits.isfinite().all()
         coarse = self.reference().coarse_logits(images)
-        assert coarse.shape == (batch, NUM_CLASSES, -(-height // 4), -(-width // 4))
+        assert coarse.shape == (batch, NUM_CLASSES, -(-height // self.stride), -(-width // self.stride))
 
     @pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
     @pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])
@@ -115,11 +119,12 @@ class ModelTester:
     def test_auxiliary_logits_have_the_size_of_the_image(self) -> None:
         outputs = self.build(auxiliary=True).outputs(torch.randn(2, 3, 65, 97))
         assert isinstance(outputs.auxiliary, tuple)
-        assert [logits.shape for logits in outputs.auxiliary] == [(2, NUM_CLASSES, 65, 97)] * 3
+        assert [logits.shape for logits in outputs.auxiliary] == [(2, NUM_CLASSES, 65, 97)] * self.auxiliary_maps
 
     def test_auxiliary_heads_are_for_training_only(self, tmp_path: Path) -> None:
         plain, model = self.build(), self.build(auxiliary=True).eval()
-        assert sum(p.numel() for p in model.parameters()) > sum(p.numel() for p in plain.parameters())
+        more = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
+        assert (more > 0) == (self.auxiliary_maps > 0)
         assert count_parameters(model) == count_parameters(plain)
         assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
         model.save_pretrained(tmp_path / "model")
@@ -167,15 +172,7 @@ class ModelTester:
     @pytest.mark.parametrize("autocast", [False, True])
     def test_every_parameter_receives_a_gradient(self, batch: int, auxiliary: bool, autocast: bool) -> None:
         model = self.build(auxiliary=auxiliary).train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            outputs = model.outputs(torch.randn(batch, 3, 65, 97))
-        assert outputs.logits.shape == (batch, NUM_CLASSES, 65, 97)
-        maps = [outputs.logits, *(outputs.auxiliary or ())]
-        torch.stack([(each.float() * torch.randn_like(each)).sum() for each in maps]).sum().backward()
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        assert [name for name, gradient in gradients.items() if gradient is None] == []
-        assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []
-        assert {name for name, gradient in gradients.items() if not gradient.any()} == self.zero_gradients
+        self.check_gradients(model, torch.randn(batch, 3, 65, 97), autocast, self.zero_gradients)
 
     def test_a_pooled_single_image_leaves_the_statistics_alone(self) -> None:
         model = self.build().train()
@@ -247,6 +244,69 @@ class ModelTester:
         assert count_multiply_adds(model, 128, 128) > 3.5 * count_multiply_adds(model, 64, 64)
         assert model.training
         assert equal(state(model), before)
+
+    # Options ------------------------------------------------------------------------------------------------------
+
+    def check_option(
+        self,
+        tmp_path: Path,
+        *,
+        taps: Mapping[str, tuple[int, int]] | None = None,
+        zero_gradients: frozenset[str] = frozenset(),
+        **options: Any,
+    ) -> None:
+        """What every value of an option must do: any size, every gradient, learning, saving. Lighter than all tests."""
+        images = torch.randn(2, 3, 65, 97)
+        for auxiliary, autocast in ((True, False), (False, True)):
+            model = self.build(**options, auxiliary=auxiliary).train()
+            self.check_gradients(model, images[:1], autocast, zero_gradients)
+        for size in ((33, 57), (95, 64)):
+            self.check_learns(self.build(**options), size)
+        model = self.build_lively(**options)
+        with record(model) as seen:
+            logits = model(images)
+        assert logits.shape == (2, NUM_CLASSES, 65, 97)
+        assert logits.isfinite().all()
+        shapes = {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()}
+        assert shapes == {
+            path: (channels, -(-65 // stride), -(-97 // stride))
+            for path, (channels, stride) in (self.taps if taps is None else taps).items()
+        }
+        model.save_pretrained(tmp_path / "model")
+        loaded = from_pretrained(tmp_path / "model")
+        assert loaded.info == model.info
+        assert {key: loaded.info.options[key] for key in options} == options
+        assert torch.equal(loaded(images), logits)
+
+    def check_gradients(
+        self, model: SegmentationModel, images: Tensor, autocast: bool, zero_gradients: frozenset[str]
+    ) -> None:
+        """Every parameter has a finite gradient, and these ones alone a gradient of exactly zero."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs = model.outputs(images)
+        maps = [outputs.logits, *(outputs.auxiliary or ())]
+        assert {tuple(each.shape) for each in maps} == {(len(images), NUM_CLASSES, *images.shape[-2:])}
+        torch.stack([(each.float() * torch.randn_like(each)).sum() for each in maps]).sum().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        assert [name for name, gradient in gradients.items() if gradient is None] == []
+        assert [name for name, gradient in gradients.items() if not gradient.isfinite().all()] == []
+        assert {name for name, gradient in gradients.items() if not gradient.any()} == zero_gradients
+
+    def check_learns(self, model: SegmentationModel, size: tuple[int, int], steps: int = 6) -> None:
+        """A few steps on one batch of coloured patches lower the loss."""
+        images = nn.functional.interpolate(torch.randn(2, 3, 2, 3), size=size, mode="nearest")
+        labels = (images[:, 0] > 0).long() + 2 * (images[:, 1] > 0).long()
+        labels[:, :2] = 255
+        optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3)
+        losses = []
+        for _ in range(steps):
+            loss = nn.functional.cross_entropy(model(images), labels, ignore_index=255)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert all(map(math.isfinite, losses))
+        assert losses[-1] < 0.8 * losses[0]
 
     # Saving -------------------------------------------------------------------------------------------------------
 

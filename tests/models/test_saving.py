@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import crispseg.models.base
 from crispseg import CrispsegError, SegmentationModel, create_model, from_pretrained, list_models
 from crispseg.models.info import FORMAT_VERSION, ModelInfo
+from crispseg.models.registry import model_options
 
 FILES = {"config.json", "model.safetensors", "README.md"}
 NAMES = ("sky", "road", "person")
@@ -73,7 +74,7 @@ def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
 def test_defaults_are_saved_too(name: str, tmp_path: Path) -> None:
     create_model(name, num_classes=3, backbone="test_efficientnet").save_pretrained(tmp_path / "model")
     options = json.loads((tmp_path / "model/config.json").read_text())["options"]
-    assert {"context", "fuse", "merge"} <= options.keys()
+    assert options.keys() == model_options(name).keys() - {"auxiliary"}
     assert isinstance(options["width"], int)
 
 

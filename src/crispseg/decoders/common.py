@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,9 +35,10 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
+        self.pool = BinAverages(self.bins)
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.AdaptiveAvgPool2d(size),
+                nn.Unflatten(2, (size, size)),
                 nn.Conv2d(in_channels, channels, 1, bias=False),
                 BatchNorm2d(channels),
             )
@@ -47,8 +50,49 @@ class PyramidPooling(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         size = feature.shape[-2:]
-        pooled = [resize(stage(feature), size, align_corners=True) for stage in self.stages]
+        stages = zip(self.stages, self.pool(feature), strict=True)
+        pooled = [resize(stage(averages), size, align_corners=True) for stage, averages in stages]
         return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
+
+
+class BinAverages(nn.Module):
+    """`F.adaptive_avg_pool2d` to several grids of bins at once, as one matrix product.
+
+    It reads the feature once and, unlike PyTorch's pooling, can be exported for images of any size.
+
+    Args:
+        grids: each of `size` rows and as many columns of bins.
+    """
+
+    row: Tensor
+    column: Tensor
+    size: Tensor
+
+    def __init__(self, grids: Sequence[int]) -> None:
+        super().__init__()
+        self.counts = [size * size for size in grids]
+        bins = [(row, column, size) for size in grids for row in range(size) for column in range(size)]
+        for name, values in zip(("row", "column", "size"), zip(*bins, strict=True), strict=True):
+            self.register_buffer(name, torch.tensor(values), persistent=False)  # (bins,)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
+        """`(N, C, h, w)` → for each grid `(N, C, size · size)`, row by row."""
+        rows, columns = (
+            self._weights(length, index).to(feature.dtype)
+            for length, index in zip(feature.shape[2:], (self.row, self.column), strict=True)
+        )
+        weights = (rows[:, None] * columns).flatten(0, 1)  # (h, 1, bins) · (w, bins) → (h · w, bins)
+        averages = torch.bmm(feature.flatten(2), weights.expand(feature.shape[0], -1, -1))  # (N, C, bins)
+        return averages.split(self.counts, dim=2)
+
+    def _weights(self, length: int, index: Tensor) -> Tensor:
+        """Weight of each pixel along one axis in the mean of each bin, `(length, bins)`.
+
+        Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; here multiplied out.
+        """
+        start = torch.arange(length, device=index.device)[:, None] * self.size  # (length, bins)
+        inside = (index * length < start + self.size) & (start < (index + 1) * length)
+        return inside / inside.sum(0)
 
 
 @fuses.register("add")

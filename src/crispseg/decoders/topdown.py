@@ -30,7 +30,8 @@ class TopDown(nn.Module):
         channels: of the backbone's features, finest first.
         width: channels of every level.
         out_channels: of the merged feature.
-        context, fuse, merge: the parts (see `crispseg.decoders.parts`).
+        context, fuse, merge: the parts (see `crispseg.decoders.parts`); one fuse part for all steps, or one a step,
+            the finest first.
 
     Raises:
         CrispsegError: the width is less than 2.
@@ -43,7 +44,7 @@ class TopDown(nn.Module):
         out_channels: int,
         *,
         context: ContextPart,
-        fuse: FusePart,
+        fuse: FusePart | Sequence[FusePart],
         merge: MergePart,
     ) -> None:
         super().__init__()
@@ -56,7 +57,8 @@ class TopDown(nn.Module):
         self.context = context(coarsest_channels, width)
         self.coarsest = Tap()
         self.laterals = nn.ModuleList(conv_bn_relu(fine, width, 1) for fine in fine_channels)
-        self.fuses = nn.ModuleList(fuse(width, width) for _ in fine_channels)
+        steps = fuse if isinstance(fuse, Sequence) else [fuse] * len(fine_channels)
+        self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
 

@@ -1,6 +1,7 @@
 """The models. One paper, one file."""
 
 from crispseg.models.base import Outputs, SegmentationModel
+from crispseg.models.fcn import fcn
 from crispseg.models.fpn import fpn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import create_model, list_models, models
@@ -12,6 +13,7 @@ __all__ = [
     "Outputs",
     "SegmentationModel",
     "create_model",
+    "fcn",
     "fpn",
     "list_models",
     "models",

@@ -54,7 +54,8 @@ class SegmentationModel(nn.Module, Saving):
         )
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits at the decoder's stride, `(N, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`: 16 times smaller than `forward`'s."""
+        """Logits at the decoder's stride s, which is 4 or, without a decoder, the backbone's last, `(N, num_classes,
+        ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s."""
         logits: Tensor = self.classifier(self.decoder(self.backbone(_checked(images, self.backbone.in_chans))).feature)
         return logits
 

@@ -27,9 +27,9 @@ def fpn(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of every level.
-        context: context part on C5, conv or ppm.
-        fuse: fuse part between levels, add or fam.
-        merge: merge part for all levels, concat.
+        context: context part on C5, conv, ppm, aspp, denseaspp or nonlocal.
+        fuse: fuse part between levels, add, fam or dcn.
+        merge: merge part for all levels, concat or aligned.
         auxiliary: deep supervision on the decoder's levels.
     """
     backbone = spec.build()

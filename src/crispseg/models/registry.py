@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from crispseg.backbones import Backbone
 from crispseg.errors import CrispsegError, did_you_mean
@@ -60,8 +62,9 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: number of logits.
-        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, or any timm name with a feature pyramid.
-        pretrained: `True` for timm's published backbone weights, or a path to a local backbone weight file.
+        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `shufflenetv2_x1_0`, or any timm
+            name with a feature pyramid.
+        pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
         **options: of the model, see its builder in `crispseg.models`.
 
@@ -73,15 +76,14 @@ def create_model(
         if option not in known:
             raise CrispsegError(f"model '{name}' has no option '{option}'{did_you_mean(option, known)}")
         expected = known[option].annotation
-        if not isinstance(value, expected):
-            kind = getattr(expected, "__name__", str(expected))
-            raise CrispsegError(f"option '{option}' of model '{name}' is {value!r}; it must be of type {kind}")
+        if not _is_of(value, expected):
+            raise CrispsegError(f"option '{option}' of model '{name}' is {value!r}; it must be {_describe(expected)}")
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
     if not isinstance(in_chans, int) or in_chans < 1:
         raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
     model = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
-    resolved = {key: parameter.default for key, parameter in known.items()} | options
+    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | options)
     resolved.pop("auxiliary", None)  # training only
     if resolved.get("width", 0) is None:
         resolved["width"] = model.decoder.width
@@ -89,3 +91,21 @@ def create_model(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )
     return model
+
+
+def _is_of(value: Any, annotation: Any) -> bool:
+    """Whether a value is what an option's annotation says; `True` is no 1."""
+    kinds = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return any(type(value) is type(kind) and value == kind for kind in kinds)
+    if get_origin(annotation) is list:
+        return isinstance(value, list) and all(_is_of(entry, kinds[0]) for entry in value)
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_is_of(value, kind) for kind in kinds)
+    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
+
+
+def _describe(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(str(kind) for kind in get_args(annotation))}"
+    return f"of type {annotation.__name__ if isinstance(annotation, type) else annotation}"

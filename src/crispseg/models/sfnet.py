@@ -5,14 +5,25 @@ Section and equation numbers are the paper's; see docs/papers/sfnet.md for what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders import Context, TopDown, contexts, fuses, merges
+from crispseg.decoders.parts import FusePart, Levels
+from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import Tap, resize
+from crispseg.nn import Tap, conv_bn_relu, resize
+
+MAX_DISPLACEMENT = 4
+
+# Whose levels have 64 channels: DF's in the released code, ShuffleNet's by the count of Table 1(d).
+LIGHT_BACKBONES = ("df1", "df2", "shufflenetv2_x1_0")
 
 
 @fuses.register("fam")
@@ -22,27 +33,97 @@ class FlowAlignment(nn.Module):
     Both levels are compressed to half the width by 1×1 convolutions; a single 3×3 convolution on the two predicts, for
     each fine pixel, where to look in the coarse level.
 
-    Taps: `flow` (N, 2, H, W), the x and y displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3.
+    Taps: `flow` (N, 2, H, W), the x and y displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3;
+    `correlation` where there is one.
+
+    Args:
+        fine_channels, coarse_channels: of the two levels.
+        upsampling: of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4 transposed convolution
+            and fits that to the fine level bilinearly.
+        kernel_size: of the convolution that predicts the flow (Table 2b).
+        net: what it sees: both compressed levels, as in FlowNet-S, or, as in FlowNet-C, their correlation (Table 2c).
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+    def __init__(
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        *,
+        upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
+        kernel_size: int = 3,
+        net: Literal["simple", "correlation"] = "simple",
+    ) -> None:
         super().__init__()
         common = fine_channels // 2
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
         self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
-        self.predict_flow = nn.Conv2d(2 * common, 2, 3, padding=1, bias=False)
+        self.nearest = upsampling == "nearest"
+        self.enlarge = (
+            nn.ConvTranspose2d(common, common, 4, stride=2, padding=1, bias=False)
+            if upsampling == "deconvolution"
+            else nn.Identity()
+        )
+        self.correlation = Tap() if net == "correlation" else None
+        seen = 2 * common if self.correlation is None else (2 * MAX_DISPLACEMENT + 1) ** 2
+        self.predict_flow = nn.Conv2d(seen, 2, kernel_size, padding=kernel_size // 2, bias=False)
         self.flow, self.warped = Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
+        return fine + self.align(fine, coarse)
+
+    def align(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """`coarse` (N, C', h, w), brought to the pixels of `fine` (N, C, H, W) → (N, C, H, W), without the addition."""
         coarse = self.project(coarse)
-        upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=True)
-        # Eq. 1: Δ = conv(cat(F_l, F_{l-1}))
-        flow = self.flow(self.predict_flow(torch.cat([upsampled, self.compress_fine(fine)], dim=1)))
-        aligned: Tensor = fine + self.warped(warp(coarse, flow))
-        return aligned
+        upsampled = self._upsample(self.compress_coarse(coarse), fine.shape[-2:])
+        compressed = self.compress_fine(fine)
+        if self.correlation is None:
+            seen = torch.cat([upsampled, compressed], dim=1)
+        else:
+            seen = self.correlation(correlate(compressed, upsampled, MAX_DISPLACEMENT))
+        flow = self.flow(self.predict_flow(seen))  # Eq. 1: Δ = conv(cat(F_l, F_{l-1}))
+        warped: Tensor = self.warped(warp(coarse, flow))
+        return warped
+
+    def _upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
+        if self.nearest:
+            return F.interpolate(compressed, size=list(size), mode="nearest-exact")
+        return resize(self.enlarge(compressed), size, align_corners=True)
+
+
+@merges.register("aligned")
+class AlignedConcat(nn.Module):
+    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest."""
+
+    def __init__(self, levels: int, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fams = nn.ModuleList(FlowAlignment(channels, channels) for _ in range(levels - 1))
+        self.conv = conv_bn_relu(levels * channels, out_channels, 3)
+
+    def forward(self, levels: Levels) -> Tensor:
+        finest, *coarser = levels
+        aligned = [finest]
+        fam: Any
+        for fam, level in zip(self.fams, coarser, strict=True):
+            aligned.append(fam.align(finest, level))
+        merged: Tensor = self.conv(torch.cat(aligned, dim=1))
+        return merged
+
+
+def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
+    """FlowNet-C's correlation layer (Dosovitskiy et al., *FlowNet*, ICCV 2015, §3) with patches of one pixel.
+
+    Two maps (N, C, H, W) → (N, (2d + 1)², H, W): for each displacement of up to d pixels, row by row from (-d, -d), the
+    mean over channels of `fine` times the displaced `coarse`, which is zero outside.
+    """
+    height, width = fine.shape[-2:]
+    padded = F.pad(coarse, [max_displacement] * 4)
+    reach = range(2 * max_displacement + 1)
+    # One product at a time, and autograd keeps views of `padded` alone: no displacement holds a copy of the map.
+    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y in reach for x in reach]
+    return torch.stack(products, dim=1)
 
 
 def warp(coarse: Tensor, flow: Tensor) -> Tensor:
@@ -52,10 +133,10 @@ def warp(coarse: Tensor, flow: Tensor) -> Tensor:
     centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H). Coordinates are float32 always.
     """
     height, width = flow.shape[-2:]
-    ys = torch.linspace(-1, 1, height, device=flow.device).view(1, -1, 1)
-    xs = torch.linspace(-1, 1, width, device=flow.device).view(1, 1, -1)
+    # Not linspace: the exporters would build the size of their example image into it.
+    ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
-    grid = torch.stack([xs + dx / width, ys + dy / height], dim=-1)  # (N, H, W, 2)
+    grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.to(coarse.dtype)
 
@@ -68,6 +149,10 @@ def sfnet(
     width: int | None = None,
     context: str = "ppm",
     fuse: str = "fam",
+    fuse_levels: list[int] = [3, 4, 5],  # noqa: B006 (never changed)
+    flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
+    flow_kernel: Literal[1, 3, 5, 7] = 3,
+    flow_net: Literal["simple", "correlation"] = "simple",
     merge: str = "concat",
     released_dilation: bool = False,
     auxiliary: bool = False,
@@ -77,17 +162,47 @@ def sfnet(
     Args:
         spec: the backbone to build.
         num_classes: number of logits.
-        width: channels of every level; by default, as released, 128 for a C5 of up to 512 channels, else 256.
-        context: context part on C5, conv or ppm.
-        fuse: fuse part between levels, add or fam.
-        merge: merge part for all levels, concat.
+        width: channels of every level; by default, as released, 64 on DF1 and DF2 (here also on ShuffleNet), 128 for
+            another C5 of up to 512 channels, else 256.
+        context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
+        fuse: fuse part between levels, fam, dcn or add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part; the other steps upsample and add.
+        flow_upsampling: how a FAM upsamples the compressed coarse level.
+        flow_kernel: side of the convolution that predicts a FAM's flow.
+        flow_net: what that convolution sees, both levels (simple, as in FlowNet-S) or their correlation (FlowNet-C).
+        merge: merge part for all levels, concat or aligned.
         released_dilation: dilate the ResNet's last two stages as the released code does; its checkpoints need it.
         auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
+
+    Raises:
+        CrispsegError: fuse levels other than 3, 4 and 5 or none at all; an option of the FAM without one.
     """
+    step = fuses[fuse]
+    if fuse == "fam":
+        step = partial(FlowAlignment, upsampling=flow_upsampling, kernel_size=flow_kernel, net=flow_net)
+    elif (flow_upsampling, flow_kernel, flow_net) != ("bilinear", 3, "simple"):
+        raise CrispsegError(
+            f"fuse is {fuse}, which has no flow, but flow_upsampling={flow_upsampling}, flow_kernel={flow_kernel}, "
+            f"flow_net={flow_net} describe one; use fuse=fam or leave them at bilinear, 3, simple"
+        )
+    elif fuse == "add" and fuse_levels != [3, 4, 5]:
+        raise CrispsegError(f"fuse is add, so fuse_levels={fuse_levels} changes nothing; leave it out, or use fuse=fam")
     backbone = spec.build()
     if released_dilation:
         backbone.dilate()
     if width is None:
-        width = 128 if backbone.channels[-1] <= 512 else 256
-    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=fuses[fuse], merge=merges[merge])
+        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
+    parts = _parts_of_steps(step, fuse_levels, len(backbone.channels) - 1)
+    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=parts, merge=merges[merge])
     return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+
+
+def _parts_of_steps(part: FusePart, levels: list[int], steps: int) -> list[FusePart]:
+    """The fuse part of each step F3 → F2, F4 → F3, F5 → F4: `part` from these levels, plain addition from others."""
+    if levels == [3, 4, 5]:
+        return [part] * steps
+    there = (3, 4, 5)[-steps:]  # DF1 and DF2 have no F2
+    if not levels or len({*levels}) < len(levels) or not {*levels} <= {*there}:
+        possible = ", ".join(map(str, there))
+        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once; fuse=add is for none")
+    return [part if level in levels else fuses["add"] for level in there]

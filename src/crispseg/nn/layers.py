@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -23,10 +24,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
     """Convolution of stride 1 that keeps the size, batch norm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation, bias=False
+        ),
         BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
@@ -34,6 +37,19 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Se
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
     """Bilinear resize of `(N, C, h, w)` to `size = (H, W)`; `x` itself where it has that size."""
+    if torch.compiler.is_exporting():
+        return _resize_in_graph(x, size, align_corners)
     if x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
+
+
+def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """The same for all sizes, without asking what they are: the answer for one image would be built into the graph.
+
+    PyTorch asks for a single pixel when corners are aligned. Then two are made, of which the first is the same one.
+    """
+    single = align_corners and not all(statically_known_true(length > 1) for length in size)
+    larger = [torch.sym_max(length, 2) for length in size] if single else list(size)
+    resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)
+    return resized[..., : size[0], : size[1]] if single else resized

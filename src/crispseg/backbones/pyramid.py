@@ -1,0 +1,156 @@
+"""A backbone: any network of features, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.backbones.df import DF_STRIDES, build_df
+from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
+from crispseg.backbones.weights import load_weights, read_state_dict
+from crispseg.errors import CrispsegError, did_you_mean
+
+PYRAMID_STRIDES = (4, 8, 16, 32)
+
+_BUILDERS = {**dict.fromkeys(DF_STRIDES, build_df), SHUFFLENET: build_shufflenet}
+
+NAMED_BACKBONES = (*DEEP_RESNETS, *_BUILDERS)
+"""Those that timm does not name."""
+
+
+class Backbone(nn.Module):
+    """A network as a feature pyramid.
+
+    Args:
+        name: any timm model name with a feature pyramid, or one of `NAMED_BACKBONES`.
+        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or a path to a
+            weight file (`.safetensors` or a plain state dict), with keys as published.
+        in_chans: channels of the image.
+        strides: of the features to return, finest first: the deepest feature of each stride, and where a stride is
+            given twice, the two deepest. By default 4, 8, 16 and 32 as far as `output_stride` goes; on DF1 and DF2,
+            those that SFNet's released code takes.
+        output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.
+
+    Attributes:
+        channels, strides: of the returned features, finest first.
+        in_chans: channels of the image.
+        mean, std: of the images the backbone expects, one value per input channel, images in 0..1.
+
+    Raises:
+        CrispsegError: an unknown name; no feature at one of the strides; no dilation; weights that do not exist or do
+            not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool | str | Path = False,
+        in_chans: int = 3,
+        strides: Sequence[int] | None = None,
+        output_stride: int = 32,
+    ) -> None:
+        super().__init__()
+        if not isinstance(name, str) or not (name in _BUILDERS or is_timm_name(name)):
+            hint = did_you_mean(str(name), [*NAMED_BACKBONES, *timm.list_models()])
+            raise CrispsegError(
+                f"unknown backbone '{name}'{hint} ({', '.join(NAMED_BACKBONES)} and any timm model with a feature "
+                "pyramid work)"
+            )
+        build = _BUILDERS.get(name, build_timm)
+        strides = _checked_strides(name, strides, output_stride)
+        network = build(name, pretrained is True, in_chans, strides, output_stride)
+        self.net: Any = network.features
+        self._divisor = network.divisor
+        self.strides = network.strides
+        self.channels = network.channels
+        self.mean = _per_channel(network.mean, in_chans)
+        self.std = _per_channel(network.std, in_chans)
+        self.in_chans = in_chans
+        self.frozen = False
+        if not isinstance(pretrained, bool):
+            load_weights(network.body, read_state_dict(pretrained), name, pretrained)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """`(N, in_chans, H, W)` → one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`.
+
+        Raises:
+            CrispsegError: in training, a batch norm of the backbone sees a single value per channel.
+        """
+        height, width = images.shape[-2:]
+        if self._divisor > 1:
+            images = F.pad(images, (0, -width % self._divisor, 0, -height % self._divisor))
+        try:
+            features: list[Tensor] = self.net(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise CrispsegError(
+                f"training on a batch of {images.shape[0]} image(s) of {height}×{width} leaves a batch norm of the "
+                "backbone with one value per channel; use a larger batch, a larger crop, or freeze the backbone"
+            ) from None
+        if self._divisor > 1:
+            features = [
+                feature[..., : -(-height // stride), : -(-width // stride)]
+                for feature, stride in zip(features, self.strides, strict=True)
+            ]
+            if torch.compiler.is_exporting():  # a graph for all sizes needs strides that say the same at each of them
+                features = [feature.clone(memory_format=torch.contiguous_format) for feature in features]
+        return features
+
+    def freeze(self) -> None:
+        """Fix all weights and batch-norm statistics."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def dilate(self) -> None:
+        """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; strides stay.
+
+        SFNet's released code does so in its ResNets.
+
+        Raises:
+            CrispsegError: the network is no ResNet.
+        """
+        model = getattr(self.net, "model", None)
+        for stage, dilation in (("layer3", 2), ("layer4", 4)):
+            convs: list[Any] = [getattr(block, "conv2", None) for block in getattr(model, stage, ())]
+            if not convs or not all(isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) for conv in convs):
+                raise CrispsegError("released_dilation is for ResNets, such as 'resnet18_deep'; leave it out")
+            for conv in convs:
+                conv.dilation = conv.padding = (dilation, dilation)
+
+    def train(self, mode: bool = True) -> Backbone:
+        return super().train(mode and not self.frozen)
+
+
+def _checked_strides(name: str, strides: Sequence[int] | None, output_stride: int) -> Sequence[int]:
+    """The given strides or the default ones.
+
+    Raises:
+        CrispsegError: none of them, one beyond the output stride, or an output stride that does not exist.
+    """
+    if output_stride not in (8, 16, 32):
+        raise CrispsegError(f"output_stride is {output_stride!r}; it must be 8, 16 or 32")
+    if strides is None:
+        within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
+        return DF_STRIDES.get(name, within)
+    if not strides or (output_stride < 32 and max(strides) > output_stride):
+        raise CrispsegError(
+            f"strides are {list(strides)}; with output_stride {output_stride}, give one or more up to {output_stride}"
+        )
+    return strides
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
+    """RGB statistics for any number of channels: their mean for one, repeated for more than three."""
+    if in_chans == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[i % len(values)] for i in range(in_chans))

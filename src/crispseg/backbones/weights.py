@@ -1,0 +1,72 @@
+"""Reading weight files and loading them into backbones."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from crispseg.errors import CrispsegError
+
+
+def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
+    """Load a whole classification network's weights into its pruned feature part; all of `body` must be among them.
+
+    Args:
+        body: of the backbone.
+        weights: keys as published; the first convolution is adapted where images are not RGB.
+        name: of the backbone, for errors.
+        source: of the weights, for errors.
+
+    Raises:
+        CrispsegError: the weights do not fit.
+    """
+    own = body.state_dict()
+    fitting = {key: weights[key] for key in own if key in weights}
+    for key, given in fitting.items():
+        value = own[key]
+        if given.ndim == 4 and given.shape != value.shape and given.shape[1] == 3:
+            fitting[key] = adapt_input_conv(value.shape[1], given)
+    wrong = [key for key in own if key not in fitting and not key.endswith("num_batches_tracked")]
+    wrong += [key for key in fitting if fitting[key].shape != own[key].shape]
+    if wrong:
+        raise CrispsegError(
+            f"{source} does not fit backbone '{name}': {len(wrong)} of {len(own)} tensors missing or of another shape, "
+            f"first {', '.join(wrong[:3])}; give the weights of '{name}' itself"
+        )
+    body.load_state_dict(fitting, strict=False)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors from a `.safetensors` file or a PyTorch file, which is never unpickled without restriction.
+
+    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped.
+
+    Raises:
+        CrispsegError: the file is missing, damaged, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
+    try:
+        weights: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # on damaged files PyTorch's readers raise almost anything
+        if isinstance(error, pickle.UnpicklingError) and path.stat().st_size:
+            raise CrispsegError(
+                f"weight file {path} holds more than tensors or is damaged; save its state dict alone"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CrispsegError(f"weight file {path} cannot be read ({reason}); it may be damaged") from None
+    for key in ("state_dict", "model"):
+        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
+            weights = weights[key]
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
+        raise CrispsegError(f"weight file {path} holds no state dict; save the network's state_dict()")
+    return {key.removeprefix("module."): value for key, value in weights.items()}

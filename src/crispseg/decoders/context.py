@@ -1,0 +1,99 @@
+"""Context parts of other papers, which SFNet's Table 1(c) compares with pyramid pooling."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.decoders.parts import Context, contexts
+from crispseg.nn import BatchNorm2d, conv_bn_relu, resize
+
+
+@contexts.register("nonlocal")
+class NonLocal(nn.Module):
+    """Non-local block, embedded Gaussian (Wang et al., *Non-local Neural Networks*, CVPR 2018, §3.2 and 3.3).
+
+    y = softmax(θ(x)ᵀ φ(x)) g(x) and z = W_z y + x, with half of x's channels inside. The batch norm after W_z starts at
+    zero, so the block starts as the identity. The 3×3 convolution of `conv` follows.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        inner = max(in_channels // 2, 1)
+        self.theta = nn.Conv2d(in_channels, inner, 1)
+        self.phi = nn.Conv2d(in_channels, inner, 1)
+        self.g = nn.Conv2d(in_channels, inner, 1)
+        norm = BatchNorm2d(in_channels)
+        nn.init.zeros_(norm.weight)
+        self.w_z = nn.Sequential(nn.Conv2d(inner, in_channels, 1, bias=False), norm)
+        self.conv = conv_bn_relu(in_channels, channels, 3)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        query, key, value = (
+            embed(feature).flatten(2).mT.contiguous().unsqueeze(1)  # (N, C/2, h, w) → (N, 1, h · w, C/2)
+            for embed in (self.theta, self.phi, self.g)
+        )
+        # The paper's softmax has no factor 1/√C. This never holds all h · w × h · w affinities where a kernel allows.
+        y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        y = y.mT.reshape(len(y), -1, *feature.shape[-2:])  # (N, 1, h · w, C/2) → (N, C/2, h, w)
+        return self.conv(feature + self.w_z(y)), Context()
+
+
+@contexts.register("aspp")
+class AtrousSpatialPyramidPooling(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al., *Rethinking Atrous Convolution*, arXiv 1706.05587, §3.3).
+
+    A 1×1 convolution, three dilated 3×3 convolutions and the mean over the image, joined by a 1×1 convolution. The
+    rates are the paper's for a feature of stride 16.
+    """
+
+    rates = (6, 12, 18)
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                conv_bn_relu(in_channels, channels, 1),
+                *(conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in self.rates),
+            ]
+        )
+        self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(in_channels, channels, 1))
+        self.join = conv_bn_relu((len(self.branches) + 1) * channels, channels, 1)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        image = resize(self.image(feature), feature.shape[-2:], align_corners=True)
+        seen = [branch(feature) for branch in self.branches]
+        return self.join(torch.cat([*seen, image], dim=1)), Context()
+
+
+@contexts.register("denseaspp")
+class DenseASPP(nn.Module):
+    """Densely connected ASPP (Yang et al., *DenseASPP for Semantic Segmentation in Street Scenes*, CVPR 2018, §3).
+
+    Each dilated 3×3 convolution sees the feature and the outputs of all before it. A 1×1 convolution reduces that to
+    half of the feature's C channels; the dilated one gives C / 8. All are joined by a 1×1 convolution.
+    """
+
+    rates = (3, 6, 12, 18, 24)
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        reduced, growth = max(in_channels // 2, 1), max(in_channels // 8, 1)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                BatchNorm2d(in_channels + index * growth),
+                nn.ReLU(),
+                nn.Conv2d(in_channels + index * growth, reduced, 1, bias=False),
+                BatchNorm2d(reduced),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(reduced, growth, 3, padding=rate, dilation=rate, bias=False),
+            )
+            for index, rate in enumerate(self.rates)
+        )
+        self.join = conv_bn_relu(in_channels + len(self.rates) * growth, channels, 1)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        for layer in self.layers:
+            feature = torch.cat([feature, layer(feature)], dim=1)
+        return self.join(feature), Context()

@@ -1,0 +1,51 @@
+"""FCN: Long et al., *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015, without skips.
+
+The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from crispseg.decoders import TopDown, contexts
+from crispseg.decoders.parts import Levels
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
+
+
+class OnlyLevel(nn.Module):
+    """What remains of a merge where there is one level: that level."""
+
+    def __init__(self, levels: int, channels: int, out_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, levels: Levels) -> Tensor:
+        (level,) = levels
+        return level
+
+
+@models.register("fcn")
+def fcn(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int | None = None,
+    output_stride: Literal[32, 16, 8] = 32,
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """A 3×3 convolution on the deepest feature, classified: a top-down decoder with nothing below its first level.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of the 3×3 convolution; by default a quarter of the deepest feature's.
+        output_stride: of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
+        auxiliary: deep supervision of the levels below the first; there are none, so it adds no heads.
+    """
+    backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
+    if width is None:
+        width = max(backbone.channels[-1] // 4, 2)
+    decoder = TopDown(backbone.channels, width, width, context=contexts["conv"], fuse=(), merge=OnlyLevel)
+    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

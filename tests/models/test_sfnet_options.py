@@ -1,0 +1,344 @@
+"""Every row of SFNet's Tables 1 and 2 as an option of `sfnet`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from crispseg import create_model, record
+from crispseg.cli.main import main
+from crispseg.counting import count_multiply_adds
+from crispseg.decoders import DeformableFuse, UpsampleAdd
+from crispseg.models import FlowAlignment
+from crispseg.models.registry import model_options
+from crispseg.models.sfnet import AlignedConcat, correlate, warp
+
+from .test_sfnet import TestSFNet as Base
+
+STRIDES = (4, 8, 16)  # of the finer level of the steps F3 → F2, F4 → F3, F5 → F4
+FLOW = {"flow": 2, "warped": 16}
+TINY = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
+
+
+def taps(*steps: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """What `record` sees: names and channels of each step's taps, the finest step first."""
+    return {"decoder.coarsest": (16, 32)} | {
+        f"decoder.fuses.{index}.{tap}": (channels, stride)
+        for index, (step, stride) in enumerate(zip(steps, STRIDES, strict=True))
+        for tap, channels in step.items()
+    }
+
+
+ROWS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
+    "1a FPN": ({"context": "conv", "fuse": "add"}, taps({}, {}, {})),
+    "1a FAM": ({"context": "conv"}, taps(FLOW, FLOW, FLOW)),
+    "1a FPN + PPM": ({"fuse": "add"}, taps({}, {}, {})),
+    "1b F3": ({"fuse_levels": [3]}, taps(FLOW, {}, {})),
+    "1b F4": ({"fuse_levels": [4]}, taps({}, FLOW, {})),
+    "1b F5": ({"fuse_levels": [5]}, taps({}, {}, FLOW)),
+    "1b F4 and F5": ({"fuse_levels": [5, 4]}, taps({}, FLOW, FLOW)),
+    "1c ASPP": ({"context": "aspp"}, taps(FLOW, FLOW, FLOW)),
+    "1c DenseASPP": ({"context": "denseaspp"}, taps(FLOW, FLOW, FLOW)),
+    "2a nearest": ({"flow_upsampling": "nearest"}, taps(FLOW, FLOW, FLOW)),
+    "2a deconvolution": ({"flow_upsampling": "deconvolution"}, taps(FLOW, FLOW, FLOW)),
+    "2b k=1": ({"flow_kernel": 1}, taps(FLOW, FLOW, FLOW)),
+    "2b k=5": ({"flow_kernel": 5}, taps(FLOW, FLOW, FLOW)),
+    "2b k=7": ({"flow_kernel": 7}, taps(FLOW, FLOW, FLOW)),
+    "2c": (
+        {"flow_net": "correlation", "fuse_levels": [5]},
+        taps({}, {}, {"correlation": 81, **FLOW}),
+    ),
+    "2d F5": ({"fuse": "dcn", "fuse_levels": [5]}, taps({}, {}, {"offset": 18})),
+    "2d": ({"fuse": "dcn"}, taps({"offset": 18}, {"offset": 18}, {"offset": 18})),
+    "3.3": (
+        {"merge": "aligned"},
+        taps(FLOW, FLOW, FLOW)
+        | {f"decoder.merge.fams.{i}.{tap}": (channels, 4) for i in range(3) for tap, channels in FLOW.items()},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_works_and_learns(row: str, tmp_path: Path) -> None:
+    options, seen = ROWS[row]
+    Base().check_option(tmp_path, **options, taps=seen)
+
+
+def test_the_non_local_row_starts_as_the_identity(tmp_path: Path) -> None:
+    behind = {"theta.weight", "theta.bias", "phi.weight", "phi.bias", "g.weight", "g.bias", "w_z.0.weight"}
+    Base().check_option(
+        tmp_path, context="nonlocal", zero_gradients=frozenset(f"decoder.context.{name}" for name in behind)
+    )
+
+
+def test_all_options_of_the_flow_work_together() -> None:
+    model = create_model("sfnet", **TINY, flow_upsampling="deconvolution", flow_kernel=5, flow_net="correlation")
+    assert model.eval()(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
+    assert model.info.options["fuse_levels"] == [3, 4, 5]
+
+
+# Options that are refused -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [[], [2], [3, 3], [3, 4, 5, 6]])
+def test_fuse_levels_are_levels_that_are_there(levels: list[int], refuses: Any) -> None:
+    with refuses(f"fuse_levels is {levels}", "3, 4, 5", "fuse=add"):
+        create_model("sfnet", **TINY, fuse_levels=levels)
+
+
+def test_df_has_two_steps(refuses: Any) -> None:
+    df1 = {"num_classes": 3, "backbone": "df1", "width": 8}
+    model = create_model("sfnet", **df1, fuse_levels=[4])
+    assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
+    with refuses("fuse_levels is [3, 4]", "more of 4, 5,"):
+        create_model("sfnet", **df1, fuse_levels=[3, 4])
+
+
+def test_addition_has_no_levels(refuses: Any) -> None:
+    with refuses("fuse is add", "fuse_levels=[5]", "fuse=fam"):
+        create_model("sfnet", **TINY, fuse="add", fuse_levels=[5])
+
+
+@pytest.mark.parametrize("fuse", ["add", "dcn"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("flow_upsampling", "nearest"), ("flow_kernel", 5), ("flow_net", "correlation")]
+)
+def test_there_is_no_flow_without_a_fam(fuse: str, option: str, value: Any, refuses: Any) -> None:
+    with refuses(f"fuse is {fuse}", f"{option}={value}", "use fuse=fam"):
+        create_model("sfnet", **TINY, fuse=fuse, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "phrase"),
+    [
+        ("flow_kernel", 4, "one of 1, 3, 5, 7"),
+        ("flow_kernel", "3", "one of 1, 3, 5, 7"),
+        ("flow_kernel", True, "one of 1, 3, 5, 7"),
+        ("flow_upsampling", "bicubic", "one of bilinear, nearest, deconvolution"),
+        ("flow_net", [], "one of simple, correlation"),
+        ("fuse_levels", 5, "of type list[int]"),
+        ("fuse_levels", (3, 4), "of type list[int]"),
+        ("fuse_levels", ["5"], "of type list[int]"),
+        ("fuse_levels", [True], "of type list[int]"),
+        ("width", True, "of type int | None"),
+        ("width", "8", "of type int | None"),
+        ("context", None, "of type str"),
+        ("released_dilation", 1, "of type bool"),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused(option: str, value: Any, phrase: str, refuses: Any) -> None:
+    with refuses(f"option '{option}' of model 'sfnet' is {value!r}", f"it must be {phrase}"):
+        create_model("sfnet", **{**TINY, option: value})
+
+
+# Command line -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "sfnet", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for phrase in (
+        "--model.flow_upsampling {bilinear,nearest,deconvolution} how a FAM upsamples",
+        "--model.flow_kernel {1,3,5,7} side of the convolution",
+        "--model.flow_net {simple,correlation} what that convolution sees",
+        "coarse levels F_l whose step",
+        "ppm, aspp, denseaspp, nonlocal",
+    ):
+        assert phrase in text
+
+
+def test_the_command_line_takes_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = {"flow_kernel": "5", "flow_net": "correlation", "flow_upsampling": "nearest", "fuse_levels": "[4, 5]"}
+    flags |= {"context": "aspp", "merge": "aligned"}
+    argv = [token for key, value in flags.items() for token in (f"--model.{key}", value)]
+    assert _settings(argv, capsys) == {**flags, "flow_kernel": 5, "fuse_levels": [4, 5]}
+    file = tmp_path / "again.yaml"
+    file.write_text(yaml.safe_dump({"model": {"name": "sfnet", **_settings(argv, capsys)}}))
+    assert _settings([str(file)], capsys) == {**flags, "flow_kernel": 5, "fuse_levels": [4, 5]}
+
+
+@pytest.mark.parametrize(("flag", "value"), [("flow_kernel", "4"), ("fuse_levels", "[a]"), ("flow_net", "siamese")])
+def test_the_command_line_refuses_other_values(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"--model.{flag}={value}", "--print_config"]) == 2
+    message = capsys.readouterr().err
+    assert f"model.{flag}" in message
+    assert message.count("\n") == 1
+
+
+def _settings(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The options that `--print_config` shows for these flags, without the defaults."""
+    assert main(["train", *argv, "--print_config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)["model"]
+    defaults = {key: option.default for key, option in model_options("sfnet").items() if key != "auxiliary"}
+    return {key: shown[key] for key in defaults if shown[key] != defaults[key]}
+
+
+# Table 2(a): upsampling in the FAM ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coarse_size", [(1, 1), (3, 4), (5, 3), (9, 12)])
+@pytest.mark.parametrize("upsampling", ["nearest", "deconvolution"])
+def test_upsampling_fits_any_pair_of_sizes(upsampling: Any, coarse_size: tuple[int, int]) -> None:
+    module = FlowAlignment(4, 4, upsampling=upsampling)
+    fine = torch.randn(1, 4, 9, 7)
+    assert module(fine, torch.randn(1, 4, *coarse_size)).shape == fine.shape
+
+
+def test_nearest_takes_the_pixel_below_the_centre() -> None:
+    module = FlowAlignment(2, 2, upsampling="nearest")
+    low = torch.randn(1, 1, 3, 4)
+    rows, columns = ([math.floor((i + 0.5) * n / size) for i in range(size)] for n, size in ((3, 7), (4, 6)))
+    assert torch.equal(module._upsample(low, (7, 6)), low[..., rows, :][..., columns])
+
+
+def test_deconvolution_doubles() -> None:
+    module = FlowAlignment(4, 4, upsampling="deconvolution").double()
+    low = torch.randn(1, 2, 3, 4, dtype=torch.float64)
+    kernel = module.enlarge.weight  # (2, 2, 4, 4)
+    expected = torch.zeros(1, 2, 6, 8, dtype=torch.float64)
+    for y, x, dy, dx in itertools.product(range(3), range(4), range(4), range(4)):
+        if 0 <= 2 * y + dy - 1 < 6 and 0 <= 2 * x + dx - 1 < 8:
+            expected[0, :, 2 * y + dy - 1, 2 * x + dx - 1] += low[0, :, y, x] @ kernel[:, :, dy, dx]
+    torch.testing.assert_close(module._upsample(low, (6, 8)), expected)
+
+
+# Table 2(b): the kernel of the flow ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_the_kernel_is_as_large_as_it_says(kernel: Any) -> None:
+    module = FlowAlignment(4, 4, kernel_size=kernel)
+    fine, coarse = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 6, 5)
+    with torch.no_grad(), record(module) as seen:
+        module(fine, coarse)
+        both = torch.cat([module.compress_coarse(coarse), module.compress_fine(fine)], 1)[0].double()
+    weight = module.predict_flow.weight.detach().double()
+    expected = torch.zeros(1, 2, 6, 5, dtype=torch.float64)
+    for y, x, i, j in itertools.product(range(6), range(5), range(kernel), range(kernel)):
+        qy, qx = y + i - kernel // 2, x + j - kernel // 2
+        if 0 <= qy < 6 and 0 <= qx < 5:
+            expected[0, :, y, x] += weight[:, :, i, j] @ both[:, qy, qx]
+    torch.testing.assert_close(seen["flow"].double(), expected, atol=1e-5, rtol=0)
+
+
+# Table 2(c): correlation --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reach", [0, 1, 4])
+def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> None:
+    fine, coarse = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    side = 2 * reach + 1
+    expected = torch.zeros(2, side * side, 4, 5, dtype=torch.float64)
+    for n, y, x, i, j in itertools.product(range(2), range(4), range(5), range(side), range(side)):
+        qy, qx = y + i - reach, x + j - reach
+        if 0 <= qy < 4 and 0 <= qx < 5:
+            for c in range(3):
+                expected[n, i * side + j, y, x] += fine[n, c, y, x].double() * coarse[n, c, qy, qx].double() / 3
+    torch.testing.assert_close(correlate(fine, coarse, reach).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_the_flow_is_predicted_from_the_correlation() -> None:
+    module = FlowAlignment(8, 8, net="correlation")
+    fine, coarse = torch.randn(1, 8, 9, 12), torch.randn(1, 8, 5, 6)
+    with torch.no_grad(), record(module) as seen:
+        out = module(fine, coarse)
+    low = nn.functional.interpolate(module.compress_coarse(coarse), size=(9, 12), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(seen["correlation"], correlate(module.compress_fine(fine), low, 4))
+    torch.testing.assert_close(seen["flow"], module.predict_flow(seen["correlation"]))
+    torch.testing.assert_close(out, fine + warp(coarse, seen["flow"]))
+
+
+def test_correlation_keeps_no_copies_of_the_map() -> None:
+    fine = torch.randn(1, 64, 16, 16, requires_grad=True)
+    coarse = torch.randn(1, 64, 16, 16, requires_grad=True)
+    kept: set[int] = set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        correlate(fine, coarse, 4)
+    assert len(kept) == 2  # `fine` and the padded `coarse`, for 81 displacements
+
+
+# Table 2(d): deformable convolution ---------------------------------------------------------------------------------
+
+
+def bilinear_at(image: Tensor, y: float, x: float) -> Tensor:
+    """(C, H, W) → (C,) at a point in pixels, zero outside."""
+    value = torch.zeros(image.shape[0], dtype=torch.float64)
+    for qy, qx in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+        if 0 <= qy < image.shape[1] and 0 <= qx < image.shape[2]:
+            value += (1 - abs(y - qy)) * (1 - abs(x - qx)) * image[:, qy, qx]
+    return value
+
+
+@pytest.mark.parametrize("coarse_channels", [3, 5])
+def test_deformable_convolution_is_the_sum_over_displaced_points(coarse_channels: int) -> None:
+    module = DeformableFuse(3, coarse_channels)
+    nn.init.normal_(module.predict_offset.weight, std=0.3)  # offsets of pixels
+    fine, coarse = torch.randn(1, 3, 6, 5), torch.randn(1, coarse_channels, 3, 3)
+    with torch.no_grad(), record(module) as seen:
+        out = module(fine, coarse)
+    upsampled = nn.functional.interpolate(coarse, size=(6, 5), mode="bilinear", align_corners=True)
+    both = torch.cat([upsampled, fine], dim=1).double()
+    offset = nn.functional.conv2d(both, module.predict_offset.weight.double(), padding=1)
+    torch.testing.assert_close(seen["offset"].double(), offset, atol=1e-5, rtol=0)
+    assert offset.abs().max() > 1
+    expected = torch.zeros(1, 3, 6, 5, dtype=torch.float64)
+    weight = module.deform.weight.detach().double()
+    for y, x, tap in itertools.product(range(6), range(5), range(9)):
+        dy, dx = seen["offset"][0, 2 * tap : 2 * tap + 2, y, x].tolist()
+        value = bilinear_at(both[0], y + tap // 3 - 1 + dy, x + tap % 3 - 1 + dx)
+        expected[0, :, y, x] += weight[:, :, tap // 3, tap % 3] @ value
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_deformable_convolution_starts_as_a_plain_one() -> None:
+    module = DeformableFuse(4, 4)
+    fine = torch.randn(2, 4, 9, 7)
+    plain = nn.functional.conv2d(torch.cat([torch.ones(2, 4, 9, 7), fine], 1), module.deform.weight, padding=1)
+    torch.testing.assert_close(module(fine, torch.ones(2, 4, 5, 4)), plain, atol=1e-5, rtol=0)
+
+
+def test_deformable_convolution_works_under_bfloat16() -> None:
+    module = DeformableFuse(4, 4)
+    fine, coarse = torch.randn(1, 4, 9, 7), torch.randn(1, 4, 5, 4)
+    expected = module(fine, coarse)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = module(fine.bfloat16(), coarse.bfloat16())
+        assert fused.dtype == torch.bfloat16
+        fused.sum().backward()
+    torch.testing.assert_close(fused.float(), expected, atol=0.05, rtol=0)
+    assert module.predict_offset.weight.grad.any()
+
+
+def test_deformable_convolution_counts_as_a_convolution() -> None:
+    model = create_model("sfnet", **TINY, fuse="dcn", fuse_levels=[5])
+    deform = 9 * 16 * 8 * 16 * 24  # multiply-adds of the deformable convolution on a level of 16 × 24
+    with patch.object(model.decoder.fuses[2].deform, "forward", lambda both, offset: both[:, :8]):
+        without = count_multiply_adds(model, 256, 384)
+    assert count_multiply_adds(model, 256, 384) - without == deform
+
+
+# §3.3: FAM in the final upsampling ----------------------------------------------------------------------------------
+
+
+def test_aligned_levels_are_warped_to_the_finest_and_concatenated() -> None:
+    merge = AlignedConcat(3, 4, 6).eval()
+    levels = [torch.randn(1, 4, 9, 12), torch.randn(1, 4, 5, 6), torch.randn(1, 4, 3, 3)]
+    with torch.no_grad(), record(merge) as seen:
+        merged = merge(levels)
+    warped = [warp(level, seen[f"fams.{index}.flow"]) for index, level in enumerate(levels[1:])]
+    torch.testing.assert_close(merged, merge.conv(torch.cat([levels[0], *warped], 1)))
+    assert merged.shape == (1, 6, 9, 12)

@@ -1,0 +1,132 @@
+"""Context parts against formulations of their own, with plain loops in float64."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from crispseg import contexts
+from crispseg.decoders import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
+
+PARTS = ["aspp", "conv", "denseaspp", "nonlocal", "ppm"]
+
+
+def lively(module: nn.Module) -> nn.Module:
+    """In eval mode, with batch norms that do something."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            for tensor in (norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return module.double().eval().requires_grad_(False)
+
+
+def convolve(x: Tensor, weight: Tensor, rate: int = 1) -> Tensor:
+    """(C, h, w) and (D, C, k, k) → (D, h, w): a pixel and a tap at a time, zero outside."""
+    _, h, w = x.shape
+    side = weight.shape[-1]
+    out = torch.zeros(weight.shape[0], h, w, dtype=torch.float64)
+    for y, x_, i, j in itertools.product(range(h), range(w), range(side), range(side)):
+        qy, qx = y + (i - side // 2) * rate, x_ + (j - side // 2) * rate
+        if 0 <= qy < h and 0 <= qx < w:
+            out[:, y, x_] += weight[:, :, i, j] @ x[:, qy, qx]
+    return out
+
+
+def normalize(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """A batch norm's formula on (C, h, w)."""
+    mean, variance, gain, shift = (
+        v[:, None, None] for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    return (x - mean) / (variance + norm.eps).sqrt() * gain + shift
+
+
+def block(x: Tensor, conv_norm_relu: nn.Sequential, rate: int = 1) -> Tensor:
+    conv, norm = conv_norm_relu[0], conv_norm_relu[1]
+    return normalize(convolve(x, conv.weight, rate), norm).clamp(min=0)
+
+
+def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
+    module = lively(NonLocal(6, 4))
+    feature = torch.randn(1, 6, 3, 5, dtype=torch.float64)
+    points = [feature[0, :, y, x] for y, x in itertools.product(range(3), range(5))]
+
+    def embed(conv: nn.Conv2d, point: Tensor) -> Tensor:
+        return conv.weight[:, :, 0, 0] @ point + conv.bias
+
+    attended = []
+    for point in points:
+        affinities = [(embed(module.theta, point) @ embed(module.phi, other)).exp() for other in points]
+        weighted = [a * embed(module.g, other) for a, other in zip(affinities, points, strict=True)]
+        attended.append(sum(weighted) / sum(affinities))
+    y = torch.stack(attended, dim=1).unflatten(1, (3, 5))
+    z = feature[0] + normalize(convolve(y, module.w_z[0].weight), module.w_z[1])
+    level, context = module(feature)
+    torch.testing.assert_close(level[0], block(z, module.conv), atol=1e-5, rtol=0)
+    assert context.descriptors == ()
+
+
+def test_nonlocal_starts_as_a_plain_convolution() -> None:
+    module = NonLocal(6, 4).eval()
+    feature = torch.randn(2, 6, 5, 7)
+    torch.testing.assert_close(module(feature)[0], module.conv(feature))
+
+
+def test_nonlocal_does_not_hold_all_affinities() -> None:
+    """Under autograd, what is kept grows with the number of positions, not with its square."""
+    module = NonLocal(4, 4)
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(torch.randn(1, 4, 32, 32))
+    assert max(sizes) <= 4 * 32 * 32
+
+
+def test_aspp_is_four_convolutions_and_a_mean() -> None:
+    module = lively(AtrousSpatialPyramidPooling(4, 3))
+    assert module.rates == (6, 12, 18)
+    feature = torch.randn(1, 4, 20, 14, dtype=torch.float64)
+    x = feature[0]
+    branches = [block(x, branch, rate) for branch, rate in zip(module.branches, (1, 6, 12, 18), strict=True)]
+    mean = torch.stack([x[:, y, x_] for y, x_ in itertools.product(range(20), range(14))]).mean(0)[:, None, None]
+    image = block(mean, module.image[1:]).expand(-1, 20, 14)
+    expected = block(torch.cat([*branches, image]), module.join)
+    torch.testing.assert_close(module(feature)[0][0], expected, atol=1e-5, rtol=0)
+
+
+def test_denseaspp_sees_all_that_came_before() -> None:
+    module = lively(DenseASPP(8, 3))
+    assert module.rates == (3, 6, 12, 18, 24)
+    feature = torch.randn(1, 8, 26, 9, dtype=torch.float64)
+    x = feature[0]
+    for layer, rate in zip(module.layers, (3, 6, 12, 18, 24), strict=True):
+        norm1, _, reduce, norm2, _, dilated = layer
+        assert (reduce.out_channels, dilated.out_channels) == (4, 1)  # C / 2 and C / 8
+        reduced = convolve(normalize(x, norm1).clamp(min=0), reduce.weight)
+        x = torch.cat([x, convolve(normalize(reduced, norm2).clamp(min=0), dilated.weight, rate)])
+    torch.testing.assert_close(module(feature)[0][0], block(x, module.join), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), channels=st.sampled_from([1, 6, 8]))
+@settings(max_examples=8)
+def test_contexts_work_on_any_feature_of_a_single_image(name: str, size: tuple[int, int], channels: int) -> None:
+    module: Any = contexts[name](channels, 4)
+    feature = torch.randn(1, channels, *size, requires_grad=True)
+    for mode in (True, False):
+        level, _ = module.train(mode)(feature)
+        assert level.shape == (1, 4, *size)
+        assert level.isfinite().all()
+    level.sum().backward()
+    assert feature.grad.isfinite().all()
