@@ -10,6 +10,9 @@ ROWS = [
     ("sfnet", "resnet18_deep", 19, 1024),
     ("sfnet", "resnet50_deep", 19, 1024),
     ("sfnet", "resnet101_deep", 19, 1024),
+    ("sfnet", "df1", 19, 1024),
+    ("sfnet", "df2", 19, 1024),
+    ("sfnet", "shufflenetv2_x1_0", 19, 1024),
     ("fpn", "resnet101_deep", 59, 480),
 ]
 

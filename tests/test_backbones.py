@@ -74,6 +74,12 @@ def test_other_strides_can_be_asked_for(strides: tuple[int, ...]) -> None:
     assert sizes == [64 // stride for stride in strides]
 
 
+@pytest.mark.parametrize("strides", [(), (32, 4), (4, 4)])
+def test_strides_that_are_no_pyramid_are_refused(strides: tuple[int, ...], refuses: Any) -> None:
+    with refuses("strides", str(list(strides))):
+        Backbone(TINY, strides=strides)
+
+
 @pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", "resnet101_deep"])
 def test_deep_stems_are_three_convolutions(name: str) -> None:
     stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
@@ -105,6 +111,9 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
         ("resnet18_dep", "did you mean 'resnet18_deep'?"),
         ("ResNet18", "did you mean 'resnet18'?"),
         ("convnext_tny", "did you mean 'convnext_tiny'?"),
+        ("DF1", "df1, df2, shufflenetv2_x1_0 and any timm model"),
+        ("df3", "did you mean 'df"),
+        ("shufflenet_v2_x1_0", "did you mean 'shufflenetv2_x1_0'?"),
         ("", "any timm model with a feature pyramid"),
     ],
 )

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from released_sfnet import WIDTH, Released
 from safetensors.torch import load_file
+from torch import Tensor
 
 from crispseg import create_model, from_pretrained, record
 from crispseg.cli.main import main
 from crispseg.convert import convert_official
+
+State = dict[str, Tensor]
 
 
 def test_an_official_checkpoint_gives_what_the_official_code_gave(shared: Path, tmp_path: Path) -> None:
@@ -25,44 +30,119 @@ def test_an_official_checkpoint_gives_what_the_official_code_gave(shared: Path, 
             torch.testing.assert_close(warped, expected[f"fam.{level}"], rtol=0, atol=1e-4)
 
 
-def test_a_model_in_the_way_is_kept(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["convert", str(shared / "parity/sfsegnets_resnet18.pth"), "--out", str(tmp_path)]
+def test_the_reference_of_these_tests_computes_what_the_official_code_did(shared: Path) -> None:
+    state = torch.load(shared / "parity/sfsegnets_resnet18.pth", weights_only=True)["state_dict"]
+    released = Released("resnet18_deep", {key.removeprefix("module."): value.float() for key, value in state.items()})
+    expected = load_file(shared / "parity/sfsegnets_resnet18.safetensors")
+    torch.testing.assert_close(released.logits(expected["images"]), expected["logits"], rtol=0, atol=1e-4)
+
+
+# Synthetic checkpoints of all networks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", list(WIDTH))
+def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp_path: Path) -> None:
+    released = Released(backbone, num_classes=7)
+    half = {key: value.half() if value.is_floating_point() else value for key, value in released.state.items()}
+    released.state = {key: value.float() for key, value in half.items()}
+    heads = {"head.dsn.0.0.weight": torch.ones(8, 8, 3, 3), "fc.weight": torch.ones(1000, 512)}
+    state = {f"module.{key}": value for key, value in {**half, **heads}.items()}
+    torch.save({"state_dict": state, "epoch": 3, "command": "train"}, tmp_path / "official.pth")
+
+    model = convert_official(tmp_path / "official.pth")
+    assert (model.info.name, model.info.backbone, model.info.num_classes) == ("sfnet", backbone, 7)
+    assert model.info.options["width"] == WIDTH[backbone]
+    assert model.info.options["released_dilation"] == backbone.startswith("resnet")
+    assert not model.training
+    for size in ((64, 64), (65, 97)):
+        images = torch.randn(1, 3, *size)
+        expected = released.logits(images)
+        assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
+        with torch.no_grad():
+            torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.fixture(scope="module")
+def df1() -> State:
+    torch.manual_seed(1)
+    return Released("df1").state
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    ],
+)
+def test_the_command_saves_the_model(
+    wrap: Callable[[State], Any], df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(wrap(df1), tmp_path / "official.pth")
+    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model")]) == 0
+    assert "sfnet on df1, 19 classes" in capsys.readouterr().out
+    images = torch.randn(1, 3, 33, 57)
+    logits = from_pretrained(tmp_path / "model")(images)
+    assert torch.equal(logits, convert_official(tmp_path / "official.pth")(images))
+
+
+def test_a_model_in_the_way_is_kept(df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(df1, tmp_path / "official.pth")
     create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).save_pretrained(tmp_path)
-    assert main(argv) == 2
+    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path)]) == 2
     assert "holds a model already" in capsys.readouterr().err
     assert from_pretrained(tmp_path).info.name == "fpn"
 
 
+# Files that do not fit ----------------------------------------------------------------------------------------------
+
+CLASSIFIER = "head.conv_last.1.weight"
+DF1_ONLY = "backbone.stage5.0.conv1.weight"
+
+
 @pytest.mark.parametrize(
-    ("change", "phrases"),
+    ("drop", "add", "phrases"),
     [
-        (lambda state: state.pop("module.head.fpn_in.1.1.weight"), ["1 keys missing", "decoder.laterals.1.1.weight"]),
-        (lambda state: state.update({"module.surprise": torch.ones(1)}), ["1 keys unknown", "surprise"]),
+        (["head.fpn_in.1.1.weight"], {}, ["1 keys missing", "decoder.laterals.1.1.weight"]),
+        (["backbone.stage3.2.bn2.bias"], {}, ["1 keys missing", "backbone.net.stage3.2.bn2.bias"]),
+        ([], {"surprise": torch.ones(1)}, ["1 keys unknown", "surprise"]),
         (
-            lambda state: state.update({"module.head.fpn_in.0.0.weight": torch.ones(1)}),
+            [],
+            {"head.fpn_in.0.0.weight": torch.ones(1)},
             ["1 keys of another shape", "decoder.laterals.0.0.weight"],
         ),
-        (lambda state: state.pop("module.head.conv_last.1.weight"), ["no checkpoint", "head.conv_last.1.weight"]),
-        (lambda state: state.update({"module.layer3.7.conv1.weight": torch.ones(1)}), ["3 basic blocks in layer3"]),
+        (
+            [],
+            {"head.fpn_in.0.0.bias": torch.ones(3)},
+            ["1 keys of another shape", "decoder.laterals.0.0.bias"],
+        ),
+        ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
+        ([], {CLASSIFIER: torch.tensor(1.0)}, ["no checkpoint of an official SFNet", CLASSIFIER]),
+        ([], {CLASSIFIER: torch.ones(1, 64, 1, 1)}, ["cannot be built", "num_classes is 1"]),
+        ([DF1_ONLY], {}, ["no checkpoint", DF1_ONLY, "layer3.0.conv1.weight"]),
+        (
+            [DF1_ONLY],
+            {f"layer3.{block}.conv1.weight": torch.ones(1) for block in range(3)},
+            ["3 basic blocks in layer3", "ResNet-18, 50 and 101"],
+        ),
+        (
+            [DF1_ONLY],
+            {"backbone.stage4_2.0.conv1.weight": torch.ones(1)},
+            ["does not fit an SFNet on df2", "keys missing", "keys of another shape"],
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_says_which_keys(
-    change: Any, phrases: list[str], shared: Path, tmp_path: Path, refuses: Any
+    drop: list[str], add: State, phrases: list[str], df1: State, tmp_path: Path, refuses: Any
 ) -> None:
-    state = torch.load(shared / "parity/sfsegnets_resnet18.pth", weights_only=True)["state_dict"]
-    change(state)
+    state = {key: value for key, value in {**df1, **add}.items() if key not in drop}
     torch.save(state, tmp_path / "changed.pth")
     with refuses(str(tmp_path / "changed.pth"), *phrases):
         convert_official(tmp_path / "changed.pth")
 
 
-def test_training_only_heads_are_dropped(shared: Path, tmp_path: Path) -> None:
-    state = torch.load(shared / "parity/sfsegnets_resnet18.pth", weights_only=True)
-    state["state_dict"]["module.head.dsn.0.0.weight"] = torch.ones(128, 128, 3, 3)
-    torch.save(state, tmp_path / "with_heads.pth")
-    convert_official(tmp_path / "with_heads.pth")
-
-
 def test_dilation_is_for_resnets(refuses: Any) -> None:
-    with refuses("released_dilation", "resnet18_deep"):
-        create_model("sfnet", num_classes=3, backbone="test_efficientnet", released_dilation=True)
+    for backbone in ("test_efficientnet", "df1", "shufflenetv2_x1_0"):
+        with refuses("released_dilation", "resnet18_deep"):
+            create_model("sfnet", num_classes=3, backbone=backbone, released_dilation=True)

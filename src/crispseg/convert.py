@@ -15,6 +15,7 @@ _RENAMES = (  # pattern of a whole key in the release → ours; the first that m
     (r"layer0\.0\.(.+)", r"backbone.net.model.conv1.\1"),
     (r"layer0\.1\.(.+)", r"backbone.net.model.bn1.\1"),
     (r"(layer[1-4]\..+)", r"backbone.net.model.\1"),
+    (r"backbone\.(stage.+)", r"backbone.net.\1"),
     (r"head\.ppm\.(.+)", r"decoder.context.\1"),
     (r"head\.fpn_in\.(.+)", r"decoder.laterals.\1"),
     (r"head\.fpn_out\.(\d)\.0\.(.+)", r"decoder.smooths.\1.\2"),
@@ -25,6 +26,7 @@ _RENAMES = (  # pattern of a whole key in the release → ours; the first that m
     (r"head\.conv_last\.1\.(.+)", r"classifier.\1"),
 )
 _TRAINING_ONLY = re.compile(r"head\.dsn\.|dsn\.|fc\.")
+_DF_NETS = {"backbone.stage5.0.conv1.weight": "df1", "backbone.stage4_2.0.conv1.weight": "df2"}
 _RESNETS = {("basic", 2): "resnet18_deep", ("bottleneck", 6): "resnet50_deep", ("bottleneck", 23): "resnet101_deep"}
 
 
@@ -34,24 +36,25 @@ def convert_official(path: str | Path) -> SegmentationModel:
     Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type; training-only heads are dropped.
 
     Raises:
-        CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet on ResNet-18, 50 or 101.
+        CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet on ResNet-18, 50 or 101, DF1 or
+            DF2.
     """
     given = {key: value for key, value in read_state_dict(path).items() if not _TRAINING_ONLY.match(key)}
-    needed = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight", "layer3.0.conv1.weight")
-    absent = [key for key in needed if key not in given]
+    needed = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
+    absent = [key for key in needed if key not in given or given[key].ndim != 4]
     if absent:
-        raise CrispsegError(f"{path} is no checkpoint of an official SFNet on a ResNet: it has no {', '.join(absent)}")
-    block = "bottleneck" if "layer3.0.conv3.weight" in given else "basic"
-    depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
-    if (block, depth) not in _RESNETS:
-        raise CrispsegError(f"{path} has {depth} {block} blocks in layer3, which is none of ResNet-18, 50 and 101")
-    model = create_model(
-        "sfnet",
-        num_classes=len(given["head.conv_last.1.weight"]),
-        backbone=_RESNETS[block, depth],
-        width=len(given["head.ppm.bottleneck.0.weight"]),
-        released_dilation=True,
-    )
+        raise CrispsegError(f"{path} is no checkpoint of an official SFNet: it has no {', '.join(absent)}")
+    backbone = _backbone_of(path, given)
+    try:
+        model = create_model(
+            "sfnet",
+            num_classes=len(given["head.conv_last.1.weight"]),
+            backbone=backbone,
+            width=len(given["head.ppm.bottleneck.0.weight"]),
+            released_dilation=backbone in _RESNETS.values(),
+        )
+    except CrispsegError as error:
+        raise CrispsegError(f"{path} holds an SFNet that cannot be built: {error}") from None
 
     weights: dict[str, Tensor] = {}
     unknown = []
@@ -63,9 +66,9 @@ def convert_official(path: str | Path) -> SegmentationModel:
             weights[name] = value.float() if value.is_floating_point() else value  # before the sums below
     for index in range(len(model.decoder.laterals)):
         # A bias in front of a batch norm only shifts its mean; our laterals have none.
-        bias = weights.pop(f"decoder.laterals.{index}.0.bias", None)
-        if bias is not None and f"decoder.laterals.{index}.1.running_mean" in weights:
-            weights[f"decoder.laterals.{index}.1.running_mean"] -= bias
+        bias, mean = f"decoder.laterals.{index}.0.bias", f"decoder.laterals.{index}.1.running_mean"
+        if bias in weights and mean in weights and weights[bias].shape == weights[mean].shape:
+            weights[mean] = weights[mean] - weights.pop(bias)
 
     own = model.state_dict()
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
@@ -81,3 +84,19 @@ def convert_official(path: str | Path) -> SegmentationModel:
         )
     model.load_state_dict(weights, strict=False)
     return model.eval()
+
+
+def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
+    for key, name in _DF_NETS.items():
+        if key in given:
+            return name
+    if "layer3.0.conv1.weight" not in given:
+        raise CrispsegError(
+            f"{path} is no checkpoint of an official SFNet on a ResNet, DF1 or DF2: it has no layer3.0.conv1.weight "
+            f"nor {' nor '.join(_DF_NETS)}"
+        )
+    block = "bottleneck" if "layer3.0.conv3.weight" in given else "basic"
+    depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
+    if (block, depth) not in _RESNETS:
+        raise CrispsegError(f"{path} has {depth} {block} blocks in layer3, which is none of ResNet-18, 50 and 101")
+    return _RESNETS[block, depth]

@@ -86,7 +86,8 @@ class Backbone(nn.Module):
         """
         height, width = images.shape[-2:]
         if self._divisor > 1:
-            images = F.pad(images, (0, -width % self._divisor, 0, -height % self._divisor))
+            padded_height, padded_width = (_ceil_div(side, self._divisor) * self._divisor for side in (height, width))
+            images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
         try:
             features: list[Tensor] = self.net(images)
         except ValueError as error:
@@ -98,7 +99,7 @@ class Backbone(nn.Module):
             ) from None
         if self._divisor > 1:
             features = [
-                feature[..., : -(-height // stride), : -(-width // stride)]
+                feature[..., : _ceil_div(height, stride), : _ceil_div(width, stride)]
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
             if torch.compiler.is_exporting():  # a graph for all sizes needs strides that say the same at each of them
@@ -129,6 +130,11 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Backbone:
         return super().train(mode and not self.frozen)
+
+
+def _ceil_div(length: int, divisor: int) -> int:
+    """⌈length / divisor⌉; in an exported graph too, where -(-length // divisor) would round towards zero."""
+    return (length + divisor - 1) // divisor
 
 
 def _checked_strides(name: str, strides: Sequence[int] | None, output_stride: int) -> Sequence[int]:

@@ -1,0 +1,262 @@
+"""DF1, DF2 and ShuffleNet v2, which timm does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from released_sfnet import Released
+from torch import Tensor, nn
+
+from crispseg import create_model, from_pretrained
+from crispseg.backbones import NAMED_BACKBONES, Backbone
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.inference.folding import fold_batch_norms
+
+SHUFFLENET = "shufflenetv2_x1_0"
+LIGHT = ("df1", "df2", SHUFFLENET)
+PYRAMIDS = {
+    "df1": {16: 128, 32: 512},
+    "df2": {8: 128, 16: 256, 32: 512},
+    SHUFFLENET: {4: 24, 8: 116, 16: 232, 32: 1024},
+}
+
+
+def lively(name: str, **options: Any) -> Backbone:
+    """In eval mode, with batch statistics of data."""
+    backbone = Backbone(name, **options)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        backbone(torch.randn(2, backbone.in_chans, 96, 96))
+    return backbone.eval().requires_grad_(False)
+
+
+def test_the_names_are_listed() -> None:
+    assert set(LIGHT) < set(NAMED_BACKBONES)
+
+
+# Features -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "channels"),
+    [
+        ("df1", (16, 32, 32), (128, 256, 512)),
+        ("df2", (8, 16, 32), (128, 256, 512)),
+        (SHUFFLENET, (4, 8, 16, 32), (24, 116, 232, 1024)),
+    ],
+)
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_features_have_these_sizes(
+    name: str, strides: tuple[int, ...], channels: tuple[int, ...], in_chans: int
+) -> None:
+    backbone = Backbone(name, in_chans=in_chans).eval()
+    assert (backbone.strides, backbone.channels) == (strides, channels)
+    assert len(backbone.mean) == len(backbone.std) == in_chans
+    if in_chans == 3:
+        assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for batch, height, width in ((1, 32, 32), (2, 33, 57), (1, 97, 160)):
+        with torch.no_grad():
+            features = backbone(torch.randn(batch, in_chans, height, width))
+        assert [tuple(feature.shape) for feature in features] == [
+            (batch, width_of, -(-height // stride), -(-width // stride))
+            for width_of, stride in zip(channels, strides, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "channels"),
+    [
+        ("df1", (4, 8, 16, 32), (64, 64, 128, 512)),
+        ("df2", (4, 8, 16, 32), (64, 128, 256, 512)),
+        ("df1", (16, 32, 32), (128, 256, 512)),
+        (SHUFFLENET, (2, 32, 32), (24, 464, 1024)),
+        (SHUFFLENET, (4, 8), (24, 116)),
+    ],
+)
+def test_other_strides_give_the_deepest_features(
+    name: str, strides: tuple[int, ...], channels: tuple[int, ...]
+) -> None:
+    backbone = Backbone(name, strides=strides)
+    assert (backbone.strides, backbone.channels) == (strides, channels)
+    sum(feature.square().mean() for feature in backbone(torch.randn(2, 3, 64, 64))).backward()
+    unused = [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
+    assert unused == []  # nothing behind the last feature is kept
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_strides_that_they_lack_are_refused(name: str, refuses: Any) -> None:
+    with refuses(name, "[4, 8, 64] are needed", "resnet18"):
+        Backbone(name, strides=(4, 8, 64))
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("name", LIGHT)
+def test_they_cannot_be_dilated(name: str, output_stride: int, refuses: Any) -> None:
+    with refuses(name, f"output_stride {output_stride}", "resnet18_deep"):
+        Backbone(name, output_stride=output_stride)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_batch_norms_merge_into_convolutions(name: str) -> None:
+    backbone = lively(name)
+    folded = fold_batch_norms(backbone, torch.randn(1, 3, 64, 64))  # it compares the outputs
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_bfloat16_is_close_to_float32(name: str) -> None:
+    backbone = Backbone(name).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 97, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = backbone(images)
+    for feature, expected in zip(rounded, backbone(images), strict=True):
+        assert (feature.float() - expected).square().mean().sqrt() < 0.03 * expected.std()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_frozen_one_never_trains(name: str) -> None:
+    backbone = Backbone(name)
+    backbone.freeze()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    features = backbone.train()(torch.randn(1, 3, 32, 32))
+    assert not any(feature.requires_grad for feature in features)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+# Weights ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["df1", "df2"])
+def test_weights_under_the_released_names_give_the_released_features(name: str, tmp_path: Path, refuses: Any) -> None:
+    released = Released(name)
+    released.state = {
+        key.removeprefix("backbone."): value for key, value in released.state.items() if key.startswith("backbone.")
+    }
+    torch.save({**released.state, "fc.weight": torch.ones(1000, 512)}, tmp_path / "imagenet.pth")
+    images = torch.randn(1, 3, 65, 97)
+    features = Backbone(name, pretrained=tmp_path / "imagenet.pth").eval()(images)
+    for ours, theirs in zip(features, released.df(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    grey = Backbone(name, pretrained=tmp_path / "imagenet.pth", in_chans=1).net.stage1[0].weight
+    torch.testing.assert_close(grey, released.state["stage1.0.weight"].sum(1, keepdim=True))
+    with refuses("imagenet.pth", "does not fit backbone 'resnet18_deep'"):
+        Backbone("resnet18_deep", pretrained=tmp_path / "imagenet.pth")
+
+
+@pytest.mark.parametrize("name", ["df1", "df2"])
+def test_no_weights_of_df_are_published(name: str, refuses: Any) -> None:
+    with refuses(f"no published weights for '{name}'", "give pretrained the path"):
+        Backbone(name, pretrained=True)
+
+
+@pytest.fixture(scope="module")
+def torchvision_s() -> nn.Module:
+    torch.manual_seed(1)
+    net = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    with torch.no_grad():
+        net(torch.randn(2, 3, 64, 64))  # running statistics that are not those of initialisation
+    return net.eval()
+
+
+def features_of(net: nn.Module, images: Tensor) -> list[Tensor]:
+    seen: list[Tensor] = []
+    handles = [
+        getattr(net, name).register_forward_hook(lambda _module, _args, output: seen.append(output))
+        for name in ("maxpool", "stage2", "stage3", "conv5")
+    ]
+    net(images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_a_file_of_torchvision_gives_torchvision_s_features(torchvision_s: nn.Module, tmp_path: Path) -> None:
+    torch.save(torchvision_s.state_dict(), tmp_path / "weights.pth")
+    images = torch.randn(1, 3, 65, 97)
+    features = Backbone(SHUFFLENET, pretrained=tmp_path / "weights.pth").eval()(images)
+    for ours, theirs in zip(features, features_of(torchvision_s, images), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_published_weights_come_through_torchvision(
+    in_chans: int, torchvision_s: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put where torchvision keeps what it has downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.url
+    file = tmp_path / "hub/checkpoints" / url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision_s.state_dict(), file)
+    net = Backbone(SHUFFLENET, pretrained=True, in_chans=in_chans).net
+    assert torch.equal(net.conv5[0].weight, torchvision_s.conv5[0].weight)
+    rgb = torchvision_s.conv1[0].weight
+    expected = {1: rgb.sum(1, keepdim=True), 3: rgb, 4: torch.cat([rgb, rgb[:, :1]], 1) * 3 / 4}[in_chans]
+    torch.testing.assert_close(net.conv1[0].weight, expected)
+
+
+def test_published_weights_that_cannot_be_got_are_refused(
+    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with refuses(f"cannot get torchvision's weights for backbone '{SHUFFLENET}'", "give pretrained a path"):
+        Backbone(SHUFFLENET, pretrained=True)
+
+
+# In SFNet -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters", "giga"),
+    [
+        ("df1", {}, 8.42e6, 16.4),
+        ("df2", {}, 17.88e6, 40.0),
+        ("df1", {"width": 128}, 9.24e6, 18.7),  # Table 1(d)'s multiply-adds
+        ("df1", {"width": 128, "fuse": "add"}, 9.20e6, 18.6),
+        ("df2", {"width": 128}, 18.70e6, 48.5),
+        ("df2", {"width": 128, "fuse": "add"}, 18.66e6, 48.2),
+        (SHUFFLENET, {}, 1.90e6, 16.7),
+        (SHUFFLENET, {"fuse": "add"}, 1.88e6, 16.3),
+    ],
+)
+def test_counts(name: str, options: dict[str, Any], parameters: float, giga: float) -> None:
+    model = create_model("sfnet", num_classes=19, backbone=name, **options)
+    assert count_parameters(model) == pytest.approx(parameters, rel=0.005)
+    assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.015)
+
+
+def test_released_dilation_changes_no_count() -> None:
+    model = create_model("sfnet", num_classes=19, backbone="resnet101_deep", released_dilation=True)
+    assert 409e9 <= count_multiply_adds(model, 1024, 1024) <= 418e9
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_sfnet_trains_and_predicts_at_any_size(name: str, tmp_path: Path) -> None:
+    model = create_model("sfnet", num_classes=5, backbone=name, auxiliary=True)
+    assert model.info.options["width"] == 64
+    for size in ((1, 65, 97), (2, 33, 71)):
+        images = torch.randn(size[0], 3, *size[1:])
+        model.train().zero_grad()
+        outputs = model.outputs(images)
+        maps = (outputs.logits, *(outputs.auxiliary or ()))
+        assert {tuple(logits.shape) for logits in maps} == {(size[0], 5, *size[1:])}
+        torch.stack([(logits * torch.randn_like(logits)).sum() for logits in maps]).sum().backward()
+        gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+        assert [key for key, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
+        assert model.eval()(images).shape == (size[0], 5, *size[1:])
+    model.save_pretrained(tmp_path / "model")
+    loaded = from_pretrained(tmp_path / "model")
+    assert loaded.info.backbone == name
+    assert torch.equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_single_value_per_channel_says_what_to_do(name: str, refuses: Any) -> None:
+    with refuses("32×32", "freeze the backbone"):
+        Backbone(name).train()(torch.randn(1, 3, 32, 32))

@@ -1,0 +1,94 @@
+"""Backbones whose last stages are dilated instead of losing resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from crispseg.backbones import Backbone
+from crispseg.inference.folding import fold_batch_norms
+
+DILATED = ("resnet18", "resnet18_deep", "test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "test_convnext")
+
+
+@pytest.mark.parametrize("name", DILATED)
+@pytest.mark.parametrize(
+    ("options", "strides"),
+    [
+        ({"output_stride": 8}, (4, 8)),
+        ({"output_stride": 16}, (4, 8, 16)),
+        ({"output_stride": 8, "strides": (8,)}, (8,)),
+        ({"output_stride": 16, "strides": (4, 16)}, (4, 16)),
+        ({"output_stride": 8, "strides": (4, 8, 8, 8)}, (4, 8, 8, 8)),
+    ],
+)
+def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, Any], strides: tuple[int, ...]) -> None:
+    plain, backbone = Backbone(name), Backbone(name, **options).eval()
+    assert backbone.strides == strides
+    assert backbone.channels[-1] == plain.channels[-1]  # all of the network
+    keys = {key for key in backbone.state_dict() if "running" in key}
+    assert keys == {key for key in plain.state_dict() if "running" in key}
+    for height, width in ((32, 32), (33, 57), (97, 70)):
+        with torch.no_grad():
+            features = backbone(torch.randn(1, 3, height, width))
+        assert [tuple(feature.shape) for feature in features] == [
+            (1, channels, -(-height // stride), -(-width // stride))
+            for channels, stride in zip(backbone.channels, strides, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("name", ["resnet18_deep", "resnet26", "efficientnet_lite0"])  # no strided pooling
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -> None:
+    """Dilation leaves the weights' meaning as it is: the plain feature is a subset of the dilated one."""
+    plain = Backbone(name, strides=(32,)).eval()
+    dilated = Backbone(name, strides=(output_stride,), output_stride=output_stride).eval()
+    dilated.load_state_dict(plain.state_dict())
+    step = 32 // output_stride
+    for size in ((64, 96), (65, 131)):
+        images = torch.randn(1, 3, *size)
+        coarse, fine = plain(images)[0], dilated(images)[0]
+        scale = coarse.abs().max().item()
+        assert scale > 0
+        torch.testing.assert_close(fine[..., ::step, ::step], coarse, rtol=0, atol=1e-4 * scale)
+
+
+def test_a_weight_file_fits_and_gradients_reach_every_weight(tmp_path: Path) -> None:
+    torch.save(Backbone("resnet18_deep").net.model.state_dict(), tmp_path / "weights.pth")
+    backbone = Backbone("resnet18_deep", pretrained=tmp_path / "weights.pth", in_chans=3, strides=(8,), output_stride=8)
+    assert torch.equal(backbone.net.model.conv1[0].weight, torch.load(tmp_path / "weights.pth")["conv1.0.weight"])
+    backbone(torch.randn(2, 3, 33, 47))[0].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_batch_norms_merge_into_convolutions() -> None:
+    folded = fold_batch_norms(Backbone("test_resnet", output_stride=8), torch.randn(1, 3, 64, 64))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swin_tiny_patch4_window7_224",  # does not know the option
+        "ghostnet_100",  # refuses it
+        "test_vit",
+    ],
+)
+def test_a_network_that_cannot_be_dilated_names_some_that_can(name: str, refuses: Any) -> None:
+    with refuses(name, "output_stride 8", "resnet18_deep", "tf_efficientnet_lite0"):
+        Backbone(name, strides=(8,), output_stride=8)
+
+
+@pytest.mark.parametrize("output_stride", [0, 4, 12, 64, None, "8"])
+def test_other_output_strides_are_refused(output_stride: Any, refuses: Any) -> None:
+    with refuses(f"output_stride is {output_stride!r}", "8, 16 or 32"):
+        Backbone("test_efficientnet", output_stride=output_stride)
+
+
+def test_strides_beyond_the_output_stride_are_refused(refuses: Any) -> None:
+    with refuses("[4, 8, 16, 32]", "output_stride 8"):
+        Backbone("test_efficientnet", strides=(4, 8, 16, 32), output_stride=8)
