@@ -1,0 +1,127 @@
+"""From the name of a network to the network, of this library or of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from crispseg.backbones import DEEP_RESNETS
+from crispseg.data.transforms import Normalize
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.models import SegmentationModel, create_model, list_models
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A network to be measured, with random weights unless it was saved with others."""
+
+    name: str
+    """As it was asked for."""
+    net: nn.Module
+    """`(N, in_chans, H, W)` → logits `(N, num_classes, H, W)`, or the features of a backbone."""
+    backbone: str
+    num_classes: int | None
+    """`None` for a backbone, which has no classes."""
+    normalize: Normalize
+    """What its images need."""
+
+
+def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
+    """Build the network that a name means.
+
+    Args:
+        name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`; `smp:ARCHITECTURE` or
+            `smp:ARCHITECTURE:ENCODER` of segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder
+            or a hub id.
+        backbone: where the name has none.
+        num_classes: of all but saved models, which have their own.
+
+    Raises:
+        CrispsegError: nothing is known by that name, it cannot be built, or its library is missing.
+    """
+    kind, *rest = name.split(":")
+    if "" in rest:
+        raise CrispsegError(f"'{name}' ends in the middle; write what follows the colon, or leave the colon out")
+    match kind, rest:
+        case _, [] | [_] if kind in list_models():
+            return _own(name, create_model(kind, num_classes=num_classes, backbone=rest[0] if rest else backbone))
+        case "smp", [architecture, *encoder] if len(encoder) <= 1:
+            return _smp(name, architecture, encoder[0] if encoder else backbone, num_classes)
+        case "timm", [network]:
+            return _timm(name, network)
+    if "/" in name or Path(name).is_dir():
+        return _own(name, SegmentationModel.from_pretrained(name))
+    known = did_you_mean(kind, list_models())
+    raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")
+
+
+def _own(name: str, model: SegmentationModel) -> Contender:
+    info = model.info
+    return Contender(name, model, info.backbone, info.num_classes, Normalize(info.mean, info.std, info.in_chans))
+
+
+def _smp(name: str, architecture: str, encoder: str, num_classes: int) -> Contender:
+    """On timm's network where timm knows the encoder, so that it stands on the same one as a model of ours."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        raise CrispsegError(f"'{name}' needs segmentation-models-pytorch: pip install 'crispseg[benchmarks]'") from None
+    known = {kind.__name__.lower(): kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    if architecture.lower() not in known:
+        raise CrispsegError(f"'{name}': no architecture '{architecture}'{did_you_mean(architecture, known.values())}")
+    network, options = _in_timm(encoder.removeprefix("tu-"))
+    if network:
+        resolved = f"tu-{network}"
+    elif encoder in smp.encoders.get_encoder_names():
+        resolved = encoder
+    else:
+        remedy = did_you_mean(encoder, [*smp.encoders.get_encoder_names(), *timm.list_models()])
+        raise CrispsegError(
+            f"'{name}': no encoder '{encoder}'{remedy} (segmentation-models-pytorch has its own and those of timm)"
+        )
+    build = smp.create_model
+    net = _build(name, build, architecture, resolved, encoder_weights=None, classes=num_classes, **options)
+    return Contender(name, net, encoder, num_classes, Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+
+def _timm(name: str, network: str) -> Contender:
+    known, options = _in_timm(network)
+    if not known:
+        remedy = did_you_mean(network, [*DEEP_RESNETS, *timm.list_models()])
+        raise CrispsegError(f"'{name}': no network '{network}'{remedy} (timm.list_models() names all)")
+    net = _build(name, timm.create_model, known, num_classes=0, **options)
+    config = net.pretrained_cfg
+    return Contender(name, Features(net), network, None, Normalize(config["mean"], config["std"]))
+
+
+class Features(nn.Module):
+    """A timm network up to its last feature map, without pooling and classifier."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(N, 3, H, W)` → `(N, C, h, w)`, or what else the network calls its features."""
+        features: Tensor = self.net.forward_features(images)
+        return features
+
+
+def _in_timm(name: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options by which timm knows a backbone; no name if it does not."""
+    network, options = DEEP_RESNETS.get(name, (name, {}))
+    return (network, options) if timm.is_model(network) else ("", {})
+
+
+def _build(name: str, build: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return build(*args, **options)
+    except Exception as error:  # the libraries raise many types for parts that do not fit each other
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise CrispsegError(f"'{name}' cannot be built ({reason}); choose another backbone") from error

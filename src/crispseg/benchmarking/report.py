@@ -1,0 +1,130 @@
+"""What was measured, as tables and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from crispseg.benchmarking.run import Report, Row, Settings
+
+PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
+
+
+def as_tables(report: Report) -> Group:
+    """The conditions, what networks count and how long a call takes, and how long an image takes to its labels."""
+    baseline = report.rows[0].model
+    network = Table(title="One call of the network, to logits at the images' size", title_justify="left")
+    labels = Table(title="From images to label maps", title_justify="left")
+    for table, columns in (
+        (network, ("M parameters", "G multiply-adds", "ms", "p95", "×")),
+        (labels, ("pre", "network", "post", "total ms", "p95", "×")),
+    ):
+        table.add_column("model", overflow="fold")
+        for column in columns:
+            table.add_column(column, justify="right")
+    for row in report.rows:
+        times, name = row.milliseconds, escape(_label(row, report.settings))
+        network.add_row(
+            name,
+            f"{row.parameters / 1e6:.2f}",
+            f"{row.multiply_adds / 1e9:.2f}",
+            *(f"{value:.1f}" for value in times["forward"]),
+            f"{row.ratio['forward']:.2f}",
+        )
+        if row.num_classes is not None:
+            labels.add_row(
+                name,
+                *(f"{times[stage].median:.1f}" for stage in ("preprocess", "network", "postprocess")),
+                *(f"{value:.1f}" for value in times["total"]),
+                f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–",  # the baseline is a backbone
+            )
+    settings = report.settings
+    notes = [
+        _conditions(report),
+        f"Times are medians (p95: 95th percentiles) of {settings.repeats} rounds after {settings.warmup} of warm-up; "
+        f"in each round all take their turn. ×: over the baseline, {escape(baseline)}.",
+    ]
+    if any(row.num_classes is None for row in report.rows):
+        notes.append("timm's networks are called to their last features, and give no labels.")
+    return Group(*notes, network, *([labels] if labels.row_count else []))
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain values; times in milliseconds to a tenth of a microsecond."""
+    settings = dataclasses.asdict(report.settings)
+    return {
+        "settings": {**settings, "threads": report.threads, "device": str(report.device)},
+        "processor": processor_name(report.device),
+        "versions": versions(),
+        "baseline": report.rows[0].model,
+        "models": [
+            {
+                **dataclasses.asdict(row),
+                "milliseconds": {
+                    stage: {key: round(value, 4) for key, value in latency._asdict().items()}
+                    for stage, latency in row.milliseconds.items()
+                },
+                "ratio": {key: round(value, 4) for key, value in row.ratio.items()},
+            }
+            for row in report.rows
+        ],
+    }
+
+
+def _conditions(report: Report) -> str:
+    settings = report.settings
+    height, width = settings.size
+    words = [
+        f"{settings.batch} image{'s' if settings.batch > 1 else ''} of {height}×{width} (height × width)",
+        f"{settings.num_classes} classes",
+        f"backbone {settings.backbone}",
+        settings.dtype,
+        f"batch norms {'merged' if settings.fold else 'not merged'}",
+        "channels last" if settings.channels_last else "channels first",
+        f"{report.device}: {processor_name(report.device)}",
+        f"{report.threads} thread{'s' if report.threads > 1 else ''}",
+        *(f"{name} {number}" for name, number in versions().items()),
+    ]
+    return ", ".join(words)
+
+
+def _label(row: Row, settings: Settings) -> str:
+    """With what neither the name nor the conditions say of a saved model."""
+    unsaid = []
+    if row.backbone != settings.backbone and not row.model.endswith(f":{row.backbone}"):
+        unsaid.append(row.backbone)
+    if row.num_classes not in (settings.num_classes, None):
+        unsaid.append(f"{row.num_classes} classes")
+    return f"{row.model} ({', '.join(unsaid)})" if unsaid else row.model
+
+
+def processor_name(device: torch.device) -> str:
+    """The processor's name as its maker gives it, where the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if device.type == "cpu" and cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are compared, where they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,262 @@
+"""Counting and timing several networks under the same conditions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crispseg.benchmarking.contenders import Contender, find_contender
+from crispseg.benchmarking.timing import Clock, Laps, Latency, Stopwatch, latencies, take_turns, wall_clock
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.data.base import image_channels
+from crispseg.errors import CrispsegError
+from crispseg.inference import fold_batch_norms
+from crispseg.inference.segmenter import MIN_SIDE, as_batch, out_of_memory, upsampled_argmax, usable_device
+from crispseg.models import SegmentationModel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The conditions, the same for all networks. By default they are those of `crispseg.Segmenter`.
+
+    Args:
+        size: height and width of the images.
+        batch: images at a time.
+        backbone: of networks whose name has none.
+        num_classes: of networks that were not saved with their own.
+        threads: of PyTorch on the CPU; by default as many as it chooses.
+        device: by default a CUDA device where there is one, else the CPU.
+        dtype: fp32, or bf16 to convolve in bfloat16.
+        fold: merge batch norms into convolutions.
+        channels_last: lay out weights and images that way.
+        repeats: rounds that count.
+        warmup: rounds before, which do not.
+        seed: of the random weights and images.
+
+    Raises:
+        CrispsegError: a value out of range.
+    """
+
+    size: tuple[int, int] = (512, 1024)
+    batch: int = 1
+    backbone: str = "resnet18_deep"
+    num_classes: int = 19
+    threads: int | None = None
+    device: str | None = None
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    fold: bool = True
+    channels_last: bool = True
+    repeats: int = 30
+    warmup: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.size) < MIN_SIDE:
+            height, width = self.size
+            raise CrispsegError(f"size is {height} {width}; both sides must be at least {MIN_SIDE}")
+        cores = os.cpu_count() or 1
+        limits = {"threads": (1, cores), "num_classes": (2, 255), "seed": (0, 2**32 - 1)}
+        for key, (least, most) in limits.items():
+            value = getattr(self, key)
+            if value is not None and not least <= value <= most:
+                raise CrispsegError(f"{key} is {value}; {least} to {most} are possible")
+        for key, least in (("batch", 1), ("repeats", 1), ("warmup", 0)):
+            if getattr(self, key) < least:
+                raise CrispsegError(f"{key} is {getattr(self, key)}; it must be at least {least}")
+        if self.dtype not in ("fp32", "bf16"):
+            raise CrispsegError(f"dtype is {self.dtype!r}; fp32 and bf16 are possible")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found out about one network."""
+
+    model: str
+    """As it was asked for."""
+    backbone: str
+    num_classes: int | None
+    """`None` for a backbone, which has no classes."""
+    parameters: int
+    """Without training-only heads, and before batch norms are merged."""
+    multiply_adds: int
+    """For one image."""
+    milliseconds: dict[str, Latency]
+    """`forward`: one call of the network, which ends at logits of the images' size, or at a backbone's features.
+
+    `preprocess`, `network`, `postprocess` and their sum `total`: from images to label maps by the fastest way, for
+    a crispseg model that of `Segmenter`. A backbone has the first two only.
+    """
+    ratio: dict[str, float]
+    """`parameters`, `multiply_adds` and the medians of `forward` and `total`, each over the first network's."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, the baseline first, and how they came about."""
+
+    settings: Settings
+    device: torch.device
+    threads: int
+    rows: list[Row]
+
+
+def benchmark(
+    models: Sequence[str], settings: Settings, *, console: Console | None = None, clock: Clock | None = None
+) -> Report:
+    """Count and time networks in one process, on the same images, in turns.
+
+    Args:
+        models: their names, see `find_contender`; the first is the baseline. One given twice is measured twice.
+        settings: the conditions.
+        console: where a progress bar is shown, if it is a terminal.
+        clock: by default the wall clock, at which the device has done all that was asked of it.
+
+    Raises:
+        CrispsegError: no names; a name or a device is unknown, a network does not run at this size, or memory is short.
+    """
+    if not models:
+        raise CrispsegError("there is no model to measure; name one, such as sfnet")
+    device = usable_device(settings.device)
+    with torch.random.fork_rng(devices=[]), _threads(settings.threads) as threads:
+        torch.manual_seed(settings.seed)
+        contenders = [
+            find_contender(name, backbone=settings.backbone, num_classes=settings.num_classes) for name in models
+        ]
+        counts = [(count_parameters(contender.net), _multiply_adds(contender, settings)) for contender in contenders]
+        try:
+            deployed = [Deployed(contender, settings, device) for contender in contenders]
+            laps = _measure(deployed, settings, console or Console(quiet=True), clock or wall_clock(device))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise CrispsegError("measuring needs more memory than there is; choose a smaller --size") from None
+    times = [latencies(rounds) for rounds in laps]
+    bases = _comparable(*counts[0], times[0])
+    rows = []
+    for contender, count, milliseconds in zip(contenders, counts, times, strict=True):
+        values = _comparable(*count, milliseconds)
+        ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
+        rows.append(
+            Row(
+                contender.name,
+                contender.backbone,
+                contender.num_classes,
+                *count,
+                milliseconds=milliseconds,
+                ratio=ratio,
+            )
+        )
+    return Report(settings, device, threads, rows)
+
+
+@torch.inference_mode()
+def _measure(deployed: Sequence[Deployed], settings: Settings, console: Console, clock: Clock) -> list[list[Laps]]:
+    rounds = range(settings.warmup + settings.repeats)
+    # Drawn between rounds only: a thread that draws would take time from what is measured.
+    with Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as progress:
+        return take_turns(
+            deployed, progress.track(rounds, description="Measuring"), warmup=settings.warmup, clock=clock
+        )
+
+
+class Deployed:
+    """A network on its device. A call measures it once, all stages."""
+
+    def __init__(self, contender: Contender, settings: Settings, device: torch.device) -> None:
+        self.contender = contender
+        self.device = device
+        self.bf16 = settings.dtype == "bf16"
+        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        net = _folded(contender, settings) if settings.fold else contender.net.eval()
+        self.net = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        shape = (settings.batch, *settings.size, image_channels(contender.normalize.in_chans))
+        self.images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)  # (N, H, W, C)
+        self.batch = self.preprocess(self.images)
+
+    def __call__(self, watch: Stopwatch) -> None:
+        watch("forward", self.forward, self.batch)
+        batch = watch("preprocess", self.preprocess, self.images)
+        output = watch("network", self.network, batch)
+        if self.contender.num_classes is not None:
+            watch("postprocess", self.postprocess, output)
+            watch.laps["total"] = sum(watch.laps[stage] for stage in ("preprocess", "network", "postprocess"))
+
+    def preprocess(self, images: NDArray[np.uint8]) -> Tensor:
+        """`(N, H, W, C)` → normalised `(N, in_chans, H, W)` on the device."""
+        batches = [as_batch(image, self.contender.normalize, self.device) for image in images]
+        batch = batches[0] if len(batches) == 1 else torch.cat(batches)
+        return batch.contiguous(memory_format=self.memory_format)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Logits at the images' size, or a backbone's features."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            output: Tensor = self.net(batch)
+        return output
+
+    def network(self, batch: Tensor) -> Tensor:
+        """What `postprocess` takes: of a crispseg model, the logits before they are enlarged."""
+        if not isinstance(self.net, SegmentationModel):
+            return self.forward(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.net.coarse_logits(batch)
+
+    def postprocess(self, logits: Tensor) -> list[NDArray[np.uint8]]:
+        """One label map `(H, W)` an image."""
+        if isinstance(self.net, SegmentationModel):
+            size = self.images.shape[1:3]
+            labels = [upsampled_argmax(one[None], size) for one in logits.float()]
+        else:
+            # max finds the index several times faster than argmax on a CPU.
+            labels = list(logits.max(1).indices.to(torch.uint8))
+        return [one.cpu().numpy() for one in labels]
+
+
+def _multiply_adds(contender: Contender, settings: Settings) -> int:
+    """Also finds out, before anything takes long, whether the network runs at this size."""
+    height, width = settings.size
+    try:
+        return count_multiply_adds(contender.net, height, width, contender.normalize.in_chans)
+    except (AssertionError, RuntimeError, ValueError) as error:  # how networks of other libraries refuse a size
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        remedy = "choose another --size, such as a multiple of 32"
+        raise CrispsegError(f"'{contender.name}' does not run at {height}×{width} ({reason}); {remedy}") from error
+
+
+def _folded(contender: Contender, settings: Settings) -> nn.Module:
+    if not any(isinstance(module, _BatchNorm) for module in contender.net.modules()):
+        return contender.net.eval()
+    # Of the true size where that is small, for networks that take one size only.
+    height, width = (min(side, 256) for side in settings.size)
+    try:
+        return fold_batch_norms(contender.net.eval(), torch.randn(1, contender.normalize.in_chans, height, width))
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise CrispsegError(
+            f"cannot merge the batch norms of '{contender.name}' ({reason}); use --fold false"
+        ) from error
+
+
+def _comparable(parameters: int, multiply_adds: int, milliseconds: dict[str, Latency]) -> dict[str, float]:
+    medians = {stage: latency.median for stage, latency in milliseconds.items() if stage in ("forward", "total")}
+    return {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

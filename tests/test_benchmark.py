@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crispseg import Segmenter, create_model
+from crispseg.benchmarking import Report, Settings, benchmark
+from crispseg.benchmarking.contenders import find_contender
+from crispseg.benchmarking.report import as_json, as_tables, processor_name
+from crispseg.benchmarking.run import Deployed
+from crispseg.benchmarking.timing import take_turns
+from crispseg.cli.main import main
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.data.transforms import Normalize
+from crispseg.inference.segmenter import as_batch
+
+BACKBONE = "test_efficientnet"
+CLASSES = 5
+HEIGHT, WIDTH = 64, 96
+QUICK = Settings((HEIGHT, WIDTH), backbone=BACKBONE, num_classes=CLASSES, threads=1, device="cpu", repeats=2, warmup=0)
+FLAGS = [
+    *("--size", HEIGHT, WIDTH, "--backbone", BACKBONE, "--num_classes", CLASSES),
+    *("--threads", 1, "--device", "cpu", "--repeats", 2, "--warmup", 0),
+]
+
+Capture = pytest.CaptureFixture[str]
+Refuses = Callable[..., Any]
+
+
+def error_of(capsys: Capture, *argv: object) -> str:
+    """The one line on stderr of a command that must fail."""
+    assert main(["benchmark", *map(str, argv)]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert not captured.out
+    return line.removeprefix("crispseg: error: ")
+
+
+def find(name: str, **changes: Any) -> Any:
+    return find_contender(name, **{"backbone": BACKBONE, "num_classes": CLASSES, **changes})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a saved model of three classes on grey images."""
+    folder = tmp_path_factory.mktemp("models") / "saved"
+    torch.manual_seed(0)
+    create_model("fpn", num_classes=3, backbone="mobilenetv3_small_050", in_chans=1, width=16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(saved: Path) -> Report:
+    """All kinds of networks, one of them twice."""
+    return benchmark(["sfnet", "smp:FPN", f"timm:{BACKBONE}", str(saved), "sfnet"], QUICK)
+
+
+# What is measured
+
+
+def test_counts(report: Report) -> None:
+    for row, contender in zip(report.rows, map(find, (row.model for row in report.rows)), strict=True):
+        assert row.parameters == count_parameters(contender.net)
+        assert row.multiply_adds == count_multiply_adds(contender.net, HEIGHT, WIDTH, contender.normalize.in_chans)
+    sfnet = create_model("sfnet", num_classes=CLASSES, backbone=BACKBONE)
+    assert report.rows[0].parameters == count_parameters(sfnet)
+    assert report.rows[0].multiply_adds == count_multiply_adds(sfnet, HEIGHT, WIDTH)
+
+
+def test_rows(report: Report, saved: Path) -> None:
+    assert [(row.model, row.backbone, row.num_classes) for row in report.rows] == [
+        ("sfnet", BACKBONE, CLASSES),
+        ("smp:FPN", BACKBONE, CLASSES),
+        (f"timm:{BACKBONE}", BACKBONE, None),
+        (str(saved), "mobilenetv3_small_050", 3),
+        ("sfnet", BACKBONE, CLASSES),
+    ]
+    for row in report.rows:
+        parts = {"preprocess", "network"} | ({"postprocess", "total"} if row.num_classes else set())
+        assert row.milliseconds.keys() == {"forward", *parts}
+        assert all(0 < median <= p95 for median, p95 in row.milliseconds.values())
+
+
+def test_total_is_the_sum_of_each_round() -> None:
+    """Not the sum of the medians."""
+    deployed = Deployed(find("sfnet"), QUICK, torch.device("cpu"))
+    # Read at the start and at the end of every stage.
+    clock = iter(np.cumsum([0, 1, 0, 100, 0, 2, 0, 30, 0, 1, 0, 200, 0, 40, 0, 3]).tolist())
+    with torch.inference_mode():
+        (kept,) = take_turns([deployed], range(2), warmup=0, clock=lambda: next(clock))
+    assert kept == [
+        {"forward": 1, "preprocess": 100, "network": 2, "postprocess": 30, "total": 132},
+        {"forward": 1, "preprocess": 200, "network": 40, "postprocess": 3, "total": 243},
+    ]
+
+
+def test_ratios_are_over_the_first(report: Report) -> None:
+    first = report.rows[0]
+    assert set(first.ratio.values()) == {1.0} and set(first.ratio) == {
+        "parameters",
+        "multiply_adds",
+        "forward",
+        "total",
+    }
+    for row in report.rows:
+        assert row.ratio["parameters"] == row.parameters / first.parameters
+        assert row.ratio["multiply_adds"] == row.multiply_adds / first.multiply_adds
+        for stage in row.ratio.keys() - {"parameters", "multiply_adds"}:
+            assert row.ratio[stage] == row.milliseconds[stage].median / first.milliseconds[stage].median
+    assert report.rows[-1].ratio["parameters"] == 1
+    assert "total" not in report.rows[2].ratio
+
+
+def test_a_backbone_as_baseline() -> None:
+    report = benchmark([f"timm:{BACKBONE}", "sfnet"], QUICK)
+    assert report.rows[1].ratio.keys() == {"parameters", "multiply_adds", "forward"}
+    assert "–" in printed(report)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_what_is_timed_is_what_a_segmenter_does(dtype: Any) -> None:
+    contender = find("sfnet", backbone="mobilenetv3_small_050")
+    settings = Settings((HEIGHT, WIDTH), device="cpu", dtype=dtype)
+    deployed = Deployed(contender, settings, torch.device("cpu"))
+    segmenter = Segmenter(contender.net, "cpu", bf16=dtype == "bf16")
+    with torch.inference_mode():
+        (labels,) = deployed.postprocess(deployed.network(deployed.preprocess(deployed.images)))
+    np.testing.assert_array_equal(labels, segmenter(deployed.images[0]).labels)
+    assert labels.any()
+
+
+@pytest.mark.parametrize("name", ["sfnet", "smp:FPN"])
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_both_ways_to_labels_agree(name: str, fold: bool, channels_last: bool) -> None:
+    """The labels of a batch are those of the full logits that `forward` gives."""
+    contender = find(name)
+    settings = Settings((HEIGHT, WIDTH), batch=2, device="cpu", fold=fold, channels_last=channels_last)
+    deployed = Deployed(contender, settings, torch.device("cpu"))
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in deployed.net.modules()) is not fold
+    with torch.inference_mode():
+        batch = deployed.preprocess(deployed.images)
+        logits = deployed.forward(batch)
+        labels = deployed.postprocess(deployed.network(batch))
+        expected = contender.net.eval()(batch)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert batch.is_contiguous(memory_format=layout) and torch.equal(batch, deployed.batch)
+    assert logits.shape == (2, CLASSES, HEIGHT, WIDTH)
+    torch.testing.assert_close(logits, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    for one, scores in zip(labels, logits, strict=True):
+        assert one.shape == (HEIGHT, WIDTH) and one.dtype == np.uint8
+        assert (torch.from_numpy(one) == scores.argmax(0)).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (20, 50)])
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_as_batch(shape: tuple[int, int], in_chans: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, max(in_chans, 3)), np.uint8)
+    mean, std = (0.1, 0.2, 0.3, 0.4)[:in_chans], (0.4, 0.5, 0.6, 0.7)[:in_chans]
+    batch = as_batch(image, Normalize(mean, std, in_chans), torch.device("cpu"))
+    assert batch.shape == (1, in_chans, max(32, shape[0]), max(32, shape[1])) and batch.dtype == torch.float32
+    grey = image.mean(-1, keepdims=True) if in_chans == 1 else image
+    expected = (grey / 255 - np.array(mean)) / np.array(std)
+    inside = batch[0, :, : shape[0], : shape[1]].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(inside, expected, atol=1e-5)
+
+
+def test_the_conditions_end_with_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        Deployed, "__call__", lambda self, watch: seen.append(torch.get_num_threads()) or watch("f", int)
+    )
+    monkeypatch.setattr("crispseg.benchmarking.run._comparable", lambda *_: {})
+    torch.set_num_threads(2)
+    try:
+        state = torch.get_rng_state()
+        assert benchmark(["sfnet"], QUICK).threads == 1
+        assert seen == [1, 1] and torch.get_num_threads() == 2
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(1)
+
+
+# What cannot be measured
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({"size": (31, 64)}, "size is 31 64; both sides must be at least 32"),
+        ({"size": (64, -1)}, "size is 64 -1"),
+        ({"batch": 0}, "batch is 0; it must be at least 1"),
+        ({"repeats": 0}, "repeats is 0; it must be at least 1"),
+        ({"warmup": -1}, "warmup is -1; it must be at least 0"),
+        ({"threads": 0}, "threads is 0; 1 to"),
+        ({"threads": 10**6}, "threads is 1000000; 1 to"),
+        ({"num_classes": 1}, "num_classes is 1; 2 to 255 are possible"),
+        ({"num_classes": 256}, "num_classes is 256; 2 to 255 are possible"),
+        ({"dtype": "fp16"}, "dtype is 'fp16'; fp32 and bf16 are possible"),
+        ({"seed": -1}, "seed is -1; 0 to"),
+        ({"seed": 2**32}, "seed is 4294967296; 0 to"),
+    ],
+)
+def test_settings_out_of_range(changes: dict[str, Any], phrase: str, refuses: Refuses) -> None:
+    with refuses(phrase):
+        Settings(**changes)
+
+
+@pytest.mark.parametrize("name", ["smp:FPN", "timm:vit_tiny_patch16_224"])
+def test_sizes_that_a_network_refuses_are_found_before_the_work(
+    name: str, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crispseg.benchmarking.run.Deployed", lambda *_: pytest.fail("measures already"))
+    with refuses(f"'{name}' does not run at 65×96", "65", "--size"):
+        benchmark(["fpn", name], Settings((65, 96), backbone=BACKBONE, device="cpu"))
+
+
+def test_no_models(refuses: Refuses) -> None:
+    with refuses("no model to measure"):
+        benchmark([], QUICK)
+
+
+def test_a_network_of_one_size() -> None:
+    report = benchmark(["timm:test_vit"], Settings((160, 160), device="cpu", repeats=1, warmup=0))
+    assert report.rows[0].milliseconds.keys() == {"forward", "preprocess", "network"}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes")])
+def test_memory_is_short(error: Exception, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Deployed, "__call__", fail)
+    with refuses("more memory", "--size"):
+        benchmark(["sfnet"], QUICK)
+
+
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Deployed, "__call__", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        benchmark(["sfnet"], QUICK)
+
+
+def test_batch_norms_that_cannot_be_merged(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("merging 3 batch norms\nchanged outputs")
+
+    monkeypatch.setattr("crispseg.benchmarking.run.fold_batch_norms", fail)
+    with refuses("batch norms of 'sfnet'", "merging 3 batch norms changed outputs", "--fold false"):
+        benchmark(["sfnet"], QUICK)
+
+
+# Report and command
+
+
+def printed(report: Report, width: int = 100) -> str:
+    from rich.console import Console
+
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(as_tables(report))
+    return capture.get()
+
+
+def test_tables(report: Report, saved: Path) -> None:
+    text = printed(report, 200)
+    for phrase in (
+        f"1 image of {HEIGHT}×{WIDTH} (height × width), {CLASSES} classes, backbone {BACKBONE}, fp32",
+        "batch norms merged",
+        f"channels last, cpu: {processor_name(torch.device('cpu'))}, 1 thread, crispseg",
+        f"torch {torch.__version__.partition('+')[0]}",
+        "2 rounds after 0 of warm-up",
+        "×: over the baseline, sfnet.",
+        "timm's networks",
+        "(mobilenetv3_small_050, 3 classes)",
+    ):
+        assert phrase in text, phrase
+    first, second = text.split("From images to label maps")
+    rows = [line for line in first.splitlines() if line.startswith("│")]
+    assert len(rows) == 5 and sum(line.startswith("│") for line in second.splitlines()) == 4
+    cells = [cell.strip() for cell in rows[0].split("│")[1:-1]]
+    row = report.rows[0]
+    assert cells == [
+        "sfnet",
+        f"{row.parameters / 1e6:.2f}",
+        f"{row.multiply_adds / 1e9:.2f}",
+        f"{row.milliseconds['forward'].median:.1f}",
+        f"{row.milliseconds['forward'].p95:.1f}",
+        "1.00",
+    ]
+    assert "timm:" not in second
+
+
+def test_json(report: Report) -> None:
+    summary = json.loads(json.dumps(as_json(report)))
+    assert summary.keys() == {"settings", "processor", "versions", "baseline", "models"}
+    assert summary["baseline"] == "sfnet" and summary["processor"]
+    assert summary["versions"].keys() == {"crispseg", "torch", "timm", "segmentation-models-pytorch"}
+    settings = summary["settings"]
+    assert settings["size"] == [HEIGHT, WIDTH] and settings["threads"] == 1 and settings["device"] == "cpu"
+    for row, values in zip(report.rows, summary["models"], strict=True):
+        assert values["model"] == row.model and values["parameters"] == row.parameters
+        assert values["multiply_adds"] == row.multiply_adds and values["num_classes"] == row.num_classes
+        for stage, latency in row.milliseconds.items():
+            assert values["milliseconds"][stage] == pytest.approx(latency._asdict(), abs=1e-4)
+        assert values["ratio"] == pytest.approx(row.ratio, abs=1e-4)
+
+
+@pytest.fixture
+def given(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings that the command would measure by."""
+    settings: list[Settings] = []
+    monkeypatch.setattr("crispseg.cli.benchmark.benchmark", lambda _, given, **__: settings.append(given) or report)
+    return settings
+
+
+def test_command(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "new" / "costs.json"
+    assert main(["benchmark", "sfnet", "smp:FPN", *map(str, FLAGS), "--json", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert "sfnet" in captured.out and "smp:FPN" in captured.out and not captured.err
+    assert [row["model"] for row in json.loads(file.read_text())["models"]] == ["sfnet", "smp:FPN"]
+
+
+def test_json_on_the_standard_output(capsys: Capture) -> None:
+    assert main(["benchmark", *map(str, FLAGS), "--json", "-", "sfnet"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["baseline"] == "sfnet"
+    assert "From images to label maps" in captured.err
+
+
+def test_flags(given: list[Settings]) -> None:
+    assert main(["benchmark", "fpn"]) == 0
+    flags = "--size 40 50 --batch 2 --backbone resnet18 --num_classes 7 --threads 1 --device cpu --dtype bf16"
+    rest = "--fold false --channels_last false --repeats 4 --warmup 3 --seed 6"
+    assert main(["benchmark", "fpn", *flags.split(), *rest.split()]) == 0
+    expected = Settings((40, 50), 2, "resnet18", 7, 1, "cpu", "bf16", False, False, 4, 3, 6)
+    assert given == [Settings(), expected]
+
+
+def test_plugins(tmp_path: Path, capsys: Capture) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from crispseg.models import models\nfrom crispseg.models.fpn import fpn\n"
+        "@models.register('mine')\ndef mine(spec, num_classes, *, auxiliary: bool = False):\n"
+        "    return fpn(spec, num_classes, width=8)\n"
+    )
+    assert main(["benchmark", "mine", *map(str, FLAGS), "--plugins", str(plugin)]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrase"),
+    [
+        ([], "required: models"),
+        (["sfnett"], "unknown model 'sfnett'; did you mean 'sfnet'?"),
+        (["fpn", "--size", "64"], "--size: expected 2 arguments"),
+        (["fpn", "--size", "16", "64"], "size is 16 64; both sides must be at least 32"),
+        (["fpn", "--size", "a", "b"], "size"),
+        (["fpn", "--dtype", "fp16"], "fp16"),
+        (["fpn", "--threads", "0"], "threads is 0"),
+        (["fpn", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["fpn", "--fold", "maybe"], "maybe"),
+        (["fpn", "--jsn", "costs.json"], "unknown key --jsn; did you mean 'json'?"),
+        (["fpn", "--plugins", "nope.py"], "plugin nope.py is no Python file"),
+        (["fpn", "--size", "64", "96", "sfnet"], "unrecognized arguments: sfnet"),
+    ],
+)
+def test_mistakes(argv: list[str], phrase: str, capsys: Capture) -> None:
+    assert phrase in error_of(capsys, *argv)
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crispseg.cli.benchmark.benchmark", lambda *_, **__: pytest.fail("measures already"))
+    assert f"cannot write the file {tmp_path}" in error_of(capsys, "fpn", "--json", tmp_path)
+
+
+def test_help(capsys: Capture) -> None:
+    assert main(["benchmark", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for phrase in (
+        "sfnet",
+        "smp:ARCHITECTURE",
+        "timm:BACKBONE",
+        "--size HEIGHT WIDTH",
+        "--json",
+        "--dtype {fp32,bf16}",
+    ):
+        assert phrase in text
+    assert main(["--help"]) == 0
+    assert "benchmark" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda() -> None:
+    report = benchmark(["sfnet", "smp:FPN"], Settings((HEIGHT, WIDTH), backbone=BACKBONE, device="cuda", repeats=3))
+    assert all(0 < median <= p95 for row in report.rows for median, p95 in row.milliseconds.values())
+    assert as_json(report)["processor"] == torch.cuda.get_device_name()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crispseg.benchmarking.timing import Latency, Stopwatch, latencies, take_turns
+
+
+class Sandglass:
+    """A clock that stands still until told how long something took."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float) -> float:
+        self.now += seconds
+        return seconds
+
+
+def test_all_take_their_turn_in_every_round() -> None:
+    clock, order = Sandglass(), []
+
+    def turn(name: str, seconds: float) -> Callable[[Stopwatch], None]:
+        def measure(watch: Stopwatch) -> None:
+            order.append(name)
+            clock.spend(100)  # before the stage: nobody's time
+            assert watch("work", clock.spend, seconds * len(order)) == seconds * len(order)
+
+        return measure
+
+    kept = take_turns([turn("a", 1), turn("b", 10)], range(4), warmup=1, clock=clock)
+    assert "".join(order) == "abababab"
+    assert [[laps["work"] for laps in rounds] for rounds in kept] == [[3, 5, 7], [40, 60, 80]]
+
+
+def test_warm_up_is_excluded() -> None:
+    clock = Sandglass()
+    seconds = iter([50.0, 7.0, 1.0, 2.0])
+    (kept,) = take_turns([lambda watch: watch("work", clock.spend, next(seconds))], range(4), warmup=2, clock=clock)  # type: ignore[list-item]
+    assert [laps["work"] for laps in kept] == [1, 2]
+
+
+def test_latencies_are_milliseconds() -> None:
+    rounds = [{"network": second / 1000, "total": 1.0} for second in range(101)]
+    np.random.default_rng(0).shuffle(rounds)
+    found = latencies(rounds)
+    assert list(found) == ["network", "total"]
+    assert found["network"] == pytest.approx((50, 95))
+    assert found["total"] == Latency(median=1000, p95=1000)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
+def test_latencies_against_sorting(seconds: list[float]) -> None:
+    (found,) = latencies([{"work": value} for value in seconds]).values()
+    milliseconds = sorted(1000 * value for value in seconds)
+    last = len(milliseconds) - 1
+    for value, share in zip(found, (0.5, 0.95), strict=True):
+        below = int(share * last)
+        above = min(below + 1, last)
+        expected = milliseconds[below] + (share * last - below) * (milliseconds[above] - milliseconds[below])
+        assert value == pytest.approx(expected)
+    assert milliseconds[0] <= found.median <= found.p95 <= milliseconds[-1] * (1 + 1e-9)
