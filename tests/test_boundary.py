@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.evaluation import BoundaryF, BoundaryScores
+
+DISTANCES = (1, 2, 3)
+
+
+def scored(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int, ...] = DISTANCES) -> BoundaryF:
+    metric = BoundaryScores(classes, distances)
+    metric.update(prediction, truth)
+    return metric.scores()
+
+
+def blobs(seed: int, classes: int, shape: tuple[int, ...], ignored: float) -> tuple[Tensor, Tensor]:
+    """A coarse random truth with ignored pixels and a prediction that is right in four of five pixels."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(classes, (shape[0], *(-(-size // 3) for size in shape[1:])), generator=random)
+    truth = coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)[:, : shape[1], : shape[2]].clone()
+    wrong = torch.rand(shape, generator=random) < 0.2
+    prediction = torch.where(wrong, torch.randint(classes, shape, generator=random), truth)
+    truth[torch.rand(shape, generator=random) < ignored] = 255
+    return prediction, truth
+
+
+def naive(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int, ...]) -> NDArray[np.float64]:
+    """Precision, recall and F `(3, D, C)` in percent, pixel by pixel."""
+
+    def boundary(labels: Any, ignored: Any, index: int) -> list[tuple[int, int]]:
+        height, width = labels.shape
+        found = []
+        for y, x in product(range(height), range(width)):
+            for below, beside in ((y, x + 1), (y + 1, x), (y + 1, x + 1)):
+                if below == height or beside == width or ignored[y, x] or ignored[below, beside]:
+                    continue
+                if (labels[y, x] == index) != (labels[below, beside] == index):
+                    found.append((y, x))
+                    break
+        return found
+
+    def share(ours: list[tuple[int, int]], theirs: list[tuple[int, int]], distance: int) -> float:
+        near = [any(math.hypot(y - v, x - u) <= distance for v, u in theirs) for y, x in ours]
+        return sum(near) / len(near) if near else 1.0
+
+    result = np.full((3, len(distances), classes), np.nan)
+    for index, (at, distance) in product(range(classes), enumerate(distances)):
+        images = []
+        for predicted, true in zip(prediction, truth, strict=True):
+            found, wanted = (boundary(labels, true == 255, index) for labels in (predicted, true))
+            if found or wanted:
+                precision, recall = share(found, wanted, distance), share(wanted, found, distance)
+                f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+                images.append((precision, recall, f))
+        if images:
+            result[:, at, index] = 100 * np.mean(images, axis=0)
+    return result
+
+
+def square(size: int, left: int, right: int) -> Tensor:
+    """Class 1 in rows and columns `left` to `right` (not included) of class 0."""
+    labels = torch.zeros(1, size, size, dtype=torch.int64)
+    labels[:, left:right, left:right] = 1
+    return labels
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    classes=st.integers(2, 5),
+    count=st.integers(1, 3),
+    height=st.integers(1, 10),
+    width=st.integers(1, 10),
+    ignored=st.sampled_from([0.0, 0.1, 1.0]),
+)
+def test_scores_are_those_of_a_loop(
+    seed: int, classes: int, count: int, height: int, width: int, ignored: float
+) -> None:
+    prediction, truth = blobs(seed, classes, (count, height, width), ignored)
+    scores = scored(classes, prediction, truth)
+    expected = naive(classes, prediction, truth, DISTANCES)
+    np.testing.assert_allclose([scores.precision, scores.recall, scores.f], expected, rtol=1e-12)
+    for at, distance in enumerate(DISTANCES):
+        present = [value for value in expected[2, at] if not math.isnan(value)]
+        mean = sum(present) / len(present) if present else math.nan
+        np.testing.assert_allclose(scores.mean[distance], mean, rtol=1e-12)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1]))
+def test_swapping_the_two_swaps_precision_and_recall(seed: int, ignored: float) -> None:
+    prediction, truth = blobs(seed, 3, (2, 12, 15), ignored)
+    prediction[truth == 255] = 255  # what is ignored in one is ignored in both
+    there, back = scored(3, prediction, truth), scored(3, truth, prediction)
+    np.testing.assert_allclose(there.precision, back.recall)
+    np.testing.assert_allclose(there.recall, back.precision)
+    np.testing.assert_allclose(there.f, back.f)
+
+
+@given(st.integers(0, 2**32))
+def test_the_truth_itself_scores_100(seed: int) -> None:
+    _, truth = blobs(seed, 4, (2, 14, 11), 0.1)
+    anything = torch.randint(4, truth.shape)
+    scores = scored(4, torch.where(truth == 255, anything, truth), truth)  # where it is ignored, all is right
+    assert scores.images.any()
+    for values in (scores.precision, scores.recall, scores.f):
+        assert set(values[:, scores.images > 0].ravel()) == {100.0}
+    assert set(scores.mean.values()) == {100.0}
+
+
+def test_a_shifted_square() -> None:
+    truth, prediction = square(40, 10, 20), square(40, 15, 25)  # moved by (5, 5)
+    scores = scored(2, prediction, truth, (3, 5, 8))
+    # Outlines of 40 pixels. Within 3 pixels are 7 on each of the two sides that cross; within 5 these two sides (21)
+    # and 5 pixels on each of the others; the farthest are 5√2 apart.
+    np.testing.assert_allclose(scores.precision[:, 1], [100 * 14 / 40, 100 * 31 / 40, 100])
+    np.testing.assert_allclose(scores.f[:, 1], [35, 77.5, 100])
+    np.testing.assert_allclose(scores.f[:, 0], scores.f[:, 1])  # two classes share all their boundaries
+
+
+@pytest.mark.parametrize(("shift", "f"), [(0, 100), (3, 100), (4, 0)])
+def test_a_shifted_edge(shift: int, f: float) -> None:
+    truth, prediction = torch.zeros(2, 1, 20, 30, dtype=torch.int64)
+    truth[..., 12:] = 1
+    prediction[..., 12 + shift :] = 1
+    scores = scored(2, prediction, truth, (3,))
+    assert scores.f.tolist() == [[f, f]]
+    assert scores.mean == {3: f}
+
+
+def test_half_an_edge_missing() -> None:
+    truth = torch.zeros(1, 20, 30, dtype=torch.int64)
+    truth[..., 12:] = 1
+    prediction = truth.clone()
+    prediction[:, 10:] = 0  # its own edge at row 9, from column 11 on
+    scores = scored(2, prediction, truth, (2,))
+    # Of 20 true pixels, rows 0 to 9 are found and 10 and 11 are near; of 28 predicted ones, those at columns 11 to 13.
+    assert scores.recall[0, 1] == pytest.approx(100 * 12 / 20)
+    assert scores.precision[0, 1] == pytest.approx(100 * 12 / 28)
+
+
+def test_distances_are_euclidean_and_inclusive() -> None:
+    truth, prediction = torch.zeros(2, 1, 20, 20, dtype=torch.int64)
+    truth[0, 5, 5] = 1
+    prediction[0, 8, 9] = 1  # 5 pixels away, 3 down and 4 to the right
+    scores = scored(2, prediction, truth, (3, 4, 5))
+    # Both boundaries are 2 by 2 pixels: the nearest ones are √13 apart, the others 3√2, √20 and 5.
+    np.testing.assert_allclose(scores.f[:, 1], [0, 25, 100])
+
+
+def test_far_distances_stay_exact() -> None:
+    truth, prediction = torch.zeros(2, 1, 3, 900, dtype=torch.int64)
+    truth[..., 40:] = 1
+    prediction[..., 840:] = 1
+    assert scored(2, prediction, truth, (799, 800)).f.tolist() == [[0, 0], [100, 100]]
+
+
+def test_the_border_of_an_image_is_no_boundary() -> None:
+    one = torch.ones(1, 6, 6, dtype=torch.int64)
+    scores = scored(3, one, one)
+    assert scores.images.tolist() == [0, 0, 0]
+    assert np.isnan(scores.f).all() and all(math.isnan(mean) for mean in scores.mean.values())
+
+
+def test_boundaries_of_ignored_regions_do_not_count() -> None:
+    truth = torch.zeros(1, 12, 20, dtype=torch.int64)
+    truth[..., 8:12] = 255
+    truth[..., 12:] = 1
+    prediction = torch.zeros_like(truth)
+    for column in (8, 9, 12):  # the step lies in the ignored region or at its edge
+        prediction[:] = 0
+        prediction[..., column:] = 1
+        assert scored(2, prediction, truth).images.tolist() == [0, 0]
+    prediction[:] = 0
+    prediction[..., 14:] = 1
+    assert scored(2, prediction, truth).f.tolist() == [[0, 0]] * 3  # a step where the truth has none
+
+
+def test_a_class_that_only_one_of_the_two_has_scores_0() -> None:
+    empty, some = torch.zeros(1, 12, 12, dtype=torch.int64), square(12, 3, 7)
+    missed, invented = scored(2, empty, some), scored(2, some, empty)
+    assert missed.f.max() == invented.f.max() == 0
+    assert (missed.precision == 100).all() and (missed.recall == 0).all()
+    assert (invented.precision == 0).all() and (invented.recall == 100).all()
+    assert missed.images.tolist() == invented.images.tolist() == [1, 1]
+
+
+def test_images_count_alike_whatever_their_boundaries() -> None:
+    small, large, empty = square(40, 2, 4), square(40, 5, 35), square(40, 0, 0)
+    truth = torch.cat([small, large, empty])
+    prediction = torch.cat([small, empty, empty])
+    scores = scored(2, prediction, truth)
+    assert scores.images.tolist() == [2, 2]  # not the image without boundaries
+    assert scores.f.tolist() == [[50, 50]] * 3
+
+
+def test_a_wider_distance_never_lowers_a_score() -> None:
+    scores = scored(4, *blobs(0, 4, (3, 40, 40), 0.05), (1, 2, 4, 8))
+    assert (np.diff(scores.f, axis=0) >= 0).all()
+
+
+def test_states_of_two_halves_are_the_whole() -> None:
+    prediction, truth = blobs(1, 4, (5, 20, 30), 0.05)
+    metrics = [BoundaryScores(4), BoundaryScores(4)]
+    metrics[0].update(prediction[:2], truth[:2])
+    metrics[1].update(prediction[2:], truth[2:])
+    metrics[0].merge_state(metrics[1])
+    together = scored(4, prediction, truth, (3, 5, 9, 12))
+    merged = metrics[0].scores()
+    np.testing.assert_allclose(merged.f, together.f, rtol=1e-12)
+    np.testing.assert_array_equal(merged.images, together.images)
+
+
+def test_processes_are_summed() -> None:
+    metric = BoundaryScores(4)
+    metric.distributed_available_fn = lambda: True
+    metric.dist_sync_fn = lambda state, group: [state, state]  # two processes with the same images
+    batch = blobs(2, 4, (2, 20, 20), 0.0)
+    metric.update(*batch)
+    scores, alone = metric.scores(), scored(4, *batch, (3, 5, 9, 12))
+    np.testing.assert_allclose(scores.f, alone.f)
+    np.testing.assert_array_equal(scores.images, 2 * alone.images)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_any_integers_will_do_and_are_left_alone(dtype: torch.dtype) -> None:
+    prediction, truth = (labels.to(dtype) for labels in blobs(0, 200, (1, 30, 30), 0.1))
+    before = prediction.clone(), truth.clone()
+    f = scored(200, prediction, truth).f
+    np.testing.assert_array_equal(f, scored(200, *blobs(0, 200, (1, 30, 30), 0.1)).f)
+    assert torch.equal(prediction, before[0]) and torch.equal(truth, before[1])
+
+
+def test_stray_values_are_named(refuses: Any) -> None:
+    metric = BoundaryScores(5)
+    good, bad = torch.zeros(2, 1, 3, 3, dtype=torch.int64)
+    for stray in (5, 254, 256, -1):
+        bad[0, 1, 2] = stray
+        with refuses(f"the truth holds value {stray}", "0 to 4"):
+            metric.update(good, bad)
+        with refuses(f"the prediction holds value {stray}", "0 to 4"):
+            metric.update(bad, good)
+    bad[0, 1, 2] = 255
+    with refuses("the prediction holds value 255"):
+        metric.update(bad, good)
+    assert not metric.images.any() and not metric.sums.any()  # a refused batch leaves no trace
+
+
+@pytest.mark.parametrize(("one", "other"), [((3, 4, 4), (3, 4, 5)), ((4, 4), (4, 4)), ((1, 2, 4, 4), (1, 4, 4))])
+def test_shapes_are_checked(one: tuple[int, ...], other: tuple[int, ...], refuses: Any) -> None:
+    with refuses("(N, H, W)", str(one), str(other)):
+        BoundaryScores(2).update(torch.zeros(one, dtype=torch.int64), torch.zeros(other, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("distances", [(), (0,), (3, -1), (3, 3), (2.5,)])
+def test_distances_are_checked(distances: Any, refuses: Any) -> None:
+    with refuses("distances", "at least 1"):
+        BoundaryScores(2, distances)

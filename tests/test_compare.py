@@ -1,0 +1,187 @@
+"""The comparison in benchmarks/, on a tiny data set of CamVid's layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+pytest.importorskip("segmentation_models_pytorch")
+pytest.importorskip("matplotlib")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = """
+model: {name: sfnet, backbone: test_efficientnet, width: 16}
+data: {name: camvid}
+augment: {crop: [64, 96]}
+epochs: 2
+batch_size: 2
+workers: 0
+"""
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script with a tiny recipe, two networks, and outputs in a temporary folder."""
+    spec = importlib.util.spec_from_file_location("compare", BENCHMARKS / "compare.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", module)
+    spec.loader.exec_module(module)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    module.RECIPE = tmp_path / "tiny.yaml"
+    module.SCORES, module.SECONDS = tmp_path / "scores.csv", tmp_path / "seconds.csv"
+    module.PLOT = tmp_path / "plot.png"
+    module.ENTRIES = {
+        "sfnet": module.Entry("SFNet", (), (0, 1)),
+        "smp_fpn": module.Entry("FPN", ("--model", "smp_fpn"), (0,)),
+    }
+    module.head = lambda: "abc123"
+    module.HEIGHT, module.WIDTH = 64, 96
+    return module
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    root, random = tmp_path / "data", np.random.default_rng(0)
+    for split in ("train", "val"):
+        lines = []
+        for index in range(2):
+            labels = np.repeat(np.repeat(random.integers(0, 12, (8, 12), np.uint8), 8, 0), 8, 1)
+            for folder, pixels in ((split, np.repeat(20 * labels[..., None], 3, 2)), (f"{split}annot", labels)):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / folder / f"{index}.png"), pixels)
+            lines.append(f"{split}/{index}.png {split}annot/{index}.png\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+def row(model: str, seed: int, miou: float, recipe: str) -> dict[str, str]:
+    return {
+        "model": model,
+        "seed": str(seed),
+        "miou": str(miou),
+        "miou_in_training": str(miou),
+        "boundary_f": str(miou + 5),
+        "parameters": "4200000",
+        "multiply_adds": "5100000000",
+        "recipe": recipe,
+        "commit": "abc123",
+        "torch": "2.8",
+    }
+
+
+@pytest.mark.slow
+def test_train_and_score(
+    compare: Any, camvid: Path, weights: Path, tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, arguments = tmp_path / "runs", ["--data", str(camvid), "--weights", str(weights)]
+    compare.main(["train", "--runs", str(runs), *arguments])
+    made = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+    assert {path.name for path in runs.iterdir()} == {"sfnet-0", "sfnet-1", "smp_fpn-0"}
+    compare.main(["train", "--runs", str(runs), *arguments])
+    assert made == {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}  # nothing to do
+
+    (runs / "sfnet-1" / "model").rename(runs / "sfnet-1" / "later")
+    compare.main(["score", "--runs", str(runs)])
+    assert "sfnet-1" in capsys.readouterr().out  # is not finished
+    first = compare.read_rows(compare.SCORES)
+    assert [(row["model"], row["seed"], row["commit"]) for row in first] == [
+        ("sfnet", "0", "abc123"),
+        ("smp_fpn", "0", "abc123"),
+    ]
+    own = compare.read_rows(runs / "sfnet-0" / "metrics.csv")[-1]
+    assert float(first[0]["miou"]) == pytest.approx(float(own["miou"]), abs=0.01)  # the tiny recipe trains in float32
+    assert float(first[0]["miou_in_training"]) == pytest.approx(float(own["miou"]), abs=0.001)
+    assert int(first[0]["parameters"]) > 10_000 and int(first[0]["multiply_adds"]) > 1_000_000
+    assert 0 <= float(first[0]["boundary_f"]) <= 100
+
+    (runs / "sfnet-1" / "later").rename(runs / "sfnet-1" / "model")
+    compare.main(["score", "--runs", str(runs)])
+    assert compare.read_rows(compare.SCORES)[:2] == first and len(compare.read_rows(compare.SCORES)) == 3
+
+    run = runs / "sfnet-0"
+
+    def refused(file: str, change: Callable[[str], str], *phrases: str) -> None:
+        text = (run / file).read_text()
+        assert change(text) != text
+        (run / file).write_text(change(text))
+        with refuses(str(run), *phrases):
+            compare.score_run("sfnet", 0, run, None)
+        (run / file).write_text(text)
+
+    refused("metrics.csv", lambda text: text.replace(own["miou"], "99.0000"), "last one 99.00")
+    refused("config.yaml", lambda text: text.replace("batch_size: 2", "batch_size: 3"), "batch_size is 3, not 2")
+    refused("config.yaml", lambda text: text.replace("fuse: fam", "fuse: add"), "model.fuse is 'add', not 'fam'")
+    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: false"), "pretrained")
+    with refuses("sfnet-0", "seed is 0, not 1"):
+        compare.score_run("sfnet", 1, run, None)
+    (run / "commit.txt").unlink()
+    with refuses("sfnet-0", "--commit"):
+        compare.score_run("sfnet", 0, run, None)
+    assert compare.score_run("sfnet", 0, run, "def456") == {**first[0], "commit": "def456"}
+
+
+def test_a_run_of_another_commit_is_not_continued(compare: Any, tmp_path: Path, refuses: Any) -> None:
+    run = tmp_path / "sfnet-0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "commit.txt").write_text("def456\n")
+    with refuses(str(run), "def456", "remove"):
+        compare.train_stage(tmp_path, "data", "weights")
+
+
+def test_time(compare: Any, refuses: Any) -> None:
+    threads = torch.get_num_threads()
+    compare.time_stage(2, threads, (64, 96))
+    rows = compare.read_rows(compare.SECONDS)
+    assert [row["model"] for row in rows] == ["sfnet", "smp_fpn"]
+    assert all(0 < float(row["seconds"]) < 10 and row["rounds"] == "2" and row["cpu"] for row in rows)
+    with refuses("rounds is 0"):
+        compare.time_stage(0, threads)
+
+
+def test_report(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = compare.recipe_hash()
+    rows = [row("sfnet", 0, 69.0, recipe), row("sfnet", 1, 71.0, recipe), row("smp_fpn", 0, 60.0, recipe)]
+    compare.write_rows(compare.SCORES, rows)
+    compare.main(["report"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(all(text in line for text in ("SFNet", "70.0 ± 1.4", "75.0 ± 1.4", "4.20", "5.10")) for line in lines)
+    assert any("FPN" in line and "60.0 " in line and "60.0 ±" not in line and "not run" in line for line in lines)
+    pixels = cv2.imread(str(compare.PLOT))
+    assert pixels.shape[1] > 1000 and pixels.std() > 5
+
+
+def test_report_mixes_no_recipes(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for rows, message in (([], "no rows"), ([row("sfnet", 0, 69.0, "other")], "followed recipe other")):
+        if rows:
+            compare.write_rows(compare.SCORES, rows)
+        with pytest.raises(SystemExit, match="2"):
+            compare.main(["report"])
+        assert message in capsys.readouterr().err
+    assert not compare.PLOT.exists()
+
+
+def test_comments_do_not_change_a_recipe(compare: Any) -> None:
+    before = compare.recipe_hash()
+    compare.RECIPE.write_text(f"# a remark\n{TINY}")
+    assert compare.recipe_hash() == before
+    compare.RECIPE.write_text(TINY.replace("epochs: 2", "epochs: 3"))
+    assert compare.recipe_hash() != before
