@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crispseg import CrispsegError, SegmentationModel, create_model, from_pretrained, list_models, record
+from crispseg import CrispsegError, SegmentationModel, create_model, export, from_pretrained, list_models, record
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models import Outputs
 from crispseg.nn import BatchNorm2d
 
 NUM_CLASSES = 5
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
 class ModelTester:
@@ -36,6 +37,8 @@ class ModelTester:
     """Batch norms to which one image gives one value per channel, whatever its size."""
     zero_gradients: ClassVar[frozenset[str]] = frozenset()
     """Parameters whose gradient is exactly zero at initialisation."""
+    not_exported: ClassVar[Mapping[str, str]] = {}
+    """Formats of `crispseg export` that cannot hold this model, each with a phrase of the error; see docs/export.md."""
 
     @classmethod
     def build(cls, **extra: Any) -> SegmentationModel:
@@ -307,6 +310,32 @@ class ModelTester:
             losses.append(loss.item())
         assert all(map(math.isfinite, losses))
         assert losses[-1] < 0.8 * losses[0]
+
+    # Exporting ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @cache
+    def traced(cls) -> torch.export.ExportedProgram:
+        return export.trace(cls.reference())
+
+    @pytest.mark.parametrize("form", ["onnx", "torch_export"])
+    def test_an_exported_file_computes_the_same_at_any_size(self, form: str, tmp_path: Path, refuses: Any) -> None:
+        model, path = self.reference(), tmp_path / f"model{SUFFIXES[form]}"
+        if form in self.not_exported:
+            with refuses(self.not_exported[form]):
+                export.EXPORTERS[form](model, path)
+            return
+        write, open_file = {
+            "onnx": (export.write_onnx, export.open_onnx),
+            "torch_export": (export.write_torch, export.open_torch),
+        }[form]
+        write(self.traced(), path, export.describe(model.info))
+        run, _ = open_file(path)
+        for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160), (1, 471, 630)):
+            comparison = export.compare(run, model, size)
+            assert comparison.agrees, comparison
+        labels = model(export.smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
+        assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
 
     # Saving -------------------------------------------------------------------------------------------------------
 

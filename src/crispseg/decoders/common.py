@@ -77,11 +77,8 @@ class BinAverages(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
         """`(N, C, h, w)` → for each grid `(N, C, size · size)`, row by row."""
-        rows, columns = (
-            self._weights(length, index).to(feature.dtype)
-            for length, index in zip(feature.shape[2:], (self.row, self.column), strict=True)
-        )
-        weights = (rows[:, None] * columns).flatten(0, 1)  # (h, 1, bins) · (w, bins) → (h · w, bins)
+        rows, columns = self._weights(feature.shape[2], self.row), self._weights(feature.shape[3], self.column)
+        weights = (rows[:, None] * columns).flatten(0, 1).to(feature.dtype)  # (h, 1, bins) · (w, bins) → (h · w, bins)
         averages = torch.bmm(feature.flatten(2), weights.expand(feature.shape[0], -1, -1))  # (N, C, bins)
         return averages.split(self.counts, dim=2)
 
