@@ -77,19 +77,20 @@ class BinAverages(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
         """`(N, C, h, w)` → for each grid `(N, C, size · size)`, row by row."""
-        rows, columns = self._weights(feature.shape[2], self.row), self._weights(feature.shape[3], self.column)
-        weights = (rows[:, None] * columns).flatten(0, 1).to(feature.dtype)  # (h, 1, bins) · (w, bins) → (h · w, bins)
-        averages = torch.bmm(feature.flatten(2), weights.expand(feature.shape[0], -1, -1))  # (N, C, bins)
-        return averages.split(self.counts, dim=2)
+        rows, columns = self._inside(feature.shape[2], self.row), self._inside(feature.shape[3], self.column)
+        inside = (rows[:, None] & columns).flatten(0, 1).to(feature.dtype)  # (h, 1, bins) & (w, bins) → (h · w, bins)
+        sums = torch.bmm(feature.flatten(2), inside.expand(feature.shape[0], -1, -1))  # (N, C, bins)
+        # Divided last and in float32: 0 and 1 are exact in bfloat16, 1 / n and n are not.
+        averages = (sums / (rows.sum(0) * columns.sum(0)).float()).to(sums.dtype)
+        return torch.split(averages, self.counts, dim=2)
 
-    def _weights(self, length: int, index: Tensor) -> Tensor:
-        """Weight of each pixel along one axis in the mean of each bin, `(length, bins)`.
+    def _inside(self, length: int, index: Tensor) -> Tensor:
+        """Whether each pixel along one axis is in each bin, `(length, bins)`.
 
         Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; here multiplied out.
         """
         start = torch.arange(length, device=index.device)[:, None] * self.size  # (length, bins)
-        inside = (index * length < start + self.size) & (start < (index + 1) * length)
-        return inside / inside.sum(0)
+        return (index * length < start + self.size) & (start < (index + 1) * length)
 
 
 @fuses.register("add")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,6 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
     PyTorch asks for a single pixel when corners are aligned. Then two are made, of which the first is the same one.
     """
     single = align_corners and not all(statically_known_true(length > 1) for length in size)
-    larger = [torch.sym_max(length, 2) for length in size] if single else list(size)
+    larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
     resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)
     return resized[..., : size[0], : size[1]] if single else resized

@@ -1,0 +1,259 @@
+"""Models as ONNX and torch.export files that take batches and images of any size.
+
+A file is put in place only after it ran and agreed with the model; see docs/export.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.fx.experimental._config as tracing
+import torch.nn.functional as F
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from crispseg.errors import CrispsegError
+from crispseg.files import atomic_path
+from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.segmenter import MIN_SIDE, check_finite
+from crispseg.models import ModelInfo, SegmentationModel
+
+FORMAT_VERSION = 1
+METADATA = "crispseg"
+"""Key of the metadata in an ONNX file; with `.json`, name of the extra file in a torch.export file."""
+
+OPSET = 18
+EXAMPLE = (2, 97, 130)
+"""Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
+CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
+"""Images, height and width at which a file is compared with its model."""
+
+TOLERANCE = 1e-3
+"""Of a logit, absolute; of the largest logit where that exceeds 1, since float32 is relative."""
+SAME_LABELS = 0.999
+
+Run = Callable[[Tensor], Tensor]
+"""Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
+
+
+class Comparison(NamedTuple):
+    """A file's logits beside the model's, at one size."""
+
+    size: tuple[int, int, int]
+    """Images, height, width."""
+    largest: float
+    """Of the model's logits, absolute."""
+    difference: float
+    """The largest of any logit, absolute."""
+    same_labels: float
+    """Share of pixels, 0 to 1."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether difference and labels are within the tolerance; never with values that are not finite."""
+        return self.difference <= TOLERANCE * max(1.0, self.largest) and self.same_labels >= SAME_LABELS
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.size))
+        return (
+            f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, "
+            f"{100 * self.same_labels:.3f} % equal labels"
+        )
+
+
+def export_onnx(model: SegmentationModel, path: str | Path) -> list[Comparison]:
+    """Write a single ONNX file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W).
+
+    Batch norms are folded into their convolutions. The model stays as it is.
+
+    Returns:
+        How the file, run by ONNX Runtime, compares with the model at each size of `CHECKED`.
+
+    Raises:
+        CrispsegError: `path` does not end in .onnx or cannot be written; a package of the extra `export` is missing;
+            the model cannot be exported; or the file's logits are not the model's.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CrispsegError(f"ONNX export needs {' and '.join(missing)}; pip install 'crispseg[export]'")
+    return _export(model, Path(path), ".onnx", write_onnx, open_onnx)
+
+
+def export_torch(model: SegmentationModel, path: str | Path) -> list[Comparison]:
+    """Write a file for `torch.export.load`; else as `export_onnx`, with the suffix .pt2 and no further packages."""
+    return _export(model, Path(path), ".pt2", write_torch, open_torch)
+
+
+EXPORTERS: dict[str, Callable[[SegmentationModel, str | Path], list[Comparison]]] = {
+    "onnx": export_onnx,
+    "torch_export": export_torch,
+}
+
+
+def _export(
+    model: SegmentationModel,
+    path: Path,
+    suffix: str,
+    write: Callable[[ExportedProgram, Path, str], None],
+    open_file: Callable[[Path], tuple[Run, str]],
+) -> list[Comparison]:
+    if path.suffix != suffix:
+        raise CrispsegError(f"{path} does not end in {suffix}; name it {path.with_suffix(suffix).name}")
+    check_finite(model)
+    title = f"{model.info.name} on {model.info.backbone}"
+    metadata = describe(model.info)
+    with atomic_path(path) as temporary:
+        try:
+            with _quiet():
+                write(trace(model), temporary, metadata)
+        except Exception as error:  # the exporters raise almost anything
+            raise CrispsegError(f"{title} cannot be exported to {path}: {_reason(error)}") from error
+        run, written = open_file(temporary)
+        assert written == metadata
+        comparisons = []
+        for size in CHECKED:
+            try:
+                comparison = compare(run, model, size)
+            except Exception as error:  # as do those who run it
+                raise CrispsegError(f"{title} exported to {path} fails at {size}: {_reason(error)}") from error
+            if not comparison.agrees:
+                raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {comparison}")
+            comparisons.append(comparison)
+    return comparisons
+
+
+def trace(model: SegmentationModel) -> ExportedProgram:
+    """The folded model's forward pass as a graph in which batch, height and width are symbols."""
+    plain = _reference(model)
+    plain.auxiliary_heads = None
+    folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans))
+    # A lower bound of 2 is PyTorch's way to say "one or more": it treats 0 and 1 apart, and checks neither.
+    dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
+    images = smooth_images(EXAMPLE, model.info.in_chans)
+    # Else the graph would refuse features of one pixel.
+    with tracing.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(folded, (images,), dynamic_shapes=dynamic, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write a graph of `trace`."""
+    names = {"images": {0: "batch", 2: "height", 3: "width"}}
+    written = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=names,
+        verbose=False,
+    )
+    assert written is not None
+    written.model.metadata_props[METADATA] = metadata
+    written.save(path, external_data=False)
+
+
+def open_onnx(path: Path) -> tuple[Run, str]:
+    """Run an exported file in ONNX Runtime on the CPU; also its metadata, as JSON."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised; do not print them too
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return run, session.get_modelmeta().custom_metadata_map[METADATA]
+
+
+def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write a graph of `trace`."""
+    torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
+
+
+def open_torch(path: Path) -> tuple[Run, str]:
+    """Run an exported file in PyTorch on the CPU; also its metadata, as JSON."""
+    extra = {f"{METADATA}.json": ""}
+    module = torch.export.load(path, extra_files=extra).module()
+    return module, extra[f"{METADATA}.json"]
+
+
+def describe(info: ModelInfo) -> str:
+    """What is needed to use an exported file, as JSON: that of `config.json` without the recipe of the training."""
+    from crispseg import __version__
+
+    labels = info.label_set()
+    known = {key: value for key, value in asdict(info).items() if key != "recipe"}
+    channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
+    record: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "crispseg_version": __version__,
+        **known,
+        "class_names": labels.names,
+        "palette": labels.palette,
+        "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
+        f"({channels} in 0 to 1 - mean) / std",
+        "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+    }
+    return json.dumps(record)
+
+
+@torch.inference_mode()
+def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
+    """Compare what a file computes with what the model computes, in float32, on random smooth images."""
+    images = smooth_images(size, model.info.in_chans)
+    expected, logits = _reference(model)(images), run(images)
+    same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
+    return Comparison(size, expected.abs().max().item(), (logits - expected).abs().max().item(), same)
+
+
+def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:
+    """Blobs of some 16 pixels with a little noise, of the spread of normalised images, always the same."""
+    count, height, width = size
+    random = torch.Generator().manual_seed(0)
+    blobs = torch.randn(count, in_chans, height // 16 + 2, width // 16 + 2, generator=random)
+    blobs = F.interpolate(blobs, size=(height, width), mode="bicubic", align_corners=True)
+    return blobs + 0.1 * torch.randn(blobs.shape, generator=random)
+
+
+def _reference(model: SegmentationModel) -> SegmentationModel:
+    """A copy in the plainest form: float32, on the CPU, in eval mode, without gradients."""
+    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' chatter, which is about their own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """The first line that an error says, at a length that fits on one."""
+    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

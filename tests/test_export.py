@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models.base import ModelTester
+from torch import Tensor
+
+import crispseg
+from crispseg import SegmentationModel, create_model, export, from_pretrained
+from crispseg.cli.main import main
+from crispseg.export import CHECKED, Comparison, export_onnx, export_torch
+
+NAMES = ("sky", "road", "person")
+PALETTE = ((128, 128, 128), (128, 64, 128), (64, 64, 0))
+
+
+def build(name: str = "fpn", **options: Any) -> SegmentationModel:
+    model = create_model(name, num_classes=3, backbone="test_efficientnet", width=8, **options)
+    recipe = {"data": {"images": "/home/somebody/photos"}}
+    model.info = replace(model.info, class_names=NAMES, palette=PALETTE, recipe=recipe, metrics={"miou": 62.5})
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    build().save_pretrained(folder)
+    return folder
+
+
+def fake_exporter(
+    monkeypatch: pytest.MonkeyPatch,
+    model: SegmentationModel,
+    change: Callable[[Tensor], Tensor] = lambda logits: logits,
+) -> None:
+    """torch.export in no time: a file of one word whose logits are the model's, changed."""
+    written = {}
+
+    def write(_program: object, path: Path, metadata: str) -> None:
+        path.write_text("exported")
+        written["metadata"] = metadata
+
+    def run(images: Tensor) -> Tensor:
+        return change(model(images))
+
+    monkeypatch.setattr(export, "trace", lambda _model: None)
+    monkeypatch.setattr(export, "write_torch", write)
+    monkeypatch.setattr(export, "open_torch", lambda _path: (run, written["metadata"]))
+
+
+# Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet18_deep", "test_convnext"])  # the last pads its images
+def test_sfnet_agrees_at_every_size(backbone: str, tmp_path: Path) -> None:
+    class Tester(ModelTester):
+        name = "sfnet"
+
+    Tester.backbone = backbone
+    model = Tester.build_lively()
+    program = export.trace(model)
+    export.write_onnx(program, tmp_path / "model.onnx", "{}")
+    export.write_torch(program, tmp_path / "model.pt2", "{}")
+    for run, _ in (export.open_onnx(tmp_path / "model.onnx"), export.open_torch(tmp_path / "model.pt2")):
+        for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160), (1, 471, 630), (3, 200, 32)):
+            comparison = export.compare(run, model, size)
+            assert comparison.agrees, comparison
+            assert comparison.difference < 1e-4 * comparison.largest
+
+
+def test_the_model_stays_as_it_is() -> None:
+    model = build(auxiliary=True).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    program = export.trace(model)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any("auxiliary" in name or "running_mean" in name for name in program.state_dict)
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "name"), [("onnx", "model.onnx"), ("torch_export", "model.pt2")])
+def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / name
+    assert main(["export", str(saved), "--format", form, "--out", str(out)]) == 0
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    *compared, last = shown.out.splitlines()
+    assert len(compared) == len(CHECKED)
+    for line, size in zip(compared, CHECKED, strict=True):
+        assert line.startswith(f"compared with the model at {'×'.join(map(str, size))}: largest difference ")
+        assert line.endswith("% equal labels")
+    assert last.startswith("fpn on test_efficientnet") and last.endswith(f"is in {out}")
+    assert [path.name for path in out.parent.iterdir()] == [name]
+    content = out.read_bytes()
+    assert str(Path(crispseg.__file__).parent).encode() not in content and b"somebody" not in content
+
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(out)
+        assert [(x.name, x.type, x.shape) for x in session.get_inputs()] == [
+            ("images", "tensor(float)", ["batch", 3, "height", "width"])
+        ]
+        assert [(x.name, x.type, x.shape) for x in session.get_outputs()] == [
+            ("logits", "tensor(float)", ["batch", 3, "height", "width"])
+        ]
+        record = json.loads(session.get_modelmeta().custom_metadata_map["crispseg"])
+    else:
+        extra = {"crispseg.json": ""}
+        torch.export.load(out, extra_files=extra)
+        record = json.loads(extra["crispseg.json"])
+    info = from_pretrained(saved).info
+    assert (record["name"], record["backbone"], record["options"]) == (info.name, info.backbone, info.options)
+    assert (tuple(record["class_names"]), tuple(map(tuple, record["palette"]))) == (NAMES, PALETTE)
+    assert (record["mean"], record["std"]) == (list(info.mean), list(info.std))
+    assert (record["num_classes"], record["in_chans"], record["ignore_label"]) == (3, 3, 255)
+    assert (record["crispseg_version"], record["format_version"]) == (crispseg.__version__, 1)
+    assert record["metrics"] == {"miou": 62.5} and "recipe" not in record
+    assert "RGB in 0 to 1 - mean" in record["images"] and "at least 32" in record["images"]
+
+
+def test_an_earlier_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    fake_exporter(monkeypatch, model)
+    (tmp_path / "model.pt2").write_text("earlier")
+    assert [comparison.size for comparison in export_torch(model, tmp_path / "model.pt2")] == [*CHECKED]
+    assert (tmp_path / "model.pt2").read_text() == "exported"
+
+
+# A file that computes something else --------------------------------------------------------------------------------
+
+
+def shifted_row(logits: Tensor) -> Tensor:
+    return logits.roll(1, dims=2)
+
+
+def nan_in_one_pixel(logits: Tensor) -> Tensor:
+    logits[0, 0, 3, 4] = math.nan
+    return logits
+
+
+def of_another_size(logits: Tensor) -> Tensor:
+    return logits[..., 1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda logits: logits + 2e-3, "computes something else"),
+        (shifted_row, "computes something else"),
+        (nan_in_one_pixel, "computes something else"),
+        (of_another_size, "fails at"),
+    ],
+)
+def test_a_file_that_disagrees_is_not_left_behind(
+    change: Any, phrase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
+) -> None:
+    model = build()
+    fake_exporter(monkeypatch, model, change)
+    with refuses("fpn on test_efficientnet", str(tmp_path / "new.pt2"), phrase):
+        export_torch(model, tmp_path / "new.pt2")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old.pt2").write_text("earlier")
+    with refuses(phrase):
+        export_torch(model, tmp_path / "old.pt2")
+    assert (tmp_path / "old.pt2").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("largest", "difference", "same", "agrees"),
+    [
+        (0.1, 0.9e-3, 1.0, True),
+        (0.1, 1.1e-3, 1.0, False),
+        (20.0, 1.9e-2, 1.0, True),
+        (20.0, 2.1e-2, 1.0, False),
+        (1.0, 0.0, 0.9991, True),
+        (1.0, 0.0, 0.9989, False),
+        (1.0, math.nan, 1.0, False),
+    ],
+)
+def test_tolerances(largest: float, difference: float, same: float, agrees: bool) -> None:
+    assert Comparison((1, 2, 3), largest, difference, same).agrees == agrees
+
+
+@pytest.mark.parametrize("size", [(1, 32, 32), (2, 97, 160)])
+def test_images_of_the_check_are_smooth_and_not_constant(size: tuple[int, int, int]) -> None:
+    images = export.smooth_images(size, 4)
+    assert images.shape == (size[0], 4, *size[1:])
+    assert torch.equal(images, export.smooth_images(size, 4))
+    assert images.std() > 0.4
+    assert (images.diff(dim=-1).std() < images.std() / 2).all()
+
+
+# Mistakes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model", "model.pt", "model.onnx"])
+def test_another_suffix_is_refused(name: str, tmp_path: Path, refuses: Any) -> None:
+    with refuses(str(tmp_path / name), ".pt2", "model.pt2"):
+        export_torch(build(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_that_name_is_refused(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with refuses(str(tmp_path / "model.onnx"), "a folder of that name"):
+        export_onnx(build(), tmp_path / "model.onnx")
+
+
+def test_a_file_as_folder_is_refused(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "file").write_text("")
+    with refuses(str(tmp_path / "file"), "choose another folder"):
+        export_onnx(build(), tmp_path / "file/model.onnx")
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    found = export.importlib.util.find_spec
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    with refuses("needs onnxscript;", "pip install 'crispseg[export]'"):
+        export_onnx(build(), tmp_path / "model.onnx")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, refuses: Any) -> None:
+    model = build()
+    model.classifier.weight.data[0] = math.nan
+    with refuses("classifier.weight", "not finite"):
+        export_torch(model, tmp_path / "model.pt2")
+
+
+class AsksForValues(torch.nn.Identity):
+    """No graph can hold a choice that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> None:
+    model = build()
+    model.decoder.coarsest = AsksForValues()
+    with refuses("fpn on test_efficientnet cannot be exported to", str(tmp_path / "model.pt2")):
+        export_torch(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrases"),
+    [
+        (["RUN", "--format", "onxx", "--out", "a.onnx"], ["onxx", "torch_export"]),
+        (["RUN", "--out", "a.onnx"], ["format"]),
+        (["RUN", "--format", "onnx"], ["out"]),
+        (["RUN", "--format", "onnx", "--out", "a.pt2"], ["a.pt2 does not end in .onnx", "a.onnx"]),
+        (["missing", "--format", "onnx", "--out", "a.onnx"], ["missing does not exist"]),
+        (["RUN", "--format", "onnx", "--out", "a.onnx", "--plugins", "none.py"], ["none.py", ".py file"]),
+        (["RUN", "--fromat", "onnx", "--out", "a.onnx"], ["--fromat", "did you mean 'format'?"]),
+    ],
+)
+def test_mistakes_are_one_line(
+    argv: list[str],
+    phrases: list[str],
+    saved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *(str(saved) if word == "RUN" else word for word in argv)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: ")
+    assert all(phrase in line for phrase in phrases), line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_one_s_own_needs_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "part.py"
+    plugin.write_text(
+        "import crispseg\nfrom crispseg.decoders import UpsampleAdd\n\n"
+        "crispseg.fuses.register('of_export_test')(UpsampleAdd)\n"
+    )
+    argv = ["export", str(tmp_path / "model"), "--format", "torch_export", "--out", str(tmp_path / "model.pt2")]
+    before = dict(crispseg.fuses._entries)
+    try:
+        crispseg.fuses.register("of_export_test")(crispseg.fuses["add"])
+        model = build(fuse="of_export_test")
+        model.save_pretrained(tmp_path / "model")
+        fake_exporter(monkeypatch, model)
+        crispseg.fuses._entries.pop("of_export_test")
+        assert main(argv) == 2
+        assert "--plugins" in capsys.readouterr().err
+        assert main([*argv, "--plugins", str(plugin)]) == 0
+        assert (tmp_path / "model.pt2").read_text() == "exported"
+    finally:
+        crispseg.fuses._entries.clear()
+        crispseg.fuses._entries.update(before)
