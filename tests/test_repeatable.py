@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ from training_runs import SCENES, equal, quietly, rows, state, tiny, without_tim
 from crispseg import from_pretrained
 from crispseg.data import Augment, Scenes, train_transform
 from crispseg.data.loading import Shuffled, train_loader
+from crispseg.evaluation import Scores
 from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training import run as run_module
@@ -38,24 +40,28 @@ def repeatable(out: Path, **changes: Any) -> TrainConfig:
 # Random numbers ----------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(0, 99), st.integers(0, 99)), unique=True, max_size=30))
-def test_other_parts_give_another_seed(parts: list[tuple[int, int, int]]) -> None:
-    seeds = [derived_seed(*each) for each in parts]
-    assert len(set(seeds)) == len(seeds)
-    assert seeds == [derived_seed(*each) for each in parts]
+@given(st.sets(st.lists(st.integers(0, 2**33), max_size=4).map(tuple), max_size=30))
+def test_other_parts_give_another_seed(parts: set[tuple[int, ...]]) -> None:
+    seeds = [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
+    assert len(set(seeds)) == 2 * len(parts)
+    assert seeds == [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_trailing_zero_gives_another_seed() -> None:
+    assert len({derived_seed("step", *parts) for parts in ((7, 3), (7, 3, 0), (7, 3, 0, 0), (0, 7, 3))}) == 4
 
 
 def test_seeding_leaves_the_numbers_outside_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    with seeded(1, 2, 3):
+    with seeded("test", 1, 2, 3):
         inside = torch.rand(4)
     assert torch.equal(torch.rand(2), expected)
-    with seeded(1, 2, 3):
+    with seeded("test", 1, 2, 3):
         assert torch.equal(torch.rand(4), inside)
-    with pytest.raises(ZeroDivisionError), seeded(5):
+    with pytest.raises(ZeroDivisionError), seeded("test", 5):
         torch.rand(7)
         raise ZeroDivisionError
     torch.manual_seed(3)
@@ -137,12 +143,21 @@ class Killed(Exception):
 
 
 class KillAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
+    """Ends a run when it comes to a hook at this step."""
 
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise Killed
+    def __init__(self, step: int, hook: str) -> None:
+        def kill(trainer: Any, *_: Any) -> None:
+            if trainer.global_step == step:
+                raise Killed
+
+        setattr(self, hook, kill)
+
+
+def killed(config: TrainConfig, step: int, monkeypatch: pytest.MonkeyPatch, hook: str = "on_train_batch_start") -> None:
+    make = run_module._callbacks
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_module, "_callbacks", lambda *args: [*make(*args), KillAt(step, hook)])
+        quietly(config)
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 5])
@@ -160,10 +175,7 @@ def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
 ) -> None:
     options: dict[str, Any] = {"checkpoint_every": 1} | changes
     whole = quietly(repeatable(tmp_path / "whole", **options))
-    make = run_module._callbacks
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(run_module, "_callbacks", lambda *args: [*make(*args), KillAt(killed_at)])
-        quietly(repeatable(tmp_path / "killed", **options))
+    killed(repeatable(tmp_path / "killed", **options), killed_at, monkeypatch)
     if not (tmp_path / "killed/checkpoints/last.ckpt").is_file():
         assert killed_at < options["checkpoint_every"]
         return
@@ -172,6 +184,56 @@ def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
     resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
     assert equal(state(resumed.model), state(whole.model))
     assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("iterations", [3, 6, 8])
+def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
+    iterations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"iterations": iterations, "checkpoint_every": 1}
+    whole = quietly(repeatable(tmp_path / "whole", **options))
+    killed(repeatable(tmp_path / "killed", **options), iterations, monkeypatch, "on_validation_start")
+    resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    assert rows(tmp_path / "killed")[-1]["step"] == str(iterations)
+
+
+def stopping_early(out: Path, **changes: Any) -> TrainConfig:
+    return repeatable(out, **{"epochs": 9, "patience": 2, **changes})
+
+
+def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scores, "miou", 10.0)  # never a better one
+    whole = quietly(stopping_early(tmp_path / "whole"))
+    early = len(rows(tmp_path / "whole"))
+    assert early == 3
+    killed(stopping_early(tmp_path / "killed"), 4 * early, monkeypatch, "on_train_end")
+    assert not (tmp_path / "killed/model").exists()
+    resumed = quietly(stopping_early(tmp_path / "killed"), resume=True)
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    quietly(stopping_early(tmp_path / "killed"), resume=True)
+    assert len(rows(tmp_path / "killed")) == early
+    quietly(stopping_early(tmp_path / "killed", patience=4), resume=True)  # unless it gets more patience
+    assert len(rows(tmp_path / "killed")) == early + 2
+
+
+def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    saved: list[Path] = []
+    save = torch.save
+
+    def note(_object: Any, path: Any, *_: Any, **__: Any) -> None:
+        saved.append(Path(path).parent)
+        save(_object, path)
+
+    monkeypatch.setattr(torch, "save", note)
+    quietly(repeatable(tmp_path / "run", checkpoint_every=1, epochs=1))
+    assert len(saved) > 3 and set(saved) == {tmp_path / "run/checkpoints"}
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
 @pytest.mark.slow
@@ -219,7 +281,10 @@ def test_what_is_not_deterministic_is_named_once() -> None:
             warnings.warn(
                 "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1
             )
+        warnings.warn("median CUDA with indices output does not have a deterministic implementation, but", stacklevel=1)
         with pytest.warns(match="another"):
             warnings.warn("another matter", stacklevel=1)
-    (line,) = console.export_text().splitlines()
-    assert line == "grid_sampler_2d_backward_cuda is not deterministic on this device; runs will differ slightly"
+    assert console.export_text().splitlines() == [
+        f"{name} is not deterministic on this device; runs will differ slightly"
+        for name in ("grid_sampler_2d_backward_cuda", "median CUDA with indices output")
+    ]

@@ -110,3 +110,38 @@ def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
     (tmp_path / "run/config.yaml").write_text("epochs: 7\n")
     quietly(tiny(tmp_path / "run"))
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "phrases"),
+    [
+        ({"epochs": 1}, ["epochs is 1", "begun epoch 2"]),
+        ({"iterations": 9}, ["cannot change iterations"]),
+        ({"devices": 2}, ["cannot change devices"]),
+        ({"batch_size": 2, "accumulate": 2}, ["cannot change accumulate, batch_size"]),
+    ],
+)
+def test_a_resumed_run_is_the_same_run(
+    change: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    config = tiny(tmp_path / "run")
+    quietly(config)
+    before = (tmp_path / "run/config.yaml").read_text()
+    with refuses(*phrases):
+        quietly(dataclasses.replace(config, **change), resume=True)
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
+def test_a_damaged_table_of_metrics_is_named(tmp_path: Path, refuses: Any) -> None:
+    quietly(tiny(tmp_path / "run", epochs=1))
+    with (tmp_path / "run/metrics.csv").open("a") as file:
+        file.write("2,half a row")
+    with refuses("metrics.csv is damaged", "remove it"):
+        quietly(tiny(tmp_path / "run"), resume=True)
+
+
+def test_a_missing_best_checkpoint_is_named(tmp_path: Path, refuses: Any) -> None:
+    quietly(tiny(tmp_path / "run", epochs=1))
+    (tmp_path / "run/checkpoints/best.ckpt").unlink()
+    with refuses("no checkpoint", "best.ckpt", "restore it"):
+        quietly(tiny(tmp_path / "run", epochs=1), resume=True)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 
-def derived_seed(*parts: int) -> int:
-    """A seed of 63 bits for `parts`, such as (seed, epoch, index); other parts give an unrelated one."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derived_seed(purpose: str, *parts: int) -> int:
+    """A seed of 63 bits that follows from a purpose, such as "augment", and numbers, such as seed, epoch and index."""
+    digest = hashlib.blake2b(repr((purpose, *parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
-    """Inside, torch's global CPU generator starts from `parts`; outside, it goes on as if nothing had been drawn."""
+def seeded(purpose: str, *parts: int) -> Iterator[None]:
+    """Inside, torch's global CPU generator starts from a `derived_seed`; outside, it goes on as if nothing had been."""
     before = torch.get_rng_state()
-    torch.default_generator.manual_seed(derived_seed(*parts))
+    torch.default_generator.manual_seed(derived_seed(purpose, *parts))
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        with seeded(self.seed, epoch, index):
+        with seeded("augment", self.seed, epoch, index):
             return self.transform(self.dataset[index])
 
 
@@ -59,7 +59,7 @@ class Shuffled(Sampler[tuple[int, int]]):
         return max(self.samples // self.devices, 1)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(derived_seed("order", self.seed, self.epoch))
         order = torch.randperm(self.samples, generator=generator).tolist()
         order *= -(-self.devices // self.samples)  # where there are fewer samples than processes, some are used twice
         mine = order[_rank() :: self.devices][: len(self)]

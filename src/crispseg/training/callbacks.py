@@ -10,11 +10,12 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
 from crispseg.data.base import LabelSet
+from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.training.task import SegmentationTask
 
@@ -45,9 +46,8 @@ class MetricsFile(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.monotonic()
         if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                # What was evaluated after the checkpoint that training continues from is evaluated again.
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+            # What was evaluated after the checkpoint that training continues from is evaluated again.
+            self.rows = [row for row in read_rows(self.path) if int(row["step"]) <= trainer.global_step]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,23 +80,25 @@ class MetricsFile(Callback):
             writer.writerows(self.rows)
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`.
+
+    Raises:
+        CrispsegError: it is damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            int(row["step"])
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        reason = type(error).__name__
+        raise CrispsegError(f"{path} is damaged ({reason}); restore it, or remove it to begin a new one") from None
+    return rows
+
+
 def _number(value: Any) -> str:
     return "" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
-
-
-class StepCheckpoint(Checkpoint):
-    """Writes a checkpoint every so many steps, besides those at the end of an epoch."""
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path = path
-        self.every = every
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
 
 
 class LastEvaluation(Callback):

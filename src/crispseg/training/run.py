@@ -17,10 +17,9 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
-from torch import Tensor
 
 from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
@@ -28,19 +27,26 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, StepCheckpoint
+from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, read_rows
+from crispseg.training.checkpoints import (
+    BEST,
+    LAST,
+    AtomicCheckpoints,
+    Patience,
+    StepCheckpoint,
+    check_checkpoints,
+    read_checkpoint,
+)
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.losses import DeepSupervision, build_loss, check_losses
 from crispseg.training.precision import float32_depthwise
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
 CONFIG = "config.yaml"
-LAST = Path("checkpoints") / "last.ckpt"
-BEST = Path("checkpoints") / "best.ckpt"
+METRICS = "metrics.csv"
 MAY_CHANGE = {
     "out",
     "epochs",
-    "iterations",
     "patience",
     "val_every",
     "workers",
@@ -85,7 +91,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
-    step = _check_checkpoints(folder, model) if resume else 0
+    last, best_step = check_checkpoints(folder, model) if resume else (0, 0)
+    if resume and (folder / METRICS).is_file():
+        read_rows(folder / METRICS)
     train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     if not resume:
@@ -101,7 +109,12 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         devices=config.devices,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    start = step // per_epoch, step % per_epoch * config.accumulate
+    if not config.iterations and max(last, best_step) > config.epochs * per_epoch:
+        done = -(-max(last, best_step) // per_epoch)
+        raise CrispsegError(
+            f"epochs is {config.epochs}, but the run in {folder} has begun epoch {done}; give that or more"
+        )
+    start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = _class_weights(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
@@ -158,35 +171,6 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
-
-
-def _check_checkpoints(folder: Path, model: SegmentationModel) -> int:
-    """Find out now, not when they are needed, that checkpoints are damaged or of another model; the last one's step."""
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    step = 0
-    for path in (folder / BEST, folder / LAST):
-        if path.is_file():
-            weights, step = read_checkpoint(path)
-            if own != {key: value.shape for key, value in weights.items()}:
-                raise CrispsegError(f"checkpoint {path} is of another model; resume with the model and data of the run")
-    return step
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
-    """The model's weights in a checkpoint, and its step.
-
-    Raises:
-        CrispsegError: it is damaged.
-    """
-    try:
-        checkpoint = torch.load(path, "cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-        weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-        return weights, int(checkpoint["global_step"])
-    except Exception as error:  # torch.load raises almost anything on a damaged file
-        raise CrispsegError(
-            f"checkpoint {path} is damaged ({type(error).__name__}); restore it, or train anew into another folder"
-        ) from None
 
 
 def _record(config: TrainConfig, folder: Path) -> None:
@@ -290,7 +274,7 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
         accelerator=accelerator,
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=[SyncedNorms()] if _on_cuda(config) and config.devices > 1 else None,
+        plugins=[AtomicCheckpoints(), *([SyncedNorms()] if _on_cuda(config) and config.devices > 1 else [])],
         max_epochs=epochs,
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
@@ -330,14 +314,14 @@ def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Con
     checkpoints = folder / LAST.parent
     best = ModelCheckpoint(checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [best, last, MetricsFile(folder / "metrics.csv", labels), LastEvaluation()]
+    callbacks: list[Callback] = [best, last, MetricsFile(folder / METRICS, labels), LastEvaluation()]
     if config.checkpoint_every:
         callbacks.append(StepCheckpoint(folder / LAST, config.checkpoint_every))
     callbacks.append(Bars() if console.is_terminal else Lines(console))
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     if config.patience:
-        callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.patience, verbose=False))
+        callbacks.append(Patience(config.patience))
     return callbacks
 
 
@@ -347,7 +331,7 @@ def _name_what_is_not_deterministic(console: Console) -> None:
     show = warnings.showwarning
 
     def filtered(message: Any, *rest: Any, **more: Any) -> None:
-        found = re.match(r"(\S+) does not have a deterministic implementation", str(message))
+        found = re.match(r"(.+?) does not have a deterministic implementation", str(message))
         if found is None:
             show(message, *rest, **more)
         elif found[1] not in named:

@@ -56,7 +56,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # What the step draws, such as dropout, is a function of the seed and the step: a resumed run draws the same.
-        torch.manual_seed(derived_seed(self.config.seed, self.current_epoch, batch_index, self.global_rank))
+        torch.manual_seed(derived_seed("step", self.config.seed, self.current_epoch, batch_index, self.global_rank))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, labels = batch
