@@ -14,11 +14,10 @@ import argparse
 import csv
 import hashlib
 import json
-import platform
+import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +25,23 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
+from torch import nn
 
+from crispseg.benchmarking.report import processor_name
+from crispseg.benchmarking.timing import Stopwatch, Turn, latencies, take_turns, wall_clock
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.data import SegmentationDataset, eval_transform
-from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
-from crispseg.evaluation import BoundaryScores, SegmentationScores
+from crispseg.evaluation import BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
 from crispseg.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import TRAINING_ONLY
 from crispseg.training import TrainConfig, train
+from crispseg.training.checkpoints import LAST, read_checkpoint
 from crispseg.training.config import config_to_dict
-from crispseg.training.run import CONFIG, LAST, read_checkpoint
+from crispseg.training.run import CONFIG
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "camvid.yaml"
@@ -52,8 +53,9 @@ PLOT = HERE.parent / "docs" / "assets" / "camvid_comparison.png"
 COMMIT = "commit.txt"
 HEIGHT, WIDTH = 360, 480  # of CamVid's images
 DISTANCE = 3  # pixels, of the boundary F-score
+WARMUP = 2  # rounds of `time` that do not count
 TOLERANCE = 1.0  # mIoU points; see `score_run`
-LOCAL = ("out", "data.root", "model.pretrained", "plugins", "workers", "loggers", "accelerator", "devices")
+LOCAL = ("out", "data.root", "model.pretrained", "plugins", "workers", "loggers", "accelerator")
 """What may differ between runs of one recipe: it depends on the machine."""
 
 Row = dict[str, str]
@@ -61,16 +63,17 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """A compared network: how tables call it, its flags on top of the recipe, and its seeds."""
+    """A compared network: how tables call it, its flags on top of the recipe, its seeds, and whose ablation it is."""
 
     label: str
     flags: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
+    ablates: str | None = None
 
 
 ENTRIES = {
     "sfnet": Entry("SFNet", ()),
-    "sfnet_add": Entry("SFNet, no flow", ("--model.fuse", "add"), seeds=(0,)),
+    "sfnet_add": Entry("SFNet, no flow", ("--model.fuse", "add"), seeds=(0,), ablates="sfnet"),
     "smp_fpn": Entry("FPN (smp)", ("--model", "smp_fpn")),
     "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", ("--model", "smp_deeplabv3plus")),
 }
@@ -93,6 +96,7 @@ def finished(run: Path) -> bool:
 
 def train_stage(folder: Path, data: str, weights: str) -> None:
     """Train what is missing, one run after the other; go on with one that was interrupted."""
+    file_hash(weights)  # it is there
     commit = head()
     for name, seed, run in runs(folder):
         if finished(run):
@@ -156,11 +160,13 @@ def score_run(name: str, seed: int, run: Path, commit: str | None) -> Row:
     commit = recorded_commit(run) or commit
     if commit is None:
         raise CrispsegError(f"{run} does not say which commit trained it; give --commit")
-    data = check_recipe(name, seed, run)
+    recorded = check_recipe(name, seed, run)
+    data = build_data(recorded["data"]).dataset("val")
     model = SegmentationModel.from_pretrained(run)  # the best of its evaluations; the last is what is compared
     weights = read_checkpoint(run / LAST)[0]
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith(TRAINING_ONLY)})
-    miou, boundary = evaluate(model, data)
+    boundary = BoundaryScores(model.info.num_classes, (DISTANCE,))
+    miou = evaluate(model, data, device="cpu", workers=0, boundary=boundary).miou
     own = float(read_rows(run / "metrics.csv")[-1]["miou"])
     if not abs(miou - own) <= TOLERANCE:
         raise CrispsegError(f"{run}: mIoU is {miou:.2f}, but its own last one {own:.2f}; do its data or code differ?")
@@ -169,17 +175,19 @@ def score_run(name: str, seed: int, run: Path, commit: str | None) -> Row:
         "seed": str(seed),
         "miou": f"{miou:.3f}",
         "miou_in_training": f"{own:.3f}",
-        "boundary_f": f"{boundary:.3f}",
+        "boundary_f": f"{boundary.scores().mean[DISTANCE]:.3f}",
         "parameters": str(count_parameters(model)),
         "multiply_adds": str(count_multiply_adds(model, HEIGHT, WIDTH)),
         "recipe": recipe_hash(),
+        "weights": file_hash(recorded["model"]["pretrained"]),
+        "workers": str(recorded["workers"]),
         "commit": commit,
         "torch": torch.__version__,
     }
 
 
-def check_recipe(name: str, seed: int, run: Path) -> SegmentationDataset:
-    """Make sure that a run followed the recipe; its val split.
+def check_recipe(name: str, seed: int, run: Path) -> dict[str, Any]:
+    """The settings of a run that followed the recipe.
 
     Raises:
         CrispsegError: a setting that is not the machine's differs.
@@ -191,11 +199,11 @@ def check_recipe(name: str, seed: int, run: Path) -> SegmentationDataset:
         for key, value in wanted.items()
         if key not in LOCAL and found.get(key, value) != value  # a later version may have settings that it did not
     ]
-    if not found["model.pretrained"]:
-        differing.append("model.pretrained is not given")
+    if not isinstance(found["model.pretrained"], str):
+        differing.append("model.pretrained is no weight file")
     if differing:
         raise CrispsegError(f"{run} is not a run of {RECIPE.name} for {name}: {'; '.join(differing)}; train it anew")
-    return build_data(recorded["data"]).dataset("val")
+    return recorded
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,23 +215,21 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def evaluate(model: SegmentationModel, dataset: SegmentationDataset) -> tuple[float, float]:
-    """mIoU and mean boundary F-score in percent."""
-    matrix = SegmentationScores(model.info.num_classes)
-    boundary = BoundaryScores(model.info.num_classes, (DISTANCE,))
-    loader = eval_loader(dataset, eval_transform(model.info.mean, model.info.std, model.info.in_chans), workers=0)
-    model = model.eval().to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        for images, labels in track(loader, "Scoring", console=Console(stderr=True), transient=True):
-            prediction = model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
-            matrix.update(prediction, labels)
-            boundary.update(prediction, labels)
-    return matrix.scores().miou, boundary.scores().mean[DISTANCE]
-
-
 def recipe_hash() -> str:
     """Of the recipe's settings, so that tables do not mix recipes; comments do not count."""
     return hashlib.sha256(json.dumps(read_yaml(RECIPE), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def file_hash(path: str) -> str:
+    """Of a weight file, so that tables do not mix weights.
+
+    Raises:
+        CrispsegError: it is not there.
+    """
+    if not Path(path).is_file():
+        raise CrispsegError(f"weight file {path} does not exist; put it there, so that tables can say which it is")
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def time_stage(rounds: int, threads: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
@@ -236,37 +242,34 @@ def time_stage(rounds: int, threads: int, size: tuple[int, int] = (HEIGHT, WIDTH
         raise CrispsegError(f"rounds is {rounds} and threads is {threads}; both must be at least 1")
     torch.set_num_threads(threads)
     images = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
-    models = {}
-    for name in ENTRIES:
+    cpu = torch.device("cpu")
+
+    def turn(name: str) -> Turn:
         config = configuration(name, 0, "")
-        model = config.model.build(len(config.data.label_set()), auxiliary=False)  # weights do not matter
-        models[name] = model.eval().to(memory_format=torch.channels_last)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+        built = config.model.build(len(config.data.label_set()), auxiliary=False)  # weights do not matter
+        model: nn.Module = built.eval().to(memory_format=torch.channels_last)
+
+        def measure(watch: Stopwatch) -> None:
+            watch("forward", model, images)
+
+        return measure
+
+    turns = [turn(name) for name in ENTRIES]
     with torch.inference_mode():
-        for turn in range(-2, rounds):  # two to warm up
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(images)
-                if turn >= 0:
-                    seconds[name].append(time.perf_counter() - start)
-    machine = {"rounds": str(rounds), "threads": str(threads), "cpu": cpu(), "torch": torch.__version__}
-    rows = [{"model": name, "seconds": f"{statistics.median(taken):.4f}", **machine} for name, taken in seconds.items()]
+        laps = take_turns(turns, range(WARMUP + rounds), warmup=WARMUP, clock=wall_clock(cpu))
+    machine = {"rounds": str(rounds), "threads": str(threads), "cpu": processor_name(cpu), "torch": torch.__version__}
+    rows = []
+    for name, taken in zip(ENTRIES, laps, strict=True):
+        median, p95 = (f"{milliseconds / 1000:.4f}" for milliseconds in latencies(taken)["forward"])
+        rows.append({"model": name, "seconds": median, "p95": p95, **machine})
     write_rows(SECONDS, rows)
-
-
-def cpu() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def report_stage() -> None:
     """Print the table and draw the plot.
 
     Raises:
-        CrispsegError: there are no rows, or some are of another recipe.
+        CrispsegError: there are no rows, some are of another recipe, or they began with different weights.
     """
     rows = read_rows(SCORES)
     if not rows:
@@ -277,6 +280,8 @@ def report_stage() -> None:
                 f"{SCORES}: {row['model']} with seed {row['seed']} followed recipe {row['recipe']}, but {RECIPE.name} "
                 f"is {recipe_hash()}; remove the row and train anew"
             )
+    if len(weights := sources(rows, "weights")) > 1:
+        raise CrispsegError(f"{SCORES} mixes weights: {', '.join(weights)}; keep the rows of one file")
     seconds = {row["model"]: row["seconds"] for row in read_rows(SECONDS)}
     table = Table("model", "seeds", "mIoU", f"F, {DISTANCE} px", "M parameters", "G multiply-adds", "s / image")
     for name, entry in ENTRIES.items():
@@ -285,7 +290,32 @@ def report_stage() -> None:
             costs = [f"{int(own[0]['parameters']) / 1e6:.2f}", f"{int(own[0]['multiply_adds']) / 1e9:.2f}"]
             table.add_row(entry.label, str(len(own)), *scores, *costs, seconds.get(name, "not run"))
     Console(width=100).print(table)
+    for line in differences(rows):
+        print(line)
+    if len(commits := sources(rows, "commit")) > 1:
+        print(f"more than one commit, which may train differently: {', '.join(commits)}")
     draw(rows)
+
+
+def sources(rows: Sequence[Row], key: str) -> list[str]:
+    """Each value of a column, with the runs that have it in brackets."""
+    runs: dict[str, list[str]] = {}
+    for row in rows:
+        runs.setdefault(row[key], []).append(f"{row['model']}-{row['seed']}")
+    return [f"{value} ({', '.join(names)})" for value, names in runs.items()]
+
+
+def differences(rows: Sequence[Row]) -> list[str]:
+    """What a network has over its ablation at each seed of both; means of different seeds would be no comparison."""
+    found = {(row["model"], row["seed"]): row for row in rows}
+    lines = []
+    for (name, seed), row in found.items():
+        base = ENTRIES[name].ablates
+        if base and (whole := found.get((base, seed))):
+            miou, f = (float(whole[key]) - float(row[key]) for key in ("miou", "boundary_f"))
+            labels = f"{ENTRIES[base].label} − {ENTRIES[name].label}"
+            lines.append(f"{labels}, seed {seed}: mIoU {miou:+.1f}, F {f:+.1f}")
+    return lines
 
 
 def mean_and_sd(values: Iterable[float]) -> str:
@@ -337,6 +367,13 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
+def commit_hash(text: str) -> str:
+    """For `--commit`."""
+    if not re.fullmatch(r"[0-9a-f]{7,40}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no commit; give 7 to 40 hexadecimal digits of its hash")
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -347,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage.add_argument("--weights", required=True, help="ImageNet weights of the backbone")
     stage = stages.add_parser("score", help=f"append rows of finished runs to {SCORES.name}")
     stage.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    stage.add_argument("--commit", help="that trained the runs, where they do not say")
+    stage.add_argument("--commit", type=commit_hash, help="that trained the runs, where they do not say")
     stage = stages.add_parser("time", help=f"write {SECONDS.name}")
     stage.add_argument("--rounds", type=int, default=30, help="images a network")
     stage.add_argument("--threads", type=int, default=2)

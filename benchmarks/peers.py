@@ -20,7 +20,7 @@ from crispseg.models.registry import BackboneSpec, models
 
 
 class Peer(SegmentationModel):
-    """A network of another library behind `forward`, `outputs` and `parameter_groups`, which training needs."""
+    """A network of another library behind what training and prediction need of a model."""
 
     def __init__(self, spec: BackboneSpec, build: Callable[..., nn.Module], num_classes: int) -> None:
         nn.Module.__init__(self)
@@ -30,11 +30,15 @@ class Peer(SegmentationModel):
             self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
         self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Already at the images' size: these networks enlarge their logits themselves."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # their encoders take multiples of 32
         logits: Tensor = self.net(padded)[..., :height, :width]
         return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.coarse_logits(images)
 
     def outputs(self, images: Tensor) -> Outputs:
         return Outputs(self(images))

@@ -331,6 +331,18 @@ def test_command(tmp_path: Path, capsys: Capture) -> None:
     assert [row["model"] for row in json.loads(file.read_text())["models"]] == ["sfnet", "smp:FPN"]
 
 
+def test_options_of_models(capsys: Capture) -> None:
+    names = ["sfnet", "sfnet:mobilenetv3_small_050 {fuse: add}"]
+    assert main(["benchmark", *names, *map(str, FLAGS), "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["models"]
+    assert [row["model"] for row in rows] == names
+    alone = create_model("sfnet", num_classes=CLASSES, backbone="mobilenetv3_small_050", fuse="add")
+    assert rows[1]["parameters"] == count_parameters(alone)
+    assert rows[1]["multiply_adds"] == count_multiply_adds(alone, HEIGHT, WIDTH)
+    assert "(mobilenetv3_small_050" not in captured.err  # the name says it
+
+
 def test_json_on_the_standard_output(capsys: Capture) -> None:
     assert main(["benchmark", *map(str, FLAGS), "--json", "-", "sfnet"]) == 0
     captured = capsys.readouterr()
@@ -363,6 +375,7 @@ def test_plugins(tmp_path: Path, capsys: Capture) -> None:
     [
         ([], "required: models"),
         (["sfnett"], "unknown model 'sfnett'; did you mean 'sfnet'?"),
+        (["sfnet{fuze: add}"], "no option 'fuze'; did you mean 'fuse'?"),
         (["fpn", "--size", "64"], "--size: expected 2 arguments"),
         (["fpn", "--size", "16", "64"], "size is 16 64; both sides must be at least 32"),
         (["fpn", "--size", "a", "b"], "size"),
@@ -391,6 +404,7 @@ def test_help(capsys: Capture) -> None:
     text = " ".join(capsys.readouterr().out.split())
     for phrase in (
         "sfnet",
+        "'sfnet{fuse: add}'",
         "smp:ARCHITECTURE",
         "timm:BACKBONE",
         "--size HEIGHT WIDTH",

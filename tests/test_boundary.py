@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data import Scenes
 from crispseg.evaluation import BoundaryF, BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
 
 DISTANCES = (1, 2, 3)
 
@@ -261,7 +267,100 @@ def test_shapes_are_checked(one: tuple[int, ...], other: tuple[int, ...], refuse
         BoundaryScores(2).update(torch.zeros(one, dtype=torch.int64), torch.zeros(other, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("distances", [(), (0,), (3, -1), (3, 3), (2.5,)])
+@pytest.mark.parametrize("distances", [(), (0,), (3, -1), (3, 3), (2.5,), ("a",), (math.inf,), ([3],), (None,)])
 def test_distances_are_checked(distances: Any, refuses: Any) -> None:
     with refuses("distances", "at least 1"):
         BoundaryScores(2, distances)
+
+
+def test_the_farthest_distances() -> None:
+    one, other = square(12, 3, 7), square(12, 8, 11)
+    assert scored(2, one, other, (2**40,)).f.tolist() == [[100, 100]]
+
+
+@pytest.mark.parametrize("classes", [1, 256, 300, -1, 2.5, "2"])
+def test_the_number_of_classes_is_checked(classes: Any, refuses: Any) -> None:
+    with refuses(f"num_classes is {classes!r}", "2 to 255"):
+        BoundaryScores(classes)
+
+
+def test_255_classes() -> None:
+    labels = torch.tensor([[[0, 254], [254, 0]]])
+    assert scored(255, labels, labels).images.nonzero()[0].tolist() == [0, 254]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.complex64])
+def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
+    metric, labels = BoundaryScores(2), square(8, 2, 5)
+    for name, pair in (("truth", (labels, labels.to(dtype))), ("prediction", (labels.to(dtype), labels))):
+        with refuses(f"the {name} is {dtype}", "integers"):
+            metric.update(*pair)
+    assert not metric.images.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_any_integers_will_do(dtype: torch.dtype) -> None:
+    prediction, truth = blobs(0, 4, (2, 12, 15), 0.0)
+    expected = scored(4, prediction, truth).f
+    np.testing.assert_array_equal(scored(4, prediction.to(dtype), truth.to(dtype)).f, expected)
+
+
+# In an evaluation
+
+SCENES = Scenes(height=64, width=64, val=3)
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    """Not trained, but of many opinions."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8).eval()
+    with torch.inference_mode():
+        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    return model
+
+
+def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
+    boundary = BoundaryScores(12, DISTANCES)
+    together = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary)
+    alone = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0)
+    np.testing.assert_array_equal(together.confusion, alone.confusion)
+    expected = BoundaryScores(12, DISTANCES)
+    segment = Segmenter(model, "cpu")
+    for image, labels, _ in SCENES.dataset("val"):
+        expected.update(torch.from_numpy(segment(image).labels)[None], torch.from_numpy(labels)[None])
+    np.testing.assert_allclose(boundary.scores().f, expected.scores().f, atol=2)  # but for ties and merged batch norms
+    assert boundary.scores().images.sum() > 10
+
+
+def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save_pretrained(tmp_path / "model")
+    boundary = BoundaryScores(12, (2, 5))
+    evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary)
+    data = ["--data=scenes", "--data.val=3", "--data.height=64", "--data.width=64"]
+    argv = ["evaluate", str(tmp_path / "model"), *data, "--workers=0", "--device=cpu"]
+
+    assert main([*argv, "--boundary", "2", "5", "--json", str(tmp_path / "scores.json")]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads((tmp_path / "scores.json").read_text())
+    mean = boundary.scores().mean
+    assert mean[2] < mean[5]
+    assert written["boundary_f"] == {"2": pytest.approx(mean[2], abs=1e-4), "5": pytest.approx(mean[5], abs=1e-4)}
+    for distance in (2, 5):
+        (line,) = (line for line in shown.splitlines() if f"boundary F, {distance} px" in line)
+        assert f" {mean[distance]:.1f} " in line
+
+    assert main([*argv, "--json", str(tmp_path / "plain.json")]) == 0
+    assert "boundary" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "plain.json").read_text()).keys() == written.keys() - {"boundary_f"}
+
+
+@pytest.mark.parametrize(("given", "phrase"), [(["0"], "distances are [0]"), (["a"], "value: a"), ([], "--boundary")])
+def test_mistakes(
+    given: list[str], phrase: str, model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(tmp_path)
+    argv = ["evaluate", str(tmp_path), "--data", "scenes", "--data.val", "1", "--workers", "0", "--boundary", *given]
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert phrase in line

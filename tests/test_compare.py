@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -15,6 +16,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+
+from crispseg import Segmenter
+from crispseg.benchmarking.report import processor_name
+from crispseg.inference.segmenter import as_batch
 
 pytest.importorskip("segmentation_models_pytorch")
 pytest.importorskip("matplotlib")
@@ -44,9 +49,10 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.PLOT = tmp_path / "plot.png"
     module.ENTRIES = {
         "sfnet": module.Entry("SFNet", (), (0, 1)),
+        "sfnet_add": module.Entry("no flow", ("--model.fuse", "add"), (0,), ablates="sfnet"),
         "smp_fpn": module.Entry("FPN", ("--model", "smp_fpn"), (0,)),
     }
-    module.head = lambda: "abc123"
+    module.head = lambda: "abc1234"
     module.HEIGHT, module.WIDTH = 64, 96
     return module
 
@@ -72,7 +78,7 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def row(model: str, seed: int, miou: float, recipe: str) -> dict[str, str]:
+def row(model: str, seed: int, miou: float, recipe: str, **changes: str) -> dict[str, str]:
     return {
         "model": model,
         "seed": str(seed),
@@ -82,8 +88,11 @@ def row(model: str, seed: int, miou: float, recipe: str) -> dict[str, str]:
         "parameters": "4200000",
         "multiply_adds": "5100000000",
         "recipe": recipe,
-        "commit": "abc123",
+        "weights": "0123456789ab",
+        "workers": "1",
+        "commit": "abc1234",
         "torch": "2.8",
+        **changes,
     }
 
 
@@ -94,7 +103,7 @@ def test_train_and_score(
     runs, arguments = tmp_path / "runs", ["--data", str(camvid), "--weights", str(weights)]
     compare.main(["train", "--runs", str(runs), *arguments])
     made = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
-    assert {path.name for path in runs.iterdir()} == {"sfnet-0", "sfnet-1", "smp_fpn-0"}
+    assert {path.name for path in runs.iterdir()} == {"sfnet-0", "sfnet-1", "sfnet_add-0", "smp_fpn-0"}
     compare.main(["train", "--runs", str(runs), *arguments])
     assert made == {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}  # nothing to do
 
@@ -103,9 +112,12 @@ def test_train_and_score(
     assert "sfnet-1" in capsys.readouterr().out  # is not finished
     first = compare.read_rows(compare.SCORES)
     assert [(row["model"], row["seed"], row["commit"]) for row in first] == [
-        ("sfnet", "0", "abc123"),
-        ("smp_fpn", "0", "abc123"),
+        ("sfnet", "0", "abc1234"),
+        ("sfnet_add", "0", "abc1234"),
+        ("smp_fpn", "0", "abc1234"),
     ]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    assert all((row["weights"], row["workers"]) == (digest, "0") for row in first)
     own = compare.read_rows(runs / "sfnet-0" / "metrics.csv")[-1]
     assert float(first[0]["miou"]) == pytest.approx(float(own["miou"]), abs=0.01)  # the tiny recipe trains in float32
     assert float(first[0]["miou_in_training"]) == pytest.approx(float(own["miou"]), abs=0.001)
@@ -114,7 +126,7 @@ def test_train_and_score(
 
     (runs / "sfnet-1" / "later").rename(runs / "sfnet-1" / "model")
     compare.main(["score", "--runs", str(runs)])
-    assert compare.read_rows(compare.SCORES)[:2] == first and len(compare.read_rows(compare.SCORES)) == 3
+    assert compare.read_rows(compare.SCORES)[:3] == first and len(compare.read_rows(compare.SCORES)) == 4
 
     run = runs / "sfnet-0"
 
@@ -129,30 +141,50 @@ def test_train_and_score(
     refused("metrics.csv", lambda text: text.replace(own["miou"], "99.0000"), "last one 99.00")
     refused("config.yaml", lambda text: text.replace("batch_size: 2", "batch_size: 3"), "batch_size is 3, not 2")
     refused("config.yaml", lambda text: text.replace("fuse: fam", "fuse: add"), "model.fuse is 'add', not 'fam'")
-    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: false"), "pretrained")
+    refused("config.yaml", lambda text: text.replace("devices: 1", "devices: 2"), "devices is 2, not 1")
+    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: true"), "no weight file")
+    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: false"), "no weight file")
     with refuses("sfnet-0", "seed is 0, not 1"):
         compare.score_run("sfnet", 1, run, None)
     (run / "commit.txt").unlink()
     with refuses("sfnet-0", "--commit"):
         compare.score_run("sfnet", 0, run, None)
-    assert compare.score_run("sfnet", 0, run, "def456") == {**first[0], "commit": "def456"}
+    assert compare.score_run("sfnet", 0, run, "def4567") == {**first[0], "commit": "def4567"}
+    weights.rename(weights.with_name("elsewhere.safetensors"))
+    with refuses(str(weights), "does not exist"):
+        compare.score_run("sfnet", 0, run, "def4567")
 
 
-def test_a_run_of_another_commit_is_not_continued(compare: Any, tmp_path: Path, refuses: Any) -> None:
+@pytest.mark.parametrize("commit", ["HEAD", "main", "abc12", "abc123g", "", "ABC1234", "a" * 41, "abc1234\n"])
+def test_a_commit_is_a_hash(compare: Any, commit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compare.main(["score", "--runs", str(tmp_path), "--commit", commit])
+    assert "7 to 40 hexadecimal digits" in capsys.readouterr().err
+
+
+def test_weights_are_a_file(compare: Any, tmp_path: Path, refuses: Any) -> None:
+    """`true` would be the published weights, of which nobody could say later which they were."""
+    with refuses("weight file true does not exist"):
+        compare.train_stage(tmp_path, "data", "true")
+    assert not list(tmp_path.glob("sfnet*"))
+
+
+def test_a_run_of_another_commit_is_not_continued(compare: Any, weights: Path, tmp_path: Path, refuses: Any) -> None:
     run = tmp_path / "sfnet-0"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
-    (run / "commit.txt").write_text("def456\n")
-    with refuses(str(run), "def456", "remove"):
-        compare.train_stage(tmp_path, "data", "weights")
+    (run / "commit.txt").write_text("def4567\n")
+    with refuses(str(run), "def4567", "remove"):
+        compare.train_stage(tmp_path, "data", str(weights))
 
 
 def test_time(compare: Any, refuses: Any) -> None:
     threads = torch.get_num_threads()
     compare.time_stage(2, threads, (64, 96))
     rows = compare.read_rows(compare.SECONDS)
-    assert [row["model"] for row in rows] == ["sfnet", "smp_fpn"]
-    assert all(0 < float(row["seconds"]) < 10 and row["rounds"] == "2" and row["cpu"] for row in rows)
+    assert [row["model"] for row in rows] == ["sfnet", "sfnet_add", "smp_fpn"]
+    assert all(0 < float(row["seconds"]) <= float(row["p95"]) < 10 for row in rows)
+    assert all(row["rounds"] == "2" and row["cpu"] == processor_name(torch.device("cpu")) for row in rows)
     with refuses("rounds is 0"):
         compare.time_stage(0, threads)
 
@@ -167,6 +199,49 @@ def test_report(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert any("FPN" in line and "60.0 " in line and "60.0 ±" not in line and "not run" in line for line in lines)
     pixels = cv2.imread(str(compare.PLOT))
     assert pixels.shape[1] > 1000 and pixels.std() > 5
+
+
+def test_report_pairs_an_ablation_with_the_same_seeds(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = compare.recipe_hash()
+    rows = [row("sfnet", 0, 60.0, recipe), row("sfnet", 1, 71.0, recipe), row("sfnet_add", 0, 61.5, recipe)]
+    compare.write_rows(compare.SCORES, rows)
+    compare.main(["report"])
+    assert "SFNet − no flow, seed 0: mIoU -1.5, F -1.5" in capsys.readouterr().out
+    compare.write_rows(compare.SCORES, rows[1:])  # no seed in common
+    compare.main(["report"])
+    assert "−" not in capsys.readouterr().out
+
+
+def test_report_names_commits_where_there_are_several(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = compare.recipe_hash()
+    rows = [row("sfnet", 0, 60.0, recipe), row("smp_fpn", 0, 60.0, recipe)]
+    compare.write_rows(compare.SCORES, rows)
+    compare.main(["report"])
+    assert "abc1234" not in capsys.readouterr().out
+    compare.write_rows(compare.SCORES, [*rows, row("sfnet", 1, 60.0, recipe, commit="def4567")])
+    compare.main(["report"])
+    assert "abc1234 (sfnet-0, smp_fpn-0), def4567 (sfnet-1)" in capsys.readouterr().out
+
+
+def test_report_mixes_no_weights(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = compare.recipe_hash()
+    other = row("smp_fpn", 0, 60.0, recipe, weights="ba9876543210")
+    compare.write_rows(compare.SCORES, [row("sfnet", 0, 60.0, recipe), other])
+    with pytest.raises(SystemExit, match="2"):
+        compare.main(["report"])
+    error = capsys.readouterr().err
+    assert "0123456789ab (sfnet-0), ba9876543210 (smp_fpn-0)" in error and not compare.PLOT.exists()
+
+
+def test_peers_segment(compare: Any) -> None:
+    """By the way of a model of this package, through coarse logits."""
+    config = compare.configuration("smp_fpn", 0, "")
+    model = config.model.build(11, auxiliary=False).eval()
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)  # no multiples of 32
+    segment = Segmenter(model, "cpu")
+    with torch.inference_mode():
+        labels = model(as_batch(image, segment._normalize, torch.device("cpu"))).argmax(1)[0].numpy()
+    assert (segment(image).labels == labels).mean() > 0.99 and len(np.unique(labels)) > 1
 
 
 def test_report_mixes_no_recipes(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,6 @@ def test_names_of_this_library() -> None:
     ("name", "backbone", "same"),
     [
         ("smp:fpn", "resnet18", "resnet18"),
-        ("smp:FPN:resnet18", BACKBONE, "resnet18"),
         ("smp:FPN:tu-resnet18", BACKBONE, "resnet18"),
         ("smp:FPN", "resnet18_deep", "resnet18_deep"),
     ],
@@ -45,8 +44,38 @@ def test_peers_stand_on_the_same_backbone(name: str, backbone: str, same: str) -
     assert count_parameters(encoder) == count_parameters(ours)
 
 
-def test_encoders_that_timm_does_not_have() -> None:
-    assert type(find("smp:FPN:mit_b0").net.encoder).__module__.startswith("segmentation_models_pytorch")
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("smp:FPN", "TimmUniversalEncoder"),
+        ("smp:FPN:tu-resnet18", "TimmUniversalEncoder"),
+        ("smp:FPN:resnet18", "ResNetEncoder"),
+        ("smp:FPN:mit_b0", "MixVisionTransformerEncoder"),
+    ],
+)
+def test_named_encoders_are_meant_as_their_library_names_them(name: str, encoder: str) -> None:
+    assert type(find(name, backbone="resnet18").net.encoder).__name__ == encoder
+
+
+def test_options() -> None:
+    contender = find("sfnet{fuse: add, width: 8}")
+    expected = create_model("sfnet", num_classes=CLASSES, backbone=BACKBONE, fuse="add", width=8)
+    assert contender.net.info == expected.info
+    assert contender.name == "sfnet{fuse: add, width: 8}"
+    assert count_parameters(contender.net) == count_parameters(expected) < count_parameters(find("sfnet").net)
+    other = find("fpn:mobilenetv3_small_050 {width: 8}").net.info
+    assert (other.backbone, other.options["width"]) == ("mobilenetv3_small_050", 8)
+
+
+@pytest.mark.parametrize("kept", ["folder{a}", "sfnet{a"])
+def test_folders_may_have_braces(kept: str, tmp_path: Path) -> None:
+    create_model("fpn", num_classes=2, backbone=BACKBONE, width=8).save_pretrained(tmp_path / kept)
+    assert find(str(tmp_path / kept)).num_classes == 2
+
+
+def test_backbones_of_this_library_are_not_those_of_others(refuses: Refuses) -> None:
+    with refuses("'smp:FPN'", "df1", "smp:FPN:ENCODER"):
+        find("smp:FPN", backbone="df1")
 
 
 def test_timm_networks_have_no_classifier() -> None:
@@ -61,14 +90,29 @@ def test_timm_networks_have_no_classifier() -> None:
     ("name", "phrases"),
     [
         ("sfnett", ["unknown model 'sfnett'", "did you mean 'sfnet'?", "smp:ARCHITECTURE"]),
-        ("sfnet:a:b", ["unknown model 'sfnet:a:b'"]),
+        ("sfnet:a:b", ["unknown backbone 'a:b'"]),
+        ("smp:FPN:a:b", ["'smp:FPN:a:b'", "no encoder 'a:b'"]),
+        ("sfnet:hf_hub:timm/resnet18", ["unknown backbone 'hf_hub:timm/resnet18'"]),
+        ("smp:FPN:tu-hf_hub:timm/resnet18", ["no encoder 'tu-hf_hub:timm/resnet18'"]),
+        ("timm:hf_hub:timm/resnet18", ["no network 'hf_hub:timm/resnet18'", "timm.list_models()"]),
+        ("sfnet{fuze: add}", ["'sfnet{fuze: add}'", "no option 'fuze'", "did you mean 'fuse'?"]),
+        ("sfnet{backbone: resnet18}", ["'sfnet{backbone: resnet18}'", "no option 'backbone'"]),
+        ("sfnet{fuse: mean}", ["fuse", "'mean'", "add"]),
+        ("sfnet{fuse}", ["option 'fuse'", "None"]),
+        ("sfnet{fuse: add", ["'sfnet{fuse: add'", "{option: value}"]),
+        ("sfnet{1: 2}", ["'sfnet{1: 2}'", "{option: value}"]),
+        ("sfnet{fuse: add}:resnet18", ["{option: value}", "at the end"]),
+        ("smp:FPN{width: 8}", ["'smp:FPN{width: 8}'", "options"]),
+        ("timm:resnet18{width: 8}", ["'timm:resnet18{width: 8}'", "options"]),
         ("sfnet:", ["'sfnet:'", "leave the colon out"]),
         ("sfnet:resnet19", ["resnet19"]),
         ("smp:FPM", ["'smp:FPM'", "no architecture 'FPM'", "did you mean 'FPN'?"]),
         ("smp:FPN:resnet19", ["no encoder 'resnet19'", "did you mean 'resnet1"]),
+        ("smp:FPN:tf_efficientnet_lite0", ["no encoder 'tf_efficientnet_lite0'", "'tu-tf_efficientnet_lite0'"]),
+        ("smp:FPN:tu-resnet19", ["no encoder 'tu-resnet19'", "did you mean 'tu-resnet1"]),
         (
-            "smp:Unet:vit_tiny_patch16_224",
-            ["'smp:Unet:vit_tiny_patch16_224' cannot be built", "choose another backbone"],
+            "smp:Unet:tu-vit_tiny_patch16_224",
+            ["'smp:Unet:tu-vit_tiny_patch16_224' cannot be built", "choose another backbone"],
         ),
         ("timm:resnet19", ["no network 'resnet19'", "did you mean 'resnet1"]),
         ("nothing", ["unknown model 'nothing'"]),

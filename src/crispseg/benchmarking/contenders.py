@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import yaml
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from crispseg.backbones import DEEP_RESNETS
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model, list_models
+from crispseg.models.registry import model_options
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,29 +38,48 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     """Build the network that a name means.
 
     Args:
-        name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`; `smp:ARCHITECTURE` or
-            `smp:ARCHITECTURE:ENCODER` of segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder
-            or a hub id.
+        name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, and behind it options as YAML has them, such as
+            `sfnet:resnet50{fuse: add}`; `smp:ARCHITECTURE` or `smp:ARCHITECTURE:ENCODER` of
+            segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder or a hub id.
         backbone: where the name has none.
         num_classes: of all but saved models, which have their own.
 
     Raises:
         CrispsegError: nothing is known by that name, it cannot be built, or its library is missing.
     """
-    kind, *rest = name.split(":")
+    plain, brace, written = name.partition("{")
+    kind, *rest = plain.rstrip().split(":")
     if "" in rest:
         raise CrispsegError(f"'{name}' ends in the middle; write what follows the colon, or leave the colon out")
+    if kind in list_models():
+        options = _options(name, kind, brace + written) if brace else {}
+        return _own(name, create_model(kind, num_classes=num_classes, backbone=":".join(rest) or backbone, **options))
+    if kind in ("smp", "timm") and brace:
+        raise CrispsegError(f"'{name}': only crispseg's models take options; leave {brace}{written} out")
     match kind, rest:
-        case _, [] | [_] if kind in list_models():
-            return _own(name, create_model(kind, num_classes=num_classes, backbone=rest[0] if rest else backbone))
-        case "smp", [architecture, *encoder] if len(encoder) <= 1:
-            return _smp(name, architecture, encoder[0] if encoder else backbone, num_classes)
-        case "timm", [network]:
-            return _timm(name, network)
+        case "smp", [architecture, *encoder]:
+            return _smp(name, architecture, ":".join(encoder), backbone, num_classes)
+        case "timm", [_, *_]:
+            return _timm(name, ":".join(rest))
     if "/" in name or Path(name).is_dir():
         return _own(name, SegmentationModel.from_pretrained(name))
     known = did_you_mean(kind, list_models())
     raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")
+
+
+def _options(name: str, kind: str, written: str) -> dict[str, Any]:
+    """The options that a name ends in."""
+    try:
+        options = yaml.safe_load(written)
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options):
+        raise CrispsegError(f"'{name}' has no readable options; write '{{option: value}}' at the end of the name")
+    known = model_options(kind)
+    for option in options:
+        if option not in known:
+            raise CrispsegError(f"'{name}': model '{kind}' has no option '{option}'{did_you_mean(option, known)}")
+    return options
 
 
 def _own(name: str, model: SegmentationModel) -> Contender:
@@ -66,8 +87,8 @@ def _own(name: str, model: SegmentationModel) -> Contender:
     return Contender(name, model, info.backbone, info.num_classes, Normalize(info.mean, info.std, info.in_chans))
 
 
-def _smp(name: str, architecture: str, encoder: str, num_classes: int) -> Contender:
-    """On timm's network where timm knows the encoder, so that it stands on the same one as a model of ours."""
+def _smp(name: str, architecture: str, encoder: str, backbone: str, num_classes: int) -> Contender:
+    """On the encoder of that name; without one, on timm's network that a model of ours has as its backbone."""
     try:
         import segmentation_models_pytorch as smp
     except ImportError:
@@ -75,19 +96,21 @@ def _smp(name: str, architecture: str, encoder: str, num_classes: int) -> Conten
     known = {kind.__name__.lower(): kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     if architecture.lower() not in known:
         raise CrispsegError(f"'{name}': no architecture '{architecture}'{did_you_mean(architecture, known.values())}")
-    network, options = _in_timm(encoder.removeprefix("tu-"))
-    if network:
-        resolved = f"tu-{network}"
-    elif encoder in smp.encoders.get_encoder_names():
-        resolved = encoder
-    else:
-        remedy = did_you_mean(encoder, [*smp.encoders.get_encoder_names(), *timm.list_models()])
+    chosen, own = encoder, smp.encoders.get_encoder_names()
+    options: dict[str, Any] = {}
+    if not encoder:
+        network, options = _in_timm(backbone)
+        if not network:
+            raise CrispsegError(f"'{name}': timm has no backbone '{backbone}'; name an encoder: {name}:ENCODER")
+        chosen = f"tu-{network}"
+    elif encoder not in own and not (encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-"))):
+        remedy = did_you_mean(encoder, [*own, *(f"tu-{network}" for network in timm.list_models())])
         raise CrispsegError(
-            f"'{name}': no encoder '{encoder}'{remedy} (segmentation-models-pytorch has its own and those of timm)"
+            f"'{name}': no encoder '{encoder}'{remedy} (its library has its own, and those of timm as tu-NETWORK)"
         )
-    build = smp.create_model
-    net = _build(name, build, architecture, resolved, encoder_weights=None, classes=num_classes, **options)
-    return Contender(name, net, encoder, num_classes, Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    net = _build(name, smp.create_model, architecture, chosen, encoder_weights=None, classes=num_classes, **options)
+    normalize = Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return Contender(name, net, encoder or backbone, num_classes, normalize)
 
 
 def _timm(name: str, network: str) -> Contender:

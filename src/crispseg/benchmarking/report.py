@@ -99,7 +99,7 @@ def _conditions(report: Report) -> str:
 def _label(row: Row, settings: Settings) -> str:
     """With what neither the name nor the conditions say of a saved model."""
     unsaid = []
-    if row.backbone != settings.backbone and not row.model.endswith(f":{row.backbone}"):
+    if row.backbone != settings.backbone and not row.model.partition("{")[0].rstrip().endswith(f":{row.backbone}"):
         unsaid.append(row.backbone)
     if row.num_classes not in (settings.num_classes, None):
         unsaid.append(f"{row.num_classes} classes")

@@ -32,7 +32,7 @@ class Settings:
 
     Args:
         size: height and width of the images.
-        batch: images at a time.
+        batch: images at a time; `Segmenter` takes one.
         backbone: of networks whose name has none.
         num_classes: of networks that were not saved with their own.
         threads: of PyTorch on the CPU; by default as many as it chooses.
@@ -95,7 +95,7 @@ class Row:
     """`forward`: one call of the network, which ends at logits of the images' size, or at a backbone's features.
 
     `preprocess`, `network`, `postprocess` and their sum `total`: from images to label maps by the fastest way, for
-    a crispseg model that of `Segmenter`. A backbone has the first two only.
+    a crispseg model and one image that of `Segmenter`. A backbone has the first two only.
     """
     ratio: dict[str, float]
     """`parameters`, `multiply_adds` and the medians of `forward` and `total`, each over the first network's."""

@@ -22,8 +22,9 @@ STDOUT = Path("-")
 
 MODELS = (
     f"models to measure, the first of which is the baseline: {', '.join(list_models())}, or one of them on another "
-    "backbone, such as sfnet:resnet50; smp:ARCHITECTURE or smp:ARCHITECTURE:ENCODER of segmentation-models-pytorch, "
-    "such as smp:FPN; timm:BACKBONE, a backbone alone; a run's folder, a saved model's folder or a hub id"
+    "backbone, such as sfnet:resnet50, or with options of its own, such as 'sfnet{fuse: add}'; smp:ARCHITECTURE or "
+    "smp:ARCHITECTURE:ENCODER of segmentation-models-pytorch, such as smp:FPN; timm:BACKBONE, a backbone alone; a "
+    "run's folder, a saved model's folder or a hub id"
 )
 
 
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     add("--plugins", type=list[str], default=[], help="Python files to import first")
     add = parser.add_argument_group("The images").add_argument
     add("--size", type=int, nargs=2, default=list(default.size), metavar=("HEIGHT", "WIDTH"), help="in pixels")
-    add("--batch", type=int, default=default.batch, help="images at a time")
+    add("--batch", type=int, default=default.batch, help="images at a time; prediction takes one")
     add("--seed", type=int, default=default.seed, help="of the random images and weights")
     add = parser.add_argument_group("How they are computed").add_argument
     add("--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one")

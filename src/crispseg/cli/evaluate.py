@@ -13,6 +13,7 @@ from rich.console import Console
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
 from crispseg.data import LabelSet, check_split
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate, score_table
 from crispseg.evaluation.scores import Scores
 from crispseg.files import atomic_path
@@ -30,6 +31,9 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
     parser.add_argument("--split", default="val", help="which split")
+    parser.add_argument(
+        "--boundary", type=int, nargs="+", metavar="PIXELS", help="also the boundary F-score within distances: 3 5 9 12"
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     parser.add_argument(
         "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
@@ -56,16 +60,18 @@ def run(argv: Sequence[str]) -> None:
             style="yellow",
             soft_wrap=True,
         )
-    scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers)
+    metric = BoundaryScores(model.info.num_classes, parsed.boundary) if parsed.boundary else None
+    scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers, boundary=metric)
+    boundary = metric.scores() if metric else None
     title = (
         f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"
     )
     console = Console()
     console.print(title, highlight=False, soft_wrap=True)
-    console.print(score_table(dataset.labels, {"IoU": scores}))
+    console.print(score_table(dataset.labels, {"IoU": scores}, boundary))
     if parsed.json:
         with atomic_path(parsed.json) as temporary:
-            summary = {"split": parsed.split, "images": len(dataset), **as_json(scores, dataset.labels)}
+            summary = {"split": parsed.split, "images": len(dataset), **as_json(scores, dataset.labels, boundary)}
             temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
@@ -75,15 +81,18 @@ def recorded_data(run: str) -> Tree:
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def as_json(scores: Scores, labels: LabelSet) -> dict[str, Any]:
-    """Scores as plain numbers in percent; `null` for a class that does not occur."""
+def as_json(scores: Scores, labels: LabelSet, boundary: BoundaryF | None = None) -> dict[str, Any]:
+    """Scores as plain numbers in percent; `null` for a class that does not occur, or has no boundary."""
 
     def number(value: float) -> float | None:
         return None if math.isnan(value) else round(float(value), 4)
 
-    return {
+    summary: dict[str, Any] = {
         "miou": number(scores.miou),
         "pixel_accuracy": number(scores.pixel_accuracy),
         "iou": {name: number(value) for name, value in zip(labels.names, scores.iou, strict=True)},
         "confusion": scores.confusion.tolist(),
     }
+    if boundary:
+        summary["boundary_f"] = {str(distance): number(mean) for distance, mean in boundary.mean.items()}
+    return summary

@@ -65,11 +65,11 @@ class BoundaryScores(Metric):  # type: ignore[misc]
     """Accumulates boundary scores; right under distributed evaluation, since sums over images add up.
 
     Args:
-        num_classes: classes are 0 to `num_classes - 1`; 255 is ignored.
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         distances: within which boundaries match, whole pixels.
 
     Raises:
-        CrispsegError: a distance that is no positive whole number, a repeated one, or none.
+        CrispsegError: another number of classes; a distance that is no positive whole number, a repeated one, or none.
     """
 
     is_differentiable = False
@@ -79,10 +79,13 @@ class BoundaryScores(Metric):  # type: ignore[misc]
 
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
         super().__init__()
-        if not distances or len(set(distances)) < len(distances) or any(d != int(d) or d < 1 for d in distances):
+        if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+            raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
+        whole = all(isinstance(distance, int) and distance >= 1 for distance in distances)
+        if not whole or not 0 < len(distances) == len(set(distances)):
             raise CrispsegError(f"distances are {list(distances)}; give different whole numbers of pixels, at least 1")
         self.num_classes = num_classes
-        self.distances = tuple(int(distance) for distance in distances)
+        self.distances = tuple(distances)
         sums = torch.zeros(3, len(self.distances), num_classes, dtype=torch.float64)  # of precision, recall, F
         self.add_state("sums", sums, dist_reduce_fx="sum")
         self.add_state("images", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
@@ -94,14 +97,18 @@ class BoundaryScores(Metric):  # type: ignore[misc]
             prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
 
         Raises:
-            CrispsegError: shapes that differ or are not `(N, H, W)`; a value that is neither a class nor ignored.
+            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
+                ignored.
         """
         if prediction.shape != truth.shape or truth.ndim != 3:
             raise CrispsegError(
                 f"prediction and truth must both be (N, H, W), not {tuple(prediction.shape)} and {tuple(truth.shape)}"
             )
+        for name, labels in (("truth", truth), ("prediction", prediction)):
+            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+                raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
         ignored = truth == IGNORE
-        prediction = prediction.masked_fill(ignored, IGNORE)
+        prediction = prediction.long().masked_fill(ignored, IGNORE)
         for name, labels in (("truth", truth), ("prediction", prediction)):
             stray = labels[((labels < 0) | (labels >= self.num_classes)) & ~ignored]
             if len(stray):
@@ -167,5 +174,5 @@ def _matched(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], distances: Sequ
         return np.zeros(len(distances))
     away = cv2.distanceTransform(1 - theirs, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[ours > 0]  # to the nearest zero
     # Squared distances are whole numbers; half of one is room for float32's rounding.
-    matched: NDArray[np.float64] = (np.square(away) < np.square(distances)[:, None] + 0.5).mean(1)
+    matched: NDArray[np.float64] = (np.square(away) < np.square(distances, dtype=np.float64)[:, None] + 0.5).mean(1)
     return matched

@@ -13,6 +13,7 @@ from rich.table import Table
 from crispseg.data import LabelSet, SegmentationDataset, eval_transform
 from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
@@ -24,6 +25,7 @@ def evaluate(
     *,
     device: str | torch.device | None = None,
     workers: int = 2,
+    boundary: BoundaryScores | None = None,
     console: Console | None = None,
 ) -> Scores:
     """Scores from one confusion matrix over the whole split, whole images at their own size, in float32.
@@ -33,6 +35,7 @@ def evaluate(
         dataset: with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that load data.
+        boundary: is given all predictions too. Its work on the CPU makes the evaluation slower.
         console: where a progress bar is shown, if it is a terminal.
 
     Raises:
@@ -53,14 +56,19 @@ def evaluate(
         for images, labels in track(
             batches, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
         ):
-            logits = model(images.to(device, memory_format=torch.channels_last))
-            matrix.update(logits.argmax(1), labels.to(device))
+            prediction = model(images.to(device, memory_format=torch.channels_last)).argmax(1)
+            matrix.update(prediction, labels.to(device))
+            if boundary is not None:
+                boundary.update(prediction.cpu(), labels)
     scores: Scores = matrix.scores()
     return scores
 
 
-def score_table(labels: LabelSet, columns: dict[str, Scores]) -> Table:
-    """A table of IoU per class, mIoU and pixel accuracy in percent, one column for each `Scores`."""
+def score_table(labels: LabelSet, columns: dict[str, Scores], boundary: BoundaryF | None = None) -> Table:
+    """A table of IoU per class, mIoU and pixel accuracy in percent, one column for each `Scores`.
+
+    With `boundary`, of the only column's predictions, it ends in the mean boundary F-score at each distance.
+    """
     table = Table()
     table.add_column("class")
     for name in columns:
@@ -70,6 +78,8 @@ def score_table(labels: LabelSet, columns: dict[str, Scores]) -> Table:
     table.add_section()
     table.add_row("mIoU", *(_percent(scores.miou) for scores in columns.values()), style="bold")
     table.add_row("pixel accuracy", *(_percent(scores.pixel_accuracy) for scores in columns.values()))
+    for distance, mean in boundary.mean.items() if boundary else ():
+        table.add_row(f"boundary F, {distance} px", _percent(mean))
     return table
 
 
