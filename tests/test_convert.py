@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from released_sfnet import WIDTH, Released
@@ -13,6 +15,7 @@ from torch import Tensor
 from crispseg import create_model, from_pretrained, record
 from crispseg.cli.main import main
 from crispseg.convert import convert_official
+from crispseg.data import camvid, cityscapes, pascal_context
 
 State = dict[str, Tensor]
 
@@ -62,6 +65,29 @@ def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp
             torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize(("zipped", "numpy"), [(True, "2"), (False, "2"), (False, "1")])
+def test_a_checkpoint_as_the_official_training_saves_it(zipped: bool, numpy: str, df1: State, tmp_path: Path) -> None:
+    """Its evaluation puts the mean IoU, a number of NumPy, beside the weights."""
+    path = tmp_path / "official.pth"
+    momentum = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.01, "params": [0]}]}
+    checkpoint = {
+        "state_dict": {f"module.{key}": value for key, value in df1.items()},
+        "optimizer": momentum,
+        "epoch": 3,
+        "mean_iu": np.nanmean(np.array([0.7, np.nan, 0.9])),
+        "command": "train.py --arch network.sfnet_resnet.DeepR18_SF_deeply",
+    }
+    assert type(checkpoint["mean_iu"]) is np.float64
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+    if numpy == "1":
+        older = path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+        assert older != path.read_bytes()
+        path.write_bytes(older)
+    images = torch.randn(1, 3, 33, 57)
+    torch.save(df1, tmp_path / "plain.pth")
+    assert torch.equal(convert_official(path)(images), convert_official(tmp_path / "plain.pth")(images))
+
+
 @pytest.fixture(scope="module")
 def df1() -> State:
     torch.manual_seed(1)
@@ -104,18 +130,37 @@ DF1_ONLY = "backbone.stage5.0.conv1.weight"
 @pytest.mark.parametrize(
     ("drop", "add", "phrases"),
     [
-        (["head.fpn_in.1.1.weight"], {}, ["1 keys missing", "decoder.laterals.1.1.weight"]),
-        (["backbone.stage3.2.bn2.bias"], {}, ["1 keys missing", "backbone.net.stage3.2.bn2.bias"]),
-        ([], {"surprise": torch.ones(1)}, ["1 keys unknown", "surprise"]),
+        *(
+            ([key], {}, [f"on df1: 1 keys missing, first {key}"])
+            for key in (
+                *("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.ppm.stages.2.1.weight"),
+                *("head.fpn_out.0.0.1.running_var", "head.fpn_out_align.1.down_h.weight", "head.conv_last.0.0.weight"),
+                *("head.fpn_out_align.0.down_l.weight", "head.fpn_out_align.1.flow_make.weight"),
+                "head.conv_last.1.bias",
+            )
+        ),
+        ([], {"surprise": torch.ones(1)}, ["1 keys unknown, first surprise"]),
+        ([], {"classifier.bias": torch.ones(19)}, ["1 keys unknown, first classifier.bias"]),
+        ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["SFNet-Lite", "not read"]),
+        (
+            [],
+            {"head.ppm.bottleneck.1.weight": torch.full((64,), torch.nan)},
+            ["1 keys with values that are not finite, first head.ppm.bottleneck.1.weight"],
+        ),
+        (
+            [],
+            {"head.fpn_in.0.0.bias": torch.full((64,), torch.inf)},
+            ["1 keys with values that are not finite, first head.fpn_in.0.0.bias"],
+        ),
         (
             [],
             {"head.fpn_in.0.0.weight": torch.ones(1)},
-            ["1 keys of another shape", "decoder.laterals.0.0.weight"],
+            ["1 keys of another shape, first head.fpn_in.0.0.weight"],
         ),
         (
             [],
             {"head.fpn_in.0.0.bias": torch.ones(3)},
-            ["1 keys of another shape", "decoder.laterals.0.0.bias"],
+            ["1 keys of another shape, first head.fpn_in.0.0.bias"],
         ),
         ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.tensor(1.0)}, ["no checkpoint of an official SFNet", CLASSIFIER]),
@@ -140,6 +185,81 @@ def test_a_file_that_does_not_fit_says_which_keys(
     torch.save(state, tmp_path / "changed.pth")
     with refuses(str(tmp_path / "changed.pth"), *phrases):
         convert_official(tmp_path / "changed.pth")
+
+
+def test_missing_keys_of_a_resnet_are_named_as_in_the_release(tmp_path: Path, refuses: Any) -> None:
+    state = Released("resnet18_deep").state
+    for key in ("layer0.0.3.weight", "layer0.1.bias", "layer3.1.conv2.weight"):
+        torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "official.pth")
+        with refuses(f"on resnet18_deep: 1 keys missing, first {key}"):
+            convert_official(tmp_path / "official.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize("change", [Tensor.to_sparse, lambda value: value + 0j])
+def test_tensors_of_other_kinds_are_refused(
+    change: Callable[[Tensor], Tensor], df1: State, tmp_path: Path, refuses: Any
+) -> None:
+    torch.save({**df1, CLASSIFIER: change(df1[CLASSIFIER])}, tmp_path / "official.pth")
+    with refuses(str(tmp_path / "official.pth"), CLASSIFIER, "sparse or complex"):
+        convert_official(tmp_path / "official.pth")
+
+
+class Malicious:
+    """Runs a command where it is unpickled without restriction."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_checkpoint_runs_nothing(zipped: bool, df1: State, tmp_path: Path, refuses: Any) -> None:
+    trap = Malicious(f"touch {tmp_path / 'executed'}")
+    torch.save({"state_dict": df1, "mean_iu": trap}, tmp_path / "official.pth", _use_new_zipfile_serialization=zipped)
+    with refuses(str(tmp_path / "official.pth"), "more than tensors"):
+        convert_official(tmp_path / "official.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+# Class names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--data", "cityscapes"], tuple(cityscapes.CLASSES)),
+        (["--data.name=camvid"], tuple(camvid.CLASSES)),
+        (["--data", "pascal_context", "--data.classes", "59"], pascal_context.NAMES[1:]),
+        ([], ()),
+    ],
+)
+def test_class_names_come_from_named_data(flags: list[str], names: tuple[str, ...], tmp_path: Path) -> None:
+    torch.save(Released("df1", num_classes=len(names) or 19).state, tmp_path / "official.pth")
+    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model"), *flags]) == 0
+    info = from_pretrained(tmp_path / "model").info
+    assert info.class_names == names
+    assert len(info.palette) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "phrases"),
+    [
+        ("camvid", ["has 19 classes, not 11", "data it was trained on"]),
+        ("citscapes", ["unknown data 'citscapes'", "did you mean 'cityscapes'"]),
+        ("mapillary", ["config_v1.2.json", "the root of Mapillary Vistas"]),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(
+    name: str, phrases: list[str], df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(df1, tmp_path / "official.pth")
+    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model"), "--data", name]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and all(phrase in message for phrase in phrases)
+    assert not (tmp_path / "model/config.json").exists()
 
 
 def test_dilation_is_for_resnets(refuses: Any) -> None:

@@ -339,6 +339,9 @@ def test_camvid_mistakes(camvid: Path) -> None:
         CamVid(camvid / "train").splits()
     with pytest.raises(CrispsegError, match="no split 'test'; it has train, val"):
         CamVid(camvid).dataset("test")
+    save(camvid / "valannot" / "x.png", np.full((6, 8, 3), (128, 64, 128), np.uint8))
+    with pytest.raises(CrispsegError, match=r"valannot/x.png: an RGB mask, .*\]; give --data.masks colors"):
+        CamVid(camvid).dataset("val")[0]
     (camvid / "train.txt").write_text("train/x.png\n")
     with pytest.raises(CrispsegError, match=f"train.txt: malformed line 'train/x.png'; {layout}"):
         CamVid(camvid).dataset("train")

@@ -273,8 +273,18 @@ BROKEN = [
     ("mapillary", remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
     ("mapillary", write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
     ("mapillary", write("config.json", '{"labels": [{"readable": "Bird"}]}'), ["no list of Mapillary's", "'color'"]),
+    (
+        "mapillary",
+        write("config.json", '{"labels": []}'),
+        ["config.json is no list of Mapillary's labels", "fewer than"],
+    ),
     ("mapillary", remove("training"), ["training is missing", "config.json"]),
     ("mapillary", remove("training/images/aB3.jpg"), ["1 of 2 masks", "aB3"]),
+    (
+        "camvid",
+        remove("LabeledApproved_full", "701_StillsRaw_full"),
+        ["4 of the 4 files", "SegNet's form", "trainannot", "--data.masks ids"],
+    ),
     ("camvid", remove("LabeledApproved_full"), ["2 of the 4 files", "LabeledApproved_full/0001TP_006690_L.png"]),
     ("camvid", remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "701_StillsRaw_full", "mi.eng.cam.ac.uk"]),
 ]
@@ -310,6 +320,26 @@ def test_stray_values_are_named(
         check_split(source.dataset("val"), "val")
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "remedy"),
+    [
+        (
+            "cityscapes",
+            "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png",
+            "give the original mask, of label ids of Cityscapes",
+        ),
+        ("ade20k", "annotations/validation/ADE_val_00000001.png", "give the original mask, of values of ADE20K"),
+        ("mapillary", "validation/labels/cD-4.png", "give the original mask, of values in Mapillary's config.json"),
+    ],
+)
+def test_masks_of_colours_where_ids_belong(name: str, path: str, remedy: str, tmp_path: Path, refuses: Any) -> None:
+    source = MAKERS[name](tmp_path)
+    width, height = Image.open(tmp_path / path).size
+    save(tmp_path / path, grid([(128, 64, 128), (70, 70, 70)], height, width))
+    with refuses(path, "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]; " + remedy):
+        source.dataset("val")[0]
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_wrong_root_is_named(name: str, tmp_path: Path, refuses: Any) -> None:
     with refuses(str(tmp_path / "nowhere"), "http"):
@@ -328,6 +358,7 @@ def test_an_unknown_split_is_named(name: str, tmp_path: Path, refuses: Any) -> N
         (lambda: Cityscapes("x", train_on="all"), ["data.train_on is 'all'", "train, trainval"]),  # type: ignore[arg-type]
         (lambda: Mapillary("x", train_on="val"), ["data.train_on is 'val'", "train, trainval"]),  # type: ignore[arg-type]
         (lambda: PascalContext("x", classes=33), ["data.classes is 33", "59, 60"]),  # type: ignore[arg-type]
+        (lambda: PascalContext("x", classes=60.0), ["data.classes is 60.0", "59, 60"]),  # type: ignore[arg-type]
         (lambda: CamVid("x", masks="rgb"), ["data.masks is 'rgb'", "ids, colors"]),  # type: ignore[arg-type]
     ],
 )

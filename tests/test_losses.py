@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,22 @@ def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses
     for name in LIBRARY:
         with refuses(f"loss names {name}", "pip install 'crispseg[losses]'"):
             build_loss({"cross_entropy": 1.0, name: 1.0})
+
+
+@needs_library
+def test_an_older_library_is_refused(monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    """Its focal loss is another one: a sum over classes."""
+    for release, fits in (("0.5.0", False), ("0.6.0", True), ("0.10.1", True), ("1.0", True)):
+        monkeypatch.setattr("crispseg.training.losses.version", lambda name, release=release: release)
+        with nullcontext() if fits else refuses("loss names focal", "0.6 or later", "pip install 'crispseg[losses]'"):
+            check_losses(["cross_entropy", "focal"])
+
+
+@needs_library
+@pytest.mark.parametrize("classes", [2, 19])
+def test_focal_on_zero_logits_does_not_grow_with_the_classes(classes: int) -> None:
+    loss = one_loss("focal")(torch.zeros(1, classes, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    assert float(loss) == pytest.approx(0.25 * np.log(2), rel=1e-5)  # 0.173
 
 
 @needs_library

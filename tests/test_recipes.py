@@ -97,6 +97,12 @@ def test_a_recipe_says_what_it_is(name: str) -> None:
         assert phrase in comment
 
 
+@pytest.mark.parametrize("name", ["cityscapes", "pascal_context", "ade20k"])
+def test_scores_at_several_scales_are_not_promised(name: str) -> None:
+    for file in (SFNET / f"{name}.yaml", DOCS):
+        assert "crispseg scores at one scale without flip; expect less" in file.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
 def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path, refuses: Any) -> None:
     """Not after the download of a data set, and not by training from random weights."""

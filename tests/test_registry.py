@@ -99,6 +99,12 @@ def test_numbers_of_classes_that_no_label_set_can_have_are_refused(num_classes: 
         create_model("sfnet", num_classes=num_classes, backbone="test_efficientnet")
 
 
+@pytest.mark.parametrize("in_chans", [0, True, 3.0])
+def test_numbers_of_channels_that_are_none_are_refused(in_chans: Any, refuses: Any) -> None:
+    with refuses(f"in_chans is {in_chans}", "at least 1"):
+        create_model("sfnet", **TINY, in_chans=in_chans)
+
+
 @pytest.mark.parametrize("name", ["fpn", "sfnet"])
 @pytest.mark.parametrize("width", [0, -4])
 def test_a_width_below_one_is_refused(name: str, width: int, refuses: Any) -> None:

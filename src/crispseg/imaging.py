@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
+from PIL.TiffImagePlugin import (
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PLANAR_CONFIGURATION,
+    SAMPLESPERPIXEL,
+    ImageFileDirectory_v2,
+    TiffImageFile,
+)
 
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
@@ -88,7 +95,10 @@ def image_size(path: str | Path, channels: int = 3) -> tuple[int, int]:
         # Asking a PNG without EXIF in front for its EXIF would decode it.
         known = picture.format != "PNG" or "exif" in picture.info
         turned = known and picture.getexif().get(_ORIENTATION, 1) >= 5
-        return picture.size if turned else picture.size[::-1]
+        width, height = picture.size
+        if isinstance(picture, TiffImageFile):  # whose size Pillow may have turned already
+            width, height = (int(picture.tag_v2[tag]) for tag in (IMAGEWIDTH, IMAGELENGTH))
+        return (width, height) if turned else (height, width)
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
@@ -171,10 +181,26 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
         if path.stat().st_size == 0:
             raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None
+        if isinstance(error, UnidentifiedImageError | ValueError) and _plane_by_plane(path):
+            raise CrispsegError(f"{path} is stored plane by plane; save it pixel-interleaved") from None
         if isinstance(error, UnidentifiedImageError):
             raise CrispsegError(f"{path} is not an image in a known format; convert it to PNG or JPEG") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrispsegError(f"{path} is broken ({reason}); restore or remove it") from None
+
+
+def _plane_by_plane(path: Path) -> bool:
+    """Whether a file that Pillow cannot read is a TIFF of planar configuration 2, of which it reads a few kinds."""
+    with path.open("rb") as file:
+        header = file.read(8)
+        if header[:4] not in (b"II*\0", b"MM\0*"):
+            return False
+        tags = ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        with suppress(Exception):  # on broken data Pillow's readers raise almost anything
+            tags.load(file)
+            return bool(tags.get(PLANAR_CONFIGURATION) == 2)
+    return False
 
 
 def _quieten() -> None:

@@ -278,7 +278,8 @@ class ModelTester:
         model.save_pretrained(tmp_path / "model")
         loaded = from_pretrained(tmp_path / "model")
         assert loaded.info == model.info
-        assert {key: loaded.info.options[key] for key in options} == options
+        built = {"backbone": loaded.info.backbone, **loaded.info.options}
+        assert {key: built[key] for key in options} == options
         assert torch.equal(loaded(images), logits)
 
     def check_gradients(

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from crispseg import create_model, record
 from crispseg.cli.main import main
@@ -80,6 +81,23 @@ def test_the_non_local_row_starts_as_the_identity(tmp_path: Path) -> None:
     )
 
 
+def light(*strides: int) -> dict[str, tuple[int, int]]:
+    """What `record` sees of a decoder whose steps end at these strides."""
+    steps = enumerate(strides)
+    return {"decoder.coarsest": (16, 32)} | {
+        f"decoder.fuses.{index}.{tap}": (channels, stride) for index, stride in steps for tap, channels in FLOW.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("backbone", "seen"),
+    [("df1", light(16, 32)), ("df2", light(8, 16)), ("shufflenetv2_x1_0", light(4, 8, 16))],
+)
+def test_every_light_backbone_works_and_learns(backbone: str, seen: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+    """Table 1d."""
+    Base().check_option(tmp_path, backbone=backbone, taps=seen)
+
+
 def test_all_options_of_the_flow_work_together() -> None:
     model = create_model("sfnet", **TINY, flow_upsampling="deconvolution", flow_kernel=5, flow_net="correlation")
     assert model.eval()(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
@@ -97,10 +115,13 @@ def test_fuse_levels_are_levels_that_are_there(levels: list[int], refuses: Any) 
 
 def test_df_has_two_steps(refuses: Any) -> None:
     df1 = {"num_classes": 3, "backbone": "df1", "width": 8}
+    assert create_model("sfnet", **df1).info.options["fuse_levels"] == [4, 5]
+    assert create_model("sfnet", **df1, fuse="add").info.options["fuse_levels"] == [4, 5]
     model = create_model("sfnet", **df1, fuse_levels=[4])
     assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
-    with refuses("fuse_levels is [3, 4]", "more of 4, 5,"):
-        create_model("sfnet", **df1, fuse_levels=[3, 4])
+    for levels in ([3, 4], [3, 4, 5]):
+        with refuses(f"fuse_levels is {levels}", "more of 4, 5,"):
+            create_model("sfnet", **df1, fuse_levels=levels)
 
 
 def test_addition_has_no_levels(refuses: Any) -> None:
@@ -125,10 +146,10 @@ def test_there_is_no_flow_without_a_fam(fuse: str, option: str, value: Any, refu
         ("flow_kernel", True, "one of 1, 3, 5, 7"),
         ("flow_upsampling", "bicubic", "one of bilinear, nearest, deconvolution"),
         ("flow_net", [], "one of simple, correlation"),
-        ("fuse_levels", 5, "of type list[int]"),
-        ("fuse_levels", (3, 4), "of type list[int]"),
-        ("fuse_levels", ["5"], "of type list[int]"),
-        ("fuse_levels", [True], "of type list[int]"),
+        ("fuse_levels", 5, "of type list[int] | None"),
+        ("fuse_levels", (3, 4), "of type list[int] | None"),
+        ("fuse_levels", ["5"], "of type list[int] | None"),
+        ("fuse_levels", [True], "of type list[int] | None"),
         ("width", True, "of type int | None"),
         ("width", "8", "of type int | None"),
         ("context", None, "of type str"),
@@ -323,10 +344,33 @@ def test_deformable_convolution_works_under_bfloat16() -> None:
     assert module.predict_offset.weight.grad.any()
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
+def test_deformable_convolution_works_in_any_precision(dtype: torch.dtype, error: float) -> None:
+    module = DeformableFuse(4, 4).double()
+    nn.init.normal_(module.predict_offset.weight, std=0.3)
+    for parameter in module.parameters():  # values that bfloat16 holds exactly
+        parameter.data = parameter.data.bfloat16().double()
+    fine, coarse = (torch.randn(1, 4, *size).bfloat16().double() for size in ((9, 7), (9, 7)))
+    both = torch.cat([coarse, fine], 1)
+    expected = deform_conv2d(both, module.predict_offset(both), module.deform.weight, padding=1)
+    fused = module.to(dtype)(fine.to(dtype), coarse.to(dtype))
+    assert fused.dtype == dtype
+    torch.testing.assert_close(fused.double(), expected, atol=error, rtol=0)
+    fused.sum().backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_deformable_model_runs_in_any_precision(dtype: torch.dtype) -> None:
+    model = create_model("sfnet", **TINY, fuse="dcn").to(dtype).eval()
+    logits = model(torch.randn(1, 3, 33, 57, dtype=dtype))
+    assert logits.dtype == dtype and logits.isfinite().all()
+
+
 def test_deformable_convolution_counts_as_a_convolution() -> None:
     model = create_model("sfnet", **TINY, fuse="dcn", fuse_levels=[5])
     deform = 9 * 16 * 8 * 16 * 24  # multiply-adds of the deformable convolution on a level of 16 × 24
-    with patch.object(model.decoder.fuses[2].deform, "forward", lambda both, offset: both[:, :8]):
+    with patch("crispseg.decoders.deformable.deform_conv2d", lambda both, *_, padding: both[:, :8]):
         without = count_multiply_adds(model, 256, 384)
     assert count_multiply_adds(model, 256, 384) - without == deform
 

@@ -6,12 +6,22 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
+
+# SFNet's official code saves its mIoU, an np.float64, beside the weights. NumPy 2 renamed the module of its scalars.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_FLOAT: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+]
 
 
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
@@ -45,16 +55,19 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors from a `.safetensors` file or a PyTorch file, which is never unpickled without restriction.
 
-    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped.
+    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped; beside it, numbers, text and plain
+    containers of these may stand.
 
     Raises:
-        CrispsegError: the file is missing, damaged, or holds more than tensors.
+        CrispsegError: the file is missing, damaged, or holds more; a tensor is sparse or complex.
     """
     path = Path(path)
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
-        weights: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_FLOAT):
+            safetensors = path.suffix == ".safetensors"
+            weights: Any = load_file(path) if safetensors else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # on damaged files PyTorch's readers raise almost anything
         if isinstance(error, pickle.UnpicklingError) and path.stat().st_size:
             raise CrispsegError(
@@ -69,4 +82,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
     ):
         raise CrispsegError(f"weight file {path} holds no state dict; save the network's state_dict()")
+    for key, value in weights.items():
+        if value.layout is not torch.strided or value.is_complex():
+            raise CrispsegError(f"weight file {path}: {key} is sparse or complex; save plain real tensors")
     return {key.removeprefix("module."): value for key, value in weights.items()}

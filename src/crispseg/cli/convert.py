@@ -1,11 +1,13 @@
-"""`crispseg convert OFFICIAL.pth --out DIR`"""
+"""`crispseg convert OFFICIAL.pth --out DIR [--data NAME]`"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
 from crispseg.convert import convert_official
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
@@ -19,10 +21,19 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="the official .pth file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parsed = parser.parse(list(argv))
+    name, labels = take_flag(expand_names(argv), "--data.name"), None
+    if name is None:
+        parser.add_argument("--data", help="data whose class names and colours the model gets; may bring --data.* keys")
+        parsed = parser.parse(list(argv))
+    else:
+        kind: Any = data_source(name)
+        # Most data sets know their names without being at hand; the others say what their root must hold.
+        root = {"root": "."} if "root" in {field.name for field in dataclasses.fields(kind)} else {}
+        parsed, data = parse_data(argv, {"data": {"name": name, **root}}, parser)
+        labels = data.label_set()
     if (parsed.out / "config.json").exists():
         raise CrispsegError(f"{parsed.out} holds a model already; choose another --out")
     writable_folder(parsed.out)
-    model = convert_official(parsed.checkpoint)
+    model = convert_official(parsed.checkpoint, labels)
     model.save_pretrained(parsed.out)
     print(f"{model.info.name} on {model.info.backbone}, {model.info.num_classes} classes, is in {parsed.out}")

@@ -125,14 +125,15 @@ class Pair(NamedTuple):
 class IdDecoder:
     """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
 
-    An RGB mask counts as grey where its three channels agree everywhere.
+    An RGB mask counts as grey where its three channels agree everywhere; `remedy` says what to do where it has colours.
     """
 
     classes: int
     ignore: tuple[int, ...] = ()
+    remedy: str = "say what they mean, by --data.palette"
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        mask = grey(mask)
+        mask = grey(mask, self.remedy)
         labels = _id_table(self.classes, self.ignore).take(mask)
         if labels.max() > IGNORE:
             wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
@@ -144,11 +145,11 @@ class IdDecoder:
         return labels.astype(np.uint8)
 
 
-def grey(mask: NDArray[Any]) -> NDArray[Any]:
+def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
     """A mask `(H, W)` or `(H, W, 3)` as one channel.
 
     Raises:
-        ValueError: it has colours.
+        ValueError: it has colours; the message ends with the remedy.
     """
     if mask.ndim == 2:
         return mask
@@ -157,7 +158,7 @@ def grey(mask: NDArray[Any]) -> NDArray[Any]:
     colors = np.unique(mask.reshape(-1, 3), axis=0)
     shown = ", ".join(str(color.tolist()) for color in colors[:12])
     more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
-    raise ValueError(f"an RGB mask, with the colours {shown}{more}; say what they mean, by --data.palette for a folder")
+    raise ValueError(f"an RGB mask, with the colours {shown}{more}; {remedy}")
 
 
 @lru_cache(maxsize=8)

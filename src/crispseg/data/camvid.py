@@ -30,6 +30,7 @@ CLASSES = {
     "bicyclist": (0, 128, 192),
 }
 VOID = 11
+_IDS = IdDecoder(len(CLASSES), ignore=(VOID,), remedy="give --data.masks colors for masks in CamVid's colours")
 
 GROUPS: dict[str, tuple[Color, str | None]] = {
     "Sky": ((128, 128, 128), "sky"),
@@ -75,7 +76,8 @@ _LAYOUT = "a CamVid folder holds train.txt, with lines 'train/x.png trainannot/x
 _ORIGINAL = (
     "the root of the original CamVid holds 701_StillsRaw_full, LabeledApproved_full and train.txt, val.txt, test.txt "
     "with the names of images (SegNet's lists serve), or folders train and train_labels, val and val_labels, …; get it "
-    "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+    "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid; SegNet's form, 480×360 with trainannot, is read "
+    "by --data.masks ids"
 )
 
 
@@ -127,7 +129,7 @@ class CamVid:
         if self.masks == "colors":
             return FileDataset(self._original_pairs(split), self.label_set(), decode_colors)
         pairs = [self._pair(line, split) for line in read_lines(Path(self.root) / f"{split}.txt")]
-        return FileDataset(pairs, self.label_set(), IdDecoder(len(CLASSES), ignore=(VOID,)))
+        return FileDataset(pairs, self.label_set(), _IDS)
 
     def _pair(self, line: str, split: str) -> Pair:
         files = [PurePosixPath(word) for word in line.split()]

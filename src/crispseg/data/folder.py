@@ -320,7 +320,7 @@ def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None
 
 def _values(path: Path) -> set[int]:
     try:
-        return set(np.unique(grey(read_mask(path))).tolist())
+        return set(np.unique(grey(read_mask(path), IdDecoder.remedy)).tolist())
     except ValueError as error:
         raise CrispsegError(f"{path}: {error}") from None
 

@@ -32,7 +32,7 @@ class TableDecoder:
     values: str
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        mask = grey(mask)
+        mask = grey(mask, f"give the original mask, of {self.values}")
         labels = _lookup(self.table).take(mask)
         if labels.max() > IGNORE:
             wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
@@ -104,7 +104,8 @@ def check_choices(source: Any) -> None:
     hints = get_type_hints(type(source))
     for field in dataclasses.fields(source):
         value, choices = getattr(source, field.name), get_args(hints[field.name])
-        if get_origin(hints[field.name]) is Literal and value not in choices:
+        exact = any(type(value) is type(choice) and value == choice for choice in choices)
+        if get_origin(hints[field.name]) is Literal and not exact:
             raise CrispsegError(f"data.{field.name} is {value!r}; choose one of {', '.join(map(str, choices))}")
 
 

@@ -81,7 +81,10 @@ class Mapillary:
         if path is None:
             raise CrispsegError(f"{self.root} holds no {' or '.join(CONFIGS)}; {_HINT}")
         try:
-            return [_entry(label) for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
+            entries = [_entry(label) for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
+            if sum(entry.evaluate for entry in entries) < 2:
+                raise ValueError("fewer than two are evaluated")
+            return entries
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise CrispsegError(f"{path} is no list of Mapillary's labels ({reason}); restore it; {_HINT}") from None

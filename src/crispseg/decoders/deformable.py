@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d
+from torchvision.ops import DeformConv2d, deform_conv2d
 
 from crispseg.decoders.parts import Context, fuses
 from crispseg.nn import Tap, resize
@@ -33,5 +33,6 @@ class DeformableFuse(nn.Module):
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
         both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
         offset = self.offset(self.predict_offset(both))
-        fused: Tensor = self.deform(both.float(), offset.float())  # which knows no bfloat16
+        wide = torch.promote_types(both.dtype, torch.float32)  # torchvision knows no bfloat16
+        fused: Tensor = deform_conv2d(both.to(wide), offset.to(wide), self.deform.weight.to(wide), padding=1)
         return fused.to(fine.dtype)

@@ -26,6 +26,10 @@ class TopDown(nn.Module):
 
     Taps: `coarsest`, P5.
 
+    Attributes:
+        width: channels of every level.
+        fuse_levels: l of the F_l that each step brings to F_(l-1), the finest step first and F5 the coarsest level.
+
     Args:
         channels: of the backbone's features, finest first.
         width: channels of every level.
@@ -53,6 +57,7 @@ class TopDown(nn.Module):
         *fine_channels, coarsest_channels = channels
         self.width = width
         self.out_channels = out_channels
+        self.fuse_levels = list(range(6 - len(fine_channels), 6))
         self.auxiliary_channels = (width,) * len(fine_channels)
         self.context = context(coarsest_channels, width)
         self.coarsest = Tap()

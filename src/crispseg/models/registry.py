@@ -80,13 +80,14 @@ def create_model(
             raise CrispsegError(f"option '{option}' of model '{name}' is {value!r}; it must be {_describe(expected)}")
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
-    if not isinstance(in_chans, int) or in_chans < 1:
+    if not isinstance(in_chans, int) or isinstance(in_chans, bool) or in_chans < 1:
         raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
     model = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
     resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | options)
     resolved.pop("auxiliary", None)  # training only
-    if resolved.get("width", 0) is None:
-        resolved["width"] = model.decoder.width
+    for option in ("width", "fuse_levels"):
+        if resolved.get(option, 0) is None:
+            resolved[option] = getattr(model.decoder, option)
     model.info = ModelInfo(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders import Context, TopDown, contexts, fuses, merges
-from crispseg.decoders.parts import FusePart, Levels
+from crispseg.decoders.parts import Levels
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
@@ -149,7 +149,7 @@ def sfnet(
     width: int | None = None,
     context: str = "ppm",
     fuse: str = "fam",
-    fuse_levels: list[int] = [3, 4, 5],  # noqa: B006 (never changed)
+    fuse_levels: list[int] | None = None,
     flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
     flow_kernel: Literal[1, 3, 5, 7] = 3,
     flow_net: Literal["simple", "correlation"] = "simple",
@@ -166,7 +166,8 @@ def sfnet(
             another C5 of up to 512 channels, else 256.
         context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
         fuse: fuse part between levels, fam, dcn or add.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part; the other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (on DF1 and
+            DF2, which have no F2, 4 and 5); the other steps upsample and add.
         flow_upsampling: how a FAM upsamples the compressed coarse level.
         flow_kernel: side of the convolution that predicts a FAM's flow.
         flow_net: what that convolution sees, both levels (simple, as in FlowNet-S) or their correlation (FlowNet-C).
@@ -175,7 +176,7 @@ def sfnet(
         auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
 
     Raises:
-        CrispsegError: fuse levels other than 3, 4 and 5 or none at all; an option of the FAM without one.
+        CrispsegError: fuse levels that are not there, or none at all; an option of the FAM without one.
     """
     step = fuses[fuse]
     if fuse == "fam":
@@ -185,24 +186,18 @@ def sfnet(
             f"fuse is {fuse}, which has no flow, but flow_upsampling={flow_upsampling}, flow_kernel={flow_kernel}, "
             f"flow_net={flow_net} describe one; use fuse=fam or leave them at bilinear, 3, simple"
         )
-    elif fuse == "add" and fuse_levels != [3, 4, 5]:
-        raise CrispsegError(f"fuse is add, so fuse_levels={fuse_levels} changes nothing; leave it out, or use fuse=fam")
     backbone = spec.build()
     if released_dilation:
         backbone.dilate()
     if width is None:
         width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
-    parts = _parts_of_steps(step, fuse_levels, len(backbone.channels) - 1)
-    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=parts, merge=merges[merge])
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
-
-
-def _parts_of_steps(part: FusePart, levels: list[int], steps: int) -> list[FusePart]:
-    """The fuse part of each step F3 → F2, F4 → F3, F5 → F4: `part` from these levels, plain addition from others."""
-    if levels == [3, 4, 5]:
-        return [part] * steps
-    there = (3, 4, 5)[-steps:]  # DF1 and DF2 have no F2
+    there = list(range(7 - len(backbone.channels), 6))  # the last, F5, is C5 with context
+    levels = there if fuse_levels is None else fuse_levels
     if not levels or len({*levels}) < len(levels) or not {*levels} <= {*there}:
         possible = ", ".join(map(str, there))
         raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once; fuse=add is for none")
-    return [part if level in levels else fuses["add"] for level in there]
+    if fuse == "add" and levels != there:
+        raise CrispsegError(f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use fuse=fam")
+    parts = [step if level in levels else fuses["add"] for level in there]
+    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=parts, merge=merges[merge])
+    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

@@ -156,6 +156,8 @@ class TrainConfig:
         if isinstance(self.class_weights, list) and not all(0 <= weight < math.inf for weight in self.class_weights):
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
         for name, weight in self.losses.items():
+            if name.startswith("{"):  # a mapping that could not be read as one
+                raise CrispsegError(f"loss is {name}; write '{{dice: 0.5}}', a number for each name")
             if name not in LOSSES:
                 weights = "; give a name, or weights such as {cross_entropy: 1, dice: 0.5}"
                 raise CrispsegError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -21,13 +22,19 @@ def check_losses(names: Iterable[str]) -> None:
     """Find out before long work starts that a loss cannot be built.
 
     Raises:
-        CrispsegError: it needs segmentation-models-pytorch, which is not installed.
+        CrispsegError: it needs segmentation-models-pytorch, which is not installed or too old.
     """
     foreign = [name for name in names if name != "cross_entropy"]
-    if foreign and find_spec("segmentation_models_pytorch") is None:
+    if foreign and (find_spec("segmentation_models_pytorch") is None or _library_version() < (0, 6)):
         raise CrispsegError(
-            f"loss names {foreign[0]}, which needs segmentation-models-pytorch: pip install 'crispseg[losses]'"
+            f"loss names {foreign[0]}, which needs segmentation-models-pytorch 0.6 or later: "
+            "pip install 'crispseg[losses]'"
         )
+
+
+def _library_version() -> tuple[int, ...]:
+    """Before 0.6, its focal loss was a sum over classes."""
+    return tuple(int(number) for number in version("segmentation-models-pytorch").split(".")[:2])
 
 
 def build_loss(

@@ -25,6 +25,7 @@ from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eva
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
+from crispseg.inference.segmenter import MIN_SIDE
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, read_rows
@@ -96,6 +97,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         read_rows(folder / METRICS)
     train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    _check_sizes(config, reports)
     if not resume:
         console.print(note, highlight=False, soft_wrap=True)
     _print_reports(reports, console)
@@ -236,6 +238,17 @@ def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
         )
     model.load_state_dict(weights, strict=False)
     return "all weights were taken over" if same_classes else "weights were taken over, the classifier starts anew"
+
+
+def _check_sizes(config: TrainConfig, reports: list[SplitReport]) -> None:
+    """Find images that no model takes before the first evaluation does; training images may be filled up to a crop."""
+    for report, whole in zip(reports, (config.augment.crop is None, True), strict=True):
+        if whole and min(report.smallest) < MIN_SIDE:
+            height, width = report.smallest
+            raise CrispsegError(
+                f"{report.split} has images down to {height}×{width} pixels; models need at least {MIN_SIDE} a side, "
+                "enlarge or remove the smaller ones"
+            )
 
 
 def _print_reports(reports: list[SplitReport], console: Console) -> None:
