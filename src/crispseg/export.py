@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.fx.experimental._config as tracing
 import torch.nn.functional as F
+from timm.layers import padding
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -141,7 +142,7 @@ def trace(model: SegmentationModel) -> ExportedProgram:
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images(EXAMPLE, model.info.in_chans)
     # Else the graph would refuse features of one pixel.
-    with tracing.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with tracing.patch(backed_size_oblivious=True), _same_padding_of_any_size():  # type: ignore[attr-defined]
         program = torch.export.export(folded, (images,), dynamic_shapes=dynamic, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -235,6 +236,24 @@ def _reference(model: SegmentationModel) -> SegmentationModel:
     """A copy in the plainest form: float32, on the CPU, in eval mode, without gradients."""
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def _same_padding_of_any_size() -> Iterator[None]:
+    """timm's "same" padding, of the tf_ networks, in whole numbers: `math.ceil` would ask for the size of the example."""
+
+    def get_same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+        outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
+        missing = (outputs - 1) * stride + reach - length
+        # With a maximum in them, sizes would grow into formulas that the tracer no longer understands.
+        return missing if reach >= stride else torch.sym_max(missing, 0)
+
+    before = padding.get_same_padding
+    padding.get_same_padding = get_same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = before
 
 
 @contextmanager
