@@ -240,7 +240,7 @@ def _reference(model: SegmentationModel) -> SegmentationModel:
 
 @contextmanager
 def _same_padding_of_any_size() -> Iterator[None]:
-    """timm's "same" padding, of the tf_ networks, in whole numbers: `math.ceil` would ask for the size of the example."""
+    """timm's "same" padding, that of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
 
     def get_same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
         outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
