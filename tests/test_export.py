@@ -182,8 +182,10 @@ def test_a_file_that_disagrees_is_not_left_behind(
     [
         (0.1, 0.9e-3, 1.0, True),
         (0.1, 1.1e-3, 1.0, False),
-        (20.0, 1.9e-2, 1.0, True),
-        (20.0, 2.1e-2, 1.0, False),
+        (50.0, 0.9e-3, 1.0, True),
+        (50.0, 1.1e-3, 1.0, False),
+        (200.0, 1.9e-3, 1.0, True),
+        (200.0, 2.1e-3, 1.0, False),
         (1.0, 0.0, 0.9991, True),
         (1.0, 0.0, 0.9989, False),
         (1.0, math.nan, 1.0, False),
@@ -203,6 +205,21 @@ def test_images_of_the_check_are_smooth_and_not_constant(size: tuple[int, int, i
 
 
 # Mistakes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_opened_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
+) -> None:
+    model = build()
+    fake_exporter(monkeypatch, model)
+
+    def refuse(path: Path) -> Any:
+        raise RuntimeError(f"{path}: no operator of that name")
+
+    monkeypatch.setattr(export, "open_torch", refuse)
+    with refuses("model.pt2 cannot be opened", "RuntimeError: the file: no operator"):
+        export_torch(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["model", "model.pt", "model.onnx"])
@@ -260,6 +277,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
         (["RUN", "--out", "a.onnx"], ["format"]),
         (["RUN", "--format", "onnx"], ["out"]),
         (["RUN", "--format", "onnx", "--out", "a.pt2"], ["a.pt2 does not end in .onnx", "a.onnx"]),
+        (["RUN", "--format", "onnx", "--out", "."], ["does not end in .onnx", "model.onnx"]),
         (["missing", "--format", "onnx", "--out", "a.onnx"], ["missing does not exist"]),
         (["RUN", "--format", "onnx", "--out", "a.onnx", "--plugins", "none.py"], ["none.py", ".py file"]),
         (["RUN", "--fromat", "onnx", "--out", "a.onnx"], ["--fromat", "did you mean 'format'?"]),

@@ -219,6 +219,38 @@ def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch:
     assert len(rows(tmp_path / "killed")) == early + 2
 
 
+def test_a_moved_run_keeps_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Scores, "miou", 90.0)
+        best = quietly(repeatable(tmp_path / "here", epochs=1))
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = quietly(repeatable(tmp_path / "there", epochs=1), resume=True)
+    assert again.miou == 90 and equal(state(again.model), state(best.model))
+    monkeypatch.setattr(Scores, "miou", 10.0)
+    longer = quietly(repeatable(tmp_path / "there", epochs=2), resume=True)
+    assert len(rows(tmp_path / "there")) == 2
+    assert longer.miou == 90 and equal(state(longer.model), state(best.model))
+
+
+def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, best = (tmp_path / "run/checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    monkeypatch.setattr(Scores, "miou", 10.0)
+    quietly(repeatable(tmp_path / "run", epochs=1))
+    after_one = last.read_bytes()
+    monkeypatch.setattr(Scores, "miou", 90.0)
+    two = quietly(repeatable(tmp_path / "run"), resume=True)
+    last.write_bytes(after_one)  # as if killed when best.ckpt was written and last.ckpt was not
+    assert (step(last), step(best)) == (4, 8)
+    monkeypatch.setattr(Scores, "miou", 20.0)
+    resumed = quietly(repeatable(tmp_path / "run"), resume=True)
+    assert resumed.miou == 90 and equal(state(resumed.model), state(two.model))
+
+
+def test_pytorch_is_left_as_deterministic_as_it_was(tmp_path: Path) -> None:
+    quietly(repeatable(tmp_path / "run", epochs=1))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -274,9 +306,8 @@ def step(checkpoint: Path) -> int:
 
 def test_what_is_not_deterministic_is_named_once() -> None:
     console = Console(record=True, width=200, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), run_module._naming_what_is_not_deterministic(console):
         warnings.simplefilter("always")
-        run_module._name_what_is_not_deterministic(console)
         for _ in range(2):
             warnings.warn(
                 "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1

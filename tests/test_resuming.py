@@ -132,10 +132,11 @@ def test_a_resumed_run_is_the_same_run(
     assert (tmp_path / "run/config.yaml").read_text() == before
 
 
-def test_a_damaged_table_of_metrics_is_named(tmp_path: Path, refuses: Any) -> None:
+@pytest.mark.parametrize("row", ["2,half a row", "2,4,0.1", "\n" + "2," * 99])
+def test_a_damaged_table_of_metrics_is_named(row: str, tmp_path: Path, refuses: Any) -> None:
     quietly(tiny(tmp_path / "run", epochs=1))
     with (tmp_path / "run/metrics.csv").open("a") as file:
-        file.write("2,half a row")
+        file.write(row)
     with refuses("metrics.csv is damaged", "remove it"):
         quietly(tiny(tmp_path / "run"), resume=True)
 

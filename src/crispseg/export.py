@@ -33,14 +33,15 @@ FORMAT_VERSION = 1
 METADATA = "crispseg"
 """Key of the metadata in an ONNX file; with `.json`, name of the extra file in a torch.export file."""
 
-OPSET = 18
+OPSET = 19  # the first with DeformConv
 EXAMPLE = (2, 97, 130)
 """Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
 """Images, height and width at which a file is compared with its model."""
 
 TOLERANCE = 1e-3
-"""Of a logit, absolute; of the largest logit where that exceeds 1, since float32 is relative."""
+"""Of a logit, absolute; relative to the largest only beyond `LARGE`, where float32 is no more exact than that."""
+LARGE = 100.0
 SAME_LABELS = 0.999
 
 Run = Callable[[Tensor], Tensor]
@@ -62,7 +63,7 @@ class Comparison(NamedTuple):
     @property
     def agrees(self) -> bool:
         """Whether difference and labels are within the tolerance; never with values that are not finite."""
-        return self.difference <= TOLERANCE * max(1.0, self.largest) and self.same_labels >= SAME_LABELS
+        return self.difference <= TOLERANCE * max(1.0, self.largest / LARGE) and self.same_labels >= SAME_LABELS
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.size))
@@ -109,7 +110,8 @@ def _export(
     open_file: Callable[[Path], tuple[Run, str]],
 ) -> list[Comparison]:
     if path.suffix != suffix:
-        raise CrispsegError(f"{path} does not end in {suffix}; name it {path.with_suffix(suffix).name}")
+        name = path.with_suffix(suffix).name if path.name else f"model{suffix}"
+        raise CrispsegError(f"{path} does not end in {suffix}; name it {name}")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     metadata = describe(model.info)
@@ -119,7 +121,10 @@ def _export(
                 write(trace(model), temporary, metadata)
         except Exception as error:  # the exporters raise almost anything
             raise CrispsegError(f"{title} cannot be exported to {path}: {_reason(error)}") from error
-        run, written = open_file(temporary)
+        try:
+            run, written = open_file(temporary)
+        except Exception as error:
+            raise CrispsegError(f"{title} exported to {path} cannot be opened: {_reason(error, temporary)}") from error
         assert written == metadata
         comparisons = []
         for size in CHECKED:
@@ -240,7 +245,7 @@ def _reference(model: SegmentationModel) -> SegmentationModel:
 
 @contextmanager
 def _same_padding_of_any_size() -> Iterator[None]:
-    """timm's "same" padding, that of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
+    """timm's "same" padding, of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
 
     def get_same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
         outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
@@ -272,7 +277,8 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _reason(error: Exception) -> str:
-    """The first line that an error says, at a length that fits on one."""
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(error: Exception, temporary: Path = Path()) -> str:
+    """The first line that an error says, at a length that fits on one, without the name of a temporary file."""
+    text = str(error).replace(str(temporary), "the file") if temporary.name else str(error)
+    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

@@ -36,7 +36,7 @@ class NonLocal(nn.Module):
         )
         # The paper's softmax has no factor 1/√C. This never holds all h · w × h · w affinities where a kernel allows.
         y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        y = y.mT.reshape(len(y), -1, *feature.shape[-2:])  # (N, 1, h · w, C/2) → (N, C/2, h, w)
+        y = y.squeeze(1).mT.unflatten(2, feature.shape[-2:])  # (N, 1, h · w, C/2) → (N, C/2, h, w)
         return self.conv(feature + self.w_z(y)), Context()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -50,6 +49,8 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
 
     PyTorch asks for a single pixel when corners are aligned. Then two are made, of which the first is the same one.
     """
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # brings sympy, which takes long to import
+
     single = align_corners and not all(statically_known_true(length > 1) for length in size)
     larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
     resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)

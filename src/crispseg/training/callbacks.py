@@ -91,6 +91,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
         for row in rows:
             int(row["step"])
+            if None in row or None in row.values():
+                raise ValueError
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         reason = type(error).__name__
         raise CrispsegError(f"{path} is damaged ({reason}); restore it, or remove it to begin a new one") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
@@ -25,6 +25,28 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
+
+
+class EpochCheckpoint(ModelCheckpoint):
+    """`last.ckpt` at the end of each epoch or, with a `monitor`, `best.ckpt` at the best evaluation so far.
+
+    It finds its file again where the run's folder was moved. The best score is that of `best.ckpt`, which a killed run
+    may have written without coming to write `last.ckpt`.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path.parent, path.stem, enable_version_counter=False, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        own = Path(self.dirpath) / f"{self.filename}.ckpt"
+        if self.monitor and own.is_file():
+            state_dict = torch.load(own, "cpu", weights_only=True)["callbacks"][self.state_key]
+        moved = {**state_dict, "dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[key] = str(own) if moved.get(key) else ""
+        moved["best_k_models"] = {str(own): score for score in state_dict["best_k_models"].values()}
+        super().load_state_dict(moved)
 
 
 class StepCheckpoint(Checkpoint):

@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
@@ -33,6 +34,7 @@ from crispseg.training.checkpoints import (
     BEST,
     LAST,
     AtomicCheckpoints,
+    EpochCheckpoint,
     Patience,
     StepCheckpoint,
     check_checkpoints,
@@ -123,10 +125,10 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     task = SegmentationTask(model, loss, config)
     callbacks = _callbacks(config, folder, labels, console)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
-    with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
+    depthwise = float32_depthwise(model) if on_cpu_bf16 else nullcontext()
+    deterministic = _naming_what_is_not_deterministic(console) if config.deterministic else nullcontext()
+    with warnings.catch_warnings(), depthwise, deterministic:
         _quiet()
-        if config.deterministic:
-            _name_what_is_not_deterministic(console)
         trainer = _trainer(config, folder, len(loaders[0]), callbacks)
         _record(config, folder)
         try:
@@ -137,7 +139,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {again}") from None
 
     best = callbacks[0]
-    assert isinstance(best, ModelCheckpoint)
+    assert isinstance(best, EpochCheckpoint)
     model.load_state_dict(read_checkpoint(folder / BEST)[0])
     assert best.best_model_score is not None
     miou = float(best.best_model_score)
@@ -324,9 +326,8 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 
 
 def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Console) -> list[Callback]:
-    checkpoints = folder / LAST.parent
-    best = ModelCheckpoint(checkpoints, BEST.stem, monitor="val/miou", mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(checkpoints, LAST.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    best = EpochCheckpoint(folder / BEST, monitor="val/miou", mode="max")
+    last = EpochCheckpoint(folder / LAST, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [best, last, MetricsFile(folder / METRICS, labels), LastEvaluation()]
     if config.checkpoint_every:
         callbacks.append(StepCheckpoint(folder / LAST, config.checkpoint_every))
@@ -338,8 +339,12 @@ def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Con
     return callbacks
 
 
-def _name_what_is_not_deterministic(console: Console) -> None:
-    """Say once for each operation without a deterministic implementation that it is one, as PyTorch meets it."""
+@contextmanager
+def _naming_what_is_not_deterministic(console: Console) -> Iterator[None]:
+    """Say once for each operation without a deterministic implementation that it is one, as PyTorch meets it.
+
+    Afterwards PyTorch is as deterministic as it was before, whatever Lightning has set.
+    """
     named: set[str] = set()
     show = warnings.showwarning
 
@@ -351,7 +356,13 @@ def _name_what_is_not_deterministic(console: Console) -> None:
             named.add(found[1])
             console.print(f"{found[1]} is not deterministic on this device; runs will differ slightly", style="yellow")
 
-    warnings.showwarning = filtered  # restored by warnings.catch_warnings
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    warnings.showwarning = filtered
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _quiet() -> None:
