@@ -30,13 +30,14 @@ class NonLocal(nn.Module):
         self.conv = conv_bn_relu(in_channels, channels, 3)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
-        query, key, value = (
-            embed(feature).flatten(2).mT.contiguous().unsqueeze(1)  # (N, C/2, h, w) → (N, 1, h · w, C/2)
-            for embed in (self.theta, self.phi, self.g)
-        )
-        # The paper's softmax has no factor 1/√C. This never holds all h · w × h · w affinities where a kernel allows.
-        y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        y = y.squeeze(1).mT.unflatten(2, feature.shape[-2:])  # (N, 1, h · w, C/2) → (N, C/2, h, w)
+        theta, phi, g = (embed(feature).flatten(2) for embed in (self.theta, self.phi, self.g))  # (N, C/2, h · w)
+        # The paper's softmax has no factor 1/√C.
+        if torch.compiler.is_exporting():  # attention would build into the graph that there are several pixels
+            y = torch.bmm(g, torch.softmax(torch.bmm(theta.mT, phi), dim=-1).mT)
+        else:  # never holds all h · w × h · w affinities where a kernel allows
+            query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (theta, phi, g))  # (N, 1, h · w, C/2)
+            y = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT
+        y = y.unflatten(2, feature.shape[-2:])  # (N, C/2, h · w) → (N, C/2, h, w)
         return self.conv(feature + self.w_z(y)), Context()
 
 
