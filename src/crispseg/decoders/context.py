@@ -37,7 +37,7 @@ class NonLocal(nn.Module):
         else:  # never holds all h · w × h · w affinities where a kernel allows
             query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (theta, phi, g))  # (N, 1, h · w, C/2)
             y = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT
-        y = y.unflatten(2, feature.shape[-2:])  # (N, C/2, h · w) → (N, C/2, h, w)
+        y = torch.unflatten(y, 2, feature.shape[-2:])  # (N, C/2, h · w) → (N, C/2, h, w)
         return self.conv(feature + self.w_z(y)), Context()
 
 
