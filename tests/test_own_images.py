@@ -202,7 +202,7 @@ def test_losses_train(loss: str, precision: str, tmp_path: Path, capsys: Capture
     [
         (["--loss=dyce"], ["unknown loss 'dyce'", "did you mean 'dice'"]),
         (["--loss={dice: 1, fokal: 1}"], ["unknown loss 'fokal'", "did you mean 'focal'"]),
-        (["--loss={dice: much}"], ["unknown loss '{dice: much}'", "{cross_entropy: 1, dice: 0.5}"]),
+        (["--loss={dice: much}"], ["loss is {dice: much}", "a number for each name"]),
         (["--loss={dice: 0}"], ["weight of loss dice is 0", "positive"]),
         (["--loss={dice: -1}"], ["weight of loss dice is -1", "positive"]),
         (["--loss={dice: .inf}"], ["weight of loss dice is inf", "finite"]),
