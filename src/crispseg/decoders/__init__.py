@@ -2,9 +2,10 @@
 
 from crispseg.decoders.common import Concat, ConvContext, PyramidPooling, UpsampleAdd
 from crispseg.decoders.context import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
+from crispseg.decoders.deeplab import DeepLabDecoder
 from crispseg.decoders.deformable import DeformableFuse
 from crispseg.decoders.parts import Context, contexts, fuses, merges
-from crispseg.decoders.topdown import Decoded, TopDown
+from crispseg.decoders.topdown import Decoded, TopDown, fuse_steps
 
 __all__ = [
     "AtrousSpatialPyramidPooling",
@@ -12,6 +13,7 @@ __all__ = [
     "Context",
     "ConvContext",
     "Decoded",
+    "DeepLabDecoder",
     "DeformableFuse",
     "DenseASPP",
     "NonLocal",
@@ -19,6 +21,7 @@ __all__ = [
     "TopDown",
     "UpsampleAdd",
     "contexts",
+    "fuse_steps",
     "fuses",
     "merges",
 ]

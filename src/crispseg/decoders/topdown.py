@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import ContextPart, FusePart, MergePart
+from crispseg.decoders.parts import ContextPart, FusePart, MergePart, fuses
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
 
@@ -19,6 +19,27 @@ class Decoded(NamedTuple):
     """The map to classify, `(N, out_channels, H, W)` at the finest level's size."""
     levels: tuple[Tensor, ...]
     """Fused levels, finest first, for deep supervision: `(N, auxiliary_channels[i], h, w)` each."""
+
+
+def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> list[FusePart]:
+    """The fuse part of each step, finest first: `part` from the coarse levels named, addition from the others.
+
+    Args:
+        part: the fuse part.
+        levels: l of the F_l that `part` brings to F_(l-1); None is all there are.
+        features: number of the backbone's features, of which the last is F_5.
+
+    Raises:
+        CrispsegError: levels that are not there, or none at all.
+    """
+    there = list(range(7 - features, 6))
+    chosen = there if levels is None else levels
+    if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*there}:
+        possible = ", ".join(map(str, there))
+        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once; fuse=add is for none")
+    if part is fuses["add"] and len(chosen) < len(there):
+        raise CrispsegError(f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use fuse=fam")
+    return [part if level in chosen else fuses["add"] for level in there]
 
 
 class TopDown(nn.Module):

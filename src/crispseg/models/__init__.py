@@ -1,11 +1,13 @@
 """The models. One paper, one file."""
 
 from crispseg.models.base import Outputs, SegmentationModel
+from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn
 from crispseg.models.fpn import fpn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import create_model, list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
+from crispseg.models.upernet import upernet
 
 __all__ = [
     "FlowAlignment",
@@ -13,10 +15,12 @@ __all__ = [
     "Outputs",
     "SegmentationModel",
     "create_model",
+    "deeplabv3plus",
     "fcn",
     "fpn",
     "list_models",
     "models",
     "sfnet",
+    "upernet",
     "warp",
 ]

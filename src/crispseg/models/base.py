@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone
-from crispseg.decoders import TopDown
+from crispseg.decoders import DeepLabDecoder, TopDown
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import Saving
@@ -42,7 +42,9 @@ class SegmentationModel(nn.Module, Saving):
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
-    def __init__(self, backbone: Backbone, decoder: TopDown, num_classes: int, *, auxiliary: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, decoder: TopDown | DeepLabDecoder, num_classes: int, *, auxiliary: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder

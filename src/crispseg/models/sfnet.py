@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, TopDown, contexts, fuses, merges
+from crispseg.decoders import Context, TopDown, contexts, fuse_steps, fuses, merges
 from crispseg.decoders.parts import Levels
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
@@ -191,13 +191,6 @@ def sfnet(
         backbone.dilate()
     if width is None:
         width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
-    there = list(range(7 - len(backbone.channels), 6))  # the last, F5, is C5 with context
-    levels = there if fuse_levels is None else fuse_levels
-    if not levels or len({*levels}) < len(levels) or not {*levels} <= {*there}:
-        possible = ", ".join(map(str, there))
-        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once; fuse=add is for none")
-    if fuse == "add" and levels != there:
-        raise CrispsegError(f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use fuse=fam")
-    parts = [step if level in levels else fuses["add"] for level in there]
-    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=parts, merge=merges[merge])
+    steps = fuse_steps(step, fuse_levels, len(backbone.channels))
+    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=steps, merge=merges[merge])
     return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from .base import ModelTester
+
+
+class TestDeepLabV3Plus(ModelTester):
+    name = "deeplabv3plus"
+    auxiliary_maps = 1
+    taps: ClassVar = {"decoder.coarsest": (16, 16)}
+    single_value_norms = frozenset({"decoder.context.image.2"})
+
+    def test_a_backbone_with_one_value_per_channel_says_what_to_do(self, refuses: Any) -> None:
+        """At output stride 16, the smallest image still leaves four values."""
+        self.build().train()(torch.randn(1, 3, 32, 32)).sum().backward()
+
+    def test_output_stride_8(self, tmp_path: Path) -> None:
+        self.check_option(tmp_path, taps={"decoder.coarsest": (16, 8)}, output_stride=8)
+
+    def test_deformable_convolution(self, tmp_path: Path) -> None:
+        """DDSM, Table 1, "+DCN"."""
+        self.check_option(tmp_path, taps=self.taps | {"decoder.fuse.offset": (18, 4)}, fuse="dcn")
+
+    @pytest.mark.parametrize("fuse", ["add", "fam"])
+    def test_other_fuse_parts(self, fuse: str, tmp_path: Path) -> None:
+        flow = {"decoder.fuse.flow": (2, 4), "decoder.fuse.warped": (16, 4)} if fuse == "fam" else {}
+        self.check_option(tmp_path, taps=self.taps | flow, fuse=fuse)
