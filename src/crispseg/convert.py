@@ -77,7 +77,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     # A bias in front of a batch norm only shifts its mean; our laterals have none.
     shifts = {
         f"decoder.laterals.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
-        for index in range(len(model.decoder.laterals))
+        for index in range(len(model.backbone.channels) - 1)
     }
     shapes = {key: value.shape for key, value in own.items()}
     shapes |= {bias: shapes[mean] for bias, mean in shifts.items()}

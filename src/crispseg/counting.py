@@ -9,6 +9,8 @@ import torchvision  # noqa: F401 (defines the deformable convolution that is cou
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
+import crispseg.nn.sampling  # noqa: F401 (defines the sampled products)
+
 
 @register_flop_formula(torch.ops.torchvision.deform_conv2d)
 def _deform_conv2d_flops(
@@ -16,6 +18,17 @@ def _deform_conv2d_flops(
 ) -> int:
     """As a convolution; sampling its input is interpolation, which is not counted."""
     return 2 * out_shape.numel() * weight[1:].numel()
+
+
+@register_flop_formula(torch.ops.crispseg.sampled_dot)
+def _sampled_dot_flops(query: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
+    """C multiply-adds for each point of each pixel; reading between pixels is interpolation."""
+    return 2 * out_shape.numel() * query[1]
+
+
+@register_flop_formula(torch.ops.crispseg.sampled_sum)
+def _sampled_sum_flops(weights: torch.Size, source: torch.Size, *_args: Any, **_options: Any) -> int:
+    return 2 * weights.numel() * source[1]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -31,8 +31,8 @@ class ModelTester:
     stride: ClassVar[int] = 4
     """Of `coarse_logits`."""
     auxiliary_maps: ClassVar[int] = 3
-    taps: ClassVar[Mapping[str, tuple[int, int]]] = {}
-    """What `record` sees: channels and stride."""
+    taps: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    """What `record` sees: channels and stride, or all of `(C, H, W)`."""
     single_value_norms: ClassVar[frozenset[str]] = frozenset()
     """Batch norms to which one image gives one value per channel, whatever its size."""
     zero_gradients: ClassVar[frozenset[str]] = frozenset()
@@ -227,7 +227,7 @@ class ModelTester:
         with record(model) as seen:
             model(torch.randn(2, 3, 97, 160))
         assert {path: tuple(tensor.shape) for path, tensor in seen.items()} == {
-            path: (2, channels, -(-97 // stride), -(-160 // stride)) for path, (channels, stride) in self.taps.items()
+            path: (2, *tap_shape(tap, 97, 160)) for path, tap in self.taps.items()
         }
         assert not any(tensor.requires_grad for tensor in seen.values())
 
@@ -254,7 +254,7 @@ class ModelTester:
         self,
         tmp_path: Path,
         *,
-        taps: Mapping[str, tuple[int, int]] | None = None,
+        taps: Mapping[str, tuple[int, ...]] | None = None,
         zero_gradients: frozenset[str] = frozenset(),
         **options: Any,
     ) -> None:
@@ -271,10 +271,8 @@ class ModelTester:
         assert logits.shape == (2, NUM_CLASSES, 65, 97)
         assert logits.isfinite().all()
         shapes = {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()}
-        assert shapes == {
-            path: (channels, -(-65 // stride), -(-97 // stride))
-            for path, (channels, stride) in (self.taps if taps is None else taps).items()
-        }
+        expected = self.taps if taps is None else taps
+        assert shapes == {path: tap_shape(tap, 65, 97) for path, tap in expected.items()}
         model.save_pretrained(tmp_path / "model")
         loaded = from_pretrained(tmp_path / "model")
         assert loaded.info == model.info
@@ -350,6 +348,14 @@ class ModelTester:
         assert not loaded.training
         assert loaded.info == model.info
         assert torch.equal(loaded(images), expected)
+
+
+def tap_shape(tap: tuple[int, ...], height: int, width: int) -> tuple[int, ...]:
+    """`(C, H, W)` of a tap, given as such or as channels and stride."""
+    if len(tap) == 3:
+        return tap
+    channels, stride = tap
+    return channels, -(-height // stride), -(-width // stride)
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Decoders and their parts."""
 
-from crispseg.decoders.common import Concat, ConvContext, PyramidPooling, UpsampleAdd
+from crispseg.decoders.common import Concat, ConvContext, PyramidPooling, UpsampleAdd, average_bins
 from crispseg.decoders.context import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
 from crispseg.decoders.deeplab import DeepLabDecoder
 from crispseg.decoders.deformable import DeformableFuse
@@ -20,6 +20,7 @@ __all__ = [
     "PyramidPooling",
     "TopDown",
     "UpsampleAdd",
+    "average_bins",
     "contexts",
     "fuse_steps",
     "fuses",

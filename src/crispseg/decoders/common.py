@@ -77,20 +77,42 @@ class BinAverages(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
         """`(N, C, h, w)` → for each grid `(N, C, size · size)`, row by row."""
-        rows, columns = self._inside(feature.shape[2], self.row), self._inside(feature.shape[3], self.column)
+        rows = inside_bins(feature.shape[2], self.row, self.size)
+        columns = inside_bins(feature.shape[3], self.column, self.size)
         inside = (rows[:, None] & columns).flatten(0, 1).to(feature.dtype)  # (h, 1, bins) & (w, bins) → (h · w, bins)
         sums = torch.bmm(feature.flatten(2), inside.expand(feature.shape[0], -1, -1))  # (N, C, bins)
         # Divided last and in float32: 0 and 1 are exact in bfloat16, 1 / n and n are not.
         averages = (sums / (rows.sum(0) * columns.sum(0)).float()).to(sums.dtype)
         return torch.split(averages, self.counts, dim=2)
 
-    def _inside(self, length: int, index: Tensor) -> Tensor:
-        """Whether each pixel along one axis is in each bin, `(length, bins)`.
 
-        Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; here multiplied out.
-        """
-        start = torch.arange(length, device=index.device)[:, None] * self.size  # (length, bins)
-        return (index * length < start + self.size) & (start < (index + 1) * length)
+def average_bins(feature: Tensor, size: int) -> Tensor:
+    """`F.adaptive_avg_pool2d(feature, size)` as two matrix products, which can be exported for images of any size.
+
+    `(N, C, h, w)` → `(N, C, size, size)`.
+    """
+    index = torch.arange(size, device=feature.device)
+    rows, columns = (inside_bins(length, index, size) for length in feature.shape[-2:])  # (h, size), (w, size)
+    maps = feature.flatten(0, 1)  # (N · C, h, w)
+    # Not @, which asks whether there is one row: the answer for one image would be built into an exported graph.
+    right, left = (each.to(feature.dtype).expand(maps.shape[0], -1, -1) for each in (columns, rows.mT))
+    sums = torch.bmm(left, torch.bmm(maps, right))  # (N · C, size, size)
+    averages = (sums / (rows.sum(0)[:, None] * columns.sum(0)).float()).to(sums.dtype)
+    return averages.view(*feature.shape[:2], size, size)
+
+
+def inside_bins(length: int, index: Tensor, size: Tensor | int) -> Tensor:
+    """Whether each pixel along one axis is in each bin, `(length, bins)`.
+
+    Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; here multiplied out.
+
+    Args:
+        length: pixels along the axis.
+        index: i of each bin.
+        size: b, of each bin or of all.
+    """
+    start = torch.arange(length, device=index.device)[:, None] * size  # (length, bins)
+    return (index * length < start + size) & (start < (index + 1) * length)
 
 
 @fuses.register("add")

@@ -1,6 +1,7 @@
 """The models. One paper, one file."""
 
 from crispseg.models.base import Outputs, SegmentationModel
+from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn
 from crispseg.models.fpn import fpn
@@ -10,11 +11,14 @@ from crispseg.models.sfnet import FlowAlignment, sfnet, warp
 from crispseg.models.upernet import upernet
 
 __all__ = [
+    "DDSM",
     "FlowAlignment",
     "ModelInfo",
     "Outputs",
     "SegmentationModel",
     "create_model",
+    "ddsm_deeplabv3plus",
+    "ddsm_upernet",
     "deeplabv3plus",
     "fcn",
     "fpn",

@@ -1,0 +1,303 @@
+"""DDSM: Shi et al., *Dynamic Dual Sampling Module for Fine-Grained Semantic Segmentation*, ICIP 2021.
+
+Section and equation numbers are the paper's; see docs/papers/ddsm.md for what it leaves open and how that is settled.
+No code of its authors was published.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from crispseg.decoders import Context, DeepLabDecoder, TopDown, average_bins, contexts, fuse_steps, fuses, merges
+from crispseg.errors import CrispsegError
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
+from crispseg.nn import Tap, resize, sampled_dot, sampled_sum
+
+
+class DynamicSampler(nn.Module):
+    """The dynamic sampler F (§2.1, Eq. 1, Fig. 2): N = k × k points p + p_n + Δp_n, and scalars Δm_n, for each p.
+
+    As in DCNv2, offsets start at zero and modulations, behind a sigmoid, at one half.
+
+    Taps: `offset` (B, 2N, H, W), the x and y displacement Δp_n, in pixels, of each point, row by row of the grid R;
+    `modulation` (B, N, H, W), Δm_n in 0..1.
+
+    Args:
+        channels: of the features that decide where to sample.
+        points: N, the square of an odd number.
+    """
+
+    grid: Tensor
+
+    def __init__(self, channels: int, points: int) -> None:
+        super().__init__()
+        k = math.isqrt(points)
+        if k * k != points or k % 2 == 0:
+            raise CrispsegError(f"{points} points make no k×k grid around a pixel; give 1, 9, 25 or 49")
+        self.points = points
+        self.predict = nn.Conv2d(channels, 3 * points, 1)
+        nn.init.zeros_(self.predict.weight)
+        nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
+        self.offset, self.modulation = Tap(), Tap()
+        steps = torch.arange(k, dtype=torch.float32) - k // 2
+        grid = torch.stack([steps.repeat(k), steps.repeat_interleave(k)], dim=1)  # R: (N, 2), x and y
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` (B, C, H, W) → the points as `sampled_dot` takes them, (B, N, H, W, 2), and Δm, (B, N, H, W).
+
+        Coordinates are float32, or wider where `x` is.
+        """
+        offset, modulation = self.predict(x).split([2 * self.points, self.points], dim=1)
+        modulation = self.modulation(torch.sigmoid(modulation))
+        height, width = x.shape[-2:]
+        offset = self.offset(offset.to(torch.promote_types(x.dtype, torch.float32)))
+        dx, dy = torch.unflatten(offset, 1, (self.points, 2)).unbind(2)  # (B, N, H, W) each
+        xs, ys = torch.arange(width, device=x.device), torch.arange(height, device=x.device)[:, None]
+        px = xs + self.grid[:, 0, None, None] + dx  # p + p_n + Δp_n
+        py = ys + self.grid[:, 1, None, None] + dy
+        return torch.stack([(2 * px + 1) / width - 1, (2 * py + 1) / height - 1], dim=-1), modulation
+
+
+class Affinity(nn.Module):
+    """What Eqs. 2 and 3 share: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
+
+    Both F sample at the same points with the same modulation, which are predicted from the key.
+
+    Taps: `weights` (B, N, H, W), δ[…]; those of `sampler`.
+    """
+
+    def __init__(self, channels: int, points: int) -> None:
+        super().__init__()
+        self.sampler = DynamicSampler(channels, points)
+        self.weights = Tap()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`query` and `key` (B, C, H, W), `value` (B, C', H, W) → (B, C', H, W)."""
+        grid, modulation = self.sampler(key)
+        # Δm_n is a scalar: it is taken out of the products instead of scaling what is sampled.
+        weights = self.weights(torch.softmax(sampled_dot(query, key, grid) * modulation, dim=1))
+        return sampled_sum(weights * modulation, value, grid)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned vector for each position, as a sum over rows and columns (as DETR's learned ones), for any size.
+
+    Those of `length` rows and columns are learned; others are interpolated between them.
+    """
+
+    def __init__(self, channels: int, length: int = 50) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(0.02 * torch.randn(1, channels, length, 1))
+        self.columns = nn.Parameter(0.02 * torch.randn(1, channels, 1, length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (B, C, H, W) → x + e, (B, C, H, W)."""
+        rows = resize(self.rows, (x.shape[2], 1), align_corners=True)
+        columns = resize(self.columns, (1, x.shape[3]), align_corners=True)
+        return x + (rows + columns).to(x.dtype)
+
+
+class SpatialAffinity(nn.Module):
+    """Spatial-wise dynamic affinity modelling (§2.2, Eq. 2, Fig. 3a): each fine pixel attends to N coarse ones.
+
+    Args:
+        channels: of both levels.
+        pixels: N.
+    """
+
+    def __init__(self, channels: int, pixels: int) -> None:
+        super().__init__()
+        self.e_pl, self.e_ph = PositionEmbedding(channels), PositionEmbedding(channels)
+        self.w_theta = nn.Conv2d(channels, channels, 1, bias=False)
+        self.w_phi = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.w_g = nn.Conv2d(channels, channels, 1, bias=False)
+        self.affinity = Affinity(channels, pixels)
+
+    def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
+        """`x_l` (B, c, H, W) and `x_h` (B, c, h, w) → x_Sout (B, c, H, W)."""
+        x_l = self.e_pl(x_l)
+        x_h = self.e_ph(resize(x_h, x_l.shape[-2:], align_corners=True))
+        query, value = self.w_theta(x_l), self.w_g(x_h)
+        key = self.w_phi(torch.cat([x_l, x_h], dim=1))
+        attended: Tensor = self.affinity(query, key, value)
+        return attended
+
+
+class ChannelAffinity(nn.Module):
+    """Channel-wise dynamic affinity modelling (§2.2, Eq. 3, Fig. 3b): each fine channel attends to N_c coarse ones.
+
+    The c channels are laid out as an image of √c × √c pixels, so that the dynamic sampler can pick some of them.
+
+    Args:
+        channels: c, of both levels; a perfect square.
+        sampled: N_c.
+        pooled: a, the side to which both levels are averaged for the affinity.
+        downsampled: side to which the coarse level is averaged for the values.
+
+    Raises:
+        CrispsegError: c is no perfect square.
+    """
+
+    def __init__(self, channels: int, sampled: int, *, pooled: int = 8, downsampled: int = 16) -> None:
+        super().__init__()
+        self.side = math.isqrt(channels)
+        if self.side**2 != channels:
+            below, above = self.side**2, (self.side + 1) ** 2
+            raise CrispsegError(
+                f"{channels} channels cannot be laid out as a square image, which DDSM's channel-wise affinity "
+                f"samples; use a perfect square, such as {below} or {above}"
+            )
+        self.pooled, self.downsampled = pooled, downsampled
+        self.w_alpha = nn.Conv2d(channels, channels, 1, bias=False)
+        self.w_beta = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.w_gamma = nn.Conv2d(channels, channels, 1, bias=False)
+        self.affinity = Affinity(pooled**2, sampled)
+
+    def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
+        """`x_l` (B, c, H, W) and `x_h` (B, c, h, w) → x_Cout (B, c, H, W)."""
+        x_lp, x_hp = (average_bins(level, self.pooled) for level in (x_l, x_h))  # (B, c, a, a) each
+        x_hd = average_bins(x_h, self.downsampled)  # (B, c, 16, 16)
+        maps = self.w_alpha(x_lp), self.w_beta(torch.cat([x_lp, x_hp], dim=1)), self.w_gamma(x_hd)
+        query, key, value = (self._as_image(each) for each in maps)
+        attended = self.affinity(query, key, value)  # (B, 16², √c, √c)
+        x_cout = torch.unflatten(attended.flatten(2).mT, 2, (self.downsampled,) * 2)  # (B, c, 16, 16)
+        return resize(x_cout, x_l.shape[-2:], align_corners=False)
+
+    def _as_image(self, x: Tensor) -> Tensor:
+        return torch.unflatten(x.flatten(2).mT, 2, (self.side,) * 2)  # (B, c, a, a) → (B, a², √c, √c)
+
+
+@fuses.register("ddsm")
+class DDSM(nn.Module):
+    """Dynamic Dual Sampling Module (§2.2, Fig. 3): `fine + spatial + channel`.
+
+    Both levels are reduced to c channels by 1×1 convolutions, and the sum of both affinities is brought back to the
+    fine level's width; where a level has c channels already, it is taken as it is.
+
+    Taps: `x_l`, `x_h`, the levels reduced; `x_Sout`, `x_Cout` (B, c, H, W); and those of `Affinity`.
+
+    Args:
+        fine_channels, coarse_channels: of the two levels.
+        pixels: N, how many each pixel samples.
+        channels: N_c, how many each channel samples.
+        affinity: both parts, or one alone (Table 1, "+S" and "+C").
+        reduced: c.
+
+    Raises:
+        CrispsegError: N or N_c is no odd square; c is no perfect square and channels are sampled.
+    """
+
+    def __init__(
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        *,
+        pixels: int = 25,
+        channels: int = 9,
+        affinity: Literal["both", "spatial", "channel"] = "both",
+        reduced: int = 64,
+    ) -> None:
+        super().__init__()
+        self.reduce_fine, self.reduce_coarse, self.expand = (
+            nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
+            for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
+        )
+        self.spatial = None if affinity == "channel" else SpatialAffinity(reduced, pixels)
+        self.channel = None if affinity == "spatial" else ChannelAffinity(reduced, channels)
+        self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
+
+    def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
+        """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
+        x_l, x_h = self.x_l(self.reduce_fine(fine)), self.x_h(self.reduce_coarse(coarse))
+        outputs = []
+        if self.spatial is not None:
+            outputs.append(self.x_Sout(self.spatial(x_l, x_h)))
+        if self.channel is not None:
+            outputs.append(self.x_Cout(self.channel(x_l, x_h)))
+        enhanced: Tensor = fine + self.expand(sum(outputs))
+        return enhanced
+
+
+@models.register("ddsm_upernet")
+def ddsm_upernet(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    context: str = "ppm",
+    fuse_levels: list[int] | None = None,
+    pixels: Literal[1, 9, 25, 49] = 25,
+    channels: Literal[1, 9, 25, 49] = 9,
+    affinity: Literal["both", "spatial", "channel"] = "both",
+    reduced: int = 64,
+    merge: str = "concat",
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
+        fuse_levels: coarse levels F_l that a DDSM brings to F_(l-1), by default all, 3, 4 and 5; the others upsample
+            and add.
+        pixels: that each fine pixel samples.
+        channels: that each fine channel samples.
+        affinity: both parts of the DDSM, or spatial or channel alone.
+        reduced: channels inside the DDSMs, a perfect square.
+        merge: merge part for all levels, concat or aligned.
+        auxiliary: deep supervision on the decoder's levels.
+
+    Raises:
+        CrispsegError: fuse levels that are not there, or none at all; `reduced` is no perfect square.
+    """
+    backbone = spec.build()
+    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    steps = fuse_steps(part, fuse_levels, len(backbone.channels))
+    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=steps, merge=merges[merge])
+    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+
+
+@models.register("ddsm_deeplabv3plus")
+def ddsm_deeplabv3plus(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    output_stride: Literal[16, 8] = 16,
+    context: str = "aspp",
+    pixels: Literal[1, 9, 25, 49] = 25,
+    channels: Literal[1, 9, 25, 49] = 9,
+    affinity: Literal["both", "spatial", "channel"] = "both",
+    reduced: int = 64,
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of ASPP and of the decoder.
+        output_stride: of the deepest feature, kept by dilation.
+        context: context part on the deepest feature, aspp, ppm, denseaspp, nonlocal or conv.
+        pixels: that each fine pixel samples.
+        channels: that each fine channel samples.
+        affinity: both parts of the DDSM, or spatial or channel alone.
+        reduced: channels inside the DDSM, a perfect square.
+        auxiliary: deep supervision on the fused level.
+
+    Raises:
+        CrispsegError: `reduced` is no perfect square.
+    """
+    backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
+    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    decoder = DeepLabDecoder(backbone.channels, width, context=contexts[context], fuse=part)
+    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

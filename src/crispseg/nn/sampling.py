@@ -1,0 +1,165 @@
+"""Products with features sampled at N points for each pixel, without ever holding N copies of a feature map.
+
+Two operators, each of which is the backward of the other in one argument:
+
+    sampled_dot  s_n(p) = ⟨query(p), source(x_n(p))⟩           ∂/∂query   is a sampled_sum
+    sampled_sum  y(p)   = Σ_n weights_n(p) · source(x_n(p))    ∂/∂weights is a sampled_dot
+
+x_n(p) is the n-th point of pixel p; `source` is read bilinearly and is zero outside. Both work through strips of a
+few rows, forward and backward: what a strip samples stays in cache, is not kept, and is sampled again. They are
+operators of their own for torch, so that their products can be counted (`crispseg.counting`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    """Dot products of each pixel's query with the features at its points.
+
+    Args:
+        query: `(B, C, H, W)`.
+        source: `(B, C, h, w)`.
+        grid: `(B, N, H, W, 2)`, x and y in -1..1 from edge to edge of `source` (`align_corners=False`).
+
+    Returns:
+        `(B, N, H, W)`, float32 or wider.
+    """
+    wide = torch.promote_types(source.dtype, torch.float32)
+    dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
+    products: Tensor = dot(query.to(wide), source.to(wide), grid.to(wide))
+    return products
+
+
+def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    """Weighted sum of the features at each pixel's points.
+
+    Args:
+        weights: `(B, N, H, W)`.
+        source, grid: as for `sampled_dot`.
+
+    Returns:
+        `(B, C, H, W)`, of the source's type.
+    """
+    wide = torch.promote_types(source.dtype, torch.float32)
+    add = _sum_in_graph if torch.compiler.is_exporting() else _sum
+    total: Tensor = add(weights.to(wide), source.to(wide), grid.to(wide))
+    return total.to(source.dtype)
+
+
+@torch.library.custom_op("crispseg::sampled_dot", mutates_args=())
+def _dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    query, source = query.contiguous(), source.contiguous()
+    products = query.new_empty(grid.shape[:-1])  # (B, N, H, W)
+    for rows in _strips(source, grid):
+        sampled = _sample(source, grid[:, :, rows])  # (B, C, N, rows, W)
+        products[:, :, rows] = sampled.mul_(query[:, :, None, rows]).sum(1)
+    return products
+
+
+@torch.library.custom_op("crispseg::sampled_sum", mutates_args=())
+def _sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    source = source.contiguous()
+    total = source.new_empty(*source.shape[:2], *grid.shape[2:4])  # (B, C, H, W)
+    for rows in _strips(source, grid):
+        sampled = _sample(source, grid[:, :, rows])  # (B, C, N, rows, W)
+        total[:, :, rows] = sampled.mul_(weights[:, None, :, rows]).sum(2)
+    return total
+
+
+def _backward(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the source and the grid where that of the n-th sampled map is `weights`' n-th times `fine`.
+
+    Args:
+        fine: `(B, C, H, W)`, the query of the dot product, or the gradient of the sum.
+        weights: `(B, N, H, W)`, the gradient of the dot product, or the weights of the sum.
+        source, grid: as for `sampled_dot`.
+    """
+    fine, source = fine.contiguous(), source.contiguous()
+    of_source, of_grid = torch.zeros_like(source), torch.empty_like(grid)
+    bilinear_zeros_not_aligned = (0, 0, False)
+    for rows in _strips(source, grid, passes_over_source=True):
+        sampled = (fine[:, :, None, rows] * weights[:, None, :, rows]).flatten(2, 3)  # (B, C, N · rows, W)
+        points = grid[:, :, rows]  # (B, N, rows, W, 2)
+        of_source_here, of_points = torch.ops.aten.grid_sampler_2d_backward(
+            sampled, source, points.flatten(1, 2), *bilinear_zeros_not_aligned, [True, True]
+        )
+        of_source += of_source_here
+        of_grid[:, :, rows] = of_points.view_as(points)
+    return of_source, of_grid
+
+
+def _sample(source: Tensor, points: Tensor) -> Tensor:
+    """`(B, C, h, w)` at `(B, N, H, W, 2)` → `(B, C, N, H, W)`."""
+    sampled = F.grid_sample(
+        source, points.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False
+    )  # (B, C, N · H, W)
+    return torch.unflatten(sampled, 2, points.shape[1:3])
+
+
+def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> Iterator[slice]:
+    """Rows to be sampled at once: on a CPU, as many as give 4 MiB of values, which stay in cache.
+
+    Args:
+        source, grid: as for `sampled_dot`.
+        passes_over_source: each strip costs a pass over the whole source too; so there are fewer.
+    """
+    at_once = 2**20 if source.device.type == "cpu" else 2**25  # a GPU needs work for all its cores
+    if passes_over_source:
+        at_once *= 8
+    _, points, height, width, _ = grid.shape
+    rows = max(1, at_once // max(1, source.shape[0] * source.shape[1] * points * width))
+    for first in range(0, height, rows):
+        yield slice(first, first + rows)
+
+
+@_dot.register_fake
+def _(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    return query.new_empty(grid.shape[:-1])
+
+
+@_sum.register_fake
+def _(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    return source.new_empty(*source.shape[:2], *grid.shape[2:4])
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _dot_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    query, source, grid = ctx.saved_tensors
+    return _sum(gradient, source, grid), *_backward(query, gradient, source, grid)
+
+
+def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    weights, source, grid = ctx.saved_tensors
+    return _dot(gradient, source, grid), *_backward(gradient, weights, source, grid)
+
+
+_dot.register_autograd(_dot_backward, setup_context=_keep_inputs)
+_sum.register_autograd(_sum_backward, setup_context=_keep_inputs)
+
+
+def _dot_in_graph(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    """√N points at a time: in an exported graph, for all sizes, the number of strips is not known."""
+    products = [(query[:, :, None] * _sample(source, points)).sum(1) for points in _split(grid)]
+    return torch.cat(products, dim=1)
+
+
+def _sum_in_graph(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    parts = zip(_split(weights), _split(grid), strict=True)
+    first, *others = ((weight[:, None] * _sample(source, points)).sum(2) for weight, points in parts)
+    total: Tensor = sum(others, start=first)
+    return total
+
+
+def _split(points: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(points, math.isqrt(points.shape[1]), dim=1)

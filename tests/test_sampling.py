@@ -1,0 +1,117 @@
+"""Products with sampled features against `grid_sample` on all points at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crispseg.nn import sampled_dot, sampled_sum, sampling
+
+
+def sampled(source: Tensor, grid: Tensor) -> Tensor:
+    """All N copies at once, (B, C, N, H, W)."""
+    every = F.grid_sample(source, grid.flatten(1, 2), padding_mode="zeros", align_corners=False)
+    return every.unflatten(2, grid.shape[1:3])
+
+
+def naive_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    return (query[:, :, None] * sampled(source, grid)).sum(1)
+
+
+def naive_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+    return (weights[:, None] * sampled(source, grid)).sum(2)
+
+
+def case(
+    batch: int, channels: int, points: int, fine: tuple[int, int], coarse: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    query = torch.randn(batch, channels, *fine, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(batch, points, *fine, dtype=torch.float64, requires_grad=True)
+    source = torch.randn(batch, channels, *coarse, dtype=torch.float64, requires_grad=True)
+    grid = (2.4 * torch.rand(batch, points, *fine, 2, dtype=torch.float64) - 1.2).requires_grad_()  # some are outside
+    return query, weights, source, grid
+
+
+@pytest.fixture(params=["whole", "rows"])
+def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in one piece or, as on large maps, in strips of one and two rows."""
+    if request.param == "rows":
+
+        def rows(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> list[slice]:
+            step = 2 if passes_over_source else 1
+            return [slice(first, first + step) for first in range(0, grid.shape[2], step)]
+
+        monkeypatch.setattr(sampling, "_strips", rows)
+
+
+@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_the_naive_way(memory_format: torch.memory_format) -> None:
+    query, weights, source, grid = case(2, 5, 4, (7, 6), (3, 8))
+    for ours, naive, first in ((sampled_dot, naive_dot, query), (sampled_sum, naive_sum, weights)):
+        inputs = (first, source.detach().contiguous(memory_format=memory_format).requires_grad_(), grid)
+        result, expected = ours(*inputs), naive(*inputs)
+        torch.testing.assert_close(result, expected)
+        direction = torch.randn_like(expected)
+        gradients = (torch.autograd.grad(each, inputs, direction) for each in (result, expected))
+        for gradient, wanted in zip(*gradients, strict=True):
+            torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.usefixtures("strips")
+def test_gradcheck() -> None:
+    query, weights, source, grid = case(2, 3, 2, (4, 3), (3, 5))
+    assert torch.autograd.gradcheck(sampled_dot, (query, source, grid), eps=1e-8, atol=1e-4)
+    assert torch.autograd.gradcheck(sampled_sum, (weights, source, grid), eps=1e-8, atol=1e-4)
+
+
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), *(st.tuples(st.integers(1, 5), st.integers(1, 5)),) * 2)
+@settings(max_examples=40)
+def test_any_size(batch: int, channels: int, points: int, fine: tuple[int, int], coarse: tuple[int, int]) -> None:
+    query, weights, source, grid = case(batch, channels, points, fine, coarse)
+    torch.testing.assert_close(sampled_dot(query, source, grid), naive_dot(query, source, grid))
+    torch.testing.assert_close(sampled_sum(weights, source, grid), naive_sum(weights, source, grid))
+
+
+def test_large_maps_are_worked_through_in_strips() -> None:
+    source, grid = torch.empty(2, 64, 40, 40), torch.empty(2, 25, 100, 60, 2)
+    strips = list(sampling._strips(source, grid))
+    assert [row for strip in strips for row in range(100)[strip]] == list(range(100))
+    rows = strips[0].stop
+    assert rows * 2 * 64 * 25 * 60 <= 2**20 < (rows + 1) * 2 * 64 * 25 * 60
+
+
+def test_operators_are_well_formed() -> None:
+    """Schemas, fake tensors and autograd registration, as torch checks them."""
+    query, weights, source, grid = case(1, 3, 2, (4, 3), (3, 5))
+    torch.library.opcheck(torch.ops.crispseg.sampled_dot, (query, source, grid))
+    torch.library.opcheck(torch.ops.crispseg.sampled_sum, (weights, source, grid))
+
+
+def test_bfloat16_features_are_sampled_in_float32() -> None:
+    query, weights, source, grid = (each.detach() for each in case(1, 8, 4, (6, 6), (6, 6)))
+    low = [each.to(torch.bfloat16) for each in (query, weights, source)]
+    dot = sampled_dot(low[0], low[2], grid.float())
+    assert dot.dtype == torch.float32
+    torch.testing.assert_close(dot, naive_dot(low[0].float(), low[2].float(), grid.float()))
+    total = sampled_sum(low[1], low[2], grid.float())
+    assert total.dtype == torch.bfloat16
+    torch.testing.assert_close(total, naive_sum(low[1].float(), low[2].float(), grid.float()).to(torch.bfloat16))
+
+
+def test_exported_graphs_compute_the_same() -> None:
+    class Both(torch.nn.Module):
+        def forward(self, query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
+            return sampled_sum(torch.softmax(sampled_dot(query, source, grid), dim=1), source, grid)
+
+    height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
+    shapes = {"query": {2: height, 3: width}, "source": {2: height, 3: width}, "grid": {2: height, 3: width}}
+    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (5, 6), (5, 6)))
+    program = torch.export.export(Both(), (query, source, grid), dynamic_shapes=shapes)
+    assert "crispseg" not in program.graph_module.code, "a graph that needs this package to run"
+    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (9, 4), (9, 4)))
+    torch.testing.assert_close(program.module()(query, source, grid), Both()(query, source, grid))
