@@ -36,10 +36,28 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary_heads."))
 
 
-def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int = 3) -> int:
+ATTENTION = (
+    torch.ops.aten.bmm,
+    torch.ops.aten.baddbmm,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+    torch.ops.crispseg.sampled_dot,
+    torch.ops.crispseg.sampled_sum,
+)
+"""Products of two features, not of a feature with a weight."""
+
+
+def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int = 3, *, attention: bool = True) -> int:
     """Multiply-adds of one forward pass on one image in eval mode (a paper's "FLOPs"); interpolation is not counted.
 
     Runs on meta tensors, so the model's own tensors and the machine's speed do not matter.
+
+    Args:
+        model: the model.
+        height, width, in_chans: of the image.
+        attention: count products of two features too; the counters of some papers see those with weights only.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
@@ -52,4 +70,5 @@ def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int
             torch.func.functional_call(model, meta, (images,))
     finally:
         model.train(was_training)
-    return int(counter.get_total_flops()) // 2
+    counts = counter.get_flop_counts().get("Global", {})
+    return int(sum(flops for operator, flops in counts.items() if attention or operator not in ATTENTION)) // 2

@@ -32,6 +32,13 @@ class ContextPart(Protocol):
         """Build a module whose `forward(feature)` returns `(level, Context)`."""
 
 
+class GatherPart(Protocol):
+    """Gathers descriptors of a level for the fuse parts of all finer ones."""
+
+    def __call__(self, channels: int) -> nn.Module:
+        """Build a module whose `forward(level)`, `(N, C, h, w)`, returns one set of descriptors, `(N, C, K)`."""
+
+
 class FusePart(Protocol):
     """Carries meaning from a coarse level to the next finer one."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import ContextPart, FusePart, MergePart, fuses
+from crispseg.decoders.parts import Context, ContextPart, FusePart, GatherPart, MergePart, fuses
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
 
@@ -57,6 +57,8 @@ class TopDown(nn.Module):
         out_channels: of the merged feature.
         context, fuse, merge: the parts (see `crispseg.decoders.parts`); one fuse part for all steps, or one a step,
             the finest first.
+        gather, gathered_levels: a part that adds the descriptors of each of so many levels, the coarsest first, to the
+            context (see `crispseg.decoders.parts`).
 
     Raises:
         CrispsegError: the width is less than 2.
@@ -71,6 +73,8 @@ class TopDown(nn.Module):
         context: ContextPart,
         fuse: FusePart | Sequence[FusePart],
         merge: MergePart,
+        gather: GatherPart | None = None,
+        gathered_levels: int = 0,
     ) -> None:
         super().__init__()
         if width < 2:
@@ -82,6 +86,7 @@ class TopDown(nn.Module):
         self.auxiliary_channels = (width,) * len(fine_channels)
         self.context = context(coarsest_channels, width)
         self.coarsest = Tap()
+        self.gathers = nn.ModuleList(gather(width) for _ in range(gathered_levels)) if gather else nn.ModuleList()
         self.laterals = nn.ModuleList(conv_bn_relu(fine, width, 1) for fine in fine_channels)
         steps = fuse if isinstance(fuse, Sequence) else [fuse] * len(fine_channels)
         self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
@@ -94,10 +99,18 @@ class TopDown(nn.Module):
         level, context = self.context(coarsest)
         level = self.coarsest(level)
         levels = [level]
+        context = self._gathered(level, 0, context)
         for feature, lateral, fuse in reversed(list(zip(fine_features, self.laterals, self.fuses, strict=True))):
             level = fuse(lateral(feature), level, context)
+            context = self._gathered(level, len(levels), context)
             levels.append(level)
         levels.reverse()
         *fused, coarsest_level = levels
         smoothed = [smooth(level) for smooth, level in zip(self.smooths, fused, strict=True)]
         return Decoded(self.merge([*smoothed, coarsest_level]), tuple(fused))
+
+    def _gathered(self, level: Tensor, index: int, context: Context) -> Context:
+        """The context with the descriptors of a level, where they are gathered; the coarsest has index 0."""
+        if index >= len(self.gathers):
+            return context
+        return context._replace(descriptors=(*context.descriptors, self.gathers[index](level)))

@@ -1,5 +1,6 @@
 """The models. One paper, one file."""
 
+from crispseg.models.agln import agln, agln_lite
 from crispseg.models.base import Outputs, SegmentationModel
 from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
@@ -16,6 +17,8 @@ __all__ = [
     "ModelInfo",
     "Outputs",
     "SegmentationModel",
+    "agln",
+    "agln_lite",
     "create_model",
     "ddsm_deeplabv3plus",
     "ddsm_upernet",

@@ -28,7 +28,7 @@ def fpn(
         num_classes: number of logits.
         width: channels of every level.
         context: context part on C5, conv, ppm, aspp, denseaspp or nonlocal.
-        fuse: fuse part between levels, add, fam or dcn.
+        fuse: fuse part between levels, add, dcn, fam or ddsm.
         merge: merge part for all levels, concat or aligned.
         auxiliary: deep supervision on the decoder's levels.
     """

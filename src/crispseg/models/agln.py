@@ -1,0 +1,356 @@
+"""AGLN: Li et al., *Attention Guided Global Enhancement and Local Refinement Network for Semantic Segmentation*.
+
+IEEE Transactions on Image Processing 2022 (arXiv 2204.05363). Section and equation numbers are the paper's; see
+docs/papers/agln.md for what it leaves open, how that is settled, and how its released code differs.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from crispseg.decoders import Context, ConvContext, TopDown, fuses, merges
+from crispseg.errors import CrispsegError
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
+from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, resize
+
+Refinement = Literal["both", "channel", "spatial", "none"]
+
+
+class SemanticAggregation(nn.Module):
+    """Semantic Aggregation Block (§III-A2, Eq. 1, Fig. 2a): N descriptors of a feature map, gathered from all of it.
+
+    Taps: `X_am` (B, N, H, W), the attention maps, each with the sum 1; `D` (B, C, N, 1), the descriptors.
+
+    Args:
+        channels: C.
+        descriptors: N.
+        pooling: attention, or average for the mean over all pixels as the only descriptor (Table IV, GAP-GEM).
+
+    Raises:
+        CrispsegError: no descriptors.
+    """
+
+    def __init__(
+        self, channels: int, descriptors: int = 128, *, pooling: Literal["attention", "average"] = "attention"
+    ) -> None:
+        super().__init__()
+        if descriptors < 1:
+            raise CrispsegError(f"descriptors is {descriptors}; it must be at least 1")
+        self.phi = nn.Conv2d(channels, channels, 1)
+        self.theta = nn.Conv2d(channels, descriptors, 1) if pooling == "attention" else None
+        self.X_am, self.D = Tap(), Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (B, C, H, W) → D (B, C, N)."""
+        scores = torch.zeros_like(x[:, :1]) if self.theta is None else self.theta(x)
+        x_am = torch.softmax(_wide(scores.flatten(2)), dim=2)  # (B, N, H · W)
+        x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)
+        # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
+        descriptors: Tensor = self.D(self.phi(torch.bmm(x.flatten(2), x_am.mT).unsqueeze(3))).squeeze(3)
+        return descriptors
+
+
+class SemanticDistribution(nn.Module):
+    """Semantic Distribution Module (§III-A2, Eqs. 2 and 3, Fig. 2a): each pixel takes its own mixture of descriptors.
+
+    Taps: `M` (B, C, H, W), the semantic descriptor map; `E` (B, C, H, W), the enhanced decoder feature.
+
+    Args:
+        channels: C.
+        descriptors: N.
+        learn_alpha: learn α, from 0; otherwise it is 1 (Table VI).
+        separable: Ψ is depth-wise separable (§IV-D).
+    """
+
+    alpha: Tensor
+
+    def __init__(
+        self, channels: int, descriptors: int = 128, *, learn_alpha: bool = True, separable: bool = False
+    ) -> None:
+        super().__init__()
+        # The attention vector of a single descriptor is 1 whatever the feature is.
+        self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
+        self.psi = _conv3x3(channels, separable)
+        if learn_alpha:
+            self.alpha = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("alpha", torch.ones(()), persistent=False)
+        self.M, self.E = Tap(), Tap()
+
+    def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
+        """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
+        scores = a[:, :1] * 0 if self.varphi is None else self.varphi(a)
+        a_av = torch.softmax(_wide(scores), dim=1).to(a.dtype)  # (B, N, H, W)
+        m = self.M(torch.unflatten(torch.bmm(descriptors.to(a.dtype), a_av.flatten(2)), 2, a.shape[-2:]))
+        return m, self.E(self.psi(a + self.alpha.to(a.dtype) * m))
+
+
+class LocalRefinement(nn.Module):
+    """Local Refinement Module (§III-B2, Eqs. 4 and 5, Fig. 2a): filters noise out of the encoder's feature.
+
+    Taps: `B` and `G` (B, C, H, W), the encoder's feature before and after.
+
+    Args:
+        refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
+    """
+
+    def __init__(self, refinement: Refinement = "both") -> None:
+        super().__init__()
+        self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
+        self.B, self.G = Tap(), Tap()
+
+    def forward(self, b: Tensor, e: Tensor, m: Tensor) -> Tensor:
+        """Encoder's feature, enhanced decoder feature E and descriptor map M → G; all (B, C, H, W)."""
+        refined = self.B(b)
+        if self.resamples:
+            refined = resample_channels(refined, e)
+        if self.gates:
+            refined = refined * torch.sigmoid(m)  # Eq. 5
+        filtered: Tensor = self.G(refined)
+        return filtered
+
+
+def resample_channels(b: Tensor, e: Tensor) -> Tensor:
+    """Channel resampling (Eq. 4): F_j = Σ_i softmax_i⟨B_i, E_j⟩ B_i, for `b` and `e` (B, C, H, W).
+
+    The dot products are sums over all pixels, of which bfloat16 would keep two or three digits: they are float32.
+    """
+    energies = _dot_products(e.flatten(2), b.flatten(2))  # (B, C, C): row j, column i
+    attention = torch.softmax(energies, dim=2).to(b.dtype)
+    return torch.unflatten(torch.bmm(attention, b.flatten(2)), 2, b.shape[-2:])
+
+
+def _dot_products(x: Tensor, y: Tensor) -> Tensor:
+    """`x` (B, C, L) and `y` (B, C', L) → (B, C, C'), float32 at least, whatever autocast says."""
+    kind = x.device.type
+    automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if automatic else nullcontext():
+        return torch.bmm(_wide(x), _wide(y).mT)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class ContextFusionBlock(nn.Module):
+    """Context Fusion Block (§III-C, Eq. 6, Fig. 2a): O = Φ(E + β G).
+
+    Args:
+        channels: C.
+        descriptors: N.
+        refinement: see `LocalRefinement`.
+        learn_alpha, learn_beta: learn α from 0 and β from 1; otherwise they are 1 (Table VI).
+        separable: Ψ and Φ are depth-wise separable (§IV-D).
+    """
+
+    beta: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        descriptors: int = 128,
+        *,
+        refinement: Refinement = "both",
+        learn_alpha: bool = True,
+        learn_beta: bool = True,
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sdm = SemanticDistribution(channels, descriptors, learn_alpha=learn_alpha, separable=separable)
+        self.lrm = LocalRefinement(refinement)
+        self.phi = _conv3x3(channels, separable)
+        if learn_beta:
+            self.beta = nn.Parameter(torch.ones(()))
+        else:
+            self.register_buffer("beta", torch.ones(()), persistent=False)
+
+    def forward(self, a: Tensor, b: Tensor, descriptors: Tensor) -> Tensor:
+        """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
+        m, e = self.sdm(a, descriptors)
+        g = self.lrm(b, e, m)
+        fused: Tensor = self.phi(e + self.beta.to(e.dtype) * g)
+        return fused
+
+
+def _conv3x3(channels: int, separable: bool) -> nn.Sequential:
+    """3×3 convolution, batch norm, ReLU; separable as in AGLN-Lite: depth-wise 3×3, then 1×1."""
+    if not separable:
+        return conv_bn_relu(channels, channels, 3)
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ContextFusion(nn.Module):
+    """One step of the decoder (Fig. 4b): a Context Fusion Block for each set of descriptors, oldest first.
+
+    All blocks are given the same encoder feature; the first the coarse level, upsampled, the others what the block
+    before made of it.
+
+    Args:
+        fine_channels, coarse_channels: of the two levels, the same.
+        sets: of descriptors that the context holds at this step.
+        options: of `ContextFusionBlock`.
+    """
+
+    def __init__(self, fine_channels: int, coarse_channels: int, *, sets: int, **options: Any) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ContextFusionBlock(fine_channels, **options) for _ in range(sets))
+
+    def forward(self, fine: Tensor, coarse: Tensor, context: Context) -> Tensor:
+        """`fine` (B, C, H, W), `coarse` (B, C, h, w), a `Context` with the descriptors → (B, C, H, W)."""
+        feature = resize(coarse, fine.shape[-2:], align_corners=True)
+        for block, descriptors in zip(self.blocks, context.descriptors, strict=True):
+            feature = block(feature, fine, descriptors)
+        return feature
+
+
+@fuses.register("cfb")
+class SelfGathering(nn.Module):
+    """The Context Fusion Block as a fuse part for any decoder: it gathers its descriptors from `coarse` itself.
+
+    Args:
+        fine_channels, coarse_channels: of the two levels.
+        descriptors: N.
+    """
+
+    def __init__(self, fine_channels: int, coarse_channels: int, *, descriptors: int = 128) -> None:
+        super().__init__()
+        same = fine_channels == coarse_channels
+        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+        self.sab = SemanticAggregation(fine_channels, descriptors)
+        self.cfb = ContextFusionBlock(fine_channels, descriptors)
+
+    def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
+        """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
+        coarse = self.project(coarse)
+        upsampled = resize(coarse, fine.shape[-2:], align_corners=True)
+        fused: Tensor = self.cfb(upsampled, fine, self.sab(coarse))
+        return fused
+
+
+def _build(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    separable: bool,
+    width: int,
+    connection: Literal["dense", "straight"],
+    descriptors: int,
+    pooling: Literal["attention", "average"],
+    refinement: Refinement,
+    learn_alpha: bool,
+    learn_beta: bool,
+    auxiliary: bool,
+) -> SegmentationModel:
+    backbone = spec.build()
+    if pooling == "average":
+        descriptors = 1
+    steps = len(backbone.channels) - 1
+    sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
+    part = partial(
+        ContextFusion,
+        descriptors=descriptors,
+        refinement=refinement,
+        learn_alpha=learn_alpha,
+        learn_beta=learn_beta,
+        separable=separable,
+    )
+    decoder = TopDown(
+        backbone.channels,
+        width,
+        2 * width,
+        context=ConvContext,
+        gather=partial(SemanticAggregation, descriptors=descriptors, pooling=pooling),
+        gathered_levels=max(sets, default=0),
+        fuse=[partial(part, sets=number) for number in sets],
+        merge=merges["concat"],
+    )
+    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+
+
+@models.register("agln")
+def agln(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    connection: Literal["dense", "straight"] = "dense",
+    descriptors: int = 128,
+    pooling: Literal["attention", "average"] = "attention",
+    refinement: Refinement = "both",
+    learn_alpha: bool = True,
+    learn_beta: bool = True,
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
+            coarsest alone (Fig. 4a).
+        descriptors: N, of each set.
+        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
+        refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
+        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
+        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
+        auxiliary: deep supervision on the decoder's levels.
+
+    Raises:
+        CrispsegError: no descriptors.
+    """
+    return _build(
+        spec,
+        num_classes,
+        separable=False,
+        width=width,
+        connection=connection,
+        descriptors=descriptors,
+        pooling=pooling,
+        refinement=refinement,
+        learn_alpha=learn_alpha,
+        learn_beta=learn_beta,
+        auxiliary=auxiliary,
+    )
+
+
+@models.register("agln_lite")
+def agln_lite(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    connection: Literal["dense", "straight"] = "dense",
+    descriptors: int = 128,
+    pooling: Literal["attention", "average"] = "attention",
+    refinement: Refinement = "both",
+    learn_alpha: bool = True,
+    learn_beta: bool = True,
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D); arguments as of `agln`."""
+    return _build(
+        spec,
+        num_classes,
+        separable=True,
+        width=width,
+        connection=connection,
+        descriptors=descriptors,
+        pooling=pooling,
+        refinement=refinement,
+        learn_alpha=learn_alpha,
+        learn_beta=learn_beta,
+        auxiliary=auxiliary,
+    )

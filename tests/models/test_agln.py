@@ -1,0 +1,306 @@
+"""AGLN's parts against Eqs. 1 to 6, evaluated entry by entry in float64."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crispseg import create_model, record
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.models.agln import (
+    ContextFusionBlock,
+    LocalRefinement,
+    SelfGathering,
+    SemanticAggregation,
+    SemanticDistribution,
+    resample_channels,
+)
+
+from .base import ModelTester
+
+STRIDES = (4, 8, 16)
+DESCRIPTORS = 6
+
+
+def agln_taps(*, dense: bool = True, descriptors: int = DESCRIPTORS) -> dict[str, tuple[int, ...]]:
+    """Of a decoder of width 16: for each level that is gathered, and for each block of each step."""
+    taps: dict[str, tuple[int, ...]] = {"decoder.coarsest": (16, 32)}
+    for index, stride in enumerate((32, 16, 8) if dense else (32,)):
+        taps[f"decoder.gathers.{index}.X_am"] = (descriptors, stride)
+        taps[f"decoder.gathers.{index}.D"] = (16, descriptors, 1)
+    for step, stride in enumerate(STRIDES):
+        for block in range(3 - step if dense else 1):
+            path = f"decoder.fuses.{step}.blocks.{block}"
+            for tap in ("sdm.M", "sdm.E", "lrm.B", "lrm.G"):
+                taps[f"{path}.{tap}"] = (16, stride)
+    return taps
+
+
+class TestAGLN(ModelTester):
+    name = "agln"
+    options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
+    taps: ClassVar = agln_taps()
+    # Channel resampling picks channels by sums over all pixels; at random weights, rounding the features decides.
+    bfloat16_options: ClassVar = {"refinement": "spatial"}
+
+    def test_straight(self, tmp_path: Path) -> None:
+        """Fig. 4a."""
+        self.check_option(tmp_path, taps=agln_taps(dense=False), connection="straight")
+
+    @pytest.mark.parametrize("refinement", ["channel", "spatial"])
+    def test_half_of_the_refinement(self, refinement: str, tmp_path: Path) -> None:
+        """Table V."""
+        taps = agln_taps(dense=False)
+        zero = self.descriptors_only_feed_alpha() if refinement == "channel" else frozenset()
+        self.check_option(tmp_path, taps=taps, zero_gradients=zero, refinement=refinement, connection="straight")
+
+    def test_no_refinement(self, tmp_path: Path) -> None:
+        """AGLN⁻ of Table IV."""
+        zero = self.descriptors_only_feed_alpha()
+        taps = agln_taps(dense=False)
+        self.check_option(tmp_path, taps=taps, zero_gradients=zero, refinement="none", connection="straight")
+
+    @staticmethod
+    def descriptors_only_feed_alpha() -> frozenset[str]:
+        """Without the gate, what makes the descriptor map has no effect while α is 0."""
+        inside = [f"decoder.gathers.0.{name}" for name in ("phi", "theta")]
+        inside += [f"decoder.fuses.{step}.blocks.0.sdm.varphi" for step in range(3)]
+        return frozenset(f"{name}.{kind}" for name in inside for kind in ("weight", "bias"))
+
+    @pytest.mark.parametrize("options", [{"descriptors": 1}, {"pooling": "average"}])
+    def test_one_descriptor(self, options: dict[str, Any], tmp_path: Path) -> None:
+        """Table IV: N = 1, and GAP-GEM."""
+        self.check_option(tmp_path, taps=agln_taps(descriptors=1), **options)
+
+    @pytest.mark.parametrize("options", [{"learn_alpha": False}, {"learn_beta": False}])
+    def test_fixed_scalars(self, options: dict[str, Any], tmp_path: Path) -> None:
+        """Table VI."""
+        self.check_option(tmp_path, taps=agln_taps(dense=False), connection="straight", **options)
+        block = self.build(**options).decoder.fuses[0].blocks[0]
+        alpha, beta = block.sdm.alpha, block.beta
+        assert (alpha.item(), beta.item()) == (0 if options.get("learn_alpha", True) else 1, 1)
+        assert [name for name in ("sdm.alpha", "beta") if name in dict(block.named_parameters())] == [
+            name for name, option in (("sdm.alpha", "learn_alpha"), ("beta", "learn_beta")) if options.get(option, True)
+        ]
+
+    def test_there_is_a_descriptor(self, refuses: Any) -> None:
+        with refuses("descriptors is 0", "at least 1"):
+            self.build(descriptors=0)
+
+
+class TestAGLNLite(ModelTester):
+    name = "agln_lite"
+    options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
+    taps: ClassVar = agln_taps()
+    bfloat16_options: ClassVar = {"refinement": "spatial", "connection": "straight"}
+
+
+# Eqs. 1 to 6 ------------------------------------------------------------------------------------------------------
+
+
+def softmax(values: list[float]) -> list[float]:
+    largest = max(values)
+    powers = [math.exp(value - largest) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def pixels(x: Tensor) -> list[Tensor]:
+    """The feature of each pixel of `x` (C, H, W)."""
+    return [x[:, row, column] for row in range(x.shape[1]) for column in range(x.shape[2])]
+
+
+def eq1(sab: SemanticAggregation, x: Tensor) -> Tensor:
+    """D = X_feat × X_amᵀ: (C, N)."""
+    features = [sab.phi.weight[:, :, 0, 0] @ pixel + sab.phi.bias for pixel in pixels(x)]
+    if sab.theta is None:
+        attention = [[1 / len(features)] * len(features)]
+    else:
+        scores = [sab.theta.weight[:, :, 0, 0] @ pixel + sab.theta.bias for pixel in pixels(x)]
+        attention = [softmax([score[n].item() for score in scores]) for n in range(len(scores[0]))]
+    return torch.stack([sum(a * f for a, f in zip(row, features, strict=True)) for row in attention], dim=1)
+
+
+def eq2(sdm: SemanticDistribution, descriptors: Tensor, a: Tensor) -> Tensor:
+    """M = D × A_av: (C, H, W)."""
+    out = torch.zeros_like(a)
+    for row in range(a.shape[1]):
+        for column in range(a.shape[2]):
+            scores = sdm.varphi.weight[:, :, 0, 0] @ a[:, row, column] + sdm.varphi.bias
+            weights = softmax(scores.tolist())
+            out[:, row, column] = sum(w * descriptors[:, n] for n, w in enumerate(weights))
+    return out
+
+
+def eq4(b: Tensor, e: Tensor) -> Tensor:
+    """F_j = Σ_i softmax_i⟨B_i, E_j⟩ B_i."""
+    out = torch.zeros_like(b)
+    for j in range(len(e)):
+        weights = softmax([(b[i] * e[j]).sum().item() for i in range(len(b))])
+        out[j] = sum(w * b[i] for i, w in enumerate(weights))
+    return out
+
+
+def doubled(part: nn.Module) -> Any:
+    """In float64 and eval mode, with batch-norm statistics and scalars that are not those of initialisation."""
+    part = part.double().eval()
+    for module in part.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        if isinstance(module, SemanticDistribution):
+            nn.init.constant_(module.alpha, 0.7)
+        if isinstance(module, ContextFusionBlock):
+            nn.init.constant_(module.beta, 1.3)
+    return part.requires_grad_(False)
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "average"])
+@pytest.mark.parametrize("descriptors", [1, 3])
+def test_aggregation_is_equation_1(descriptors: int, pooling: Any) -> None:
+    sab = doubled(SemanticAggregation(5, descriptors, pooling=pooling))
+    x = rand(2, 5, 3, 4)
+    found = sab(x)
+    for index in range(2):
+        assert_close(found[index], eq1(sab, x[index]))
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_distribution_is_equations_2_and_3(separable: bool) -> None:
+    sdm = doubled(SemanticDistribution(4, 3, separable=separable))
+    a, descriptors = rand(2, 4, 5, 3), rand(2, 4, 3)
+    m, e = sdm(a, descriptors)
+    for index in range(2):
+        expected = eq2(sdm, descriptors[index], a[index])
+        assert_close(m[index], expected)
+        assert_close(e[index], sdm.psi((a[index] + 0.7 * expected)[None])[0])
+
+
+@pytest.mark.parametrize("refinement", ["both", "channel", "spatial", "none"])
+def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
+    b, e, m = (rand(2, 4, 3, 5) for _ in range(3))
+    found = LocalRefinement(refinement)(b, e, m)
+    for index in range(2):
+        expected = eq4(b[index], e[index]) if refinement in ("both", "channel") else b[index]
+        if refinement in ("both", "spatial"):
+            expected = expected / (1 + torch.exp(-m[index]))
+        assert_close(found[index], expected)
+
+
+def test_block_is_equation_6() -> None:
+    block = doubled(ContextFusionBlock(4, 3))
+    a, b, descriptors = rand(1, 4, 5, 3), rand(1, 4, 5, 3), rand(1, 4, 3)
+    with record(block) as seen:
+        out = block(a, b, descriptors)
+    m = eq2(block.sdm, descriptors[0], a[0])
+    e = block.sdm.psi((a[0] + 0.7 * m)[None])[0]
+    g = eq4(b[0], e) / (1 + torch.exp(-m))
+    assert_close(out[0], block.phi((e + 1.3 * g)[None])[0])
+    for tap, expected in (("sdm.M", m), ("sdm.E", e), ("lrm.B", b[0]), ("lrm.G", g)):
+        assert_close(seen[tap][0], expected)
+
+
+def test_gradients_of_the_block() -> None:
+    part = SelfGathering(3, 2, descriptors=2).double().eval()
+    nn.init.constant_(part.cfb.sdm.alpha, 0.7)
+    fine, coarse = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 4, 3), (2, 2, 2, 2))
+    )
+    assert torch.autograd.gradcheck(part, (fine, coarse))
+
+
+def test_at_initialisation_descriptors_reach_the_output_through_the_gate_alone() -> None:
+    block = ContextFusionBlock(8, 5).eval()
+    a, b = torch.randn(1, 8, 6, 7), torch.randn(1, 8, 6, 7)
+    seen = []
+    for _ in range(2):
+        with record(block) as found:
+            out = block(a, b, torch.randn(1, 8, 5))
+        seen.append((found["sdm.E"], out))
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert not torch.allclose(seen[0][1], seen[1][1])
+
+
+def test_channels_that_correlate_are_emphasised() -> None:
+    """§III-B2: the released code does the opposite."""
+    b = torch.randn(1, 4, 20, 20)
+    e = b.roll(1, dims=1)
+    torch.testing.assert_close(resample_channels(b, e), e)
+
+
+def test_channel_resampling_in_bfloat16() -> None:
+    """Energies of 160,000 pixels, on which bfloat16 sums would decide by chance."""
+    b, noise = torch.rand(1, 8, 400, 400), torch.rand(1, 8, 400, 400)
+    e = b.roll(3, dims=1) + 0.05 * noise
+    expected = resample_channels(b, e)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resample_channels(b.bfloat16(), e.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().max() < 0.02
+
+
+def test_steps_hold_a_block_for_each_set_and_each_block_its_own() -> None:
+    """Fig. 4b: one block at 1/16, two at 1/8, three at 1/4, descriptors of P5, P4 and P3, oldest first."""
+    model = create_model("agln", num_classes=3, backbone="test_efficientnet", width=16, descriptors=4).eval()
+    assert [len(fuse.blocks) for fuse in model.decoder.fuses] == [3, 2, 1]
+    given: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ContextFusionBlock):
+            module.register_forward_pre_hook(lambda _module, args, name=name: given.update({name: args[2].detach()}))
+    with record(model) as seen:
+        model(torch.randn(1, 3, 64, 64))
+    for step, blocks in ((0, 3), (1, 2), (2, 1)):
+        for block in range(blocks):
+            assert torch.equal(
+                given[f"decoder.fuses.{step}.blocks.{block}"], seen[f"decoder.gathers.{block}.D"][..., 0]
+            )
+            assert torch.equal(
+                seen[f"decoder.fuses.{step}.blocks.{block}.lrm.B"], seen[f"decoder.fuses.{step}.blocks.0.lrm.B"]
+            )
+
+
+def test_block_in_the_place_of_other_fuse_parts() -> None:
+    for name in ("fpn", "sfnet", "deeplabv3plus"):
+        model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, fuse="cfb").train()
+        model(torch.randn(2, 3, 65, 97)).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# Counts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "parameters", "giga"), [("agln", 61.71, 187.2), ("agln_lite", 55.74, 135.6)])
+def test_counts_are_those_of_table_8(name: str, parameters: float, giga: float) -> None:
+    """The paper's multiply-adds are those with weights; products of two features come on top."""
+    model = create_model(name, num_classes=59, backbone="resnet101_deep")
+    assert count_parameters(model) == pytest.approx(parameters * 1e6, rel=0.005)
+    assert count_multiply_adds(model, 480, 480, attention=False) == pytest.approx(giga * 1e9, rel=0.025)
+    assert count_multiply_adds(model, 480, 480) == pytest.approx(giga * 1e9, rel=0.05)
+
+
+def test_gathering_and_distributing_are_linear_in_pixels() -> None:
+    """§III-A2: O(C N H W). Table IV's N gives the cost of both apart from all else."""
+
+    def cost(size: int) -> int:
+        many, one = (
+            create_model("agln", num_classes=3, backbone="resnet18", width=64, descriptors=n, refinement="none")
+            for n in (65, 2)
+        )
+        return count_multiply_adds(many, size, size) - count_multiply_adds(one, size, size)
+
+    small, medium, large = cost(256), cost(512), cost(1024)
+    assert medium > 3.9 * small  # what does not grow is φ on the descriptors
+    assert large - medium == 4 * (medium - small)
