@@ -13,16 +13,23 @@ ROWS = [
     ("sfnet", "df1", 19, 1024),
     ("sfnet", "df2", 19, 1024),
     ("sfnet", "shufflenetv2_x1_0", 19, 1024),
+    ("upernet", "resnet101", 19, 1024),
+    ("ddsm_upernet", "resnet101", 19, 1024),
+    ("deeplabv3plus", "resnet101", 19, 1024),
+    ("ddsm_deeplabv3plus", "resnet101", 19, 1024),
     ("fpn", "resnet101_deep", 59, 480),
+    ("agln", "resnet101_deep", 59, 480),
+    ("agln_lite", "resnet101_deep", 59, 480),
 ]
 
 
 def main() -> None:
-    """Print the table."""
-    table = Table("model", "backbone", "classes", "input", "M parameters", "G multiply-adds")
+    """Print the table; the last column leaves out products of two features (attention)."""
+    table = Table("model", "backbone", "classes", "input", "M parameters", "G multiply-adds", "… with weights")
     for name, backbone, classes, size in ROWS:
         model = crispseg.create_model(name, num_classes=classes, backbone=backbone)
-        counts = (f"{count_parameters(model) / 1e6:.2f}", f"{count_multiply_adds(model, size, size) / 1e9:.1f}")
+        products = (count_multiply_adds(model, size, size, attention=attention) for attention in (True, False))
+        counts = (f"{count_parameters(model) / 1e6:.2f}", *(f"{number / 1e9:.1f}" for number in products))
         table.add_row(name, backbone, str(classes), f"{size}×{size}", *counts)
     Console().print(table)
 

@@ -1,0 +1,105 @@
+"""What is compared on CamVid: one table for each paper, all trained by the recipe camvid.yaml.
+
+A new table is one more entry of `TABLES`. Tables share the folder of runs, so a network in several of them has one name
+and the same flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE / "camvid.yaml"
+RESULTS = HERE / "camvid"
+PLOTS = HERE.parent / "docs" / "assets"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A compared network.
+
+    Args:
+        label: what tables call it.
+        flags: of `crispseg train`, on top of the recipe.
+        seeds: of its runs.
+        base: name of the same network without what this one adds; the difference at each seed is reported.
+    """
+
+    label: str
+    flags: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table.
+
+    Args:
+        name: on the command line and in file names.
+        entries: by name; their order is the table's.
+        distances: in pixels, at which boundaries are scored.
+    """
+
+    name: str
+    entries: Mapping[str, Entry]
+    distances: tuple[int, ...] = (3,)
+
+    @property
+    def scores(self) -> Path:
+        """The CSV file with a row for each run."""
+        return RESULTS / f"{self.name}.csv"
+
+    @property
+    def seconds(self) -> Path:
+        """The CSV file with a row for each network."""
+        return RESULTS / f"{self.name}_seconds.csv"
+
+    @property
+    def plot(self) -> Path:
+        """The picture."""
+        return PLOTS / f"camvid_{self.name}.png"
+
+
+# "--model NAME" drops the width that the recipe gives SFNet, so others say theirs.
+_UPERNET = "--model upernet --model.width 64"
+_DDSM_UPERNET = "--model ddsm_upernet --model.width 64 --model.pixels 9 --model.fuse_levels [3,4]"
+
+_SFNET = Comparison(
+    "sfnet",
+    {
+        "sfnet": Entry("SFNet", base="sfnet_add"),
+        "sfnet_add": Entry("SFNet, no flow", "--model.fuse add", seeds=(0,)),
+        "smp_fpn": Entry("FPN (smp)", "--model smp_fpn"),
+        "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
+    },
+)
+
+_DDSM = Comparison(
+    "ddsm",
+    {
+        "upernet": Entry("UPerNet", _UPERNET),
+        "upernet_dcn": Entry(
+            "UPerNet + DCN", f"{_UPERNET} --model.fuse dcn --model.fuse_levels [3,4]", seeds=(0,), base="upernet"
+        ),
+        "ddsm_upernet_spatial": Entry(
+            "UPerNet + S", f"{_DDSM_UPERNET} --model.affinity spatial", seeds=(0,), base="upernet"
+        ),
+        "ddsm_upernet_channel": Entry(
+            "UPerNet + C", f"{_DDSM_UPERNET} --model.affinity channel", seeds=(0,), base="upernet"
+        ),
+        "ddsm_upernet": Entry("UPerNet + S + C", _DDSM_UPERNET, base="upernet"),
+        "deeplabv3plus": Entry("DeepLabV3+", "--model deeplabv3plus --model.width 64", seeds=(0,)),
+        "ddsm_deeplabv3plus": Entry(
+            "DeepLabV3+ + S + C",
+            "--model ddsm_deeplabv3plus --model.width 64 --model.pixels 9",
+            seeds=(0,),
+            base="deeplabv3plus",
+        ),
+    },
+    distances=(3, 5, 9, 12),
+)
+
+TABLES = {table.name: table for table in (_SFNET, _DDSM)}
