@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crispseg.data import ADE20K, CamVid, Cityscapes, DataSource, Mapillary, PascalContext, camvid
+from crispseg.data import ADE20K, VOC2012, CamVid, Cityscapes, DataSource, Mapillary, PascalContext, camvid
+from crispseg.data.base import default_palette
 
 Ids = Sequence[int]
 
@@ -70,6 +71,33 @@ def make_pascal_context(root: Path, **options: Any) -> PascalContext:
     return PascalContext(root, **options)
 
 
+def voc_mask(path: Path, ids: Ids, **size: int) -> Path:
+    """A palette PNG whose indices count, as VOC's masks are."""
+    mask = Image.fromarray(grid(ids, **size)).convert("P")
+    mask.putpalette([level for color in default_palette(256) for level in color])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask.save(path)
+    return path
+
+
+def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) -> VOC2012:
+    """As VOCtrainval and the test archive leave it, with a list of three for the augmented training set."""
+    lists = {"train": ["2007_000032", "2007_000039"], "val": ["2007_000033"], "test": ["2008_000006"]}
+    lists["trainval"] = sorted(lists["train"] + lists["val"])
+    lists["train_aug"] = [*lists["train"], "2008_000008"]
+    listings = root / "ImageSets" / "Segmentation"
+    listings.mkdir(parents=True)
+    for split, names in lists.items():
+        (listings / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            picture(root / "JPEGImages" / f"{name}.jpg", height, width)
+    for name in lists["trainval"]:
+        voc_mask(root / "SegmentationClass" / f"{name}.png", [*range(21), 255], height=height, width=width)
+    for name in lists["train_aug"]:
+        save(root / "SegmentationClassAug" / f"{name}.png", grid([15, 255, 0], height, width))
+    return VOC2012(root, **options)
+
+
 LABELS = [
     {"name": "animal--bird", "readable": "Bird", "evaluate": True, "instances": True, "color": [165, 42, 42]},
     {"name": "void--static", "readable": "Static", "evaluate": False, "instances": False, "color": [0, 0, 0]},
@@ -112,4 +140,5 @@ MAKERS: dict[str, Callable[[Path], DataSource]] = {
     "pascal_context": make_pascal_context,
     "mapillary": make_mapillary,
     "camvid": make_camvid,
+    "voc2012": make_voc2012,
 }

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from dataset_trees import make_voc2012
 
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
 from crispseg.imaging import write_image
+from crispseg.models.agln import ContextFusionBlock
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))
-SFNET, DDSM = RECIPES / "sfnet", RECIPES / "ddsm"
+SFNET, DDSM, AGLN = RECIPES / "sfnet", RECIPES / "ddsm", RECIPES / "agln"
 DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 # data and its options, backbone, crop, (iterations, epochs), lr: SFNet §4.1, §7 and §8.
@@ -72,7 +74,43 @@ TABLE_1 = {
     78.57: ("deeplabv3plus", "ddsm", 9, 9),
 }
 
-ALL = [f"{paper}/{name}" for paper, names in (("sfnet", NUMBERS), ("ddsm", DDSM_NUMBERS)) for name in names]
+# data and its options, epochs, lr: AGLN §IV-A5 and §IV-B3, which give neither crop nor scale.
+AGLN_NUMBERS: dict[str, tuple[dict[str, Any], int, float]] = {
+    "pascal_context": ({"name": "pascal_context", "classes": 59}, 240, 0.001),
+    "ade20k": ({"name": "ade20k"}, 240, 0.001),
+    "voc2012_aug": ({"name": "voc2012", "train_on": "aug"}, 120, 0.0005),
+    "voc2012": ({"name": "voc2012", "train_on": "train"}, 120, 0.0005),
+}
+AGLN_SHARED = SHARED | {"weight_decay": 0.0001, "hard_fraction": 1.0, "auxiliary_weight": 0.0}
+
+# What Tables IV to VII of AGLN tell of each row, by its mIoU: sets of descriptors at each step, the finest first, N,
+# attention pooling, channel resampling, spatial gating, learned α, learned β.
+STRAIGHT, DENSE = (1, 1, 1), (3, 2, 1)
+ABLATIONS: dict[float, tuple[tuple[int, ...], int, bool, bool, bool, bool, bool] | None] = {
+    46.91: None,
+    48.17: (STRAIGHT, 1, False, False, False, True, True),
+    47.93: (STRAIGHT, 1, True, False, False, True, True),
+    50.98: (STRAIGHT, 64, True, False, False, True, True),
+    51.24: (STRAIGHT, 128, True, False, False, True, True),
+    50.88: (STRAIGHT, 256, True, False, False, True, True),
+    51.50: (STRAIGHT, 128, True, True, False, True, True),
+    51.58: (STRAIGHT, 128, True, False, True, True, True),
+    51.98: (STRAIGHT, 128, True, True, True, True, True),
+    51.20: (STRAIGHT, 128, True, True, True, False, True),
+    51.68: (STRAIGHT, 128, True, True, True, True, False),
+    50.93: (STRAIGHT, 128, True, True, True, False, False),
+    52.45: (DENSE, 128, True, True, True, True, True),
+}
+
+# Table VIII, by recipe: mIoU → model.
+TABLE_8 = {
+    "pascal_context": {52.82: "fpn", 51.38: "fcn", 56.21: "agln_lite"},
+    "ade20k": {42.58: "fpn", 41.40: "fcn", 44.04: "agln_lite"},
+    "voc2012": {81.26: "fpn", 73.57: "fcn", 84.38: "agln_lite"},
+}
+
+PAPERS = (("sfnet", NUMBERS), ("ddsm", DDSM_NUMBERS), ("agln", AGLN_NUMBERS))
+ALL = [f"{paper}/{name}" for paper, names in PAPERS for name in names]
 
 
 def print_config(recipe: Path, *argv: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -148,6 +186,39 @@ def test_numbers_are_those_of_ddsm(name: str, tmp_path: Path, capsys: pytest.Cap
     assert tree["loss"] == {"cross_entropy": 1.0}
 
 
+@pytest.mark.parametrize("name", AGLN_NUMBERS)
+def test_numbers_are_those_of_agln(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, epochs, lr = AGLN_NUMBERS[name]
+    tree = print_config(AGLN / f"{name}.yaml", f"--data.root={tmp_path}", capsys=capsys)
+    assert tree["data"] == {**data, "root": str(tmp_path)}
+    finetunes = name == "voc2012"
+    assert tree["init_from"] == ("runs/voc2012_aug" if finetunes else None)
+    assert tree["model"] == {
+        "name": "agln",
+        "backbone": "resnet101_deep",
+        "pretrained": not finetunes,
+        "in_chans": 3,
+        "width": 256,
+        "connection": "dense",
+        "descriptors": 128,
+        "pooling": "attention",
+        "refinement": "both",
+        "learn_alpha": True,
+        "learn_beta": True,
+    }
+    assert tree["augment"] == {
+        "crop": [480, 480],
+        "scale": [0.5, 2.0],
+        "flip": 0.5,
+        "photometric": False,
+        "longer_side": None,
+    }
+    assert {key: tree[key] for key in AGLN_SHARED} == AGLN_SHARED
+    assert (tree["epochs"], tree["iterations"], tree["lr"]) == (epochs, None, lr)
+    assert tree["batch_size"] * tree["devices"] * tree["accumulate"] == 16
+    assert tree["loss"] == {"cross_entropy": 1.0}
+
+
 @pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_says_what_it_is(recipe: str) -> None:
     name = recipe.rpartition("/")[2]
@@ -157,7 +228,13 @@ def test_a_recipe_says_what_it_is(recipe: str) -> None:
         assert phrase in comment
 
 
-@pytest.mark.parametrize("recipe", ["sfnet/cityscapes", "sfnet/pascal_context", "sfnet/ade20k", "ddsm/cityscapes"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *("sfnet/cityscapes", "sfnet/pascal_context", "sfnet/ade20k", "ddsm/cityscapes"),
+        *("agln/pascal_context", "agln/ade20k", "agln/voc2012"),
+    ],
+)
 def test_scores_at_several_scales_are_not_promised(recipe: str) -> None:
     for file in (RECIPES / f"{recipe}.yaml", DOCS):
         assert "crispseg scores at one scale without flip; expect less" in file.read_text(encoding="utf-8")
@@ -179,6 +256,8 @@ def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path,
         ("sfnet/camvid", "df2", 11, None),
         ("ddsm/cityscapes", "resnet101", 19, 50.29),
         ("ddsm/camvid", "resnet50", 11, None),
+        ("agln/pascal_context", "resnet101_deep", 59, 61.90),
+        ("agln/voc2012", "resnet50_deep", 21, None),
     ],
 )
 def test_models_build(recipe: str, backbone: str, classes: int, millions: float | None, tmp_path: Path) -> None:
@@ -190,11 +269,14 @@ def test_models_build(recipe: str, backbone: str, classes: int, millions: float 
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
+def rows(recipe: Path) -> dict[float, list[str]]:
+    """mIoU → the flags beside it in the comment of a recipe."""
+    lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#   --model")]
+    return {float(score): flags for *flags, score in (shlex.split(line.removeprefix("#")) for line in lines)}
+
+
 def rows_of_table_1() -> dict[float, list[str]]:
-    """mIoU → the flags beside it in the comment of DDSM's Cityscapes recipe."""
-    lines = (DDSM / "cityscapes.yaml").read_text(encoding="utf-8").splitlines()
-    rows = [shlex.split(line.removeprefix("#")) for line in lines if line.startswith("#   --model")]
-    return {float(score): flags for *flags, score in rows}
+    return rows(DDSM / "cityscapes.yaml")
 
 
 def test_rows_of_table_1_are_all_there() -> None:
@@ -225,6 +307,47 @@ def test_flags_of_table_1_build_its_networks(score: float, tmp_path: Path) -> No
         assert sampled == [pixels, channels]
 
 
+def test_rows_of_tables_4_to_8_are_all_there() -> None:
+    for name, table in TABLE_8.items():
+        own = ABLATIONS if name == "pascal_context" else {}
+        assert rows(AGLN / f"{name}.yaml").keys() == table.keys() | own.keys()
+    assert all(score in DOCS.read_text(encoding="utf-8") for score in ("56.23", "45.38", "84.9", "52.45"))
+
+
+@pytest.mark.parametrize("score", ABLATIONS)
+def test_flags_of_tables_4_to_7_build_their_networks(score: float, tmp_path: Path) -> None:
+    flags = [f"--data.root={tmp_path}", *rows(AGLN / "pascal_context.yaml")[score]]
+    config = parse_training([str(AGLN / "pascal_context.yaml"), *flags], {}, prog="", description="")
+    assert (config.model.backbone, config.model.pretrained) == ("resnet101_deep", True)
+    small = dataclasses.replace(config.model, backbone="test_efficientnet", pretrained=False)
+    decoder: Any = small.build(len(config.data.label_set()), auxiliary=config.auxiliary_weight > 0).decoder
+    row = ABLATIONS[score]
+    if row is None:
+        assert config.model.name == "fpn" and all(isinstance(step, UpsampleAdd) for step in decoder.fuses)
+        return
+    sets, descriptors, attention, channel, spatial, learn_alpha, learn_beta = row
+    assert tuple(len(step.blocks) for step in decoder.fuses) == sets
+    assert len(decoder.gathers) == max(sets)
+    for gather in decoder.gathers:
+        assert (gather.theta is not None) is attention
+        assert gather.theta is None or gather.theta.out_channels == descriptors
+    for block in (block for block in decoder.modules() if isinstance(block, ContextFusionBlock)):
+        assert (block.lrm.resamples, block.lrm.gates) == (channel, spatial)
+        assert block.sdm.varphi is None if descriptors == 1 else block.sdm.varphi.out_channels == descriptors
+        learned = dict(block.named_parameters())
+        assert ("sdm.alpha" in learned, "beta" in learned) == (learn_alpha, learn_beta)
+
+
+@pytest.mark.parametrize("recipe", TABLE_8)
+def test_flags_of_table_8_name_its_networks(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for score, model in TABLE_8[recipe].items():
+        flags = [f"--data.root={tmp_path}", *rows(AGLN / f"{recipe}.yaml")[score]]
+        tree = print_config(AGLN / f"{recipe}.yaml", *flags, capsys=capsys)["model"]
+        assert (tree["name"], tree["backbone"]) == (model, "resnet101_deep")
+        assert tree.get("output_stride") == (8 if model == "fcn" else None)
+        assert tree.get("connection") == ("dense" if model == "agln_lite" else None)
+
+
 @pytest.mark.parametrize(("recipe", "model"), [("sfnet/camvid", "sfnet"), ("ddsm/camvid", "ddsm_upernet")])
 def test_a_recipe_trains(recipe: str, model: str, tmp_path: Path) -> None:
     """CamVid's, with everything that takes long overridden by flags, from a saved model as those of other data sets."""
@@ -240,3 +363,21 @@ def test_a_recipe_trains(recipe: str, model: str, tmp_path: Path) -> None:
     flags += [f"--data.root={root}", f"--init_from={tmp_path / 'start'}", f"--out={tmp_path / 'run'}"]
     assert main(["train", str(RECIPES / f"{recipe}.yaml"), *flags]) == 0
     assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+def test_agln_trains_in_two_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """§IV-B3: the augmented set of PASCAL VOC, then its own, from all weights of the first step."""
+    root, first = tmp_path / "VOC2012", tmp_path / "first"
+    make_voc2012(root, height=72, width=96)
+    flags = [
+        "--model.backbone=test_efficientnet",
+        "--model.width=16",
+        "--model.descriptors=4",
+        "--augment.crop=[64,64]",
+    ]
+    flags += ["--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]", f"--data.root={root}"]
+    assert main(["train", str(AGLN / "voc2012_aug.yaml"), *flags, "--model.pretrained=false", f"--out={first}"]) == 0
+    capsys.readouterr()
+    second = [*flags, f"--init_from={first}", f"--out={tmp_path / 'second'}"]
+    assert main(["train", str(AGLN / "voc2012.yaml"), *second]) == 0
+    assert "all weights were taken over" in "".join(capsys.readouterr())

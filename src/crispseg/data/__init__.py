@@ -10,9 +10,10 @@ from crispseg.data.mapillary import Mapillary
 from crispseg.data.pascal_context import PascalContext
 from crispseg.data.scenes import Scenes
 from crispseg.data.transforms import Augment, eval_transform, train_transform
+from crispseg.data.voc2012 import VOC2012
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
-    source.name: source for source in (ADE20K, CamVid, Cityscapes, Folder, Mapillary, PascalContext, Scenes)
+    source.name: source for source in (ADE20K, CamVid, Cityscapes, Folder, Mapillary, PascalContext, Scenes, VOC2012)
 }
 """What `--data NAME` can be."""
 
@@ -20,6 +21,7 @@ __all__ = [
     "ADE20K",
     "DATA_SOURCES",
     "IGNORE",
+    "VOC2012",
     "Augment",
     "CamVid",
     "Cityscapes",

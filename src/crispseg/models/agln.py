@@ -1,6 +1,6 @@
 """AGLN: Li et al., *Attention Guided Global Enhancement and Local Refinement Network for Semantic Segmentation*.
 
-IEEE Transactions on Image Processing 2022 (arXiv 2204.05363). Section and equation numbers are the paper's; see
+IEEE Transactions on Image Processing 2022 (arXiv 2204.04363). Section and equation numbers are the paper's; see
 docs/papers/agln.md for what it leaves open, how that is settled, and how its released code differs.
 """
 

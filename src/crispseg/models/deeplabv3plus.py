@@ -33,7 +33,7 @@ def deeplabv3plus(
         width: channels of ASPP and of the decoder.
         output_stride: of the deepest feature, kept by dilation.
         context: context part on the deepest feature, aspp, ppm, denseaspp, nonlocal or conv.
-        fuse: concat, as in the paper, or a fuse part, add, dcn, fam or ddsm.
+        fuse: concat, as in the paper, or a fuse part, add, dcn, fam, ddsm or cfb.
         auxiliary: deep supervision on the fused level.
     """
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)

@@ -1,6 +1,6 @@
 """FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a segmentation baseline.
 
-Of the widths that AGLN's tables count (Ye et al., Tables IV and VIII).
+Of the widths that AGLN's tables count (Li et al., Tables IV and VIII).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fpn(
         num_classes: number of logits.
         width: channels of every level.
         context: context part on C5, conv, ppm, aspp, denseaspp or nonlocal.
-        fuse: fuse part between levels, add, dcn, fam or ddsm.
+        fuse: fuse part between levels, add, dcn, fam, ddsm or cfb.
         merge: merge part for all levels, concat or aligned.
         auxiliary: deep supervision on the decoder's levels.
     """

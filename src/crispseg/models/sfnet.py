@@ -165,7 +165,7 @@ def sfnet(
         width: channels of every level; by default, as released, 64 on DF1 and DF2 (here also on ShuffleNet), 128 for
             another C5 of up to 512 channels, else 256.
         context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
-        fuse: fuse part between levels, fam, ddsm, dcn or add.
+        fuse: fuse part between levels, fam, ddsm, cfb, dcn or add.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (on DF1 and
             DF2, which have no F2, 4 and 5); the other steps upsample and add.
         flow_upsampling: how a FAM upsamples the compressed coarse level.

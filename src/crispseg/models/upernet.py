@@ -29,7 +29,7 @@ def upernet(
         num_classes: number of logits.
         width: channels of every level.
         context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
-        fuse: fuse part between levels, add, dcn, fam or ddsm.
+        fuse: fuse part between levels, add, dcn, fam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all; the others upsample
             and add.
         merge: merge part for all levels, concat or aligned.

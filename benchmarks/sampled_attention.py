@@ -1,0 +1,286 @@
+"""The sampled attention of one DDSM on the CPU, written out, in checkpointed strips and as crispseg has it.
+
+    python benchmarks/sampled_attention.py --threads 2
+
+Each way runs in a process of its own, in float32 at batch size 1; the processes take turns. Measured are
+
+- seconds of one call: the median of the rounds, after one that does not count;
+- MiB beyond the inputs: the process's peak resident set during a call less what was resident before it, the largest
+  of all rounds. Outputs, gradients and what the allocator holds back are in it.
+
+Linux only. First, all ways are compared on a small input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crispseg.benchmarking.report import processor_name
+from crispseg.errors import CrispsegError
+from crispseg.models.ddsm import DynamicSampler
+from crispseg.nn import sampled_dot, sampled_sum
+
+ROWS = 16  # of a strip
+DISPLACEMENT = 2.0  # pixels, standard deviation of the points' offsets
+PROCESS = Path("/proc/self")
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Query, key and value, (B, C, H, W) each; grid (B, N, H, W, 2); modulation (B, N, H, W)."""
+
+
+# The ways ------------------------------------------------------------------------------------------------------------
+
+
+def naive(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+    """As the paper writes it: F of Eq. 1 scales all that it samples, (B, C, N, H, W)."""
+    keys = sample(key, grid) * modulation[:, None]
+    weights = torch.softmax((query[:, :, None] * keys).sum(1), dim=1)
+    del keys
+    values = sample(value, grid) * modulation[:, None]
+    return (weights[:, None] * values).sum(2)
+
+
+def folded(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+    """The modulation, one scalar a point, is taken out of the products over channels."""
+    weights = torch.softmax((query[:, :, None] * sample(key, grid)).sum(1) * modulation, dim=1)
+    return ((weights * modulation)[:, None] * sample(value, grid)).sum(2)
+
+
+def folded_einsum(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+    """The same by matrix products, which hold no product of (B, C, N, H, W) values."""
+    weights = torch.softmax(torch.einsum("bchw,bcnhw->bnhw", query, sample(key, grid)) * modulation, dim=1)
+    return torch.einsum("bnhw,bcnhw->bchw", weights * modulation, sample(value, grid))
+
+
+def strips(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+    """`folded`, the fastest of the naive ways, on a few rows at a time; the backward pass computes each strip again."""
+    rows = [slice(first, first + ROWS) for first in range(0, query.shape[2], ROWS)]
+    parts = ((query[:, :, here], key, value, grid[:, :, here], modulation[:, :, here]) for here in rows)
+    return torch.cat([checkpoint(folded, *part, use_reentrant=False) for part in parts], dim=2)
+
+
+def ours(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+    """What `crispseg.models.ddsm.Affinity` does with what its sampler found."""
+    weights = torch.softmax(sampled_dot(query, key, grid) * modulation, dim=1)
+    return sampled_sum(weights * modulation, value, grid)
+
+
+def sample(source: Tensor, grid: Tensor) -> Tensor:
+    """`source` (B, C, h, w) at all points of `grid` (B, N, H, W, 2) → (B, C, N, H, W)."""
+    sampled = F.grid_sample(source, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return torch.unflatten(sampled, 2, grid.shape[1:3])
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "naive": naive,
+    "naive, modulation folded": folded,
+    "naive, folded, einsum": folded_einsum,
+    f"strips of {ROWS} rows, folded": strips,
+    "crispseg": ours,
+}
+NAIVE = [name for name in WAYS if name.startswith("naive")]
+
+
+def make_inputs(channels: int, height: int, width: int, points: int, dtype: torch.dtype) -> tuple[Inputs, Tensor]:
+    """Random inputs, with points displaced around their grid, and a gradient of the output.
+
+    Raises:
+        CrispsegError: `points` is no odd square.
+    """
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, gradient = (
+        torch.randn(1, channels, height, width, generator=generator, dtype=dtype) for _ in range(4)
+    )
+    sampler = DynamicSampler(channels, points).to(dtype)
+    nn.init.normal_(sampler.predict.weight, std=DISPLACEMENT / math.sqrt(channels), generator=generator)
+    with torch.no_grad():
+        grid, modulation = sampler(key)
+    return (query, key, value, grid, modulation), gradient
+
+
+def call(way: str, inputs: Inputs, gradient: Tensor | None) -> tuple[Tensor, ...]:
+    """The output and, where that has a gradient, those of all inputs."""
+    if gradient is None:
+        with torch.no_grad():
+            return (WAYS[way](*inputs),)
+    output = WAYS[way](*inputs)
+    return output, *torch.autograd.grad(output, inputs, gradient)
+
+
+def largest_difference(points: int) -> float:
+    """Of outputs and gradients from those of `naive`, in float64 on an input of several strips.
+
+    Raises:
+        AssertionError: a way computes something else.
+        CrispsegError: `points` is no odd square.
+    """
+    inputs, gradient = make_inputs(4, 2 * ROWS + 3, 9, points, torch.float64)
+    for each in inputs:
+        each.requires_grad_()
+    expected = call("naive", inputs, gradient)
+    largest = 0.0
+    for way in WAYS:
+        for result, wanted in zip(call(way, inputs, gradient), expected, strict=True):
+            torch.testing.assert_close(result, wanted, msg=lambda text, way=way: f"{way}: {text}")
+            largest = max(largest, float((result - wanted).abs().max()))
+    return largest
+
+
+# Measuring -----------------------------------------------------------------------------------------------------------
+
+
+class Cost(NamedTuple):
+    """Of a call."""
+
+    seconds: float
+    mebibytes: float
+
+
+def resident(field: str) -> float:
+    """MiB of `VmRSS`, resident now, or `VmHWM`, the most there was."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def forget_peak() -> None:
+    """From now on, `VmHWM` is the peak from now on; what the allocator keeps of freed memory is given back first.
+
+    Raises:
+        CrispsegError: this system does not offer it.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        (PROCESS / "clear_refs").write_text("5")
+    except (OSError, AttributeError, TypeError):
+        raise CrispsegError(
+            f"{PROCESS / 'clear_refs'} cannot be written, so peak memory cannot be measured here; use Linux with glibc"
+        ) from None
+
+
+def work(pipe: Connection, way: str, backward: bool, size: tuple[int, int, int], threads: int) -> None:
+    """In a process of its own: a call, and its cost, for each message from the parent, until None comes."""
+    torch.set_num_threads(threads)
+    channels, side, points = size
+    for each in (8, side):  # what a first call loads is loaded by a tiny one
+        inputs, gradient = make_inputs(channels, each, each, points, torch.float32)
+        for tensor in inputs:
+            tensor.requires_grad_(backward)
+        if each == 8:
+            call(way, inputs, gradient if backward else None)
+    while pipe.recv() is not None:
+        forget_peak()
+        before = resident("VmRSS")
+        start = time.perf_counter()
+        results = call(way, inputs, gradient if backward else None)
+        seconds = time.perf_counter() - start
+        pipe.send(Cost(seconds, resident("VmHWM") - before))
+        del results
+
+
+def measure(backward: bool, size: tuple[int, int, int], threads: int, rounds: int) -> dict[str, Cost]:
+    """All ways, each in its process, in turns.
+
+    Raises:
+        CrispsegError: a process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
+    pipes: dict[str, Connection] = {}
+    with ExitStack() as stack:
+        for way in WAYS:
+            pipes[way], theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, way, backward, size, threads), daemon=True)
+            process.start()
+            theirs.close()
+            stack.callback(process.join)
+            stack.callback(process.terminate)
+        for _ in range(rounds + 1):
+            for way, pipe in pipes.items():
+                try:
+                    pipe.send("a call")
+                    costs[way].append(pipe.recv())
+                except (EOFError, OSError):
+                    raise CrispsegError(
+                        f"the process of '{way}' ended early, perhaps for want of memory; use a smaller --size than {size[1]}"
+                    ) from None
+    return {
+        way: Cost(statistics.median(cost.seconds for cost in each[1:]), max(cost.mebibytes for cost in each))
+        for way, each in costs.items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, default=5, help="after one that warms up")
+    parser.add_argument("--channels", type=positive, default=64)
+    parser.add_argument("--size", type=positive, default=256, help="height and width")
+    parser.add_argument("--points", type=positive, default=25, help="that each pixel samples, an odd square")
+    given = parser.parse_args(argv)
+    try:
+        report(given.channels, given.size, given.points, given.threads, given.rounds)
+    except CrispsegError as error:
+        print(f"sampled_attention.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def report(channels: int, side: int, points: int, threads: int, rounds: int) -> None:
+    forget_peak()  # before anything else, see that it works
+    console = Console()
+    difference = largest_difference(points)
+    console.print(f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.")
+    console.print(
+        f"{channels} channels, {side}×{side}, {points} points, float32, {threads} threads, {rounds} rounds, "
+        f"{processor_name()}, torch {torch.__version__}"
+    )
+    for title, backward in (("forward", False), ("forward and backward", True)):
+        costs = measure(backward, (channels, side, points), threads, rounds)
+        base, mine = costs["naive"], costs["crispseg"]
+        table = Table("way", "s", "/ naive", "MiB", "/ naive", title=title)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for way, cost in costs.items():
+            ratios = (ratio(cost.seconds, base.seconds), ratio(cost.mebibytes, base.mebibytes))
+            table.add_row(way, f"{cost.seconds:.3f}", ratios[0], f"{cost.mebibytes:.0f}", ratios[1])
+        console.print(table)
+        fastest = min(costs[way].seconds for way in NAIVE)
+        leanest = min(costs[way].mebibytes for way in NAIVE)
+        console.print(
+            f"crispseg: {ratio(mine.seconds, fastest)} of the time of the fastest naive way, "
+            f"{ratio(mine.mebibytes, leanest)} of the memory of the leanest\n"
+        )
+
+
+def ratio(value: float, base: float) -> str:
+    """ "–" where nothing was measured to compare with, as the memory of a tiny call."""
+    return f"{value / base:.2f}" if base > 0 else "–"
+
+
+if __name__ == "__main__":
+    main()
