@@ -17,7 +17,7 @@ class TestFPN(ModelTester):
 
 
 def test_counts_are_those_of_agln_s_baseline() -> None:
-    """Ye et al., Tables IV and VIII."""
+    """Li et al., Tables IV and VIII."""
     model = create_model("fpn", num_classes=59, backbone="resnet101_deep")
     assert count_parameters(model) == pytest.approx(54.32e6, rel=0.005)
     assert count_multiply_adds(model, 480, 480) == pytest.approx(124.6e9, rel=0.025)
