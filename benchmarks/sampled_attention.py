@@ -139,6 +139,7 @@ def largest_difference(points: int) -> float:
     largest = 0.0
     for way in WAYS:
         for result, wanted in zip(call(way, inputs, gradient), expected, strict=True):
+            result, wanted = result.detach(), wanted.detach()
             torch.testing.assert_close(result, wanted, msg=lambda text, way=way: f"{way}: {text}")
             largest = max(largest, float((result - wanted).abs().max()))
     return largest
@@ -219,7 +220,7 @@ def measure(backward: bool, size: tuple[int, int, int], threads: int, rounds: in
                     costs[way].append(pipe.recv())
                 except (EOFError, OSError):
                     raise CrispsegError(
-                        f"the process of '{way}' ended early, perhaps for want of memory; use a smaller --size than {size[1]}"
+                        f"the process of '{way}' ended, perhaps for want of memory; use a --size below {size[1]}"
                     ) from None
     return {
         way: Cost(statistics.median(cost.seconds for cost in each[1:]), max(cost.mebibytes for cost in each))
@@ -254,15 +255,18 @@ def report(channels: int, side: int, points: int, threads: int, rounds: int) -> 
     forget_peak()  # before anything else, see that it works
     console = Console()
     difference = largest_difference(points)
-    console.print(f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.")
+    console.print(
+        f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.", soft_wrap=True
+    )
     console.print(
         f"{channels} channels, {side}×{side}, {points} points, float32, {threads} threads, {rounds} rounds, "
-        f"{processor_name()}, torch {torch.__version__}"
+        f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}",
+        soft_wrap=True,
     )
     for title, backward in (("forward", False), ("forward and backward", True)):
         costs = measure(backward, (channels, side, points), threads, rounds)
         base, mine = costs["naive"], costs["crispseg"]
-        table = Table("way", "s", "/ naive", "MiB", "/ naive", title=title)
+        table = Table("way", "seconds", "/ naive", "MiB", "/ naive", title=title, title_justify="left")
         for column in table.columns[1:]:
             column.justify = "right"
         for way, cost in costs.items():
@@ -273,7 +277,8 @@ def report(channels: int, side: int, points: int, threads: int, rounds: int) -> 
         leanest = min(costs[way].mebibytes for way in NAIVE)
         console.print(
             f"crispseg: {ratio(mine.seconds, fastest)} of the time of the fastest naive way, "
-            f"{ratio(mine.mebibytes, leanest)} of the memory of the leanest\n"
+            f"{ratio(mine.mebibytes, leanest)} of the memory of the leanest\n",
+            soft_wrap=True,
         )
 
 

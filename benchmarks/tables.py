@@ -102,4 +102,18 @@ _DDSM = Comparison(
     distances=(3, 5, 9, 12),
 )
 
-TABLES = {table.name: table for table in (_SFNET, _DDSM)}
+_AGLN_WIDTH = "--model agln --model.width 64"
+_STRAIGHT = f"{_AGLN_WIDTH} --model.connection straight"
+
+_AGLN = Comparison(
+    "agln",
+    {
+        "fpn": Entry("FPN", "--model fpn --model.width 64"),
+        "agln_minus": Entry("AGLN⁻, straight", f"{_STRAIGHT} --model.refinement none", seeds=(0,), base="fpn"),
+        "agln_straight": Entry("AGLN, straight", _STRAIGHT, seeds=(0,), base="fpn"),
+        "agln": Entry("AGLN, dense", _AGLN_WIDTH, base="fpn"),
+        "agln_lite": Entry("AGLN-Lite, dense", "--model agln_lite --model.width 64", seeds=(0,), base="fpn"),
+    },
+)
+
+TABLES = {table.name: table for table in (_SFNET, _DDSM, _AGLN)}
