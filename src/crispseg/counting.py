@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torchvision  # noqa: F401 (defines the deformable convolution that is counted here)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 import crispseg.nn.sampling  # noqa: F401 (defines the sampled products)
-
-
-@register_flop_formula(torch.ops.torchvision.deform_conv2d)
-def _deform_conv2d_flops(
-    _input: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any
-) -> int:
-    """As a convolution; sampling its input is interpolation, which is not counted."""
-    return 2 * out_shape.numel() * weight[1:].numel()
 
 
 @register_flop_formula(torch.ops.crispseg.sampled_dot)

