@@ -2,11 +2,20 @@
 
     python benchmarks/sampled_attention.py --threads 2
 
-Each way runs in a process of its own, in float32 at batch size 1; the processes take turns. Measured are
+| way | |
+| --- | --- |
+| naive | samples at all points at once; the modulation scales all that is sampled, as Eq. 1 writes it |
+| naive, folded | the same, but the modulation scales the products over channels |
+| naive, einsum | the same, with the products as matrix products |
+| strips | naive, folded, on 16 rows at a time under torch.utils.checkpoint |
+| crispseg | `sampled_dot`, softmax, `sampled_sum`, as crispseg.models.ddsm.Affinity calls them |
 
-- seconds of one call: the median of the rounds, after one that does not count;
-- MiB beyond the inputs: the process's peak resident set during a call less what was resident before it, the largest
-  of all rounds. Outputs, gradients and what the allocator holds back are in it.
+Each runs in a process of its own, in float32 at batch size 1; the processes take turns. Measured are
+
+- seconds of one call, the median of the rounds, after one that does not count;
+- MiB, the process's peak resident set during a call less what was resident before it, without the inputs, but with
+  outputs, gradients and freed memory that the allocator holds back; the largest of all rounds;
+- MiB used, the same of one call in further processes, whose allocator holds nothing back.
 
 Linux only. First, all ways are compared on a small input.
 """
@@ -20,8 +29,8 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +49,7 @@ from crispseg.nn import sampled_dot, sampled_sum
 
 ROWS = 16  # of a strip
 DISPLACEMENT = 2.0  # pixels, standard deviation of the points' offsets
+M_MMAP_THRESHOLD = -3  # of malloc.h: larger blocks are given back to the system when freed
 PROCESS = Path("/proc/self")
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -64,14 +74,14 @@ def folded(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: 
     return ((weights * modulation)[:, None] * sample(value, grid)).sum(2)
 
 
-def folded_einsum(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+def einsum(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
     """The same by matrix products, which hold no product of (B, C, N, H, W) values."""
     weights = torch.softmax(torch.einsum("bchw,bcnhw->bnhw", query, sample(key, grid)) * modulation, dim=1)
     return torch.einsum("bnhw,bcnhw->bchw", weights * modulation, sample(value, grid))
 
 
 def strips(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """`folded`, the fastest of the naive ways, on a few rows at a time; the backward pass computes each strip again."""
+    """`folded` on a few rows at a time; the backward pass computes each strip again."""
     rows = [slice(first, first + ROWS) for first in range(0, query.shape[2], ROWS)]
     parts = ((query[:, :, here], key, value, grid[:, :, here], modulation[:, :, here]) for here in rows)
     return torch.cat([checkpoint(folded, *part, use_reentrant=False) for part in parts], dim=2)
@@ -91,9 +101,9 @@ def sample(source: Tensor, grid: Tensor) -> Tensor:
 
 WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "naive": naive,
-    "naive, modulation folded": folded,
-    "naive, folded, einsum": folded_einsum,
-    f"strips of {ROWS} rows, folded": strips,
+    "naive, folded": folded,
+    "naive, einsum": einsum,
+    "strips": strips,
     "crispseg": ours,
 }
 NAIVE = [name for name in WAYS if name.startswith("naive")]
@@ -116,6 +126,12 @@ def make_inputs(channels: int, height: int, width: int, points: int, dtype: torc
     return (query, key, value, grid, modulation), gradient
 
 
+def require_gradients(inputs: Inputs, required: bool = True) -> Inputs:
+    for each in inputs:
+        each.requires_grad_(required)
+    return inputs
+
+
 def call(way: str, inputs: Inputs, gradient: Tensor | None) -> tuple[Tensor, ...]:
     """The output and, where that has a gradient, those of all inputs."""
     if gradient is None:
@@ -133,9 +149,7 @@ def largest_difference(points: int) -> float:
         CrispsegError: `points` is no odd square.
     """
     inputs, gradient = make_inputs(4, 2 * ROWS + 3, 9, points, torch.float64)
-    for each in inputs:
-        each.requires_grad_()
-    expected = call("naive", inputs, gradient)
+    expected = call("naive", require_gradients(inputs), gradient)
     largest = 0.0
     for way in WAYS:
         for result, wanted in zip(call(way, inputs, gradient), expected, strict=True):
@@ -149,10 +163,12 @@ def largest_difference(points: int) -> float:
 
 
 class Cost(NamedTuple):
-    """Of a call."""
+    """Of a call, or of several; the memory is beyond the inputs."""
 
     seconds: float
     mebibytes: float
+    used: float = math.nan
+    """MiB where the allocator holds nothing back."""
 
 
 def resident(field: str) -> float:
@@ -176,17 +192,22 @@ def forget_peak() -> None:
         ) from None
 
 
-def work(pipe: Connection, way: str, backward: bool, size: tuple[int, int, int], threads: int) -> None:
-    """In a process of its own: a call, and its cost, for each message from the parent, until None comes."""
+def work(pipe: Connection, way: str, size: tuple[int, int, int], threads: int, hold_back: bool) -> None:
+    """In a process of its own: for each message, a call, without backward (False) or with it, and its `Cost`."""
     torch.set_num_threads(threads)
+    if not hold_back:  # from the start: what the allocator has kept once, it uses and keeps again
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 * 1024)  # bytes; by default a limit that grows to 32 MiB
     channels, side, points = size
-    for each in (8, side):  # what a first call loads is loaded by a tiny one
-        inputs, gradient = make_inputs(channels, each, each, points, torch.float32)
-        for tensor in inputs:
-            tensor.requires_grad_(backward)
-        if each == 8:
-            call(way, inputs, gradient if backward else None)
-    while pipe.recv() is not None:
+    inputs, gradient = make_inputs(channels, 8, 8, points, torch.float32)
+    call(way, inputs, None)  # what a first call loads is loaded by a tiny one
+    call(way, require_gradients(inputs), gradient)
+    inputs, gradient = make_inputs(channels, side, side, points, torch.float32)
+    while True:
+        try:
+            backward = pipe.recv()
+        except EOFError:
+            return
+        require_gradients(inputs, backward)
         forget_peak()
         before = resident("VmRSS")
         start = time.perf_counter()
@@ -196,36 +217,72 @@ def work(pipe: Connection, way: str, backward: bool, size: tuple[int, int, int],
         del results
 
 
-def measure(backward: bool, size: tuple[int, int, int], threads: int, rounds: int) -> dict[str, Cost]:
-    """All ways, each in its process, in turns.
+def measure(size: tuple[int, int, int], threads: int, rounds: int) -> dict[bool, dict[str, Cost]]:
+    """Without (False) and with backward (True), the cost of each way.
+
+    Args:
+        size: channels, height and width, points.
+        threads: of each process.
+        rounds: that count.
 
     Raises:
-        CrispsegError: a process was killed.
+        CrispsegError: a process ended.
     """
-    context = multiprocessing.get_context("spawn")
-    costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
-    pipes: dict[str, Connection] = {}
+    timed = take_turns(size, threads, rounds + 1, hold_back=True)
+    used = take_turns(size, threads, 1, hold_back=False)
+
+    def total(way: str, backward: bool) -> Cost:
+        calls, (again,) = timed[way, backward], used[way, backward]
+        seconds = statistics.median(each.seconds for each in calls[1:])
+        return Cost(seconds, max(each.mebibytes for each in calls), again.mebibytes)
+
+    return {backward: {way: total(way, backward) for way in WAYS} for backward in (False, True)}
+
+
+def take_turns(
+    size: tuple[int, int, int], threads: int, rounds: int, hold_back: bool
+) -> dict[tuple[str, bool], list[Cost]]:
+    """Each way in its process, and all of them in every round, so that a machine that slows down slows all.
+
+    Args:
+        size, threads: as for `measure`.
+        rounds: without backward, and then with it.
+        hold_back: whether the allocator may keep freed memory, as it does unless told otherwise.
+
+    Returns:
+        The cost of each call, by way and backward.
+
+    Raises:
+        CrispsegError: a process ended.
+    """
+    costs: dict[tuple[str, bool], list[Cost]] = {(way, backward): [] for way in WAYS for backward in (False, True)}
     with ExitStack() as stack:
-        for way in WAYS:
-            pipes[way], theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, way, backward, size, threads), daemon=True)
-            process.start()
-            theirs.close()
-            stack.callback(process.join)
-            stack.callback(process.terminate)
-        for _ in range(rounds + 1):
+        pipes = {way: stack.enter_context(worker(way, size, threads, hold_back)) for way in WAYS}
+        for backward in [False] * rounds + [True] * rounds:
             for way, pipe in pipes.items():
                 try:
-                    pipe.send("a call")
-                    costs[way].append(pipe.recv())
+                    pipe.send(backward)
+                    costs[way, backward].append(pipe.recv())
                 except (EOFError, OSError):
                     raise CrispsegError(
                         f"the process of '{way}' ended, perhaps for want of memory; use a --size below {size[1]}"
                     ) from None
-    return {
-        way: Cost(statistics.median(cost.seconds for cost in each[1:]), max(cost.mebibytes for cost in each))
-        for way, each in costs.items()
-    }
+    return costs
+
+
+@contextmanager
+def worker(way: str, size: tuple[int, int, int], threads: int, hold_back: bool) -> Iterator[Connection]:
+    """A process that does `work`, and a pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, way, size, threads, hold_back), daemon=True)
+    process.start()
+    theirs.close()  # so that the pipe ends with the process
+    try:
+        yield pipe
+    finally:
+        process.terminate()
+        process.join()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -263,27 +320,30 @@ def report(channels: int, side: int, points: int, threads: int, rounds: int) -> 
         f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}",
         soft_wrap=True,
     )
-    for title, backward in (("forward", False), ("forward and backward", True)):
-        costs = measure(backward, (channels, side, points), threads, rounds)
+    for backward, costs in measure((channels, side, points), threads, rounds).items():
+        title = "forward and backward" if backward else "forward"
         base, mine = costs["naive"], costs["crispseg"]
-        table = Table("way", "seconds", "/ naive", "MiB", "/ naive", title=title, title_justify="left")
+        table = Table(
+            "way", "seconds", "/ naive", "MiB", "/ naive", "MiB used", "/ naive", title=title, title_justify="left"
+        )
         for column in table.columns[1:]:
             column.justify = "right"
         for way, cost in costs.items():
-            ratios = (ratio(cost.seconds, base.seconds), ratio(cost.mebibytes, base.mebibytes))
-            table.add_row(way, f"{cost.seconds:.3f}", ratios[0], f"{cost.mebibytes:.0f}", ratios[1])
+            shares = [ratio(value, whole) for value, whole in zip(cost, base, strict=True)]
+            numbers = (f"{cost.seconds:.3f}", f"{cost.mebibytes:.0f}", f"{cost.used:.0f}")
+            table.add_row(way, *(cell for pair in zip(numbers, shares, strict=True) for cell in pair))
         console.print(table)
-        fastest = min(costs[way].seconds for way in NAIVE)
-        leanest = min(costs[way].mebibytes for way in NAIVE)
+        best = Cost(*(min(values) for values in zip(*(costs[way] for way in NAIVE), strict=True)))
+        time_share, share, used_share = (ratio(value, least) for value, least in zip(mine, best, strict=True))
         console.print(
-            f"crispseg: {ratio(mine.seconds, fastest)} of the time of the fastest naive way, "
-            f"{ratio(mine.mebibytes, leanest)} of the memory of the leanest\n",
+            f"crispseg: {time_share} of the time of the fastest naive way; of the leanest one's memory {share}, "
+            f"used {used_share}\n",
             soft_wrap=True,
         )
 
 
 def ratio(value: float, base: float) -> str:
-    """ "–" where nothing was measured to compare with, as the memory of a tiny call."""
+    """A dash where there is nothing to compare with, as with the memory of a tiny call."""
     return f"{value / base:.2f}" if base > 0 else "–"
 
 
