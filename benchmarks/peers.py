@@ -28,7 +28,8 @@ class Peer(SegmentationModel):
         self.net = build(f"tu-{spec.name}", encoder_weights=None, in_channels=spec.in_chans, classes=num_classes)
         if spec.pretrained:
             self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
-        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std)
+        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std, in_chans=spec.in_chans)
+        self.refiner = None
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Already at the images' size: these networks enlarge their logits themselves."""
@@ -37,11 +38,8 @@ class Peer(SegmentationModel):
         logits: Tensor = self.net(padded)[..., :height, :width]
         return logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.coarse_logits(images)
-
     def outputs(self, images: Tensor) -> Outputs:
-        return Outputs(self(images))
+        return self._outputs(self.coarse_logits(images), images)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         inside = {id(parameter) for parameter in self.net.encoder.parameters()}

@@ -26,7 +26,7 @@ Tree = dict[str, Any]
 
 GROUPS = ("model", "data", "augment")
 NAMED = ("model", "data")  # groups whose keys depend on their `name`
-SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans")
+SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", "refine")
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]

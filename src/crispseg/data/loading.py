@@ -15,12 +15,12 @@ from crispseg.data.base import IGNORE, Sample, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.randomness import derived_seed, seeded
 
-Transform = Callable[[Sample], tuple[Tensor, Tensor]]
-Batches = DataLoader[tuple[Tensor, Tensor]]
+Transform = Callable[[Sample], tuple[Tensor, ...]]
+Batches = DataLoader[tuple[Tensor, ...]]
 
 
-class Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64.
+class Augmented(Dataset[tuple[Tensor, ...]]):
+    """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
 
     Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
     """
@@ -30,7 +30,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
         with seeded("augment", self.seed, epoch, index):
             return self.transform(self.dataset[index])
@@ -67,7 +67,7 @@ class Shuffled(Sampler[tuple[int, int]]):
         return ((self.epoch, index) for index in mine[skipped:])
 
 
-class Transformed(Dataset[tuple[Tensor, Tensor]]):
+class Transformed(Dataset[tuple[Tensor, ...]]):
     """A split whose samples have gone through a fixed transform: image `(C, H, W)` float32, labels `(H, W)` int64.
 
     Its length is rounded up to a `multiple`, with samples of which every pixel is ignored, so that as many processes
@@ -82,7 +82,7 @@ class Transformed(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.multiple) * self.multiple
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         image, labels = self.transform(self.dataset[min(index, len(self.dataset) - 1)])
         return (image, labels) if index < len(self.dataset) else (image, torch.full_like(labels, IGNORE))
 
@@ -136,7 +136,7 @@ def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int
     return _loader(samples, workers, sampler=Share(len(samples), devices))
 
 
-def _loader(dataset: Dataset[tuple[Tensor, Tensor]], workers: int, **options: Any) -> Batches:
+def _loader(dataset: Dataset[tuple[Tensor, ...]], workers: int, **options: Any) -> Batches:
     if workers < 0:
         raise CrispsegError(f"workers is {workers}; it must be at least 0")
     # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.

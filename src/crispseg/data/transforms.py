@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -132,22 +134,36 @@ class Normalize(v2.Transform):  # type: ignore[misc]
         return (image - self.mean.to(image.device)).div_(self.std.to(image.device))
 
 
+Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Labels `(H, W)` → what else is to be learned about each pixel, `(H, W)`."""
+
+
 class SampleTransform:
-    """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64."""
+    """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
 
-    def __init__(self, *steps: v2.Transform) -> None:
+    With `targets`, a third tensor `(H, W)` uint8 is made from the labels after the steps.
+    """
+
+    def __init__(self, *steps: v2.Transform, targets: Targets | None = None) -> None:
         self.steps = v2.Compose(steps)
+        self.targets = targets
 
-    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+    def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (C, H, W)
         image, labels = self.steps(image, tv_tensors.Mask(torch.from_numpy(sample.labels)))
-        return image.contiguous(), labels.as_subclass(Tensor).long()
+        labels = labels.as_subclass(Tensor)
+        more = [torch.from_numpy(self.targets(labels.contiguous().numpy()))] if self.targets else []
+        return image.contiguous(), labels.long(), *more
 
 
 def train_transform(
-    augment: Augment, mean: Sequence[float], std: Sequence[float], in_chans: int = 3
+    augment: Augment,
+    mean: Sequence[float],
+    std: Sequence[float],
+    in_chans: int = 3,
+    targets: Targets | None = None,
 ) -> SampleTransform:
-    """Augment and normalise. All randomness comes from torch's global generator.
+    """Augment and normalise. All randomness comes from torch's global generator; for `targets` see `SampleTransform`.
 
     Images are normalised before they are filled up, so the fill is exactly the mean colour.
     """
@@ -157,7 +173,7 @@ def train_transform(
     steps.append(Normalize(mean, std, in_chans))
     if augment.crop is not None:
         steps.append(RandomPad(augment.crop))
-    return SampleTransform(*steps)
+    return SampleTransform(*steps, targets=targets)
 
 
 def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def fold_batch_norms(model: Model, example: Tensor) -> Model:
+def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor], Any] | None = None) -> Model:
     """Copy a model, in eval mode, with every batch norm that directly follows a convolution merged into it.
 
     What follows what is seen in one run, since timm's padding cannot be traced. A batch norm is merged where its input
@@ -33,12 +33,14 @@ def fold_batch_norms(model: Model, example: Tensor) -> Model:
     Args:
         model: stays as it is.
         example: an input on the model's device; not constant, because the copy is compared with the model on it.
+        run: gives of a model and the example the outputs to compare, by default those of a call.
 
     Raises:
         RuntimeError: the copy does not compute what the model computes.
     """
     folded = copy.deepcopy(model).eval()
-    expected, pairs = _observe(folded, example)
+    run = run or _call
+    expected, pairs = _observe(folded, example, run)
     for norm, conv in pairs.items():
         _merge(conv, norm)
     for name, module in list(folded.named_modules(remove_duplicate=False)):
@@ -46,14 +48,20 @@ def fold_batch_norms(model: Model, example: Tensor) -> Model:
             # timm's norms end in an activation.
             rest = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
             folded.set_submodule(name, rest.eval())
-    for before, after in zip(expected, _tensors(folded(example)), strict=True):
+    for before, after in zip(expected, _tensors(run(folded, example)), strict=True):
         error, largest = (after - before).abs().max().item(), before.abs().max().item()
         if not error <= TOLERANCE * largest:
             raise RuntimeError(f"merging {len(pairs)} batch norms changed outputs of up to {largest:g} by {error:g}")
     return folded
 
 
-def _observe(model: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[_BatchNorm, nn.Conv2d]]:
+def _call(model: nn.Module, example: Tensor) -> Any:
+    return model(example)
+
+
+def _observe(
+    model: Model, example: Tensor, run: Callable[[Model, Tensor], Any]
+) -> tuple[list[Tensor], dict[_BatchNorm, nn.Conv2d]]:
     """Run the model: its outputs, and the convolution of each batch norm that can be merged."""
     reads = _Reads()
     runs: Counter[nn.Module] = Counter()
@@ -78,7 +86,7 @@ def _observe(model: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[_Bat
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with reads:
-            outputs = _tensors(model(example))
+            outputs = _tensors(run(model, example))
     finally:
         for handle in handles:
             handle.remove()

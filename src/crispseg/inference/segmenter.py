@@ -23,6 +23,7 @@ from crispseg.imaging import read_image, write_image, write_labels
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
+from crispseg.refinement import shift
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
 """An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF).
@@ -56,12 +57,15 @@ class Segmentation:
     """Of the image, if it is a file."""
     _logits: Tensor = field(repr=False)  # (1, C, h, w) of the image extended to _size; a sixteenth of the full ones
     _size: tuple[int, int] = field(repr=False)
+    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
 
     def probabilities(self) -> NDArray[np.float32]:
         """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call."""
         height, width = self.labels.shape
-        logits = resize(self._logits, self._size, align_corners=True)[0, :, :height, :width]
-        probabilities: NDArray[np.float32] = logits.softmax(0).numpy()
+        logits = resize(self._logits, self._size, align_corners=True)
+        if self._offsets is not None:
+            logits = shift(logits, self._offsets)
+        probabilities: NDArray[np.float32] = logits[0, :, :height, :width].softmax(0).numpy()
         return probabilities
 
     def shares(self) -> dict[str, float]:
@@ -128,7 +132,7 @@ class Segmenter:
         self.bf16 = bf16
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
-        folded = fold_batch_norms(model, example.to(next(model.parameters()).device))
+        folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         self._model = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @overload
@@ -201,11 +205,16 @@ class Segmenter:
         batch = as_batch(image, self._normalize, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self._model.coarse_logits(batch)
+            offsets = self._model.offsets(batch)
         logits = logits.float()
-        labels = upsampled_argmax(logits, size)[:height, :width].cpu().numpy()
+        labels = upsampled_argmax(logits, size)
+        if offsets is not None:  # the label of the shifted logits is the shifted label
+            labels = shift(labels[None, None], offsets)[0, 0]
+            offsets = offsets.to("cpu", torch.int8)
+        labels = labels[:height, :width].cpu().numpy()
         name = path.stem if path else "image"
         rgb = np.ascontiguousarray(image[..., :3])
-        return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size)
+        return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:
@@ -238,6 +247,14 @@ def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
         # max finds the index several times faster than argmax on a CPU.
         labels[strip] = torch.lerp(upper, lower, weight[strip]).max(-1).indices
     return labels
+
+
+def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
+    """The outputs that rounding changes by no more than rounding: not logits shifted by a choice of directions."""
+    outputs = model.outputs(images)
+    if outputs.unrefined is None or outputs.boundary is None or outputs.direction is None:
+        return [outputs.logits]
+    return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
 def out_of_memory(error: MemoryError | RuntimeError) -> bool:

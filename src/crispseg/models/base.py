@@ -12,6 +12,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import Saving
 from crispseg.nn import conv_bn_relu, resize
+from crispseg.refinement import BoundaryRefinement, Refinement, shift
 
 
 class Outputs(NamedTuple):
@@ -20,15 +21,17 @@ class Outputs(NamedTuple):
     logits: Tensor
     """Final `(N, num_classes, H, W)`."""
     unrefined: Tensor | None = None
-    """Logits before refinement."""
+    """Logits before refinement; only of a model with `refine`, as are the next two."""
     auxiliary: tuple[Tensor, ...] | None = None
     """Logits of the decoder's levels for deep supervision, finest first; only with `auxiliary=True`."""
     boundary: Tensor | None = None
+    """Logit of a pixel to be on a boundary, `(N, 1, H, W)`."""
     direction: Tensor | None = None
+    """Logits of its direction to the inside, one of `crispseg.refinement.targets.STEPS`, `(N, 8, H, W)`."""
 
 
 class SegmentationModel(nn.Module, Saving):
-    """image → backbone → decoder → classifier → logits.
+    """image → backbone → decoder → classifier → logits → refinement, if any → logits.
 
     Build one with `crispseg.create_model`. A model is a plain module: it neither normalises images nor knows a loss.
 
@@ -54,10 +57,16 @@ class SegmentationModel(nn.Module, Saving):
             if auxiliary
             else None
         )
+        self.refiner: BoundaryRefinement | None = None
+
+    def add_refinement(self, refine: Refinement) -> None:
+        """Give the model a refinement of its logits, with random weights."""
+        assert refine == "boundary"
+        self.refiner = BoundaryRefinement(self.backbone.in_chans)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Logits at the decoder's stride s, which is 4 or, without a decoder, the backbone's last, `(N, num_classes,
-        ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s."""
+        ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s, and not refined."""
         logits: Tensor = self.classifier(self.decoder(self.backbone(_checked(images, self.backbone.in_chans))).feature)
         return logits
 
@@ -67,7 +76,15 @@ class SegmentationModel(nn.Module, Saving):
         Raises:
             CrispsegError: smaller images; in training, a single value per channel in a batch norm of the backbone.
         """
-        return resize(self.coarse_logits(images), images.shape[-2:], align_corners=True)
+        logits = resize(self.coarse_logits(images), images.shape[-2:], align_corners=True)
+        return logits if self.refiner is None else self.refiner(logits, images)
+
+    def offsets(self, images: Tensor) -> Tensor | None:
+        """From where `forward` takes the logits of each pixel, `(N, 2, H, W)`, x and y in pixels; see `shift`.
+
+        None without a refinement.
+        """
+        return None if self.refiner is None else self.refiner.offsets(*self.refiner.maps(images))
 
     def outputs(self, images: Tensor) -> Outputs:
         """All outputs at the images' size; see `Outputs`."""
@@ -79,7 +96,15 @@ class SegmentationModel(nn.Module, Saving):
                 resize(head(level), size, align_corners=True)
                 for head, level in zip(self.auxiliary_heads, decoded.levels, strict=True)
             )
-        return Outputs(resize(self.classifier(decoded.feature), size, align_corners=True), auxiliary=auxiliary)
+        logits = resize(self.classifier(decoded.feature), size, align_corners=True)
+        return self._outputs(logits, images, auxiliary)
+
+    def _outputs(self, logits: Tensor, images: Tensor, auxiliary: tuple[Tensor, ...] | None = None) -> Outputs:
+        if self.refiner is None:
+            return Outputs(logits, auxiliary=auxiliary)
+        boundary, direction = self.refiner.maps(images)
+        refined = shift(logits, self.refiner.offsets(boundary, direction))
+        return Outputs(refined, logits, auxiliary, boundary, direction)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""

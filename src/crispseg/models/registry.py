@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from crispseg.backbones import Backbone
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.info import ModelInfo
+from crispseg.refinement import Refinement
 from crispseg.registry import Registry
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def create_model(
     backbone: str = "resnet18_deep",
     pretrained: bool | str | Path = False,
     in_chans: int = 3,
+    refine: Refinement | None = None,
     **options: Any,
 ) -> SegmentationModel:
     """Build a model.
@@ -66,6 +68,7 @@ def create_model(
             name with a feature pyramid.
         pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
+        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).
         **options: of the model, see its builder in `crispseg.models`.
 
     Raises:
@@ -82,12 +85,17 @@ def create_model(
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
     if not isinstance(in_chans, int) or isinstance(in_chans, bool) or in_chans < 1:
         raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
+    if refine not in (None, *get_args(Refinement)):
+        raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
     model = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
     resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | options)
     resolved.pop("auxiliary", None)  # training only
     for option in ("width", "fuse_levels"):
         if resolved.get(option, 0) is None:
             resolved[option] = getattr(model.decoder, option)
+    if refine is not None:
+        model.add_refinement(refine)
+        resolved["refine"] = refine
     model.info = ModelInfo(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )

@@ -24,12 +24,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> nn.Sequential:
-    """Convolution of stride 1 that keeps the size, batch norm, ReLU."""
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, stride: int = 1
+) -> nn.Sequential:
+    """Convolution that keeps the size, or makes ⌈size / stride⌉ of it; batch norm, ReLU."""
+    padding = dilation * (kernel_size // 2)
     return nn.Sequential(
-        nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation, bias=False
-        ),
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
         BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

@@ -12,7 +12,8 @@ from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
-from crispseg.training.losses import LOSSES
+from crispseg.refinement import Refinement
+from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ModelConfig:
             feature pyramid.
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
         in_chans: channels of the images, 3 for colour, 1 for grey or 4 for colour and one more, such as near infrared.
+        refine: boundary for UN-EPT's refinement along boundaries, on any model.
         options: further options of the model.
     """
 
@@ -32,6 +34,7 @@ class ModelConfig:
     backbone: str = "resnet18"
     pretrained: bool | str = False
     in_chans: int = 3
+    refine: Refinement | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
@@ -42,6 +45,7 @@ class ModelConfig:
             backbone=self.backbone,
             pretrained=self.pretrained,
             in_chans=self.in_chans,
+            refine=self.refine,
             auxiliary=auxiliary,
             **self.options,
         )
@@ -73,6 +77,9 @@ class TrainConfig:
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
         class_weights: weights of the classes in cross_entropy, one a class, or balanced (median frequency).
+        boundary_distance: pixels up to which one is on a boundary, for model.refine.
+        boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
+            and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
         freeze_backbone: keep the backbone as it is, batch-norm statistics too.
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
@@ -111,6 +118,8 @@ class TrainConfig:
     hard_fraction: float = 0.1
     auxiliary_weight: float = 0.4
     class_weights: Literal["balanced"] | list[float] | None = None
+    boundary_distance: int = 5
+    boundary_weights: dict[str, float] = field(default_factory=lambda: dict(BOUNDARY_WEIGHTS))
     clip: float | None = None
     freeze_backbone: bool = False
     ema: float | None = None
@@ -134,6 +143,7 @@ class TrainConfig:
             "accumulate": 1,
             "devices": 1,
             "val_every": 1,
+            "boundary_distance": 1,
             "workers": 0,
             "warmup": 0,
         }
@@ -167,6 +177,11 @@ class TrainConfig:
                 raise CrispsegError(f"the weight of loss {name} is {weight}; it must be positive and finite")
         if not self.losses:
             raise CrispsegError(f"loss names none; give one or more of {', '.join(LOSSES)}")
+        for name, weight in self.boundary_weights.items():
+            if name not in BOUNDARY_WEIGHTS:
+                raise CrispsegError(f"boundary_weights has no '{name}'{did_you_mean(name, BOUNDARY_WEIGHTS)}")
+            if not 0 <= weight < math.inf:
+                raise CrispsegError(f"boundary_weights: {name} is {weight}; it must be a number that is not negative")
         if self.class_weights is not None and "cross_entropy" not in self.losses:
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
 from crispseg.models import Outputs
+from crispseg.refinement.targets import DIRECTIONS, NO_BOUNDARY
+
+BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
+"""λ1 to λ4 of UN-EPT's Eq. 7."""
 
 LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
 """What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
@@ -150,3 +154,58 @@ class DeepSupervision(nn.Module):
         for logits in outputs.auxiliary or ():
             total = total + self.auxiliary_weight * self.loss(logits, labels)
         return total
+
+
+class BoundaryRefinementLoss(nn.Module):
+    """UN-EPT's Eq. 7: λ1 · loss(unrefined) + λ2 · loss(refined) + λ3 · L_bound + λ4 · L_dir.
+
+    The gradient of the second term goes to the logits that were shifted; boundary and direction, which decided where
+    from, learn from the last two alone.
+
+    Args:
+        loss: on logits, of which the auxiliary ones join the first term.
+        weights: of the terms, by the names of `BOUNDARY_WEIGHTS`, which those not given have.
+    """
+
+    def __init__(self, loss: DeepSupervision, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weights = {**BOUNDARY_WEIGHTS, **(weights or {})}
+
+    def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor) -> Tensor:
+        """Outputs of a model that refines, class ids `(N, H, W)` and `boundary_targets` `(N, H, W)` → a number."""
+        unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
+        assert unrefined is not None and boundary is not None and direction is not None
+        terms = {
+            "unrefined": self.loss(outputs._replace(logits=unrefined), labels),
+            "refined": self.loss(outputs._replace(auxiliary=None), labels),
+            "boundary": boundary_loss(boundary, targets),
+            "direction": direction_loss(direction, targets),
+        }
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+
+def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
+    """L_bound of Eq. 7, in float32: binary cross-entropy, mean over labelled pixels; 0 if all are ignored.
+
+    Args:
+        boundary: logits `(N, 1, H, W)`.
+        targets: of `boundary_targets`, `(N, H, W)`.
+    """
+    counted = targets != IGNORE
+    truth = (counted & (targets != NO_BOUNDARY)).float()
+    losses = F.binary_cross_entropy_with_logits(boundary[:, 0].float(), truth, reduction="none")
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+
+def direction_loss(direction: Tensor, targets: Tensor) -> Tensor:
+    """L_dir of Eq. 7, in float32: cross-entropy, mean over true boundary pixels with a direction; 0 without any.
+
+    Args:
+        direction: logits `(N, 8, H, W)`.
+        targets: of `boundary_targets`, `(N, H, W)`.
+    """
+    known = targets < DIRECTIONS
+    truth = targets.long().masked_fill(~known, IGNORE)
+    total = F.cross_entropy(direction.float(), truth, ignore_index=IGNORE, reduction="sum")
+    return total / known.sum().clamp(min=1)

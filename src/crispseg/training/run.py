@@ -29,6 +29,7 @@ from crispseg.files import atomic_path, writable_folder
 from crispseg.inference.segmenter import MIN_SIDE
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
+from crispseg.refinement import BoundaryTargets
 from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, read_rows
 from crispseg.training.checkpoints import (
     BEST,
@@ -41,7 +42,7 @@ from crispseg.training.checkpoints import (
     read_checkpoint,
 )
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.losses import DeepSupervision, build_loss, check_losses
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss, check_losses
 from crispseg.training.precision import float32_depthwise
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
@@ -104,7 +105,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         console.print(note, highlight=False, soft_wrap=True)
     _print_reports(reports, console)
 
-    augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans)
+    targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
+    augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
     batches = functools.partial(
         train_loader,
@@ -122,7 +124,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = _class_weights(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
-    task = SegmentationTask(model, loss, config)
+    refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
+    task = SegmentationTask(model, refined or loss, config)
     callbacks = _callbacks(config, folder, labels, console)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
     depthwise = float32_depthwise(model) if on_cpu_bf16 else nullcontext()
@@ -166,7 +169,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        changed = [key for key, value in config_to_dict(config).items() if recorded.get(key, value) != value]
+        changed = [key for key, value in config_to_dict(config).items() if _known(recorded, key, value) != value]
         if fixed := sorted(set(changed) - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
@@ -175,6 +178,12 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
+
+
+def _known(recorded: dict[str, Any], key: str, value: Any) -> Any:
+    """What a run's file says; settings that did not exist when it was written count as those of now, or as None."""
+    known = recorded.get(key, value)
+    return {**dict.fromkeys(value), **known} if isinstance(value, dict) and isinstance(known, dict) else known
 
 
 def _record(config: TrainConfig, folder: Path) -> None:
@@ -214,7 +223,8 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
 def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
     """Give `model` the weights of `start`, its classifier's only if the classes are the same.
 
-    Heads for deep supervision are in no saved model and stay as they are.
+    Heads for deep supervision are in no saved model and stay as they are, and so does a refinement that only `model`
+    has; one that only `start` has is left behind.
 
     Returns:
         A line that says what was done.
@@ -226,8 +236,11 @@ def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
     weights = start.state_dict()
     if not same_classes:
         weights = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
+    if model.refiner is None:
+        weights = {key: value for key, value in weights.items() if not key.startswith("refiner.")}
+    anew = ("auxiliary_heads.", "classifier.", *(["refiner."] if start.refiner is None else []))
     own = model.state_dict()
-    wanted = [key for key in own if not key.startswith(("auxiliary_heads.", "classifier."))]
+    wanted = [key for key in own if not key.startswith(anew)]
     wrong = [
         key
         for key in {*wanted, *weights}

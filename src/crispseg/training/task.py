@@ -31,7 +31,8 @@ class SyncedNorms(LayerSync):
         return model
 
 
-Batch = tuple[Tensor, Tensor]
+Batch = list[Tensor]
+"""Images `(N, C, H, W)`, labels `(N, H, W)` and, to train a model that refines, `boundary_targets` `(N, H, W)`."""
 
 
 class SegmentationTask(L.LightningModule):
@@ -39,7 +40,7 @@ class SegmentationTask(L.LightningModule):
 
     Args:
         model: to train.
-        loss: of `(model.outputs(images), labels)`.
+        loss: of `model.outputs(images)`, the labels and what else a batch holds.
         config: the run.
 
     Attributes:
@@ -59,8 +60,8 @@ class SegmentationTask(L.LightningModule):
         torch.manual_seed(derived_seed("step", self.config.seed, self.current_epoch, batch_index, self.global_rank))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        images, labels = batch
-        loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), labels)
+        images, *truth = batch
+        loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
         if not torch.isfinite(loss):
             raise CrispsegError(
                 f"the loss became {loss.item()} at step {self.global_step} (lr {self._lr():.2g}); lower lr, add warmup "

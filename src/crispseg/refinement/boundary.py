@@ -1,0 +1,106 @@
+"""Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
+
+Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. See docs/papers/unept.md.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.nn import Tap, conv_bn_relu, resize
+from crispseg.refinement.targets import DIRECTIONS, STEPS
+
+WIDTHS = (64, 128, 256)
+"""Of the spatial branch, as released; the paper does not say."""
+HEAD_WIDTH = 256
+LENGTH = 2
+"""Of a step in pixels. SegFix (§3.2) doubles its unit steps, since those often end on the boundary still."""
+
+
+class SpatialBranch(nn.Sequential):
+    """Three 3×3 convolutions of stride 2 with batch norm and ReLU, on the image: `(N, in_chans, H, W)` → 256 channels
+    at stride 8."""
+
+    out_channels = WIDTHS[-1]
+
+    def __init__(self, in_chans: int = 3) -> None:
+        channels = (in_chans, *WIDTHS)
+        super().__init__(*(conv_bn_relu(*pair, 3, stride=2) for pair in zip(channels, WIDTHS, strict=False)))
+
+
+class BoundaryRefinement(nn.Module):
+    """Predicts boundary pixels and the direction to the inside from the image, and shifts logits by them.
+
+    Args:
+        in_chans: channels of the images.
+        detail_channels: of a feature map that the model gives to `maps`; by default the part has a spatial branch of
+            its own.
+        length: of the shift in pixels, on each axis that the direction has: a diagonal one goes √2 times as far.
+    """
+
+    steps: Tensor
+
+    def __init__(self, in_chans: int = 3, *, detail_channels: int | None = None, length: int = LENGTH) -> None:
+        super().__init__()
+        self.branch = SpatialBranch(in_chans) if detail_channels is None else None
+        self.boundary_head = _head(detail_channels or SpatialBranch.out_channels, 1)
+        self.direction_head = _head(detail_channels or SpatialBranch.out_channels, DIRECTIONS)
+        self.boundary, self.direction = Tap(), Tap()
+        self.register_buffer("steps", length * torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
+
+    def maps(self, images: Tensor, detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the heads say, at the images' size.
+
+        Args:
+            images: `(N, in_chans, H, W)`, normalised.
+            detail: `(N, detail_channels, h, w)`, of a model that has such a feature map.
+
+        Returns:
+            The logit of being a boundary pixel `(N, 1, H, W)`, and one for each direction of `STEPS` `(N, 8, H, W)`.
+        """
+        if self.branch is not None:
+            detail = self.branch(images)  # (N, 256, ⌈H / 8⌉, ⌈W / 8⌉)
+        assert detail is not None, "a refinement without a spatial branch needs the model's feature map"
+        size = images.shape[-2:]
+        boundary = self.boundary(resize(self.boundary_head(detail), size, align_corners=True))
+        direction = self.direction(resize(self.direction_head(detail), size, align_corners=True))
+        return boundary, direction
+
+    def offsets(self, boundary: Tensor, direction: Tensor) -> Tensor:
+        """Two `maps` → from where each pixel takes its logits, `(N, 2, H, W)` float32, x and y in pixels.
+
+        It is 0 unless the probability of a boundary is above one half.
+        """
+        steps = self.steps[direction.argmax(1)].permute(0, 3, 1, 2)  # (N, 2, H, W)
+        return torch.where(boundary > 0, steps, torch.zeros_like(steps))
+
+    def forward(self, logits: Tensor, images: Tensor, detail: Tensor | None = None) -> Tensor:
+        """Logits `(N, C, H, W)` and images of their size → refined logits."""
+        return shift(logits, self.offsets(*self.maps(images, detail)))
+
+
+def shift(values: Tensor, offsets: Tensor) -> Tensor:
+    """`values(p + offset(p))` for `(N, C, H, W)` values and `(N, 2, H, W)` whole offsets, x and y in pixels.
+
+    Sampled nearest, so that logits move from pixel to pixel and do not mix; their gradient moves with them, the offsets
+    have none. Outside counts as the nearest pixel of the edge. Where the offset is 0, values stay exactly as they are.
+    Coordinates are float32 always.
+    """
+    height, width = values.shape[-2:]
+    # Not linspace: the exporters would build the size of their example image into it.
+    xs, ys = (torch.arange(size, device=values.device, dtype=torch.float32) for size in (width, height))
+    dx, dy = offsets.float().unbind(1)  # (N, H, W) each
+    x = (xs + dx) * (2 / max(width - 1, 1)) - 1
+    y = (ys[:, None] + dy) * (2 / max(height - 1, 1)) - 1
+    moved = F.grid_sample(
+        values.float(), torch.stack([x, y], dim=-1), mode="nearest", padding_mode="border", align_corners=True
+    )
+    here = (offsets == 0).all(1, keepdim=True)  # (N, 1, H, W)
+    return torch.where(here, values, moved.to(values.dtype))
+
+
+def _head(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(*conv_bn_relu(in_channels, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, out_channels, 1))
