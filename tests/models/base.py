@@ -291,6 +291,7 @@ class ModelTester:
             outputs = model.outputs(images)
         maps = [outputs.logits, *(outputs.auxiliary or ())]
         assert {tuple(each.shape) for each in maps} == {(len(images), NUM_CLASSES, *images.shape[-2:])}
+        maps += [each for each in (outputs.boundary, outputs.direction) if each is not None]
         torch.stack([(each.float() * torch.randn_like(each)).sum() for each in maps]).sum().backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         assert [name for name, gradient in gradients.items() if gradient is None] == []

@@ -75,7 +75,7 @@ def _options(name: str, kind: str, written: str) -> dict[str, Any]:
         options = None
     if not isinstance(options, dict) or not all(isinstance(option, str) for option in options):
         raise CrispsegError(f"'{name}' has no readable options; write '{{option: value}}' at the end of the name")
-    known = model_options(kind)
+    known = [*model_options(kind), "refine"]
     for option in options:
         if option not in known:
             raise CrispsegError(f"'{name}': model '{kind}' has no option '{option}'{did_you_mean(option, known)}")

@@ -22,7 +22,14 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.segmenter import MIN_SIDE, as_batch, out_of_memory, upsampled_argmax, usable_device
+from crispseg.inference.segmenter import (
+    MIN_SIDE,
+    as_batch,
+    out_of_memory,
+    smooth_outputs,
+    upsampled_argmax,
+    usable_device,
+)
 from crispseg.models import SegmentationModel
 
 
@@ -205,15 +212,15 @@ class Deployed:
         return output
 
     def network(self, batch: Tensor) -> Tensor:
-        """What `postprocess` takes: of a crispseg model, the logits before they are enlarged."""
-        if not isinstance(self.net, SegmentationModel):
+        """What `postprocess` takes: of a crispseg model without refinement, the logits before they are enlarged."""
+        if not isinstance(self.net, SegmentationModel) or self.net.refiner is not None:
             return self.forward(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.net.coarse_logits(batch)
 
     def postprocess(self, logits: Tensor) -> list[NDArray[np.uint8]]:
         """One label map `(H, W)` an image."""
-        if isinstance(self.net, SegmentationModel):
+        if isinstance(self.net, SegmentationModel) and self.net.refiner is None:
             size = self.images.shape[1:3]
             labels = [upsampled_argmax(one[None], size) for one in logits.float()]
         else:
@@ -238,8 +245,11 @@ def _folded(contender: Contender, settings: Settings) -> nn.Module:
         return contender.net.eval()
     # Of the true size where that is small, for networks that take one size only.
     height, width = (min(side, 256) for side in settings.size)
+    example = torch.randn(1, contender.normalize.in_chans, height, width)
     try:
-        return fold_batch_norms(contender.net.eval(), torch.randn(1, contender.normalize.in_chans, height, width))
+        if isinstance(contender.net, SegmentationModel):
+            return fold_batch_norms(contender.net.eval(), example, smooth_outputs)
+        return fold_batch_norms(contender.net.eval(), example)
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise CrispsegError(

@@ -207,11 +207,11 @@ class Segmenter:
             logits = self._model.coarse_logits(batch)
             offsets = self._model.offsets(batch)
         logits = logits.float()
-        labels = upsampled_argmax(logits, size)
+        best = upsampled_argmax(logits, size)
         if offsets is not None:  # the label of the shifted logits is the shifted label
-            labels = shift(labels[None, None], offsets)[0, 0]
+            best = shift(best[None, None], offsets)[0, 0]
             offsets = offsets.to("cpu", torch.int8)
-        labels = labels[:height, :width].cpu().numpy()
+        labels = best[:height, :width].cpu().numpy()
         name = path.stem if path else "image"
         rgb = np.ascontiguousarray(image[..., :3])
         return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)

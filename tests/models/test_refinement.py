@@ -1,0 +1,126 @@
+"""Models with boundary refinement do all that models must do."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crispseg import Segmenter, create_model, from_pretrained
+from crispseg.models import Outputs
+from crispseg.refinement import boundary_targets
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
+
+from .base import NUM_CLASSES, ModelTester
+
+
+class TestRefinedFPN(ModelTester):
+    name = "fpn"
+    options: ClassVar = {"width": 16, "refine": "boundary"}
+    taps: ClassVar = {
+        "decoder.coarsest": (16, 32),
+        "refiner.boundary": (1, 1),
+        "refiner.direction": (8, 1),
+    }
+
+    def test_the_outputs_are_complete(self) -> None:
+        images = torch.randn(2, 3, 65, 97)
+        outputs = self.reference().outputs(images)
+        assert outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None
+        assert outputs.boundary.shape == (2, 1, 65, 97)
+        assert outputs.direction.shape == (2, 8, 65, 97)
+        moved = (outputs.logits != outputs.unrefined).any(1, keepdim=True)
+        assert 0.05 < moved.float().mean() < 0.95, "else half of what follows is not tested"
+        assert not (moved & (outputs.boundary <= 0)).any()
+        offsets = self.reference().offsets(images)
+        assert offsets is not None
+        assert torch.equal((offsets != 0).any(1, keepdim=True), outputs.boundary > 0)
+
+    def test_a_segmenter_sees_what_forward_gives(self) -> None:
+        model = self.reference()
+        image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
+        result = Segmenter(model, "cpu")(image)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (model.info.mean, model.info.std))
+        logits = model(((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None])
+        same = (result.labels == logits.argmax(1)[0].numpy()).mean()
+        assert same > 0.999
+        assert (result.labels == result.probabilities().argmax(0)).mean() > 0.999
+        unrefined = model.coarse_logits(torch.zeros(1, 3, 65, 97))
+        assert unrefined.shape[-2:] == (17, 25)
+
+    @pytest.mark.parametrize("auxiliary", [False, True])
+    def test_the_losses_of_eq_7_reach_every_parameter(self, auxiliary: bool) -> None:
+        model = self.build(auxiliary=auxiliary).train()
+        labels = some_labels(2, 65, 97)
+        targets = torch.from_numpy(np.stack([boundary_targets(mask.numpy().astype(np.uint8)) for mask in labels]))
+        loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.4))
+        loss(model.outputs(torch.randn(2, 3, 65, 97)), labels, targets).backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
+        assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+
+
+def some_labels(batch: int, height: int, width: int) -> Tensor:
+    """Coarse patches, with ignored rows."""
+    patches = torch.randint(0, NUM_CLASSES, (batch, 1, 3, 4)).float()
+    labels = torch.nn.functional.interpolate(patches, size=(height, width))[:, 0].long()
+    labels[:, :2] = 255
+    return labels
+
+
+def test_refinement_is_an_option_of_every_model(tmp_path: Any) -> None:
+    images = torch.randn(1, 3, 33, 57)
+    for name in ("sfnet", "upernet", "deeplabv3plus", "fcn", "agln", "ddsm_upernet"):
+        plain = create_model(name, num_classes=3, backbone="test_efficientnet").eval()
+        assert plain.refiner is None and "refine" not in plain.info.options and plain.offsets(images) is None
+        model = create_model(name, num_classes=3, backbone="test_efficientnet", refine="boundary").eval()
+        outputs = model.outputs(images)
+        assert torch.equal(outputs.logits, model(images))
+        assert model.info.options["refine"] == "boundary"
+    model.save_pretrained(tmp_path)
+    assert torch.equal(from_pretrained(tmp_path)(images), model(images))
+
+
+def test_an_unknown_refinement_is_refused(refuses: Any) -> None:
+    with refuses("refine", "'edges'", "boundary"):
+        create_model("fpn", num_classes=3, backbone="test_efficientnet", refine="edges")  # type: ignore[arg-type]
+
+
+def test_eq_7_has_the_weights_of_the_paper() -> None:
+    torch.manual_seed(0)
+    labels = some_labels(1, 40, 50)
+    targets = torch.from_numpy(boundary_targets(labels[0].numpy().astype(np.uint8)))[None]
+    logits, unrefined = (torch.randn(1, NUM_CLASSES, 40, 50) for _ in range(2))
+    boundary, direction = torch.randn(1, 1, 40, 50), torch.randn(1, 8, 40, 50)
+    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0))
+    total = loss(Outputs(logits, unrefined, None, boundary, direction), labels, targets).item()
+
+    def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
+        return -scores.log_softmax(0)[truth]
+
+    segmentation = [[], []]  # type: list[list[Tensor]]
+    edges, ways = [], []
+    for y in range(40):
+        for x in range(50):
+            if labels[0, y, x] == 255:
+                continue
+            for terms, scores in zip(segmentation, (unrefined, logits), strict=True):
+                terms.append(cross_entropy(scores[0, :, y, x], labels[0, y, x]))
+            probability = boundary[0, 0, y, x].sigmoid()
+            edges.append(-(probability if targets[0, y, x] != 8 else 1 - probability).log())
+            if targets[0, y, x] < 8:
+                ways.append(cross_entropy(direction[0, :, y, x], targets[0, y, x].long()))
+    first, second, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
+    assert total == pytest.approx(1.0 * first + 1.5 * second + 3.0 * third + 0.7 * fourth, rel=1e-5)
+
+
+def test_eq_7_is_zero_where_all_is_ignored() -> None:
+    outputs = Outputs(
+        *(torch.randn(1, 3, 32, 32) for _ in range(2)), None, torch.randn(1, 1, 32, 32), torch.randn(1, 8, 32, 32)
+    )
+    ignored = torch.full((1, 32, 32), 255)
+    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0))
+    assert loss(outputs, ignored, ignored.to(torch.uint8)).item() == 0

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from training_runs import quietly, rows, tiny, without_time
+
+from crispseg import from_pretrained
+from crispseg.data import Scenes, train_transform
+from crispseg.data.transforms import Augment
+from crispseg.evaluation import BoundaryScores
+from crispseg.refinement import BoundaryRefinement, BoundaryTargets, boundary_targets, shift
+from crispseg.refinement.targets import NO_BOUNDARY, NO_DIRECTION, STEPS
+from crispseg.training import ModelConfig
+from crispseg.training.config import config_to_dict
+
+IGNORE = 255
+
+# Targets ----------------------------------------------------------------------------------------------------------
+
+
+def brute_force(labels: NDArray[np.uint8], distance: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which pixels are on a boundary, and the gradient `(2, H, W)`, x and y, by Sobel's sums in float64."""
+    height, width = labels.shape
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    boundary, gradient = np.zeros(labels.shape, bool), np.zeros((2, height, width))
+
+    def away(label: int, y: int, x: int) -> float:
+        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+        others = [math.hypot(y - v, x - u) for v, u in pixels if labels[v, u] not in (label, IGNORE)]
+        return min(others, default=math.inf)
+
+    for y, x in pixels:
+        label = labels[y, x]
+        if label == IGNORE or away(label, y, x) > distance:
+            continue
+        boundary[y, x] = True
+        for weight, side in ((1, -1), (2, 0), (1, 1)):
+            gradient[0, y, x] += weight * (away(label, y + side, x + 1) - away(label, y + side, x - 1))
+            gradient[1, y, x] += weight * (away(label, y + 1, x + side) - away(label, y - 1, x + side))
+    return boundary, gradient
+
+
+def check(labels: NDArray[np.uint8], distance: float) -> None:
+    targets = boundary_targets(labels, distance)
+    boundary, (gx, gy) = brute_force(labels, distance)
+    assert np.array_equal(targets == IGNORE, labels == IGNORE)
+    assert np.array_equal((targets != NO_BOUNDARY) & (targets != IGNORE), boundary)
+    still = np.maximum(abs(gx), abs(gy)) < 1e-6
+    assert np.array_equal(targets == NO_DIRECTION, boundary & still)
+    for y, x in np.argwhere(boundary & ~still):
+        length = math.hypot(gx[y, x], gy[y, x])
+        cosines = [(gx[y, x] * dx + gy[y, x] * dy) / (length * math.hypot(dx, dy)) for dx, dy in STEPS]
+        assert cosines[targets[y, x]] > max(cosines) - 1e-4, (y, x)  # the nearest, or as near but for rounding
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([1, 2, 2.5, 5]))
+@settings(max_examples=25)
+def test_targets_equal_a_brute_force_computation(seed: int, classes: int, distance: float) -> None:
+    random = np.random.default_rng(seed)
+    height, width, block = random.integers(1, 17), random.integers(1, 17), random.integers(1, 6)
+    coarse = random.choice([*range(classes), IGNORE], size=(17, 17)).astype(np.uint8)
+    check(coarse.repeat(block, 0).repeat(block, 1)[:height, :width].copy(), distance)
+
+
+def test_directions_point_away_from_the_other_class() -> None:
+    labels = np.zeros((11, 11), np.uint8)
+    labels[:, 6:] = 1
+    targets = boundary_targets(labels, 2)
+    assert targets[5].tolist() == [8, 8, 8, 8, 4, 4, 0, 0, 8, 8, 8]  # left is 4, right 0
+    assert boundary_targets(labels.T.copy(), 2)[:, 5].tolist() == [8, 8, 8, 8, 6, 6, 2, 2, 8, 8, 8]  # up is 6, down 2
+
+
+def test_ignored_pixels_make_no_boundary_and_are_none() -> None:
+    labels = np.zeros((9, 20), np.uint8)
+    labels[:, 5:8] = IGNORE
+    targets = boundary_targets(labels)
+    assert (targets[:, 5:8] == IGNORE).all()
+    assert (np.delete(targets, [5, 6, 7], axis=1) == NO_BOUNDARY).all()
+    labels[:, 8:] = 1  # another class behind an ignored line of 3 pixels is 4 pixels away
+    targets = boundary_targets(labels)
+    assert targets[4, 2:10].tolist() == [8, 4, 4, 255, 255, 255, 0, 0]
+
+
+def test_a_line_of_one_pixel_has_no_way_inside() -> None:
+    labels = np.zeros((9, 9), np.uint8)
+    labels[:, 4] = 1
+    assert (boundary_targets(labels)[:, 4] == NO_DIRECTION).all()
+
+
+def test_masks_that_are_not_contiguous_work() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (20, 30)).astype(np.uint8)
+    turned = labels.T
+    assert np.array_equal(boundary_targets(turned), boundary_targets(turned.copy()))
+
+
+@pytest.mark.parametrize("distance", [0, 0.5, -1, math.nan, math.inf])
+def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any) -> None:
+    with refuses(str(distance), "1 or more"):
+        BoundaryTargets(distance)
+
+
+def test_data_workers_make_targets_from_the_augmented_mask() -> None:
+    sample = Scenes(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
+    transform = train_transform(Augment(crop=(80, 90)), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), targets=BoundaryTargets(3))
+    _, labels, targets = transform(sample)
+    assert targets.dtype == torch.uint8 and targets.shape == labels.shape == (80, 90)
+    assert np.array_equal(targets.numpy(), boundary_targets(labels.numpy().astype(np.uint8), 3))
+    assert (targets == IGNORE).any() and (targets < 8).any()
+
+
+# Refinement -------------------------------------------------------------------------------------------------------
+
+
+def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """The maps of heads that know the truth; a pixel without a direction is left alone."""
+    targets = torch.from_numpy(boundary_targets(truth).astype(np.int64))
+    known = targets < 8
+    direction = torch.nn.functional.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
+    return (known.float() * 20 - 10)[None, None], direction * 20
+
+
+def one_hot(labels: NDArray[np.uint8], classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).permute(2, 0, 1)[None] * 8.0
+
+
+def boundary_f(prediction: Tensor, truth: NDArray[np.uint8], classes: int) -> dict[int, float]:
+    metric = BoundaryScores(classes, (1, 3))
+    metric.update(prediction, torch.from_numpy(truth.astype(np.int64))[None])
+    return metric.scores().mean
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+@pytest.mark.parametrize("grown", [True, False])
+@pytest.mark.parametrize("index", range(3))
+def test_perfect_maps_repair_labels_that_were_grown_or_shrunk(pixels: int, grown: bool, index: int) -> None:
+    import cv2
+
+    dataset = Scenes(train=3, val=1, test=1, height=180, width=240).dataset("train")
+    truth, classes = dataset[index].labels, len(dataset.labels)
+    truth = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2)
+    spoilt = (cv2.dilate if grown else cv2.erode)(truth, disc)  # higher classes grow, or shrink, over lower ones
+    refiner = BoundaryRefinement()
+    refined = shift(one_hot(spoilt, classes), refiner.offsets(*perfect(truth))).argmax(1)
+    before = boundary_f(torch.from_numpy(spoilt.astype(np.int64))[None], truth, classes)
+    after = boundary_f(refined, truth, classes)
+    print(index, pixels, grown, before, after)
+    assert after[3] > before[3]
+    assert after[1] > before[1]
+    assert (refined[0].numpy() == truth).mean() > (spoilt == truth).mean()
+
+
+def test_an_empty_boundary_map_changes_nothing_exactly() -> None:
+    refiner = BoundaryRefinement()
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = (1e3 * torch.randn(2, 5, 97, 61)).to(dtype)
+        for boundary in (torch.full((2, 1, 97, 61), -1e-6), torch.zeros(2, 1, 97, 61)):  # one half is no boundary
+            refined = shift(logits, refiner.offsets(boundary, torch.randn(2, 8, 97, 61)))
+            assert refined.dtype == dtype
+            assert torch.equal(refined, logits)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 67), (1024, 2048), (3, 4000)])
+def test_logits_come_from_two_pixels_inside_and_do_not_mix(size: tuple[int, int]) -> None:
+    refiner = BoundaryRefinement()
+    values = torch.arange(size[0] * size[1], dtype=torch.float32).view(1, 1, *size)
+    direction = torch.randn(1, 8, *size)
+    boundary = torch.randn(1, 1, *size)
+    moved = shift(values, refiner.offsets(boundary, direction)).long()[0, 0]
+    ys, xs = torch.meshgrid(*(torch.arange(length) for length in size), indexing="ij")
+    step = 2 * torch.tensor(STEPS)[direction[0].argmax(0)] * (boundary[0, 0] > 0)[..., None]
+    expected = (ys + step[..., 1]).clamp(0, size[0] - 1) * size[1] + (xs + step[..., 0]).clamp(0, size[1] - 1)
+    assert torch.equal(moved, expected)
+
+
+def test_coordinates_stay_float32_under_bfloat16() -> None:
+    offsets = 2 * torch.tensor(STEPS).float()[torch.randint(0, 8, (1, 300, 700))].permute(0, 3, 1, 2)
+    values = torch.arange(256.0).repeat(3, 1, 300, 700 // 256 + 1)[:1, :, :, :700]  # exact in bfloat16
+    expected = shift(values, offsets)
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = shift(values.bfloat16(), offsets.bfloat16())
+    assert moved.dtype == torch.bfloat16
+    assert torch.equal(moved.float(), expected)
+
+
+def test_the_gradient_moves_with_the_logits() -> None:
+    logits = torch.zeros(1, 2, 32, 40, requires_grad=True)
+    offsets = torch.zeros(1, 2, 32, 40)
+    offsets[0, :, 10, 20] = torch.tensor([2.0, -2.0])  # takes the logits of 2 to the right, 2 up
+    shift(logits, offsets)[0, 1, 10, 20].backward()
+    assert logits.grad is not None
+    assert logits.grad.nonzero().tolist() == [[0, 1, 8, 22]]
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+REFINED = ModelConfig("fpn", "test_efficientnet", refine="boundary", options={"width": 16})
+
+
+def test_training_end_to_end(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", model=REFINED, epochs=3, boundary_weights={"boundary": 2.0})
+    run = quietly(config)
+    assert run.model.refiner is not None
+    assert config_to_dict(config)["model"]["refine"] == "boundary"
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(from_pretrained(tmp_path / "run")(images), run.model(images))
+    losses = [float(row["train_loss"]) for row in rows(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+
+
+def test_workers_and_bfloat16(tmp_path: Path) -> None:
+    quietly(tiny(tmp_path / "alone", model=REFINED, epochs=1))
+    quietly(tiny(tmp_path / "workers", model=REFINED, epochs=1, workers=1))
+    assert without_time(tmp_path / "workers") == without_time(tmp_path / "alone")
+    quietly(tiny(tmp_path / "bf16", model=REFINED, epochs=1, precision="bf16"))
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    quietly(tiny(tmp_path / "one", model=REFINED, epochs=1, schedule="constant"))
+    quietly(tiny(tmp_path / "one", model=REFINED, epochs=2, schedule="constant"), resume=True)
+    quietly(tiny(tmp_path / "two", model=REFINED, epochs=2, schedule="constant"))
+    assert without_time(tmp_path / "one") == without_time(tmp_path / "two")
+
+
+def test_refinement_can_be_added_to_a_trained_model_and_left_off(tmp_path: Path) -> None:
+    plain = quietly(tiny(tmp_path / "plain", epochs=1))
+    model = tiny(tmp_path / "refined", model=REFINED, init_from=str(tmp_path / "plain"), epochs=1, lr=0.0)
+    refined = quietly(model)
+    assert torch.equal(refined.model.classifier.weight, plain.model.classifier.weight)
+    back = quietly(tiny(tmp_path / "back", init_from=str(tmp_path / "refined"), epochs=1, lr=0.0))
+    assert torch.equal(back.model.classifier.weight, plain.model.classifier.weight)
+    assert back.model.refiner is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrases"),
+    [
+        ({"boundary_distance": 0}, ["boundary_distance", "0"]),
+        ({"boundary_weights": {"bondary": 1.0}}, ["boundary_weights", "'bondary'", "boundary"]),
+        ({"boundary_weights": {"boundary": -1.0}}, ["boundary_weights", "boundary is -1.0"]),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    changes: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    with refuses(*phrases):
+        tiny(tmp_path, **changes)
