@@ -16,8 +16,9 @@ from crispseg.refinement.targets import DIRECTIONS, STEPS
 WIDTHS = (64, 128, 256)
 """Of the spatial branch, as released; the paper does not say."""
 HEAD_WIDTH = 256
-LENGTH = 2
-"""Of a step in pixels. SegFix (§3.2) doubles its unit steps, since those often end on the boundary still."""
+STEPS_TAKEN = 2
+"""A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, or to go
+on in the direction of the pixel where it ends. The second one stays inside of what is only a few pixels wide."""
 
 
 class SpatialBranch(nn.Sequential):
@@ -38,18 +39,20 @@ class BoundaryRefinement(nn.Module):
         in_chans: channels of the images.
         detail_channels: of a feature map that the model gives to `maps`; by default the part has a spatial branch of
             its own.
-        length: of the shift in pixels, on each axis that the direction has: a diagonal one goes √2 times as far.
+        steps: from pixel to neighbouring pixel, each in the direction predicted where it starts, that make an offset;
+            they end where there is no boundary.
     """
 
-    steps: Tensor
+    unit_steps: Tensor
 
-    def __init__(self, in_chans: int = 3, *, detail_channels: int | None = None, length: int = LENGTH) -> None:
+    def __init__(self, in_chans: int = 3, *, detail_channels: int | None = None, steps: int = STEPS_TAKEN) -> None:
         super().__init__()
         self.branch = SpatialBranch(in_chans) if detail_channels is None else None
         self.boundary_head = _head(detail_channels or SpatialBranch.out_channels, 1)
         self.direction_head = _head(detail_channels or SpatialBranch.out_channels, DIRECTIONS)
         self.boundary, self.direction = Tap(), Tap()
-        self.register_buffer("steps", length * torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
+        self.steps = steps
+        self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
 
     def maps(self, images: Tensor, detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the heads say, at the images' size.
@@ -74,8 +77,12 @@ class BoundaryRefinement(nn.Module):
 
         It is 0 unless the probability of a boundary is above one half.
         """
-        steps = self.steps[direction.argmax(1)].permute(0, 3, 1, 2)  # (N, 2, H, W)
-        return torch.where(boundary > 0, steps, torch.zeros_like(steps))
+        steps = self.unit_steps[direction.argmax(1)].permute(0, 3, 1, 2)  # (N, 2, H, W)
+        steps = torch.where(boundary > 0, steps, torch.zeros_like(steps))
+        offsets = steps
+        for _ in range(self.steps - 1):
+            offsets = steps + shift(offsets, steps)  # one step, and then what is left from where it ends
+        return offsets
 
     def forward(self, logits: Tensor, images: Tensor, detail: Tensor | None = None) -> Tensor:
         """Logits `(N, C, H, W)` and images of their size → refined logits."""

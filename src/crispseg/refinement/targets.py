@@ -51,7 +51,7 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
     # A boundary pixel's filter sees distances to pixels that are at most √2 further away.
     margin = math.ceil(distance) + 3
     for label in np.flatnonzero(counts[:IGNORE]).tolist():
-        region = cv2.compare(labels, label, cv2.CMP_EQ)  # 255 where it is
+        region = _as_mask(labels == label)
         left, top, width, height = cv2.boundingRect(region)
         window = (
             slice(max(top - margin, 0), top + height + margin),
