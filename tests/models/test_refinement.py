@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from crispseg import Segmenter, create_model, from_pretrained
+from crispseg.inference import Refiner
 from crispseg.models import Outputs
 from crispseg.refinement import boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
@@ -50,6 +52,15 @@ class TestRefinedFPN(ModelTester):
         assert (result.labels == result.probabilities().argmax(0)).mean() > 0.999
         unrefined = model.coarse_logits(torch.zeros(1, 3, 65, 97))
         assert unrefined.shape[-2:] == (17, 25)
+
+    def test_refining_unrefined_labels_afterwards_gives_the_refined_ones(self) -> None:
+        model = copy.deepcopy(self.reference())
+        image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
+        refined = Segmenter(model, "cpu")(image).labels
+        refiner, model.refiner = Refiner(model, "cpu"), None
+        unrefined = Segmenter(model, "cpu")(image).labels
+        assert (refined != unrefined).mean() > 0.01
+        assert (refiner(image, unrefined) == refined).mean() > 0.999
 
     @pytest.mark.parametrize("auxiliary", [False, True])
     def test_the_losses_of_eq_7_reach_every_parameter(self, auxiliary: bool) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",
     "predict": "segment images",
+    "refine": "move saved labels of any model along boundaries",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",
     "convert": "turn a checkpoint of SFNet's official release into a saved model",

@@ -1,6 +1,7 @@
 """Using a trained model."""
 
 from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.refiner import Refiner
 from crispseg.inference.segmenter import Segmentation, Segmenter
 
-__all__ = ["Segmentation", "Segmenter", "fold_batch_norms"]
+__all__ = ["Refiner", "Segmentation", "Segmenter", "fold_batch_norms"]

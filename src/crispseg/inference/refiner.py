@@ -1,0 +1,94 @@
+"""Boundary refinement of labels that some model, of this library or another, has saved."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg.data.base import IGNORE, Color, default_palette, image_channels
+from crispseg.data.transforms import Normalize
+from crispseg.errors import CrispsegError
+from crispseg.imaging import read_image, read_mask
+from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.models import SegmentationModel
+from crispseg.refinement import shift
+
+
+class Refiner:
+    """Moves labels by what a model's boundary refinement sees in the image; of the model nothing else is used.
+
+    Its boundaries are those between the classes that it was trained on; the labels may be of other classes.
+
+    Args:
+        model_or_path: a model with `refine`, which stays as it is; or the folder of a saved model or a finished run or
+            a hub id.
+        device: by default a CUDA device where there is one, else the CPU.
+
+    Raises:
+        CrispsegError: no such model, one without refinement, or weights that are not finite; no such device.
+    """
+
+    def __init__(self, model_or_path: SegmentationModel | str | Path, device: str | torch.device | None = None) -> None:
+        model = model_or_path
+        if not isinstance(model, SegmentationModel):
+            model = SegmentationModel.from_pretrained(model)
+        if model.refiner is None:
+            name = f"{model.info.name} on {model.info.backbone}"
+            raise CrispsegError(
+                f"{name if model is model_or_path else model_or_path} has no refinement; train a model with "
+                "--model.refine boundary"
+            )
+        check_finite(model)
+        self.device = usable_device(device)
+        self.channels = image_channels(model.info.in_chans)
+        self._normalize = Normalize(model.info.mean, model.info.std, model.info.in_chans)
+        self._model = copy.deepcopy(model).eval().to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, image: str | Path | NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Refine the labels of an image.
+
+        Args:
+            image: a file, or an array as `read_image` gives it.
+            labels: `(H, W)`; where they are 255 (ignore) they stay, and no other pixel becomes 255.
+
+        Returns:
+            `(H, W)`, of the same values.
+
+        Raises:
+            CrispsegError: the image cannot be read.
+            ValueError: the labels have another size than the image.
+        """
+        pixels = read_image(image, self.channels) if isinstance(image, str | Path) else image
+        if pixels.shape[:2] != labels.shape:
+            sizes = ["{}×{}".format(*shape[:2]) for shape in (labels.shape, pixels.shape)]
+            raise ValueError(f"labels of {sizes[0]} pixels (height × width), but the image has {sizes[1]}")
+        offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
+        assert offsets is not None
+        height, width = labels.shape
+        before = torch.from_numpy(labels).to(self.device)[None, None]  # (1, 1, H, W)
+        after = shift(before, offsets[..., :height, :width])
+        kept = (before == IGNORE) | (after == IGNORE)
+        refined: NDArray[np.uint8] = torch.where(kept, before, after)[0, 0].cpu().numpy()
+        return refined
+
+
+def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], tuple[Color, ...]]:
+    """Class ids `(H, W)` of a PNG, and the colours of ids 0 to 254: those of its palette, else the default ones.
+
+    Raises:
+        CrispsegError: it cannot be read, or its pixels are no ids of 8 bits.
+    """
+    labels = read_mask(path)
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise CrispsegError(f"{path} holds colours or 16-bit values, not class ids; give palette or grey PNGs")
+    with Image.open(path) as picture:
+        listed = picture.getpalette("RGB") if picture.mode == "P" else None
+    own = np.array(listed or [], np.uint8).reshape(-1, 3).tolist()
+    palette = [tuple(color) for color in own[:IGNORE]] + list(default_palette(IGNORE)[len(own) :])
+    return labels, tuple((red, green, blue) for red, green, blue in palette)

@@ -1,0 +1,100 @@
+"""`crispseg refine`, and `--model.refine` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import TINY, error_of, output_of, parse
+
+from crispseg import SegmentationModel, create_model
+from crispseg.imaging import read_mask, write_image, write_labels
+from crispseg.inference import Refiner
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images, their labels by a model without refinement (in other classes than the refiner's), and a refiner."""
+    root = tmp_path_factory.mktemp("refine")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        refining_model().save_pretrained(root / "model")
+        create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16).save_pretrained(root / "plain")
+    random = np.random.default_rng(0)
+    for name, size in (("one", (40, 60)), ("sub/two", (33, 47))):
+        write_image(root / "images" / f"{name}.jpg", random.integers(0, 256, (*size, 3), np.uint8))
+        labels = random.integers(0, 20, (size[0] // 4 + 1, size[1] // 4 + 1), np.uint8).repeat(4, 0).repeat(4, 1)
+        labels = labels[: size[0], : size[1]].copy()
+        labels[:3] = 255
+        write_labels(root / "labels" / f"{name}.png", labels, [(index, 2 * index, 9) for index in range(20)])
+        write_image(root / "labels" / f"{name}_overlay.png", np.zeros((*size, 3), np.uint8))
+    return root
+
+
+def refining_model() -> SegmentationModel:
+    model = create_model("fpn", num_classes=5, backbone="test_efficientnet", width=16, refine="boundary").eval()
+    assert model.refiner is not None
+    model.refiner.boundary_head[-1].bias.data.fill_(0.05)  # so that some pixels are on boundaries and some are not
+    return model
+
+
+def test_labels_of_any_model_are_refined(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    printed = output_of(
+        capsys, "refine", folder / "model", folder / "images", "--labels", folder / "labels", "--out", out
+    )
+    assert "2 label maps" in printed and "0.00 %" not in printed
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["one.png", "sub/two.png"]
+    model = SegmentationModel.from_pretrained(folder / "model")
+    for name in ("one", "sub/two"):
+        before, after = (read_mask(base / f"{name}.png") for base in (folder / "labels", out))
+        assert (before != after).any()
+        assert np.array_equal(before == 255, after == 255)
+        with Image.open(folder / "labels" / f"{name}.png") as old, Image.open(out / f"{name}.png") as new:
+            assert old.getpalette()[:60] == new.getpalette()[:60] and new.mode == "P"  # type: ignore[index]
+        assert np.array_equal(Refiner(model)(folder / "images" / f"{name}.jpg", before), after)
+
+
+def test_grey_label_files_keep_their_ids(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = read_mask(folder / "labels/one.png")
+    Image.fromarray(labels).save(tmp_path / "one.png")
+    image = folder / "images/one.jpg"
+    output_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, "--out", tmp_path / "out")
+    assert np.array_equal(read_mask(tmp_path / "out/one.png"), Refiner(folder / "model")(image, labels))
+
+
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, image = folder / "labels", folder / "images/one.jpg"
+    out = ("--out", tmp_path / "out")
+    assert "no refinement" in error_of(capsys, "refine", folder / "plain", image, "--labels", labels, *out)
+    assert "no folder" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path / "none", *out)
+    assert "has no labels" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
+    assert "write over" in error_of(capsys, "refine", folder / "model", image, "--labels", labels, "--out", labels)
+    Image.new("L", (8, 9)).save(tmp_path / "one.png")
+    line = error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
+    assert "one.png" in line and "9×8" in line and "40×60" in line
+    Image.new("RGB", (60, 40)).save(tmp_path / "one.png")
+    assert "class ids" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
+
+
+def test_a_run_is_trained_and_used_with_refinement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    output_of(capsys, "train", *TINY, "--model.refine=boundary", "--boundary_weights={direction: 0.5}", f"--out={run}")
+    assert json.loads((run / "model/config.json").read_text())["options"]["refine"] == "boundary"
+    assert "refine: boundary" in (run / "config.yaml").read_text()
+    assert "mIoU" in output_of(capsys, "evaluate", run, "--workers=0")
+    write_image(tmp_path / "in/photo.png", np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+    output_of(capsys, "predict", run, tmp_path / "in", "--out", tmp_path / "predicted")
+    output_of(capsys, "refine", run, tmp_path / "in", "--labels", tmp_path / "predicted", "--out", tmp_path / "refined")
+    assert read_mask(tmp_path / "refined/photo.png").shape == (50, 70)
+
+
+def test_refine_belongs_to_all_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--model.refine" in output_of(capsys, "train", "--model=sfnet", "--help")
+    assert parse("--model=agln").model.refine is None
+    assert parse("--model=agln", "--model.refine=boundary").model.refine == "boundary"
+    assert "edges" in error_of(capsys, "train", "--model.refine=edges")
