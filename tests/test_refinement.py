@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -255,6 +256,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     quietly(tiny(tmp_path / "one", model=REFINED, epochs=2, schedule="constant"), resume=True)
     quietly(tiny(tmp_path / "two", model=REFINED, epochs=2, schedule="constant"))
     assert without_time(tmp_path / "one") == without_time(tmp_path / "two")
+
+
+def test_a_run_from_before_there_was_refinement_goes_on(tmp_path: Path) -> None:
+    quietly(tiny(tmp_path, epochs=1))
+    path = tmp_path / "config.yaml"
+    recorded = yaml.safe_load(path.read_text())
+    del recorded["model"]["refine"], recorded["boundary_distance"], recorded["boundary_weights"]
+    path.write_text(yaml.safe_dump(recorded))
+    quietly(tiny(tmp_path, epochs=2), resume=True)
+
+
+def test_a_resumed_run_cannot_begin_to_refine(tmp_path: Path, refuses: Any) -> None:
+    quietly(tiny(tmp_path, epochs=1))
+    with refuses("--resume cannot change", "model"):
+        quietly(tiny(tmp_path, model=REFINED, epochs=2), resume=True)
 
 
 def test_refinement_can_be_added_to_a_trained_model_and_left_off(tmp_path: Path) -> None:
