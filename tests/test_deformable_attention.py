@@ -150,7 +150,7 @@ def test_module_is_eqs_3_and_4() -> None:
     """Positions are c_q + Δ in pixels of each level; weights are a softmax over all levels and points."""
     part = lively().double()
     query, values = torch.randn(1, 42, 16).double(), torch.randn(1, 59, 16).double()
-    centres = pixel_centres(*SIZES[0])
+    centres = pixel_centres(SIZES[0])
     with record(part) as seen:
         out = part(query, centres, values, SIZES)
     offsets = (query @ part.sampling_offsets.weight.T + part.sampling_offsets.bias).view(1, 42, 4, 3, 2, 2)
@@ -184,7 +184,7 @@ def test_heads_look_around_at_first() -> None:
 
 def test_coordinates_stay_float32_under_bfloat16() -> None:
     part = lively(points=16)
-    query, values, centres = torch.randn(1, 42, 16), torch.randn(1, 59, 16), pixel_centres(*SIZES[0])
+    query, values, centres = torch.randn(1, 42, 16), torch.randn(1, 59, 16), pixel_centres(SIZES[0])
     with record(part) as seen:
         part(query, centres, values, SIZES)
     exact = seen["locations"]

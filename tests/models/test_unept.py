@@ -159,7 +159,7 @@ class TestUNEPT(ModelTester):
 
 def test_sine_positions_are_those_of_detr() -> None:
     height, width, channels = 3, 5, 16
-    encoded = sine_positions(height, width, channels).view(height, width, channels)
+    encoded = sine_positions((height, width), channels).view(height, width, channels)
     for row in range(height):
         for column in range(width):
             expected = []
@@ -171,8 +171,8 @@ def test_sine_positions_are_those_of_detr() -> None:
 
 
 def test_positions_agree_across_levels() -> None:
-    fine = sine_positions(12, 12, 32).view(4, 3, 4, 3, 32)[:, 1, :, 1]  # centres of 3×3 pixels
-    torch.testing.assert_close(fine.flatten(0, 1), sine_positions(4, 4, 32), atol=1e-5, rtol=0)
+    fine = sine_positions((12, 12), 32).view(4, 3, 4, 3, 32)[:, 1, :, 1]  # centres of 3×3 pixels
+    torch.testing.assert_close(fine.flatten(0, 1), sine_positions((4, 4), 32), atol=1e-5, rtol=0)
 
 
 def test_full_attention_is_that_of_torch() -> None:

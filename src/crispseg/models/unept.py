@@ -27,18 +27,19 @@ Sizes = Sequence[Sequence[int]]
 """Height and width of each level."""
 
 
-def sine_positions(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
-    """Sine and cosine position encodings of a map's pixels, `(height · width, channels)`, float32 (§3.1).
+def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
+    """Sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
 
     DETR's: the first half of the channels is that of y, the second that of x, at wavelengths from the map's side to
     10000 times that. Positions are those of pixel centres, so that they are the same on all levels.
 
     Args:
+        size: h and w.
         channels: a multiple of 4.
     """
     quarter = channels // 4
     waves = 2 * math.pi * 10000.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    x, y = (pixel_centres(height, width, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
+    x, y = (pixel_centres(size, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
     parts = [torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1) for angle in (y, x)]
     return torch.cat(parts, dim=1)
 
@@ -87,8 +88,9 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(width, 8 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(8 * width, width)
         )
-        for layer in (self.layers[0], self.layers[3]):
-            nn.init.xavier_uniform_(layer.weight)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
         self.residual = Residual(width, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,14 +214,14 @@ class EPT(nn.Module):
         x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
         encodings = [self._positions(size, x) + scale for size, scale in zip(sizes, self.scales, strict=True)]
         x, added = self._with_encodings(x, torch.cat(encodings))
-        reference = torch.cat([pixel_centres(*size, x.device) for size in sizes])  # (S, 2)
+        reference = torch.cat([pixel_centres(size, x.device) for size in sizes])  # (S, 2)
         for layer in self.encoder:
             x = layer(x, added, reference, sizes)
 
         context = self._context_queries(images, x)
         size = context.shape[-2:]
         y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
-        reference = pixel_centres(*size, x.device)
+        reference = pixel_centres(size, x.device)
         for layer in self.decoder:
             y = layer(y, added, reference, size, x, sizes)
         return Decoded(torch.unflatten(y.mT, 2, tuple(size)), ())
@@ -235,7 +237,7 @@ class EPT(nn.Module):
         return seen
 
     def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
-        return sine_positions(*size, self.width, like.device).to(like.dtype)
+        return sine_positions(size, self.width, like.device).to(like.dtype)
 
     def _with_encodings(self, x: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor | float]:
         """The input of the first layer, and what each layer adds to its queries."""

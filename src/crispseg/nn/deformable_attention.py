@@ -46,8 +46,9 @@ def deformable_attention(levels: Sequence[Tensor], locations: Tensor, weights: T
     return torch.unflatten(total[..., 0], 0, (batch, heads)).flatten(1, 2).mT  # (B, M · d, Q) → (B, Q, M · d)
 
 
-def pixel_centres(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """x and y in 0..1 of the pixels of a map, row by row: `(height · width, 2)`, float32."""
+def pixel_centres(size: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """x and y in 0..1 of the pixels of a map of this height and width, row by row: `(h · w, 2)`, float32."""
+    height, width = size
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
     grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)], dim=-1)
