@@ -33,14 +33,13 @@ def deformable_attention(levels: Sequence[Tensor], locations: Tensor, weights: T
     Returns:
         `(B, Q, M · d)`, of the values' type.
     """
-    batch, _, heads, _, points, _ = locations.shape
+    batch, _, heads = locations.shape[:3]
     total: Tensor | None = None
     for index, level in enumerate(levels):
         # A strip of `sampled_sum` is a number of rows: with one query a row, any number of queries.
-        grid = (2 * locations[:, :, :, index] - 1).permute(0, 2, 3, 1, 4)  # (B, M, N, Q, 2)
-        grid = grid.reshape(batch * heads, points, -1, 1, 2)
-        shares = weights[:, :, :, index].permute(0, 2, 3, 1).reshape(batch * heads, points, -1, 1)
-        attended = sampled_sum(shares, level.flatten(0, 1), grid)  # (B · M, d, Q, 1)
+        grid = (2 * locations[:, :, :, index] - 1).permute(0, 2, 3, 1, 4).flatten(0, 1)  # (B · M, N, Q, 2)
+        shares = weights[:, :, :, index].permute(0, 2, 3, 1).flatten(0, 1)  # (B · M, N, Q)
+        attended = sampled_sum(shares[..., None], level.flatten(0, 1), grid[:, :, :, None])  # (B · M, d, Q, 1)
         total = attended if total is None else total + attended
     assert total is not None
     return torch.unflatten(total[..., 0], 0, (batch, heads)).flatten(1, 2).mT  # (B, M · d, Q) → (B, Q, M · d)
