@@ -20,6 +20,8 @@ ROWS = [
     ("fpn", "resnet101_deep", 59, 480),
     ("agln", "resnet101_deep", 59, 480),
     ("agln_lite", "resnet101_deep", 59, 480),
+    ("unept", "deit_base_distilled_patch16_384", 150, 480),
+    ("unept", "resnet50", 150, 480),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from crispseg.models import Outputs
 from crispseg.nn import BatchNorm2d
 
 NUM_CLASSES = 5
+TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -31,8 +32,8 @@ class ModelTester:
     stride: ClassVar[int] = 4
     """Of `coarse_logits`."""
     auxiliary_maps: ClassVar[int] = 3
-    taps: ClassVar[Mapping[str, tuple[int, ...]]] = {}
-    """What `record` sees: channels and stride, or all of `(C, H, W)`."""
+    taps: ClassVar[Mapping[str, TapShape]] = {}
+    """What `record` sees: channels and stride, all of `(C, H, W)`, or a function of the image's height and width."""
     single_value_norms: ClassVar[frozenset[str]] = frozenset()
     """Batch norms to which one image gives one value per channel, whatever its size."""
     zero_gradients: ClassVar[frozenset[str]] = frozenset()
@@ -257,7 +258,7 @@ class ModelTester:
         self,
         tmp_path: Path,
         *,
-        taps: Mapping[str, tuple[int, ...]] | None = None,
+        taps: Mapping[str, TapShape] | None = None,
         zero_gradients: frozenset[str] = frozenset(),
         **options: Any,
     ) -> None:
@@ -354,8 +355,10 @@ class ModelTester:
         assert torch.equal(loaded(images), expected)
 
 
-def tap_shape(tap: tuple[int, ...], height: int, width: int) -> tuple[int, ...]:
-    """`(C, H, W)` of a tap, given as such or as channels and stride."""
+def tap_shape(tap: TapShape, height: int, width: int) -> tuple[int, ...]:
+    """All but the first of a tap's sizes, given as `(C, H, W)`, as channels and stride, or as a function."""
+    if callable(tap):
+        return tap(height, width)
     if len(tap) == 3:
         return tap
     channels, stride = tap

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones.df import DF_STRIDES, build_df
+from crispseg.backbones.plain import build_plain
 from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
 from crispseg.backbones.weights import load_weights, read_state_dict
@@ -37,6 +38,8 @@ class Backbone(nn.Module):
             given twice, the two deepest. By default 4, 8, 16 and 32 as far as `output_stride` goes; on DF1 and DF2,
             those that SFNet's released code takes.
         output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.
+        blocks: of a network without a pyramid whose blocks all have one resolution, such as a ViT: how many features to
+            return, the outputs of equally spaced blocks, the last among them. In place of the strides.
 
     Attributes:
         channels, strides: of the returned features, finest first.
@@ -56,6 +59,7 @@ class Backbone(nn.Module):
         in_chans: int = 3,
         strides: Sequence[int] | None = None,
         output_stride: int = 32,
+        blocks: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(name, str) or not (name in _BUILDERS or is_timm_name(name)):
@@ -64,9 +68,12 @@ class Backbone(nn.Module):
                 f"unknown backbone '{name}'{hint} ({', '.join(NAMED_BACKBONES)} and any timm model with a feature "
                 "pyramid work)"
             )
-        build = _BUILDERS.get(name, build_timm)
-        strides = _checked_strides(name, strides, output_stride)
-        network = build(name, pretrained is True, in_chans, strides, output_stride)
+        if blocks is None:
+            build = _BUILDERS.get(name, build_timm)
+            strides = _checked_strides(name, strides, output_stride)
+            network = build(name, pretrained is True, in_chans, strides, output_stride)
+        else:
+            network = build_plain(name, pretrained is True, in_chans, blocks)
         self.net: Any = network.features
         self._divisor = network.divisor
         self.strides = network.strides

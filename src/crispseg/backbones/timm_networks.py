@@ -65,18 +65,18 @@ def _build_for_any_size(
     """The network, and what its input must be padded to a multiple of so that features have size ⌈H / stride⌉."""
     for extra in ({}, {"strict_img_size": False}):  # the latter frees Swin of its training size
         try:
-            net = _build(name, timm_name, published, in_chans=in_chans, **options, **extra)
+            net = build_published(name, timm_name, published, in_chans=in_chans, **options, **extra)
         except TypeError:  # others do not know it
             break
         for divisor in (1, strides[-1]):
-            if all(_fits(net, in_chans, height * divisor, width * divisor) for height, width in ((33, 57), (48, 35))):
+            if all(fits(net, in_chans, height * divisor, width * divisor) for height, width in ((33, 57), (48, 35))):
                 return net, divisor
     raise CrispsegError(
         f"backbone '{name}' works at fixed image sizes only; a ResNet, ConvNeXt, Swin or EfficientNet works at any"
     )
 
 
-def _fits(net: Any, in_chans: int, height: int, width: int) -> bool:
+def fits(net: Any, in_chans: int, height: int, width: int) -> bool:
     """Whether features have size ⌈H / stride⌉. Runs on meta tensors: shapes only, no arithmetic."""
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
@@ -95,7 +95,8 @@ def _fits(net: Any, in_chans: int, height: int, width: int) -> bool:
     )
 
 
-def _build(name: str, timm_name: str, published: bool, **options: Any) -> Any:
+def build_published(name: str, timm_name: str, published: bool, **options: Any) -> Any:
+    """timm's network, with its published weights if asked; `name` is for errors."""
     if not published:
         return timm.create_model(timm_name, **options)
     try:

@@ -9,10 +9,12 @@ from crispseg.models.fpn import fpn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import create_model, list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
+from crispseg.models.unept import EPT, unept
 from crispseg.models.upernet import upernet
 
 __all__ = [
     "DDSM",
+    "EPT",
     "FlowAlignment",
     "ModelInfo",
     "Outputs",
@@ -28,6 +30,7 @@ __all__ = [
     "list_models",
     "models",
     "sfnet",
+    "unept",
     "upernet",
     "warp",
 ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone
-from crispseg.decoders import DeepLabDecoder, TopDown
+from crispseg.decoders import Decoded, DeepLabDecoder, TopDown
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import Saving
 from crispseg.nn import conv_bn_relu, resize
 from crispseg.refinement import BoundaryRefinement, Refinement, shift
+
+if TYPE_CHECKING:
+    from crispseg.models.unept import EPT
 
 
 class Outputs(NamedTuple):
@@ -46,7 +49,7 @@ class SegmentationModel(nn.Module, Saving):
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
     def __init__(
-        self, backbone: Backbone, decoder: TopDown | DeepLabDecoder, num_classes: int, *, auxiliary: bool = False
+        self, backbone: Backbone, decoder: TopDown | DeepLabDecoder | EPT, num_classes: int, *, auxiliary: bool = False
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -64,10 +67,15 @@ class SegmentationModel(nn.Module, Saving):
         assert refine == "boundary"
         self.refiner = BoundaryRefinement(self.backbone.in_chans)
 
+    def decode(self, images: Tensor) -> Decoded:
+        """What the decoder makes of `(N, in_chans, H, W)` images that were checked."""
+        decoded: Decoded = self.decoder(self.backbone(images))
+        return decoded
+
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits at the decoder's stride s, which is 4 or, without a decoder, the backbone's last, `(N, num_classes,
-        ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s, and not refined."""
-        logits: Tensor = self.classifier(self.decoder(self.backbone(_checked(images, self.backbone.in_chans))).feature)
+        """Logits at the decoder's stride s, which is 4, 8 for UN-EPT or, without a decoder, the backbone's last, `(N,
+        num_classes, ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s, and not refined."""
+        logits: Tensor = self.classifier(self.decode(_checked(images, self.backbone.in_chans)).feature)
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
@@ -89,7 +97,7 @@ class SegmentationModel(nn.Module, Saving):
     def outputs(self, images: Tensor) -> Outputs:
         """All outputs at the images' size; see `Outputs`."""
         size = images.shape[-2:]
-        decoded = self.decoder(self.backbone(_checked(images, self.backbone.in_chans)))
+        decoded = self.decode(_checked(images, self.backbone.in_chans))
         auxiliary = None
         if self.auxiliary_heads is not None:
             auxiliary = tuple(

@@ -1,7 +1,19 @@
 """Building blocks shared by all decoders."""
 
+from crispseg.nn.deformable_attention import DeformableAttention, deformable_attention, pixel_centres
 from crispseg.nn.layers import BatchNorm2d, conv_bn_relu, resize
 from crispseg.nn.record import Tap, record
 from crispseg.nn.sampling import sampled_dot, sampled_sum
 
-__all__ = ["BatchNorm2d", "Tap", "conv_bn_relu", "record", "resize", "sampled_dot", "sampled_sum"]
+__all__ = [
+    "BatchNorm2d",
+    "DeformableAttention",
+    "Tap",
+    "conv_bn_relu",
+    "deformable_attention",
+    "pixel_centres",
+    "record",
+    "resize",
+    "sampled_dot",
+    "sampled_sum",
+]

@@ -1,0 +1,320 @@
+"""UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
+
+Section and equation numbers are the paper's; see docs/papers/unept.md for where it contradicts itself or its released
+code, and how that is settled. This file is the context branch, and as much of the spatial branch as it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.backbones import Backbone, plain_strides
+from crispseg.decoders import Decoded
+from crispseg.errors import CrispsegError
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
+from crispseg.nn import BatchNorm2d, DeformableAttention, Tap, pixel_centres, resize
+
+HEADS = 8
+Sizes = Sequence[Sequence[int]]
+"""Height and width of each level."""
+
+
+def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
+    """Sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
+
+    DETR's: the first half of the channels is that of y, the second that of x, at wavelengths from the map's side to
+    10000 times that. Positions are those of pixel centres, so that they are the same on all levels.
+
+    Args:
+        size: h and w.
+        channels: a multiple of 4.
+    """
+    quarter = channels // 4
+    waves = 2 * math.pi * 10000.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
+    x, y = (pixel_centres(size, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
+    parts = [torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1) for angle in (y, x)]
+    return torch.cat(parts, dim=1)
+
+
+class FullAttention(nn.Module):
+    """Eq. 1: each query attends to all. Its Q · Q products are for small images only."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_proj, self.value_proj, self.output_proj = (nn.Linear(channels, channels) for _ in range(3))
+        self.key_proj = nn.Linear(channels, channels, bias=False)  # a bias would add the same to all of a softmax
+        for layer in (self.query_proj, self.key_proj, self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, query: Tensor, reference: Tensor, values: Tensor, sizes: Sizes) -> Tensor:
+        """As `DeformableAttention`'s; where the queries are and what shape the values have is no matter here."""
+        q, k, v = (
+            torch.unflatten(layer(x), 2, (self.heads, -1)).transpose(1, 2)  # (B, M, Q, d)
+            for layer, x in ((self.query_proj, query), (self.key_proj, query), (self.value_proj, values))
+        )
+        attended: Tensor = self.output_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return attended
+
+
+class Residual(nn.Module):
+    """x → norm(x + dropout(change))."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, change: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x + self.dropout(change))
+        return normed
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, with 8 times the width between them: 2048 for 256 (§4.2)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, 8 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(8 * width, width)
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+        self.residual = Residual(width, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, Q, width)` → the same."""
+        fed: Tensor = self.residual(x, self.layers(x))
+        return fed
+
+
+class EncoderLayer(nn.Module):
+    """Each pixel of each level attends to N pixels of every level (§3.1.2, Eq. 6)."""
+
+    def __init__(self, width: int, levels: int, points: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(width, HEADS, levels, points)
+        self.residual = Residual(width, dropout)
+        self.feed = FeedForward(width, dropout)
+
+    def forward(self, x: Tensor, encodings: Tensor | float, reference: Tensor, sizes: Sizes) -> Tensor:
+        """`x` (B, S, width) and its encodings (S, width), or 0.0 → (B, S, width)."""
+        x = self.residual(x, self.attention(x + encodings, reference, x, sizes))
+        fed: Tensor = self.feed(x)
+        return fed
+
+
+class DecoderLayer(nn.Module):
+    """Context queries attend to each other, then each to N pixels of every level of X_enc (§3.1.1, Eq. 5)."""
+
+    def __init__(self, width: int, levels: int, points: int, full: bool, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = FullAttention(width, HEADS) if full else DeformableAttention(width, HEADS, 1, points)
+        self.self_residual = Residual(width, dropout)
+        self.cross_attention = DeformableAttention(width, HEADS, levels, points)
+        self.cross_residual = Residual(width, dropout)
+        self.feed = FeedForward(width, dropout)
+
+    def forward(
+        self, x: Tensor, encodings: Tensor | float, reference: Tensor, size: Sequence[int], x_enc: Tensor, sizes: Sizes
+    ) -> Tensor:
+        """`x` (B, Q, width), of a map of this size, and X_enc (B, S, width), of levels of these sizes."""
+        x = self.self_residual(x, self.self_attention(x + encodings, reference, x, [size]))
+        x = self.cross_residual(x, self.cross_attention(x + encodings, reference, x_enc, sizes))
+        fed: Tensor = self.feed(x)
+        return fed
+
+
+class SpatialBranch(nn.Sequential):
+    """Three 3×3 convolutions of stride 2 with batch norm and ReLU: images → `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)` (§3.2)."""
+
+    def __init__(self, in_chans: int, width: int) -> None:
+        channels = (in_chans, width // 4, width // 2, width)
+        super().__init__(
+            *(
+                nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), BatchNorm2d(after), nn.ReLU(inplace=True))
+                for before, after in pairwise(channels)
+            )
+        )
+
+
+class EPT(nn.Module):
+    """Efficient pyramid transformer (§3.1.2): all levels as one long sequence, encoded, and decoded at 1/8.
+
+    Taps: `context_queries` (B, width, ⌈H / 8⌉, ⌈W / 8⌉), C of Eq. 5; those of the attentions.
+
+    Args:
+        channels: of the backbone's features.
+        in_chans: of the images.
+        width: d_model.
+        points: N.
+        queries: "dynamic" context queries are the spatial branch's output; "naive" ones are learned, the same for all
+            images: those of a map of 60×60, brought bilinearly to any size.
+        encodings: "queries" adds position and scale encodings to the queries of each attention (§3.1), "features" to
+            the encoder's and decoder's inputs (§4.2).
+        self_attention: of the decoder, "sparse" as in the paper, "full" as in the released code.
+        layers: of the encoder, and of the decoder.
+        dropout: after each attention and after both linear layers of each feed-forward part.
+
+    Raises:
+        CrispsegError: the width is no multiple of 8.
+    """
+
+    naive_side = 60
+    """1/8 of the paper's crops on ADE20K."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        in_chans: int,
+        width: int,
+        *,
+        points: int = 16,
+        queries: Literal["dynamic", "naive"] = "dynamic",
+        encodings: Literal["queries", "features"] = "queries",
+        self_attention: Literal["sparse", "full"] = "sparse",
+        layers: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if width < HEADS or width % HEADS:
+            raise CrispsegError(f"width is {width}; UN-EPT has {HEADS} heads, so give a multiple of {HEADS}")
+        self.width = self.out_channels = width
+        self.auxiliary_channels: tuple[int, ...] = ()
+        self.to_queries = encodings == "queries"
+        self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
+        self.scales = nn.Parameter(torch.randn(len(channels), width))
+        self.encoder = nn.ModuleList(EncoderLayer(width, len(channels), points, dropout) for _ in range(layers))
+        self.spatial = SpatialBranch(in_chans, width) if queries == "dynamic" else None
+        self.learned = (
+            nn.Parameter(torch.randn(1, width, self.naive_side, self.naive_side)) if queries == "naive" else None
+        )
+        self.context_queries = Tap()
+        full = self_attention == "full"
+        self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Args:
+        features: of the backbone, `(B, channels[i], h_i, w_i)`.
+        images: `(B, in_chans, H, W)`.
+        """
+        levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        sizes = [level.shape[-2:] for level in levels]
+        x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
+        encodings = [self._positions(size, x) + scale for size, scale in zip(sizes, self.scales, strict=True)]
+        x, added = self._with_encodings(x, torch.cat(encodings))
+        reference = torch.cat([pixel_centres(size, x.device) for size in sizes])  # (S, 2)
+        for layer in self.encoder:
+            x = layer(x, added, reference, sizes)
+
+        context = self._context_queries(images, x)
+        size = context.shape[-2:]
+        y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
+        reference = pixel_centres(size, x.device)
+        for layer in self.decoder:
+            y = layer(y, added, reference, size, x, sizes)
+        return Decoded(torch.unflatten(y.mT, 2, tuple(size)), ())
+
+    def _context_queries(self, images: Tensor, like: Tensor) -> Tensor:
+        if self.spatial is not None:
+            context = self.spatial(images)
+        else:
+            assert self.learned is not None
+            size = [(length + 7) // 8 for length in images.shape[-2:]]
+            context = resize(self.learned, size, align_corners=False).expand(len(images), -1, -1, -1).to(like.dtype)
+        seen: Tensor = self.context_queries(context)
+        return seen
+
+    def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
+        return sine_positions(size, self.width, like.device).to(like.dtype)
+
+    def _with_encodings(self, x: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The input of the first layer, and what each layer adds to its queries."""
+        return (x, encodings) if self.to_queries else (x + encodings, 0.0)
+
+
+class UNEPT(SegmentationModel):
+    """A model whose decoder sees the images too."""
+
+    decoder: EPT
+
+    def decode(self, images: Tensor) -> Decoded:
+        decoded: Decoded = self.decoder(self.backbone(images), images)
+        return decoded
+
+
+def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
+    """Equally spaced blocks of a network of one resolution; else the deepest features from stride 8 on.
+
+    Raises:
+        CrispsegError: the backbone cannot have this output stride.
+    """
+    strides = plain_strides(spec.name)
+    if not strides:
+        deepest = output_stride or 8
+        return spec.build(strides=(8, min(16, deepest), deepest)[-levels:], output_stride=deepest)
+    if output_stride not in (None, strides[-1]):
+        raise CrispsegError(
+            f"backbone '{spec.name}' has stride {strides[-1]} throughout; leave out output_stride={output_stride}"
+        )
+    return spec.build(blocks=levels)
+
+
+@models.register("unept")
+def unept(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    levels: Literal[1, 3] = 3,
+    points: Literal[4, 16, 64] = 16,
+    queries: Literal["dynamic", "naive"] = "dynamic",
+    encodings: Literal["queries", "features"] = "queries",
+    self_attention: Literal["sparse", "full"] = "sparse",
+    output_stride: Literal[8, 16, 32] | None = None,
+    dropout: float = 0.1,
+    auxiliary: bool = False,
+) -> SegmentationModel:
+    """UN-EPT on a CNN, or on a ViT, of which equally spaced blocks are the levels.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: d_model, a multiple of 8.
+        levels: L, 3 for stages 3 to 5 of a CNN and blocks 4, 8 and 12 of 12, 1 for the last of them (Table 6).
+        points: N, on each level (Table 6).
+        queries: context queries from the spatial branch, dynamic, or learned and the same for all images, naive.
+        encodings: position and scale encodings added to the queries of each attention, or once to the features.
+        self_attention: of the decoder, sparse, or full as in the released code.
+        output_stride: of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
+        dropout: in every layer of encoder and decoder.
+        auxiliary: deep supervision of the decoder's levels; there are none, so it adds no heads.
+
+    Raises:
+        CrispsegError: a width that 8 heads cannot share; an output stride that the backbone cannot have.
+    """
+    if not 0 <= dropout < 1:
+        raise CrispsegError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+    backbone = _build_backbone(spec, levels, output_stride)
+    decoder = EPT(
+        backbone.channels,
+        spec.in_chans,
+        width,
+        points=points,
+        queries=queries,
+        encodings=encodings,
+        self_attention=self_attention,
+        dropout=dropout,
+    )
+    return UNEPT(backbone, decoder, num_classes, auxiliary=auxiliary)

@@ -1,0 +1,318 @@
+"""UN-EPT's context branch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from crispseg import SegmentationModel, create_model, export, record
+from crispseg.backbones import Backbone, plain_strides
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.models.unept import FullAttention, SpatialBranch, sine_positions
+from crispseg.nn import DeformableAttention
+
+from .base import NUM_CLASSES, ModelTester, TapShape
+
+HEADS = 8
+
+
+def attention_taps(path: str, strides: tuple[int, ...], levels: int, points: int) -> dict[str, TapShape]:
+    """Of queries that are the pixels of maps of these strides."""
+
+    def shape(*last: int) -> Callable[[int, int], tuple[int, ...]]:
+        return lambda height, width: (sum(-(-height // s) * -(-width // s) for s in strides), *last)
+
+    inside = (HEADS, levels, points)
+    return {f"{path}.weights": shape(*inside), f"{path}.locations": shape(*inside, 2)}
+
+
+def unept_taps(
+    width: int = 16, strides: tuple[int, ...] = (8, 8, 8), points: int = 4, full: bool = False
+) -> dict[str, TapShape]:
+    taps: dict[str, TapShape] = {"decoder.context_queries": (width, 8)}
+    for layer in range(2):
+        taps |= attention_taps(f"decoder.encoder.{layer}.attention", strides, len(strides), points)
+        if not full:
+            taps |= attention_taps(f"decoder.decoder.{layer}.self_attention", (8,), 1, points)
+        taps |= attention_taps(f"decoder.decoder.{layer}.cross_attention", (8,), len(strides), points)
+    return taps
+
+
+def enliven(model: SegmentationModel) -> SegmentationModel:
+    """Make points and weights depend on the image, which they do not yet at initialisation."""
+    for part in model.modules():
+        if isinstance(part, DeformableAttention):
+            nn.init.normal_(part.sampling_offsets.weight, std=0.3)
+            nn.init.normal_(part.attention_weights.weight, std=0.3)
+    return model
+
+
+class TestUNEPT(ModelTester):
+    name = "unept"
+    options: ClassVar = {"width": 16, "points": 4}
+    stride = 8
+    auxiliary_maps = 0
+    taps: ClassVar = unept_taps()
+    zero_gradients = frozenset({"decoder.scales"})  # reach only points and weights, which do not depend on queries yet
+
+    @classmethod
+    def build_lively(cls, **extra: Any) -> SegmentationModel:
+        return enliven(super().build_lively(**extra))
+
+    def test_a_backbone_with_one_value_per_channel_says_what_to_do(self, refuses: Any) -> None:
+        """At output stride 8, the smallest image still leaves 16 values."""
+        self.build().train()(torch.randn(1, 3, 32, 32)).sum().backward()
+
+    def test_one_level(self, tmp_path: Path) -> None:
+        """Table 6, L = 1; and N = 16."""
+        self.check_option(
+            tmp_path,
+            taps=unept_taps(strides=(8,), points=16),
+            zero_gradients=self.zero_gradients,
+            levels=1,
+            points=16,
+        )
+
+    def test_naive_queries(self, tmp_path: Path) -> None:
+        self.check_option(tmp_path, taps=self.taps, zero_gradients=self.zero_gradients, queries="naive")
+        model = self.build_lively(queries="naive")
+        found = []
+        for _ in range(2):
+            with record(model) as seen:
+                model(torch.randn(1, 3, 480, 480))
+            found.append(seen["decoder.context_queries"])
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], model.decoder.learned)
+
+    def test_encodings_on_features(self, tmp_path: Path) -> None:
+        """§4.2."""
+        self.check_option(tmp_path, taps=self.taps, encodings="features")
+
+    def test_full_self_attention(self, tmp_path: Path) -> None:
+        """As in the released code."""
+        self.check_option(
+            tmp_path, taps=unept_taps(full=True), zero_gradients=self.zero_gradients, self_attention="full"
+        )
+
+    @pytest.mark.parametrize(("output_stride", "strides"), [(16, (8, 16, 16)), (32, (8, 16, 32))])
+    def test_levels_of_several_sizes(self, output_stride: int, strides: tuple[int, ...], tmp_path: Path) -> None:
+        images = torch.randn(2, 3, 65, 97)
+        model = self.build_lively(output_stride=output_stride)
+        assert model.backbone.strides == strides
+        with record(model) as seen:
+            assert model(images).isfinite().all()
+        assert {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()} == {
+            path: tap(65, 97) if callable(tap) else (16, 9, 13) for path, tap in unept_taps(strides=strides).items()
+        }
+
+    def test_a_backbone_that_cannot_be_dilated_takes_its_own_strides(self, refuses: Any) -> None:
+        with refuses("ghostnet_100", "output_stride 8"):
+            self.build(backbone="ghostnet_100")
+        assert self.build(backbone="ghostnet_100", output_stride=32).backbone.strides == (8, 16, 32)
+
+    def test_widths_are_shared_by_heads(self, refuses: Any) -> None:
+        with refuses("width is 20", "multiple of 8"):
+            self.build(width=20)
+
+    @pytest.mark.parametrize("dropout", [-0.1, 1.0])
+    def test_dropout_is_a_share(self, dropout: float, refuses: Any) -> None:
+        with refuses(f"dropout is {dropout}"):
+            self.build(dropout=dropout)
+
+    @pytest.mark.parametrize(("option", "value"), [("levels", 2), ("points", 8), ("queries", "fixed")])
+    def test_other_values_are_refused(self, option: str, value: Any, refuses: Any) -> None:
+        with refuses(f"option '{option}'", "one of"):
+            self.build(**{option: value})
+
+    def test_queries_come_from_the_image(self) -> None:
+        """Same features, other images: the logits change."""
+        model = self.reference()
+        images = torch.randn(2, 3, 64, 96)
+        features = [feature[:1].expand(2, -1, -1, -1) for feature in model.backbone(images)]
+        decoded = model.decoder(features, images).feature
+        assert (decoded[0] - decoded[1]).abs().max() > 0.01
+
+    def test_distant_pixels_reach_each_other(self) -> None:
+        """Points are not limited to a neighbourhood: offsets are predicted."""
+        model = self.build_lively()
+        for part in model.modules():
+            if isinstance(part, DeformableAttention):
+                nn.init.constant_(part.sampling_offsets.bias, 10.0)  # right and down
+        features = [torch.randn(1, channels, 16, 16) for channels in model.backbone.channels]
+        changed = [feature.clone() for feature in features]
+        for feature in changed:
+            feature[:, :, 12:, 12:] += 1
+        images = torch.zeros(1, 3, 128, 128)
+        before, after = (model.decoder(each, images).feature for each in (features, changed))
+        assert (before - after)[0, :, 3, 3].abs().max() > 1e-3
+
+
+# Parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_sine_positions_are_those_of_detr() -> None:
+    height, width, channels = 3, 5, 16
+    encoded = sine_positions((height, width), channels).view(height, width, channels)
+    for row in range(height):
+        for column in range(width):
+            expected = []
+            for place in ((row + 0.5) / height, (column + 0.5) / width):
+                for k in range(channels // 4):
+                    angle = 2 * math.pi * place / 10000 ** (4 * k / channels)
+                    expected += [math.sin(angle), math.cos(angle)]
+            torch.testing.assert_close(encoded[row, column], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_positions_agree_across_levels() -> None:
+    fine = sine_positions((12, 12), 32).view(4, 3, 4, 3, 32)[:, 1, :, 1]  # centres of 3×3 pixels
+    torch.testing.assert_close(fine.flatten(0, 1), sine_positions((4, 4), 32), atol=1e-5, rtol=0)
+
+
+def test_full_attention_is_that_of_torch() -> None:
+    ours, theirs = FullAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(
+            torch.cat([layer.weight for layer in (ours.query_proj, ours.key_proj, ours.value_proj)])
+        )
+        theirs.out_proj.weight.copy_(ours.output_proj.weight)
+    query, values = torch.randn(2, 7, 16), torch.randn(2, 7, 16)
+    torch.testing.assert_close(ours(query, query, values, []), theirs(query, query, values)[0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 57), (97, 160)])
+def test_the_spatial_branch_ends_at_an_eighth(height: int, width: int) -> None:
+    branch = SpatialBranch(3, 16)
+    out = branch(torch.randn(2, 3, height, width))
+    assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
+    assert sum(isinstance(part, nn.Conv2d) for part in branch.modules()) == 3
+
+
+# ViTs -------------------------------------------------------------------------------------------------------------
+
+
+def vit(**options: Any) -> SegmentationModel:
+    model = create_model("unept", num_classes=NUM_CLASSES, backbone="test_vit", width=16, points=4, **options)
+    return enliven(model).eval()
+
+
+@pytest.mark.parametrize("size", [(1, 97, 160), (2, 97, 160), (1, 360, 480), (2, 33, 57)])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_vit_takes_any_size(size: tuple[int, int, int], training: bool) -> None:
+    batch, height, width = size
+    model = vit().train(training)
+    with record(model) as seen:
+        logits = model(torch.randn(batch, 3, height, width))
+    assert logits.shape == (batch, NUM_CLASSES, height, width)
+    assert logits.isfinite().all()
+    taps = unept_taps(strides=(16, 16, 16))
+    assert {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()} == {
+        path: tap(height, width) if callable(tap) else (16, -(-height // 8), -(-width // 8))
+        for path, tap in taps.items()
+    }
+    if training:
+        logits.square().mean().backward()
+        assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_levels_of_a_vit_are_equally_spaced_blocks() -> None:
+    """Blocks 4, 8 and 12 of 12 (§4.2)."""
+    assert plain_strides("deit_tiny_distilled_patch16_224") == [16] * 12
+    for levels, taken in ((3, (3, 7, 11)), (1, (11,))):
+        backbone = Backbone("deit_tiny_distilled_patch16_224", blocks=levels)
+        assert tuple(backbone.net.out_indices) == taken
+        assert backbone.strides == (16,) * levels
+        assert backbone.channels == (192,) * levels
+
+
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_distilled_patch16_224"])
+def test_features_at_the_trained_size_are_those_of_timm(name: str) -> None:
+    published = timm.create_model(name).eval()
+    backbone = Backbone(name, blocks=3).eval()
+    backbone.net.model.load_state_dict({key: published.state_dict()[key] for key in backbone.net.model.state_dict()})
+    side = published.default_cfg["input_size"][-1]
+    images = torch.randn(1, 3, side, side)
+    expected = published.forward_intermediates(images, indices=list(backbone.net.out_indices), intermediates_only=True)
+    for ours, theirs in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_position_embeddings_are_resized_bilinearly() -> None:
+    backbone = Backbone("test_vit", blocks=1)
+    model: Any = backbone.net.model
+    nn.init.normal_(model.pos_embed)
+    own = model.num_prefix_tokens
+    patches = torch.zeros(1, 7, 5, 64)
+    tokens = model._pos_embed(patches)
+    side = model.patch_embed.grid_size[0]
+    grid = model.pos_embed[0, own:].view(side, side, 64)
+    for row, column in ((0, 0), (3, 2), (6, 4)):
+        y, x = ((place + 0.5) * side / length - 0.5 for place, length in ((row, 7), (column, 5)))
+        y, x = (min(max(place, 0), side - 1) for place in (y, x))
+        expected: Tensor = sum(
+            (1 - abs(y - r)) * (1 - abs(x - c)) * grid[r, c]
+            for r in range(side)
+            for c in range(side)
+            if abs(y - r) < 1 and abs(x - c) < 1
+        )
+        torch.testing.assert_close(tokens[0, own + row * 5 + column], expected, atol=1e-5, rtol=0)
+
+
+def test_weights_of_a_vit_load(tmp_path: Path) -> None:
+    published = timm.create_model("test_vit")
+    torch.save(published.state_dict(), tmp_path / "vit.pth")
+    model = vit(pretrained=str(tmp_path / "vit.pth"))
+    own = model.backbone.net.model.state_dict()
+    assert all(torch.equal(own[key], published.state_dict()[key]) for key in own)
+    assert "pos_embed" in own
+
+
+def test_a_vit_has_its_own_stride(refuses: Any) -> None:
+    assert vit(output_stride=16).backbone.strides == (16, 16, 16)
+    with refuses("'test_vit' has stride 16", "leave out output_stride=8"):
+        vit(output_stride=8)
+
+
+def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
+    with refuses("mixer_s32_224", "fixed image sizes", "vit_base_patch16_224"):
+        create_model("unept", num_classes=3, backbone="mixer_s32_224")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"]
+)
+def test_networks_with_a_pyramid_are_not_plain(name: str) -> None:
+    assert plain_strides(name) == []
+
+
+def test_other_models_on_a_vit_say_what_works(refuses: Any) -> None:
+    with refuses("test_vit", "at strides [16]", "resnet18"):
+        create_model("sfnet", num_classes=3, backbone="test_vit")
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+def test_an_exported_vit_computes_the_same(form: str, tmp_path: Path) -> None:
+    suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[form]
+    for comparison in export.EXPORTERS[form](vit(), tmp_path / f"model{suffix}"):
+        assert comparison.agrees
+
+
+# Counts -----------------------------------------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_table_7() -> None:
+    model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384")
+    assert count_parameters(model) / 1e6 == pytest.approx(94, rel=0.01)
+    assert count_multiply_adds(model, 480, 480, attention=False) / 1e9 == pytest.approx(99, rel=0.03)
+
+
+def test_resnet50_is_dilated_to_an_eighth() -> None:
+    backbone = create_model("unept", num_classes=3, backbone="resnet50", width=16).backbone
+    assert backbone.strides == (8, 8, 8)
+    assert backbone.channels == (512, 1024, 2048)

@@ -1,0 +1,203 @@
+"""Deformable attention against a naive evaluation, query by query, and that of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crispseg import record
+from crispseg.nn import DeformableAttention, deformable_attention, pixel_centres, sampling
+
+SIZES = ((7, 6), (4, 3), (1, 5))
+
+
+def inputs(
+    batch: int = 2, queries: int = 9, heads: int = 2, channels: int = 3, points: int = 4, sizes: Any = SIZES
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Levels, locations, of which some are outside, and weights, in float64."""
+    levels = [torch.randn(batch, heads, channels, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    locations = 1.4 * torch.rand(batch, queries, heads, len(sizes), points, 2, dtype=torch.float64) - 0.2
+    weights = torch.rand(batch, queries, heads, len(sizes) * points, dtype=torch.float64).softmax(-1)
+    weights = weights.unflatten(-1, (len(sizes), points))
+    return levels, locations.requires_grad_(), weights.requires_grad_()
+
+
+def bilinear(x: Tensor, column: float, row: float) -> Tensor:
+    """`x` (d, h, w) at a place between pixels; zero outside."""
+    total = torch.zeros(x.shape[0], dtype=x.dtype)
+    left, top = math.floor(column), math.floor(row)
+    for r in (top, top + 1):
+        for c in (left, left + 1):
+            if 0 <= r < x.shape[1] and 0 <= c < x.shape[2]:
+                total += x[:, r, c] * (1 - abs(row - r)) * (1 - abs(column - c))
+    return total
+
+
+def naive(levels: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
+    """Eq. 6, entry by entry."""
+    batch, queries, heads, _, points, _ = locations.shape
+    channels = levels[0].shape[2]
+    out = torch.zeros(batch, queries, heads * channels, dtype=torch.float64)
+    for b in range(batch):
+        for q in range(queries):
+            for m in range(heads):
+                attended = torch.zeros(channels, dtype=torch.float64)
+                for index, level in enumerate(levels):
+                    height, width = level.shape[-2:]
+                    for n in range(points):
+                        x, y = locations[b, q, m, index, n].tolist()
+                        value = bilinear(level[b, m].double(), x * width - 0.5, y * height - 0.5)
+                        attended += weights[b, q, m, index, n].double() * value
+                out[b, q, m * channels : (m + 1) * channels] = attended
+    return out
+
+
+def hugging_face(levels: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
+    module = pytest.importorskip("transformers.models.deformable_detr.modeling_deformable_detr")
+    value = torch.cat([level.flatten(3).permute(0, 3, 1, 2) for level in levels], dim=1)  # (B, S, M, d)
+    sizes = [tuple(level.shape[-2:]) for level in levels]
+    attend = module.MultiScaleDeformableAttention()
+    return attend(value, torch.tensor(sizes), sizes, torch.tensor([0]), locations, weights, 64)
+
+
+@pytest.fixture(params=["whole", "strips"])
+def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "strips":
+
+        def rows(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> list[slice]:
+            step = 4 if passes_over_source else 2
+            return [slice(first, first + step) for first in range(0, grid.shape[2], step)]
+
+        monkeypatch.setattr(sampling, "_strips", rows)
+
+
+@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize("sizes", [SIZES, ((5, 4),)])
+def test_values_are_those_of_the_naive_way(sizes: Any) -> None:
+    case = inputs(sizes=sizes)
+    expected = naive(*case)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(deformable_attention(*case), expected, atol=1e-10, rtol=0)
+    single = [each.float() for each in case[0]], case[1].float(), case[2].float()
+    torch.testing.assert_close(deformable_attention(*single).double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_values_and_gradients_are_those_of_hugging_face(dtype: torch.dtype) -> None:
+    levels, locations, weights = inputs()
+    case = [each.detach().to(dtype).requires_grad_() for each in (*levels, locations, weights)]
+    ours, theirs = (way(case[:3], *case[3:]) for way in (deformable_attention, hugging_face))
+    assert ours.shape == (2, 9, 6)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    direction = torch.randn_like(theirs)
+    pairs = zip(*(torch.autograd.grad(each, case, direction) for each in (ours, theirs)), strict=True)
+    for gradient, wanted in pairs:
+        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("strips")
+def test_gradcheck() -> None:
+    levels, locations, weights = inputs(1, 4, 2, 2, 2, ((3, 4), (2, 2)))
+
+    def attend(*given: Tensor) -> Tensor:
+        return deformable_attention(given[:2], *given[2:])
+
+    assert torch.autograd.gradcheck(attend, (*levels, locations, weights), eps=1e-8, atol=1e-4)
+
+
+def test_no_copy_of_the_values_for_each_point_is_made() -> None:
+    """The largest tensor of forward and backward is far smaller than one level's samples at all points."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for each in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(each, Tensor):
+                    largest = max(largest, each.numel())
+            return out
+
+    queries, heads, channels, points = 3000, 2, 32, 64
+    level = torch.randn(1, heads, channels, 12, 12, requires_grad=True)
+    locations = torch.rand(1, queries, heads, 1, points, 2, requires_grad=True)
+    weights = torch.rand(1, queries, heads, 1, points, requires_grad=True)
+    with Largest():
+        total = deformable_attention([level], locations, weights)
+        total.sum().backward()
+    assert 2 * queries * heads * points <= largest < queries * heads * points * channels
+
+
+# The module -------------------------------------------------------------------------------------------------------
+
+
+def lively(channels: int = 16, heads: int = 4, levels: int = 3, points: int = 2) -> DeformableAttention:
+    """With offsets and weights that depend on the query."""
+    part = DeformableAttention(channels, heads, levels, points)
+    for layer in (part.sampling_offsets, part.attention_weights):
+        torch.nn.init.normal_(layer.weight, std=0.5)
+    return part
+
+
+def test_module_is_eqs_3_and_4() -> None:
+    """Positions are c_q + Δ in pixels of each level; weights are a softmax over all levels and points."""
+    part = lively().double()
+    query, values = torch.randn(1, 42, 16).double(), torch.randn(1, 59, 16).double()
+    centres = pixel_centres(SIZES[0])
+    with record(part) as seen:
+        out = part(query, centres, values, SIZES)
+    offsets = (query @ part.sampling_offsets.weight.T + part.sampling_offsets.bias).view(1, 42, 4, 3, 2, 2)
+    for index, (height, width) in enumerate(SIZES):
+        for q in (0, 8, 41):
+            c_q = torch.tensor([(q % 6 + 0.5) / 6, (q // 6 + 0.5) / 7]).double()
+            moved = c_q + offsets[0, q, :, index] / torch.tensor([width, height])
+            torch.testing.assert_close(seen["locations"][0, q, :, index], moved, atol=1e-6, rtol=0)
+    scores = query @ part.attention_weights.weight.T + part.attention_weights.bias
+    weights = scores.view(1, 42, 4, 6).softmax(-1).view(1, 42, 4, 3, 2)
+    torch.testing.assert_close(seen["weights"], weights)
+    projected = (values @ part.value_proj.weight.T + part.value_proj.bias).split([42, 12, 5], dim=1)
+    levels = [
+        torch.stack(value.chunk(4, dim=2), dim=1).mT.unflatten(3, size)
+        for value, size in zip(projected, SIZES, strict=True)
+    ]
+    expected = naive(levels, seen["locations"], weights) @ part.output_proj.weight.T + part.output_proj.bias
+    torch.testing.assert_close(out, expected)
+
+
+def test_heads_look_around_at_first() -> None:
+    """Deformable DETR, §A.4: head m in its own direction, point n at n pixels of every level."""
+    part = DeformableAttention(32, 8, 2, 3)
+    with record(part) as seen:
+        part(torch.randn(1, 1, 32), torch.tensor([[0.5, 0.5]]), torch.randn(1, 100 + 25, 32), [(10, 10), (5, 5)])
+    pixels = (seen["locations"][0, 0] - 0.5) * torch.tensor([10.0, 5.0])[:, None, None]
+    torch.testing.assert_close(pixels[2, :, :, 1], torch.tensor([[1.0, 2, 3]] * 2))  # downwards
+    torch.testing.assert_close(pixels[3, 0, 1], torch.tensor([-2.0, 2.0]))
+    assert torch.allclose(seen["weights"], torch.tensor(1 / 6))
+
+
+def test_coordinates_stay_float32_under_bfloat16() -> None:
+    part = lively(points=16)
+    query, values, centres = torch.randn(1, 42, 16), torch.randn(1, 59, 16), pixel_centres(SIZES[0])
+    with record(part) as seen:
+        part(query, centres, values, SIZES)
+    exact = seen["locations"]
+    with record(part) as seen, torch.autocast("cpu", torch.bfloat16):
+        out = part(query, centres, values, SIZES)
+    assert out.dtype == torch.bfloat16
+    assert seen["locations"].dtype == torch.float32
+    pixels = (seen["locations"] - exact) * torch.tensor([[w, h] for h, w in SIZES])[:, None]
+    assert 0 < pixels.abs().max() < 0.05, "an offset of 16 pixels in bfloat16 would be off by 1/16"
+    out.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_channels_divide_into_heads(refuses: Any) -> None:
+    with refuses("30 channels", "8 heads"):
+        DeformableAttention(30, 8, 1, 4)
