@@ -312,6 +312,17 @@ def test_counts_are_those_of_table_7() -> None:
     assert count_multiply_adds(model, 480, 480, attention=False) / 1e9 == pytest.approx(99, rel=0.03)
 
 
+@pytest.mark.parametrize("backbone", ["deit_base_distilled_patch16_384", "resnet50"])
+def test_the_backbones_of_the_paper_take_any_size(backbone: str) -> None:
+    """On meta tensors: shapes only."""
+    model = create_model("unept", num_classes=NUM_CLASSES, backbone=backbone).to("meta")
+    for height, width in ((480, 480), (360, 480), (97, 160), (512, 1024)):
+        for batch in (1, 2):
+            for training in (False, True):
+                images = torch.empty(batch, 3, height, width, device="meta")
+                assert model.train(training)(images).shape == (batch, NUM_CLASSES, height, width)
+
+
 def test_resnet50_is_dilated_to_an_eighth() -> None:
     backbone = create_model("unept", num_classes=3, backbone="resnet50", width=16).backbone
     assert backbone.strides == (8, 8, 8)
