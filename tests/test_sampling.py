@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 
 from crispseg.nn import sampled_dot, sampled_sum, sampling
 
@@ -77,12 +82,47 @@ def test_any_size(batch: int, channels: int, points: int, fine: tuple[int, int],
     torch.testing.assert_close(sampled_sum(weights, source, grid), naive_sum(weights, source, grid))
 
 
-def test_large_maps_are_worked_through_in_strips() -> None:
-    source, grid = torch.empty(2, 64, 40, 40), torch.empty(2, 25, 100, 60, 2)
-    strips = list(sampling._strips(source, grid))
+@pytest.mark.parametrize(("width", "passes_over_source"), [(60, False), (60, True), (100_000, False)])
+def test_large_maps_are_worked_through_in_strips(width: int, passes_over_source: bool) -> None:
+    source, grid = torch.empty(2, 64, 40, 40, device="meta"), torch.empty(2, 25, 100, width, 2, device="meta")
+    monkey = {**sampling.AT_ONCE, "meta": sampling.AT_ONCE["cpu"]}
+    with patch.object(sampling, "AT_ONCE", monkey):
+        strips = list(sampling._strips(source, grid, passes_over_source))
     assert [row for strip in strips for row in range(100)[strip]] == list(range(100))
-    rows = strips[0].stop
-    assert rows * 2 * 64 * 25 * 60 <= 2**20 < (rows + 1) * 2 * 64 * 25 * 60
+    rows, limit = strips[0].stop, 2**23 if passes_over_source else 2**20
+    values = 2 * 64 * 25 * width
+    assert rows == 1 or rows * values <= limit
+    assert (rows + 1) * values > limit
+    on_a_gpu = list(sampling._strips(source, grid, passes_over_source))
+    assert on_a_gpu[0].stop * values <= max(2**25, values)
+
+
+def test_a_compiled_backward_pass_keeps_its_strips() -> None:
+    """The graph holds one operator for all strips, not what each of them samples."""
+    graphs = []
+
+    def note(graph: torch.fx.GraphModule, _inputs: object) -> object:
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return make_boxed_func(graph.forward)
+
+    query, _, source, grid = case(1, 3, 2, (4, 3), (3, 5))
+    compiled = torch.compile(sampled_dot, backend=aot_autograd(fw_compiler=note, bw_compiler=note))
+    product = compiled(query, source, grid)
+    torch.testing.assert_close(product, naive_dot(query, source, grid))
+    product.sum().backward()
+    forward, backward = graphs
+    assert "crispseg.sampled_dot.default" in forward
+    assert "crispseg.sampled_backward.default" in backward
+    assert not any("grid_sampler" in target for target in forward | backward)
+
+
+@pytest.mark.parametrize("wrong", ["query", "weights", "grid"])
+def test_shapes_that_do_not_belong_together_are_refused(wrong: str, refuses: Any) -> None:
+    query, weights, source, grid = (each.detach() for each in case(1, 3, 4, (5, 6), (5, 6)))
+    function, first = (sampled_sum, weights) if wrong == "weights" else (sampled_dot, query)
+    first, grid = (first, grid[:, :, :, :5]) if wrong == "grid" else (first[:, :, :1], grid)
+    with refuses(wrong if wrong != "grid" else "grid (1, 4, 5, 5, 2)", "do not belong together"):
+        function(first, source, grid)
 
 
 def test_operators_are_well_formed() -> None:

@@ -290,13 +290,40 @@ def test_module_is_fine_plus_both(affinity: str) -> None:
     assert_close(part(fine, coarse)[0], fine[0] + one_by_one(part.expand.weight, total))
 
 
-def test_modulation_and_points_depend_on_both_levels() -> None:
+@pytest.mark.parametrize("tap", ["offset", "modulation"])
+def test_points_and_modulation_depend_on_both_levels(tap: str) -> None:
     part = shaken(DDSM(16, 16, reduced=16))
+    seen: list[Tensor] = []
+    for affinity in (part.spatial.affinity, part.channel.affinity):
+        getattr(affinity.sampler, tap).register_forward_hook(lambda _module, _args, output: seen.append(output))
     fine, coarse = (torch.randn(1, 16, 6, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    with record(part):
-        x_l, x_h = part.x_l(fine), part.x_h(coarse)
-        _, modulation = part.spatial.affinity.sampler(part.spatial.w_phi(torch.cat([x_l, x_h], dim=1)))
-    assert all(gradient.any() for gradient in torch.autograd.grad(modulation.sum(), (fine, coarse)))
+    part(fine, coarse)
+    for found in seen:
+        gradients = torch.autograd.grad(found.square().sum(), (fine, coarse), retain_graph=True)
+        assert all(gradient.any() for gradient in gradients)
+    assert len(seen) == 2
+
+
+def test_coordinates_of_a_bfloat16_model_are_float32() -> None:
+    """In bfloat16, the columns from 256 on would be told apart in steps of two pixels."""
+    sampler = DynamicSampler(3, 9).bfloat16()
+    grid, _ = sampler(torch.randn(1, 3, 2, 600, dtype=torch.bfloat16))
+    columns = (grid[0, 4, 0, :, 0] + 1) * 300 - 0.5
+    torch.testing.assert_close(columns, torch.arange(600.0), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({"affinity": "spacial"}, "affinity is 'spacial'"),
+        ({"reduced": 0}, "reduced is 0"),
+        ({"pixels": 10}, "10 points make no k×k grid"),
+        ({"pixels": -1}, "-1 points make no k×k grid"),
+    ],
+)
+def test_the_part_alone_refuses_what_cannot_be(options: dict[str, Any], phrase: str, refuses: Any) -> None:
+    with refuses(phrase):
+        DDSM(16, 16, **options)
 
 
 def test_gradients_of_the_module() -> None:

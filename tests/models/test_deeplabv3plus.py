@@ -22,6 +22,15 @@ class TestDeepLabV3Plus(ModelTester):
     def test_output_stride_8(self, tmp_path: Path) -> None:
         self.check_option(tmp_path, taps={"decoder.coarsest": (16, 8)}, output_stride=8)
 
+    def test_rates_double_at_output_stride_8(self) -> None:
+        for output_stride, rates in ((16, [6, 12, 18]), (8, [12, 24, 36])):
+            branches = self.build(output_stride=output_stride).decoder.context.branches
+            assert [branch[0].dilation[0] for branch in branches[1:]] == rates
+
+    def test_the_width_is_checked(self, refuses: Any) -> None:
+        with refuses("width is 0", "at least 2"):
+            self.build(width=0)
+
     def test_deformable_convolution(self, tmp_path: Path) -> None:
         """DDSM, Table 1, "+DCN"."""
         self.check_option(tmp_path, taps=self.taps | {"decoder.fuse.offset": (18, 4)}, fuse="dcn")

@@ -45,18 +45,20 @@ class NonLocal(nn.Module):
 class AtrousSpatialPyramidPooling(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al., *Rethinking Atrous Convolution*, arXiv 1706.05587, §3.3).
 
-    A 1×1 convolution, three dilated 3×3 convolutions and the mean over the image, joined by a 1×1 convolution. The
-    rates are the paper's for a feature of stride 16.
+    A 1×1 convolution, three dilated 3×3 convolutions and the mean over the image, joined by a 1×1 convolution.
+
+    Args:
+        in_channels: of the feature.
+        channels: of each branch and of the result.
+        rates: of the dilated convolutions; by default the paper's for a feature of stride 16.
     """
 
-    rates = (6, 12, 18)
-
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             [
                 conv_bn_relu(in_channels, channels, 1),
-                *(conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in self.rates),
+                *(conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates),
             ]
         )
         self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(in_channels, channels, 1))

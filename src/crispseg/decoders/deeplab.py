@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import ContextPart, FusePart
+from crispseg.decoders.context import AtrousSpatialPyramidPooling
+from crispseg.decoders.parts import ContextPart, FusePart, contexts
 from crispseg.decoders.topdown import Decoded
+from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
+
+
+def deeplab_context(name: str, output_stride: int) -> ContextPart:
+    """The context part of that name; ASPP's rates are DeepLabV3's, 6, 12, 18 at stride 16 and twice these at 8."""
+    if contexts[name] is AtrousSpatialPyramidPooling and output_stride == 8:
+        return partial(AtrousSpatialPyramidPooling, rates=(12, 24, 36))
+    return contexts[name]
 
 
 class DeepLabDecoder(nn.Module):
@@ -31,7 +41,7 @@ class DeepLabDecoder(nn.Module):
         fuse: fuse part; None concatenates.
 
     Raises:
-        CrispsegError: from the fuse part.
+        CrispsegError: the width is less than 2.
     """
 
     low_level_channels = 48
@@ -40,6 +50,8 @@ class DeepLabDecoder(nn.Module):
         self, channels: Sequence[int], width: int, *, context: ContextPart, fuse: FusePart | None = None
     ) -> None:
         super().__init__()
+        if width < 2:
+            raise CrispsegError(f"width is {width}; it must be at least 2")
         self.width = self.out_channels = width
         self.context = context(channels[-1], width)
         self.coarsest = Tap()

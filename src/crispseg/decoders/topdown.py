@@ -36,9 +36,11 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
     chosen = there if levels is None else levels
     if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*there}:
         possible = ", ".join(map(str, there))
-        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once; fuse=add is for none")
+        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once")
     if part is fuses["add"] and len(chosen) < len(there):
-        raise CrispsegError(f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use fuse=fam")
+        raise CrispsegError(
+            f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use another fuse part"
+        )
     return [part if level in chosen else fuses["add"] for level in there]
 
 

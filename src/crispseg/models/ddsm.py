@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, DeepLabDecoder, TopDown, average_bins, contexts, fuse_steps, fuses, merges
+from crispseg.decoders import (
+    Context,
+    DeepLabDecoder,
+    TopDown,
+    average_bins,
+    contexts,
+    deeplab_context,
+    fuse_steps,
+    fuses,
+    merges,
+)
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, resize, sampled_dot, sampled_sum
+
+Part = Literal["both", "spatial", "channel"]
 
 
 class DynamicSampler(nn.Module):
@@ -37,7 +49,7 @@ class DynamicSampler(nn.Module):
 
     def __init__(self, channels: int, points: int) -> None:
         super().__init__()
-        k = math.isqrt(points)
+        k = math.isqrt(max(points, 0))
         if k * k != points or k % 2 == 0:
             raise CrispsegError(f"{points} points make no k×k grid around a pixel; give 1, 9, 25 or 49")
         self.points = points
@@ -59,9 +71,10 @@ class DynamicSampler(nn.Module):
         height, width = x.shape[-2:]
         offset = self.offset(offset.to(torch.promote_types(x.dtype, torch.float32)))
         dx, dy = torch.unflatten(offset, 1, (self.points, 2)).unbind(2)  # (B, N, H, W) each
-        xs, ys = torch.arange(width, device=x.device), torch.arange(height, device=x.device)[:, None]
-        px = xs + self.grid[:, 0, None, None] + dx  # p + p_n + Δp_n
-        py = ys + self.grid[:, 1, None, None] + dy
+        xs, ys = (torch.arange(size, device=x.device, dtype=offset.dtype) for size in (width, height))
+        p_n = self.grid.to(offset.dtype)
+        px = xs + p_n[:, 0, None, None] + dx  # p + p_n + Δp_n
+        py = ys[:, None] + p_n[:, 1, None, None] + dy
         return torch.stack([(2 * px + 1) / width - 1, (2 * py + 1) / height - 1], dim=-1), modulation
 
 
@@ -191,7 +204,8 @@ class DDSM(nn.Module):
         reduced: c.
 
     Raises:
-        CrispsegError: N or N_c is no odd square; c is no perfect square and channels are sampled.
+        CrispsegError: another `affinity`; N or N_c is no odd square; c is less than 1, or no perfect square and
+            channels are sampled.
     """
 
     def __init__(
@@ -201,10 +215,14 @@ class DDSM(nn.Module):
         *,
         pixels: int = 25,
         channels: int = 9,
-        affinity: Literal["both", "spatial", "channel"] = "both",
+        affinity: Part = "both",
         reduced: int = 64,
     ) -> None:
         super().__init__()
+        if affinity not in get_args(Part):
+            raise CrispsegError(f"affinity is {affinity!r}; it must be one of {', '.join(get_args(Part))}")
+        if reduced < 1:
+            raise CrispsegError(f"reduced is {reduced}; it must be at least 1")
         self.reduce_fine, self.reduce_coarse, self.expand = (
             nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
             for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
@@ -235,7 +253,7 @@ def ddsm_upernet(
     fuse_levels: list[int] | None = None,
     pixels: Literal[1, 9, 25, 49] = 25,
     channels: Literal[1, 9, 25, 49] = 9,
-    affinity: Literal["both", "spatial", "channel"] = "both",
+    affinity: Part = "both",
     reduced: int = 64,
     merge: str = "concat",
     auxiliary: bool = False,
@@ -276,7 +294,7 @@ def ddsm_deeplabv3plus(
     context: str = "aspp",
     pixels: Literal[1, 9, 25, 49] = 25,
     channels: Literal[1, 9, 25, 49] = 9,
-    affinity: Literal["both", "spatial", "channel"] = "both",
+    affinity: Part = "both",
     reduced: int = 64,
     auxiliary: bool = False,
 ) -> SegmentationModel:
@@ -299,5 +317,5 @@ def ddsm_deeplabv3plus(
     """
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
     part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
-    decoder = DeepLabDecoder(backbone.channels, width, context=contexts[context], fuse=part)
+    decoder = DeepLabDecoder(backbone.channels, width, context=deeplab_context(context, output_stride), fuse=part)
     return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from crispseg.decoders import DeepLabDecoder, contexts, fuses
+from crispseg.decoders import DeepLabDecoder, deeplab_context, fuses
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 
@@ -38,5 +38,5 @@ def deeplabv3plus(
     """
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
     part = None if fuse == "concat" else fuses[fuse]
-    decoder = DeepLabDecoder(backbone.channels, width, context=contexts[context], fuse=part)
+    decoder = DeepLabDecoder(backbone.channels, width, context=deeplab_context(context, output_stride), fuse=part)
     return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)

@@ -20,6 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crispseg.errors import CrispsegError
+
+AT_ONCE = {"cpu": 2**20}
+"""Values sampled at once, by kind of device."""
+AT_ONCE_ELSEWHERE = 2**25
+"""On others, whose cores all need work: 128 MiB in float32."""
+
 
 def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     """Dot products of each pixel's query with the features at its points.
@@ -31,7 +38,11 @@ def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         `(B, N, H, W)`, float32 or wider.
+
+    Raises:
+        CrispsegError: shapes that do not belong together.
     """
+    _check("query", query, (*source.shape[:2], *grid.shape[2:4]), source, grid)
     wide = torch.promote_types(source.dtype, torch.float32)
     dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
     products: Tensor = dot(query.to(wide), source.to(wide), grid.to(wide))
@@ -47,11 +58,26 @@ def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         `(B, C, H, W)`, of the source's type.
+
+    Raises:
+        CrispsegError: shapes that do not belong together.
     """
+    _check("weights", weights, tuple(grid.shape[:4]), source, grid)
     wide = torch.promote_types(source.dtype, torch.float32)
     add = _sum_in_graph if torch.compiler.is_exporting() else _sum
     total: Tensor = add(weights.to(wide), source.to(wide), grid.to(wide))
     return total.to(source.dtype)
+
+
+def _check(name: str, fine: Tensor, expected: tuple[int, ...], source: Tensor, grid: Tensor) -> None:
+    """That what is given for each fine pixel has the shape which source and grid ask for."""
+    if torch.compiler.is_exporting():  # a graph for all sizes must not ask what they are
+        return
+    if grid.ndim != 5 or grid.shape[-1] != 2 or grid.shape[0] != source.shape[0] or tuple(fine.shape) != expected:
+        raise CrispsegError(
+            f"{name} {tuple(fine.shape)}, source {tuple(source.shape)} and grid {tuple(grid.shape)} do not belong "
+            "together; give (B, C, H, W) or (B, N, H, W), (B, C, h, w) and (B, N, H, W, 2)"
+        )
 
 
 @torch.library.custom_op("crispseg::sampled_dot", mutates_args=())
@@ -74,8 +100,11 @@ def _sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     return total
 
 
+@torch.library.custom_op("crispseg::sampled_backward", mutates_args=())
 def _backward(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the source and the grid where that of the n-th sampled map is `weights`' n-th times `fine`.
+
+    An operator too, or `torch.compile` would trace all strips into one graph and hold them at once.
 
     Args:
         fine: `(B, C, H, W)`, the query of the dot product, or the gradient of the sum.
@@ -109,11 +138,11 @@ def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> I
 
     Args:
         source, grid: as for `sampled_dot`.
-        passes_over_source: each strip costs a pass over the whole source too; so there are fewer.
+        passes_over_source: each strip costs a pass over the whole source too, so there are fewer on a CPU.
     """
-    at_once = 2**20 if source.device.type == "cpu" else 2**25  # a GPU needs work for all its cores
+    at_once = AT_ONCE.get(source.device.type, AT_ONCE_ELSEWHERE)
     if passes_over_source:
-        at_once *= 8
+        at_once = max(at_once, AT_ONCE_ELSEWHERE // 4)
     _, points, height, width, _ = grid.shape
     rows = max(1, at_once // max(1, source.shape[0] * source.shape[1] * points * width))
     for first in range(0, height, rows):
@@ -128,6 +157,11 @@ def _(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 @_sum.register_fake
 def _(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     return source.new_empty(*source.shape[:2], *grid.shape[2:4])
+
+
+@_backward.register_fake
+def _(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    return source.new_empty(source.shape), grid.new_empty(grid.shape)
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
