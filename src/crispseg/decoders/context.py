@@ -55,6 +55,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
+        self.rates = rates
         self.branches = nn.ModuleList(
             [
                 conv_bn_relu(in_channels, channels, 1),
