@@ -39,7 +39,7 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
         raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once")
     if part is fuses["add"] and len(chosen) < len(there):
         raise CrispsegError(
-            f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use another fuse part"
+            f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use another part, such as fuse=fam"
         )
     return [part if level in chosen else fuses["add"] for level in there]
 
