@@ -38,8 +38,11 @@ class Peer(SegmentationModel):
         logits: Tensor = self.net(padded)[..., :height, :width]
         return logits
 
+    def forward(self, images: Tensor) -> Tensor:
+        return self.coarse_logits(images)
+
     def outputs(self, images: Tensor) -> Outputs:
-        return self._outputs(self.coarse_logits(images), images)
+        return Outputs(self(images))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         inside = {id(parameter) for parameter in self.net.encoder.parameters()}

@@ -116,4 +116,22 @@ _AGLN = Comparison(
     },
 )
 
-TABLES = {table.name: table for table in (_SFNET, _DDSM, _AGLN)}
+_UNEPT_WIDTH = "--model unept --model.width 64"
+
+_UNEPT = Comparison(
+    "unept",
+    {
+        "unept_base": Entry("UN-EPT, L = 1", f"{_UNEPT_WIDTH} --model.levels 1 --model.queries naive", seeds=(0,)),
+        "unept_pyramid": Entry(
+            "+ pyramid features", f"{_UNEPT_WIDTH} --model.queries naive", seeds=(0,), base="unept_base"
+        ),
+        "unept": Entry("+ dynamic queries", _UNEPT_WIDTH, seeds=(0,), base="unept_pyramid"),
+        "unept_refined": Entry(
+            "+ boundary refinement", f"{_UNEPT_WIDTH} --model.refine boundary", seeds=(0,), base="unept"
+        ),
+        "sfnet": Entry("SFNet"),
+        "sfnet_refined": Entry("SFNet + boundary refinement", "--model.refine boundary", base="sfnet"),
+    },
+)
+
+TABLES = {table.name: table for table in (_SFNET, _DDSM, _AGLN, _UNEPT)}

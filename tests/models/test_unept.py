@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from crispseg import SegmentationModel, create_model, export, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.models.unept import FullAttention, SpatialBranch, sine_positions
+from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention
+from crispseg.refinement import SpatialBranch, shift
 
 from .base import NUM_CLASSES, ModelTester, TapShape
 
@@ -136,8 +137,40 @@ class TestUNEPT(ModelTester):
         model = self.reference()
         images = torch.randn(2, 3, 64, 96)
         features = [feature[:1].expand(2, -1, -1, -1) for feature in model.backbone(images)]
-        decoded = model.decoder(features, images).feature
+        decoded = model.decoder(features, images, model.detail(images)).feature
         assert (decoded[0] - decoded[1]).abs().max() > 0.01
+
+    def test_boundary_refinement_starts_from_the_context_queries(self, tmp_path: Path) -> None:
+        """Fig. 1: one spatial branch for both."""
+        maps = {"refiner.boundary": (1, 1), "refiner.direction": (8, 1)}
+        self.check_option(tmp_path, taps=self.taps | maps, zero_gradients=self.zero_gradients, refine="boundary")
+        model = self.build_lively(refine="boundary")
+        assert model.refiner is not None and model.refiner.branch is None
+        images = torch.randn(2, 3, 65, 97)
+        with record(model) as seen:
+            outputs = model.outputs(images)
+        expected = model.refiner.maps(images, seen["decoder.context_queries"])
+        for ours, theirs in zip((outputs.boundary, outputs.direction), expected, strict=True):
+            assert ours is not None
+            torch.testing.assert_close(ours, theirs)
+        offsets = model.offsets(images)
+        assert offsets is not None and outputs.unrefined is not None
+        assert 0.05 < (offsets != 0).any(1).float().mean() < 0.95
+        assert torch.equal(outputs.logits, shift(outputs.unrefined, offsets))
+
+    def test_boundary_losses_train_the_spatial_branch(self) -> None:
+        model = self.build(refine="boundary")
+        outputs = model.outputs(torch.randn(2, 3, 64, 96))
+        assert outputs.boundary is not None and outputs.direction is not None
+        (outputs.boundary.square().mean() + outputs.direction.square().mean()).backward()
+        trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+        branch_and_heads = ("decoder.spatial.", "refiner.")
+        assert trained == {name for name, _ in model.named_parameters() if name.startswith(branch_and_heads)}
+
+    def test_naive_queries_leave_refinement_its_own_branch(self) -> None:
+        model = self.build(queries="naive", refine="boundary").eval()
+        assert model.refiner is not None and model.refiner.branch is not None
+        assert model(torch.randn(1, 3, 33, 57)).shape == (1, NUM_CLASSES, 33, 57)
 
     def test_distant_pixels_reach_each_other(self) -> None:
         """Points are not limited to a neighbourhood: offsets are predicted."""
@@ -150,7 +183,8 @@ class TestUNEPT(ModelTester):
         for feature in changed:
             feature[:, :, 12:, 12:] += 1
         images = torch.zeros(1, 3, 128, 128)
-        before, after = (model.decoder(each, images).feature for each in (features, changed))
+        detail = model.detail(images)
+        before, after = (model.decoder(each, images, detail).feature for each in (features, changed))
         assert (before - after)[0, :, 3, 3].abs().max() > 1e-3
 
 

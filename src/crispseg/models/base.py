@@ -65,17 +65,26 @@ class SegmentationModel(nn.Module, Saving):
     def add_refinement(self, refine: Refinement) -> None:
         """Give the model a refinement of its logits, with random weights."""
         assert refine == "boundary"
-        self.refiner = BoundaryRefinement(self.backbone.in_chans)
+        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=self.detail_channels)
 
-    def decode(self, images: Tensor) -> Decoded:
-        """What the decoder makes of `(N, in_chans, H, W)` images that were checked."""
+    @property
+    def detail_channels(self) -> int | None:
+        """Of `detail`."""
+        return None
+
+    def detail(self, images: Tensor) -> Tensor | None:
+        """The feature map of a model's own spatial branch, which its refinement shares; most have none."""
+        return None
+
+    def decode(self, images: Tensor, detail: Tensor | None) -> Decoded:
+        """What the decoder makes of `(N, in_chans, H, W)` images that were checked, and of their `detail`."""
         decoded: Decoded = self.decoder(self.backbone(images))
         return decoded
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Logits at the decoder's stride s, which is 4, 8 for UN-EPT or, without a decoder, the backbone's last, `(N,
         num_classes, ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s, and not refined."""
-        logits: Tensor = self.classifier(self.decode(_checked(images, self.backbone.in_chans)).feature)
+        logits: Tensor = self.classifier(self.decode(self._checked(images), self.detail(images)).feature)
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,20 +93,24 @@ class SegmentationModel(nn.Module, Saving):
         Raises:
             CrispsegError: smaller images; in training, a single value per channel in a batch norm of the backbone.
         """
-        logits = resize(self.coarse_logits(images), images.shape[-2:], align_corners=True)
-        return logits if self.refiner is None else self.refiner(logits, images)
+        detail = self.detail(self._checked(images))
+        logits = resize(self.classifier(self.decode(images, detail).feature), images.shape[-2:], align_corners=True)
+        return logits if self.refiner is None else self.refiner(logits, images, detail)
 
     def offsets(self, images: Tensor) -> Tensor | None:
         """From where `forward` takes the logits of each pixel, `(N, 2, H, W)`, x and y in pixels; see `shift`.
 
         None without a refinement.
         """
-        return None if self.refiner is None else self.refiner.offsets(*self.refiner.maps(images))
+        if self.refiner is None:
+            return None
+        return self.refiner.offsets(*self.refiner.maps(images, self.detail(images)))
 
     def outputs(self, images: Tensor) -> Outputs:
         """All outputs at the images' size; see `Outputs`."""
         size = images.shape[-2:]
-        decoded = self.decode(_checked(images, self.backbone.in_chans))
+        detail = self.detail(self._checked(images))
+        decoded = self.decode(images, detail)
         auxiliary = None
         if self.auxiliary_heads is not None:
             auxiliary = tuple(
@@ -105,12 +118,9 @@ class SegmentationModel(nn.Module, Saving):
                 for head, level in zip(self.auxiliary_heads, decoded.levels, strict=True)
             )
         logits = resize(self.classifier(decoded.feature), size, align_corners=True)
-        return self._outputs(logits, images, auxiliary)
-
-    def _outputs(self, logits: Tensor, images: Tensor, auxiliary: tuple[Tensor, ...] | None = None) -> Outputs:
         if self.refiner is None:
             return Outputs(logits, auxiliary=auxiliary)
-        boundary, direction = self.refiner.maps(images)
+        boundary, direction = self.refiner.maps(images, detail)
         refined = shift(logits, self.refiner.offsets(boundary, direction))
         return Outputs(refined, logits, auxiliary, boundary, direction)
 
@@ -123,17 +133,17 @@ class SegmentationModel(nn.Module, Saving):
             "decoder": [parameter for parameter in trainable if id(parameter) not in inside],
         }
 
-
-def _checked(images: Tensor, in_chans: int) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
-        raise CrispsegError(
-            f"a model takes float images (N, {in_chans}, H, W), not {images.dtype} {tuple(images.shape)}; "
-            "crispseg.Segmenter takes files and arrays"
-        )
-    height, width = images.shape[-2:]
-    if height < 32 or width < 32:
-        raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
-    return images
+    def _checked(self, images: Tensor) -> Tensor:
+        in_chans = self.backbone.in_chans
+        if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
+            raise CrispsegError(
+                f"a model takes float images (N, {in_chans}, H, W), not {images.dtype} {tuple(images.shape)}; "
+                "crispseg.Segmenter takes files and arrays"
+            )
+        height, width = images.shape[-2:]
+        if height < 32 or width < 32:
+            raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
+        return images
 
 
 def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:

@@ -1,14 +1,13 @@
 """UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
 
 Section and equation numbers are the paper's; see docs/papers/unept.md for where it contradicts itself or its released
-code, and how that is settled. This file is the context branch, and as much of the spatial branch as it needs.
+code, and how that is settled. This file is the context branch; the spatial branch is in `crispseg.refinement`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -20,7 +19,8 @@ from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import BatchNorm2d, DeformableAttention, Tap, pixel_centres, resize
+from crispseg.nn import DeformableAttention, Tap, pixel_centres, resize
+from crispseg.refinement import SpatialBranch
 
 HEADS = 8
 Sizes = Sequence[Sequence[int]]
@@ -136,19 +136,6 @@ class DecoderLayer(nn.Module):
         return fed
 
 
-class SpatialBranch(nn.Sequential):
-    """Three 3×3 convolutions of stride 2 with batch norm and ReLU: images → `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)` (§3.2)."""
-
-    def __init__(self, in_chans: int, width: int) -> None:
-        channels = (in_chans, width // 4, width // 2, width)
-        super().__init__(
-            *(
-                nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), BatchNorm2d(after), nn.ReLU(inplace=True))
-                for before, after in pairwise(channels)
-            )
-        )
-
-
 class EPT(nn.Module):
     """Efficient pyramid transformer (§3.1.2): all levels as one long sequence, encoded, and decoded at 1/8.
 
@@ -204,10 +191,11 @@ class EPT(nn.Module):
         full = self_attention == "full"
         self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
 
-    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+    def forward(self, features: Sequence[Tensor], images: Tensor, detail: Tensor | None) -> Decoded:
         """Args:
         features: of the backbone, `(B, channels[i], h_i, w_i)`.
-        images: `(B, in_chans, H, W)`.
+        images: `(B, in_chans, H, W)`, for their size.
+        detail: of `spatial`, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries.
         """
         levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         sizes = [level.shape[-2:] for level in levels]
@@ -218,7 +206,7 @@ class EPT(nn.Module):
         for layer in self.encoder:
             x = layer(x, added, reference, sizes)
 
-        context = self._context_queries(images, x)
+        context = self.context_queries(self._naive_queries(images, x) if detail is None else detail)
         size = context.shape[-2:]
         y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
         reference = pixel_centres(size, x.device)
@@ -226,15 +214,10 @@ class EPT(nn.Module):
             y = layer(y, added, reference, size, x, sizes)
         return Decoded(torch.unflatten(y.mT, 2, tuple(size)), ())
 
-    def _context_queries(self, images: Tensor, like: Tensor) -> Tensor:
-        if self.spatial is not None:
-            context = self.spatial(images)
-        else:
-            assert self.learned is not None
-            size = [(length + 7) // 8 for length in images.shape[-2:]]
-            context = resize(self.learned, size, align_corners=False).expand(len(images), -1, -1, -1).to(like.dtype)
-        seen: Tensor = self.context_queries(context)
-        return seen
+    def _naive_queries(self, images: Tensor, like: Tensor) -> Tensor:
+        assert self.learned is not None, "dynamic queries need the spatial branch's output"
+        size = [(length + 7) // 8 for length in images.shape[-2:]]
+        return resize(self.learned, size, align_corners=False).expand(len(images), -1, -1, -1).to(like.dtype)
 
     def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
         return sine_positions(size, self.width, like.device).to(like.dtype)
@@ -245,12 +228,19 @@ class EPT(nn.Module):
 
 
 class UNEPT(SegmentationModel):
-    """A model whose decoder sees the images too."""
+    """A model with a spatial branch, whose output is context queries and, with a refinement, what that starts from."""
 
     decoder: EPT
 
-    def decode(self, images: Tensor) -> Decoded:
-        decoded: Decoded = self.decoder(self.backbone(images), images)
+    @property
+    def detail_channels(self) -> int | None:
+        return None if self.decoder.spatial is None else self.decoder.width
+
+    def detail(self, images: Tensor) -> Tensor | None:
+        return None if self.decoder.spatial is None else self.decoder.spatial(images)
+
+    def decode(self, images: Tensor, detail: Tensor | None) -> Decoded:
+        decoded: Decoded = self.decoder(self.backbone(images), images, detail)
         return decoded
 
 

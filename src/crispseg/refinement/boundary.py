@@ -6,6 +6,8 @@ et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,23 +15,21 @@ from torch import Tensor, nn
 from crispseg.nn import Tap, conv_bn_relu, resize
 from crispseg.refinement.targets import DIRECTIONS, STEPS
 
-WIDTHS = (64, 128, 256)
-"""Of the spatial branch, as released; the paper does not say."""
-HEAD_WIDTH = 256
+BRANCH_WIDTH = HEAD_WIDTH = 256
 STEPS_TAKEN = 2
 """A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, or to go
 on in the direction of the pixel where it ends. The second one stays inside of what is only a few pixels wide."""
 
 
 class SpatialBranch(nn.Sequential):
-    """Three 3×3 convolutions of stride 2 with batch norm and ReLU, on the image: `(N, in_chans, H, W)` → 256 channels
-    at stride 8."""
+    """Three 3×3 convolutions of stride 2 with batch norm and ReLU: images → `(N, width, ⌈H / 8⌉, ⌈W / 8⌉)`.
 
-    out_channels = WIDTHS[-1]
+    The first two have a quarter and half of the width: 64 and 128 for 256, as released; the paper does not say.
+    """
 
-    def __init__(self, in_chans: int = 3) -> None:
-        channels = (in_chans, *WIDTHS)
-        super().__init__(*(conv_bn_relu(*pair, 3, stride=2) for pair in zip(channels, WIDTHS, strict=False)))
+    def __init__(self, in_chans: int, width: int) -> None:
+        channels = (in_chans, width // 4, width // 2, width)
+        super().__init__(*(conv_bn_relu(*pair, 3, stride=2) for pair in pairwise(channels)))
 
 
 class BoundaryRefinement(nn.Module):
@@ -37,8 +37,8 @@ class BoundaryRefinement(nn.Module):
 
     Args:
         in_chans: channels of the images.
-        detail_channels: of a feature map that the model gives to `maps`; by default the part has a spatial branch of
-            its own.
+        detail_channels: of the model's own spatial branch, whose feature map it gives to `maps`; by default the part
+            has a spatial branch of 256 channels.
         steps: from pixel to neighbouring pixel, each in the direction predicted where it starts, that make an offset;
             they end where there is no boundary.
     """
@@ -47,9 +47,9 @@ class BoundaryRefinement(nn.Module):
 
     def __init__(self, in_chans: int = 3, *, detail_channels: int | None = None, steps: int = STEPS_TAKEN) -> None:
         super().__init__()
-        self.branch = SpatialBranch(in_chans) if detail_channels is None else None
-        self.boundary_head = _head(detail_channels or SpatialBranch.out_channels, 1)
-        self.direction_head = _head(detail_channels or SpatialBranch.out_channels, DIRECTIONS)
+        self.branch = SpatialBranch(in_chans, BRANCH_WIDTH) if detail_channels is None else None
+        self.boundary_head = _head(detail_channels or BRANCH_WIDTH, 1)
+        self.direction_head = _head(detail_channels or BRANCH_WIDTH, DIRECTIONS)
         self.boundary, self.direction = Tap(), Tap()
         self.steps = steps
         self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
@@ -59,7 +59,7 @@ class BoundaryRefinement(nn.Module):
 
         Args:
             images: `(N, in_chans, H, W)`, normalised.
-            detail: `(N, detail_channels, h, w)`, of a model that has such a feature map.
+            detail: `(N, detail_channels, h, w)`, of a model that has a spatial branch.
 
         Returns:
             The logit of being a boundary pixel `(N, 1, H, W)`, and one for each direction of `STEPS` `(N, 8, H, W)`.
