@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from training_runs import quietly, rows, tiny
 
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
-from crispseg.training.task import steps_per_epoch
+from crispseg.training.task import SegmentationTask, steps_per_epoch
 
 # Parameter groups ---------------------------------------------------------------------------------------------------
 
@@ -68,7 +71,8 @@ def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
 def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
     sgd = build_optimizer(model, TrainConfig(optimizer="sgd", momentum=0.7))
     assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7
-    assert isinstance(build_optimizer(model, TrainConfig(optimizer="adamw")), torch.optim.AdamW)
+    adamw = build_optimizer(model, TrainConfig(optimizer="adamw"))
+    assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.9, 0.999)
 
 
 # Schedules ----------------------------------------------------------------------------------------------------------
@@ -91,7 +95,32 @@ def test_constant() -> None:
     assert {factor(step) for step in range(150)} == {1.0}
 
 
-@pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "constant"])
+@pytest.mark.parametrize(
+    ("drops", "total", "expected"),
+    [
+        (None, 9, [1.0] * 6 + [0.1] * 3),
+        (None, 10, [1.0] * 7 + [0.1] * 3),
+        ([0.5, 0.75], 8, [1.0] * 4 + [0.1] * 2 + [0.01] * 2),
+        ([0.75, 0.5], 8, [1.0] * 4 + [0.1] * 2 + [0.01] * 2),
+        ([0.1], 1, [1.0]),
+    ],
+)
+def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int, expected: list[float]) -> None:
+    config = TrainConfig(schedule="step") if drops is None else TrainConfig(schedule="step", lr_drops=drops)
+    factor = learning_rate_factor(config, total, 10)
+    assert [factor(step) for step in range(total)] == pytest.approx(expected)
+    assert factor(total + 1) == pytest.approx(0.1 ** len(config.lr_drops))
+
+
+@pytest.mark.parametrize(("part", "whole"), [(1, 3), (2, 3), (3, 10), (7, 10), (14, 25)])
+def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
+    config = TrainConfig(schedule="step", lr_drops=[part / whole])
+    for times in range(1, 2000):
+        factor = learning_rate_factor(config, whole * times, 10)
+        assert (factor(part * times - 1), factor(part * times)) == (1.0, 0.1)
+
+
+@pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "step", "constant"])
 def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
     warm = learning_rate_factor(TrainConfig(schedule=schedule, warmup=20), 100, 10)
     plain = learning_rate_factor(TrainConfig(schedule=schedule), 100, 10)
@@ -102,7 +131,7 @@ def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
 
 
 @given(
-    schedule=st.sampled_from(["poly", "poly_epoch", "constant"]),
+    schedule=st.sampled_from(["poly", "poly_epoch", "step", "constant"]),
     total=st.integers(1, 300),
     epoch=st.integers(1, 60),
     warmup=st.integers(0, 400),
@@ -122,3 +151,62 @@ def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, war
 )
 def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
     assert steps_per_epoch(batches, TrainConfig(accumulate=accumulate)) == steps
+
+
+# In a run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """Learning rates of backbone and rest at each batch of the runs that follow."""
+    seen: list[list[float]] = []
+    training_step = SegmentationTask.training_step
+
+    def spy(task: SegmentationTask, *args: Any) -> Tensor:
+        seen.append([group["lr"] for group in task.trainer.optimizers[0].param_groups])
+        return training_step(task, *args)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", spy)
+    return seen
+
+
+DROPPED: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "backbone_lr_factor": 0.1, "schedule": "step"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),  # 2 steps an epoch
+    [
+        ({"epochs": 3}, [1, 1, 1, 1, 0.1, 0.1]),
+        ({"epochs": 3, "warmup": 2}, [0.5, 1, 1, 1, 0.1, 0.1]),
+        ({"iterations": 3}, [1, 1, 0.1]),
+        ({"iterations": 3, "batch_size": 2, "accumulate": 2}, [1, 1, 1, 1, 0.1, 0.1]),
+        ({"epochs": 2, "lr_drops": [0.25, 0.5]}, [1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_the_learning_rate_of_a_run_drops(
+    changes: dict[str, Any], expected: list[float], tmp_path: Path, rates: list[list[float]]
+) -> None:
+    finished = quietly(tiny(tmp_path / "run", **DROPPED | changes))
+    np.testing.assert_allclose(rates, [[0.001 * factor, 0.01 * factor] for factor in expected])
+    assert float(rows(finished.folder)[-1]["lr"]) == pytest.approx(0.01 * expected[-1])
+
+
+def test_a_resumed_run_drops_where_it_would_have(
+    tmp_path: Path, rates: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path / "run", epochs=3, warmup=3, **DROPPED)
+    training_step = SegmentationTask.training_step
+
+    def interrupted(task: SegmentationTask, *args: Any) -> Tensor:
+        if task.global_step == 3:
+            raise KeyboardInterrupt
+        return training_step(task, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SegmentationTask, "training_step", interrupted)
+        quietly(config)
+    assert len(rates) == 3
+    quietly(config, resume=True)  # from the end of the first epoch
+    whole = [[0.001 * factor, 0.01 * factor] for factor in (1 / 3, 2 / 3, 1, 1, 0.1, 0.1)]
+    np.testing.assert_allclose(rates, whole[:3] + whole[2:])
+    assert [float(row["lr"]) for row in rows(tmp_path / "run")] == pytest.approx([0.01, 0.001, 0.001])

@@ -258,6 +258,10 @@ def test_grey_images(tmp_path: Path) -> None:
         ({"hard_fraction": 1.5}, ["hard_fraction is 1.5", "at most 1"]),
         ({"ema": 1.0}, ["ema is 1.0", "between 0 and 1"]),
         ({"clip": 0.0}, ["clip is 0.0", "positive"]),
+        ({"lr_drops": []}, ["lr_drops is []", "such as [0.5, 0.75]"]),
+        ({"lr_drops": [0.5, 1.0]}, ["lr_drops is [0.5, 1.0]", "below 1"]),
+        ({"lr_drops": [0.0]}, ["lr_drops is [0.0]", "above 0"]),
+        ({"lr_drops": [math.nan]}, ["lr_drops is [nan]"]),
         ({"augment": Augment(crop=(16, 96))}, ["augment.crop is [16, 96]", "at least 32"]),
     ],
 )

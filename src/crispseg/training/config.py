@@ -71,8 +71,10 @@ class TrainConfig:
         momentum: of SGD.
         weight_decay: of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
-        schedule: poly decays the learning rate at every step, poly_epoch at every epoch, constant never.
+        schedule: poly decays the learning rate at every step, poly_epoch at every epoch, step at lr_drops, constant
+            never.
         power: of the polynomial decay.
+        lr_drops: shares of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
         loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
@@ -112,8 +114,9 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     decay_norms_and_biases: bool = True
-    schedule: Literal["poly", "poly_epoch", "constant"] = "poly"
+    schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
     power: float = 0.9
+    lr_drops: list[float] = field(default_factory=lambda: [2 / 3])
     warmup: int = 0
     loss: dict[str, float] | str = field(default_factory=lambda: {"cross_entropy": 1.0})
     hard_fraction: float = 0.1
@@ -162,6 +165,10 @@ class TrainConfig:
                 raise CrispsegError(f"{key} is {getattr(self, key)}; it must be a number that is not negative")
         if self.momentum >= 1:
             raise CrispsegError(f"momentum is {self.momentum}; it must be below 1")
+        if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
+            raise CrispsegError(
+                f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
+            )
         if not 0 <= self.seed < 2**32:
             raise CrispsegError(f"seed is {self.seed}; it must be between 0 and {2**32 - 1}")
         if isinstance(self.class_weights, list) and not all(0 <= weight < math.inf for weight in self.class_weights):

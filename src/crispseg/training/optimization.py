@@ -11,6 +11,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 
+DROP = 0.1
+"""Factor of the learning rate at each of `TrainConfig.lr_drops`."""
+
 
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     """SGD or AdamW, with the backbone's learning rate scaled and, if asked, norms and biases free of weight decay."""
@@ -34,9 +37,10 @@ def _split(parameters: Iterable[nn.Parameter], decay_all: bool) -> list[tuple[bo
 
 
 def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each optimizer step: linear warm-up times a polynomial decay.
+    """Factor of the learning rate at each optimizer step: linear warm-up times a decay.
 
-    `poly` decays at every step, (1 - step / total)^power; `poly_epoch` keeps the value of the epoch's first step.
+    `poly` decays at every step, (1 - step / total)^power; `poly_epoch` keeps the value of the epoch's first step;
+    `step` is multiplied by 0.1 where a share of the steps, one of `lr_drops`, lies behind.
 
     Args:
         total: optimizer steps of the whole training.
@@ -47,6 +51,9 @@ def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) 
         warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
         if config.schedule == "constant":
             return warm
+        if config.schedule == "step":
+            # Both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly.
+            return float(warm * DROP ** sum(step / total >= share for share in config.lr_drops))
         at = step if config.schedule == "poly" else step - step % steps_per_epoch
         return float(warm * max(0.0, 1 - at / total) ** config.power)
 
