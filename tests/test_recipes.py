@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from dataset_trees import make_voc2012
+from recipe_files import DOCS, RECIPES, print_config, rows
 
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
@@ -20,9 +18,8 @@ from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
 from crispseg.imaging import write_image
 from crispseg.models.agln import ContextFusionBlock
 
-RECIPES = Path(str(resources.files("crispseg") / "recipes"))
 SFNET, DDSM, AGLN = RECIPES / "sfnet", RECIPES / "ddsm", RECIPES / "agln"
-DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
+UNEPT = ("ade20k", "pascal_context", "cityscapes")  # whose numbers are in test_unept_recipes.py
 
 # data and its options, backbone, crop, (iterations, epochs), lr: SFNet §4.1, §7 and §8.
 NUMBERS: dict[str, tuple[dict[str, Any], str, int, tuple[int | None, int | None], float]] = {
@@ -109,15 +106,8 @@ TABLE_8 = {
     "voc2012": {81.26: "fpn", 73.57: "fcn", 84.38: "agln_lite"},
 }
 
-PAPERS = (("sfnet", NUMBERS), ("ddsm", DDSM_NUMBERS), ("agln", AGLN_NUMBERS))
+PAPERS = (("sfnet", NUMBERS), ("ddsm", DDSM_NUMBERS), ("agln", AGLN_NUMBERS), ("unept", UNEPT))
 ALL = [f"{paper}/{name}" for paper, names in PAPERS for name in names]
-
-
-def print_config(recipe: Path, *argv: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """What `crispseg train RECIPE ... --print_config` prints."""
-    assert main(["train", str(recipe), *argv, "--print_config"]) == 0
-    tree: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
-    return tree
 
 
 def test_every_recipe_is_listed() -> None:
@@ -235,6 +225,7 @@ def test_a_recipe_says_what_it_is(recipe: str) -> None:
     [
         *("sfnet/cityscapes", "sfnet/pascal_context", "sfnet/ade20k", "ddsm/cityscapes"),
         *("agln/pascal_context", "agln/ade20k", "agln/voc2012"),
+        *("unept/ade20k", "unept/pascal_context", "unept/cityscapes"),
     ],
 )
 def test_scores_at_several_scales_are_not_promised(recipe: str) -> None:
@@ -260,6 +251,9 @@ def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path,
         ("ddsm/camvid", "resnet50", 11, None),
         ("agln/pascal_context", "resnet101_deep", 59, 61.90),
         ("agln/voc2012", "resnet50_deep", 21, None),
+        ("unept/ade20k", "resnet50", 150, None),
+        ("unept/pascal_context", "deit_tiny_distilled_patch16_224", 60, None),
+        ("unept/cityscapes", "resnet50c", 19, None),
     ],
 )
 def test_models_build(recipe: str, backbone: str, classes: int, millions: float | None, tmp_path: Path) -> None:
@@ -269,12 +263,6 @@ def test_models_build(recipe: str, backbone: str, classes: int, millions: float 
     assert model.info.num_classes == classes and model.info.backbone == backbone
     if millions:
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
-
-
-def rows(recipe: Path) -> dict[float, list[str]]:
-    """mIoU → the flags beside it in the comment of a recipe."""
-    lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#   --model")]
-    return {float(score): flags for *flags, score in (shlex.split(line.removeprefix("#")) for line in lines)}
 
 
 def rows_of_table_1() -> dict[float, list[str]]:
