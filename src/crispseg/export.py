@@ -26,7 +26,8 @@ from torch.export import Dim, ExportedProgram
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.segmenter import MIN_SIDE, check_finite, smooth_outputs
+from crispseg.inference.protocols import MIN_SIDE
+from crispseg.inference.segmenter import check_finite, smooth_outputs
 from crispseg.models import ModelInfo, SegmentationModel
 
 FORMAT_VERSION = 1

@@ -22,14 +22,8 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.segmenter import (
-    MIN_SIDE,
-    as_batch,
-    out_of_memory,
-    smooth_outputs,
-    upsampled_argmax,
-    usable_device,
-)
+from crispseg.inference.protocols import MIN_SIDE
+from crispseg.inference.segmenter import as_batch, out_of_memory, smooth_outputs, upsampled_argmax, usable_device
 from crispseg.models import SegmentationModel
 
 

@@ -1,4 +1,4 @@
-"""`crispseg evaluate RUN [--split S] [--json FILE]`"""
+"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--json FILE]`"""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
+from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.data import LabelSet, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate, score_table
 from crispseg.evaluation.scores import Scores
 from crispseg.files import atomic_path
+from crispseg.inference.protocols import WHOLE
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.plugins import load_plugins
@@ -34,6 +36,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--boundary", type=int, nargs="+", metavar="PIXELS", help="also the boundary F-score within distances: 3 5 9 12"
     )
+    add_protocol_keys(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     parser.add_argument(
         "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
@@ -49,6 +52,7 @@ def run(argv: Sequence[str]) -> None:
     if "data" not in base and take_flag(expand_names(argv), "--data.name") is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     parsed, data = parse_data(argv, base, parser)
+    protocol = chosen_protocol(parsed)
     load_plugins(parsed.plugins)
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = data.dataset(parsed.split).with_channels(model.info.in_chans)
@@ -61,17 +65,20 @@ def run(argv: Sequence[str]) -> None:
             soft_wrap=True,
         )
     metric = BoundaryScores(model.info.num_classes, parsed.boundary) if parsed.boundary else None
-    scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers, boundary=metric)
+    scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers, boundary=metric, protocol=protocol)
     boundary = metric.scores() if metric else None
     title = (
         f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"
     )
+    if protocol != WHOLE:
+        title += f" ({protocol})"
     console = Console()
     console.print(title, highlight=False, soft_wrap=True)
     console.print(score_table(dataset.labels, {"IoU": scores}, boundary))
     if parsed.json:
         with atomic_path(parsed.json) as temporary:
-            summary = {"split": parsed.split, "images": len(dataset), **as_json(scores, dataset.labels, boundary)}
+            split = {"split": parsed.split, "images": len(dataset), "protocol": str(protocol)}
+            summary = {**split, **as_json(scores, dataset.labels, boundary)}
             temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.inference.protocols import Protocol, named_protocol, predict_logits
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
 
@@ -26,9 +27,10 @@ def evaluate(
     device: str | torch.device | None = None,
     workers: int = 2,
     boundary: BoundaryScores | None = None,
+    protocol: Protocol | str = "whole",
     console: Console | None = None,
 ) -> Scores:
-    """Scores from one confusion matrix over the whole split, whole images at their own size, in float32.
+    """Scores from one confusion matrix over the whole split, images at their own size, in float32.
 
     Args:
         model: to score; left in eval mode on the device.
@@ -36,11 +38,13 @@ def evaluate(
         device: by default CUDA where there is one.
         workers: processes that load data.
         boundary: is given all predictions too. Its work on the CPU makes the evaluation slower.
+        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
 
     Raises:
-        CrispsegError: the data have another number of classes than the model, or not its channels.
+        CrispsegError: the data have another number of classes than the model, or not its channels; no such protocol.
     """
+    protocol = named_protocol(protocol)
     if len(dataset.labels) != model.info.num_classes:
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
@@ -56,7 +60,8 @@ def evaluate(
         for images, labels in track(
             batches, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
         ):
-            prediction = model(images.to(device, memory_format=torch.channels_last)).argmax(1)
+            images = images.to(device, memory_format=torch.channels_last)
+            prediction = predict_logits(model, images, protocol).argmax(1)
             matrix.update(prediction, labels.to(device))
             if boundary is not None:
                 boundary.update(prediction.cpu(), labels)

@@ -21,6 +21,7 @@ from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
 from crispseg.imaging import read_image, write_image, write_labels
 from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, unrefined_logits
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.refinement import shift
@@ -33,9 +34,6 @@ which see the mean of RGB, an array may be `(H, W)`.
 """
 
 SomeSource = TypeVar("SomeSource", bound=Source)
-
-MIN_SIDE = 32
-"""What models need; smaller images are extended to it by repeating their last row and column."""
 
 STRIP_VALUES = 2**20
 """Full-resolution logits at a time, few enough to stay in the processor's cache."""
@@ -55,7 +53,8 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Of the image, if it is a file."""
-    _logits: Tensor = field(repr=False)  # (1, C, h, w) of the image extended to _size; a sixteenth of the full ones
+    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves
+    _logits: Tensor = field(repr=False)
     _size: tuple[int, int] = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
 
@@ -104,9 +103,12 @@ class Segmenter:
         device: by default a CUDA device where there is one, else the CPU.
         bf16: convolve in bfloat16: about twice as fast where the processor has it, with logits off by a few hundredths
             of the largest. Sampling coordinates stay float32.
+        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, a
+            `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
 
     Raises:
-        CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels.
+        CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels;
+            no such protocol.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -119,7 +121,9 @@ class Segmenter:
         device: str | torch.device | None = None,
         *,
         bf16: bool = False,
+        protocol: Protocol | str = "whole",
     ) -> None:
+        self.protocol = named_protocol(protocol)
         model = (
             SegmentationModel.from_pretrained(model_or_path)
             if isinstance(model_or_path, str | Path)
@@ -196,17 +200,15 @@ class Segmenter:
                 raise
             size = f"{image.shape[1]}×{image.shape[0]}"
             name = path or "the image"
-            raise CrispsegError(f"{name} of {size} pixels needs more memory than there is; cut or shrink it") from None
+            raise CrispsegError(
+                f"{name} of {size} pixels needs more memory than there is; cut or shrink it, or use --tiles for a TIFF"
+            ) from None
 
     @torch.inference_mode()
     def _compute(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         height, width = image.shape[:2]
         size = max(height, MIN_SIDE), max(width, MIN_SIDE)
-        batch = as_batch(image, self._normalize, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self._model.coarse_logits(batch)
-            offsets = self._model.offsets(batch)
-        logits = logits.float()
+        logits, offsets = self._unrefined(as_batch(image, self._normalize, self.device))
         best = upsampled_argmax(logits, size)
         if offsets is not None:  # the label of the shifted logits is the shifted label
             best = shift(best[None, None], offsets)[0, 0]
@@ -215,6 +217,27 @@ class Segmenter:
         name = path.stem if path else "image"
         rgb = np.ascontiguousarray(image[..., :3])
         return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)
+
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.uint8]) -> Tensor:
+        """Refined logits `(C, H, W)` float32, on the segmenter's device, of an array with the model's channels.
+
+        Tiles of a larger image are blended by them; `Segmentation.probabilities` are what most uses need.
+        """
+        height, width = image.shape[:2]
+        batch = as_batch(image, self._normalize, self.device)
+        logits, offsets = self._unrefined(batch)
+        logits = resize(logits, batch.shape[-2:], align_corners=True)
+        if offsets is not None:
+            logits = shift(logits, offsets)
+        return logits[0, :, :height, :width]
+
+    def _unrefined(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits before refinement, float32, coarse unless a protocol averages them, and the offsets that refine."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.protocol != WHOLE:
+                return unrefined_logits(self._model, batch, self.protocol)
+            return self._model.coarse_logits(batch).float(), self._model.offsets(batch)
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eva
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
-from crispseg.inference.segmenter import MIN_SIDE
+from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.refinement import BoundaryTargets

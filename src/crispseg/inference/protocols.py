@@ -1,0 +1,271 @@
+"""Test protocols: at which scales, in which windows and how mirrored a model sees an image, and what is averaged.
+
+One pass over the image at one scale, mirrored or not, is a view. The windows of a view are blended as logits. A view's
+logits are resized to the image's size, and the views are averaged as probabilities or as logits. docs/protocols.md says
+what each named protocol takes from its paper and from the released code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.models import SegmentationModel
+from crispseg.nn import resize
+from crispseg.refinement import shift
+
+MIN_SIDE = 32
+"""What models need; smaller images are extended to it by repeating their last row and column."""
+
+Average: TypeAlias = Literal["logits", "probabilities"]
+Blend: TypeAlias = Literal["uniform", "linear"]
+
+Function: TypeAlias = Callable[[Tensor], Tensor]
+"""Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How an image is seen. The default is the whole image once, at its own size.
+
+    Args:
+        scales: factors of the image's own size.
+        flip: every scale is seen left-right mirrored too.
+        window: side in pixels of square windows that slide over the resized image; None shows it whole. Where the image
+            is smaller, so is the window.
+        stride: pixels from window to window, by default two thirds of the window, rounded up. The last window of a row
+            or column is moved back to the image's border.
+        blend: weights of windows where they overlap: uniform gives the mean, linear weights that grow from a window's
+            border to its middle.
+        average: of the views: the mean of logits, or of probabilities (softmax at the image's size).
+        batch: windows at once.
+
+    Raises:
+        CrispsegError: a value that makes no sense.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: int | None = None
+    stride: int | None = None
+    blend: Blend = "uniform"
+    average: Average = "logits"
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
+            raise CrispsegError(f"scales is {list(self.scales)}; give one or more factors above 0 and up to 8")
+        if len(set(self.scales)) < len(self.scales):
+            raise CrispsegError(f"scales is {list(self.scales)}; name each scale once")
+        if self.window is not None and self.window < MIN_SIDE:
+            raise CrispsegError(f"window is {self.window}; give a side of at least {MIN_SIDE} pixels, such as 768")
+        if self.stride is not None and self.window is None:
+            raise CrispsegError(f"stride is {self.stride}, but without windows there is none; give a window too")
+        if self.window is not None and not 1 <= self.step <= self.window:
+            raise CrispsegError(f"stride is {self.stride}; give 1 to {self.window} pixels, the side of the window")
+        for name, choices in (("blend", get_args(Blend)), ("average", get_args(Average))):
+            if getattr(self, name) not in choices:
+                raise CrispsegError(f"{name} is '{getattr(self, name)}'; choose one of {', '.join(choices)}")
+        if self.batch < 1:
+            raise CrispsegError(f"batch is {self.batch}; give at least 1 window")
+
+    @property
+    def step(self) -> int:
+        """The stride, given or by default; 0 without windows."""
+        return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
+
+    @property
+    def views(self) -> int:
+        """How often the image is seen."""
+        return len(self.scales) * (2 if self.flip else 1)
+
+    def __str__(self) -> str:
+        parts = ["whole image" if self.window is None else f"windows of {self.window} every {self.step} px"]
+        if self.window is not None and self.blend != "uniform":
+            parts.append(f"{self.blend} blend")
+        if self.scales != (1.0,):
+            parts.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
+        if self.flip:
+            parts.append("flip")
+        if self.views > 1:
+            parts.append(f"mean of {self.average}")
+        return ", ".join(parts)
+
+
+WHOLE = Protocol()
+
+
+def _quarters(first: float, last: float) -> tuple[float, ...]:
+    return tuple(quarter / 4 for quarter in range(round(4 * first), round(4 * last) + 1))
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "whole": WHOLE,
+    # SFNet, §4.2 and supplement: 7 scales and flip. Its released eval.py takes the mean of logits.
+    "sfnet-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True),
+    # SFNet, Table 7: sliding crop and flip. Crop and overlap (1/3) are the defaults of its released eval.py.
+    "sfnet-slide": Protocol(flip=True, window=832),
+    # DDSM: "following CCNet", whose first released evaluate.py has these scales.
+    "ddsm-ms": Protocol(scales=_quarters(0.75, 2.0), flip=True),
+    # AGLN, §IV-A: random scales in [0.5, 2.0] and random flips. Here a fixed set of the same range.
+    "agln-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True, average="probabilities"),
+    # UN-EPT, §4.1. Its released code takes the mean of probabilities.
+    "unept-ms": Protocol(scales=_quarters(0.5, 1.75), flip=True, average="probabilities"),
+}
+"""By name; docs/protocols.md has sources and costs."""
+
+
+def named_protocol(protocol: Protocol | str) -> Protocol:
+    """A protocol of `PROTOCOLS` by its name; a `Protocol` as it is.
+
+    Raises:
+        CrispsegError: there is no such name.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise CrispsegError(f"unknown protocol '{protocol}'{did_you_mean(str(protocol), PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> Tensor:
+    """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)`, refined if the model refines.
+
+    With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the views' probabilities.
+    """
+    if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
+        return model(images)  # type: ignore[no-any-return]
+    logits, offsets = unrefined_logits(model, images, protocol)
+    return logits if offsets is None else shift(logits, offsets)
+
+
+def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
+    """Averaged logits `(N, num_classes, H, W)` before refinement, and the offsets `(N, 2, H, W)` that refine them.
+
+    Views are averaged unrefined and the average is refined once, since shifted logits would not fit those of another
+    view. The offsets come from the image at its own size, not mirrored, in the protocol's windows, whose boundary and
+    direction logits are blended as class logits are. They are None for a model without refinement.
+    """
+
+    def logits_of(crops: Tensor) -> Tensor:
+        return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
+
+    logits = average_views(_extended(logits_of), images, protocol)
+    refiner = model.refiner
+    if refiner is None:
+        return logits, None
+
+    def maps_of(crops: Tensor) -> Tensor:
+        return torch.cat(refiner.maps(crops, model.detail(crops)), 1).float()  # (N, 1 + 8, h, w)
+
+    maps = one_view(_extended(maps_of), images, protocol)
+    return logits, refiner.offsets(maps[:, :1], maps[:, 1:])
+
+
+def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
+    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`.
+
+    One view and the running mean are in memory, never two views. Images are resized bilinearly, smoothed where they
+    shrink, as in training; pixel centres correspond (`align_corners=False`).
+    """
+    size = images.shape[-2:]
+    mean: Tensor | None = None
+    for scale in protocol.scales:
+        scaled = _scaled(images, scale)
+        for mirrored in (False, True) if protocol.flip else (False,):
+            logits = one_view(logits_of, scaled.flip(-1) if mirrored else scaled, protocol)
+            if mirrored:
+                logits = logits.flip(-1)
+            logits = resize(logits, size, align_corners=False)
+            if protocol.average == "probabilities":
+                logits = logits.softmax(1)
+            # Not in place the first time: `logits` may be a tensor of the function's own.
+            mean = logits / protocol.views if mean is None else mean.add_(logits, alpha=1 / protocol.views)
+            del logits
+    assert mean is not None
+    if protocol.average == "probabilities":
+        mean.clamp_min_(torch.finfo(mean.dtype).tiny).log_()
+    return mean
+
+
+def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
+    """Images `(N, C, h, w)` as they are, whole or in windows, `(N, K, h, w)`."""
+    if protocol.window is None:
+        return logits_of(images)
+    count, _, height, width = images.shape
+    rows, columns = min(protocol.window, height), min(protocol.window, width)
+    tops, lefts = window_starts(height, rows, protocol.step), window_starts(width, columns, protocol.step)
+    corners = list(product(tops, lefts))
+    if len(corners) == 1:
+        return logits_of(images)
+    down, across = (_weights(length, protocol.blend, images.device) for length in (rows, columns))
+    weight = down[:, None] * across
+    total: Tensor | None = None
+    for first in range(0, len(corners), protocol.batch):
+        group = corners[first : first + protocol.batch]
+        crops = torch.cat([images[:, :, top : top + rows, left : left + columns] for top, left in group])
+        pieces = (logits_of(crops) * weight).split(count)
+        if total is None:
+            total = pieces[0].new_zeros(count, pieces[0].shape[1], height, width)
+        for (top, left), piece in zip(group, pieces, strict=True):
+            total[:, :, top : top + rows, left : left + columns] += piece
+    assert total is not None
+    # The windows are all pairs of tops and lefts, so the sum of their weights is a product of two sums.
+    total /= _overlaid(down, tops, height)[:, None] * _overlaid(across, lefts, width)
+    return total
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows start on a side; the last one ends with the side.
+
+    >>> window_starts(10, 4, 3)
+    [0, 3, 6]
+    >>> window_starts(11, 4, 3)
+    [0, 3, 6, 7]
+    """
+    count = max(math.ceil((length - window) / stride), 0) + 1
+    return [min(index * stride, max(length - window, 0)) for index in range(count)]
+
+
+def _weights(length: int, blend: Blend, device: torch.device) -> Tensor:
+    """`(length,)`, all above 0."""
+    if blend == "uniform":
+        return torch.ones(length, device=device)
+    distance = torch.arange(length, device=device) + 0.5  # from the border to the pixel's centre
+    return torch.minimum(distance, length - distance) * (2 / length)
+
+
+def _overlaid(weights: Tensor, starts: list[int], length: int) -> Tensor:
+    total = weights.new_zeros(length)
+    for start in starts:
+        total[start : start + len(weights)] += weights
+    return total
+
+
+def _scaled(images: Tensor, scale: float) -> Tensor:
+    size = [max(round(length * scale), 1) for length in images.shape[-2:]]
+    if tuple(size) == tuple(images.shape[-2:]):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def _extended(function: Function) -> Function:
+    """The function for images of any size, extended to `MIN_SIDE` by their last row and column."""
+
+    def extended(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
+        if not any(missing):
+            return function(images)
+        padded = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+        return function(padded)[..., :height, :width]
+
+    return extended

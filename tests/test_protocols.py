@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data import Scenes
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.inference.protocols import (
+    PROTOCOLS,
+    WHOLE,
+    Protocol,
+    average_views,
+    named_protocol,
+    one_view,
+    predict_logits,
+    window_starts,
+)
+from crispseg.refinement import shift
+
+SCENES = Scenes(train=2, val=2, test=2, height=64, width=96)
+
+
+def build(refine: str | None = None) -> SegmentationModel:
+    """A small model whose classes, boundaries and directions vary over an image."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8, refine=refine)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.9  # one batch sets the statistics
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        model.train()(images)
+        outputs = model.eval().outputs(images)
+        logits = model.coarse_logits(images)
+        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
+        model.classifier.weight *= 3 / logits.std()
+        if model.refiner is not None and outputs.boundary is not None:
+            last = model.refiner.boundary_head[-1]
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            last.bias -= outputs.boundary.mean()
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def refining() -> SegmentationModel:
+    return build("boundary")
+
+
+class Toy(nn.Module):
+    """Two 3×3 convolutions: translation-equivariant but for the zeros around, which reach two pixels far."""
+
+    REACH = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1))
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes.append(tuple(images.shape))
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+# Windows ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "window", "stride"), [(100, 32, 32), (100, 32, 21), (97, 33, 5), (32, 32, 9)])
+def test_windows_cover_the_side_and_stay_inside(length: int, window: int, stride: int) -> None:
+    starts = window_starts(length, window, stride)
+    assert starts[0] == 0 and starts[-1] == length - window
+    assert all(0 < right - left <= stride for left, right in pairwise(starts))
+    assert starts[:-1] == [stride * index for index in range(len(starts) - 1)]
+
+
+@pytest.mark.parametrize("blend", ["uniform", "linear"])
+@pytest.mark.parametrize(("size", "stride"), [((70, 90), 24), ((64, 100), 36), ((37, 151), 17)])
+@torch.no_grad()
+def test_windows_of_an_equivariant_model_give_the_logits_of_the_whole_image(
+    blend: Any, size: tuple[int, int], stride: int
+) -> None:
+    toy, images = Toy(), torch.randn(2, 3, *size)
+    protocol = Protocol(window=36, stride=stride, blend=blend)
+    whole, windows = toy(images), one_view(toy, images, protocol)
+    # Away from the borders that windows have inside the image, all windows agree with the whole image.
+    away = torch.ones(size, dtype=torch.bool)
+    for axis, length in enumerate(size):
+        for start in window_starts(length, min(36, length), stride):
+            for border in {start, start + min(36, length)} - {0, length}:
+                near = torch.arange(max(border - Toy.REACH, 0), min(border + Toy.REACH, length))
+                away.index_fill_(axis, near, False)
+    assert away.float().mean() > 0.4
+    torch.testing.assert_close(windows[..., away], whole[..., away], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(windows, whole, atol=1e-3)  # and at the borders they do not
+    pixelwise = nn.Conv2d(3, 4, 1)
+    torch.testing.assert_close(one_view(pixelwise, images, protocol), pixelwise(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_overlaps_are_weighted_as_stated() -> None:
+    images = torch.randn(1, 3, 32, 48)
+    calls: list[Tensor] = []
+
+    def constant(crops: Tensor) -> Tensor:
+        """0 in the first window, 1 in the second."""
+        calls.append(crops)
+        return torch.arange(len(crops), dtype=torch.float32)[:, None, None, None].expand(-1, 1, *crops.shape[2:])
+
+    uniform = one_view(constant, images, Protocol(window=32, stride=16))
+    expected = torch.tensor([0.0] * 16 + [0.5] * 16 + [1.0] * 16)
+    torch.testing.assert_close(uniform, expected.expand(1, 1, 32, 48))
+    linear = one_view(constant, images, Protocol(window=32, stride=16, blend="linear"))
+    rising = (torch.arange(16) + 0.5) / 16  # the second one's weight, where the first one's falls by as much
+    torch.testing.assert_close(linear[0, 0, 5, 16:32], rising)
+    assert torch.equal(calls[0][1], images[0, :, :, 16:])
+
+
+@torch.no_grad()
+def test_windows_come_in_batches_and_shrink_to_small_images() -> None:
+    toy = Toy()
+    one_view(toy, torch.randn(1, 3, 40, 100), Protocol(window=40, stride=20, batch=3))
+    assert [size[0] for size in toy.sizes] == [3, 1] and {size[2:] for size in toy.sizes} == {(40, 40)}
+    toy.sizes.clear()
+    images = torch.randn(1, 3, 33, 50)
+    together = one_view(toy, images, Protocol(window=40, stride=20))
+    assert toy.sizes == [(2, 3, 33, 40)] and together.shape == (1, 4, 33, 50)
+    small = images[..., :36]
+    assert torch.equal(one_view(toy, small, Protocol(window=40)), toy(small))
+
+
+# Views --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+@torch.no_grad()
+def test_scales_and_flip_are_averaged_as_by_hand(average: Any) -> None:
+    toy, images = Toy(), torch.randn(1, 3, 40, 56)
+    protocol = Protocol(scales=(0.5, 1.0, 1.5), flip=True, average=average)
+    before = images.clone()
+    result = average_views(toy, images, protocol)
+    views = []
+    for size in ((20, 28), (40, 56), (60, 84)):
+        view = F.interpolate(images, size, mode="bilinear", antialias=size[0] < 40) if size[0] != 40 else images
+        for logits in (toy(view), toy(view.flip(3)).flip(3)):
+            logits = F.interpolate(logits, (40, 56), mode="bilinear") if size[0] != 40 else logits
+            views.append(logits.softmax(1) if average == "probabilities" else logits)
+    mean = torch.stack(views).mean(0)
+    torch.testing.assert_close(result.softmax(1) if average == "probabilities" else result, mean, rtol=1e-4, atol=1e-6)
+    assert torch.equal(images, before)
+    other = average_views(toy, images, dataclasses.replace(protocol, flip=False))
+    assert not torch.allclose(other, result, atol=1e-3)
+
+
+@torch.no_grad()
+def test_windows_slide_over_every_scale_and_its_mirror() -> None:
+    toy, images = Toy(), torch.randn(1, 3, 40, 56)
+    slide = Protocol(window=32, stride=24, blend="linear")
+    result = average_views(toy, images, dataclasses.replace(slide, scales=(1.0, 2.0), flip=True))
+    views = []
+    for view in (images, F.interpolate(images, (80, 112), mode="bilinear")):
+        for logits in (one_view(toy, view, slide), one_view(toy, view.flip(3), slide).flip(3)):
+            views.append(F.interpolate(logits, (40, 56), mode="bilinear"))
+    torch.testing.assert_close(result, torch.stack(views).mean(0), rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_mean_of_probabilities_survives_certain_views() -> None:
+    logits = average_views(lambda images: images * 500, torch.randn(1, 3, 32, 32), PROTOCOLS["unept-ms"])
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits.softmax(1).sum(1), torch.ones(1, 32, 32))
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@torch.no_grad()
+def test_every_preset_runs(name: str, model: SegmentationModel) -> None:
+    images = torch.randn(1, 3, 40, 56)  # at scale 0.5 smaller than a model takes
+    logits = predict_logits(model, images, PROTOCOLS[name])
+    assert logits.shape == (1, 12, 40, 56) and logits.isfinite().all()
+    assert torch.equal(logits, model(images)) == (name == "whole")
+
+
+@torch.no_grad()
+def test_the_average_is_refined_once(refining: SegmentationModel) -> None:
+    images = torch.randn(1, 3, 48, 64)
+    offsets = refining.offsets(images)
+    assert offsets is not None and 0.05 < (offsets != 0).any(1).float().mean() < 0.95
+    torch.testing.assert_close(predict_logits(refining, images, WHOLE), refining(images))
+    protocol = Protocol(flip=True)
+    plain = [refining.outputs(view).unrefined for view in (images, images.flip(3))]
+    assert plain[0] is not None and plain[1] is not None
+    expected = shift((plain[0] + plain[1].flip(3)) / 2, offsets)
+    torch.testing.assert_close(predict_logits(refining, images, protocol), expected, rtol=1e-4, atol=1e-5)
+    # One window as large as the image is the image; smaller ones give offsets too.
+    torch.testing.assert_close(predict_logits(refining, images, Protocol(window=64)), refining(images))
+    assert predict_logits(refining, images, Protocol(window=32)).shape == (1, 12, 48, 64)
+
+
+@pytest.mark.parametrize("kind", ["model", "refining"])
+def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(kind)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    protocol = Protocol(scales=(0.75, 1.25), flip=True, window=32, average="probabilities")
+    result = Segmenter(model, "cpu", protocol=protocol)(image)
+    mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (model.info.mean, model.info.std))
+    with torch.no_grad():
+        logits = predict_logits(model, ((torch.from_numpy(image).permute(2, 0, 1) - mean) / std)[None], protocol)
+    np.testing.assert_allclose(result.probabilities(), logits[0].softmax(0), atol=1e-4)
+    assert (result.labels == logits[0].argmax(0).numpy()).mean() > 0.99
+    np.testing.assert_allclose(
+        Segmenter(model, "cpu", protocol=protocol).logits(image).softmax(0), logits[0].softmax(0), atol=1e-4
+    )
+    whole = Segmenter(model, "cpu")
+    np.testing.assert_allclose(whole.logits(image).softmax(0), whole(image).probabilities(), atol=1e-4)
+
+
+def test_evaluate_by_a_protocol(model: SegmentationModel) -> None:
+    dataset = SCENES.dataset("val")
+    whole, named = (evaluate(model, dataset, device="cpu", workers=0, protocol=name) for name in ("whole", "unept-ms"))
+    given = evaluate(model, dataset, device="cpu", workers=0, protocol=PROTOCOLS["unept-ms"])
+    assert whole.confusion.tolist() == evaluate(model, dataset, device="cpu", workers=0).confusion.tolist()
+    assert named.confusion.tolist() == given.confusion.tolist() != whole.confusion.tolist()
+
+
+# Mistakes and the command line --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "phrase"),
+    [
+        ({"scales": ()}, "scales is []"),
+        ({"scales": (0.5, 0.0)}, "scales is [0.5, 0.0]"),
+        ({"scales": (1.0, float("nan"))}, "nan"),
+        ({"scales": (9.0,)}, "up to 8"),
+        ({"scales": (1.0, 0.5, 1.0)}, "each scale once"),
+        ({"window": 16}, "window is 16; give a side of at least 32"),
+        ({"stride": 16}, "stride is 16, but without windows"),
+        ({"window": 64, "stride": 0}, "stride is 0; give 1 to 64"),
+        ({"window": 64, "stride": 65}, "stride is 65; give 1 to 64"),
+        ({"blend": "gauss"}, "blend is 'gauss'; choose one of uniform, linear"),
+        ({"average": "votes"}, "average is 'votes'; choose one of logits, probabilities"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_values_that_make_no_protocol(values: dict[str, Any], phrase: str, refuses: Any) -> None:
+    with refuses(phrase):
+        Protocol(**values)
+
+
+def test_unknown_names(refuses: Any, model: SegmentationModel) -> None:
+    with refuses("unknown protocol 'sfnet-mss'", "did you mean 'sfnet-ms'"):
+        named_protocol("sfnet-mss")
+    with refuses("unknown protocol 'fast'", "agln-ms"):
+        Segmenter(model, "cpu", protocol="fast")
+
+
+def test_what_a_protocol_is_called() -> None:
+    assert str(WHOLE) == "whole image"
+    assert str(PROTOCOLS["sfnet-slide"]) == "windows of 832 every 555 px, flip, mean of logits"
+    assert str(Protocol(scales=(0.5, 1.0), average="probabilities")) == (
+        "whole image, scales 0.5 1, mean of probabilities"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: SegmentationModel) -> Path:
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+DATA = ["--data=scenes", "--data.val=2", "--data.height=64", "--data.width=96", "--workers=0"]
+
+
+def test_evaluate_from_the_command_line(
+    folder: Path, tmp_path: Path, model: SegmentationModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores.json"
+    flags = ["--protocol=sfnet-slide", "--window=32", "--flip=false", "--scales", "1", "2", f"--json={scores}"]
+    assert main(["evaluate", str(folder), *DATA, *flags]) == 0
+    shown = capsys.readouterr().out
+    expected = Protocol(scales=(1.0, 2.0), window=32)
+    assert f"({expected})" in shown
+    written = json.loads(scores.read_text())
+    assert written["protocol"] == str(expected) == "windows of 32 every 22 px, scales 1 2, mean of logits"
+    by_python = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, protocol=expected)
+    assert written["confusion"] == by_python.confusion.tolist()
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrase"),
+    [
+        (["--protocol=agln"], "unknown protocol 'agln'; did you mean 'agln-ms'?"),
+        (["--scales", "0"], "--scales is [0.0]"),
+        (["--stride=8"], "--stride is 8, but without windows"),
+        (["--protocol=sfnet-slide", "--window=20"], "--window is 20"),
+        (["--protocol=sfnet-slide", "--stride=900"], "--stride is 900; give 1 to 832"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    folder: Path, flags: list[str], phrase: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(folder), *DATA, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: ") and phrase in line
