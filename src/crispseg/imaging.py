@@ -177,7 +177,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except PermissionError:
         raise CrispsegError(f"{path} cannot be read; check that it is a file and its permissions") from None
     except Image.DecompressionBombError:
-        raise CrispsegError(f"{path} claims more than {MAX_PIXELS:,} pixels; cut it into smaller images") from None
+        raise CrispsegError(
+            f"{path} claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and "
+            "segment it by 'crispseg predict' with --tiles 1024"
+        ) from None
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
         if path.stat().st_size == 0:
             raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None

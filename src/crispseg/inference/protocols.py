@@ -109,7 +109,7 @@ def _quarters(first: float, last: float) -> tuple[float, ...]:
 
 PROTOCOLS: dict[str, Protocol] = {
     "whole": WHOLE,
-    # SFNet, §4.2 and supplement: 7 scales and flip. Its released eval.py takes the mean of logits.
+    # SFNet, §4.1 and §7: 7 scales and flip. Its released eval.py takes the mean of logits.
     "sfnet-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True),
     # SFNet, Table 7: sliding crop and flip. Crop and overlap (1/3) are the defaults of its released eval.py.
     "sfnet-slide": Protocol(flip=True, window=832),
@@ -117,7 +117,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "ddsm-ms": Protocol(scales=_quarters(0.75, 2.0), flip=True),
     # AGLN, §IV-A: random scales in [0.5, 2.0] and random flips. Here a fixed set of the same range.
     "agln-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True, average="probabilities"),
-    # UN-EPT, §4.1. Its released code takes the mean of probabilities.
+    # UN-EPT, §4.2. Its released code takes the mean of probabilities.
     "unept-ms": Protocol(scales=_quarters(0.5, 1.75), flip=True, average="probabilities"),
 }
 """By name; docs/protocols.md has sources and costs."""

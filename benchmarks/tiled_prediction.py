@@ -1,0 +1,105 @@
+"""Peak memory of segmenting a TIFF that is larger than memory, in tiles.
+
+python benchmarks/tiled_prediction.py --size 20000 --threads 2
+
+Another process makes the TIFF of SIZE×SIZE RGB pixels, deflated, in tiles or strips, so that its memory does not count.
+The model has random weights: neither time nor memory depends on them.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from crispseg import Segmenter, create_model
+from crispseg.inference.tiled import segment_tiff
+
+SIDE = 256
+
+
+def make(path: Path, size: int, layout: str) -> None:
+    """Noise in blocks of 8 pixels, in pieces that take turns."""
+    random = np.random.default_rng(0)
+    width = SIDE if layout == "tiles" else size
+    blocks = [random.integers(0, 256, (SIDE // 8, -(-width // 8), 3), np.uint8) for _ in range(8)]
+    pieces = [block.repeat(8, 0).repeat(8, 1)[:, :width] for block in blocks]
+
+    def stored() -> Iterator[bytes]:
+        for top in range(0, size, SIDE):
+            rows = SIDE if layout == "tiles" else min(size - top, SIDE)  # the last strip is lower, tiles are all whole
+            for left in range(0, size, width):
+                yield zlib.compress(pieces[(top + 3 * left) // SIDE % len(pieces)][:rows].tobytes(), 1)
+
+    chunks = {"tile": (SIDE, SIDE)} if layout == "tiles" else {"rowsperstrip": SIDE}
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            stored(),
+            shape=(size, size, 3),
+            dtype=np.uint8,
+            photometric="rgb",
+            compression="zlib",
+            metadata=None,
+            **chunks,
+        )
+
+
+def peak() -> float:
+    """Largest resident set of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    """Make the TIFF, segment it, check the result's size, print time and peak."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=20000, help="height and width of the TIFF")
+    parser.add_argument("--layout", choices=["tiles", "strips"], default="tiles")
+    parser.add_argument("--tile", type=int, default=1024, help="side of the tiles that the model sees")
+    parser.add_argument("--model", default="sfnet")
+    parser.add_argument("--backbone", default="mobilenetv3_small_050")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=19)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "image.tif", Path(folder) / "labels.tif"
+        maker = multiprocessing.get_context("spawn").Process(
+            target=make, args=(source, arguments.size, arguments.layout)
+        )
+        maker.start()
+        maker.join()
+        model = create_model(
+            arguments.model, num_classes=arguments.classes, backbone=arguments.backbone, width=arguments.width
+        )
+        segmenter = Segmenter(model, arguments.device)
+        before = peak()
+        start = time.perf_counter()
+        with Progress(console=Console(stderr=True)) as bars:
+            bar = bars.add_task("Segmenting")
+            size = segment_tiff(
+                segmenter, source, target, arguments.tile, lambda done, of: bars.update(bar, completed=done, total=of)
+            )
+        seconds = time.perf_counter() - start
+        with tifffile.TiffFile(target) as written:
+            assert written.pages[0].shape == size == (arguments.size, arguments.size)
+        stored = [path.stat().st_size / 2**20 for path in (source, target)]
+    print(f"{arguments.model} on {arguments.backbone}, {arguments.classes} classes, tiles of {arguments.tile} px")
+    whole = 3 * size[0] * size[1] / 2**30
+    print(f"{size[1]}×{size[0]} pixels, {whole:.2f} GiB as RGB, {stored[0]:.0f} MiB in {arguments.layout}")
+    print(f"{seconds:.0f} s on {arguments.device} with {arguments.threads} threads, {stored[1]:.0f} MiB of labels")
+    print(f"peak resident {peak():.2f} GiB, of which {before:.2f} GiB before the first tile")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Predictions in the format of a benchmark's server, which keeps the masks of its test images to itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data import ade20k, cityscapes, voc2012
+from crispseg.data.base import Color, default_palette
+from crispseg.errors import CrispsegError
+from crispseg.imaging import write_image, write_labels
+
+VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
+"""comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""
+
+
+@dataclass(frozen=True)
+class ServerFormat:
+    """Files as a server takes them.
+
+    Args:
+        data: what the server calls its data.
+        names: of its classes, in the order of the class ids.
+        values: the pixel value of each class.
+        file: from an image's path to that of its prediction, inside the folder to submit.
+        palette: colours of the values, for palette PNGs; None for grey ones.
+    """
+
+    data: str
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    file: Callable[[Path], Path]
+    palette: tuple[Color, ...] | None = None
+
+    def check(self, classes: int) -> None:
+        """Make sure that a model has the server's classes, as far as their number says.
+
+        Raises:
+            CrispsegError: another number of classes.
+        """
+        if classes != len(self.names):
+            raise CrispsegError(
+                f"the model has {classes} classes, but {self.data} has {len(self.names)}; give a model that was "
+                "trained on it"
+            )
+
+    def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
+        """Write the class ids `(H, W)` of an image as the server's values. Returns the path.
+
+        Raises:
+            CrispsegError: the image's name is not one of the data, or the folder cannot be written.
+        """
+        path = Path(folder) / self.file(image)
+        values = np.array(self.values, np.uint8).take(labels)
+        if self.palette is None:
+            write_image(path, values)
+        else:
+            write_labels(path, values, self.palette)
+        return path
+
+
+def _cityscapes_file(image: Path) -> Path:
+    """The server and cityscapesscripts look for `CITY_SEQUENCE_FRAME*.png` in any folder, and for one file only."""
+    found = re.fullmatch(r"(.+_\d{6}_\d{6})(_leftImg8bit)?", image.stem)
+    if found is None:
+        raise CrispsegError(f"{image} is not named as Cityscapes names images, CITY_000000_000019_leftImg8bit.png")
+    return Path(f"{found[1]}_labelIds.png")
+
+
+FORMATS: dict[str, ServerFormat] = {
+    "cityscapes": ServerFormat(
+        "Cityscapes",
+        tuple(cityscapes.CLASSES),
+        tuple(value for value, _ in cityscapes.CLASSES.values()),
+        _cityscapes_file,
+    ),
+    "ade20k": ServerFormat(
+        "ADE20K", tuple(ade20k.CLASSES), tuple(range(1, 151)), lambda image: Path(f"{image.stem}.png")
+    ),
+    "voc": ServerFormat(
+        "PASCAL VOC 2012",
+        voc2012.NAMES,
+        tuple(range(21)),
+        lambda image: Path(VOC_FOLDER, f"{image.stem}.png"),
+        default_palette(255),
+    ),
+}

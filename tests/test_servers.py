@@ -1,0 +1,117 @@
+"""Predictions as the servers of Cityscapes, ADE20K and PASCAL VOC take them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import make_ade20k, make_cityscapes, picture
+from PIL import Image
+
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data.base import default_palette
+from crispseg.inference.servers import FORMATS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def saved(folder: Path, classes: int, names: tuple[str, ...] = ()) -> Path:
+    model = create_model("fpn", num_classes=classes, backbone="test_efficientnet", width=8)
+    model.info = dataclasses.replace(model.info, class_names=names)
+    model.save_pretrained(folder)
+    return folder
+
+
+def predict(*argv: object) -> int:
+    return main(["predict", *map(str, argv)])
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def error_of(capsys: Capture, *argv: object) -> str:
+    capsys.readouterr()
+    assert predict(*argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150), ("voc", 21)])
+def test_values(name: str, classes: int, tmp_path: Path) -> None:
+    server = FORMATS[name]
+    assert len(server.names) == len(server.values) == classes
+    labels = np.arange(classes, dtype=np.uint8)[None]
+    path = server.save(tmp_path, Path("in/berlin_000000_000019_leftImg8bit.png"), labels)
+    with Image.open(path) as written:
+        values = np.array(written)[0].tolist()
+        assert written.mode == ("P" if name == "voc" else "L")
+        if name == "voc":
+            palette = np.array(written.getpalette("RGB")).reshape(-1, 3)[:255]
+            assert palette.tolist() == [list(color) for color in default_palette(255)]
+    assert (
+        values
+        == {
+            "cityscapes": [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33],
+            "ade20k": list(range(1, 151)),
+            "voc": list(range(21)),
+        }[name]
+    )
+
+
+def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:
+    data = make_cityscapes(tmp_path / "data")
+    images = Path(data.root) / "leftImg8bit/test"
+    picture(images / "bonn/bonn_000046_000019_leftImg8bit.png", 40, 64)
+    model = saved(tmp_path / "model", 19, data.label_set().names)
+    assert predict(model, images, "--out", tmp_path / "out", "--format=cityscapes") == 0
+    assert "other names" not in capsys.readouterr().err
+    assert files(tmp_path / "out") == {"berlin_000000_000019_labelIds.png", "bonn_000046_000019_labelIds.png"}
+    # Read as a mask, the prediction is what the segmenter says.
+    labels = Segmenter(model, "cpu")(images / "bonn/bonn_000046_000019_leftImg8bit.png").labels
+    decode = data.dataset("val").decode
+    assert np.array_equal(decode(np.array(Image.open(tmp_path / "out/bonn_000046_000019_labelIds.png"))), labels)
+
+
+def test_ade20k(tmp_path: Path, capsys: Capture) -> None:
+    data = make_ade20k(tmp_path / "data")
+    picture(tmp_path / "testing/ADE_test_00000001.jpg", 40, 64)
+    model = saved(tmp_path / "model", 150)
+    assert predict(model, tmp_path / "testing", "--out", tmp_path / "out", "--format", "ade20k", "--flip=true") == 0
+    assert files(tmp_path / "out") == {"ADE_test_00000001.png"}
+    values = np.array(Image.open(tmp_path / "out/ADE_test_00000001.png"))
+    assert values.min() >= 1 and data.dataset("val").decode(values).max() < 150
+
+
+def test_voc(tmp_path: Path) -> None:
+    picture(tmp_path / "JPEGImages/2008_000006.jpg", 40, 64)
+    model = saved(tmp_path / "model", 21)
+    assert predict(model, tmp_path / "JPEGImages", "--out", tmp_path / "out", "--format=voc") == 0
+    assert files(tmp_path / "out") == {"results/VOC2012/Segmentation/comp6_test_cls/2008_000006.png"}
+
+
+def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
+    model, out = saved(tmp_path / "model", 21), tmp_path / "out"
+    image = picture(tmp_path / "in/photo.png", 40, 64)
+    assert "unknown format 'citys'" in error_of(capsys, model, image, "--out", out, "--format=citys")
+    line = error_of(capsys, model, image, "--out", out, "--format=cityscapes")
+    assert "photo.png is not named as Cityscapes names images" in line
+    assert "the model has 21 classes, but ADE20K has 150" in error_of(
+        capsys, model, image, "--out", out, "--format=ade20k"
+    )
+    line = error_of(capsys, model, image, "--out", tmp_path / "in", "--format=ade20k")
+    assert "would replace the image" in line
+    picture(tmp_path / "more/photo.jpg", 40, 64)
+    line = error_of(capsys, model, image, tmp_path / "more", "--out", out, "--format=voc")
+    assert "would both write" in line
+    assert not out.exists() or not files(out)
+
+
+def test_other_class_names_are_named(tmp_path: Path, capsys: Capture) -> None:
+    model = saved(tmp_path / "model", 21, tuple(f"thing {index}" for index in range(21)))
+    picture(tmp_path / "in/2008_000006.jpg", 40, 64)
+    assert predict(model, tmp_path / "in", "--out", tmp_path / "out", "--format=voc") == 0
+    assert "thing 0, thing 1" in capsys.readouterr().err
