@@ -2,7 +2,7 @@
 
 python benchmarks/tiled_prediction.py --size 20000 --threads 2
 
-Another process makes the TIFF of SIZE×SIZE RGB pixels, deflated, in tiles or strips, so that its memory does not count.
+Another process makes the TIFF of SIZE×SIZE RGB pixels, deflated, in tiles or strips: its memory does not count.
 The model has random weights: neither time nor memory depends on them.
 """
 
@@ -27,24 +27,26 @@ from crispseg.inference.tiled import segment_tiff
 SIDE = 256
 
 
-def make(path: Path, size: int, layout: str) -> None:
+def make(path: Path, height: int, width: int, layout: str) -> None:
     """Noise in blocks of 8 pixels, in pieces that take turns."""
     random = np.random.default_rng(0)
-    width = SIDE if layout == "tiles" else size
-    blocks = [random.integers(0, 256, (SIDE // 8, -(-width // 8), 3), np.uint8) for _ in range(8)]
-    pieces = [block.repeat(8, 0).repeat(8, 1)[:, :width] for block in blocks]
+    step = SIDE if layout == "tiles" else width
+    blocks = [random.integers(0, 256, (SIDE // 8, -(-step // 8), 3), np.uint8) for _ in range(8)]
+    pieces = [block.repeat(8, 0).repeat(8, 1)[:, :step] for block in blocks]
 
     def stored() -> Iterator[bytes]:
-        for top in range(0, size, SIDE):
-            rows = SIDE if layout == "tiles" else min(size - top, SIDE)  # the last strip is lower, tiles are all whole
-            for left in range(0, size, width):
+        for top in range(0, height, SIDE):
+            rows = (
+                SIDE if layout == "tiles" else min(height - top, SIDE)
+            )  # the last strip is lower, tiles are all whole
+            for left in range(0, width, step):
                 yield zlib.compress(pieces[(top + 3 * left) // SIDE % len(pieces)][:rows].tobytes(), 1)
 
     chunks = {"tile": (SIDE, SIDE)} if layout == "tiles" else {"rowsperstrip": SIDE}
     with tifffile.TiffWriter(path) as file:
         file.write(
             stored(),
-            shape=(size, size, 3),
+            shape=(height, width, 3),
             dtype=np.uint8,
             photometric="rgb",
             compression="zlib",
@@ -61,7 +63,8 @@ def peak() -> float:
 def main() -> None:
     """Make the TIFF, segment it, check the result's size, print time and peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=20000, help="height and width of the TIFF")
+    parser.add_argument("--size", type=int, default=20000, help="width of the TIFF, and its height")
+    parser.add_argument("--height", type=int, default=None, help="another height; the peak does not depend on it")
     parser.add_argument("--layout", choices=["tiles", "strips"], default="tiles")
     parser.add_argument("--tile", type=int, default=1024, help="side of the tiles that the model sees")
     parser.add_argument("--model", default="sfnet")
@@ -71,11 +74,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    height = arguments.height or arguments.size
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "image.tif", Path(folder) / "labels.tif"
         maker = multiprocessing.get_context("spawn").Process(
-            target=make, args=(source, arguments.size, arguments.layout)
+            target=make, args=(source, height, arguments.size, arguments.layout)
         )
         maker.start()
         maker.join()
@@ -92,7 +96,7 @@ def main() -> None:
             )
         seconds = time.perf_counter() - start
         with tifffile.TiffFile(target) as written:
-            assert written.pages[0].shape == size == (arguments.size, arguments.size)
+            assert written.pages[0].shape == size == (height, arguments.size)
         stored = [path.stat().st_size / 2**20 for path in (source, target)]
     print(f"{arguments.model} on {arguments.backbone}, {arguments.classes} classes, tiles of {arguments.tile} px")
     whole = 3 * size[0] * size[1] / 2**30

@@ -212,7 +212,7 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
     for first in range(0, len(corners), protocol.batch):
         group = corners[first : first + protocol.batch]
         crops = torch.cat([images[:, :, top : top + rows, left : left + columns] for top, left in group])
-        pieces = (logits_of(crops) * weight).split(count)
+        pieces = torch.split(logits_of(crops) * weight, count)
         if total is None:
             total = pieces[0].new_zeros(count, pieces[0].shape[1], height, width)
         for (top, left), piece in zip(group, pieces, strict=True):
