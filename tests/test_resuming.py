@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def test_a_killed_run_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert from_pretrained(folder).info.metrics["val_miou"] == pytest.approx(best, abs=0.01)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two epochs, for tests that copy it."""
+    return quietly(tiny(tmp_path_factory.mktemp("runs") / "finished")).folder
+
+
 def test_resuming_a_finished_run_keeps_it(tmp_path: Path) -> None:
     quietly(tiny(tmp_path / "run", epochs=1))
     before = rows(tmp_path / "run")
@@ -122,27 +129,26 @@ def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_resumed_run_is_the_same_run(
-    change: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+    change: dict[str, Any], phrases: list[str], finished: Path, tmp_path: Path, refuses: Any
 ) -> None:
-    config = tiny(tmp_path / "run")
-    quietly(config)
+    config = tiny(shutil.copytree(finished, tmp_path / "run"))
     before = (tmp_path / "run/config.yaml").read_text()
     with refuses(*phrases):
         quietly(dataclasses.replace(config, **change), resume=True)
     assert (tmp_path / "run/config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("row", ["2,half a row", "2,4,0.1", "\n" + "2," * 99])
-def test_a_damaged_table_of_metrics_is_named(row: str, tmp_path: Path, refuses: Any) -> None:
-    quietly(tiny(tmp_path / "run", epochs=1))
+@pytest.mark.parametrize("row", ["3,half a row", "3,6,0.1", "\n" + "3," * 99])
+def test_a_damaged_table_of_metrics_is_named(row: str, finished: Path, tmp_path: Path, refuses: Any) -> None:
+    shutil.copytree(finished, tmp_path / "run")
     with (tmp_path / "run/metrics.csv").open("a") as file:
         file.write(row)
     with refuses("metrics.csv is damaged", "remove it"):
-        quietly(tiny(tmp_path / "run"), resume=True)
+        quietly(tiny(tmp_path / "run", epochs=3), resume=True)
 
 
-def test_a_missing_best_checkpoint_is_named(tmp_path: Path, refuses: Any) -> None:
-    quietly(tiny(tmp_path / "run", epochs=1))
+def test_a_missing_best_checkpoint_is_named(finished: Path, tmp_path: Path, refuses: Any) -> None:
+    shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run/checkpoints/best.ckpt").unlink()
     with refuses("no checkpoint", "best.ckpt", "restore it"):
-        quietly(tiny(tmp_path / "run", epochs=1), resume=True)
+        quietly(tiny(tmp_path / "run"), resume=True)
