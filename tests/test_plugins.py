@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +56,42 @@ def test_it_takes_one_registration_line(plugin: Path) -> None:
     assert source.count(".register(") == source.count("\nclass ") == 1
 
 
+@contextmanager
+def unknown_again() -> Iterator[None]:
+    """As in a process of its own: what is registered inside is not known after it."""
+    entries, modules = dict(fuses._entries), set(sys.modules)
+    try:
+        yield
+    finally:
+        fuses._entries.clear()
+        fuses._entries.update(entries)
+        for name in set(sys.modules) - modules:
+            if name.startswith("crispseg_plugin_"):
+                del sys.modules[name]
+
+
 @pytest.mark.slow
-def test_a_fuse_part_trains_and_predicts(plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fuse_part_trains_and_predicts(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     choice = ["--model", "fpn", "--model.fuse", "gated"]
     done = crispseg_in(tmp_path, "train", "--plugins", "my_fuse.py", *choice, *TINY, "--out", "run")
     assert done.returncode == 0, done.stderr
     write_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8))
 
-    done = crispseg_in(tmp_path, "predict", "run", "photo.png", "--out", "predictions", "--plugins", "my_fuse.py")
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    with unknown_again():
+        argv = ["predict", "run", "photo.png", "--out", "predictions", "--plugins", "my_fuse.py"]
+        assert main(argv) == 0, capsys.readouterr().err
     with Image.open(tmp_path / "predictions/photo.png") as written:
         assert written.mode == "P" and written.size == (70, 40)
 
-    done = crispseg_in(tmp_path, "evaluate", "run/model", "--plugins", "my_fuse.py", "--workers", "0")
-    assert done.returncode == 0, done.stderr
-    assert "mIoU" in done.stdout
+    with unknown_again():
+        argv = ["evaluate", "run/model", "--plugins", "my_fuse.py", "--workers", "0"]
+        assert main(argv) == 0, capsys.readouterr().err
+    assert "mIoU" in capsys.readouterr().out
 
-    # In this process nobody has loaded the file.
+    # Now nobody has loaded the file.
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--out", str(tmp_path / "else")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
