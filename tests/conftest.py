@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,16 @@ settings.load_profile("crispseg")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
 Refuses = Callable[..., AbstractContextManager[None]]
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays; else every full garbage collection walks through half a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries complain at the end that something was leaked
 
 
 @pytest.fixture(autouse=True)
