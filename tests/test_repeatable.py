@@ -21,11 +21,12 @@ from rich.console import Console
 from training_runs import SCENES, equal, quietly, rows, state, tiny, without_time
 
 from crispseg import from_pretrained
+from crispseg.cli.main import main
 from crispseg.data import Augment, Scenes, train_transform
 from crispseg.data.loading import Shuffled, train_loader
 from crispseg.evaluation import Scores
 from crispseg.randomness import derived_seed, seeded
-from crispseg.training import ModelConfig, TrainConfig
+from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training import run as run_module
 
 AUGMENT = Augment(crop=(64, 96), photometric=True)
@@ -160,21 +161,25 @@ def killed(config: TrainConfig, step: int, monkeypatch: pytest.MonkeyPatch, hook
         quietly(config)
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "plain": {"checkpoint_every": 1},
+    "ema": {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2},
+    "accumulate": {"checkpoint_every": 1, "accumulate": 2, "data": Scenes(14, 4, 4, 64, 96)},
+}
+
+
+@pytest.fixture(scope="module", params=CHANGES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Run]:
+    """Options, and a run with them that nothing ended."""
+    options = CHANGES[request.param]
+    return options, quietly(repeatable(tmp_path_factory.mktemp("runs") / "whole", **options))
+
+
 @pytest.mark.parametrize("killed_at", [1, 4, 5])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2},
-        {"accumulate": 2, "data": Scenes(14, 4, 4, 64, 96)},
-    ],
-    ids=["plain", "ema", "accumulate"],
-)
 def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
-    killed_at: int, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_at: int, whole: tuple[dict[str, Any], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"checkpoint_every": 1} | changes
-    whole = quietly(repeatable(tmp_path / "whole", **options))
+    options, expected = whole
     killed(repeatable(tmp_path / "killed", **options), killed_at, monkeypatch)
     if not (tmp_path / "killed/checkpoints/last.ckpt").is_file():
         assert killed_at < options["checkpoint_every"]
@@ -182,8 +187,8 @@ def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
     reached = torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert reached == killed_at - killed_at % options["checkpoint_every"]
     resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
-    assert equal(state(resumed.model), state(whole.model))
-    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    assert equal(state(resumed.model), state(expected.model))
+    assert without_time(tmp_path / "killed") == without_time(expected.folder)
 
 
 @pytest.mark.parametrize("iterations", [3, 6, 8])
@@ -275,13 +280,16 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path)
         *("--data.train=40", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
         *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
     ]
-    command = [sys.executable, "-m", "crispseg", "train"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*command, *flags, f"--out={tmp_path / 'whole'}"], check=True, timeout=200, **quiet)
+    assert main(["train", *flags, f"--out={tmp_path / 'whole'}"]) == 0
 
     last = tmp_path / "killed/checkpoints/last.ckpt"
-    process = subprocess.Popen([*command, *flags, f"--out={tmp_path / 'killed'}"], start_new_session=True, **quiet)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crispseg", "train", *flags, f"--out={tmp_path / 'killed'}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         deadline = time.monotonic() + 120
         while step(last) < 23:  # of 20 an epoch
@@ -291,7 +299,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it had ended by itself"
     assert step(last) % 20 != 0 and len(rows(tmp_path / "killed")) < 3
-    subprocess.run([*command, "--resume", str(tmp_path / "killed")], check=True, timeout=200, **quiet)
+    assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
 
     assert equal(state(from_pretrained(tmp_path / "killed")), state(from_pretrained(tmp_path / "whole")))
     ends = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed")]
