@@ -37,7 +37,8 @@ class TestSFNet(ModelTester):
     ],
 )
 def test_counts_are_the_paper_s(backbone: str, parameters: float, least: float, most: float) -> None:
-    model = create_model("sfnet", num_classes=19, backbone=backbone)
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("sfnet", num_classes=19, backbone=backbone)
     assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
     assert least <= count_multiply_adds(model, 1024, 1024) <= most
 
