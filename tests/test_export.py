@@ -65,12 +65,12 @@ def test_sfnet_agrees_at_every_size(backbone: str, tmp_path: Path) -> None:
         name = "sfnet"
 
     Tester.backbone = backbone
-    model = Tester.build_lively()
+    model = Tester.build_lively(fuse_levels=[5])  # the decoder of three FAMs is exported by tests/models/test_sfnet.py
     program = export.trace(model)
     export.write_onnx(program, tmp_path / "model.onnx", "{}")
     export.write_torch(program, tmp_path / "model.pt2", "{}")
     for run, _ in (export.open_onnx(tmp_path / "model.onnx"), export.open_torch(tmp_path / "model.pt2")):
-        for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160), (1, 471, 630), (3, 200, 32)):
+        for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160), (1, 231, 310), (3, 200, 32)):
             comparison = export.compare(run, model, size)
             assert comparison.agrees, comparison
             assert comparison.difference < 1e-4 * comparison.largest
