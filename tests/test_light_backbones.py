@@ -226,13 +226,15 @@ def test_published_weights_that_cannot_be_got_are_refused(
     ],
 )
 def test_counts(name: str, options: dict[str, Any], parameters: float, giga: float) -> None:
-    model = create_model("sfnet", num_classes=19, backbone=name, **options)
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("sfnet", num_classes=19, backbone=name, **options)
     assert count_parameters(model) == pytest.approx(parameters, rel=0.005)
     assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.015)
 
 
 def test_released_dilation_changes_no_count() -> None:
-    model = create_model("sfnet", num_classes=19, backbone="resnet101_deep", released_dilation=True)
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("sfnet", num_classes=19, backbone="resnet101_deep", released_dilation=True)
     assert 409e9 <= count_multiply_adds(model, 1024, 1024) <= 418e9
 
 
