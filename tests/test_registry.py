@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 import crispseg.errors
 from crispseg import contexts, create_model, fuses, list_models, merges
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.models.registry import model_options
+from crispseg.models.registry import model_options, models
 from crispseg.registry import Registry
 
 TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
@@ -153,3 +154,10 @@ def test_a_part_of_one_s_own_needs_one_line(doubling: str) -> None:
     assert model.eval()(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
     with pytest.raises(CrispsegError, match="registered already"):
         fuses.register(doubling)(type(model.decoder.fuses[0]))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_option_of_a_model_is_explained(name: str) -> None:
+    """`crispseg train --model NAME --help` takes its text from here."""
+    explained = inspect.getdoc(models[name]) or ""
+    assert [option for option in model_options(name) if f"\n    {option}: " not in explained] == []

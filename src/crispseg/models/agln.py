@@ -340,7 +340,24 @@ def agln_lite(
     learn_beta: bool = True,
     auxiliary: bool = False,
 ) -> SegmentationModel:
-    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D); arguments as of `agln`."""
+    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
+            coarsest alone (Fig. 4a).
+        descriptors: N, of each set.
+        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
+        refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
+        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
+        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
+        auxiliary: deep supervision on the decoder's levels.
+
+    Raises:
+        CrispsegError: no descriptors.
+    """
     return _build(
         spec,
         num_classes,
