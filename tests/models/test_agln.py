@@ -253,6 +253,22 @@ def test_channel_resampling_in_bfloat16() -> None:
     assert (found.float() - expected).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layout_in_memory_is_kept(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Of the taps, of what the convolutions are given and of the gradients."""
+    block = ContextFusionBlock(4, 3)
+    nn.init.ones_(block.sdm.alpha)
+    a, b = (torch.randn(2, 4, 5, 3).contiguous(memory_format=memory_format).requires_grad_() for _ in range(2))
+    seen = {}
+    for part in (block.sdm.psi, block.phi):
+        part[0].register_forward_pre_hook(lambda module, args: seen.update({module: args[0]}))
+    with record(block) as taps, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        out = block(a.to(dtype), b.to(dtype), torch.randn(2, 4, 3, dtype=dtype))
+    assert len(seen) == 2 and {tap.dtype for tap in taps.values()} == {dtype}
+    assert all(x.is_contiguous(memory_format=memory_format) for x in (*taps.values(), *seen.values(), out))
+
+
 def test_steps_hold_a_block_for_each_set_and_each_block_its_own() -> None:
     """Fig. 4b: one block at 1/16, two at 1/8, three at 1/4, descriptors of P5, P4 and P3, oldest first."""
     model = create_model("agln", num_classes=3, backbone="test_efficientnet", width=16, descriptors=4).eval()

@@ -17,7 +17,7 @@ from crispseg.decoders import Context, ConvContext, TopDown, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, resize
+from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
 Refinement = Literal["both", "channel", "spatial", "none"]
 
@@ -86,8 +86,8 @@ class SemanticDistribution(nn.Module):
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
         scores = a[:, :1] * 0 if self.varphi is None else self.varphi(a)
-        a_av = torch.softmax(_wide(scores), dim=1).to(a.dtype)  # (B, N, H, W)
-        m = self.M(torch.unflatten(torch.bmm(descriptors.to(a.dtype), a_av.flatten(2)), 2, a.shape[-2:]))
+        a_av = channel_softmax(_wide(scores)).to(a.dtype)  # (B, N, H, W)
+        m = self.M(mix_channels(descriptors.to(a.dtype), a_av))
         return m, self.E(self.psi(a + self.alpha.to(a.dtype) * m))
 
 
@@ -122,8 +122,7 @@ def resample_channels(b: Tensor, e: Tensor) -> Tensor:
     The dot products are sums over all pixels, of which bfloat16 would keep two or three digits: they are float32.
     """
     energies = _dot_products(e.flatten(2), b.flatten(2))  # (B, C, C): row j, column i
-    attention = torch.softmax(energies, dim=2).to(b.dtype)
-    return torch.unflatten(torch.bmm(attention, b.flatten(2)), 2, b.shape[-2:])
+    return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
 
 
 def _dot_products(x: Tensor, y: Tensor) -> Tensor:
