@@ -38,8 +38,6 @@ class ModelTester:
     """Batch norms to which one image gives one value per channel, whatever its size."""
     zero_gradients: ClassVar[frozenset[str]] = frozenset()
     """Parameters whose gradient is exactly zero at initialisation."""
-    bfloat16_options: ClassVar[Mapping[str, Any]] = {}
-    """With which the model is compared in bfloat16 and float32, where a choice among near equals would decide."""
     not_exported: ClassVar[Mapping[str, str]] = {}
     """Formats of `crispseg export` that cannot hold this model, each with a phrase of the error; see docs/export.md."""
     export_options: ClassVar[Mapping[str, Any]] = {}
@@ -163,15 +161,18 @@ class ModelTester:
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
     def test_bfloat16_is_close_to_float32(self) -> None:
+        self.check_bfloat16(self.reference(), error=0.05, same_labels=0.97)
+
+    def check_bfloat16(self, model: SegmentationModel, *, error: float, same_labels: float) -> None:
+        """Logits on noise differ by less than this part of their spread; more than this part of the labels agree."""
         images = torch.randn(2, 3, 97, 160)
-        model = self.build_lively(**self.bfloat16_options) if self.bfloat16_options else self.reference()
-        expected = model(images)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(images)
+        with torch.no_grad():
+            expected = model(images)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(images)
         assert logits.is_floating_point()
-        error = (logits.float() - expected).square().mean().sqrt() / expected.std()
-        assert error < 0.05
-        assert (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.97
+        assert (logits.float() - expected).square().mean().sqrt() / expected.std() < error
+        assert (logits.argmax(1) == expected.argmax(1)).float().mean() > same_labels
         assert expected.argmax(1).unique().numel() > 1, "agreement on a single class would prove nothing"
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -304,8 +305,7 @@ class ModelTester:
 
     def check_learns(self, model: SegmentationModel, size: tuple[int, int], steps: int = 6) -> None:
         """A few steps on one batch of coloured patches lower the loss."""
-        images = nn.functional.interpolate(torch.randn(2, 3, 2, 3), size=size, mode="nearest")
-        labels = (images[:, 0] > 0).long() + 2 * (images[:, 1] > 0).long()
+        images, labels = patches(size)
         labels[:, :2] = 255
         optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3)
         losses = []
@@ -365,6 +365,12 @@ class ModelTester:
         assert not loaded.training
         assert loaded.info == model.info
         assert torch.equal(loaded(images), expected)
+
+
+def patches(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Two images of six coloured patches, (2, 3, *size), and their labels 0..3, which are told by the colour."""
+    images = nn.functional.interpolate(torch.randn(2, 3, 2, 3), size=size, mode="nearest")
+    return images, (images[:, 0] > 0).long() + 2 * (images[:, 1] > 0).long()
 
 
 def tap_shape(tap: TapShape, height: int, width: int) -> tuple[int, ...]:

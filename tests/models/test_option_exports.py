@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "flow_kernel": 7,
     },
     "ASPP, DCN": {"context": "aspp", "fuse": "dcn"},
+    "Context Fusion Block": {"fuse": "cfb"},
 }
 
 

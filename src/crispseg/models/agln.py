@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,17 @@ from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
-Refinement = Literal["both", "channel", "spatial", "none"]
+DESCRIPTORS = 128
+"""N, unless told otherwise."""
+
+Pooling = Literal["attention", "average"]
+LocalRefinementKind = Literal["both", "channel", "spatial", "none"]
 
 
 class SemanticAggregation(nn.Module):
     """Semantic Aggregation Block (§III-A2, Eq. 1, Fig. 2a): N descriptors of a feature map, gathered from all of it.
 
-    Taps: `X_am` (B, N, H, W), the attention maps, each with the sum 1; `D` (B, C, N, 1), the descriptors.
+    Taps: `X_am` (B, N, H, W), the attention maps, each with the sum 1; `D` (B, C, N), the descriptors.
 
     Args:
         channels: C.
@@ -33,17 +37,15 @@ class SemanticAggregation(nn.Module):
         pooling: attention, or average for the mean over all pixels as the only descriptor (Table IV, GAP-GEM).
 
     Raises:
-        CrispsegError: no descriptors.
+        CrispsegError: see `descriptor_count`.
     """
 
-    def __init__(
-        self, channels: int, descriptors: int = 128, *, pooling: Literal["attention", "average"] = "attention"
-    ) -> None:
+    def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
         super().__init__()
-        if descriptors < 1:
-            raise CrispsegError(f"descriptors is {descriptors}; it must be at least 1")
+        descriptors = descriptor_count(descriptors, pooling)
         self.phi = nn.Conv2d(channels, channels, 1)
-        self.theta = nn.Conv2d(channels, descriptors, 1) if pooling == "attention" else None
+        # Without bias: the softmax over all pixels takes no notice of a constant.
+        self.theta = nn.Conv2d(channels, descriptors, 1, bias=False) if pooling == "attention" else None
         self.X_am, self.D = Tap(), Tap()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,9 +53,34 @@ class SemanticAggregation(nn.Module):
         scores = torch.zeros_like(x[:, :1]) if self.theta is None else self.theta(x)
         x_am = torch.softmax(_wide(scores.flatten(2)), dim=2)  # (B, N, H · W)
         x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)
+        if self.theta is None:  # not by the product below: bfloat16 would round 1 / (H · W)
+            pooled = x.mean((2, 3), dtype=_wide_type(x)).to(x.dtype).unsqueeze(2)
+        else:
+            pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
         # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
-        descriptors: Tensor = self.D(self.phi(torch.bmm(x.flatten(2), x_am.mT).unsqueeze(3))).squeeze(3)
+        descriptors: Tensor = self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))
         return descriptors
+
+
+def descriptor_count(descriptors: int, pooling: Pooling = "attention") -> int:
+    """N, which is 1 for average pooling, whatever the default of `descriptors`.
+
+    Raises:
+        CrispsegError: another pooling; no descriptors; average pooling, and a number of descriptors other than 1 and
+            the default.
+    """
+    if pooling not in get_args(Pooling):
+        raise CrispsegError(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
+    if descriptors < 1:
+        raise CrispsegError(f"descriptors is {descriptors}; it must be at least 1")
+    if pooling == "attention":
+        return descriptors
+    if descriptors not in (1, DESCRIPTORS):
+        raise CrispsegError(
+            f"pooling is average, which makes one descriptor, but descriptors is {descriptors}; leave it out, or use "
+            "pooling=attention"
+        )
+    return 1
 
 
 class SemanticDistribution(nn.Module):
@@ -66,16 +93,19 @@ class SemanticDistribution(nn.Module):
         descriptors: N.
         learn_alpha: learn α, from 0; otherwise it is 1 (Table VI).
         separable: Ψ is depth-wise separable (§IV-D).
+
+    Raises:
+        CrispsegError: no descriptors.
     """
 
     alpha: Tensor
 
     def __init__(
-        self, channels: int, descriptors: int = 128, *, learn_alpha: bool = True, separable: bool = False
+        self, channels: int, descriptors: int = DESCRIPTORS, *, learn_alpha: bool = True, separable: bool = False
     ) -> None:
         super().__init__()
         # The attention vector of a single descriptor is 1 whatever the feature is.
-        self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
+        self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptor_count(descriptors) > 1 else None
         self.psi = _conv3x3(channels, separable)
         if learn_alpha:
             self.alpha = nn.Parameter(torch.zeros(()))
@@ -85,10 +115,13 @@ class SemanticDistribution(nn.Module):
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
-        scores = a[:, :1] * 0 if self.varphi is None else self.varphi(a)
-        a_av = channel_softmax(_wide(scores)).to(a.dtype)  # (B, N, H, W)
-        m = self.M(mix_channels(descriptors.to(a.dtype), a_av))
-        return m, self.E(self.psi(a + self.alpha.to(a.dtype) * m))
+        descriptors = descriptors.to(a.dtype)
+        if self.varphi is None:
+            m = self.M(descriptors.unsqueeze(3).expand_as(a))
+        else:
+            a_av = channel_softmax(_wide(self.varphi(a))).to(a.dtype)  # (B, N, H, W)
+            m = self.M(mix_channels(descriptors, a_av))
+        return m, self.E(self.psi(a + self.alpha * m))
 
 
 class LocalRefinement(nn.Module):
@@ -98,10 +131,16 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
+
+    Raises:
+        CrispsegError: another `refinement`.
     """
 
-    def __init__(self, refinement: Refinement = "both") -> None:
+    def __init__(self, refinement: LocalRefinementKind = "both") -> None:
         super().__init__()
+        kinds = get_args(LocalRefinementKind)
+        if refinement not in kinds:
+            raise CrispsegError(f"refinement is {refinement!r}; it must be one of {', '.join(kinds)}")
         self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.B, self.G = Tap(), Tap()
 
@@ -135,7 +174,11 @@ def _dot_products(x: Tensor, y: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(_wide_type(x))
+
+
+def _wide_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 class ContextFusionBlock(nn.Module):
@@ -147,6 +190,9 @@ class ContextFusionBlock(nn.Module):
         refinement: see `LocalRefinement`.
         learn_alpha, learn_beta: learn α from 0 and β from 1; otherwise they are 1 (Table VI).
         separable: Ψ and Φ are depth-wise separable (§IV-D).
+
+    Raises:
+        CrispsegError: no descriptors; another `refinement`.
     """
 
     beta: Tensor
@@ -154,9 +200,9 @@ class ContextFusionBlock(nn.Module):
     def __init__(
         self,
         channels: int,
-        descriptors: int = 128,
+        descriptors: int = DESCRIPTORS,
         *,
-        refinement: Refinement = "both",
+        refinement: LocalRefinementKind = "both",
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
@@ -174,7 +220,7 @@ class ContextFusionBlock(nn.Module):
         """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
         m, e = self.sdm(a, descriptors)
         g = self.lrm(b, e, m)
-        fused: Tensor = self.phi(e + self.beta.to(e.dtype) * g)
+        fused: Tensor = self.phi(e + self.beta * g)
         return fused
 
 
@@ -221,9 +267,12 @@ class SelfGathering(nn.Module):
     Args:
         fine_channels, coarse_channels: of the two levels.
         descriptors: N.
+
+    Raises:
+        CrispsegError: no descriptors.
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int, *, descriptors: int = 128) -> None:
+    def __init__(self, fine_channels: int, coarse_channels: int, *, descriptors: int = DESCRIPTORS) -> None:
         super().__init__()
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -242,29 +291,19 @@ def _build(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    separable: bool,
     width: int,
     connection: Literal["dense", "straight"],
     descriptors: int,
-    pooling: Literal["attention", "average"],
-    refinement: Refinement,
-    learn_alpha: bool,
-    learn_beta: bool,
+    pooling: Pooling,
     auxiliary: bool,
+    **options: Any,
 ) -> SegmentationModel:
+    """`options` of `ContextFusionBlock`; else the arguments of `agln`."""
+    descriptors = descriptor_count(descriptors, pooling)
     backbone = spec.build()
-    if pooling == "average":
-        descriptors = 1
     steps = len(backbone.channels) - 1
     sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
-    part = partial(
-        ContextFusion,
-        descriptors=descriptors,
-        refinement=refinement,
-        learn_alpha=learn_alpha,
-        learn_beta=learn_beta,
-        separable=separable,
-    )
+    part = partial(ContextFusion, descriptors=descriptors, **options)
     decoder = TopDown(
         backbone.channels,
         width,
@@ -285,9 +324,9 @@ def agln(
     *,
     width: int = 256,
     connection: Literal["dense", "straight"] = "dense",
-    descriptors: int = 128,
-    pooling: Literal["attention", "average"] = "attention",
-    refinement: Refinement = "both",
+    descriptors: int = DESCRIPTORS,
+    pooling: Pooling = "attention",
+    refinement: LocalRefinementKind = "both",
     learn_alpha: bool = True,
     learn_beta: bool = True,
     auxiliary: bool = False,
@@ -300,7 +339,7 @@ def agln(
         width: channels of every level.
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).
-        descriptors: N, of each set.
+        descriptors: N, of each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
@@ -308,7 +347,7 @@ def agln(
         auxiliary: deep supervision on the decoder's levels.
 
     Raises:
-        CrispsegError: no descriptors.
+        CrispsegError: no descriptors, or a number of them beside average pooling.
     """
     return _build(
         spec,
@@ -332,9 +371,9 @@ def agln_lite(
     *,
     width: int = 256,
     connection: Literal["dense", "straight"] = "dense",
-    descriptors: int = 128,
-    pooling: Literal["attention", "average"] = "attention",
-    refinement: Refinement = "both",
+    descriptors: int = DESCRIPTORS,
+    pooling: Pooling = "attention",
+    refinement: LocalRefinementKind = "both",
     learn_alpha: bool = True,
     learn_beta: bool = True,
     auxiliary: bool = False,
@@ -347,7 +386,7 @@ def agln_lite(
         width: channels of every level.
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).
-        descriptors: N, of each set.
+        descriptors: N, of each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
@@ -355,7 +394,7 @@ def agln_lite(
         auxiliary: deep supervision on the decoder's levels.
 
     Raises:
-        CrispsegError: no descriptors.
+        CrispsegError: no descriptors, or a number of them beside average pooling.
     """
     return _build(
         spec,
