@@ -103,6 +103,31 @@ class TestAGLN(AGLNTester):
             name for name, option in (("sdm.alpha", "learn_alpha"), ("beta", "learn_beta")) if options.get(option, True)
         ]
 
+    def test_residual_starts_as_without_refinement(self, tmp_path: Path) -> None:
+        """γ of the released code."""
+        taps = agln_taps(dense=False)
+        zero = self.descriptors_only_feed_alpha()
+        self.check_option(tmp_path, taps=taps, zero_gradients=zero, residual=True, connection="straight")
+        model, plain = (self.build(**each).eval() for each in ({"residual": True}, {"refinement": "none"}))
+        gammas = {key: value for key, value in model.state_dict().items() if key.endswith("lrm.gamma")}
+        assert len(gammas) == 6 and not any(gammas.values())
+        plain.load_state_dict({key: value for key, value in model.state_dict().items() if key not in gammas})
+        images = torch.randn(1, 3, 65, 97)
+        assert torch.equal(model(images), plain(images))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in gammas:
+                    parameter.fill_(0.5)
+        with record(model) as seen:
+            assert not torch.equal(model(images), plain(images))
+        block = "decoder.fuses.0.blocks.2"
+        b, e, m = (seen[f"{block}.{tap}"] for tap in ("lrm.B", "sdm.E", "sdm.M"))
+        torch.testing.assert_close(seen[f"{block}.lrm.G"], b + 0.5 * resample_channels(b, e) * m.sigmoid())
+
+    def test_residual_needs_a_refinement(self, refuses: Any) -> None:
+        with refuses("refinement is none", "residual=true"):
+            self.build(refinement="none", residual=True)
+
     @pytest.mark.parametrize("pooling", ["attention", "average"])
     def test_there_is_a_descriptor(self, pooling: str, refuses: Any) -> None:
         with refuses("descriptors is 0", "at least 1"):

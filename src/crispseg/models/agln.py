@@ -131,16 +131,20 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
+        residual: add the feature as it is; what is refined is scaled by γ, learned from 0. Released code, not paper.
 
     Raises:
-        CrispsegError: another `refinement`.
+        CrispsegError: another `refinement`; none with `residual`.
     """
 
-    def __init__(self, refinement: LocalRefinementKind = "both") -> None:
+    def __init__(self, refinement: LocalRefinementKind = "both", *, residual: bool = False) -> None:
         super().__init__()
         kinds = get_args(LocalRefinementKind)
         if refinement not in kinds:
             raise CrispsegError(f"refinement is {refinement!r}; it must be one of {', '.join(kinds)}")
+        if residual and refinement == "none":
+            raise CrispsegError("refinement is none, so residual=true changes nothing; leave one of both out")
+        self.gamma = nn.Parameter(torch.zeros(())) if residual else None
         self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.B, self.G = Tap(), Tap()
 
@@ -151,6 +155,8 @@ class LocalRefinement(nn.Module):
             refined = resample_channels(refined, e)
         if self.gates:
             refined = refined * torch.sigmoid(m)  # Eq. 5
+        if self.gamma is not None:
+            refined = b + self.gamma * refined
         filtered: Tensor = self.G(refined)
         return filtered
 
@@ -187,12 +193,12 @@ class ContextFusionBlock(nn.Module):
     Args:
         channels: C.
         descriptors: N.
-        refinement: see `LocalRefinement`.
+        refinement, residual: see `LocalRefinement`.
         learn_alpha, learn_beta: learn α from 0 and β from 1; otherwise they are 1 (Table VI).
         separable: Ψ and Φ are depth-wise separable (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors; another `refinement`.
+        CrispsegError: no descriptors; another `refinement`; none with `residual`.
     """
 
     beta: Tensor
@@ -203,13 +209,14 @@ class ContextFusionBlock(nn.Module):
         descriptors: int = DESCRIPTORS,
         *,
         refinement: LocalRefinementKind = "both",
+        residual: bool = False,
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
     ) -> None:
         super().__init__()
         self.sdm = SemanticDistribution(channels, descriptors, learn_alpha=learn_alpha, separable=separable)
-        self.lrm = LocalRefinement(refinement)
+        self.lrm = LocalRefinement(refinement, residual=residual)
         self.phi = _conv3x3(channels, separable)
         if learn_beta:
             self.beta = nn.Parameter(torch.ones(()))
@@ -327,6 +334,7 @@ def agln(
     descriptors: int = DESCRIPTORS,
     pooling: Pooling = "attention",
     refinement: LocalRefinementKind = "both",
+    residual: bool = False,
     learn_alpha: bool = True,
     learn_beta: bool = True,
     auxiliary: bool = False,
@@ -342,12 +350,14 @@ def agln(
         descriptors: N, of each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
+        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
+            code; not in the paper.
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
         learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
         auxiliary: deep supervision on the decoder's levels.
 
     Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling.
+        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
     """
     return _build(
         spec,
@@ -358,6 +368,7 @@ def agln(
         descriptors=descriptors,
         pooling=pooling,
         refinement=refinement,
+        residual=residual,
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         auxiliary=auxiliary,
@@ -374,6 +385,7 @@ def agln_lite(
     descriptors: int = DESCRIPTORS,
     pooling: Pooling = "attention",
     refinement: LocalRefinementKind = "both",
+    residual: bool = False,
     learn_alpha: bool = True,
     learn_beta: bool = True,
     auxiliary: bool = False,
@@ -389,12 +401,14 @@ def agln_lite(
         descriptors: N, of each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
+        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
+            code; not in the paper.
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
         learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
         auxiliary: deep supervision on the decoder's levels.
 
     Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling.
+        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
     """
     return _build(
         spec,
@@ -405,6 +419,7 @@ def agln_lite(
         descriptors=descriptors,
         pooling=pooling,
         refinement=refinement,
+        residual=residual,
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         auxiliary=auxiliary,
