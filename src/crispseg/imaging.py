@@ -43,16 +43,21 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
         CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
             4 channels anything but an RGBA PNG or WebP or an RGB TIFF with one channel more, of 8 bits a channel.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         ImageOps.exif_transpose(picture, in_place=True)
         if channels == 4:
             return np.array(picture)
-        if picture.mode[0] in "IF":
-            return np.stack([(_uint16(picture) >> 8).astype(np.uint8)] * 3, axis=-1)
-        picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
-        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        return rgb_values(picture)
+
+
+def rgb_values(picture: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an opened picture as `(H, W, 3)` RGB."""
+    if picture.mode[0] in "IF":
+        return np.stack([(_uint16(picture) >> 8).astype(np.uint8)] * 3, axis=-1)
+    picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
@@ -64,21 +69,26 @@ def read_mask(path: str | Path) -> NDArray[Any]:
     Raises:
         CrispsegError: as for `read_image`, and for JPEG and PNM files, which do not keep the values as they were.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         if picture.format in ("JPEG", "MPO", "PPM"):
             raise CrispsegError(f"{path} is a {picture.format}, which may change label values; save masks as PNG")
-        stretch = _stretch(picture)
+        stretch = stretch_of(picture)
         ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode in ("1", "L", "P", "RGB"):
-            values = np.array(picture, np.uint8)
-            return values // stretch if stretch > 1 else values
-        if picture.mode in ("LA", "PA"):
-            return np.array(picture)[..., 0]
-        if picture.mode == "RGBA":
-            return np.array(picture)[..., :3]
-        if picture.mode[0] in "IF":
-            return _uint16(picture)
-        raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
+        return mask_values(picture, path, stretch)
+
+
+def mask_values(picture: Image.Image, path: str | Path, stretch: int) -> NDArray[Any]:
+    """The values of an upright mask, as `read_mask` gives them; `stretch_of` it tells before it is loaded."""
+    if picture.mode in ("1", "L", "P", "RGB"):
+        values = np.array(picture, np.uint8)
+        return values // stretch if stretch > 1 else values
+    if picture.mode in ("LA", "PA"):
+        return np.array(picture)[..., 0]
+    if picture.mode == "RGBA":
+        return np.array(picture)[..., :3]
+    if picture.mode[0] in "IF":
+        return _uint16(picture)
+    raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
 def image_size(path: str | Path, channels: int = 3) -> tuple[int, int]:
@@ -89,12 +99,12 @@ def image_size(path: str | Path, channels: int = 3) -> tuple[int, int]:
     Raises:
         CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         # Asking a PNG without EXIF in front for its EXIF would decode it.
         known = picture.format != "PNG" or "exif" in picture.info
-        turned = known and picture.getexif().get(_ORIENTATION, 1) >= 5
+        turned = known and picture.getexif().get(ORIENTATION, 1) >= 5
         width, height = picture.size
         if isinstance(picture, TiffImageFile):  # whose size Pillow may have turned already
             width, height = (int(picture.tag_v2[tag]) for tag in (IMAGEWIDTH, IMAGELENGTH))
@@ -155,12 +165,16 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture and turn every way in which a file can be bad into one line."""
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture and turn every way in which a file can be bad into one line.
+
+    Raises:
+        CrispsegError: as for `read_image`, also for what goes wrong in the block.
+    """
     path = Path(path)
     _quieten()
     try:
@@ -222,7 +236,7 @@ def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
     Pillow drops a TIFF's fourth channel if the file does not say that it is alpha, and divides the others by it if the
     file says that they were multiplied by it.
     """
-    stored = _raw_mode(picture)
+    stored = raw_mode(picture)
     count = picture.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(picture, TiffImageFile) else len(picture.getbands())
     remedy = "give RGBA PNGs or 8-bit RGB TIFFs with a fourth channel, or a model of in_chans 3"
     if count != 4 or picture.mode not in ("RGB", "RGBX", "RGBA"):
@@ -242,12 +256,12 @@ def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
-def _stretch(picture: Image.Image) -> int:
+def stretch_of(picture: Image.Image) -> int:
     """The factor by which Pillow will spread the values of a 2-bit or 4-bit grey PNG over 0 to 255, once it loads."""
-    return {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1) if picture.format == "PNG" else 1
+    return {"L;2": 85, "L;4": 17}.get(raw_mode(picture), 1) if picture.format == "PNG" else 1
 
 
-def _raw_mode(picture: Image.Image) -> str:
+def raw_mode(picture: Image.Image) -> str:
     """How Pillow will unpack the values of a file that it has not loaded; empty where that is not known."""
     args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
     return str(args[0] if isinstance(args, tuple) else args or "")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crispseg.data.base import IGNORE, Color, FileDataset, IdDecoder, LabelSet, Pair, read_lines
 from crispseg.data.layouts import check_choices, pair_below, pair_listed
+from crispseg.data.pairing import pairing_fault
 from crispseg.errors import CrispsegError
 
 CLASSES = {
@@ -128,18 +129,23 @@ class CamVid:
             raise CrispsegError(f"{self.root} has no split '{split}'; it has {', '.join(self.splits())}")
         if self.masks == "colors":
             return FileDataset(self._original_pairs(split), self.label_set(), decode_colors)
-        pairs = [self._pair(line, split) for line in read_lines(Path(self.root) / f"{split}.txt")]
+        lines = read_lines(Path(self.root) / f"{split}.txt")
+        pairs = [pair for line in lines if (pair := self._pair(line, split)) is not None]
         return FileDataset(pairs, self.label_set(), _IDS)
 
-    def _pair(self, line: str, split: str) -> Pair:
+    def _pair(self, line: str, split: str) -> Pair | None:
+        """The files that a line names; None where one is missing and faults are collected."""
         files = [PurePosixPath(word) for word in line.split()]
         if len(files) != 2 or any(len(file.parts) < 2 for file in files):
             raise CrispsegError(f"{Path(self.root) / split}.txt: malformed line '{line}'; {_LAYOUT}")
         # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
         image, mask = (Path(self.root, *file.parts[-2:]) for file in files)
-        for file in (image, mask):
-            if not file.is_file():
-                raise CrispsegError(f"{file} is missing, though {split}.txt names it; {_LAYOUT}")
+        missing = [file for file in (image, mask) if not file.is_file()]
+        if missing:
+            pairing_fault(
+                f"{missing[0]} is missing, though {split}.txt names it; {_LAYOUT}", ("listed-file-missing", missing)
+            )
+            return None
         return Pair(image.stem, image, mask)
 
     def _original_pairs(self, split: str) -> list[Pair]:

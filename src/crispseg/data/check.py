@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,35 +86,48 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     found = [result for result in results if not isinstance(result, str)]
     bad = [result for result in results if isinstance(result, str)]
     if bad:
-        more = f" | and {len(bad) - 5} more" if len(bad) > 5 else ""
+        more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
 
-    histograms = np.stack([one.histogram for one in found])  # (images, 256)
-    per_image = histograms[:, : len(dataset.labels)]
-    sizes = np.array([one.size for one in found])
-    report = SplitReport(
+    report = summary(split, dataset.labels, [one.histogram for one in found], [one.size for one in found])
+    if fault := too_few_classes(report):
+        raise CrispsegError(fault)
+    return report
+
+
+def summary(
+    split: str, labels: LabelSet, histograms: Sequence[NDArray[np.int64]], sizes: Sequence[tuple[int, ...]]
+) -> SplitReport:
+    """What a split holds, from the `(256,)` label counts and the `(H, W)` of each of its images; at least one."""
+    counts = np.stack(histograms)  # (images, 256)
+    per_image = counts[:, : len(labels)]
+    sides = np.array(sizes)
+    return SplitReport(
         split=split,
-        labels=dataset.labels,
-        images=len(found),
+        labels=labels,
+        images=len(histograms),
         counts=per_image.sum(axis=0),
         support=per_image.sum(axis=1) @ (per_image > 0),
-        ignored=int(histograms[:, IGNORE].sum()),
-        smallest=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
-        largest=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
+        ignored=int(counts[:, IGNORE].sum()),
+        smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
+        largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
     )
+
+
+def too_few_classes(report: SplitReport) -> str | None:
+    """Why a split cannot be used: it has no labelled pixels or, to train on, one class only. None where it can."""
+    split = report.split
     if not report.counts.any():
-        raise CrispsegError(
-            f"the masks of '{split}' hold nothing but {IGNORE}, which means ignore; give them class ids"
-        )
+        return f"the masks of '{split}' hold nothing but {IGNORE}, which means ignore; give them class ids"
     if split == "train" and (report.counts > 0).sum() == 1:
         only = f"class {report.counts.argmax()}"
-        raise CrispsegError(
-            f"the masks of '{split}' hold nothing but {only} and {IGNORE}, which means ignore; if they are black and "
-            f"white, with white a class, {BLACK_AND_WHITE}"
-            if report.ignored
-            else f"the masks of '{split}' hold nothing but {only}; training needs two classes, check the masks"
-        )
-    return report
+        if report.ignored:
+            return (
+                f"the masks of '{split}' hold nothing but {only} and {IGNORE}, which means ignore; if they are black "
+                f"and white, with white a class, {BLACK_AND_WHITE}"
+            )
+        return f"the masks of '{split}' hold nothing but {only}; training needs two classes, check the masks"
+    return None
 
 
 BLACK_AND_WHITE = "give --data folder with --data.palette '[[0,0,0],[255,255,255]]'"

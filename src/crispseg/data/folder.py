@@ -26,6 +26,7 @@ from crispseg.data.base import (
     read_lines,
 )
 from crispseg.data.check import BLACK_AND_WHITE, parallel
+from crispseg.data.pairing import pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images, read_mask
 
@@ -92,9 +93,23 @@ class Folder:
         Raises:
             CrispsegError: no such split, files without a partner, or a list that does not fit.
         """
+        return FileDataset(self.pairs(split), self._labels, self._decoder)
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The files of one split, whatever their masks hold. Raises as `dataset` does."""
         if split not in SPLITS:
             raise CrispsegError(f"there is no split '{split}' in a folder of images; it has {', '.join(SPLITS)}")
-        return FileDataset([self._pairs[name] for name in self._names[split]], self._labels, self._decoder)
+        return [self._pairs[name] for name in self._names[split]]
+
+    def declared(self) -> tuple[LabelSet, Decoder] | None:
+        """Classes and decoder, or None where they have to be read off the masks.
+
+        Raises:
+            CrispsegError: what is declared does not fit together.
+        """
+        if self.classes is None and self.num_classes is None and self.palette is None:
+            return None
+        return self._labels, self._decoder
 
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
@@ -112,10 +127,10 @@ class Folder:
         if len(given) == 2:
             both = sorted(set(given["train"]) & set(given["val"]))
             if both:
-                raise CrispsegError(
+                pairing_fault(
                     f"{len(both)} images stand in both {self.train_list} and {self.val_list}: {_few(both)}; "
                     "validate on images that are not trained on"
-                )
+                )  # where faults are collected, equal images in two splits are found anyway
             return given
         if given:
             (split, names), (other,) = next(iter(given.items())), set(SPLITS) - set(given)
@@ -173,10 +188,10 @@ class Folder:
     def _decoder(self) -> Decoder:
         if self._colors is not None:
             return ColorDecoder(self._colors[0], tuple(_as_color(value) for value in self.ignore))
-        return IdDecoder(len(self._labels), self._ignored_values)
+        return IdDecoder(len(self._labels), self.ignored_values)
 
     @cached_property
-    def _ignored_values(self) -> tuple[int, ...]:
+    def ignored_values(self) -> tuple[int, ...]:
         """`ignore` where masks hold ids."""
         colors = [value for value in self.ignore if not isinstance(value, int)]
         if colors:
@@ -186,7 +201,7 @@ class Folder:
     def _count(self) -> int:
         """1 + the largest value in the masks, where that is plausible."""
         found: set[int] = set().union(*parallel(_values, [pair.mask for pair in self._pairs.values()], "Reading masks"))
-        ids = sorted(found - {IGNORE, *self._ignored_values})
+        ids = sorted(found - {IGNORE, *self.ignored_values})
         remedy = "say what they mean with --data.num_classes, --data.classes or --data.palette"
         if ids in ([], [0]):
             if IGNORE in found:
@@ -195,12 +210,17 @@ class Folder:
                     f"ignore; if they are black and white, {BLACK_AND_WHITE}"
                 )
             raise CrispsegError(f"the masks in {self.masks} hold only the value {_few(ids) or 'to ignore'}; {remedy}")
-        if 2 * len(ids) < ids[-1] + 1:
+        if not plausible_ids(ids):
             raise CrispsegError(
                 f"the masks in {self.masks} hold {len(ids)} values up to {ids[-1]} ({_few(ids)}), which hardly are "
                 f"all class ids; {remedy}"
             )
         return ids[-1] + 1
+
+
+def plausible_ids(values: Sequence[int]) -> bool:
+    """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
+    return 2 * len(values) >= values[-1] + 1
 
 
 @dataclass(frozen=True)
@@ -252,12 +272,21 @@ def match(images: Path, masks: Path) -> dict[str, Pair]:
     """
     if images.resolve() == masks.resolve():
         raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
-    image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
+    image_of, image_clashes = _by_name(images, masks)
+    mask_of, mask_clashes = _by_name(masks, images)
+    for name in image_clashes | mask_clashes:  # which of them is meant is not known
+        image_of.pop(name, None)
+        mask_of.pop(name, None)
     for name in sorted(mask_of.keys() - image_of.keys()):
         base = _MASK_ENDING.sub("", name)
         if base in image_of and name != base:
             if base in mask_of:
-                raise CrispsegError(f"two masks fit one image: {mask_of[base]} and {mask_of[name]}; remove one of them")
+                both = (mask_of[base], mask_of[name])
+                pairing_fault(
+                    f"two masks fit one image: {both[0]} and {both[1]}; remove one of them", ("ambiguous-names", both)
+                )
+                del image_of[base], mask_of[base], mask_of[name]
+                continue
             mask_of[base] = mask_of.pop(name)
     lonely = {"image": sorted(image_of.keys() - mask_of.keys()), "mask": sorted(mask_of.keys() - image_of.keys())}
     if any(lonely.values()):
@@ -268,25 +297,37 @@ def match(images: Path, masks: Path) -> dict[str, Pair]:
             )
             if names
         )
-        raise CrispsegError(f"{found} in {images} and {masks}; give both the same names, or move the extra ones away")
-    return {name: Pair(name, image_of[name], mask_of[name]) for name in sorted(image_of)}
+        pairing_fault(
+            f"{found} in {images} and {masks}; give both the same names, or move the extra ones away",
+            ("image-without-mask", (image_of[name] for name in lonely["image"])),
+            ("mask-without-image", (mask_of[name] for name in lonely["mask"])),
+        )
+    return {name: Pair(name, image_of[name], mask_of[name]) for name in sorted(image_of) if name in mask_of}
 
 
-def _by_name(folder: Path, other: Path) -> dict[str, Path]:
-    """Files by their path in the folder without suffix, except those in the other folder if that lies inside."""
+def _by_name(folder: Path, other: Path) -> tuple[dict[str, Path], set[str]]:
+    """Files by their path in the folder without suffix, except those in the other folder if that lies inside.
+
+    Also the names that several files have, where that is not raised.
+    """
     paths = find_images(folder)
     if other.resolve().is_relative_to(folder.resolve()):
         inside = folder / other.resolve().relative_to(folder.resolve())
         paths = [path for path in paths if not path.is_relative_to(inside)]
     files: dict[str, Path] = {}
+    clashes = set()
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
-            raise CrispsegError(f"{files[name]} and {path} have the same name; rename or remove one of them")
+            pairing_fault(
+                f"{files[name]} and {path} have the same name; rename or remove one of them",
+                ("ambiguous-names", (files[name], path)),
+            )
+            clashes.add(name)
         files[name] = path
     if not files:
         raise CrispsegError(f"{folder} holds no images; known suffixes: {', '.join(sorted(SUFFIXES))}")
-    return files
+    return files, clashes
 
 
 def _chosen(path: Path, names: Sequence[str]) -> list[str]:
@@ -299,11 +340,12 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
     keys = [str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry) for entry in entries]
     unknown = [key for key in keys if key not in known]
     if unknown:
-        raise CrispsegError(
+        pairing_fault(
             f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {_few(unknown)}; "
-            "write one name a line, with its sub-folder"
+            "write one name a line, with its sub-folder",
+            ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
         )
-    return sorted({known[key] for key in keys})
+    return sorted({known[key] for key in keys if key in known})
 
 
 def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.base import IGNORE, Pair, grey, read_lines
+from crispseg.data.pairing import PairingKind, pairing_fault
 from crispseg.errors import CrispsegError, did_you_mean
 
 TrainOn: TypeAlias = Literal["train", "trainval"]
@@ -65,14 +66,17 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, h
         CrispsegError: a folder is missing or empty, or a file has no partner.
     """
     image_of, mask_of = _files_below(images, image_ending, hint), _files_below(masks, mask_ending, hint)
-    for some, folder, kind, others, partner in (
-        (image_of, images, "images", mask_of, f"mask in {masks}"),
-        (mask_of, masks, "masks", image_of, f"image in {images}"),
+    no_mask: PairingKind = "image-without-mask"
+    no_image: PairingKind = "mask-without-image"
+    for some, folder, kind, others, partner, fault in (
+        (image_of, images, "images", mask_of, f"mask in {masks}", no_mask),
+        (mask_of, masks, "masks", image_of, f"image in {images}", no_image),
     ):
         if lonely := sorted(some.keys() - others.keys()):
             shown = ", ".join(lonely[:3]) + (", …" if len(lonely) > 3 else "")
-            raise CrispsegError(f"{len(lonely)} of {len(some)} {kind} in {folder} have no {partner} ({shown}); {hint}")
-    return [Pair(name, image_of[name], mask_of[name]) for name in image_of]
+            message = f"{len(lonely)} of {len(some)} {kind} in {folder} have no {partner} ({shown}); {hint}"
+            pairing_fault(message, (fault, (some[name] for name in lonely)))
+    return [Pair(name, image_of[name], mask_of[name]) for name in image_of if name in mask_of]
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
@@ -87,10 +91,13 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
     pairs = [Pair(stem, images / (stem + image_ending), masks / (stem + mask_ending)) for stem in stems]
     missing = [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]
     if missing:
-        raise CrispsegError(
-            f"{len(missing)} of the {2 * len(pairs)} files that {listing} names are missing, first {missing[0]}; {hint}"
+        pairing_fault(
+            f"{len(missing)} of the {2 * len(pairs)} files that {listing} names are missing, first {missing[0]}; "
+            f"{hint}",
+            ("listed-file-missing", missing),
         )
-    return pairs
+    lost = set(missing)
+    return [pair for pair in pairs if not lost & {pair.image, pair.mask}]
 
 
 def check_split_name(split: str, splits: Sequence[str], data: str) -> None:
