@@ -1,0 +1,11 @@
+"""Doctor: what is wrong with data, before any training.
+
+`subject` says what is examined, `scan` gathers the facts of each file in one pass, `diagnose` turns them into findings,
+`report` shows them and `fix` writes a corrected copy.
+"""
+
+from crispseg.doctor.diagnosis import Diagnosis, diagnose
+from crispseg.doctor.kinds import KINDS, Finding, Severity
+from crispseg.doctor.subject import Subject, subject_of
+
+__all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "Subject", "diagnose", "subject_of"]
