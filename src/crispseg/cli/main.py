@@ -11,6 +11,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
+    "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",
     "predict": "segment images",
@@ -36,7 +37,7 @@ HELP = "\n".join(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it went well, 2 for a mistake of the user, 130 if interrupted."""
+    """Run a command; 0 if it went well, 2 for a mistake of the user, 130 if interrupted; doctor has 1 and 3 too."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(argv)
@@ -66,7 +67,7 @@ def _dispatch(argv: list[str]) -> int:
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
         module.run(rest)
-    except SystemExit as exit:  # --help and --print_config
+    except SystemExit as exit:  # --help, --print_config, and what doctor found
         return int(exit.code or 0)
     return 0
 

@@ -1,0 +1,125 @@
+"""`crispseg doctor DATA [--json FILE] [--fix OUT]`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from crispseg.cli.evaluate import recorded_data
+from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, read_yaml, take_flag
+from crispseg.data import DATA_SOURCES, Folder
+from crispseg.data.base import DataSource
+from crispseg.doctor import diagnose, subject_of
+from crispseg.doctor.fix import check_out, fix
+from crispseg.doctor.recognise import Recognised, recognise
+from crispseg.doctor.report import EXIT_STATUS, as_json, show
+from crispseg.errors import CrispsegError
+from crispseg.files import atomic_path
+from crispseg.models.saving import CONFIG_FILE
+from crispseg.plugins import load_plugins
+from crispseg.training.run import CONFIG
+
+STDOUT = Path("-")
+
+DATA = (
+    "a folder of data in a layout that is known, a run's or a saved model's folder, a YAML file of a training, or the "
+    "name of a data source; without it, --data says what to examine"
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command. It exits with 0, 1 or 3 by the worst finding."""
+    argv = list(argv)
+    parser = Parser(
+        prog="crispseg doctor",
+        description="Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits. "
+        "The exit status is 0 where nothing is above information, 1 for warnings, 3 for errors, and 2 if the command "
+        "itself is wrong.",
+    )
+    parser.add_argument(
+        "--json", type=Path | None, default=None, help="also write all findings to this file; - is the standard output"
+    )
+    parser.add_argument(
+        "--fix",
+        type=Path | None,
+        default=None,
+        metavar="OUT",
+        help="write a corrected copy to this new folder; nothing is changed in place",
+    )
+    parser.add_argument(
+        "--in_chans",
+        type=int | None,
+        default=None,
+        help="of the model that will see the images, 1, 3 or 4; by default what a run recorded, else 3",
+    )
+    parser.add_argument(
+        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
+    )
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+    target = argv[0] if argv and not argv[0].startswith("-") else None
+    named = take_flag(expand_names(argv), "--data.name")
+    if target is None and (named is None or "--help" in argv or "-h" in argv):
+        parser.add_argument("target", metavar="DATA", nargs="?", help=DATA)
+        parser.add_argument("--data", help="data, as for training; brings --data.* keys")
+        parser.parse(argv)  # --help, or what is wrong
+        raise CrispsegError("give the data first: crispseg doctor DATA, or --data with its keys")
+    if target is not None:
+        parser.add_argument("target", metavar="DATA", help=DATA)
+    found, in_chans = (Recognised({}), 3) if target is None else _find(target)
+    base: Tree = {"data": dict(found.data)} if found.data else {}
+    if not base:
+        data_source(str(named))  # a did-you-mean for a wrong name
+    parsed, data = parse_data(argv, base, parser)
+    if parsed.workers is not None and parsed.workers < 1:
+        raise CrispsegError(f"workers is {parsed.workers}; it must be at least 1")
+    load_plugins(parsed.plugins)
+    wanted = in_chans if parsed.in_chans is None else parsed.in_chans
+    if wanted not in (1, 3, 4):
+        raise CrispsegError(f"in_chans is {wanted}, but images have 1, 3 or 4 channels; use one of these")
+    if parsed.fix is not None:
+        check_out(parsed.fix, _roots(data, target))
+
+    folders = found.folders if isinstance(data, Folder) and str(data.images) == found.data.get("images") else {}
+    # The file is opened now, so that a path that cannot be written is found before the work.
+    to_file = parsed.json is not None and parsed.json != STDOUT
+    with atomic_path(parsed.json) if to_file else nullcontext() as file:
+        diagnosis = diagnose(subject_of(data, folders, 4 if wanted == 4 else 3), parsed.workers)
+        text = json.dumps(as_json(diagnosis), indent=2) + "\n"
+        if file is not None:
+            file.write_text(text, encoding="utf-8")
+    if parsed.json == STDOUT:
+        print(text, end="")
+    console = Console(stderr=parsed.json == STDOUT)
+    show(diagnosis, console)
+    if parsed.fix is not None:
+        for line in fix(diagnosis, parsed.fix, parsed.workers).lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    status = EXIT_STATUS[diagnosis.severity]
+    if status:
+        raise SystemExit(status)
+
+
+def _find(target: str) -> tuple[Recognised, int]:
+    """What a path or a name means, and the channels of the model that a run recorded."""
+    path = Path(target)
+    if not path.exists() and target in DATA_SOURCES:
+        return Recognised({"name": target}), 3
+    if path.is_file() or (path / CONFIG).is_file() or (path / CONFIG_FILE).is_file():
+        settings = path if path.is_file() else path / CONFIG
+        tree: dict[str, Any] = read_yaml(settings) if settings.is_file() else recorded_data(target)
+        if not tree.get("data"):
+            raise CrispsegError(f"{target} does not say which data it is about; give --data with its keys")
+        return Recognised(tree["data"]), int((tree.get("model") or {}).get("in_chans", 3))
+    return recognise(path), 3
+
+
+def _roots(data: DataSource, target: str | None) -> list[Path]:
+    """Folders in which nothing may be written."""
+    given = [getattr(data, key, None) for key in ("root", "images", "masks")]
+    roots = [Path(path) for path in given if path is not None]
+    return [*roots, Path(target)] if target is not None and Path(target).is_dir() and roots else roots

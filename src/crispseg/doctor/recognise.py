@@ -1,0 +1,90 @@
+"""From a plain path to the data in it: a run, a YAML file, a public data set's layout or folders of own data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crispseg.errors import CrispsegError
+
+IMAGES = ("images", "image", "imgs", "img", "photos")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "cityscapes": (("leftImg8bit", "gtFine"), {}),
+    "pascal_context": (("JPEGImages", "SegmentationClassContext"), {}),
+    "voc2012": (("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"), {}),
+    "mapillary": (("training/images", "validation/images"), {}),
+    "camvid": (("train.txt", "trainannot"), {}),
+    "camvid colors": (("701_StillsRaw_full", "LabeledApproved_full"), {"masks": "colors"}),
+    "camvid folders": (("train", "train_labels"), {"masks": "colors"}),
+}
+"""Data source (its first word) → what its root holds, and what to set."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Settings for `--data.*`, and folders of splits that these cannot say."""
+
+    data: Mapping[str, Any]
+    folders: Mapping[str, tuple[Path, Path]] = dataclasses.field(default_factory=dict)
+    """Split → folder of images, folder of masks."""
+
+
+def recognise(root: Path) -> Recognised:
+    """The data in a folder.
+
+    Raises:
+        CrispsegError: it is none, or has no known layout.
+    """
+    if not root.is_dir():
+        raise CrispsegError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of data, a run, a YAML file or "
+            "--data with its keys"
+        )
+    for name, (needed, extra) in LAYOUTS.items():
+        if all((root / path).exists() for path in needed):
+            return Recognised({"name": name.split()[0], "root": str(root), **extra})
+    training = root / "images/training"  # own data may look so too, but their names differ
+    if (root / "annotations/training").is_dir() and training.is_dir() and any(training.glob("ADE_*")):
+        return Recognised({"name": "ade20k", "root": str(root)})
+    images, masks = _first(root, IMAGES), _first(root, MASKS)
+    declared = {"classes": str(root / "classes.txt")} if (root / "classes.txt").is_file() else {}
+    if images and masks:
+        folders = {
+            split: pair
+            for split, names in SPLITS.items()
+            if (pair := _both(_first(images, names), _first(masks, names)))
+        }
+        lists = {
+            f"{split}_list": str(root / f"{split}.txt")
+            for split in ("train", "val")
+            if (root / f"{split}.txt").is_file()
+        }
+        data = {"name": "folder", "images": str(images), "masks": str(masks), **declared, **lists}
+        return Recognised(data, folders if len(folders) > 1 else {})
+    folders = {}
+    for split, names in SPLITS.items():
+        folder = _first(root, names)
+        pair = _both(_first(folder, IMAGES), _first(folder, MASKS)) if folder else None
+        if pair:
+            folders[split] = pair
+    if folders:
+        images, masks = next(iter(folders.values()))
+        return Recognised({"name": "folder", "images": str(images), "masks": str(masks), **declared}, folders)
+    raise CrispsegError(
+        f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
+        f"train/{MASKS[0]}, or a public data set; or give --data folder --data.images DIR --data.masks DIR"
+    )
+
+
+def _first(root: Path | None, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None) if root else None
+
+
+def _both(images: Path | None, masks: Path | None) -> tuple[Path, Path] | None:
+    return (images, masks) if images and masks else None
