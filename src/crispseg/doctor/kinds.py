@@ -232,7 +232,8 @@ KINDS: dict[str, Kind] = {
     ),
     "near-duplicate": Kind(
         _W,
-        "Pictures in two splits that differ by no more than compression or a change of size; information within one.",
+        "Pictures in two splits that differ no more than by compression, a change of size or a video frame; "
+        "information within one split.",
         "look at them, and keep them in one split",
     ),
     "duplicate-image": Kind(

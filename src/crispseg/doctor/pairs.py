@@ -52,7 +52,7 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     masks = _once(one.mask for one in facts if isinstance(one.mask, MaskFacts))
     found += _image_findings(images, channels)
     found += _mask_findings(masks)
-    both = [one.header for one in (*images, *masks)]
+    both = [*(one.header for one in images), *(one.header for one in masks)]
     wrong = [one for one in both if not one.suffix_fits]
     if wrong:
         shown = ", ".join(sorted({f"{one.kind} in {Path(one.file).suffix}" for one in wrong}))
@@ -70,7 +70,9 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
 
 def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     """What is wrong between an image and its mask."""
-    turned, differ, unclear = [], [], []
+    turned: list[PairFacts] = []
+    differ: list[PairFacts] = []
+    unclear: list[PairFacts] = []
     for one in facts:
         if not (isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts)):
             continue

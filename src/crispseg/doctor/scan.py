@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from crispseg.data.base import Pair, SegmentationDataset
@@ -112,7 +112,7 @@ def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
             return Unreadable("value-range-unknown" if mode[0] in "IF" else "channel-missing", reason)
     except Image.DecompressionBombError:
         return Unreadable("too-large", reason)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return Unreadable("no-image-format", reason)
     except Exception:
         return Unreadable("unreadable-file", reason)
@@ -168,7 +168,7 @@ def _lossy_webp(path: Path) -> bool:
 
 def _image_facts(header: Header, pixels: NDArray[np.uint8], peak: int) -> ImageFacts:
     picture = Image.fromarray(pixels)
-    thumbnail = picture.resize(THUMBNAIL, Image.Resampling.BOX, reducing_gap=2)
+    thumbnail = picture.resize(THUMBNAIL, Image.Resampling.BOX)
     (red, red_top), (green, green_top), (blue, blue_top) = picture.getextrema()  # type: ignore[misc]
     return ImageFacts(
         header,
@@ -257,4 +257,4 @@ def _blocks(array: NDArray[Any]) -> list[NDArray[Any]]:
 
 def _digest(array: NDArray[Any]) -> bytes:
     shape = f"{array.dtype}{array.shape}".encode()
-    return hashlib.blake2b(np.ascontiguousarray(array), digest_size=16, key=shape[:64]).digest()
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16, key=shape[:64]).digest()

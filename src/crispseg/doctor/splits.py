@@ -12,10 +12,10 @@ from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts
 from crispseg.doctor.kinds import Finding, Severity, finding, plural
 from crispseg.doctor.subject import Subject
 
-NEAR = 0.012
+NEAR = 0.03
 """Thumbnails whose rms difference is under this share of their contrast show the same picture.
 
-JPEG compression and resizing stay under it; the closest two of CamVid's video frames, 1 second apart, do not.
+JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
 """
 
 LEAST_CONTRAST = 4.0

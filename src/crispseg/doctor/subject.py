@@ -60,7 +60,8 @@ def subject_of(
     Raises:
         CrispsegError: no split can be read, or the declared classes do not fit together.
     """
-    labels, ignore = None, ()
+    labels: LabelSet | None = None
+    ignore: tuple[int, ...] = ()
     decode: Decoder | None = None
     if isinstance(source, Folder):
         declared = source.declared()

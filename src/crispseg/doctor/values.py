@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from crispseg.data.layouts import TableDecoder
 from crispseg.doctor.facts import MaskFacts, PairFacts
 from crispseg.doctor.kinds import Finding, finding, plural
 from crispseg.doctor.subject import Subject
+
+Everywhere: TypeAlias = Callable[[Decoder], dict[str, Decoder]]
+"""One decoder for all splits."""
 
 STRAY = 0.01
 """So large a share of a mask may have values of no class for the rest of it to be worth keeping."""
@@ -95,7 +97,10 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
             return _declared(subject.labels, declared, masks)
     colored = [mask for _, mask in masks if mask.colors]
     grey = [mask for _, mask in masks if not mask.colors]
-    everywhere = partial(dict.fromkeys, [split.name for split in subject.splits])
+
+    def everywhere(decoder: Decoder) -> dict[str, Decoder]:
+        return {split.name: decoder for split in subject.splits}
+
     if len(colored) > len(grey) and _own(subject):
         return _colored(colored, grey, everywhere)
     public = None if _own(subject) else next(iter((declared or {}).values()), None)
@@ -121,15 +126,15 @@ def _own(subject: Subject) -> bool:
 
 
 def _special(
-    subject: Subject, grey: list[MaskFacts], declared: dict[str, Decoder] | None, everywhere: Any
+    subject: Subject, grey: list[MaskFacts], declared: dict[str, Decoder] | None, everywhere: Everywhere
 ) -> Reading | None:
     """Masks that all have one of the common mistakes of own data; None where they have not."""
     if not _own(subject):
         return None
     ignored = {IGNORE, *subject.ignore}
-    decoders = list((declared or {}).values())
-    if decoders and isinstance(decoders[0], IdDecoder):
-        ignored |= set(decoders[0].ignore)
+    first = next(iter((declared or {}).values()), None)
+    if isinstance(first, IdDecoder):
+        ignored |= set(first.ignore)
     pixels = _pixels(grey)
     total = sum(pixels.values())
     values = set(pixels)
@@ -152,9 +157,9 @@ def _special(
             f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
         )
         labels = subject.labels or LabelSet.numbered(max(count, 2))
-        decoder = TableDecoder((IGNORE, *range(len(labels))), "ids from 1")
-        reading = _declared(labels, everywhere(decoder), [("", mask) for mask in grey])
-        return Reading(labels, everywhere(decoder), [finding("one-based-ids", message, files), *reading.findings])
+        decoders = everywhere(TableDecoder((IGNORE, *range(len(labels))), "ids from 1"))
+        reading = _declared(labels, decoders, [("", mask) for mask in grey])
+        return Reading(labels, decoders, [finding("one-based-ids", message, files), *reading.findings])
     if declared is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         palette: tuple[Color, ...] = tuple((value, value, value) for value in ids if value <= 255)
         if len(palette) < 2:
@@ -172,7 +177,7 @@ def _special(
     return None
 
 
-def _colored(colored: list[MaskFacts], grey: list[MaskFacts], everywhere: Any) -> Reading:
+def _colored(colored: list[MaskFacts], grey: list[MaskFacts], everywhere: Everywhere) -> Reading:
     """Most masks have colours, and no palette is declared: propose one."""
     pixels: dict[Color, int] = defaultdict(int)
     for mask in (*colored, *grey):
@@ -248,7 +253,7 @@ def _declared(
                 finding(
                     code,
                     f"{plural(len(files[in_colors]), 'mask', ('has', 'have'))} the {noun} {shown}{more}{allowed}",
-                    sorted(files[in_colors], key=lambda file: -files[in_colors][file]),
+                    [file for file, _ in sorted(files[in_colors].items(), key=lambda item: -item[1])],
                     values={str(value): strange[value] for value in most},
                     pixels=files[in_colors],
                 )

@@ -24,6 +24,8 @@ from rich.console import Console
 
 from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
+from crispseg.doctor.classes import class_findings
+from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
@@ -272,8 +274,9 @@ def _print_reports(reports: list[SplitReport], console: Console) -> None:
     for line in train_report.lines():
         console.print(line, highlight=False, markup=False)
     console.print(val_report.lines()[0], highlight=False, markup=False)
-    if train_report.absent:
-        console.print(f"never in train: {', '.join(train_report.absent)}; they cannot be learned", style="yellow")
+    for one in class_findings([train_report]):
+        if one.severity > Severity.INFORMATION:
+            console.print(f"{one.message}; {one.remedy}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
