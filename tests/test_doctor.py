@@ -293,6 +293,12 @@ def test_one_based_ids_where_classes_are_declared(tmp_path: Path) -> None:
     assert "4 is out of range 0 to 3" in found.message
 
 
+def test_one_mask_of_one_based_ids(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.add("from_one", mask=ids(4) + 1)
+    assert named(tree.examine(num_classes=4)) == {"one-based-ids": {"from_one"}}
+
+
 def test_colours_that_the_palette_lacks(tmp_path: Path) -> None:
     tree = Tree(tmp_path, lambda seed: COLORS[ids(seed)])
     palette = [tuple(color) for color in COLORS[:3].tolist()]
@@ -327,7 +333,7 @@ def test_interpolation_is_told_from_thin_classes() -> None:
     sharp = np.asarray(coarse.resize((200, 130), Image.Resampling.NEAREST)).astype(np.int32)
     assert blended_steps(sharp) == 0
     noise = np.random.default_rng(0).integers(0, 5, (64, 96)).astype(np.int32)
-    assert blended_steps(noise) < 0.8
+    assert blended_steps(noise) == 0
     assert blended_steps(ids(2).astype(np.int32)) == 0
 
 
@@ -514,6 +520,22 @@ def test_a_public_layout_with_gaps(tmp_path: Path, capsys: pytest.CaptureFixture
     errors = {one["code"]: one for one in report["findings"] if one["severity"] == "error"}
     assert set(errors) == {"listed-file-missing", "rgb-masks"}
     assert "--data.masks colors" in errors["rgb-masks"]["remedy"]
+
+
+def test_where_nothing_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "images/a.png", photo(1))
+    save(tmp_path / "masks/b.png", ids(1))
+    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert {one["code"] for one in found} == {"image-without-mask", "mask-without-image"}
+
+
+def test_noise_is_no_fault(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tree = Tree(tmp_path, lambda _: random.integers(0, 3, SIZE, np.uint8), 3, 2)
+    for name in (*tree.split["train"], *tree.split["val"]):
+        save(tmp_path / f"images/{name}.png", random.integers(0, 256, (*SIZE, 3), np.uint8))
+    assert tree.examine().findings == ()
 
 
 def test_every_kind_is_documented() -> None:

@@ -162,9 +162,9 @@ KINDS: dict[str, Kind] = {
     ),
     "one-based-ids": Kind(
         _E,
-        "Class ids start at 1: 0 never occurs, and the last id is one too large or class 0 stays empty.",
+        "Class ids start at 1: 0 does not occur, and the last id is one too large or class 0 stays empty.",
         "write masks with ids from 0, with 255 where nothing is labelled",
-        "subtracts 1",
+        "subtracts 1 where all masks start at 1, else leaves the pair out",
     ),
     "sparse-ids": Kind(
         _E,

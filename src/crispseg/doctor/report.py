@@ -66,7 +66,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split.name} {len(split)}" for split in diagnosis.subject.splits)
-    yield Text(f"{diagnosis.subject.name}: {pairs} pairs")
+    yield Text(f"{diagnosis.subject.name}: {pairs or 'no'} pairs")
     if diagnosis.reports:
         yield _classes(diagnosis)
     for one in diagnosis.findings:

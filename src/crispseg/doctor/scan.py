@@ -234,19 +234,21 @@ def blended_steps(values: NDArray[np.int32]) -> float:
     """The share of the steps between two flat areas, of unequal values, that pass over values in between.
 
     Where a mask was resized or turned with interpolation nearly all do; where class ids were drawn, few do, by
-    chance. A flat area is two equal neighbours in a row or a column. Masks with fewer than 20 such steps give 0.
+    chance. A flat area is two equal neighbours in a row or a column. Masks with fewer than 20 such steps, and noise, of
+    which no more than half of the neighbours are equal, give 0.
     """
-    over = steps = 0
+    over = steps = equal = neighbours = 0
     for lines in (values, values.T):
         change = np.diff(lines, axis=1)
         flat = change == 0
+        equal, neighbours = equal + int(flat.sum()), neighbours + flat.size
         up, down = change > 0, change < 0
         # from a flat area, two changes in one direction
         monotone = (up[:, 1:-1] & up[:, 2:]) | (down[:, 1:-1] & down[:, 2:])
         over += int((flat[:, :-2] & monotone).sum())
         # one change by more than 1, between two flat areas
         steps += int((flat[:, :-2] & (abs(change[:, 1:-1]) > 1) & flat[:, 2:]).sum())
-    return over / (over + steps) if over >= 20 else 0.0
+    return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
 
 
 def _blocks(array: NDArray[Any]) -> list[NDArray[Any]]:

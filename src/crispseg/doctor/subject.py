@@ -77,6 +77,8 @@ def subject_of(
             try:
                 if isinstance(source, Folder):
                     pairs = match(*folders[name]).values() if folders else source.pairs(name)
+                    if not pairs:
+                        raise CrispsegError(f"the split '{name}' has no pairs; check the data folders or lists")
                     splits.append(Split(name, tuple(pairs), decode))
                     continue
                 dataset = source.dataset(name)
@@ -89,7 +91,9 @@ def subject_of(
             except CrispsegError as error:
                 unavailable[name] = str(error)
     if not splits:
-        raise CrispsegError(next(iter(unavailable.values())))
+        if not faults:
+            raise CrispsegError(next(iter(unavailable.values())))
+        unavailable = {}  # nothing pairs; that is why
     return Subject(
         source.name,
         tuple(splits),

@@ -147,7 +147,8 @@ def _special(
         decoder = ColorDecoder(((0, 0, 0), (255, 255, 255)))
         reading = _declared(labels, everywhere(decoder), [("", mask) for mask in grey])
         return Reading(labels, everywhere(decoder), [found, *reading.findings])
-    ids = sorted(values - ignored) if declared else _without_strays(grey, subject.ignore)
+    drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]
+    ids = sorted(set(_pixels(drawn)) - ignored) if declared else _without_strays(drawn, subject.ignore)
     if not ids:
         return None
     count = len(subject.labels) if subject.labels is not None else ids[-1]
@@ -229,11 +230,17 @@ def _declared(
     reading = Reading(labels, decoders, [], refused)
     pixels: dict[bool, dict[Any, int]] = {True: defaultdict(int), False: defaultdict(int)}
     files: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    from_one: list[str] = []
     for split, mask in masks:
         if mask.header.file in refused or mask.blended >= BLENDED:
             continue
         decoded = reading.decode(split or next(iter(decoders)), mask)
         if not decoded.bad.any():
+            continue
+        if isinstance(decoders[split or next(iter(decoders))], IdDecoder) and _starts_at_one(
+            mask, decoded, len(labels)
+        ):
+            from_one.append(mask.header.file)
             continue
         in_colors = mask.colors or isinstance(decoders[split or next(iter(decoders))], ColorDecoder)
         for value, count in zip(mask.values[decoded.bad].tolist(), mask.counts[decoded.bad].tolist(), strict=True):
@@ -258,7 +265,16 @@ def _declared(
                     pixels=files[in_colors],
                 )
             )
+    if from_one:
+        message = f"{plural(len(from_one), 'mask', ('has', 'have'))} the ids 1 to {len(labels)}, without 0"
+        reading.findings.append(finding("one-based-ids", message, from_one))
     return reading
+
+
+def _starts_at_one(mask: MaskFacts, decoded: Decoded, classes: int) -> bool:
+    """Whether a mask has no 0, two or more ids, and the number of classes as its only value of no class."""
+    ids = mask.values[decoded.bad | (decoded.labels != IGNORE)].tolist()
+    return len(ids) > 1 and 0 not in ids and mask.values[decoded.bad].tolist() == [classes]
 
 
 def _black_and_white_single(grey: list[MaskFacts]) -> list[Finding]:
