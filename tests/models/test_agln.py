@@ -276,12 +276,13 @@ def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
         assert_close(found[index], expected)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("separable", [False, True])
-def test_block_is_equation_6(separable: bool) -> None:
+def test_block_is_equation_6(separable: bool, memory_format: torch.memory_format) -> None:
     block = doubled(ContextFusionBlock(4, 3, separable=separable))
     a, b, descriptors = rand(4, 5, 3), rand(4, 5, 3), rand(4, 3)
     with record(block) as seen:
-        out = block(a[None], b[None], descriptors[None])
+        out = block(*(each[None].contiguous(memory_format=memory_format) for each in (a, b)), descriptors[None])
     expected = eq6(block, a, b, descriptors)
     assert_close(out[0], expected["O"])
     for tap, value in (("sdm.M", expected["M"]), ("sdm.E", expected["E"]), ("lrm.B", b), ("lrm.G", expected["G"])):
@@ -366,11 +367,11 @@ def test_energies_of_channel_resampling_are_float32() -> None:
 
 
 def test_average_pooling_in_bfloat16() -> None:
-    """1 / (H · W), rounded to bfloat16, would be a quarter of a per cent off."""
+    """1 / 255, rounded to bfloat16, would be 0.4 % off."""
     sab = SemanticAggregation(1, pooling="average").bfloat16()
     nn.init.ones_(sab.phi.weight)
     nn.init.zeros_(sab.phi.bias)
-    assert sab(torch.full((1, 1, 1, 85), 255.0, dtype=torch.bfloat16)).item() == 255
+    assert sab(torch.full((1, 1, 15, 17), 255.0, dtype=torch.bfloat16)).item() == 255
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
