@@ -112,6 +112,7 @@ _AGLN = Comparison(
         "agln_minus": Entry("AGLN⁻, straight", f"{_STRAIGHT} --model.refinement none", seeds=(0,), base="fpn"),
         "agln_straight": Entry("AGLN, straight", _STRAIGHT, seeds=(0,), base="fpn"),
         "agln": Entry("AGLN, dense", _AGLN_WIDTH, base="fpn"),
+        "agln_residual": Entry("AGLN, dense, residual", f"{_AGLN_WIDTH} --model.residual true", seeds=(0,), base="fpn"),
         "agln_lite": Entry("AGLN-Lite, dense", "--model agln_lite --model.width 64", seeds=(0,), base="fpn"),
     },
 )
