@@ -17,6 +17,7 @@ from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
 from crispseg.imaging import write_image
+from crispseg.inference.protocols import PROTOCOLS
 from crispseg.models.agln import ContextFusionBlock
 
 SFNET, DDSM, AGLN = RECIPES / "sfnet", RECIPES / "ddsm", RECIPES / "agln"
@@ -229,9 +230,11 @@ def test_a_recipe_says_what_it_is(recipe: str) -> None:
         *("unept/ade20k", "unept/pascal_context", "unept/cityscapes"),
     ],
 )
-def test_scores_at_several_scales_are_not_promised(recipe: str) -> None:
+def test_scores_at_several_scales_name_their_protocol(recipe: str) -> None:
+    protocol = f"{recipe.split('/')[0]}-ms"
+    assert protocol in PROTOCOLS
     for file in (RECIPES / f"{recipe}.yaml", DOCS):
-        assert "crispseg scores at one scale without flip; expect less" in file.read_text(encoding="utf-8")
+        assert f"crispseg evaluate --protocol {protocol}" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
