@@ -198,6 +198,7 @@ def test_numbers_are_those_of_agln(name: str, tmp_path: Path, capsys: pytest.Cap
         "pooling": "attention",
         "refinement": "both",
         "learn_alpha": True,
+        "residual": False,
         "learn_beta": True,
     }
     assert tree["augment"] == {
