@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 quickstart: $(INSTALLED)  ## train, test and look at SFNet on built-in street scenes
 	$(BIN)/crispseg quickstart
 
-test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## all tests, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
