@@ -22,35 +22,23 @@ Linux only. First, all ways are compared on a small input.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import math
-import multiprocessing
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import NamedTuple
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from processes import Cost, as_table, differentiated, machine, measure, parser, positive, ratio, run
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from crispseg.benchmarking.report import processor_name
-from crispseg.errors import CrispsegError
 from crispseg.models.ddsm import DynamicSampler
 from crispseg.nn import sampled_dot, sampled_sum
 
 ROWS = 16  # of a strip
 DISPLACEMENT = 2.0  # pixels, standard deviation of the points' offsets
-M_MMAP_THRESHOLD = -3  # of malloc.h: larger blocks are given back to the system when freed
-PROCESS = Path("/proc/self")
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Query, key and value, (B, C, H, W) each; grid (B, N, H, W, 2); modulation (B, N, H, W)."""
@@ -126,21 +114,6 @@ def make_inputs(channels: int, height: int, width: int, points: int, dtype: torc
     return (query, key, value, grid, modulation), gradient
 
 
-def require_gradients(inputs: Inputs, required: bool = True) -> Inputs:
-    for each in inputs:
-        each.requires_grad_(required)
-    return inputs
-
-
-def call(way: str, inputs: Inputs, gradient: Tensor | None) -> tuple[Tensor, ...]:
-    """The output and, where that has a gradient, those of all inputs."""
-    if gradient is None:
-        with torch.no_grad():
-            return (WAYS[way](*inputs),)
-    output = WAYS[way](*inputs)
-    return output, *torch.autograd.grad(output, inputs, gradient)
-
-
 def largest_difference(points: int) -> float:
     """Of outputs and gradients from those of `naive`, in float64 on an input of several strips.
 
@@ -149,202 +122,59 @@ def largest_difference(points: int) -> float:
         CrispsegError: `points` is no odd square.
     """
     inputs, gradient = make_inputs(4, 2 * ROWS + 3, 9, points, torch.float64)
-    expected = call("naive", require_gradients(inputs), gradient)
+    expected = differentiated(naive, inputs, gradient)(True)
     largest = 0.0
-    for way in WAYS:
-        for result, wanted in zip(call(way, inputs, gradient), expected, strict=True):
+    for way, function in WAYS.items():
+        for result, wanted in zip(differentiated(function, inputs, gradient)(True), expected, strict=True):
             result, wanted = result.detach(), wanted.detach()
             torch.testing.assert_close(result, wanted, msg=lambda text, way=way: f"{way}: {text}")
             largest = max(largest, float((result - wanted).abs().max()))
     return largest
 
 
-# Measuring -----------------------------------------------------------------------------------------------------------
-
-
-class Cost(NamedTuple):
-    """Of a call, or of several; the memory is beyond the inputs."""
-
-    seconds: float
-    mebibytes: float
-    used: float = math.nan
-    """MiB where the allocator holds nothing back."""
-
-
-def resident(field: str) -> float:
-    """MiB of `VmRSS`, resident now, or `VmHWM`, the most there was."""
-    lines = (PROCESS / "status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def forget_peak() -> None:
-    """From now on, `VmHWM` is the peak from now on; what the allocator keeps of freed memory is given back first.
-
-    Raises:
-        CrispsegError: this system does not offer it.
-    """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        (PROCESS / "clear_refs").write_text("5")
-    except (OSError, AttributeError, TypeError):
-        raise CrispsegError(
-            f"{PROCESS / 'clear_refs'} cannot be written, so peak memory cannot be measured here; use Linux with glibc"
-        ) from None
-
-
-def work(pipe: Connection, way: str, size: tuple[int, int, int], threads: int, hold_back: bool) -> None:
-    """In a process of its own: for each message, a call, without backward (False) or with it, and its `Cost`."""
-    torch.set_num_threads(threads)
-    if not hold_back:  # from the start: what the allocator has kept once, it uses and keeps again
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 * 1024)  # bytes; by default a limit that grows to 32 MiB
-    channels, side, points = size
-    inputs, gradient = make_inputs(channels, 8, 8, points, torch.float32)
-    call(way, inputs, None)  # what a first call loads is loaded by a tiny one
-    call(way, require_gradients(inputs), gradient)
-    inputs, gradient = make_inputs(channels, side, side, points, torch.float32)
-    while True:
-        try:
-            backward = pipe.recv()
-        except EOFError:
-            return
-        require_gradients(inputs, backward)
-        forget_peak()
-        before = resident("VmRSS")
-        start = time.perf_counter()
-        results = call(way, inputs, gradient if backward else None)
-        seconds = time.perf_counter() - start
-        pipe.send(Cost(seconds, resident("VmHWM") - before))
-        del results
-
-
-def measure(size: tuple[int, int, int], threads: int, rounds: int) -> dict[bool, dict[str, Cost]]:
-    """Without (False) and with backward (True), the cost of each way.
-
-    Args:
-        size: channels, height and width, points.
-        threads: of each process.
-        rounds: that count.
-
-    Raises:
-        CrispsegError: a process ended.
-    """
-    timed = take_turns(size, threads, rounds + 1, hold_back=True)
-    used = take_turns(size, threads, 1, hold_back=False)
-
-    def total(way: str, backward: bool) -> Cost:
-        calls, (again,) = timed[way, backward], used[way, backward]
-        seconds = statistics.median(each.seconds for each in calls[1:])
-        return Cost(seconds, max(each.mebibytes for each in calls), again.mebibytes)
-
-    return {backward: {way: total(way, backward) for way in WAYS} for backward in (False, True)}
-
-
-def take_turns(
-    size: tuple[int, int, int], threads: int, rounds: int, hold_back: bool
-) -> dict[tuple[str, bool], list[Cost]]:
-    """Each way in its process, and all of them in every round, so that a machine that slows down slows all.
-
-    Args:
-        size, threads: as for `measure`.
-        rounds: without backward, and then with it.
-        hold_back: whether the allocator may keep freed memory, as it does unless told otherwise.
-
-    Returns:
-        The cost of each call, by way and backward.
-
-    Raises:
-        CrispsegError: a process ended.
-    """
-    costs: dict[tuple[str, bool], list[Cost]] = {(way, backward): [] for way in WAYS for backward in (False, True)}
-    with ExitStack() as stack:
-        pipes = {way: stack.enter_context(worker(way, size, threads, hold_back)) for way in WAYS}
-        for backward in [False] * rounds + [True] * rounds:
-            for way, pipe in pipes.items():
-                try:
-                    pipe.send(backward)
-                    costs[way, backward].append(pipe.recv())
-                except (EOFError, OSError):
-                    raise CrispsegError(
-                        f"the process of '{way}' ended, perhaps for want of memory; use a --size below {size[1]}"
-                    ) from None
-    return costs
-
-
-@contextmanager
-def worker(way: str, size: tuple[int, int, int], threads: int, hold_back: bool) -> Iterator[Connection]:
-    """A process that does `work`, and a pipe to it."""
-    context = multiprocessing.get_context("spawn")
-    pipe, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, way, size, threads, hold_back), daemon=True)
-    process.start()
-    theirs.close()  # so that the pipe ends with the process
-    try:
-        yield pipe
-    finally:
-        process.terminate()
-        process.join()
+def prepare(way: str, channels: int, side: int, points: int) -> Callable[[bool], object]:
+    """In its process, the call that is measured."""
+    tiny, call = (
+        differentiated(WAYS[way], *make_inputs(channels, length, length, points, torch.float32)) for length in (8, side)
+    )
+    for backward in (False, True):  # what a first call loads is loaded by a tiny one
+        tiny(backward)
+    return call
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--rounds", type=positive, default=5, help="after one that warms up")
-    parser.add_argument("--channels", type=positive, default=64)
-    parser.add_argument("--size", type=positive, default=256, help="height and width")
-    parser.add_argument("--points", type=positive, default=25, help="that each pixel samples, an odd square")
-    given = parser.parse_args(argv)
-    try:
-        report(given.channels, given.size, given.points, given.threads, given.rounds)
-    except CrispsegError as error:
-        print(f"sampled_attention.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Print the tables."""
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=positive, default=5, help="after one that warms up")
+    made.add_argument("--channels", type=positive, default=64)
+    made.add_argument("--size", type=positive, default=256, help="height and width")
+    made.add_argument("--points", type=positive, default=25, help="that each pixel samples, an odd square")
+    run(made, argv, report)
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def report(channels: int, side: int, points: int, threads: int, rounds: int) -> None:
-    forget_peak()  # before anything else, see that it works
+def report(given: Namespace) -> None:
     console = Console()
-    difference = largest_difference(points)
+    difference = largest_difference(given.points)
     console.print(
         f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.", soft_wrap=True
     )
     console.print(
-        f"{channels} channels, {side}×{side}, {points} points, float32, {threads} threads, {rounds} rounds, "
-        f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}",
+        f"{given.channels} channels, {given.size}×{given.size}, {given.points} points, float32, "
+        f"{given.threads} threads, {given.rounds} rounds, {machine()}",
         soft_wrap=True,
     )
-    for backward, costs in measure((channels, side, points), threads, rounds).items():
-        title = "forward and backward" if backward else "forward"
-        base, mine = costs["naive"], costs["crispseg"]
-        table = Table(
-            "way", "seconds", "/ naive", "MiB", "/ naive", "MiB used", "/ naive", title=title, title_justify="left"
-        )
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for way, cost in costs.items():
-            shares = [ratio(value, whole) for value, whole in zip(cost, base, strict=True)]
-            numbers = (f"{cost.seconds:.3f}", f"{cost.mebibytes:.0f}", f"{cost.used:.0f}")
-            table.add_row(way, *(cell for pair in zip(numbers, shares, strict=True) for cell in pair))
-        console.print(table)
+    ways = {way: partial(prepare, way, given.channels, given.size, given.points) for way in WAYS}
+    for backward, costs in measure(ways, given.threads, given.rounds).items():
+        console.print(as_table(costs, "naive", backward, ratios="/ naive"))
         best = Cost(*(min(values) for values in zip(*(costs[way] for way in NAIVE), strict=True)))
-        time_share, share, used_share = (ratio(value, least) for value, least in zip(mine, best, strict=True))
+        time_share, share, used_share = (
+            ratio(value, least) for value, least in zip(costs["crispseg"], best, strict=True)
+        )
         console.print(
             f"crispseg: {time_share} of the time of the fastest naive way; of the leanest one's memory {share}, "
             f"used {used_share}\n",
             soft_wrap=True,
         )
-
-
-def ratio(value: float, base: float) -> str:
-    """A dash where there is nothing to compare with, as with the memory of a tiny call."""
-    return f"{value / base:.2f}" if base > 0 else "–"
 
 
 if __name__ == "__main__":

@@ -86,16 +86,8 @@ def test_it_prints_sane_numbers(
 def test_user_mistakes_are_one_line(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for argv, phrase in ((["--points=8"], "8 points"), (["--rounds=0"], "'0'"), ([], "use Linux")):
         if not argv:
-            monkeypatch.setattr(script, "PROCESS", tmp_path / "none")
+            monkeypatch.setattr(sys.modules["processes"], "PROCESS", tmp_path / "none")
         with pytest.raises(SystemExit) as caught:
             script.main(argv)
         assert caught.value.code == 2
         assert phrase in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_a_process_that_ends_is_told(script: Any, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setattr(script, "WAYS", {"unknown": script.naive})  # which the process does not find
-    with refuses("'unknown'", "--size below 8"):
-        script.measure((4, 8, 9), 1, 1)
