@@ -258,7 +258,7 @@ def test_stray_values_are_named(refuses: Any) -> None:
     bad[0, 1, 2] = 255
     with refuses("the prediction holds value 255"):
         metric.update(bad, good)
-    assert not metric.images.any() and not metric.sums.any()  # a refused batch leaves no trace
+    assert not metric.scores().images.any()  # a refused batch leaves no trace
 
 
 @pytest.mark.parametrize(("one", "other"), [((3, 4, 4), (3, 4, 5)), ((4, 4), (4, 4)), ((1, 2, 4, 4), (1, 4, 4))])
@@ -295,7 +295,7 @@ def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
     for name, pair in (("truth", (labels, labels.to(dtype))), ("prediction", (labels.to(dtype), labels))):
         with refuses(f"the {name} is {dtype}", "integers"):
             metric.update(*pair)
-    assert not metric.images.any()
+    assert not metric.scores().images.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])

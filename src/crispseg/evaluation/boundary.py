@@ -20,18 +20,27 @@ So does Gated-SCNN's released code, but for two things, by which its numbers are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
 
 from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.per_image import (
+    LEVEL,
+    RESAMPLES,
+    PerImageMetric,
+    byte_labels,
+    interval,
+    mean_of_present,
+    ratio,
+    resample,
+)
 
 DISTANCES = (3, 5, 9, 12)
 """Pixels, as in the tables of Gated-SCNN and DDSM."""
@@ -45,6 +54,8 @@ class BoundaryF:
         distances: `D` distances in pixels.
         precision, recall, f: `(D, C)`, means over the images that count for the class.
         images: `(C,)`, how many these are.
+        per_image: `(N, D, C)`, F of each image; NaN where it does not count for the class.
+        ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     distances: tuple[int, ...]
@@ -52,17 +63,42 @@ class BoundaryF:
     recall: NDArray[np.float64]
     f: NDArray[np.float64]
     images: NDArray[np.int64]
+    per_image: NDArray[np.float64] = field(repr=False)
+    ids: NDArray[np.int64] = field(repr=False)
 
     @property
     def mean(self) -> dict[int, float]:
         """Distance → mean F over the classes that have boundaries; NaN if none has."""
-        counts = self.images > 0
-        means = self.f[:, counts].mean(1) if counts.any() else np.full(len(self.distances), np.nan)
-        return dict(zip(self.distances, means.tolist(), strict=True))
+        return dict(zip(self.distances, mean_of_present(self.f).tolist(), strict=True))
+
+    @property
+    def mean_over_distances(self) -> float:
+        """The mean of `mean`, as the last column of DDSM's Table 2."""
+        return float(mean_of_present(self.f).mean())
+
+    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
+        """F `(resamples, D, C)` of as many images, drawn with replacement from these; see `per_image.resample`."""
+        counted = ~np.isnan(self.per_image[:, :1])  # (N, 1, C)
+        values = np.where(counted, self.per_image, 0)
+
+        def means(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            sums, images = (np.tensordot(weights, each.astype(np.float64), 1) for each in (values, counted))
+            return ratio(sums, images)
+
+        return resample(len(self.per_image), means, resamples, seed)
+
+    def intervals(
+        self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    ) -> dict[str, NDArray[np.float64]]:
+        """Bootstrap intervals over images, low and high: `mean` `(2, D)`, `mean_over_distances` `(2,)`, `f` `(2, D, C)`."""
+        f = self.resampled(resamples, seed)
+        mean = mean_of_present(f)
+        drawn = {"mean": mean, "mean_over_distances": mean.mean(-1), "f": f}
+        return {name: interval(values, level) for name, values in drawn.items()}
 
 
-class BoundaryScores(Metric):  # type: ignore[misc]
-    """Accumulates boundary scores; right under distributed evaluation, since sums over images add up.
+class BoundaryScores(PerImageMetric):
+    """Accumulates boundary scores; right under distributed evaluation, by whole numbers for each image.
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
@@ -72,107 +108,139 @@ class BoundaryScores(Metric):  # type: ignore[misc]
         CrispsegError: another number of classes; a distance that is no positive whole number, a repeated one, or none.
     """
 
-    is_differentiable = False
-    full_state_update = False
-    sums: Tensor
-    images: Tensor
-
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
-        super().__init__()
-        if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-            raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
+        check_num_classes(num_classes)
         whole = all(isinstance(distance, int) and distance >= 1 for distance in distances)
         if not whole or not 0 < len(distances) == len(set(distances)):
             raise CrispsegError(f"distances are {list(distances)}; give different whole numbers of pixels, at least 1")
+        super().__init__(2 * (len(distances) + 1) * num_classes)
         self.num_classes = num_classes
         self.distances = tuple(distances)
-        sums = torch.zeros(3, len(self.distances), num_classes, dtype=torch.float64)  # of precision, recall, F
-        self.add_state("sums", sums, dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
+    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
         """Add images. The work is done on the CPU.
 
         Args:
             prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            ids: the images' numbers in the split.
 
         Raises:
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored.
+                ignored; not one number an image.
         """
-        if prediction.shape != truth.shape or truth.ndim != 3:
-            raise CrispsegError(
-                f"prediction and truth must both be (N, H, W), not {tuple(prediction.shape)} and {tuple(truth.shape)}"
-            )
-        for name, labels in (("truth", truth), ("prediction", prediction)):
-            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-                raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
-        ignored = truth == IGNORE
-        prediction = prediction.long().masked_fill(ignored, IGNORE)
-        for name, labels in (("truth", truth), ("prediction", prediction)):
-            stray = labels[((labels < 0) | (labels >= self.num_classes)) & ~ignored]
-            if len(stray):
-                raise CrispsegError(
-                    f"the {name} holds value {int(stray[0])}, but classes are 0 to {self.num_classes - 1}"
-                )
-        sums, images = np.zeros(self.sums.shape), np.zeros(self.num_classes, np.int64)
-        pairs = torch.stack([prediction, truth], 1).to("cpu", torch.uint8).numpy()  # (N, 2, H, W)
-        for predicted, true in pairs:
-            for index, found, wanted in _boundaries(predicted, true):
-                precision = _matched(found, wanted, self.distances)
-                recall = _matched(wanted, found, self.distances)
-                total = precision + recall
-                f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-                sums[:, :, index] += precision, recall, f
-                images[index] += 1
-        self.sums += torch.from_numpy(sums).to(self.sums)
-        self.images += torch.from_numpy(images).to(self.images)
+        pairs = zip(*byte_labels(prediction, truth, self.num_classes), strict=True)
+        rows = [_matches(predicted, true, self.num_classes, self.distances) for predicted, true in pairs]
+        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Precision, recall and F in percent, `(3, D, num_classes)`, and the images that count for a class."""
-        return 100 * self.sums / self.images, self.images  # 0 / 0 is the NaN of a class without boundaries
+        scores = self._scores()
+        means = np.stack([scores.precision, scores.recall, scores.f])
+        return torch.from_numpy(means), torch.from_numpy(scores.images)
 
     def scores(self) -> BoundaryF:
-        """The scores of all images so far, of all processes."""
-        means, images = (values.cpu().numpy() for values in self.compute())
-        precision, recall, f = means
-        return BoundaryF(self.distances, precision, recall, f, images)
+        """The scores of all images so far, of all processes.
+
+        Raises:
+            CrispsegError: two images have the same number.
+        """
+        with self.gathered():
+            return self._scores()
+
+    def _scores(self) -> BoundaryF:
+        ids, rows = self.table()
+        points = rows.reshape(len(rows), 2, 1 + len(self.distances), self.num_classes)  # (N, found and wanted, 1 + D, C)
+        every, matched = points[:, :, :1], points[:, :, 1:]
+        shares = np.divide(matched, every, out=np.ones(matched.shape), where=every > 0)
+        precision, recall = shares[:, 0], shares[:, 1]  # (N, D, C)
+        f = np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=recall > 0)
+        counted = every.any(1)  # (N, 1, C)
+        precision, recall, f = (np.where(counted, 100 * each, np.nan) for each in (precision, recall, f))
+        means = (mean_of_present(each, 0) for each in (precision, recall, f))
+        return BoundaryF(self.distances, *means, counted.sum((0, 1)), f, ids)
 
 
-def _boundaries(
-    prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
-) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Each class with a boundary in one of two label maps `(H, W)`, and its two boundary maps, cropped alike."""
-    steps = _steps(prediction), _steps(truth)
-    for index in np.unique(np.concatenate([classes for classes, _ in steps])).tolist():
-        points = [places[:, classes == index] for classes, places in steps]
-        both = np.concatenate(points, axis=1)
-        first, last = both.min(1, keepdims=True), both.max(1, keepdims=True)
-        found, wanted = np.zeros((2, *(last - first + 1).ravel()), np.uint8)
-        found[tuple(points[0] - first)] = 1
-        wanted[tuple(points[1] - first)] = 1
-        yield index, found, wanted
+def check_num_classes(num_classes: int) -> None:
+    """Metrics on bytes have 2 to 255 classes.
+
+    Raises:
+        CrispsegError: another number.
+    """
+    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
 
 
-def _steps(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """Classes `(S,)` and places `(2, S)`, y and x, of pixels from which a class begins or ends; some occur twice."""
-    height, width = labels.shape
-    classes, places = [], []
-    for down, right in ((0, 1), (1, 0), (1, 1)):
-        here, there = labels[: height - down, : width - right], labels[down:, right:]
-        place = np.array(np.nonzero((here != there) & (here != IGNORE) & (there != IGNORE)))
-        classes += [here[tuple(place)], there[tuple(place)]]
-        places += [place, place]
-    return np.concatenate(classes), np.concatenate(places, axis=1)
+def _matches(
+    prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int, distances: Sequence[int]
+) -> NDArray[np.int64]:
+    """`(2, 1 + D, C)`: boundary pixels of the prediction, of all and with one of the truth within each distance; reverse.
+
+    Boundaries are kept as sorted numbers of class, row and column, for all classes at once: only boundary pixels cost
+    time and memory, however many classes there are.
+    """
+    height, width = truth.shape
+    # No two pixels are farther apart. Rows and columns beyond the image hold nothing, and keep neighbours apart.
+    reach = min(max(distances), height + width)
+    shape = classes, height + reach, width + reach
+    found, wanted = (_boundary(labels, shape) for labels in (prediction, truth))
+    result = np.zeros((2, 1 + len(distances), classes), np.int64)
+    for side, (ours, theirs) in zip(result, ((found, wanted), (wanted, found)), strict=True):
+        index = ours // (shape[1] * shape[2])
+        side[0] = np.bincount(index, minlength=classes)
+        away = _nearest(ours, theirs, shape[2], sorted(min(distance, reach) for distance in distances))
+        for matched, distance in zip(side[1:], distances, strict=True):
+            matched[:] = np.bincount(index[away <= min(distance, reach) ** 2], minlength=classes)
+    return result
 
 
-def _matched(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], distances: Sequence[int]) -> NDArray[np.float64]:
-    """`(D,)`: share of our boundary pixels with one of theirs within each distance; 1 without ours."""
-    if not ours.any():
-        return np.ones(len(distances))
-    if not theirs.any():
-        return np.zeros(len(distances))
-    away = cv2.distanceTransform(1 - theirs, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[ours > 0]  # to the nearest zero
-    # Squared distances are whole numbers; half of one is room for float32's rounding.
-    matched: NDArray[np.float64] = (np.square(away) < np.square(distances, dtype=np.float64)[:, None] + 0.5).mean(1)
-    return matched
+def _boundary(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Boundary pixels of all classes in a label map `(H, W)`: sorted indices into an array `(class, row, column)`."""
+    padded = np.pad(labels, ((0, 1), (0, 1)), constant_values=IGNORE)
+    corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    places = np.flatnonzero((corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3]))
+    here, *neighbours = (corner.ravel()[places] for corner in corners)
+    rows, columns = np.divmod(places, labels.shape[1])
+    pixels = rows * shape[2] + columns
+
+    steps = [(there != here) & (there != IGNORE) & (here != IGNORE) for there in neighbours]
+    starts = steps[0] | steps[1] | steps[2]
+    points = [here[starts] * np.int64(shape[1] * shape[2]) + pixels[starts]]
+    for at, (there, step) in enumerate(zip(neighbours, steps, strict=True)):
+        for before in neighbours[:at]:  # a class ends here once only; `before` is then no ignored one, and a step too
+            step = step & (there != before)
+        points.append(there[step] * np.int64(shape[1] * shape[2]) + pixels[step])
+    return np.sort(np.concatenate(points))
+
+
+def _nearest(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, distances: Sequence[int]
+) -> NDArray[np.int64]:
+    """Squared distance from each of our pixels to the nearest of theirs of the same class, where it is within the last
+    of the `distances`, in ascending order; exact as far as these tell it apart.
+
+    Row by row from our own on, the nearest pixel in a row is next to ours in the sorted list. A pixel is settled when
+    what is left of the rows cannot bring it within a smaller distance; most are after a few rows.
+    """
+    far = np.int64(2**62)
+    best = np.full(len(ours), far)
+    if not len(theirs):
+        return best
+    ends = np.concatenate([[-far], theirs, [far]])
+    left, points = np.arange(len(ours)), ours
+    for down in range(distances[-1] + 1):
+        nearest = best[left]
+        for row in {-down, down}:
+            target = points + row * stride
+            at = np.searchsorted(theirs, target)
+            beside = np.minimum(ends[at + 1] - target, target - ends[at])
+            beside = np.minimum(beside, 2**30)  # its square is a number still
+            nearest = np.minimum(nearest, beside * beside + down * down)
+        best[left] = nearest
+        goal = next((distance for distance in distances if distance > down), None)
+        if goal is None:
+            break
+        open_ = nearest > goal * goal
+        left, points = left[open_], points[open_]
+        if not len(left):
+            break
+    return best
