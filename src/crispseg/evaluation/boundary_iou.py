@@ -1,0 +1,143 @@
+"""How well predicted masks agree along their outlines: Boundary IoU.
+
+Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, Eq. 2:
+|(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|, where G and P are true and predicted mask and G_d, P_d all pixels within
+a distance d of their outlines. A band G_d ∩ G is thus the part of a mask that is near its outline.
+
+- As in the released code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's, as d erosions
+  by 3×3 pixels measure it: a pixel is in the band if the (2d + 1)² square around it holds something else than its class.
+- As there, the border of the image is an outline too.
+- The paper scores single masks of things. Here a mask is all that is of one class in an image, and intersections and unions
+  are summed over the split, as for IoU; a class without any band does not count in the mean.
+- Ignored pixels are of no band, and lie outside of no mask: a step to them is no outline, in truth and prediction alike.
+  (The paper has none.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.data.base import IGNORE
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.boundary import check_num_classes
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES, PerImageMetric, byte_labels
+from crispseg.evaluation.scores import Counts
+
+DILATION_RATIO = 0.02
+"""Of the paper and its code: the bands' width is this part of the image's diagonal."""
+
+
+@dataclass(frozen=True)
+class BoundaryIoU:
+    """Boundary IoU in percent.
+
+    Args:
+        images: `(N, C)` pixels of bands: in both, the truth's, the prediction's.
+        ids: `(N,)` numbers of these images, -1 for those without one.
+    """
+
+    images: Counts
+    ids: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """`(C,)`, of the whole split; NaN for a class without any band."""
+        return self.images.total().iou
+
+    @property
+    def mean(self) -> float:
+        """The mean over the classes with bands; NaN if there are none."""
+        return float(self.images.total().miou)
+
+    def intervals(
+        self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    ) -> dict[str, NDArray[np.float64]]:
+        """Bootstrap intervals over images, low and high: `mean` `(2,)` and `iou` `(2, C)`."""
+        drawn = self.images.intervals(resamples, seed, level)
+        return {"mean": drawn["miou"], "iou": drawn["iou"]}
+
+
+class BoundaryIoUScores(PerImageMetric):
+    """Accumulates Boundary IoU; right under distributed evaluation, by whole numbers for each image.
+
+    Args:
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        dilation_ratio: width of the bands, as a part of the image's diagonal.
+
+    Raises:
+        CrispsegError: another number of classes; a ratio that is not above 0 and at most 1.
+    """
+
+    def __init__(self, num_classes: int, dilation_ratio: float = DILATION_RATIO) -> None:
+        check_num_classes(num_classes)
+        if not 0 < dilation_ratio <= 1:
+            raise CrispsegError(f"dilation_ratio is {dilation_ratio}; give a part of the diagonal, such as 0.02")
+        super().__init__(3 * num_classes)
+        self.num_classes = num_classes
+        self.dilation_ratio = dilation_ratio
+
+    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
+        """Add images. The work is done on the CPU.
+
+        Args:
+            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            ids: the images' numbers in the split.
+
+        Raises:
+            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
+                ignored; not one number an image.
+        """
+        pairs = zip(*byte_labels(prediction, truth, self.num_classes), strict=True)
+        rows = [self._count(predicted, true) for predicted, true in pairs]
+        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids)
+
+    def compute(self) -> Tensor:
+        """Boundary IoU of each class in percent, `(num_classes,)`; NaN for a class without any band."""
+        return torch.from_numpy(Counts.of_rows(self.table()[1]).total().iou)
+
+    def scores(self) -> BoundaryIoU:
+        """The scores of all images so far, of all processes.
+
+        Raises:
+            CrispsegError: two images have the same number.
+        """
+        with self.gathered():
+            ids, rows = self.table()
+            return BoundaryIoU(Counts.of_rows(rows), ids)
+
+    def _count(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """`(3 * C,)` pixels of bands: in both, the truth's, the prediction's."""
+        width = band_width(truth.shape, self.dilation_ratio)
+        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in (prediction, truth))
+        both = np.where(found == wanted, found, IGNORE)
+        counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
+        return np.concatenate([each[: self.num_classes] for each in counts])
+
+
+def band_width(shape: Sequence[int], dilation_ratio: float = DILATION_RATIO) -> int:
+    """Pixels, of an image `(H, W)`."""
+    return max(round(dilation_ratio * math.hypot(*shape)), 1)
+
+
+def band(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
+    """Pixels of a label map `(H, W)` with another class, or the image's border, in the square of `width` around them.
+
+    The largest and the smallest class in the square differ from a pixel's own only if there is another class: two
+    separable filters do for all classes at once. Ignored pixels, 255, are neither the largest nor the smallest.
+    """
+    ignored = labels == IGNORE
+    square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * width + 1, 2 * width + 1))
+    largest = cv2.dilate(np.where(ignored, np.uint8(0), labels), square)
+    smallest = cv2.erode(labels, square)
+    near: NDArray[np.bool_] = ((largest != labels) | (smallest != labels)) & ~ignored
+    for edge in (near[:width], near[-width:], near[:, :width], near[:, -width:]):
+        edge[:] = True
+    return near & ~ignored
