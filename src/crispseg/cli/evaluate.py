@@ -1,4 +1,4 @@
-"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--json FILE]`"""
+"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--confusion FILE.png] [--json FILE]`"""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.data import LabelSet, check_split
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
-from crispseg.evaluation.evaluate import evaluate, score_table
+from crispseg.evaluation.boundary import DISTANCES, BoundaryF, BoundaryScores
+from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
+from crispseg.evaluation.confusion import draw_confusion
+from crispseg.evaluation.evaluate import evaluate, intervals, score_table
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.scores import Scores
 from crispseg.files import atomic_path
+from crispseg.imaging import SUFFIXES, write_image
 from crispseg.inference.protocols import WHOLE
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
@@ -34,7 +40,21 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
     parser.add_argument("--split", default="val", help="which split")
     parser.add_argument(
-        "--boundary", type=int, nargs="+", metavar="PIXELS", help="also the boundary F-score within distances: 3 5 9 12"
+        "--boundary",
+        type=int,
+        nargs="*",
+        metavar="PIXELS",
+        help=f"also Boundary IoU and the boundary F-score within distances, by default {' '.join(map(str, DISTANCES))}",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help=f"resamples for the {LEVEL:.0f} %% intervals over images; 0 for none",
+    )
+    parser.add_argument(
+        "--confusion", type=Path | None, default=None, metavar="FILE.png", help="also draw the confusion matrix"
     )
     add_protocol_keys(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
@@ -53,6 +73,10 @@ def run(argv: Sequence[str]) -> None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     parsed, data = parse_data(argv, base, parser)
     protocol = chosen_protocol(parsed)
+    if parsed.bootstrap < 0:
+        raise CrispsegError(f"bootstrap is {parsed.bootstrap}; give the number of resamples, or 0 for no intervals")
+    if parsed.confusion and parsed.confusion.suffix.lower() not in SUFFIXES:
+        raise CrispsegError(f"cannot draw {parsed.confusion}: give a file that ends in .png or .jpg")
     load_plugins(parsed.plugins)
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = data.dataset(parsed.split).with_channels(model.info.in_chans)
@@ -64,9 +88,21 @@ def run(argv: Sequence[str]) -> None:
             style="yellow",
             soft_wrap=True,
         )
-    metric = BoundaryScores(model.info.num_classes, parsed.boundary) if parsed.boundary else None
-    scores = evaluate(model, dataset, device=parsed.device, workers=parsed.workers, boundary=metric, protocol=protocol)
-    boundary = metric.scores() if metric else None
+    boundary, boundary_iou = None, None
+    if parsed.boundary is not None:
+        boundary = BoundaryScores(model.info.num_classes, parsed.boundary or DISTANCES)
+        boundary_iou = BoundaryIoUScores(model.info.num_classes)
+    scores = evaluate(
+        model,
+        dataset,
+        device=parsed.device,
+        workers=parsed.workers,
+        boundary=boundary,
+        boundary_iou=boundary_iou,
+        protocol=protocol,
+    )
+    boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
+    bounds = intervals(scores, *boundaries, resamples=parsed.bootstrap)
     title = (
         f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"
     )
@@ -74,11 +110,17 @@ def run(argv: Sequence[str]) -> None:
         title += f" ({protocol})"
     console = Console()
     console.print(title, highlight=False, soft_wrap=True)
-    console.print(score_table(dataset.labels, {"IoU": scores}, boundary))
+    console.print(score_table(dataset.labels, {"IoU": scores}, *boundaries, bounds))
+    if parsed.confusion:
+        write_image(parsed.confusion, draw_confusion(scores.confusion, dataset.labels.names))
     if parsed.json:
         with atomic_path(parsed.json) as temporary:
             split = {"split": parsed.split, "images": len(dataset), "protocol": str(protocol)}
-            summary = {**split, **as_json(scores, dataset.labels, boundary)}
+            summary = {**split, **as_json(scores, dataset.labels, *boundaries)}
+            if bounds:
+                summary["intervals"] = {"level": LEVEL, "resamples": parsed.bootstrap} | intervals_as_json(
+                    bounds, dataset.labels, parsed.boundary or DISTANCES
+                )
             temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
@@ -88,18 +130,44 @@ def recorded_data(run: str) -> Tree:
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def as_json(scores: Scores, labels: LabelSet, boundary: BoundaryF | None = None) -> dict[str, Any]:
+def as_json(
+    scores: Scores, labels: LabelSet, boundary: BoundaryF | None = None, boundary_iou: BoundaryIoU | None = None
+) -> dict[str, Any]:
     """Scores as plain numbers in percent; `null` for a class that does not occur, or has no boundary."""
-
-    def number(value: float) -> float | None:
-        return None if math.isnan(value) else round(float(value), 4)
-
     summary: dict[str, Any] = {
-        "miou": number(scores.miou),
-        "pixel_accuracy": number(scores.pixel_accuracy),
-        "iou": {name: number(value) for name, value in zip(labels.names, scores.iou, strict=True)},
+        "miou": _number(scores.miou),
+        "mean_accuracy": _number(scores.mean_accuracy),
+        "frequency_weighted_iou": _number(scores.frequency_weighted_iou),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "iou": dict(zip(labels.names, map(_number, scores.iou), strict=True)),
+        "accuracy": dict(zip(labels.names, map(_number, scores.accuracy), strict=True)),
         "confusion": scores.confusion.tolist(),
     }
     if boundary:
-        summary["boundary_f"] = {str(distance): number(mean) for distance, mean in boundary.mean.items()}
+        summary["boundary_f"] = {str(distance): _number(mean) for distance, mean in boundary.mean.items()}
+        summary["boundary_f_mean"] = _number(boundary.mean_over_distances)
+    if boundary_iou:
+        summary["boundary_iou"] = _number(boundary_iou.mean)
+        summary["boundary_iou_of_classes"] = dict(zip(labels.names, map(_number, boundary_iou.iou), strict=True))
     return summary
+
+
+def intervals_as_json(
+    bounds: dict[str, NDArray[np.float64]], labels: LabelSet, distances: Sequence[int]
+) -> dict[str, Any]:
+    """What `intervals` gives as lists `[low, high]`, under the names that `as_json` has for the scores."""
+    keys: dict[str, Sequence[object]] = {"iou": labels.names, "accuracy": labels.names, "boundary_f": distances}
+
+    def pair(values: NDArray[np.float64]) -> list[float | None]:
+        return [_number(value) for value in values]
+
+    return {
+        name: {str(key): pair(each) for key, each in zip(keys[name], values.T, strict=True)}
+        if name in keys
+        else pair(values)
+        for name, values in bounds.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)

@@ -1,6 +1,15 @@
 """Evaluation: scores and where they come from."""
 
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
-from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
+from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 
-__all__ = ["BoundaryF", "BoundaryScores", "Scores", "SegmentationScores"]
+__all__ = [
+    "BoundaryF",
+    "BoundaryIoU",
+    "BoundaryIoUScores",
+    "BoundaryScores",
+    "Counts",
+    "Scores",
+    "SegmentationScores",
+]

@@ -20,7 +20,6 @@ So does Gated-SCNN's released code, but for two things, by which its numbers are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -90,7 +89,7 @@ class BoundaryF:
     def intervals(
         self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
     ) -> dict[str, NDArray[np.float64]]:
-        """Bootstrap intervals over images, low and high: `mean` `(2, D)`, `mean_over_distances` `(2,)`, `f` `(2, D, C)`."""
+        """Bootstrap intervals, low and high: `mean` `(2, D)`, `mean_over_distances` `(2,)`, `f` `(2, D, C)`."""
         f = self.resampled(resamples, seed)
         mean = mean_of_present(f)
         drawn = {"mean": mean, "mean_over_distances": mean.mean(-1), "f": f}
@@ -128,9 +127,10 @@ class BoundaryScores(PerImageMetric):
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
                 ignored; not one number an image.
         """
-        pairs = zip(*byte_labels(prediction, truth, self.num_classes), strict=True)
+        predictions, truths = byte_labels(prediction, truth, self.num_classes)
+        pairs = zip(predictions, truths, strict=True)
         rows = [_matches(predicted, true, self.num_classes, self.distances) for predicted, true in pairs]
-        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids)
+        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Precision, recall and F in percent, `(3, D, num_classes)`, and the images that count for a class."""
@@ -149,15 +149,17 @@ class BoundaryScores(PerImageMetric):
 
     def _scores(self) -> BoundaryF:
         ids, rows = self.table()
-        points = rows.reshape(len(rows), 2, 1 + len(self.distances), self.num_classes)  # (N, found and wanted, 1 + D, C)
+        points = rows.reshape(
+            len(rows), 2, 1 + len(self.distances), self.num_classes
+        )  # (N, found and wanted, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
         shares = np.divide(matched, every, out=np.ones(matched.shape), where=every > 0)
         precision, recall = shares[:, 0], shares[:, 1]  # (N, D, C)
         f = np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=recall > 0)
         counted = every.any(1)  # (N, 1, C)
         precision, recall, f = (np.where(counted, 100 * each, np.nan) for each in (precision, recall, f))
-        means = (mean_of_present(each, 0) for each in (precision, recall, f))
-        return BoundaryF(self.distances, *means, counted.sum((0, 1)), f, ids)
+        means = [mean_of_present(each, 0) for each in (precision, recall, f)]
+        return BoundaryF(self.distances, means[0], means[1], means[2], counted.sum((0, 1)), f, ids)
 
 
 def check_num_classes(num_classes: int) -> None:
@@ -173,7 +175,8 @@ def check_num_classes(num_classes: int) -> None:
 def _matches(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int, distances: Sequence[int]
 ) -> NDArray[np.int64]:
-    """`(2, 1 + D, C)`: boundary pixels of the prediction, of all and with one of the truth within each distance; reverse.
+    """`(2, 1 + D, C)`: boundary pixels of the prediction, all and those with one of the truth within each distance; and
+    the reverse.
 
     Boundaries are kept as sorted numbers of class, row and column, for all classes at once: only boundary pixels cost
     time and memory, however many classes there are.

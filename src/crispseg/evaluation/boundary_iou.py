@@ -1,16 +1,18 @@
 """How well predicted masks agree along their outlines: Boundary IoU.
 
-Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, Eq. 2:
-|(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|, where G and P are true and predicted mask and G_d, P_d all pixels within
-a distance d of their outlines. A band G_d ∩ G is thus the part of a mask that is near its outline.
+Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its released code,
+https://github.com/bowenc0221/boundary-iou-api.
 
-- As in the released code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's, as d erosions
-  by 3×3 pixels measure it: a pixel is in the band if the (2d + 1)² square around it holds something else than its class.
+|(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|, where G and P are true and predicted mask, and G_d and P_d all pixels
+within a distance d of their outlines. The band G_d ∩ G is thus the part of a mask that is near its outline.
+
+- As in the code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's, as d erosions by 3×3
+  pixels measure it: a pixel is in the band if the (2d + 1)² square around it holds something else than its mask.
 - As there, the border of the image is an outline too.
-- The paper scores single masks of things. Here a mask is all that is of one class in an image, and intersections and unions
-  are summed over the split, as for IoU; a class without any band does not count in the mean.
-- Ignored pixels are of no band, and lie outside of no mask: a step to them is no outline, in truth and prediction alike.
-  (The paper has none.)
+- The paper scores single masks of things. Here a mask is all that is of one class in an image, and intersections and
+  unions are summed over the split, as for IoU; a class without any band does not count in the mean.
+- Ignored pixels, which the paper has not, are in no band and outside of no mask: a step to them is no outline, in the
+  truth and in the prediction alike.
 """
 
 from __future__ import annotations
@@ -95,9 +97,10 @@ class BoundaryIoUScores(PerImageMetric):
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
                 ignored; not one number an image.
         """
-        pairs = zip(*byte_labels(prediction, truth, self.num_classes), strict=True)
+        predictions, truths = byte_labels(prediction, truth, self.num_classes)
+        pairs = zip(predictions, truths, strict=True)
         rows = [self._count(predicted, true) for predicted, true in pairs]
-        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids)
+        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
 
     def compute(self) -> Tensor:
         """Boundary IoU of each class in percent, `(num_classes,)`; NaN for a class without any band."""
@@ -137,7 +140,8 @@ def band(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
     square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * width + 1, 2 * width + 1))
     largest = cv2.dilate(np.where(ignored, np.uint8(0), labels), square)
     smallest = cv2.erode(labels, square)
-    near: NDArray[np.bool_] = ((largest != labels) | (smallest != labels)) & ~ignored
+    near: NDArray[np.bool_] = (largest != labels) | (smallest != labels)
     for edge in (near[:width], near[-width:], near[:, :width], near[:, -width:]):
         edge[:] = True
-    return near & ~ignored
+    near &= ~ignored
+    return near

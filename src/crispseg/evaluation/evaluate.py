@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -14,6 +16,8 @@ from crispseg.data import LabelSet, SegmentationDataset, eval_transform
 from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
+from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.protocols import Protocol, named_protocol, predict_logits
 from crispseg.inference.segmenter import usable_device
@@ -27,6 +31,7 @@ def evaluate(
     device: str | torch.device | None = None,
     workers: int = 2,
     boundary: BoundaryScores | None = None,
+    boundary_iou: BoundaryIoUScores | None = None,
     protocol: Protocol | str = "whole",
     console: Console | None = None,
 ) -> Scores:
@@ -37,9 +42,12 @@ def evaluate(
         dataset: with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that load data.
-        boundary: is given all predictions too. Its work on the CPU makes the evaluation slower.
+        boundary, boundary_iou: are given all predictions too. Their work on the CPU makes the evaluation slower.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
+
+    Returns:
+        The scores, with those of each image for intervals; images have their index in `dataset` as number.
 
     Raises:
         CrispsegError: the data have another number of classes than the model, or not its channels; no such protocol.
@@ -52,40 +60,96 @@ def evaluate(
     dataset = dataset.with_channels(model.info.in_chans)
     device = usable_device(device)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
-    matrix = SegmentationScores(model.info.num_classes).to(device)
+    matrix = SegmentationScores(model.info.num_classes, per_image=True).to(device)
     transform = eval_transform(model.info.mean, model.info.std, model.info.in_chans)
     batches: Iterable[Any] = eval_loader(dataset, transform, workers)
     console = console or Console(stderr=True)
     with torch.inference_mode():
-        for images, labels in track(
+        shown = track(
             batches, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
-        ):
+        )
+        for index, (images, labels) in enumerate(shown):
             images = images.to(device, memory_format=torch.channels_last)
             prediction = predict_logits(model, images, protocol).argmax(1)
-            matrix.update(prediction, labels.to(device))
-            if boundary is not None:
-                boundary.update(prediction.cpu(), labels)
+            matrix.update(prediction, labels.to(device), [index])
+            for metric in (boundary, boundary_iou):
+                if metric is not None:
+                    metric.update(prediction.cpu(), labels, [index])
     scores: Scores = matrix.scores()
     return scores
 
 
-def score_table(labels: LabelSet, columns: dict[str, Scores], boundary: BoundaryF | None = None) -> Table:
-    """A table of IoU per class, mIoU and pixel accuracy in percent, one column for each `Scores`.
+def score_table(
+    labels: LabelSet,
+    columns: dict[str, Scores],
+    boundary: BoundaryF | None = None,
+    boundary_iou: BoundaryIoU | None = None,
+    bounds: dict[str, NDArray[np.float64]] | None = None,
+) -> Table:
+    """A table of IoU per class and of the means in percent, one column for each `Scores`.
 
-    With `boundary`, of the only column's predictions, it ends in the mean boundary F-score at each distance.
+    With `boundary` or `boundary_iou`, of the only column's predictions, it ends in their means. `bounds`, of
+    `intervals`, make a last column.
     """
     table = Table()
     table.add_column("class")
     for name in columns:
         table.add_column(name, justify="right")
+    if bounds:
+        table.add_column(f"{LEVEL:.0f} %", justify="right")
+
+    def row(name: str, values: Iterable[float], low_high: Any = None, style: str | None = None) -> None:
+        shown = [f"{_percent(low_high[0])} to {_percent(low_high[1])}"] if low_high is not None else []
+        table.add_row(name, *map(_percent, values), *shown, style=style)
+
+    def of(name: str, at: int | None = None) -> Any:
+        return None if not bounds else bounds[name] if at is None else bounds[name][:, at]
+
     for index, label in enumerate(labels.names):
-        table.add_row(label, *(_percent(scores.iou[index]) for scores in columns.values()))
+        row(label, (scores.iou[index] for scores in columns.values()), of("iou", index))
     table.add_section()
-    table.add_row("mIoU", *(_percent(scores.miou) for scores in columns.values()), style="bold")
-    table.add_row("pixel accuracy", *(_percent(scores.pixel_accuracy) for scores in columns.values()))
-    for distance, mean in boundary.mean.items() if boundary else ():
-        table.add_row(f"boundary F, {distance} px", _percent(mean))
+    means = {
+        "mIoU": "miou",
+        "mean accuracy": "mean_accuracy",
+        "frequency-weighted IoU": "frequency_weighted_iou",
+        "pixel accuracy": "pixel_accuracy",
+    }
+    for name, key in means.items():
+        style = "bold" if key == "miou" else None
+        row(name, (getattr(scores, key) for scores in columns.values()), of(key), style)
+    for index, (distance, mean) in enumerate(boundary.mean.items() if boundary else ()):
+        row(f"boundary F, {distance} px", [mean], of("boundary_f", index))
+    if boundary and len(boundary.distances) > 1:
+        row("boundary F, mean", [boundary.mean_over_distances], of("boundary_f_mean"))
+    if boundary_iou:
+        row("boundary IoU", [boundary_iou.mean], of("boundary_iou"))
     return table
+
+
+def intervals(
+    scores: Scores,
+    boundary: BoundaryF | None = None,
+    boundary_iou: BoundaryIoU | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, NDArray[np.float64]]:
+    """Bootstrap intervals over images, low and high, of scores of one evaluation.
+
+    Returns:
+        `(2,)` for `miou`, `mean_accuracy`, `frequency_weighted_iou`, `pixel_accuracy`, `boundary_f_mean` and
+        `boundary_iou`, `(2, C)` for `iou` and `accuracy`, `(2, D)` for `boundary_f`, as far as there are such scores.
+        Nothing for `resamples` 0, and of fewer than two images.
+    """
+    bounds: dict[str, NDArray[np.float64]] = {}
+    if not resamples:
+        return bounds
+    if scores.images is not None and len(scores.images) > 1:
+        bounds |= scores.images.intervals(resamples)
+    if boundary and len(boundary.per_image) > 1:
+        drawn = boundary.intervals(resamples)
+        bounds |= {"boundary_f": drawn["mean"], "boundary_f_mean": drawn["mean_over_distances"]}
+    if boundary_iou and len(boundary_iou.images) > 1:
+        bounds["boundary_iou"] = boundary_iou.intervals(resamples)["mean"]
+    return bounds
 
 
 def _percent(value: float) -> str:

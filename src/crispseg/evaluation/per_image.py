@@ -50,15 +50,17 @@ class PerImageMetric(Metric):  # type: ignore[misc]
             self.rows.append(torch.zeros(0, 1 + self._width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def add_rows(self, rows: NDArray[np.int64], ids: Sequence[int] | None) -> None:
-        """Keep rows `(N, width)` under their images' numbers; a row of zeros is that of an image that does not count.
+    def add_rows(self, rows: NDArray[np.int64], ids: Sequence[int] | None, counted: NDArray[np.bool_]) -> None:
+        """Keep the rows `(N, width)` of the images that count, `(N,)`, under their numbers.
+
+        Images of which every pixel is ignored do not count: loaders fill up the shares of processes with them.
 
         Raises:
             CrispsegError: not as many numbers as rows, or a negative one.
         """
         self._check_ids(ids, len(rows))
         numbers = [UNNUMBERED] * len(rows) if ids is None else list(ids)
-        kept = np.concatenate([np.array(numbers, np.int64)[:, None], rows], axis=1)[rows.any(1)]
+        kept = np.concatenate([np.array(numbers, np.int64)[:, None], rows], axis=1)[counted]
         self.rows.append(torch.from_numpy(kept).to(self.device))
 
     def gathered(self) -> Any:
@@ -92,9 +94,7 @@ class PerImageMetric(Metric):  # type: ignore[misc]
             raise CrispsegError(f"ids are {list(ids)} for {images} images; give each image a number, 0 or larger")
 
 
-def byte_labels(
-    prediction: Tensor, truth: Tensor, num_classes: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Prediction and truth `(N, H, W)` on the CPU as bytes, 255 in both where the truth is ignored.
 
     Raises:

@@ -71,7 +71,7 @@ class Counts:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """`(..., C)` share of the class's pixels that are right, its recall; NaN for a class that is not in the truth."""
+        """`(..., C)` share of a class's pixels that are right, its recall; NaN for a class not in the truth."""
         return 100 * ratio(self.hits, self.truth)
 
     @property
@@ -199,8 +199,8 @@ class SegmentationScores(PerImageMetric):
             return
         self._check_ids(ids, len(truth))
         matrices = torch.stack([self._matrix(*pair) for pair in zip(prediction, truth, strict=True)])
-        rows = torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
-        self.add_rows(rows.cpu().numpy(), ids)
+        rows = torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1).cpu().numpy()
+        self.add_rows(rows, ids, rows.sum(1) > 0)
         self.confusion += matrices.sum(0)
 
     def _matrix(self, prediction: Tensor, truth: Tensor) -> Tensor:
