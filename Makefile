@@ -24,6 +24,7 @@ format: $(INSTALLED)  ## apply the style
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --progress-bar off --editable '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --no-deps 'cityscapesscripts>=2.2' 'pyquaternion>=0.9'  # its dependencies shadow typing
 	touch $@
 
 clean:  ## remove the environment and caches

@@ -17,8 +17,10 @@ from torch import Tensor
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Scenes
-from crispseg.evaluation import BoundaryF, BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation import BoundaryF, BoundaryIoUScores, BoundaryScores
+from crispseg.evaluation.confusion import draw_confusion
+from crispseg.evaluation.evaluate import evaluate, intervals
+from crispseg.imaging import read_image
 
 DISTANCES = (1, 2, 3)
 
@@ -321,8 +323,10 @@ def model() -> SegmentationModel:
 
 
 def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
-    boundary = BoundaryScores(12, DISTANCES)
-    together = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary)
+    boundary, boundary_iou = BoundaryScores(12, DISTANCES), BoundaryIoUScores(12)
+    together = evaluate(
+        model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary, boundary_iou=boundary_iou
+    )
     alone = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0)
     np.testing.assert_array_equal(together.confusion, alone.confusion)
     expected = BoundaryScores(12, DISTANCES)
@@ -331,12 +335,15 @@ def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
         expected.update(torch.from_numpy(segment(image).labels)[None], torch.from_numpy(labels)[None])
     np.testing.assert_allclose(boundary.scores().f, expected.scores().f, atol=2)  # but for ties and merged batch norms
     assert boundary.scores().images.sum() > 10
+    for scores in (together, boundary.scores(), boundary_iou.scores()):
+        assert scores.ids is not None and scores.ids.tolist() == [0, 1, 2]  # in the split
 
 
 def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model.save_pretrained(tmp_path / "model")
-    boundary = BoundaryScores(12, (2, 5))
-    evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary)
+    boundary, boundary_iou = BoundaryScores(12, (2, 5)), BoundaryIoUScores(12)
+    data_set = SCENES.dataset("val")
+    scores = evaluate(model, data_set, device="cpu", workers=0, boundary=boundary, boundary_iou=boundary_iou)
     data = ["--data=scenes", "--data.val=3", "--data.height=64", "--data.width=64"]
     argv = ["evaluate", str(tmp_path / "model"), *data, "--workers=0", "--device=cpu"]
 
@@ -349,18 +356,55 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     for distance in (2, 5):
         (line,) = (line for line in shown.splitlines() if f"boundary F, {distance} px" in line)
         assert f" {mean[distance]:.1f} " in line
+    assert written["boundary_f_mean"] == pytest.approx((mean[2] + mean[5]) / 2, abs=1e-4)
+    assert written["boundary_iou"] == pytest.approx(boundary_iou.scores().mean, abs=1e-4)
+    for name in ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"):
+        assert written[name] == pytest.approx(getattr(scores, name), abs=1e-4)
 
-    assert main([*argv, "--json", str(tmp_path / "plain.json")]) == 0
-    assert "boundary" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "plain.json").read_text()).keys() == written.keys() - {"boundary_f"}
+    bounds = intervals(scores, boundary.scores(), boundary_iou.scores())
+    for name in ("miou", "boundary_f_mean", "boundary_iou"):
+        np.testing.assert_allclose(written["intervals"][name], bounds[name], atol=1e-4)
+    np.testing.assert_allclose(written["intervals"]["boundary_f"]["5"], bounds["boundary_f"][:, 1], atol=1e-4)
+    assert written["intervals"]["iou"].keys() == written["iou"].keys()
+    (line,) = (line for line in shown.splitlines() if "boundary IoU" in line)
+    low, high = bounds["boundary_iou"]
+    assert f"{low:.1f} to {high:.1f}" in line
+
+    picture = tmp_path / "confusion.png"
+    plain = ["--json", str(tmp_path / "plain.json"), "--bootstrap", "0", "--confusion", str(picture)]
+    assert main([*argv, *plain]) == 0
+    shown = capsys.readouterr().out
+    assert "boundary" not in shown and " to " not in shown
+    plain_keys = {key for key in written if "boundary" not in key} - {"intervals"}
+    assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
+    np.testing.assert_array_equal(read_image(picture), draw_confusion(scores.confusion, data_set.labels.names))
 
 
-@pytest.mark.parametrize(("given", "phrase"), [(["0"], "distances are [0]"), (["a"], "value: a"), ([], "--boundary")])
+def test_the_usual_distances_need_no_numbers(
+    model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(tmp_path)
+    data = ["--data=scenes", "--data.val=1", "--data.height=64", "--data.width=64", "--workers=0", "--device=cpu"]
+    assert main(["evaluate", str(tmp_path), *data, "--boundary"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
+    assert " to " not in shown  # one image has no intervals
+
+
+@pytest.mark.parametrize(
+    ("given", "phrase"),
+    [
+        (["--boundary", "0"], "distances are [0]"),
+        (["--boundary", "a"], "value: a"),
+        (["--bootstrap", "-1"], "bootstrap is -1"),
+        (["--confusion", "matrix.txt"], "matrix.txt"),
+    ],
+)
 def test_mistakes(
     given: list[str], phrase: str, model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model.save_pretrained(tmp_path)
-    argv = ["evaluate", str(tmp_path), "--data", "scenes", "--data.val", "1", "--workers", "0", "--boundary", *given]
+    argv = ["evaluate", str(tmp_path), "--data", "scenes", "--data.val", "1", "--workers", "0", *given]
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert phrase in line
