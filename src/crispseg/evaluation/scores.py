@@ -45,7 +45,7 @@ class Counts:
     @classmethod
     def of_rows(cls, rows: NDArray[np.int64]) -> Counts:
         """Of rows `(..., 3 * C)`: hits, truth, predicted."""
-        return cls(*np.moveaxis(rows.reshape(*rows.shape[:-1], 3, -1), -2, 0))
+        return cls(*np.moveaxis(rows.reshape(*rows.shape[:-1], 3, rows.shape[-1] // 3), -2, 0))
 
     @property
     def rows(self) -> NDArray[np.int64]:
