@@ -277,7 +277,7 @@ def test_two_runs_on_the_same_images_are_drawn_alike() -> None:
     first, second = (images.resampled(500) for images in runs)
     difference = interval(second.miou - first.miou)
     other = runs[1].resampled(500, seed=1)  # draws of its own
-    assert 0 < difference[0] and np.ptp(difference) < 0.6 * np.ptp(interval(other.miou - first.miou))
+    assert difference[0] > 0 and np.ptp(difference) < 0.6 * np.ptp(interval(other.miou - first.miou))
 
 
 def test_impossible_bootstraps(refuses: Any) -> None:
