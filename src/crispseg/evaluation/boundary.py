@@ -35,6 +35,7 @@ from crispseg.evaluation.per_image import (
     RESAMPLES,
     PerImageMetric,
     byte_labels,
+    check_num_classes,
     interval,
     mean_of_present,
     ratio,
@@ -160,16 +161,6 @@ class BoundaryScores(PerImageMetric):
         precision, recall, f = (np.where(counted, 100 * each, np.nan) for each in (precision, recall, f))
         means = [mean_of_present(each, 0) for each in (precision, recall, f)]
         return BoundaryF(self.distances, means[0], means[1], means[2], counted.sum((0, 1)), f, ids)
-
-
-def check_num_classes(num_classes: int) -> None:
-    """Metrics on bytes have 2 to 255 classes.
-
-    Raises:
-        CrispsegError: another number.
-    """
-    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
 
 
 def _matches(

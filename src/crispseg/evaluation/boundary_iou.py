@@ -29,8 +29,7 @@ from torch import Tensor
 
 from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import check_num_classes
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES, PerImageMetric, byte_labels
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES, PerImageMetric, byte_labels, check_num_classes
 from crispseg.evaluation.scores import Counts
 
 DILATION_RATIO = 0.02

@@ -61,6 +61,7 @@ def evaluate(
     device = usable_device(device)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
     matrix = SegmentationScores(model.info.num_classes, per_image=True).to(device)
+    others = [metric for metric in (boundary, boundary_iou) if metric is not None]
     transform = eval_transform(model.info.mean, model.info.std, model.info.in_chans)
     batches: Iterable[Any] = eval_loader(dataset, transform, workers)
     console = console or Console(stderr=True)
@@ -72,9 +73,10 @@ def evaluate(
             images = images.to(device, memory_format=torch.channels_last)
             prediction = predict_logits(model, images, protocol).argmax(1)
             matrix.update(prediction, labels.to(device), [index])
-            for metric in (boundary, boundary_iou):
-                if metric is not None:
-                    metric.update(prediction.cpu(), labels, [index])
+            if others:
+                prediction = prediction.cpu()
+            for metric in others:
+                metric.update(prediction, labels, [index])
     scores: Scores = matrix.scores()
     return scores
 

@@ -75,10 +75,8 @@ class PerImageMetric(Metric):  # type: ignore[misc]
         """
         if not len(self.rows):
             return np.zeros(0, np.int64), np.zeros((0, self._width), np.int64)
-        table: NDArray[np.int64] = np.ascontiguousarray(dim_zero_cat(self.rows).cpu().numpy())
-        content = table.view(np.dtype((np.void, table.strides[0])))[:, 0]
-        table = table[np.argsort(content)]
-        table = table[np.argsort(table[:, 0], kind="stable")]
+        table: NDArray[np.int64] = dim_zero_cat(self.rows).cpu().numpy()
+        table = table[np.lexsort(table.T[::-1])]  # by number, then by content
         ids = table[:, 0]
         twice = ids[1:][(ids[1:] == ids[:-1]) & (ids[1:] != UNNUMBERED)]
         if len(twice):
@@ -94,6 +92,27 @@ class PerImageMetric(Metric):  # type: ignore[misc]
             raise CrispsegError(f"ids are {list(ids)} for {images} images; give each image a number, 0 or larger")
 
 
+def check_num_classes(num_classes: int) -> None:
+    """Class ids are bytes, and 255 is none of them.
+
+    Raises:
+        CrispsegError: another number.
+    """
+    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
+
+
+def check_integers(prediction: Tensor, truth: Tensor) -> None:
+    """Class ids, not logits or probabilities.
+
+    Raises:
+        CrispsegError: other numbers than integers.
+    """
+    for name, labels in (("truth", truth), ("prediction", prediction)):
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
+
+
 def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Prediction and truth `(N, H, W)` on the CPU as bytes, 255 in both where the truth is ignored.
 
@@ -105,9 +124,7 @@ def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[ND
         raise CrispsegError(
             f"prediction and truth must both be (N, H, W), not {tuple(prediction.shape)} and {tuple(truth.shape)}"
         )
-    for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
+    check_integers(prediction, truth)
     ignored = truth == IGNORE
     pair = []
     for name, labels in (("prediction", prediction), ("truth", truth)):

@@ -16,6 +16,8 @@ from crispseg.evaluation.per_image import (
     LEVEL,
     RESAMPLES,
     PerImageMetric,
+    check_integers,
+    check_num_classes,
     interval,
     mean_of_present,
     ratio,
@@ -158,13 +160,17 @@ class SegmentationScores(PerImageMetric):
     """Accumulates a confusion matrix; right under distributed evaluation, since matrices add up.
 
     Args:
-        num_classes: classes are 0 to `num_classes - 1`; 255 is ignored.
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         per_image: also keep hits, truth and prediction of each image and class, 24 bytes each, for intervals.
+
+    Raises:
+        CrispsegError: another number of classes.
     """
 
     confusion: Tensor
 
     def __init__(self, num_classes: int, per_image: bool = False) -> None:
+        check_num_classes(num_classes)
         super().__init__(3 * num_classes)
         self.num_classes = num_classes
         self.per_image = per_image
@@ -180,12 +186,13 @@ class SegmentationScores(PerImageMetric):
 
         Raises:
             CrispsegError: the truth holds a value that is neither a class nor 255, the prediction one that is no class;
-                shapes that differ; not one number an image.
+                shapes that differ; no integers; not one number an image.
         """
         if prediction.shape != truth.shape:
             raise CrispsegError(
                 f"prediction and truth must have one shape, not {tuple(prediction.shape)} and {tuple(truth.shape)}"
             )
+        check_integers(prediction, truth)
         if not truth.numel():
             return
         low, high = truth.aminmax()
