@@ -1,4 +1,4 @@
-"""Counts of each image: intervals, several processes, and other evaluators."""
+"""Counts of each image: intervals, and several processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from crispseg.data.base import LabelSet
 from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Counts, SegmentationScores
 from crispseg.evaluation.evaluate import intervals, score_table
 from crispseg.evaluation.per_image import interval, mean_of_present, resample
+from crispseg.evaluation.scores import MEASURES
 
 Pair = tuple[Tensor, Tensor]
 
@@ -38,7 +38,8 @@ def labelled(seed: int, classes: int, sizes: list[tuple[int, int]]) -> list[Pair
     return pairs
 
 
-SIZES = [(16, 20), (12, 24), (20, 20), (8, 40), (24, 16)]
+SIZES = [(16, 20), (16, 20), (12, 24), (12, 24), (24, 16)]
+BATCHES = [[0, 1], [2, 3], [4]]  # of one size, the last one uneven
 
 
 def all_metrics(classes: int) -> list[Any]:
@@ -74,28 +75,32 @@ def same(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
 # Several processes
 
 
+def add(metrics: list[Any], pairs: list[Pair], batch: list[int], numbered: bool) -> None:
+    prediction, truth = (torch.cat(labels) for labels in zip(*(pairs[index] for index in batch), strict=True))
+    for metric in metrics:
+        metric.update(prediction, truth, batch if numbered else None)
+
+
 def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool) -> None:
-    """What one of several processes sees and writes; the last batch is uneven."""
+    """What one of several processes sees and writes; a process may have no batch at all."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     try:
-        metrics = all_metrics(3)
-        pairs = labelled(0, 3, SIZES)
-        indices = list(range(rank, len(pairs), processes))
-        if padded and len(indices) < -(-len(pairs) // processes):
+        metrics, pairs = all_metrics(3), labelled(0, 3, SIZES)
+        batches = BATCHES[rank::processes]
+        if padded and len(batches) < -(-len(BATCHES) // processes):  # as loaders do, with ignored labels
             pairs.append((pairs[-1][0], torch.full_like(pairs[-1][1], 255)))
-            indices.append(len(pairs) - 1)
-        for index in indices if processes < 3 or rank != 1 else []:  # the second of three processes has no images
-            for metric in metrics:
-                metric.update(*pairs[index], [index] if numbered else None)
+            batches.append([len(pairs) - 1])
+        for batch in batches:
+            add(metrics, pairs, batch, numbered)
         with (folder / f"{rank}.pickle").open("wb") as file:
-            pickle.dump(everything(metrics), file)
+            pickle.dump(([metric.compute() for metric in metrics], everything(metrics)), file)
     finally:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("processes", "numbered", "padded"), [(2, True, True), (2, False, False), (3, True, False)])
+@pytest.mark.parametrize(("processes", "numbered", "padded"), [(2, True, True), (2, False, False), (4, True, False)])
 def test_several_processes_score_as_one(
     processes: int, numbered: bool, padded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,15 +114,16 @@ def test_several_processes_score_as_one(
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0] * processes
-    metrics = all_metrics(3)
-    for index, pair in enumerate(labelled(0, 3, SIZES)):
-        if processes == 3 and index % 3 == 1:
-            continue
-        for metric in metrics:
-            metric.update(*pair, [index] if numbered else None)
+    metrics, pairs = all_metrics(3), labelled(0, 3, SIZES)
+    for batch in BATCHES:
+        add(metrics, pairs, batch, numbered)
     alone = everything(metrics)
+    assert len(metrics[1].scores().ids) == len(SIZES)
     for rank in range(processes):
-        same(pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()), alone)
+        computed, found = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
+        same(found, alone)
+        for metric, theirs in zip(metrics, computed, strict=True):
+            torch.testing.assert_close(theirs, metric.compute(), rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_order_of_images_makes_no_difference() -> None:
@@ -131,6 +137,14 @@ def test_the_order_of_images_makes_no_difference() -> None:
                     metric.update(*pairs[index], None if numbers is None else [index])
             results.append(everything(metrics))
         same(*results)
+
+
+def test_images_come_in_the_order_of_their_numbers() -> None:
+    pairs = labelled(1, 4, SIZES)
+    for metric in all_metrics(4):
+        for number, pair in zip((300, 2, 257, 1), pairs, strict=False):
+            metric.update(*pair, [number])
+        assert metric.scores().ids.tolist() == [1, 2, 257, 300]
 
 
 def test_an_image_given_twice_is_refused(refuses: Any) -> None:
@@ -219,6 +233,31 @@ def test_boundary_resampling_is_that_of_a_loop() -> None:
     for f, weights in zip(scores.resampled(30, 0), draws.astype(int), strict=True):
         chosen = scores.per_image[np.repeat(np.arange(len(SIZES)), weights)]
         np.testing.assert_allclose(f, mean_of_present(chosen, 0), rtol=1e-12)
+
+
+def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
+    pairs, resamples = labelled(5, 4, SIZES), 20
+    for prediction, truth in pairs[1:]:  # class 3 is in one image, which some draws have not
+        truth[truth == 3] = 0
+        prediction[prediction == 3] = 0
+    metrics = all_metrics(4)
+    for index in range(len(pairs)):
+        add(metrics, pairs, [index], True)
+    drawn: dict[str, list[Any]] = {}
+    for chosen in np.random.default_rng(0).integers(len(pairs), size=(resamples, len(pairs))):
+        again = all_metrics(4)
+        for index in chosen:
+            add(again, pairs, [index], False)
+        scores, boundary, boundary_iou = (metric.scores() for metric in again)
+        values = {name: getattr(scores, name) for name in MEASURES}
+        values |= {"boundary_f": list(boundary.mean.values()), "boundary_f_mean": boundary.mean_over_distances}
+        values["boundary_iou"] = boundary_iou.mean
+        for name, value in values.items():
+            drawn.setdefault(name, []).append(value)
+    found = intervals(*(metric.scores() for metric in metrics), resamples)
+    assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
+    for name, low_high in found.items():
+        np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
 
 
 def test_intervals_hold_the_score_and_follow_the_seed() -> None:
@@ -339,46 +378,3 @@ def test_the_table_shows_intervals() -> None:
     expected = [*bounds["iou"].T, bounds["miou"], bounds["mean_accuracy"], bounds["frequency_weighted_iou"]]
     expected += [bounds["pixel_accuracy"], *bounds["boundary_f"].T, bounds["boundary_f_mean"], bounds["boundary_iou"]]
     assert shown == [f"{low:.1f} to {high:.1f}" for low, high in expected]
-
-
-# Other evaluators
-
-
-def test_scores_are_those_of_cityscapesscripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluator = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
-    from cityscapesscripts.helpers.labels import labels as cityscapes
-
-    classes = sorted((each for each in cityscapes if not each.ignoreInEval), key=lambda each: each.trainId)
-    void = [each.id for each in cityscapes if each.ignoreInEval and each.id >= 0]
-    assert len(classes) == 19
-    random, metric, files = np.random.default_rng(0), SegmentationScores(19, per_image=True), []
-    for index in range(4):
-        # Class 5 is predicted only, class 9 occurs in the truth only, class 16 in neither.
-        truth = np.kron(random.choice([c for c in range(19) if c not in (5, 16)], (8, 16)), np.ones((8, 8), np.int64))
-        wrong = random.random(truth.shape) < 0.4
-        prediction = np.where(wrong, random.integers(19, size=truth.shape), truth)
-        prediction[np.isin(prediction, (9, 16))] = 0
-        ids = np.array([each.id for each in classes])
-        truth_ids, ignored = ids[truth], random.random(truth.shape) < 0.1
-        truth_ids[ignored] = random.choice(void, ignored.sum())
-        pair = [tmp_path / f"city_{index:06}_000000_{kind}.png" for kind in ("pred", "gtFine_labelIds")]
-        for path, written in zip(pair, (ids[prediction], truth_ids), strict=True):
-            Image.fromarray(written.astype(np.uint8)).save(path)
-        files.append(pair)
-        truth[ignored] = 255
-        metric.update(torch.from_numpy(prediction)[None], torch.from_numpy(truth)[None], [index])
-    for name, value in {"quiet": True, "JSONOutput": False, "evalInstLevelScore": False}.items():
-        monkeypatch.setattr(evaluator.args, name, value)
-    predictions, truths = ([str(pair[at]) for pair in files] for at in (0, 1))
-    theirs = evaluator.evaluateImgLists(predictions, truths, evaluator.args)
-
-    scores = metric.scores()
-    assert scores.miou == pytest.approx(100 * theirs["averageScoreClasses"], abs=1e-6)
-    expected = [100 * theirs["classScores"][each.name] for each in classes]
-    np.testing.assert_allclose(scores.iou, expected, atol=1e-6)
-    assert np.isnan(scores.iou).tolist() == [index == 16 for index in range(19)] and scores.iou[5] == 0
-    # Its own pixel accuracy needs a function that numpy has no longer; these are the pixels of its matrix.
-    confusion = np.array(theirs["confMatrix"], np.int64)[[each.id for each in classes]]
-    right = sum(confusion[row, each.id] for row, each in enumerate(classes))
-    assert scores.pixel_accuracy == pytest.approx(100 * right / confusion.sum(), abs=1e-6)
-    np.testing.assert_array_equal(confusion[:, [each.id for each in classes]], scores.confusion)

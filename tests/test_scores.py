@@ -80,6 +80,15 @@ def test_scores_are_those_of_a_loop(seed: int, classes: int) -> None:
     np.testing.assert_allclose(scores.miou, sum(occurring) / len(occurring) if occurring else math.nan)
     right = 100 * sum(p == t for p, t in pairs) / len(pairs) if pairs else math.nan
     np.testing.assert_allclose(scores.pixel_accuracy, right)
+    recalls, weighted = [], []
+    for index in range(classes):
+        found = [p == index for p, t in pairs if t == index]
+        recalls.append(100 * sum(found) / len(found) if found else math.nan)
+        weighted.append(len(found) / len(pairs) * iou[index] if found else 0.0)
+    np.testing.assert_allclose(scores.accuracy, recalls, rtol=1e-12)
+    present = [value for value in recalls if not math.isnan(value)]
+    np.testing.assert_allclose(scores.mean_accuracy, sum(present) / len(present) if present else math.nan)
+    np.testing.assert_allclose(scores.frequency_weighted_iou, sum(weighted) if pairs else math.nan)
 
 
 def test_rows_are_the_truth() -> None:
@@ -117,6 +126,22 @@ def test_a_stray_value_is_named(stray: int, refuses: Any) -> None:
     with refuses(f"value {stray}", "0 to 4", "255"):
         metric.update(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[0, 4, 255], [1, stray, 2]]))
     assert not metric.confusion.any()  # a refused batch leaves no trace
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
+    metric, labels = SegmentationScores(5), torch.ones(2, 3, dtype=torch.int64)
+    with refuses(f"the prediction is {dtype}", "argmax"):
+        metric.update(labels.to(dtype), labels)
+    with refuses(f"the truth is {dtype}"):
+        metric.update(labels, labels.to(dtype))
+    assert not metric.confusion.any()
+
+
+@pytest.mark.parametrize("classes", [1, 256, 2.0])
+def test_the_number_of_classes_is_checked(classes: Any, refuses: Any) -> None:
+    with refuses(f"num_classes is {classes!r}", "2 to 255"):
+        SegmentationScores(classes)
 
 
 def test_matrices_of_processes_add_up() -> None:
