@@ -228,17 +228,6 @@ def test_states_of_two_halves_are_the_whole() -> None:
     np.testing.assert_array_equal(merged.images, together.images)
 
 
-def test_processes_are_summed() -> None:
-    metric = BoundaryScores(4)
-    metric.distributed_available_fn = lambda: True
-    metric.dist_sync_fn = lambda state, group: [state, state]  # two processes with the same images
-    batch = blobs(2, 4, (2, 20, 20), 0.0)
-    metric.update(*batch)
-    scores, alone = metric.scores(), scored(4, *batch, (3, 5, 9, 12))
-    np.testing.assert_allclose(scores.f, alone.f)
-    np.testing.assert_array_equal(scores.images, 2 * alone.images)
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 def test_any_integers_will_do_and_are_left_alone(dtype: torch.dtype) -> None:
     prediction, truth = (labels.to(dtype) for labels in blobs(0, 200, (1, 30, 30), 0.1))
@@ -353,7 +342,11 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     mean = boundary.scores().mean
     assert mean[2] < mean[5]
     assert written["boundary_f"] == {"2": pytest.approx(mean[2], abs=1e-4), "5": pytest.approx(mean[5], abs=1e-4)}
-    for distance in (2, 5):
+    for at, distance in enumerate((2, 5)):
+        of_classes = written["boundary_f_of_classes"][str(distance)]
+        assert tuple(of_classes) == data_set.labels.names
+        f = [math.nan if value is None else value for value in of_classes.values()]
+        np.testing.assert_allclose(f, boundary.scores().f[at], atol=1e-4)
         (line,) = (line for line in shown.splitlines() if f"boundary F, {distance} px" in line)
         assert f" {mean[distance]:.1f} " in line
     assert written["boundary_f_mean"] == pytest.approx((mean[2] + mean[5]) / 2, abs=1e-4)

@@ -103,9 +103,7 @@ def run(argv: Sequence[str]) -> None:
     )
     boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
     bounds = intervals(scores, *boundaries, resamples=parsed.bootstrap)
-    title = (
-        f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, IoU in percent"
-    )
+    title = f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, in percent"
     if protocol != WHOLE:
         title += f" ({protocol})"
     console = Console()
@@ -133,7 +131,8 @@ def recorded_data(run: str) -> Tree:
 def as_json(
     scores: Scores, labels: LabelSet, boundary: BoundaryF | None = None, boundary_iou: BoundaryIoU | None = None
 ) -> dict[str, Any]:
-    """Scores as plain numbers in percent; `null` for a class that does not occur, or has no boundary."""
+    """Scores as plain numbers in percent, as docs/metrics.md lists them; `null` for a class that does not occur, or has
+    no boundary."""
     summary: dict[str, Any] = {
         "miou": _number(scores.miou),
         "mean_accuracy": _number(scores.mean_accuracy),
@@ -145,6 +144,10 @@ def as_json(
     }
     if boundary:
         summary["boundary_f"] = {str(distance): _number(mean) for distance, mean in boundary.mean.items()}
+        summary["boundary_f_of_classes"] = {
+            str(distance): dict(zip(labels.names, map(_number, f), strict=True))
+            for distance, f in zip(boundary.distances, boundary.f, strict=True)
+        }
         summary["boundary_f_mean"] = _number(boundary.mean_over_distances)
     if boundary_iou:
         summary["boundary_iou"] = _number(boundary_iou.mean)

@@ -88,7 +88,8 @@ def _write_numbers(draw: ImageDraw.ImageDraw, shares: NDArray[np.float64], corne
         share = shares[row, column]
         text = f"{share:.1f}" if cell >= 40 and share < 99.95 else f"{share:.0f}"
         x, y = corner[0] + (column + 0.5) * cell, corner[1] + (row + 0.5) * cell
-        draw.text((x, y), "<1" if text == "0" else text, PAPER if share > 35 else INK, font, anchor="mm")
+        text = {"0": "<1", "0.0": "<0.1"}.get(text, text)
+        draw.text((x, y), text, PAPER if share > 35 else INK, font, anchor="mm")
 
 
 def _upright(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
