@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from crispseg.evaluation.evaluate import evaluate, intervals
 from crispseg.imaging import read_image
 
 DISTANCES = (1, 2, 3)
+DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 
 
 def scored(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int, ...] = DISTANCES) -> BoundaryF:
@@ -353,6 +355,9 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     assert written["boundary_iou"] == pytest.approx(boundary_iou.scores().mean, abs=1e-4)
     for name in ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"):
         assert written[name] == pytest.approx(getattr(scores, name), abs=1e-4)
+
+    documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
+    assert documented >= {*written, *written["intervals"]}
 
     bounds = intervals(scores, boundary.scores(), boundary_iou.scores())
     for name in ("miou", "boundary_f_mean", "boundary_iou"):
