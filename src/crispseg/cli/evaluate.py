@@ -1,4 +1,4 @@
-"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--confusion FILE.png] [--json FILE]`"""
+"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--json FILE] [--html FILE]`"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+import crispseg
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.data import LabelSet, check_split
@@ -21,12 +22,14 @@ from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
 from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.evaluate import evaluate, intervals, score_table
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
+from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.scores import Scores
-from crispseg.files import atomic_path
+from crispseg.files import atomic_path, writable_folder
 from crispseg.imaging import SUFFIXES, write_image
 from crispseg.inference.protocols import WHOLE
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
+from crispseg.pages import check_page, write_page
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
 
@@ -59,6 +62,13 @@ def run(argv: Sequence[str]) -> None:
     add_protocol_keys(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     parser.add_argument(
+        "--html",
+        type=Path | None,
+        default=None,
+        metavar="FILE.html",
+        help="also write a page with the scores, the confusion matrix, and the best and worst images",
+    )
+    parser.add_argument(
         "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that load data")
@@ -77,6 +87,11 @@ def run(argv: Sequence[str]) -> None:
         raise CrispsegError(f"bootstrap is {parsed.bootstrap}; give the number of resamples, or 0 for no intervals")
     if parsed.confusion and parsed.confusion.suffix.lower() not in SUFFIXES:
         raise CrispsegError(f"cannot draw {parsed.confusion}: give a file that ends in .png or .jpg")
+    if parsed.html:
+        check_page(parsed.html)
+    for file in (parsed.confusion, parsed.json):
+        if file:
+            writable_folder(file.parent)
     load_plugins(parsed.plugins)
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = data.dataset(parsed.split).with_channels(model.info.in_chans)
@@ -103,11 +118,11 @@ def run(argv: Sequence[str]) -> None:
     )
     boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
     bounds = intervals(scores, *boundaries, resamples=parsed.bootstrap)
-    title = f"{model.info.name} on {model.info.backbone}, {data.name} {parsed.split}, {len(dataset)} images, in percent"
-    if protocol != WHOLE:
-        title += f" ({protocol})"
+    network = f"{model.info.name} on {model.info.backbone}"
+    conditions = f"{data.name} {parsed.split}, {len(dataset)} images"
+    seen = "" if protocol == WHOLE else f" ({protocol})"
     console = Console()
-    console.print(title, highlight=False, soft_wrap=True)
+    console.print(f"{network}, {conditions}, in percent{seen}", highlight=False, soft_wrap=True)
     console.print(score_table(dataset.labels, {"IoU": scores}, *boundaries, bounds))
     if parsed.confusion:
         write_image(parsed.confusion, draw_confusion(scores.confusion, dataset.labels.names))
@@ -120,6 +135,10 @@ def run(argv: Sequence[str]) -> None:
                     bounds, dataset.labels, parsed.boundary or DISTANCES
                 )
             temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if parsed.html:
+        chosen = examples(model, dataset, scores, protocol)
+        conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
+        write_page(parsed.html, report_page(network, conditions, dataset.labels, scores, *boundaries, bounds, *chosen))
 
 
 def recorded_data(run: str) -> Tree:
