@@ -6,7 +6,7 @@ from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.models import SegmentationModel, create_model, list_models
-from crispseg.nn import record
+from crispseg.nn import alter, record
 
 __version__ = "0.1.0.dev0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "Segmentation",
     "SegmentationModel",
     "Segmenter",
+    "alter",
     "contexts",
     "create_model",
     "from_pretrained",

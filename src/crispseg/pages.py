@@ -96,6 +96,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def text(words: str) -> str:
+    """Text as HTML."""
+    return escape(words)
+
+
+def soft(words: str) -> str:
+    """Text, smaller and paler."""
+    return f'<span class="soft">{escape(words)}</span>'
+
+
 def swatch(color: Sequence[int]) -> str:
     """A small square of an RGB colour, 0 to 255."""
     return f'<span class="swatch" style="background: rgb({", ".join(map(str, map(int, color)))})"></span>'

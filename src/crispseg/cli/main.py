@@ -14,6 +14,8 @@ COMMANDS = {
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",
+    "compare": "score models on the same images, and see where they differ",
+    "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
     "refine": "move saved labels of any model along boundaries",
     "benchmark": "count and time models, beside those of other libraries",

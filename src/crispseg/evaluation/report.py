@@ -17,6 +17,8 @@ from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.wording import interval as bounds_text
+from crispseg.evaluation.wording import percent
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import Protocol, predict_logits
 from crispseg.models import SegmentationModel
@@ -67,12 +69,12 @@ def examples(
 
     def example(at: int) -> Example:
         sample = dataset[int(scores.ids[at])]  # type: ignore[index]
-        return Example(sample, _predict(model, sample, protocol), float(miou[at]), float(accuracy[at]))
+        return Example(sample, predict_sample(model, sample, protocol), float(miou[at]), float(accuracy[at]))
 
     return [example(at) for at in worst], [example(at) for at in best]
 
 
-def _predict(model: SegmentationModel, sample: Sample, protocol: Protocol) -> NDArray[np.uint8]:
+def predict_sample(model: SegmentationModel, sample: Sample, protocol: Protocol) -> NDArray[np.uint8]:
     """Class ids `(H, W)`, as `evaluate` scores them."""
     info = model.info
     image = eval_transform(info.mean, info.std, info.in_chans)(sample)[0][None]  # (1, C, H, W)
@@ -147,7 +149,7 @@ def _means(
             means.append((f"boundary F, {distance} px", mean, None if drawn is None else drawn[:, index]))
     if boundary_iou:
         means.append(("boundary IoU", boundary_iou.mean, bounds.get("boundary_iou")))
-    return [(name, _percent(value), _range(interval)) for name, value, interval in means]
+    return [(name, percent(value), bounds_text(interval)) for name, value, interval in means]
 
 
 def _class_table(
@@ -175,9 +177,9 @@ def _class_table(
     for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
         interval = None if intervals is None else intervals[:, index]
         iou = float(scores.iou[index])
-        shown = pages.bar(iou, interval), _percent(iou), f'<span class="soft">{_range(interval)}</span>'
+        shown = pages.bar(iou, interval), percent(iou), f'<span class="soft">{bounds_text(interval)}</span>'
         rows.append(
-            [pages.named(name, color), *shown, *(_percent(float(column[index])) for column in columns)],
+            [pages.named(name, color), *shown, *(percent(float(column[index])) for column in columns)],
         )
     return pages.table(head, rows)
 
@@ -203,15 +205,7 @@ def _panels(example: Example, labels: LabelSet) -> str:
         [
             (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
             (pages.picture(true_colors, f"{name}, truth"), "truth"),
-            (pages.picture(colors, f"{name}, prediction"), f"prediction: mIoU {_percent(example.miou)}"),
-            (pages.picture(errors, f"{name}, errors"), f"errors: {_percent(100 - example.pixel_accuracy)} % of pixels"),
+            (pages.picture(colors, f"{name}, prediction"), f"prediction: mIoU {percent(example.miou)}"),
+            (pages.picture(errors, f"{name}, errors"), f"errors: {percent(100 - example.pixel_accuracy)} % of pixels"),
         ]
     )
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{value:.1f}"  # NaN: the class does not occur
-
-
-def _range(interval: NDArray[np.float64] | None) -> str:
-    return "" if interval is None else " to ".join(map(_percent, interval))

@@ -61,8 +61,8 @@ class DeformableAttention(nn.Module):
     U_m is one linear layer, as in Deformable DETR, and so is its initialisation: head m looks in direction 2π m / M,
     point n at n pixels of a level, all with the same weight. Names and shapes of parameters are Deformable DETR's.
 
-    Taps: `locations` (B, Q, M, L, N, 2), x and y in 0..1 of a level, outside of it beyond; `weights` (B, Q, M, L, N),
-    which sum to one over L and N.
+    Taps: `offsets` Δ (B, Q, M, L, N, 2), x and y in pixels of a level; `locations`, where they lead, in 0..1 of the
+    level, outside of it beyond; `weights` (B, Q, M, L, N), which sum to one over L and N.
 
     Args:
         channels: of queries, values and result.
@@ -83,7 +83,7 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(channels, heads * levels * points)
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
-        self.locations, self.weights = Tap(), Tap()
+        self.offsets, self.locations, self.weights = Tap(), Tap(), Tap()
         self._initialise()
 
     def _initialise(self) -> None:
@@ -129,7 +129,8 @@ class DeformableAttention(nn.Module):
         wide = torch.promote_types(query.dtype, torch.float32)
         # The bias may be many pixels: added in bfloat16, it would leave an eighth of a pixel of what is predicted.
         offsets = F.linear(query, layer.weight).to(wide) + layer.bias.to(wide)
-        offsets = torch.unflatten(offsets, 2, (self.heads, self.levels, self.points, 2))
+        offsets = self.offsets(torch.unflatten(offsets, 2, (self.heads, self.levels, self.points, 2)))
         one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
         extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
-        return reference[:, None, None, None] + offsets / extent[:, None]
+        located: Tensor = reference[:, None, None, None] + offsets / extent[:, None]
+        return located

@@ -1,11 +1,17 @@
-"""Looking at what a network computes on the way, without changing it."""
+"""Looking at what a network computes on the way, and trying what it would do with something else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+
+from crispseg.errors import CrispsegError, did_you_mean
+
+Change: TypeAlias = Callable[[Tensor], Tensor]
+"""A quantity → what the network goes on with, of the same shape."""
 
 
 class Tap(nn.Module):
@@ -35,16 +41,64 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
-        def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
+    def keep(name: str) -> _Hook:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
             seen[name] = output.detach()
 
         return hook
 
-    taps = [(name, module) for name, module in model.named_modules() if isinstance(module, Tap)]
-    handles = [tap.register_forward_hook(keep(name)) for name, tap in taps]  # type: ignore[arg-type]
-    try:
+    with _hooked({tap: keep(name) for name, tap in taps(model).items()}):
         yield seen
+
+
+@contextmanager
+def alter(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
+    """Change intermediate quantities of every forward pass in the block.
+
+    A `record` inside the block sees them changed, one around it as they were.
+
+    Args:
+        model: any module that holds crispseg's parts, not compiled.
+        changes: from the paths of `taps` to what is done to their tensors.
+
+    Raises:
+        CrispsegError: a path that is not there; on the forward pass, a change that gives another shape.
+
+    Example:
+        >>> with crispseg.alter(model, {"decoder.fuses.0.flow": torch.zeros_like}):  # doctest: +SKIP
+        ...     logits = model(images)
+    """
+    found = taps(model)
+    for name in changes:
+        if name not in found:
+            raise CrispsegError(f"the model has no quantity '{name}'{did_you_mean(name, found)}")
+
+    def replace(name: str, change: Change) -> _Hook:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            changed = change(output)
+            if changed.shape != output.shape:
+                raise CrispsegError(f"{name} is {tuple(output.shape)}, but was changed into {tuple(changed.shape)}")
+            return changed.to(output.dtype)
+
+        return hook
+
+    with _hooked({found[name]: replace(name, change) for name, change in changes.items()}):
+        yield
+
+
+def taps(model: nn.Module) -> dict[str, Tap]:
+    """The quantities that can be seen and changed, by their path in the model."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Tap)}
+
+
+_Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor | None]
+
+
+@contextmanager
+def _hooked(hooks: Mapping[Tap, _Hook]) -> Iterator[None]:
+    handles = [tap.register_forward_hook(hook) for tap, hook in hooks.items()]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -1,0 +1,66 @@
+"""`crispseg ablate RUN [--only NAME ...] [--split S] [--json FILE] [--html FILE]`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from crispseg import pages
+from crispseg.cli.parsing import Parser
+from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.files import atomic_path
+from crispseg.inspection.ablation import ablate, ablations_of
+from crispseg.inspection.beside import SideBySide
+from crispseg.models import SegmentationModel
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(
+        prog="crispseg ablate",
+        description="Does the alignment help on your data? Score a trained model with its learned flow, sampled "
+        "points, descriptors or refinement scaled, shuffled or left out, beside the model as it is. Nothing is trained "
+        "again.",
+    )
+    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these ablations; by default all that the model has")
+    add_scoring_keys(parser)
+    parsed, data = parse_scoring(argv, parser)
+    model = SegmentationModel.from_pretrained(parsed.run)
+    known = ablations_of(model)
+    for name in parsed.only or ():
+        if name not in known:
+            raise CrispsegError(f"--only: no ablation '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+    dataset = checked_split(model, data, parsed.split)
+
+    console, progress = Console(), Console(stderr=True)
+    conditions = f"{data.name} {parsed.split}, {len(dataset)} images"
+    title = f"{model.info.name} on {model.info.backbone}"
+    console.print(f"{title}, {conditions}, scores in percent", highlight=False, soft_wrap=True)
+    found = []
+    for ablated in ablate(model, dataset, parsed.only, device=parsed.device, workers=parsed.workers, console=progress):
+        found.append(ablated)
+        if progress.is_terminal:
+            progress.print(f"{escape(ablated.name)}: mIoU {ablated.scores.miou:.1f}", highlight=False)
+    results = SideBySide(tuple(found), dataset.labels, parsed.bootstrap)
+    for table in results.tables():
+        console.print(table)
+    if parsed.json:
+        with atomic_path(parsed.json) as temporary:
+            summary = {"split": parsed.split, "images": len(dataset), **results.as_json()}
+            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if parsed.html:
+        blocks = [
+            pages.heading(f"Ablation of {title}", 1),
+            pages.paragraph(conditions, soft=True),
+            pages.paragraph(
+                "The trained model, and its scores when a quantity that it computes is changed. Nothing is trained "
+                "again: this tells what the model makes of the quantity."
+            ),
+            *results.blocks(),
+        ]
+        pages.write_page(parsed.html, pages.page(f"Ablation of {title}", *blocks))

@@ -1,0 +1,87 @@
+"""`crispseg compare RUN RUN ... [--split S] [--json FILE] [--html FILE]`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from crispseg import pages
+from crispseg.cli.parsing import Parser
+from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.files import atomic_path
+from crispseg.inspection.beside import DISTANCE, Scored, SideBySide
+from crispseg.inspection.comparison import changed_block, differences_legend, most_changed
+from crispseg.models import SegmentationModel
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(
+        prog="crispseg compare",
+        description="Score trained models on the same images: gains of each over the first, by class and by image, "
+        "with paired bootstrap intervals. The data are those that the first was trained on, or others given by --data.",
+    )
+    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("others", nargs="+", metavar="RUN", help="the same, to compare with it")
+    add_scoring_keys(parser)
+    parsed, data = parse_scoring(argv, parser)
+    runs = [parsed.run, *parsed.others]
+    models = [SegmentationModel.from_pretrained(run) for run in runs]
+    for run, model in zip(runs, models, strict=True):
+        if model.info.num_classes != models[0].info.num_classes:
+            raise CrispsegError(
+                f"{runs[0]} has {models[0].info.num_classes} classes, {run} {model.info.num_classes}; models need the "
+                "same to be compared"
+            )
+    names = short_names(runs)
+    datasets = [checked_split(model, data, parsed.split) for model in models]
+
+    console, progress = Console(), Console(stderr=True)
+    conditions = f"{data.name} {parsed.split}, {len(datasets[0])} images"
+    console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
+    found = []
+    for name, model, dataset in zip(names, models, datasets, strict=True):
+        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
+        scores = evaluate(
+            model, dataset, device=parsed.device, workers=parsed.workers, boundary=boundary, console=progress
+        )
+        explanation = f"{model.info.name} on {model.info.backbone}"
+        found.append(Scored(name, explanation, scores, boundary.scores()))
+    labels = datasets[0].labels
+    results = SideBySide(tuple(found), labels, parsed.bootstrap)
+    for table in results.tables():
+        console.print(table)
+    if parsed.json:
+        with atomic_path(parsed.json) as temporary:
+            summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
+            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if parsed.html:
+        title = " and ".join(names) if len(names) == 2 else ", ".join(names)
+        blocks = [pages.heading(title, 1), pages.paragraph(conditions, soft=True), *results.blocks()]
+        gained, lost = most_changed(models, datasets[0], [result.scores for result in found])
+        for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
+            if some:
+                blocks += [
+                    pages.heading(heading),
+                    pages.paragraph(f"By their own mIoU, from {names[0]} to {names[-1]}."),
+                    pages.legend(labels.names, labels.palette),
+                    differences_legend(),
+                    *(changed_block(each, names, labels) for each in some),
+                ]
+        pages.write_page(parsed.html, pages.page(f"Comparison of {title}", *blocks))
+
+
+def short_names(runs: Sequence[str]) -> list[str]:
+    """The ends of paths, of as many parts as make all different, at most all of them."""
+    parts = [Path(run).resolve().parts if Path(run).exists() else Path(run).parts for run in runs]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*each[-count:])) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, runs))

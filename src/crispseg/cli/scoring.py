@@ -1,0 +1,88 @@
+"""What the commands that score trained models share: their keys, the data of a run, the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
+from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES
+from crispseg.files import writable_folder
+from crispseg.models import SegmentationModel
+from crispseg.models.saving import read_info
+from crispseg.pages import check_page
+from crispseg.plugins import load_plugins
+from crispseg.training.run import CONFIG
+
+
+def add_scoring_keys(parser: Parser) -> None:
+    """`--split`, `--bootstrap`, `--json`, `--html`, `--device`, `--workers` and `--plugins`."""
+    parser.add_argument("--split", default="val", help="which split")
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help=f"resamples for the {LEVEL:.0f} %% intervals over images; 0 for none",
+    )
+    parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
+    parser.add_argument("--html", type=Path | None, default=None, metavar="FILE.html", help="also write a page")
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that load data")
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+
+
+def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataSource]:
+    """Parse flags after a run, whose recorded data are those to score on unless `--data` says otherwise.
+
+    Raises:
+        CrispsegError: no run comes first, it records no data and none are given, or a key is wrong; a file cannot be
+            written.
+    """
+    if not argv or argv[0].startswith("-"):
+        parser.add_argument("--data", help="data other than the recorded ones; brings --data.* keys")
+        parser.parse(list(argv))  # --help, or what is missing
+        raise CrispsegError(f"give the run first: {parser.prog} RUN")
+    base = recorded_data(argv[0])
+    if "data" not in base and take_flag(expand_names(argv), "--data.name") is None:
+        raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
+    parsed, data = parse_data(argv, base, parser)
+    if parsed.bootstrap < 0:
+        raise CrispsegError(f"bootstrap is {parsed.bootstrap}; give the number of resamples, or 0 for no intervals")
+    if parsed.html:
+        check_page(parsed.html)
+    if parsed.json:
+        writable_folder(parsed.json.parent)
+    load_plugins(parsed.plugins)
+    return parsed, data
+
+
+def recorded_data(run: str) -> Tree:
+    """The `data` settings of a run or a saved model, as YAML has them; empty if it has none."""
+    tree = read_yaml(Path(run) / CONFIG) if (Path(run) / CONFIG).is_file() else read_info(run).recipe
+    return {"data": tree["data"]} if "data" in tree else {}
+
+
+def checked_split(model: SegmentationModel, data: DataSource, split: str) -> SegmentationDataset:
+    """The split, checked, as the model sees it. Says so where its classes have other names than the model's.
+
+    Raises:
+        CrispsegError: no such split, faults in it, or images without the model's channels.
+    """
+    dataset = data.dataset(split).with_channels(model.info.in_chans)
+    check_split(dataset, split)
+    names, own = dataset.labels.names, model.info.class_names
+    if own and len(own) == len(names) and own != names:
+        Console(stderr=True).print(
+            f"the model's classes are {', '.join(own)}; those of the data have other names",
+            style="yellow",
+            soft_wrap=True,
+        )
+    return dataset

@@ -1,0 +1,155 @@
+"""Scores of several models, or of one that is changed, beside those of the first: tables, JSON and parts of a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from crispseg import pages
+from crispseg.data import LabelSet
+from crispseg.evaluation.boundary import BoundaryF
+from crispseg.evaluation.paired import Gain, boundary_gains, score_gains
+from crispseg.evaluation.per_image import LEVEL
+from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.wording import change, change_number, number, percent, signed
+
+DISTANCE = 3
+"""Pixels within which boundaries match."""
+
+_CLASSES_AT_ONCE = 30
+"""Classes up to which the terminal shows a table of them; JSON and page always have it."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One evaluation of several on the same split.
+
+    Args:
+        name: for tables.
+        explanation: what it is.
+        scores: over the split, with those of each image.
+        boundary: at `DISTANCE`.
+    """
+
+    name: str
+    explanation: str
+    scores: Scores
+    boundary: BoundaryF
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Evaluations, each with its gains over the first.
+
+    Args:
+        results: of the same images.
+        labels: names and colours of the classes.
+        resamples: for the intervals; 0 for none.
+
+    Raises:
+        CrispsegError: from `gains` on, where they are not of the same images.
+    """
+
+    results: tuple[Scored, ...]
+    labels: LabelSet
+    resamples: int
+
+    @cached_property
+    def gains(self) -> list[dict[str, Gain]]:
+        """Of each but the first over the first: `miou` `()`, `iou` `(C,)`, `boundary_f` `()`."""
+        first, *others = self.results
+        return [
+            {
+                **score_gains(first.scores, other.scores, self.resamples),
+                "boundary_f": boundary_gains(first.boundary, other.boundary, self.resamples)["mean"].at(0),
+            }
+            for other in others
+        ]
+
+    def tables(self) -> list[Table]:
+        """Means, and the IoU of classes."""
+        means = Table(caption=self._note() or None, caption_justify="left")
+        means.add_column("", overflow="fold")
+        for name in _HEAD:
+            means.add_column(name, justify="right")
+        for row in self._rows():
+            means.add_row(*map(escape, row))
+        if len(self.labels) > _CLASSES_AT_ONCE:
+            return [means]
+        first = self.results[0]
+        classes = Table(title="IoU, and changes", title_justify="left")
+        classes.add_column("class")
+        for result in self.results:
+            classes.add_column(escape(result.name), justify="right", overflow="fold")
+        for index, name in enumerate(self.labels.names):
+            changes = [signed(float(gains["iou"].value[index])) for gains in self.gains]
+            classes.add_row(escape(name), percent(float(first.scores.iou[index])), *changes)
+        return [means, classes]
+
+    def as_json(self) -> dict[str, Any]:
+        """Scores in percent, changes in percentage points with `[low, high]`; `null` where there is none."""
+        rows = []
+        for result, gains in zip(self.results, [None, *self.gains], strict=True):
+            row: dict[str, Any] = {
+                "name": result.name,
+                "explanation": result.explanation,
+                "miou": number(result.scores.miou),
+                "boundary_f": {str(DISTANCE): number(result.boundary.mean[DISTANCE])},
+                "iou": dict(zip(self.labels.names, map(number, result.scores.iou), strict=True)),
+            }
+            if gains is not None:
+                changes = {name: change_number(gains[name]) for name in ("miou", "boundary_f")}
+                classes = {name: change_number(gains["iou"].at(index)) for index, name in enumerate(self.labels.names)}
+                row["change"] = {**changes, "iou": classes}
+            rows.append(row)
+        return {"level": LEVEL, "resamples": self.resamples, "models": rows}
+
+    def blocks(self) -> list[str]:
+        """Both tables as HTML."""
+        first = self.results[0].scores
+        means = [
+            [*map(pages.text, row), pages.soft(result.explanation)]
+            for row, result in zip(self._rows(), self.results, strict=True)
+        ]
+        classes = [
+            [
+                pages.named(name, color),
+                pages.bar(float(first.iou[index])),
+                percent(float(first.iou[index])),
+                *(_clear(gains["iou"].at(index)) for gains in self.gains),
+            ]
+            for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
+        ]
+        names = [result.name for result in self.results]
+        return [
+            pages.table(["", *_HEAD, ""], means),
+            pages.paragraph(f"Scores in percent, changes in percentage points. {self._note()}", soft=True),
+            pages.heading("IoU of each class, and changes"),
+            pages.paragraph("Bold where the interval leaves out 0.", soft=True),
+            pages.table(["class", "", *names], classes),
+        ]
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Name, mIoU, its change, boundary F, its change."""
+        rows = []
+        for result, gains in zip(self.results, [None, *self.gains], strict=True):
+            changes = ["", ""] if gains is None else [change(gains[name]) for name in ("miou", "boundary_f")]
+            scores = percent(result.scores.miou), percent(result.boundary.mean[DISTANCE])
+            rows.append((result.name, scores[0], changes[0], scores[1], changes[1]))
+        return rows
+
+    def _note(self) -> str:
+        drawn = self.resamples and len(self.results[0].boundary.ids) > 1
+        return f"In brackets: {LEVEL:.0f} % paired bootstrap intervals over images." if drawn else ""
+
+
+_HEAD = ("mIoU", "change", f"F {DISTANCE} px", "change")
+
+
+def _clear(gain: Gain) -> str:
+    shown = pages.text(signed(float(gain.value)))
+    return f"<b>{shown}</b>" if bool(gain.is_clear) else shown

@@ -1,0 +1,116 @@
+"""Where several models differ on a split: the images that gain and lose most, and the pixels that change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg import pages
+from crispseg.data import LabelSet, SegmentationDataset
+from crispseg.data.base import IGNORE, Sample
+from crispseg.evaluation.report import predict_sample
+from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.wording import percent, signed
+from crispseg.imaging import colorize
+from crispseg.inference.protocols import WHOLE
+from crispseg.models import SegmentationModel
+from crispseg.visuals import IGNORED, RIGHT
+
+GAINED, LOST, OTHERWISE_WRONG, BOTH_WRONG = (33, 102, 172), (178, 24, 43), (224, 170, 50), (120, 120, 120)
+"""Colours of `difference_map`: blue, red, yellow, grey."""
+
+DIFFERENCES = (
+    ("right in both", RIGHT),
+    ("gained: right in the second only", GAINED),
+    ("lost: right in the first only", LOST),
+    ("wrong in both, differently", OTHERWISE_WRONG),
+    ("wrong in both, alike", BOTH_WRONG),
+    ("ignored", IGNORED),
+)
+
+EXAMPLES = 4
+"""Images that gain and that lose most, of each at most so many."""
+
+
+def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a second prediction changes, `(H, W, 3)` RGB in the colours of `DIFFERENCES`.
+
+    Args:
+        first, second, truth: `(H, W)` class ids; 255 in the truth is ignored.
+    """
+    before, after = first == truth, second == truth
+    kinds = np.select(
+        [truth == IGNORE, before & after, after, before, first != second], [5, 0, 1, 2, 3], 4
+    )  # an index into DIFFERENCES
+    picture: NDArray[np.uint8] = np.array([color for _, color in DIFFERENCES], np.uint8)[kinds]
+    return picture
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An image on which models differ.
+
+    Args:
+        sample: image and truth.
+        labels: `(H, W)` predicted class ids of each model.
+        miou: of the image, of each model, in percent.
+    """
+
+    sample: Sample
+    labels: tuple[NDArray[np.uint8], ...]
+    miou: tuple[float, ...]
+
+
+def most_changed(
+    models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
+) -> tuple[list[Changed], list[Changed]]:
+    """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
+
+    Args:
+        models: in eval mode; they predict these images again.
+        dataset: that they were scored on.
+        scores: of each, with those of each image.
+        count: of each, at most; images without a change are in neither.
+    """
+    per_image = np.stack([each.images.miou for each in scores if each.images is not None])  # (models, N)
+    ids = scores[0].ids
+    assert len(per_image) == len(models) and ids is not None
+    gains = np.nan_to_num(per_image[-1] - per_image[0])
+    order = np.argsort(gains, kind="stable")
+
+    def changed(at: int) -> Changed:
+        parts = []
+        sample = dataset[int(ids[at])]
+        for model in models:
+            sample = dataset.with_channels(model.info.in_chans)[int(ids[at])]
+            parts.append(predict_sample(model, sample, WHOLE))
+        return Changed(sample, tuple(parts), tuple(map(float, per_image[:, at])))
+
+    gained = [changed(at) for at in order[::-1][:count] if gains[at] > 0]
+    lost = [changed(at) for at in order[:count] if gains[at] < 0]
+    return gained, lost
+
+
+def changed_block(changed: Changed, names: Sequence[str], labels: LabelSet) -> str:
+    """Image, truth, each prediction, and what each but the first changes, as HTML."""
+    image, truth, name = changed.sample
+    entries = [
+        (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
+        (pages.picture(colorize(truth, labels.palette), f"{name}, truth"), "truth"),
+    ]
+    for index, (model, predicted, miou) in enumerate(zip(names, changed.labels, changed.miou, strict=True)):
+        colors = colorize(predicted, labels.palette)
+        gain = f", {signed(miou - changed.miou[0])}" if index else ""
+        entries.append((pages.picture(colors, f"{name}, {model}"), f"{model}: mIoU {percent(miou)}{gain}"))
+    for model, predicted in list(zip(names, changed.labels, strict=True))[1:]:
+        difference = difference_map(changed.labels[0], predicted, truth)
+        entries.append((pages.picture(difference, f"{name}, changes by {model}"), f"changes, {names[0]} to {model}"))
+    return pages.heading(name, 3) + pages.pictures(entries)
+
+
+def differences_legend() -> str:
+    """What the colours of `difference_map` mean, as HTML."""
+    return pages.legend([name for name, _ in DIFFERENCES], [color for _, color in DIFFERENCES])

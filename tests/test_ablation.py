@@ -1,0 +1,326 @@
+"""Changing what a trained model computes, and what that costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Refuses
+from torch import Tensor, nn
+
+import crispseg
+from crispseg import SegmentationModel, create_model
+from crispseg.cli.main import main
+from crispseg.data import Scenes
+from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.paired import Gain, boundary_gains, score_gains
+from crispseg.evaluation.scores import SegmentationScores
+from crispseg.inspection import ablate, ablations_of
+from crispseg.inspection.ablation import replaced, scale, shuffle, uniform
+from crispseg.models.sfnet import FlowAlignment
+from crispseg.nn import BatchNorm2d, resize
+from crispseg.nn.record import Tap, taps
+
+VAL = Scenes(train=1, val=4, test=1, height=64, width=96).dataset("val")
+
+
+def model_of(name: str, **options: Any) -> SegmentationModel:
+    """A model in which every part counts, and which tells pixels apart: as created, some parts start from zero."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=12, backbone="test_efficientnet", **options)
+    for parameter in model.parameters():
+        if parameter.ndim < 2:
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.momentum = None  # statistics are those of the images below
+        for predictor in ("predict_flow", "predict", "sampling_offsets", "attention_weights", "predict_offset"):
+            if hasattr(module, predictor):
+                nn.init.normal_(getattr(module, predictor).weight)
+    with torch.no_grad():
+        for _ in range(2):
+            model.train()(torch.randn(4, 3, 64, 96))
+    return model.eval()
+
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "sfnet": {"width": 16},
+    "ddsm_upernet": {"width": 16, "reduced": 16, "pixels": 9},
+    "agln": {"width": 16, "descriptors": 4},
+    "unept": {"width": 32, "points": 4, "refine": "boundary"},
+    "fpn": {"width": 16, "refine": "boundary"},
+    "upernet": {"width": 16, "fuse": "dcn"},
+}
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, SegmentationModel]:
+    return {name: model_of(name, **options) for name, options in SYSTEMS.items()}
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+# Altering -----------------------------------------------------------------------------------------------------------
+
+
+class Doubling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = 2 * self.inner(x)
+        return doubled
+
+
+def test_alter_changes_in_the_block_only() -> None:
+    module, x = Doubling(), torch.ones(3)
+    with crispseg.alter(module, {"inner": lambda x: x + 1}), crispseg.record(module) as seen:
+        assert module(x).tolist() == [4, 4, 4]
+        assert seen["inner"].tolist() == [2, 2, 2]
+    assert module(x).tolist() == [2, 2, 2]
+
+
+def test_a_change_keeps_the_shape_and_the_path_must_be_known(refuses: Refuses) -> None:
+    module = Doubling()
+    with refuses("iner", "did you mean 'inner'"), crispseg.alter(module, {"iner": scale(1)}):
+        pass
+    with refuses("inner", "(3,)", "(1,)"), crispseg.alter(module, {"inner": lambda x: x[:1]}):
+        module(torch.ones(3))
+    assert module(torch.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_shuffle_moves_whole_vectors() -> None:
+    x = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    moved = shuffle((-2, -1))(x)
+    assert not torch.equal(moved, x)
+    before, after = (each.flatten(2).permute(2, 0, 1).flatten(1) for each in (x, moved))  # (pixels, 2 · 3)
+    assert sorted(before.tolist()) == sorted(after.tolist())
+    assert torch.equal(moved, shuffle((-2, -1))(x))
+    queries = torch.arange(24.0).view(2, 4, 3)
+    shuffled = shuffle((1,))(queries)
+    assert sorted(shuffled[0].tolist()) == queries[0].tolist() and shuffled[0].tolist() != queries[0].tolist()
+
+
+def test_uniform_is_the_mean() -> None:
+    x = torch.rand(2, 5, 3, 4)
+    assert torch.allclose(uniform((1,))(x), x.mean(1, keepdim=True).repeat(1, 5, 1, 1))
+
+
+def test_replaced_needs_both() -> None:
+    assert replaced("lrm.G", "lrm.B")(["a.lrm.G"]) == {}
+    changes = replaced("lrm.G", "lrm.B")(["a.lrm.B", "a.lrm.G", "b.lrm.B", "b.lrm.G"])
+    assert sorted(changes) == ["a.lrm.B", "a.lrm.G", "b.lrm.B", "b.lrm.G"]
+    changes["a.lrm.B"](torch.ones(1))
+    changes["b.lrm.B"](torch.zeros(1))
+    assert changes["a.lrm.G"](torch.rand(1)) == 1 and changes["b.lrm.G"](torch.rand(1)) == 0
+
+
+# Ablations ----------------------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    "sfnet": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled"}
+    | {f"flow × 0, decoder.fuses.{index}" for index in range(3)},
+    "ddsm_upernet": {"offsets × 0", "offsets × 2", "offsets shuffled", "weights uniform"}
+    | {"spatial part off", "channel part off"},
+    "agln": {"M × 0", "M uniform", "M shuffled", "no local refinement", "no encoder features"},
+    "unept": {"offsets × 0", "offsets × 2", "offsets shuffled", "weights uniform", "queries shuffled"}
+    | {"no refinement", "direction shuffled"},
+    "fpn": {"no refinement", "direction shuffled"},
+    "upernet": {"offsets × 0", "offsets × 2", "offsets shuffled"},
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_ablation_changes_the_logits(name: str, models: dict[str, SegmentationModel], images: Tensor) -> None:
+    model = models[name]
+    found = ablations_of(model)
+    assert set(found) == EXPECTED[name]
+    with torch.inference_mode():
+        intact = model(images)
+        for ablation in found.values():
+            with crispseg.alter(model, ablation.changes(list(taps(model)))):
+                assert not torch.allclose(model(images), intact, atol=1e-4), ablation.name
+        assert torch.equal(model(images), intact)
+
+
+def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
+    with refuses("fpn", "no flow"):
+        ablations_of(create_model("fpn", num_classes=2, backbone="test_efficientnet", width=16))
+
+
+def test_flow_of_zero_is_bilinear_fusion(models: dict[str, SegmentationModel], images: Tensor) -> None:
+    class Bilinear(nn.Module):
+        """Upsample and add, with a FAM's projection."""
+
+        def __init__(self, fam: FlowAlignment) -> None:
+            super().__init__()
+            self.project = fam.project
+
+        def forward(self, fine: Tensor, coarse: Tensor, context: object = None) -> Tensor:
+            return fine + resize(self.project(coarse), fine.shape[-2:], align_corners=True)
+
+    bilinear = model_of("sfnet", **SYSTEMS["sfnet"])
+    bilinear.decoder.fuses = nn.ModuleList(Bilinear(fam) for fam in bilinear.decoder.fuses)  # type: ignore[arg-type]
+    model = models["sfnet"]
+    changes = ablations_of(model)["flow × 0"].changes(list(taps(model)))
+    with torch.inference_mode(), crispseg.alter(model, changes):
+        torch.testing.assert_close(model(images), bilinear(images), rtol=0, atol=1e-4)
+
+
+def test_no_refinement_is_exact(models: dict[str, SegmentationModel], images: Tensor) -> None:
+    for name in ("unept", "fpn"):
+        model = models[name]
+        changes = ablations_of(model)["no refinement"].changes(list(taps(model)))
+        with torch.inference_mode(), crispseg.alter(model, changes):
+            outputs = model.outputs(images)
+            assert torch.equal(outputs.logits, outputs.unrefined)  # type: ignore[arg-type]
+
+
+def test_flow_of_one_reproduces_the_evaluation_exactly(models: dict[str, SegmentationModel]) -> None:
+    model = models["sfnet"]
+    intact = evaluate(model, VAL, device="cpu", workers=0)
+    changes = {path: scale(1) for path in taps(model) if path.endswith("flow")}
+    with crispseg.alter(model, changes):
+        again = evaluate(model, VAL, device="cpu", workers=0)
+    first, second, *_ = ablate(model, VAL, ["flow × 0"], device="cpu", workers=0)
+    for scores in (again, first.scores):
+        assert (scores.confusion == intact.confusion).all()
+    assert first.name == "intact" and second.name == "flow × 0"
+    assert (second.scores.confusion != intact.confusion).any()
+
+
+def test_an_unknown_ablation(models: dict[str, SegmentationModel], refuses: Refuses) -> None:
+    with refuses("flow x 0", "did you mean 'flow × 0'"):
+        next(ablate(models["sfnet"], VAL, ["flow x 0"], workers=0))
+
+
+# Paired gains -------------------------------------------------------------------------------------------------------
+
+
+def labels(seed: int, images: int = 6, wrong: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Prediction and truth of images with 4 classes, `wrong` of the pixels wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.randint(4, (images, 3, 4), generator=torch.Generator().manual_seed(0))
+    truth = truth.repeat_interleave(4, 1).repeat_interleave(4, 2)  # (N, 12, 16)
+    noise = torch.randint(4, truth.shape, generator=generator)
+    return torch.where(torch.rand(truth.shape, generator=generator) < wrong, noise, truth), truth
+
+
+def test_gains_are_those_of_resampled_splits() -> None:
+    pairs = [labels(1, wrong=0.4), labels(2, wrong=0.3)]
+    metrics = [SegmentationScores(4, per_image=True) for _ in pairs]
+    boundaries = [BoundaryScores(4, [1, 2]) for _ in pairs]
+    for metric, boundary, pair in zip(metrics, boundaries, pairs, strict=True):
+        metric.update(*pair, ids=range(6))
+        boundary.update(*pair, ids=range(6))
+    first, second = (metric.scores() for metric in metrics)
+    gains = score_gains(first, second, resamples=200, seed=3)
+
+    random = np.random.default_rng(3)
+    drawn = random.integers(6, size=(200, 6))
+    differences = []
+    for images in drawn:
+        values = []
+        for prediction, truth in pairs:
+            scores = SegmentationScores(4)
+            scores.update(prediction[images], truth[images])
+            values.append(scores.scores().miou)
+        differences.append(values[1] - values[0])
+    assert gains["miou"].value == pytest.approx(second.miou - first.miou)
+    assert gains["miou"].interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
+    assert gains["iou"].value == pytest.approx(second.iou - first.iou)
+    alone = second.images.intervals(200)["miou"]  # type: ignore[union-attr]
+    assert np.ptp(gains["miou"].interval) < 2 * np.ptp(alone)
+
+    before, after = (boundary.scores() for boundary in boundaries)
+    f = boundary_gains(before, after, resamples=50)
+    assert f["mean"].value == pytest.approx([after.mean[1] - before.mean[1], after.mean[2] - before.mean[2]])
+    assert f["f"].value.shape == (2, 4) and f["f"].interval.shape == (2, 2, 4)
+    assert (f["mean"].interval[0] <= f["mean"].interval[1]).all()
+
+
+def test_no_gain_over_itself_and_no_intervals_without_resamples() -> None:
+    metric, boundary = SegmentationScores(4, per_image=True), BoundaryScores(4, [1])
+    metric.update(*labels(1), ids=range(6))
+    boundary.update(*labels(1), ids=range(6))
+    scores, f = metric.scores(), boundary.scores()
+    gain = score_gains(scores, scores)["miou"]
+    assert gain.value == 0 and (gain.interval == 0).all() and not gain.is_clear
+    assert np.isnan(score_gains(scores, scores, resamples=0)["iou"].interval).all()
+    assert np.isnan(boundary_gains(f, f, resamples=0)["mean"].interval).all()
+
+
+@pytest.mark.parametrize(("interval", "clear"), [((1, 2), True), ((-2, -1), True), ((-1, 2), False)])
+def test_a_gain_is_clear_if_its_interval_leaves_out_0(interval: tuple[float, float], clear: bool) -> None:
+    assert bool(Gain(np.array(1.0), np.array(interval, float)).is_clear) is clear
+
+
+def test_gains_need_the_same_images(refuses: Refuses) -> None:
+    scores, boundaries = [], []
+    for ids in (range(6), range(1, 7)):
+        metric, boundary = SegmentationScores(4, per_image=True), BoundaryScores(4, [1])
+        metric.update(*labels(1), ids=ids)
+        boundary.update(*labels(1), ids=ids)
+        scores.append(metric.scores())
+        boundaries.append(boundary.scores())
+    with refuses("not of the same images"):
+        score_gains(*scores)
+    with refuses("not of the same images"):
+        boundary_gains(*boundaries)
+
+
+# Command ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(models: dict[str, SegmentationModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "sfnet"
+    models["sfnet"].save_pretrained(folder)
+    return folder
+
+
+DATA = ["--data=scenes", "--data.val=4", "--data.height=64", "--data.width=96", "--workers=0"]
+
+
+def test_command(
+    saved: Path, models: dict[str, SegmentationModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [f"--json={tmp_path / 'a.json'}", f"--html={tmp_path / 'a.html'}"]
+    assert main(["ablate", str(saved), *DATA, "--only", "flow × 0", "flow shuffled", *files]) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((tmp_path / "a.json").read_text())
+    assert [model["name"] for model in summary["models"]] == ["intact", "flow × 0", "flow shuffled"]
+    intact, zero, _ = summary["models"]
+    assert intact["miou"] == pytest.approx(evaluate(models["sfnet"], VAL, device="cpu", workers=0).miou, abs=1e-4)
+    change = zero["change"]["miou"]
+    assert change["value"] == pytest.approx(zero["miou"] - intact["miou"], abs=2e-4)
+    assert change["interval"][0] <= change["value"] <= change["interval"][1]
+    assert zero["change"]["iou"]["road"]["value"] == pytest.approx(
+        zero["iou"]["road"] - intact["iou"]["road"], abs=2e-4
+    )
+    page = (tmp_path / "a.html").read_text()
+    for text in (f"{zero['miou']:.1f}", "flow shuffled"):
+        assert text in shown and text in page
+
+
+def test_command_refuses(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, phrases in (
+        ([str(saved), *DATA, "--only", "flow×0"], ["flow×0", "flow × 0"]),
+        ([str(saved), *DATA, "--bootstrap=-1"], ["bootstrap", "-1"]),
+        ([str(saved), *DATA, f"--html={tmp_path / 'a.txt'}"], ["a.txt", ".html"]),
+        ([str(saved)], ["give --data"]),
+        ([], ["run"]),
+    ):
+        assert main(["ablate", *words]) == 2
+        captured = capsys.readouterr()
+        assert all(phrase in captured.err for phrase in phrases), captured.err
+        assert not captured.out
