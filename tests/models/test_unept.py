@@ -31,7 +31,8 @@ def attention_taps(path: str, strides: tuple[int, ...], levels: int, points: int
         return lambda height, width: (sum(-(-height // s) * -(-width // s) for s in strides), *last)
 
     inside = (HEADS, levels, points)
-    return {f"{path}.weights": shape(*inside), f"{path}.locations": shape(*inside, 2)}
+    points = dict.fromkeys((f"{path}.offsets", f"{path}.locations"), shape(*inside, 2))
+    return {f"{path}.weights": shape(*inside), **points}
 
 
 def unept_taps(
