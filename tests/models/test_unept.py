@@ -31,8 +31,8 @@ def attention_taps(path: str, strides: tuple[int, ...], levels: int, points: int
         return lambda height, width: (sum(-(-height // s) * -(-width // s) for s in strides), *last)
 
     inside = (HEADS, levels, points)
-    points = dict.fromkeys((f"{path}.offsets", f"{path}.locations"), shape(*inside, 2))
-    return {f"{path}.weights": shape(*inside), **points}
+    of_points = dict.fromkeys((f"{path}.offsets", f"{path}.locations"), shape(*inside, 2))
+    return {f"{path}.weights": shape(*inside), **of_points}
 
 
 def unept_taps(

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from crispseg.cli.evaluate import recorded_data
 from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, read_yaml, take_flag
+from crispseg.cli.scoring import recorded_data
 from crispseg.data import DATA_SOURCES, Folder
 from crispseg.data.base import DataSource
 from crispseg.doctor import diagnose, subject_of

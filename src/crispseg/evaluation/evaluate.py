@@ -19,6 +19,7 @@ from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.wording import interval, percent
 from crispseg.inference.protocols import Protocol, named_protocol, predict_logits
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
@@ -101,8 +102,8 @@ def score_table(
         table.add_column(f"{LEVEL:.0f} %", justify="right")
 
     def row(name: str, values: Iterable[float], low_high: Any = None, style: str | None = None) -> None:
-        shown = [f"{_percent(low_high[0])} to {_percent(low_high[1])}"] if low_high is not None else []
-        table.add_row(name, *map(_percent, values), *shown, style=style)
+        shown = [interval(low_high)] if low_high is not None else []
+        table.add_row(name, *map(percent, values), *shown, style=style)
 
     def of(name: str, at: int | None = None) -> Any:
         return None if not bounds else bounds[name] if at is None else bounds[name][:, at]
@@ -152,7 +153,3 @@ def intervals(
     if boundary_iou and len(boundary_iou.images) > 1:
         bounds["boundary_iou"] = boundary_iou.intervals(resamples)["mean"]
     return bounds
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{value:.1f}"  # NaN: the class does not occur

@@ -17,8 +17,7 @@ from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import interval as bounds_text
-from crispseg.evaluation.wording import percent
+from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import Protocol, predict_logits
 from crispseg.models import SegmentationModel
@@ -149,7 +148,7 @@ def _means(
             means.append((f"boundary F, {distance} px", mean, None if drawn is None else drawn[:, index]))
     if boundary_iou:
         means.append(("boundary IoU", boundary_iou.mean, bounds.get("boundary_iou")))
-    return [(name, percent(value), bounds_text(interval)) for name, value, interval in means]
+    return [(name, percent(value), interval(bound)) for name, value, bound in means]
 
 
 def _class_table(
@@ -175,9 +174,9 @@ def _class_table(
     intervals = bounds.get("iou")
     rows = []
     for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
-        interval = None if intervals is None else intervals[:, index]
+        bound = None if intervals is None else intervals[:, index]
         iou = float(scores.iou[index])
-        shown = pages.bar(iou, interval), percent(iou), f'<span class="soft">{bounds_text(interval)}</span>'
+        shown = pages.bar(iou, bound), percent(iou), f'<span class="soft">{interval(bound)}</span>'
         rows.append(
             [pages.named(name, color), *shown, *(percent(float(column[index])) for column in columns)],
         )
