@@ -67,10 +67,11 @@ def segmenter(model: SegmentationModel) -> Segmenter:
         {"tile": (32, 48)},
         {"tile": (32, 48), "compression": "zlib"},
         {"compression": "zlib", "bigtiff": True, "byteorder": ">"},
+        {"compression": "zlib", "predictor": True, "tile": (32, 48), "byteorder": ">"},
     ],
 )
 def test_bands_are_the_rows_of_the_image(options: dict[str, Any], tmp_path: Path) -> None:
-    if options.get("compression") == "lzw":
+    if "predictor" in options:
         pytest.importorskip("imagecodecs")
     image = noise(101, 75)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", **options)
@@ -95,6 +96,20 @@ def test_other_kinds_become_rgb_as_elsewhere(byteorder: str, compression: str | 
         assert np.array_equal(bands.read(0, 40), rgba)
 
 
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+@pytest.mark.parametrize("chunks", [{"rowsperstrip": 32}, {"tile": (32, 48)}])
+def test_jpeg_inside_a_tiff(chunks: dict[str, Any], photometric: str, tmp_path: Path) -> None:
+    """Its tables are tags of their own, read from the file between two strips."""
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(
+        tmp_path / "a.tif", blocks(101, 75), photometric=photometric, compression="jpeg", metadata=None, **chunks
+    )
+    whole = read_image(tmp_path / "a.tif").astype(int)
+    for top, bottom in ((40, 80), (0, 101)):
+        with TiffBands(tmp_path / "a.tif") as bands:  # the first band of all is the one that looks for the tables
+            assert abs(bands.read(top, bottom) - whole[top:bottom]).max() <= 2
+
+
 def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image = noise(64, 64)
 
@@ -107,6 +122,7 @@ def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any, monkey
         (write("float.tif", image.astype(np.float32)), 3, ("32 bits", "8 or 16 unsigned")),
         (write("planes.tif", image.transpose(2, 0, 1), planarconfig="separate"), 3, ("plane by plane",)),
         (write("white.tif", image[..., 0], photometric="miniswhite"), 3, ("MINISWHITE", "grey or RGB")),
+        (write("ycbcr.tif", photometric="ycbcr"), 3, ("YCbCr", "save it as RGB")),
         (write("rgb.tif"), 4, ("3 channel(s) of 8 bits", "in_chans 3")),
         (write("turned.tif", extratags=[(274, 3, 1, 6, True)]), 3, ("orientation 6", "upright")),
     ]:

@@ -29,6 +29,8 @@ _MAP_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 _ORIENTATION = 274
 _PHOTOMETRICS = {1: (1, 2), 2: (3, 4), 6: (3,)}
 """Photometric interpretation (black is zero, RGB, YCbCr) → samples a pixel may have."""
+_JPEG = (6, 7, 33007, 34892)
+"""Compressions whose decoder makes RGB of YCbCr."""
 
 
 class TiffBands:
@@ -118,6 +120,8 @@ class TiffBands:
             raise CrispsegError(
                 f"{path} has {samples} channel(s) of kind {page.photometric.name}; save it as grey or RGB"
             )
+        if page.photometric == 6 and page.compression not in _JPEG:
+            raise CrispsegError(f"{path} holds YCbCr that is not compressed as JPEG; save it as RGB")
         if self.channels == 4 and (samples != 4 or bits != 8):
             raise CrispsegError(
                 f"{path} has {samples} channel(s) of {bits} bits, not RGB and a fourth one of 8 bits; give such TIFFs, "
@@ -145,7 +149,8 @@ class TiffBands:
             if count == 0:  # a sparse file leaves out what is 0
                 continue
             stored.seek(offset)
-            values, _, _ = page.decode(stored.read(count), index, jpegtables=page.jpegtables)
+            data = stored.read(count)  # at once: looking up the decoder may read tags, which moves the file's position
+            values, _, _ = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
             row, left = index // across * height, index % across * width
             values = values[0, :, : self.size[1] - left]  # (h, w, samples), h beyond the image in its last tiles
             first, last = max(row, top), min(row + len(values), bottom)
