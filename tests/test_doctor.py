@@ -99,6 +99,13 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     save(root / "images/float.tif", np.linspace(0, 1, 64 * 96, dtype=np.float32).reshape(SIZE))
     (tree.add("cmyk")[1]).unlink()
     save(root / "masks/cmyk.tif", Image.fromarray(photo(3)).convert("CMYK"))
+    (tree.add("pgm")[1]).unlink()
+    save(root / "masks/pgm.pgm", ids(4))
+    for path in tree.add("gone"):
+        path.unlink()
+        path.symlink_to(root / "nowhere.png")
+    save(root / "images/unlisted.png", photo(899))
+    save(root / "masks/unlisted.png", ids(899))
     save(root / "images/lonely_image.png", photo(900))
     save(root / "masks/lonely_mask.png", ids(900))
     for folder in ("images/twice.png", "images/twice.bmp"):
@@ -107,6 +114,10 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.split["train"].append("missing")
     tree.add("smaller", mask=ids(1, (60, 96)))
     save(tree.add("turned")[0], photo(902), exif=turned)
+    save(tree.add("mask_turned")[1], ids(904), exif=turned)
+    turned_over = Image.Exif()
+    turned_over[0x0112] = 3
+    save(tree.add("mask_over")[1], ids(905), exif=turned_over)
     save(tree.add("square", image=photo(903, (64, 64)), mask=ids(903, (64, 64)))[0], photo(903, (64, 64)), exif=turned)
     stray = ids(5).copy()
     stray[3, 4:9] = 77
@@ -115,6 +126,8 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("colours", mask=np.array([(128, 0, 0), (0, 128, 0), (0, 0, 0), (9, 8, 7)], np.uint8)[ids(7)])
     tree.add("jpeg")[1].unlink()
     save(root / "masks/jpeg.jpg", 60 * ids(8))
+    tree.add("jpeg_in_tiff")[1].unlink()
+    save(root / "masks/jpeg_in_tiff.tif", 60 * ids(31), compression="jpeg")
     coarse = Image.fromarray(3 * (ids(9, (16, 24)) > 1).astype(np.uint8))
     tree.add("soft", mask=coarse.resize(SIZE[::-1], Image.Resampling.BILINEAR))
     for name, colors in (("p1", range(12)), ("p2", range(12)), ("p3", range(12, 0, -1))):
@@ -143,6 +156,10 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     alpha = np.dstack([photo(21), np.full(SIZE, 255, np.uint8)])
     alpha[:5, :5, 3] = 0
     tree.add("alpha", image=alpha)
+    tree.add("inks")[0].unlink()
+    save(root / "images/inks.jpg", Image.fromarray(photo(29)).convert("CMYK"))
+    tree.add("infrared")[0].unlink()
+    save(root / "images/infrared.tif", Image.fromarray(photo(30)).convert("RGBX"))
     deep = (photo(22)[..., 0].astype(np.uint16) << 2) + 1
     tree.add("deep", image=deep)
     tree.add("grey", image=photo(23)[..., 0])
@@ -164,18 +181,20 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "no-image-format": {"text"},
         "too-large": {"bomb"},
         "value-range-unknown": {"float"},
-        "unusable-mask": {"cmyk"},
+        "missing-file": {"gone"},
+        "unusable-mask": {"cmyk", "pgm"},
         "image-without-mask": {"lonely_image"},
         "mask-without-image": {"lonely_mask"},
         "ambiguous-names": {"twice"},
         "listed-file-missing": {"train"},
+        "in-no-split": {"unlisted"},
         "sizes-differ": {"smaller"},
-        "exif-rotation": {"turned"},
-        "exif-unclear": {"square"},
+        "exif-rotation": {"turned", "mask_turned"},
+        "exif-unclear": {"square", "mask_over"},
         "value-out-of-range": {"stray"},
         "black-and-white-mask": {"binary"},
         "rgb-masks": {"colours"},
-        "lossy-mask": {"jpeg"},
+        "lossy-mask": {"jpeg", "jpeg_in_tiff"},
         "interpolated-edges": {"soft"},
         "mask-palettes-differ": {"p3"},
         "mask-alpha": {"clear"},
@@ -187,6 +206,7 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "contradicting-masks": {"again1", "again2"},
         "near-duplicate": {"near1", "near2"},
         "image-alpha": {"alpha"},
+        "odd-channels": {"inks", "infrared"},
         "deep-image": {"deep"},
         "mixed-depth": {"deep"},
         "grey-among-color": {"deep", "grey"},
@@ -288,6 +308,38 @@ def test_masks_that_all_have_one_mistake(code: str, tmp_path: Path) -> None:
         assert firsts[0] == 0 and firsts[-1] == (1 if code == "black-and-white-masks" else 3)
 
 
+def test_masks_of_16_bits_that_hold_no_class_ids(tmp_path: Path) -> None:
+    """Numbers of instances, more ids than there can be classes, and depths."""
+    cases: dict[str, Any] = {
+        "instances": (lambda seed: 1000 * ids(seed).astype(np.uint16) + 7, "sparse-ids", "7, 1007, 2007, 3007"),
+        "many": (lambda _: np.arange(64 * 96).reshape(SIZE).astype(np.uint16) % 300, "value-out-of-range", "0 to 254"),
+        "depth": (
+            lambda seed: np.random.default_rng(seed).integers(0, 60000, SIZE).astype(np.uint16),
+            "value-out-of-range",
+            "out of range 0 to 254",
+        ),
+    }
+    for name, (mask, code, phrase) in cases.items():
+        found = only(Tree(tmp_path / name, mask, 3, 2).examine(), code)
+        assert found.severity is Severity.ERROR and found.count == 5 and phrase in found.message
+        assert "class ids" in found.remedy
+    tree, out = Tree(tmp_path / "again", cases["instances"][0]), tmp_path / "out"
+    tree.source()
+    assert main(["doctor", str(tree.root), "--fix", str(out)]) == 3
+    assert main(["doctor", str(out)]) == 0
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(out / "masks/train/train1.png")),
+        np.asarray(Image.open(tree.root / "masks/train1.png")) // 1000,
+    )
+
+
+def test_grey_pictures_of_ids_keep_the_ignored_values(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, lambda seed: np.array([0, 60, 120, 200], np.uint8)[ids(seed)])
+    diagnosis = tree.examine(ignore=(200,))
+    assert set(named(diagnosis)) == {"sparse-ids"}
+    assert diagnosis.reports[0].ignored == 8 * 64 * 96 // 4 and len(diagnosis.reports[0].labels) == 3
+
+
 def test_one_based_ids_where_classes_are_declared(tmp_path: Path) -> None:
     found = only(Tree(tmp_path, lambda seed: ids(seed) + 1).examine(num_classes=4), "one-based-ids")
     assert "4 is out of range 0 to 3" in found.message
@@ -368,9 +420,8 @@ def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
     status = main(["doctor", str(out), "--json", "-"])
     left = {one["code"] for one in json.loads(capsys.readouterr().out)["findings"]}
     assert status == 1  # nothing that stops training
-    assert left == {code for code in expected if not KINDS[code].fix and code != "mask-alpha"} - {
-        "mask-palettes-differ"
-    } | {
+    gone = {"mask-alpha", "mask-palettes-differ", "in-no-split"}
+    assert left == {code for code in expected if not KINDS[code].fix} - gone | {
         "image-alpha",  # its pixels are transparent, so it is not safe to drop
         "duplicate-image",  # whose masks contradict each other
     }
@@ -378,6 +429,10 @@ def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
     assert (out / "images/train/train0.png").read_bytes() == (tree.root / "images/train0.png").read_bytes()
     turned = np.asarray(Image.open(out / "masks/train/turned.png"))
     np.testing.assert_array_equal(turned, np.rot90(np.asarray(Image.open(tree.root / "masks/turned.png")), -1))
+    for name in ("mask_turned", "mask_over"):  # the one that does not fit as EXIF turns it is as it was stored
+        stored = np.asarray(Image.open(tree.root / f"masks/{name}.png"))
+        upright = np.rot90(stored, 0 if name == "mask_turned" else 2)
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"masks/train/{name}.png")), upright)
     stray = np.asarray(Image.open(out / "masks/train/stray.png"))
     assert (stray[3, 4:9] == 255).all() and (stray == 255).sum() == 5
     assert not (out / "images/train/leak.png").exists() and (out / "images/val/leaked.bmp").exists()
@@ -415,6 +470,62 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     scenes = ["--data.train=2", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=64"]
     assert main(["doctor", "scenes", *scenes, "--fix", str(tmp_path / "out")]) == 2
     assert "not made of files" in capsys.readouterr().err
+
+
+def test_copies_into_an_empty_folder_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Tree(tmp_path / "data", train=3, val=2).source()
+    for name in ("here", "disk"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "here")
+    for out, folder in ((".", "here"), (str(tmp_path / "link"), "disk")):
+        assert main(["doctor", str(tmp_path / "data"), "--fix", out]) == 0
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == [
+            "classes.txt",
+            "images",
+            "masks",
+            "train.txt",
+            "val.txt",
+        ]
+        assert main(["doctor", out]) == 0
+    (tmp_path / "loose").symlink_to(tmp_path / "nowhere")
+    assert main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "loose")]) == 2
+    assert "link that leads nowhere" in capsys.readouterr().err
+
+
+def test_a_file_that_is_listed_twice_is_copied_once(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=4, val=2)
+    tree.split["val"].append("train1")
+    assert set(named(tree.examine())) == {"image-in-two-splits"}
+    assert main(["doctor", str(tree.root), "--fix", str(tmp_path / "out")]) == 3
+    assert main(["doctor", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out/images/train/train1.png").exists()
+    assert (tmp_path / "out/images/val/train1.png").exists()
+
+
+def test_a_copy_for_four_channels_keeps_the_fourth(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=3, val=2)
+    for path in (tree.root / "images").iterdir():
+        save(path, np.dstack([photo(len(path.stem) + ord(path.stem[-1])), np.full(SIZE, 255, np.uint8)]))
+    tree.source()
+    out = tmp_path / "out"
+    assert main(["doctor", str(tree.root), "--in_chans=4", "--fix", str(out)]) == 0
+    assert {Image.open(path).mode for path in (out / "images").rglob("*.png")} == {"RGBA"}
+
+
+def test_a_copy_of_names_with_dots_and_of_names_that_no_list_can_hold(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=4, val=3)
+    for name, stored in (("train0", "a.png"), ("val0", "b\udcff")):  # the second is a byte that is not UTF-8
+        for folder in ("images", "masks"):
+            (tree.root / f"{folder}/{name}.png").rename(tree.root / f"{folder}/{stored}.png")
+    out = tmp_path / "out"
+    assert main(["doctor", str(tree.root), "--fix", str(out)]) == 0
+    assert b"b\xff.png: a name that is not UTF-8" in (out / "left_out.txt").read_bytes()
+    lists = {f"{split}_list": out / f"{split}.txt" for split in ("train", "val")}
+    source = Folder(out / "images", out / "masks", **lists)
+    assert sum(len(source.dataset(split)) for split in ("train", "val")) == 6
 
 
 def test_a_failing_copy_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,6 +631,33 @@ def test_a_public_layout_with_gaps(tmp_path: Path, capsys: pytest.CaptureFixture
     errors = {one["code"]: one for one in report["findings"] if one["severity"] == "error"}
     assert set(errors) == {"listed-file-missing", "rgb-masks"}
     assert "--data.masks colors" in errors["rgb-masks"]["remedy"]
+
+
+def test_a_split_of_which_one_folder_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no reason to leave the split out in silence; images to test on need no masks."""
+    for layout in ("{split}/{kind}", "{kind}/{split}"):
+        root = tmp_path / layout[1:6]
+        for split, kinds in (
+            ("train", ("images", "masks")),
+            ("val", ("images",)),
+            ("test", ("images", "masks")),
+        ):
+            for seed in range(4):
+                for kind in kinds:
+                    file = root / layout.format(split=split, kind=kind) / f"{seed}.png"
+                    save(file, {"images": photo, "masks": ids}[kind](seed + 10 * len(split)))
+        assert main(["doctor", str(root), "--json", "-"]) == 3
+        report = json.loads(capsys.readouterr().out)
+        assert "split-unavailable" in {one["code"] for one in report["findings"]}
+        (found,) = (one for one in report["findings"] if one["code"] == "split-unavailable")
+        assert found["message"] == f"val: {root / layout.format(split='val', kind='masks')} is missing"
+        assert set(report["splits"]) == {"train", "test"}
+        (root / layout.format(split="test", kind="masks")).rename(root / layout.format(split="val", kind="masks"))
+        status = main(["doctor", str(root), "--json", "-"])
+        report = json.loads(capsys.readouterr().out)
+        assert status == 0 and set(report["splits"]) == {"train", "val"}
+        beside = {one["code"]: one["count"] for one in report["findings"]}
+        assert beside == ({} if layout.startswith("{split") else {"in-no-split": 4})
 
 
 def test_where_nothing_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,8 @@ def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[
 def find_images(folder: str | Path) -> list[Path]:
     """All pictures in a folder and its sub-folders, by their suffix, sorted. Hidden files are left out.
 
+    Links that lead nowhere are among them: whoever reads them says so, which is better than fewer images.
+
     Raises:
         CrispsegError: there is no such folder.
     """
@@ -161,7 +163,9 @@ def find_images(folder: str | Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
 
 
@@ -196,7 +200,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             "segment it by 'crispseg predict' with --tiles 1024"
         ) from None
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        if path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size == 0:
             raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None
         if isinstance(error, UnidentifiedImageError | ValueError) and _plane_by_plane(path):
             raise CrispsegError(f"{path} is stored plane by plane; save it pixel-interleaved") from None

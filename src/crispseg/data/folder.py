@@ -101,6 +101,11 @@ class Folder:
             raise CrispsegError(f"there is no split '{split}' in a folder of images; it has {', '.join(SPLITS)}")
         return [self._pairs[name] for name in self._names[split]]
 
+    def unlisted(self) -> list[Path]:
+        """The images of pairs that no split has, since neither list names them. Raises as `dataset` does."""
+        listed = set().union(*self._names.values())
+        return [pair.image for name, pair in self._pairs.items() if name not in listed]
+
     def declared(self) -> tuple[LabelSet, Decoder] | None:
         """Classes and decoder, or None where they have to be read off the masks.
 
@@ -337,7 +342,10 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
         by_stem[PurePosixPath(name).name].append(name)
     known = {**{stem: full[0] for stem, full in by_stem.items() if len(full) == 1}, **{name: name for name in names}}
     entries = [PurePosixPath(line) for line in read_lines(path)]
-    keys = [str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry) for entry in entries]
+    keys = [
+        str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES and str(entry) not in known else entry)
+        for entry in entries
+    ]
     unknown = [key for key in keys if key not in known]
     if unknown:
         pairing_fault(

@@ -27,7 +27,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     names = reports[0].labels.names
     nowhere = [name for name in names if all(name in report.absent for report in reports)]
     if nowhere:
-        listed = ", ".join(nowhere)
+        listed = _few(nowhere)
         found.append(
             finding(
                 "class-never-occurs",
@@ -38,7 +38,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         )
     lacking = {report.split: [name for name in report.absent if name not in nowhere] for report in reports}
     if any(lacking.values()):
-        parts = [f"never in {split}: {', '.join(absent)}" for split, absent in lacking.items() if absent]
+        parts = [f"never in {split}: {_few(absent)}" for split, absent in lacking.items() if absent]
         found.append(
             finding(
                 "class-in-one-split",
@@ -49,6 +49,10 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         )
     found += _imbalance(reports[0])
     return found
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _imbalance(report: SplitReport) -> list[Finding]:

@@ -38,6 +38,8 @@ class Header(NamedTuple):
     """Whether the suffix is one of the format."""
     lossy: bool
     """Whether the compression changes values."""
+    dropped: int = 0
+    """Channels of the file that are not decoded."""
 
 
 class ImageFacts(NamedTuple):

@@ -90,6 +90,10 @@ KINDS: dict[str, Kind] = {
     # Files that cannot be read
     "empty-file": Kind(_E, "A file of 0 bytes.", "restore or remove it, and its partner", _OUT),
     "unreadable-file": Kind(_E, "A truncated or damaged file.", "restore or remove it, and its partner", _OUT),
+    "missing-file": Kind(
+        _E, "A file that is missing, such as a link that leads nowhere.", "restore it, or remove the link", _OUT
+    ),
+    "no-permission": Kind(_E, "A file that this user is not allowed to read.", "change its permissions", _OUT),
     "no-image-format": Kind(_E, "A file in no known image format.", "convert it to PNG or JPEG", _OUT),
     "too-large": Kind(
         _E, "The header claims over 134 million pixels; the file is not decoded.", "cut it into smaller images", _OUT
@@ -101,7 +105,10 @@ KINDS: dict[str, Kind] = {
         _E, "An image without the fourth channel that the model takes.", "add the channel, or use in_chans 3", _OUT
     ),
     "unusable-mask": Kind(
-        _E, "A mask whose mode or values cannot be class ids, such as CMYK or float.", "save it as 8-bit PNG", _OUT
+        _E,
+        "A mask whose format, mode or values cannot be class ids, such as PGM, CMYK or float.",
+        "save it as 8-bit PNG",
+        _OUT,
     ),
     # Files that do not belong together
     "image-without-mask": Kind(_E, "An image without a mask.", "add the mask or move the image away", _OUT),
@@ -112,6 +119,11 @@ KINDS: dict[str, Kind] = {
     "listed-file-missing": Kind(
         _E, "A list names a file that is missing.", "restore the file or remove the line from the list", _OUT
     ),
+    "in-no-split": Kind(
+        _I,
+        "Images beside the folders of the splits, or that neither list names: nothing reads them.",
+        "nothing needs to be done, if they are left out on purpose",
+    ),
     "split-unavailable": Kind(_E, "A split that cannot be read at all.", "see the message"),
     "sizes-differ": Kind(
         _E,
@@ -121,14 +133,14 @@ KINDS: dict[str, Kind] = {
     ),
     "exif-rotation": Kind(
         _E,
-        "EXIF turns the image by a quarter, but its mask was drawn on the image as stored.",
-        "turn the mask as EXIF says, or remove the orientation from the image",
-        "turns the mask as EXIF turns the image",
+        "EXIF turns an image by a quarter but not its mask, or the mask but not its image, so that their sizes differ.",
+        "turn the other one too, or remove the orientation from the file that has it",
+        "turns the mask as its image is turned",
     ),
     "exif-unclear": Kind(
         _W,
-        "EXIF turns or mirrors the image, and the sizes do not tell whether the mask was drawn on the upright one.",
-        "look at the pair; if the mask does not fit, remove the orientation from the image",
+        "EXIF turns or mirrors an image and its mask differently, and the sizes do not tell whether they fit.",
+        "look at the pair; if the mask does not fit, remove the orientation from the file that has it",
     ),
     # What the masks hold
     "value-out-of-range": Kind(
@@ -174,7 +186,7 @@ KINDS: dict[str, Kind] = {
     ),
     "lossy-mask": Kind(
         _E,
-        "A mask stored as JPEG or as lossy WebP, which changes values along edges.",
+        "A mask stored as JPEG, in a TIFF too, or as lossy WebP, which changes values along edges.",
         "export the masks again, as PNG",
         _OUT,
     ),
@@ -249,6 +261,12 @@ KINDS: dict[str, Kind] = {
         "Images with an alpha channel, which is dropped; a warning where pixels are transparent.",
         "remove alpha, or train with --model.in_chans 4 if the fourth channel carries data",
         "writes RGB, where all pixels are opaque",
+    ),
+    "odd-channels": Kind(
+        _W,
+        "Images of CMYK or Lab colours, converted to RGB without a colour profile, or with channels beside grey, RGB "
+        "and alpha, which are dropped.",
+        "convert them to RGB yourself, images to predict alike; a fourth channel can be kept by --model.in_chans 4",
     ),
     "deep-image": Kind(
         _I,

@@ -39,6 +39,9 @@ def pairing_findings(subject: Subject) -> list[Finding]:
     for kind, names in files.items():
         noun, verb, rest = nouns[kind]
         found.append(finding(kind, f"{plural(len(names), noun, verb)} {rest}", names))
+    if subject.in_no_split:
+        count = len(subject.in_no_split)
+        found.append(finding("in-no-split", f"{plural(count, 'image', IS)} in no split", subject.in_no_split))
     for split, reason in subject.unavailable.items():
         message, _, remedy = reason.rpartition("; ")
         found.append(finding("split-unavailable", f"{split}: {message or remedy}", count=1, remedy=remedy))
@@ -77,10 +80,11 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
         if not (isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts)):
             continue
         if one.image.size != one.mask.size:
-            (turned if needs_turning(one) else differ).append(one)
-        elif one.image.header.orientation not in (1, one.mask.header.orientation):
-            quarter = one.image.header.orientation >= 5 and one.image.size[0] != one.image.size[1]
-            if not quarter:  # otherwise the sizes show that the mask is upright
+            (turned if needs_turning(one) or needs_no_turning(one) else differ).append(one)
+        elif one.image.header.orientation != one.mask.header.orientation:
+            upright, other = sorted((one.image.header.orientation, one.mask.header.orientation))
+            quarter = upright == 1 and other >= 5 and one.image.size[0] != one.image.size[1]
+            if not quarter:  # otherwise the sizes show that they fit
                 unclear.append(one)
     found = []
     if differ:
@@ -92,11 +96,15 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
         )
         found.append(finding("sizes-differ", message, [one.mask_file for one in differ]))
     if turned:
-        message = f"{plural(len(turned), 'image', IS)} turned by EXIF, and the mask is not"
-        found.append(finding("exif-rotation", message, [one.image_file for one in turned]))
+        images = [one.image_file for one in turned if needs_turning(one)]
+        masks = [one.mask_file for one in turned if needs_no_turning(one)]
+        parts = [f"{plural(len(images), 'image', IS)} turned by EXIF, and the mask is not"] if images else []
+        parts += [f"{plural(len(masks), 'mask', IS)} turned by EXIF, and the image is not"] if masks else []
+        found.append(finding("exif-rotation", "; ".join(parts), images + masks))
     if unclear:
         message = (
-            f"{plural(len(unclear), 'image', IS)} turned or mirrored by EXIF; the sizes do not tell if the mask is"
+            f"{plural(len(unclear), 'image', IS)} turned or mirrored by EXIF otherwise than the mask; the sizes do not "
+            "tell whether they fit"
         )
         found.append(finding("exif-unclear", message, [one.image_file for one in unclear]))
     return found
@@ -110,6 +118,17 @@ def needs_turning(one: PairFacts) -> bool:
         and one.image.header.orientation >= 5
         and one.mask.header.orientation == 1
         and one.image.size != one.mask.size == one.image.header.stored
+    )
+
+
+def needs_no_turning(one: PairFacts) -> bool:
+    """Whether EXIF turns the mask by a quarter, though it fits its image as stored."""
+    return (
+        isinstance(one.image, ImageFacts)
+        and isinstance(one.mask, MaskFacts)
+        and one.mask.header.orientation >= 5
+        and one.image.header.orientation == 1
+        and one.mask.size != one.image.size == one.mask.header.stored
     )
 
 
@@ -138,6 +157,11 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
             message = f"{plural(len(alpha), 'image', HAS)} an alpha channel, which is dropped{parts}"
             files = [*_files(clear), *(file for file in _files(alpha) if file not in set(_files(clear)))]
             found.append(finding("image-alpha", message, files, severity=severity))
+        odd = [one.header for one in images if one.header.mode in ("CMYK", "LAB") or one.header.dropped]
+        if odd:
+            kinds = sorted({one.mode + (f" and {one.dropped} more" if one.dropped else "") for one in odd})
+            message = f"{plural(len(odd), 'image', HAS)} channels other than grey, RGB and alpha: {', '.join(kinds)}"
+            found.append(finding("odd-channels", message, _files(odd)))
     deep = [one for one in images if one.header.bits > 8]
     if deep:
         peak = max(one.peak for one in deep)
@@ -160,9 +184,9 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
     found += _if_any("constant-image", [one.header for one in images if one.constant], "image", HAS, "one colour only")
     small = [one.header for one in images if min(one.size) < MIN_SIDE]
     found += _if_any("tiny-image", small, "image", HAS, f"a side under {MIN_SIDE} pixels")
-    sizes = sorted({one.size for one in images})
+    sizes = sorted({one.size for one in images}, key=lambda size: (_area(size), size))
     if len(sizes) > 1:
-        ends = f"{_size(min(sizes, key=_area))} to {_size(max(sizes, key=_area))}"
+        ends = f"{_size(sizes[0])} to {_size(sizes[-1])}"
         found.append(
             finding("sizes-vary", f"images have {len(sizes)} sizes, {ends} (height x width)", count=len(sizes))
         )

@@ -56,9 +56,8 @@ def recognise(root: Path) -> Recognised:
     declared = {"classes": str(root / "classes.txt")} if (root / "classes.txt").is_file() else {}
     if images and masks:
         folders = {
-            split: pair
+            split: (_first(images, names) or images / names[0], _first(masks, names) or masks / names[0])
             for split, names in SPLITS.items()
-            if (pair := _both(_first(images, names), _first(masks, names)))
         }
         lists = {
             f"{split}_list": str(root / f"{split}.txt")
@@ -66,15 +65,14 @@ def recognise(root: Path) -> Recognised:
             if (root / f"{split}.txt").is_file()
         }
         data = {"name": "folder", "images": str(images), "masks": str(masks), **declared, **lists}
-        return Recognised(data, folders if len(folders) > 1 else {})
-    folders = {}
-    for split, names in SPLITS.items():
-        folder = _first(root, names)
-        pair = _both(_first(folder, IMAGES), _first(folder, MASKS)) if folder else None
-        if pair:
-            folders[split] = pair
-    if folders:
-        images, masks = next(iter(folders.values()))
+        return Recognised(data, _splits(folders, 2))
+    folders = {
+        split: (_first(folder, IMAGES) or folder / IMAGES[0], _first(folder, MASKS) or folder / MASKS[0])
+        for split, names in SPLITS.items()
+        if (folder := _first(root, names))
+    }
+    if folders := _splits(folders, 1):
+        images, masks = next(pair for pair in folders.values() if _both(pair))
         return Recognised({"name": "folder", "images": str(images), "masks": str(masks), **declared}, folders)
     raise CrispsegError(
         f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
@@ -86,5 +84,19 @@ def _first(root: Path | None, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None) if root else None
 
 
-def _both(images: Path | None, masks: Path | None) -> tuple[Path, Path] | None:
-    return (images, masks) if images and masks else None
+def _both(pair: tuple[Path, Path]) -> bool:
+    return all(folder.is_dir() for folder in pair)
+
+
+def _splits(folders: Mapping[str, tuple[Path, Path]], least: int) -> dict[str, tuple[Path, Path]]:
+    """The splits, unless fewer than `least` of them have both folders; with one of the two missing, but for test.
+
+    Images to test on may have no masks. The folder that is missing elsewhere is named when it is read.
+    """
+    if sum(map(_both, folders.values())) < least:
+        return {}
+    return {
+        split: (images, masks)
+        for split, (images, masks) in folders.items()
+        if masks.is_dir() or (images.is_dir() and split != "test")
+    }

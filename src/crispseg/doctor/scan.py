@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.data.base import Pair, SegmentationDataset
 from crispseg.data.check import parallel
@@ -80,9 +80,11 @@ def scan_image(path: Path, channels: int = 3) -> ImageResult:
 
 
 def scan_mask(path: Path) -> MaskResult:
-    """Read a mask, even one that training refuses for its format."""
+    """Read a mask, even one that training refuses for its lossy compression."""
     try:
         with opened(path) as picture:
+            if picture.format == "PPM":  # whose values Pillow spreads over 0 to 255, and which training refuses
+                return Unreadable("unusable-mask", f"{path} is a PGM, PPM or PBM; save it as 8-bit PNG")
             stretch = stretch_of(picture)
             header = _load(picture, path)
             ImageOps.exif_transpose(picture, in_place=True)
@@ -97,6 +99,8 @@ def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
     """Which kind of fault it is that `opened` met."""
     reason = str(error)
     try:
+        if not path.exists():
+            return Unreadable("missing-file", reason)
         if path.stat().st_size == 0:
             return Unreadable("empty-file", reason)
         with path.open("rb") as file, Image.open(file) as picture:
@@ -112,6 +116,8 @@ def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
             return Unreadable("value-range-unknown" if mode[0] in "IF" else "channel-missing", reason)
     except Image.DecompressionBombError:
         return Unreadable("too-large", reason)
+    except PermissionError:
+        return Unreadable("no-permission", reason)
     except UnidentifiedImageError:
         return Unreadable("no-image-format", reason)
     except Exception:
@@ -121,8 +127,9 @@ def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
 def _load(picture: Image.Image, path: Path) -> Header:
     """Decode an opened picture and read its header, some of which only one of before and after can tell."""
     stored, raw, kind = (picture.height, picture.width), raw_mode(picture), picture.format or ""
-    orientation = 1
+    orientation, dropped = 1, 0
     if isinstance(picture, TiffImageFile):  # Pillow turns it as it loads
+        dropped = int(picture.tag_v2.get(SAMPLESPERPIXEL, 1)) - len(picture.getbands())
         stored = (int(picture.tag_v2[IMAGELENGTH]), int(picture.tag_v2[IMAGEWIDTH]))
         orientation = int(picture.tag_v2.get(ORIENTATION, 1))
     frames = getattr(picture, "n_frames", 1) if kind in ("TIFF", "GIF", "PNG", "WEBP") else 1
@@ -140,7 +147,8 @@ def _load(picture: Image.Image, path: Path) -> Header:
         int(frames),
         _alpha(picture),
         path.suffix.lower() in _suffixes(kind),
-        kind in ("JPEG", "MPO") or (kind == "WEBP" and _lossy_webp(path)),
+        _is_lossy(picture, path),
+        max(dropped, 0),
     )
 
 
@@ -160,7 +168,11 @@ def _suffixes(kind: str) -> frozenset[str]:
     return frozenset(suffix for suffix, known in Image.registered_extensions().items() if known in kinds)
 
 
-def _lossy_webp(path: Path) -> bool:
+def _is_lossy(picture: Image.Image, path: Path) -> bool:
+    if picture.format == "TIFF":
+        return picture.info.get("compression") in ("jpeg", "tiff_jpeg")
+    if picture.format != "WEBP":
+        return picture.format in ("JPEG", "MPO")
     with path.open("rb") as file:
         head = file.read(4096)
     return b"VP8 " in head and b"VP8L" not in head

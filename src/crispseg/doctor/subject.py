@@ -10,6 +10,7 @@ from crispseg.data.base import DataSource, Decoder, FileDataset, IdDecoder, Labe
 from crispseg.data.folder import Folder, match
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
+from crispseg.imaging import find_images
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Subject:
     """Mask values that mean ignore, where no class is declared."""
     faults: tuple[PairingFault, ...] = ()
     """What did not pair and so is in no split."""
+    in_no_split: tuple[str, ...] = ()
+    """Images beside the folders of the splits, or in no list."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Splits that cannot be read at all, and why."""
     val_in_train: bool = False
@@ -72,6 +75,7 @@ def subject_of(
     else:
         labels = source.label_set()
     splits, unavailable = [], {}
+    unused: list[Path] = []
     with collected_faults() as faults:
         for name in folders or source.splits():
             try:
@@ -90,6 +94,13 @@ def subject_of(
                     splits.append(Split(name, dataset, IdDecoder(len(dataset.labels))))
             except CrispsegError as error:
                 unavailable[name] = str(error)
+        if isinstance(source, Folder) and splits:
+            used = [images for images, _ in (folders or {}).values()]
+            unused = (
+                [file for file in find_images(source.images) if not any(file.is_relative_to(one) for one in used)]
+                if folders
+                else source.unlisted()
+            )
     if not splits:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
@@ -100,6 +111,7 @@ def subject_of(
         labels,
         ignore,
         _without_echoes(faults),
+        tuple(map(str, unused)),
         unavailable,
         getattr(source, "train_on", "") == "trainval",
         channels,

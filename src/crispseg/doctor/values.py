@@ -113,9 +113,10 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
         reading = _declared(subject.labels, declared, masks, refused)
     else:
         ids = _without_strays(grey, subject.ignore)
-        count = max(ids[-1] + 1 if ids else 0, 2)
+        count = min(max(ids[-1] + 1 if ids else 0, 2), IGNORE)
         inferred: Decoder = IdDecoder(count, subject.ignore)
-        reading = _declared(LabelSet.numbered(count), everywhere(inferred), masks, refused)
+        remedy = "write masks of the class ids 0 to 254" if ids and ids[-1] >= count else None
+        reading = _declared(LabelSet.numbered(count), everywhere(inferred), masks, refused, remedy)
     single = _black_and_white_single(grey) if _own(subject) else []
     return Reading(reading.labels, reading.decoders, [*reading.findings, *few, *single], refused)
 
@@ -152,7 +153,7 @@ def _special(
     if not ids:
         return None
     count = len(subject.labels) if subject.labels is not None else ids[-1]
-    if ids[0] == 1 and ids[-1] == count and (declared or plausible_ids(ids)) and len(ids) > 1:
+    if ids[0] == 1 and ids[-1] == count and (declared or plausible_ids(ids)) and len(ids) > 1 and count <= IGNORE:
         files = [mask.header.file for mask in grey]
         message = f"the ids are 1 to {count}; 0 never occurs" + (
             f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
@@ -161,21 +162,34 @@ def _special(
         decoders = everywhere(TableDecoder((IGNORE, *range(len(labels))), "ids from 1"))
         reading = _declared(labels, decoders, [("", mask) for mask in grey])
         return Reading(labels, decoders, [finding("one-based-ids", message, files), *reading.findings])
-    if declared is None and not plausible_ids(ids) and len(ids) <= IGNORE:
-        palette: tuple[Color, ...] = tuple((value, value, value) for value in ids if value <= 255)
-        if len(palette) < 2:
-            return None
-        shown = ", ".join(map(str, ids[:12])) + (", …" if len(ids) > 12 else "")
-        found = finding(
-            "sparse-ids",
-            f"the masks hold {len(ids)} values up to {ids[-1]} ({shown}), which hardly are all class ids",
-            [mask.header.file for mask in grey],
-            remedy=f"say what they mean by --data.num_classes or --data.classes, or give {_flag(palette)}",
-            values=ids,
-        )
-        labels = LabelSet(LabelSet.numbered(len(palette)).names, palette)
-        return Reading(labels, everywhere(ColorDecoder(palette, ((255, 255, 255),))), [found])
+    if declared is None and not plausible_ids(ids) and 2 <= len(ids) <= IGNORE:
+        return _sparse(ids, subject.ignore, grey, everywhere)
     return None
+
+
+def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts], everywhere: Everywhere) -> Reading:
+    """Few values, far between, which are taken as classes in their order."""
+    if ids[-1] <= 255:
+        palette: tuple[Color, ...] = tuple((value, value, value) for value in ids)
+        remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(palette)}"
+        labels = LabelSet(LabelSet.numbered(len(palette)).names, palette)
+        void = (IGNORE, *(value for value in ignore if value <= 255))
+        decoder: Decoder = ColorDecoder(palette, tuple((value, value, value) for value in void))
+    else:
+        remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}; values over 255 are none"
+        labels = LabelSet.numbered(len(ids))
+        table = np.full(max(ids[-1], *ignore, 0) + 1, IGNORE + 1)
+        table[ids], table[list(ignore)] = np.arange(len(ids)), IGNORE
+        decoder = TableDecoder(tuple(table.tolist()), "values")
+    shown = ", ".join(map(str, ids[:12])) + (", …" if len(ids) > 12 else "")
+    found = finding(
+        "sparse-ids",
+        f"the masks hold {len(ids)} values up to {ids[-1]} ({shown}), which hardly are all class ids",
+        [mask.header.file for mask in grey],
+        remedy=remedy,
+        values=ids,
+    )
+    return Reading(labels, everywhere(decoder), [found])
 
 
 def _colored(colored: list[MaskFacts], grey: list[MaskFacts], everywhere: Everywhere) -> Reading:
@@ -225,6 +239,7 @@ def _declared(
     decoders: dict[str, Decoder],
     masks: list[tuple[str, MaskFacts]],
     refused: frozenset[str] = frozenset(),
+    remedy: str | None = None,
 ) -> Reading:
     """Masks that are read as declared: which values mean no class, and where they are."""
     reading = Reading(labels, decoders, [], refused)
@@ -261,6 +276,7 @@ def _declared(
                     code,
                     f"{plural(len(files[in_colors]), 'mask', ('has', 'have'))} the {noun} {shown}{more}{allowed}",
                     [file for file, _ in sorted(files[in_colors].items(), key=lambda item: -item[1])],
+                    remedy=remedy,
                     values={str(value): strange[value] for value in most},
                     pixels=files[in_colors],
                 )
