@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dataset_trees import make_mapillary
 from PIL import Image
 from test_bad_input import bomb, files
 
@@ -658,6 +661,25 @@ def test_a_split_of_which_one_folder_is_missing(tmp_path: Path, capsys: pytest.C
         assert status == 0 and set(report["splits"]) == {"train", "val"}
         beside = {one["code"]: one["count"] for one in report["findings"]}
         assert beside == ({} if layout.startswith("{split") else {"in-no-split": 4})
+
+
+def test_mapillary_has_a_config_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is no saved model's."""
+    make_mapillary(tmp_path)
+    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["data"] == "mapillary" and report["splits"]["val"]["pairs"] == 1
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree(tmp_path, train=3, val=2)
+    tree.source()
+    save(tmp_path / "images/\udcff.png", photo(1))
+    for encoding in ("utf-8", "cp1252"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, write_through=True))
+        assert main(["doctor", str(tmp_path)]) == 3
+        assert b"\\udcff.png" in written.getvalue()
 
 
 def test_where_nothing_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
-from crispseg.models.saving import CONFIG_FILE
+from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
 
@@ -109,7 +109,7 @@ def _find(target: str) -> tuple[Recognised, int]:
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
         return Recognised({"name": target}), 3
-    if path.is_file() or (path / CONFIG).is_file() or (path / CONFIG_FILE).is_file():
+    if path.is_file() or (path / CONFIG).is_file() or (path / WEIGHTS_FILE).is_file():
         settings = path if path.is_file() else path / CONFIG
         tree: dict[str, Any] = read_yaml(settings) if settings.is_file() else recorded_data(target)
         if not tree.get("data"):

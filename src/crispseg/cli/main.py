@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ HELP = "\n".join(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 if it went well, 2 for a mistake of the user, 130 if interrupted; doctor has 1 and 3 too."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
     try:
         return _dispatch(argv)
     except CrispsegError as error:
