@@ -135,6 +135,11 @@ def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any, monkey
     whole.write_bytes(whole.read_bytes()[:-6000])
     with refuses("half.tif"), TiffBands(whole) as bands:
         bands.read(0, 64)
+    plain = write("cut.tif", rowsperstrip=64)
+    plain.write_bytes(plain.read_bytes()[:-6000])
+    with refuses("cut.tif", "rows 20 to 63", "ends before them"), TiffBands(plain) as bands:
+        assert np.array_equal(bands.read(0, 20), image[:20])
+        bands.read(20, 64)
     monkeypatch.setattr("crispseg.inference.tiff.MAX_SEGMENT", 64 * 64)
     with refuses("one.tif is compressed in strips of 12,288 bytes", "tiffcp -t"):
         TiffBands(write("one.tif", compression="zlib", rowsperstrip=64))
@@ -292,6 +297,18 @@ def test_predict_in_tiles(model: SegmentationModel, segmenter: Segmenter, tmp_pa
     for name in ("a.tif", "deep/b.tif"):
         assert np.array_equal(tifffile.imread(out / name), tifffile.imread(tmp_path / "expected.tif"))
     assert len([file for file in out.rglob("*") if file.is_file()]) == 2
+
+
+def test_a_tiff_that_cannot_be_read_is_left_out(model: SegmentationModel, tmp_path: Path, capsys: Capture) -> None:
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_text("no picture")
+    tifffile.imwrite(tmp_path / "in/b.tif", blocks(150, 200), photometric="rgb")
+    out = tmp_path / "out"
+    assert main(["predict", str(tmp_path / "model"), str(tmp_path / "in"), f"--out={out}", "--tiles=128"]) == 2
+    printed = capsys.readouterr()
+    assert "1 of 2 images segmented" in printed.out and "left out:" in printed.err and "a.tif" in printed.err
+    assert [path.name for path in out.iterdir()] == ["b.tif"]
 
 
 @pytest.mark.parametrize(

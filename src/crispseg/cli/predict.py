@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -72,23 +72,23 @@ def run(argv: Sequence[str]) -> None:
                 style="yellow",
                 soft_wrap=True,
             )
-    if parsed.tiles is not None:
-        predict_tiled(segmenter, names, parsed.out, parsed.tiles, console)
-        return
     failed: list[Source] = []
 
     def report(image: Source, error: CrispsegError) -> None:
         failed.append(image)
         console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    results = segmenter.stream(names, on_error=report)
-    for result in track(results, "Segmenting", len(names), console=console, disable=not console.is_terminal):
-        assert result.path is not None
-        if server is not None:
-            server.save(parsed.out, result.path, result.labels)
-            continue
-        result.name = names[result.path]
-        result.save(parsed.out)
+    if parsed.tiles is not None:
+        predict_tiled(segmenter, names, parsed.out, parsed.tiles, console, report)
+    else:
+        results = segmenter.stream(names, on_error=report)
+        for result in track(results, "Segmenting", len(names), console=console, disable=not console.is_terminal):
+            assert result.path is not None
+            if server is not None:
+                server.save(parsed.out, result.path, result.labels)
+                continue
+            result.name = names[result.path]
+            result.save(parsed.out)
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {parsed.out}")
     if failed:
         raise CrispsegError(
@@ -135,8 +135,15 @@ def check_tiled(tile: int, images: Iterable[Path], server: ServerFormat | None) 
         raise CrispsegError(f"--tiles reads TIFFs in parts, and {other} is none; convert it, or leave --tiles out")
 
 
-def predict_tiled(segmenter: Segmenter, names: Mapping[Path, str], out: Path, tile: int, console: Console) -> None:
-    """Segment TIFFs of any size into `NAME.tif`; the first that cannot be read ends it."""
+def predict_tiled(
+    segmenter: Segmenter,
+    names: Mapping[Path, str],
+    out: Path,
+    tile: int,
+    console: Console,
+    report: Callable[[Source, CrispsegError], None],
+) -> None:
+    """Segment TIFFs of any size into `NAME.tif`; `report` is called with those that cannot be read."""
     with Progress(console=console, disable=not console.is_terminal) as bars:
         for image, name in names.items():
             bar = bars.add_task(image.name)
@@ -144,7 +151,11 @@ def predict_tiled(segmenter: Segmenter, names: Mapping[Path, str], out: Path, ti
             def show(done: int, total: int, bar: TaskID = bar) -> None:
                 bars.update(bar, completed=done, total=total)
 
-            height, width = segment_tiff(segmenter, image, out / f"{name}.tif", tile, show)
+            try:
+                height, width = segment_tiff(segmenter, image, out / f"{name}.tif", tile, show)
+            except CrispsegError as error:
+                report(image, error)
+                continue
             print(f"{image}: {width}×{height} pixels segmented into {out / name}.tif")
 
 

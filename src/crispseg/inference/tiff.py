@@ -6,6 +6,7 @@ It is done by tifffile, which `pip install 'crispseg[tiff]'` brings with the cod
 from __future__ import annotations
 
 import importlib
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _MAP_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """GeoTIFF: pixel scale, tie points, transformation, keys and their values."""
 
 _ORIENTATION = 274
+_NATIVE = "<" if sys.byteorder == "little" else ">"
 _PHOTOMETRICS = {1: (1, 2), 2: (3, 4), 6: (3,)}
 """Photometric interpretation (black is zero, RGB, YCbCr) → samples a pixel may have."""
 _JPEG = (6, 7, 33007, 34892)
@@ -89,10 +91,11 @@ class TiffBands:
         try:
             if page.is_final:  # its rows follow each other in the file, in strips of any size
                 stored = self._file.filehandle
-                row = band[0].nbytes
-                stored.seek(page.dataoffsets[0] + top * row)
-                flat = np.frombuffer(stored.read(len(band) * row), page.dtype.newbyteorder(self._file.byteorder))
-                band[:] = flat.reshape(band.shape)
+                stored.seek(page.dataoffsets[0] + top * band[0].nbytes)
+                if stored.readinto(band.data.cast("B")) < band.nbytes:
+                    raise ValueError("the file ends before them")
+                if self._file.byteorder != _NATIVE:
+                    band.byteswap(inplace=True)
             else:
                 self._decode(band, top)
         except MemoryError:
@@ -157,7 +160,10 @@ class TiffBands:
             band[first - top : last - top, left : left + values.shape[1]] = values[first - row : last - row]
 
     def _as_channels(self, band: NDArray[Any]) -> NDArray[np.uint8]:
-        eight: NDArray[np.uint8] = (band >> 8).astype(np.uint8) if band.dtype.itemsize == 2 else band
+        """The band, which may be changed, as `read` gives it."""
+        if band.dtype.itemsize == 2:
+            band >>= 8
+        eight: NDArray[np.uint8] = band.astype(np.uint8, copy=False)
         if eight.shape[2] <= 2:  # grey, perhaps with alpha
             return np.repeat(eight[..., :1], 3, axis=2)
         return eight[..., : self.channels]
