@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crispseg.data import ADE20K, VOC2012, CamVid, Cityscapes, DataSource, Mapillary, PascalContext, camvid
+from crispseg.data import (
+    ADE20K,
+    VOC2012,
+    CamVid,
+    Cityscapes,
+    CocoStuff,
+    DataSource,
+    Mapillary,
+    PascalContext,
+    camvid,
+    coco_stuff,
+)
 from crispseg.data.base import default_palette
 
 Ids = Sequence[int]
@@ -98,6 +109,20 @@ def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) ->
     return VOC2012(root, **options)
 
 
+COCO_VALUES = [value - 1 for value in coco_stuff.IDS]
+
+
+def make_coco_stuff(root: Path, masks: str = "annotations") -> CocoStuff:
+    for split, name, values in (
+        ("train2017", "000000000009", [*COCO_VALUES, 255]),
+        ("train2017", "000000000025", [0]),
+        ("val2017", "000000000139", [181, 255]),
+    ):
+        picture(root / "images" / split / f"{name}.jpg", 12, 15)
+        save(root / masks / split / f"{name}.png", grid(values, 12, 15))
+    return CocoStuff(root)
+
+
 LABELS = [
     {"name": "animal--bird", "readable": "Bird", "evaluate": True, "instances": True, "color": [165, 42, 42]},
     {"name": "void--static", "readable": "Static", "evaluate": False, "instances": False, "color": [0, 0, 0]},
@@ -141,4 +166,5 @@ MAKERS: dict[str, Callable[[Path], DataSource]] = {
     "mapillary": make_mapillary,
     "camvid": make_camvid,
     "voc2012": make_voc2012,
+    "coco_stuff": make_coco_stuff,
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from dataset_trees import (
     make_ade20k,
     make_camvid,
     make_cityscapes,
+    make_coco_stuff,
     make_mapillary,
     make_pascal_context,
     picture,
@@ -32,12 +35,14 @@ from crispseg.data import (
     DATA_SOURCES,
     CamVid,
     Cityscapes,
+    CocoStuff,
     DataSource,
     Mapillary,
     PascalContext,
     camvid,
     check_split,
     cityscapes,
+    coco_stuff,
     pascal_context,
 )
 from crispseg.data.layouts import TableDecoder
@@ -45,7 +50,9 @@ from crispseg.data.layouts import TableDecoder
 # ------------------------------------------------------------------------------------------- classes and colours
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150), ("pascal_context", 60)])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("cityscapes", 19), ("ade20k", 150), ("pascal_context", 60), ("coco_stuff", 171)]
+)
 def test_numbers_of_classes(name: str, classes: int) -> None:
     assert len(DATA_SOURCES[name]("nowhere").label_set()) == classes  # type: ignore[call-arg]
 
@@ -88,6 +95,21 @@ def test_classes_of_pascal_context() -> None:
     assert voc | {"motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"} <= set(names)
     few, many = PascalContext("nowhere", classes=59).label_set(), PascalContext("nowhere").label_set()
     assert few.names == many.names[1:] and few.palette == many.palette[1:]
+
+
+def test_classes_of_coco_stuff() -> None:
+    ids = coco_stuff.IDS
+    assert len(coco_stuff.THINGS) == 80 and len(coco_stuff.STUFF) == 91 and len(set(ids.values())) == 171
+    things = [value for value in ids if value <= 91]
+    assert len(things) == 80 and max(things) == 90 and min(ids) == 1 and max(ids) == 182
+    assert set(range(1, 183)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
+    known = {1: "person", 11: "fire hydrant", 13: "stop sign", 27: "backpack", 46: "wine glass", 67: "dining table"}
+    known |= {70: "toilet", 84: "book", 90: "toothbrush", 92: "banner", 128: "house", 148: "river", 149: "road"}
+    known |= {157: "sky-other", 169: "tree", 182: "wood"}
+    assert {value: ids[value] for value in known} == known
+    labels = CocoStuff("nowhere").label_set()
+    assert len(set(labels.palette)) == 171 and (0, 0, 0) not in labels.palette
+    assert labels.names.index("toothbrush") == 79 and labels.names.index("banner") == 80
 
 
 def test_groups_of_camvid() -> None:
@@ -153,6 +175,18 @@ def test_pascal_context_background(classes: int, table: list[int], tmp_path: Pat
     sample = make_pascal_context(tmp_path, classes=classes).dataset("val")[0]
     assert sample.name == "2008_000002"
     np.testing.assert_array_equal(sample.labels, grid(table, 8, 10))
+
+
+@pytest.mark.parametrize("masks", ["annotations", "stuffthingmaps"])
+def test_coco_stuff_masks_hold_the_id_less_one(masks: str, tmp_path: Path) -> None:
+    source = make_coco_stuff(tmp_path, masks)
+    np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([*range(171), 255], 12, 15))
+    np.testing.assert_array_equal(source.dataset("val")[0].labels, grid([170, 255], 12, 15))
+
+
+def test_coco_stuff_test_cannot_be_scored(refuses: Any) -> None:
+    with refuses("'test'", "cannot be scored", "crispseg predict"):
+        CocoStuff("nowhere").dataset("test")
 
 
 @pytest.mark.parametrize(("masks", "config"), [("labels", "config.json"), ("v1.2/labels", "config_v1.2.json")])
@@ -270,6 +304,12 @@ BROKEN = [
         remove("SegmentationClassContext/2008_000007.png"),
         ["1 of the 4 files", "first", "SegmentationClassContext/2008_000007.png", "MMSegmentation"],
     ),
+    ("coco_stuff", remove("annotations/train2017"), ["train2017 is missing", "crispseg data download coco_stuff"]),
+    (
+        "coco_stuff",
+        remove("annotations/train2017/000000000025.png"),
+        ["1 of 2 images", "have no mask", "000000000025", "stuffthingmaps_trainval2017.zip"],
+    ),
     ("mapillary", remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
     ("mapillary", write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
     ("mapillary", write("config.json", '{"labels": [{"readable": "Bird"}]}'), ["no list of Mapillary's", "'color'"]),
@@ -307,6 +347,8 @@ def test_what_is_missing_gets_one_line(
         ("cityscapes", "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", 34, ["label ids of", "0 to 33"]),
         ("ade20k", "annotations/validation/ADE_val_00000001.png", 151, ["values of ADE20K", "0 to 150"]),
         ("pascal_context", "SegmentationClassContext/2008_000002.png", 60, ["values of PASCAL-Context", "0 to 59"]),
+        ("coco_stuff", "annotations/val2017/000000000139.png", 182, ["values of COCO-Stuff", "0 to 181"]),
+        ("coco_stuff", "annotations/val2017/000000000139.png", 11, ["values of COCO-Stuff"]),  # street sign
         ("mapillary", "validation/labels/cD-4.png", 4, ["values in Mapillary's config.json", "0 to 3"]),
     ],
 )
@@ -344,6 +386,33 @@ def test_masks_of_colours_where_ids_belong(name: str, path: str, remedy: str, tm
 def test_a_wrong_root_is_named(name: str, tmp_path: Path, refuses: Any) -> None:
     with refuses(str(tmp_path / "nowhere"), "http"):
         DATA_SOURCES[name](tmp_path / "nowhere", **({"masks": "colors"} if name == "camvid" else {})).dataset("train")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_archive_in_the_way_is_named(name: str, tmp_path: Path, refuses: Any) -> None:
+    """Not unpacked, or half there; the root may be the archive itself."""
+    options = {"masks": "colors"} if name == "camvid" else {}
+    source = DATA_SOURCES[name](tmp_path, **options)  # type: ignore[call-arg]
+    whole, half = tmp_path / "data.zip", tmp_path / "data.tar"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("x.txt", "x")
+    with refuses(f"{whole} is an archive: unpack it there first"):
+        source.dataset("train")
+    if name not in ("mapillary", "camvid"):
+        with refuses("data.zip is an archive"):
+            DATA_SOURCES[name](whole, **options).dataset("train")  # type: ignore[call-arg]
+    whole.write_bytes(whole.read_bytes()[:60])
+    with refuses(f"{whole} is only half there, or damaged: download it again"):
+        source.dataset("train")
+    whole.unlink()
+    with tarfile.open(half, "w") as tar:
+        tar.add(__file__, "x")
+    half.write_bytes(half.read_bytes()[:1024])
+    with refuses(f"{half} is only half there"):
+        source.dataset("train")
+    half.rename(tmp_path / "data.tar.part")
+    with refuses("data.tar.part is half a download", "crispseg data download"):
+        source.dataset("train")
 
 
 @pytest.mark.parametrize("name", MAKERS)

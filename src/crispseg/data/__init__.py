@@ -5,6 +5,7 @@ from crispseg.data.base import IGNORE, DataSource, LabelSet, Sample, Segmentatio
 from crispseg.data.camvid import CamVid
 from crispseg.data.check import SplitReport, check_split, class_weights
 from crispseg.data.cityscapes import Cityscapes
+from crispseg.data.coco_stuff import CocoStuff
 from crispseg.data.folder import Folder
 from crispseg.data.mapillary import Mapillary
 from crispseg.data.pascal_context import PascalContext
@@ -13,7 +14,8 @@ from crispseg.data.transforms import Augment, eval_transform, train_transform
 from crispseg.data.voc2012 import VOC2012
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
-    source.name: source for source in (ADE20K, CamVid, Cityscapes, Folder, Mapillary, PascalContext, Scenes, VOC2012)
+    source.name: source
+    for source in (ADE20K, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, PascalContext, Scenes, VOC2012)
 }
 """What `--data NAME` can be."""
 
@@ -25,6 +27,7 @@ __all__ = [
     "Augment",
     "CamVid",
     "Cityscapes",
+    "CocoStuff",
     "DataSource",
     "Folder",
     "LabelSet",

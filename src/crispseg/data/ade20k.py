@@ -171,6 +171,8 @@ The colours of road and skyscraper are the same there. Mask value 0, "other", is
 
 FOLDERS = {"train": "training", "val": "validation"}
 
+_DECODER = TableDecoder((IGNORE, *range(150)), "values of ADE20K")
+
 _HINT = (
     "the root of ADE20K is the folder ADEChallengeData2016, with {images,annotations}/{training,validation}; get it "
     "from http://sceneparsing.csail.mit.edu"
@@ -194,6 +196,10 @@ class ADE20K:
     def splits(self) -> tuple[str, ...]:
         return tuple(FOLDERS)
 
+    def decoder(self) -> TableDecoder:
+        """From mask values to class ids."""
+        return _DECODER
+
     def dataset(self, split: str) -> FileDataset:
         """One split.
 
@@ -203,4 +209,4 @@ class ADE20K:
         check_split_name(split, self.splits(), "ADE20K")
         images, masks = (Path(self.root) / kind / FOLDERS[split] for kind in ("images", "annotations"))
         pairs = pair_below(images, ".jpg", masks, ".png", _HINT)
-        return FileDataset(pairs, self.label_set(), TableDecoder((IGNORE, *range(150)), "values of ADE20K"))
+        return FileDataset(pairs, self.label_set(), self.decoder())

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import IGNORE, Color, FileDataset, IdDecoder, LabelSet, Pair, read_lines
+from crispseg.data.archives import waiting_archive
+from crispseg.data.base import IGNORE, Color, Decoder, FileDataset, IdDecoder, LabelSet, Pair, read_lines
 from crispseg.data.layouts import check_choices, pair_below, pair_listed
 from crispseg.data.pairing import pairing_fault
 from crispseg.errors import CrispsegError
@@ -115,9 +116,14 @@ class CamVid:
             if (root / f"{split}.txt").is_file() or (self.masks == "colors" and (root / f"{split}_labels").is_dir())
         )
         if not splits:
+            waiting = waiting_archive(root / "train.txt")
             layout = _LAYOUT if self.masks == "ids" else _ORIGINAL
-            raise CrispsegError(f"{root} is not a CamVid folder: no train.txt, val.txt or test.txt; {layout}")
+            raise CrispsegError(f"{root} is not a CamVid folder: no train.txt, val.txt or test.txt{waiting}; {layout}")
         return splits
+
+    def decoder(self) -> Decoder:
+        """From mask values, or colours, to class ids."""
+        return _IDS if self.masks == "ids" else decode_colors
 
     def dataset(self, split: str) -> FileDataset:
         """One split.
@@ -128,10 +134,10 @@ class CamVid:
         if split not in self.splits():
             raise CrispsegError(f"{self.root} has no split '{split}'; it has {', '.join(self.splits())}")
         if self.masks == "colors":
-            return FileDataset(self._original_pairs(split), self.label_set(), decode_colors)
+            return FileDataset(self._original_pairs(split), self.label_set(), self.decoder())
         lines = read_lines(Path(self.root) / f"{split}.txt")
         pairs = [pair for line in lines if (pair := self._pair(line, split)) is not None]
-        return FileDataset(pairs, self.label_set(), _IDS)
+        return FileDataset(pairs, self.label_set(), self.decoder())
 
     def _pair(self, line: str, split: str) -> Pair | None:
         """The files that a line names; None where one is missing and faults are collected."""

@@ -5,6 +5,7 @@ Cordts et al.: The Cityscapes dataset for semantic urban scene understanding. CV
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -39,6 +40,8 @@ CLASSES: dict[str, tuple[int, Color]] = {
 LABEL_IDS = 34
 """`*_labelIds.png` have values below; those of no class, such as 4 (static) or 29 (caravan), are ignored."""
 
+_ENDING, _TRAIN_ENDING = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+
 _HINT = (
     "the root of Cityscapes holds leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and "
     "gtFine/SPLIT/CITY/*_gtFine_labelIds.png; get leftImg8bit_trainvaltest and gtFine_trainvaltest from "
@@ -72,6 +75,11 @@ class Cityscapes:
     def splits(self) -> tuple[str, ...]:
         return ("train", "val")
 
+    def decoder(self) -> TableDecoder:
+        """From mask values to class ids: label ids, unless the root is there and holds train ids only."""
+        parts = parts_of("train", self.train_on)
+        return _TRAIN_IDS if self._ending(parts) == _TRAIN_ENDING else _LABEL_IDS
+
     def dataset(self, split: str) -> FileDataset:
         """One split.
 
@@ -86,15 +94,19 @@ class Cityscapes:
         check_split_name(split, self.splits(), "Cityscapes")
         parts = parts_of(split, self.train_on)
         images, masks = Path(self.root) / "leftImg8bit", Path(self.root) / "gtFine"
-        ids, train_ids = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
-        has_ids = any((masks / parts[0]).rglob(f"*{ids}"))
-        ending = train_ids if not has_ids and any((masks / parts[0]).rglob(f"*{train_ids}")) else ids
+        ending = self._ending(parts)
         pairs = [
             pair
             for part in parts
             for pair in pair_below(images / part, "_leftImg8bit.png", masks / part, ending, _HINT)
         ]
-        return FileDataset(pairs, self.label_set(), _LABEL_IDS if ending == ids else _TRAIN_IDS)
+        return FileDataset(pairs, self.label_set(), _LABEL_IDS if ending == _ENDING else _TRAIN_IDS)
+
+    def _ending(self, parts: Sequence[str]) -> str:
+        """How the names of the masks end that the official splits hold."""
+        masks = Path(self.root) / "gtFine" / parts[0]
+        has_ids = any(masks.rglob(f"*{_ENDING}"))
+        return _TRAIN_ENDING if not has_ids and any(masks.rglob(f"*{_TRAIN_ENDING}")) else _ENDING
 
 
 _CLASS_OF = {value: index for index, (value, _) in enumerate(CLASSES.values())}

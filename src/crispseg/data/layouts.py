@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.data.archives import waiting_archive
 from crispseg.data.base import IGNORE, Pair, grey, read_lines
 from crispseg.data.pairing import PairingKind, pairing_fault
 from crispseg.errors import CrispsegError, did_you_mean
@@ -86,7 +87,7 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
         CrispsegError: the list is missing or empty, or a file is missing.
     """
     if not listing.is_file():
-        raise CrispsegError(f"{listing} is missing; {hint}")
+        raise CrispsegError(f"{listing} is missing{waiting_archive(listing)}; {hint}")
     stems = dict.fromkeys(Path(line.split()[0]).stem for line in read_lines(listing))
     pairs = [Pair(stem, images / (stem + image_ending), masks / (stem + mask_ending)) for stem in stems]
     missing = [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]
@@ -120,7 +121,8 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     """Files by their path in the folder without the ending, sorted; hidden ones are left out."""
     for level in (*reversed(folder.parents), folder):
         if not level.is_dir():
-            raise CrispsegError(f"{level} is {'no folder' if level.exists() else 'missing'}; {hint}")
+            what = "no folder" if level.exists() else "missing"
+            raise CrispsegError(f"{level} is {what}{waiting_archive(level)}; {hint}")
     paths = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith("."))
     if not paths:
         raise CrispsegError(f"{folder} holds no files *{ending}; {hint}")

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from crispseg.data.archives import waiting_archive
 from crispseg.data.base import IGNORE, Color, FileDataset, LabelSet
 from crispseg.data.layouts import TableDecoder, TrainOn, check_choices, check_split_name, pair_below, parts_of
 from crispseg.errors import CrispsegError
@@ -57,6 +58,12 @@ class Mapillary:
     def splits(self) -> tuple[str, ...]:
         return tuple(FOLDERS)
 
+    def decoder(self) -> TableDecoder:
+        """From mask values to class ids. Raises as `label_set` does."""
+        evaluated = iter(range(len(self._entries)))
+        table = tuple(next(evaluated) if entry.evaluate else IGNORE for entry in self._entries)
+        return TableDecoder(table, "values in Mapillary's config.json")
+
     def dataset(self, split: str) -> FileDataset:
         """One split.
 
@@ -70,16 +77,15 @@ class Mapillary:
             masks = folder / "v1.2" / "labels"  # of the package that holds v2.0 too
             masks = masks if masks.is_dir() else folder / "labels"
             pairs += pair_below(folder / "images", ".jpg", masks, ".png", _HINT)
-        evaluated = iter(range(len(self._entries)))
-        table = tuple(next(evaluated) if entry.evaluate else IGNORE for entry in self._entries)
-        return FileDataset(pairs, self.label_set(), TableDecoder(table, "values in Mapillary's config.json"))
+        return FileDataset(pairs, self.label_set(), self.decoder())
 
     @cached_property
     def _entries(self) -> list[_Entry]:
         """What each mask value means."""
         path = next((path for name in CONFIGS if (path := Path(self.root) / name).is_file()), None)
         if path is None:
-            raise CrispsegError(f"{self.root} holds no {' or '.join(CONFIGS)}; {_HINT}")
+            waiting = waiting_archive(Path(self.root) / CONFIGS[0])
+            raise CrispsegError(f"{self.root} holds no {' or '.join(CONFIGS)}{waiting}; {_HINT}")
         try:
             entries = [_entry(label) for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
             if sum(entry.evaluate for entry in entries) < 2:

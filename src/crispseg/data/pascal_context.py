@@ -55,6 +55,12 @@ class PascalContext:
     def splits(self) -> tuple[str, ...]:
         return ("train", "val")
 
+    def decoder(self) -> TableDecoder:
+        """From mask values to class ids."""
+        return TableDecoder(
+            tuple(range(60)) if self.classes == 60 else (IGNORE, *range(59)), "values of PASCAL-Context"
+        )
+
     def dataset(self, split: str) -> FileDataset:
         """One split.
 
@@ -65,5 +71,4 @@ class PascalContext:
         root = Path(self.root)
         listing = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
         pairs = pair_listed(listing, root / "JPEGImages", ".jpg", root / "SegmentationClassContext", ".png", _HINT)
-        table = tuple(range(60)) if self.classes == 60 else (IGNORE, *range(59))
-        return FileDataset(pairs, self.label_set(), TableDecoder(table, "values of PASCAL-Context"))
+        return FileDataset(pairs, self.label_set(), self.decoder())

@@ -58,6 +58,10 @@ class VOC2012:
     def splits(self) -> tuple[str, ...]:
         return ("train", "val")
 
+    def decoder(self) -> TableDecoder:
+        """From mask values to class ids."""
+        return TableDecoder(tuple(range(len(NAMES))), "values of PASCAL VOC")
+
     def dataset(self, split: str) -> FileDataset:
         """One split.
 
@@ -79,4 +83,4 @@ class VOC2012:
             name = self.train_on if split == "train" else split
             listing, masks, hint = lists / f"{name}.txt", "SegmentationClass", _HINT
         pairs = pair_listed(listing, root / "JPEGImages", ".jpg", root / masks, ".png", hint)
-        return FileDataset(pairs, self.label_set(), TableDecoder(tuple(range(len(NAMES))), "values of PASCAL VOC"))
+        return FileDataset(pairs, self.label_set(), self.decoder())

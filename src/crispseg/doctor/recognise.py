@@ -18,6 +18,8 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "cityscapes": (("leftImg8bit", "gtFine"), {}),
     "pascal_context": (("JPEGImages", "SegmentationClassContext"), {}),
     "voc2012": (("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"), {}),
+    "coco_stuff": (("images/train2017", "annotations/train2017"), {}),
+    "coco_stuff maps": (("images/train2017", "stuffthingmaps/train2017"), {}),
     "mapillary": (("training/images", "validation/images"), {}),
     "camvid": (("train.txt", "trainannot"), {}),
     "camvid colors": (("701_StillsRaw_full", "LabeledApproved_full"), {"masks": "colors"}),

@@ -1,0 +1,139 @@
+"""Archives: whether one is whole, what is said of one that waits to be unpacked, and unpacking that stays inside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from crispseg.errors import CrispsegError
+
+PARTIAL = ".part"
+"""Ends the name of a file that is being downloaded."""
+
+_TAR_END = 1024
+"""Bytes of zeros that end a tar."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is one of an archive that can be unpacked."""
+    return path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether an archive ends as one does; reading all of it may find damage yet. Of a gzip only the start is seen."""
+    if path.suffix.lower() == ".zip":
+        return zipfile.is_zipfile(path)  # finds the directory, which is at the end
+    with path.open("rb") as file:
+        if path.suffix.lower() != ".tar":
+            return file.read(2) == b"\x1f\x8b"
+        size = path.stat().st_size
+        file.seek(-min(size, _TAR_END), os.SEEK_END)
+        return size >= _TAR_END and size % 512 == 0 and not any(file.read())
+
+
+def waiting_archive(missing: Path) -> str:
+    """What to say about an archive that lies where a path is missing, or stands in its way; empty if there is none."""
+    near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
+    found = [near] if near.is_file() else sorted(near.iterdir()) if near.is_dir() else []
+    for path in found:
+        if path.suffix == PARTIAL and is_archive(path.with_suffix("")):
+            return f"; {path} is half a download: run 'crispseg data download' again, which resumes it"
+        if is_archive(path) and path.is_file():
+            if not looks_whole(path):
+                return f"; {path} is only half there, or damaged: download it again"
+            return f"; {path} is an archive: unpack it there first"
+    return ""
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes that the files of a zip or an uncompressed tar take; of a gzip, the archive's own size at least.
+
+    Raises:
+        CrispsegError: it is no such archive, or cut off.
+    """
+    if path.suffix.lower() == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return sum(entry.file_size for entry in archive.infolist())
+        except (zipfile.BadZipFile, OSError) as error:
+            raise _damaged(path, error) from None
+    return path.stat().st_size
+
+
+def unpack(path: Path, folder: Path) -> int:
+    """Unpack an archive into a folder, over files that are there; the files appear when all of it could be read.
+
+    Links are not made, and checksums within a zip are verified.
+
+    Returns:
+        How many files.
+
+    Raises:
+        CrispsegError: it is damaged or cut off, or an entry would be written outside of the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
+        inside = Path(name)
+        try:
+            if path.suffix.lower() == ".zip":
+                _unpack_zip(path, inside)
+            else:
+                _unpack_tar(path, inside)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as error:
+            raise _damaged(path, error) from None
+        except OSError as error:
+            if error.errno is None:  # gzip's own, of bad data
+                raise _damaged(path, error) from None
+            raise CrispsegError(
+                f"cannot unpack {path} into {folder} ({error.strerror}); make room or choose another folder"
+            ) from None
+        files = [file for file in inside.rglob("*") if file.is_file()]
+        for file in files:
+            target = folder / file.relative_to(inside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    return len(files)
+
+
+def _unpack_zip(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            parts = Path(entry.filename.replace("\\", "/")).parts
+            if ".." in parts or Path(entry.filename).is_absolute():
+                raise _outside(path, entry.filename)
+        for entry in entries:
+            archive.extract(entry, folder)  # reads to the end, and so checks the CRC
+
+
+def _unpack_tar(path: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.isfile() or member.isdir():
+                    archive.extract(member, folder, filter="data")
+    except tarfile.FilterError as error:
+        raise _outside(path, error.tarinfo.name) from None
+
+
+def _outside(path: Path, entry: str) -> CrispsegError:
+    return CrispsegError(
+        f"{path} holds the entry '{entry}', which would be written outside of the folder; nothing was unpacked: do not "
+        "use this archive"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> CrispsegError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return CrispsegError(f"{path} is damaged or only half there ({reason}); remove it and download it again")
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that can be written where a folder is, or will be."""
+    near = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
+    return shutil.disk_usage(near).free
