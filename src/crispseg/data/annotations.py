@@ -1,0 +1,230 @@
+"""Reading annotation files: instances in COCO's JSON, and labelme's JSON of one image.
+
+COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg.data import shapes
+from crispseg.data.shapes import Patch
+from crispseg.errors import CrispsegError
+
+OUTSIDE = 1.0
+"""Pixels by which a point may lie outside of its image: annotation tools round."""
+
+AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}
+"""labelme's kinds of shapes that have an area, and how many points they need."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One thing that is marked in an image."""
+
+    label: str
+    kind: str
+    """One of `AREAS`, or "runs"."""
+    parts: Any
+    """What it is drawn from, by its kind: outlines, corners, run lengths."""
+    crowd: bool = False
+
+    def draw(self, height: int, width: int) -> list[Patch]:
+        """Its pixels in an image of this size, in one patch or several.
+
+        Raises:
+            ValueError: what it is drawn from makes no sense; the message says why, without the shape's name.
+        """
+        if self.kind == "runs":
+            size = self.parts.get("size")
+            if size != [height, width]:
+                raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
+            return [shapes.runs(self.parts.get("counts"), height, width)]
+        outlines = [_points(part, AREAS[self.kind], height, width) for part in self.parts["points"]]
+        if self.kind == "mask":
+            return [_picture(self.parts.get("mask"), outlines[0], height, width)]
+        make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(self.kind, shapes.polygon)
+        return [make(points, height, width) for points in outlines]
+
+
+@dataclass
+class Annotated:
+    """An image and what is marked in it."""
+
+    image: str
+    """Its path as the annotations give it."""
+    source: Path
+    """The file of annotations, and so where a relative path may start."""
+    size: tuple[int, int] | None
+    """`(H, W)` where the annotations say it."""
+    shapes: list[tuple[str, Shape]] = field(default_factory=list)
+    """Each with the name by which errors call it."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What one file holds."""
+
+    kind: str
+    """coco or labelme."""
+    images: tuple[Annotated, ...]
+    names: tuple[str, ...]
+    """Of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read a file of either kind.
+
+    Raises:
+        CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a JSON file of annotations") from None
+    except json.JSONDecodeError as error:
+        raise CrispsegError(
+            f"{path} is no JSON (line {error.lineno}, column {error.colno}: {error.msg}); export it again"
+        ) from None
+    except (UnicodeDecodeError, RecursionError):
+        raise CrispsegError(f"{path} is no JSON; give annotations of COCO or labelme") from None
+    if isinstance(tree, dict) and isinstance(tree.get("shapes"), list):
+        return _labelme(path, tree)
+    if isinstance(tree, dict) and isinstance(tree.get("images"), list) and isinstance(tree.get("annotations"), list):
+        return _coco(path, tree)
+    raise CrispsegError(
+        f"{path} holds neither COCO's 'images', 'annotations' and 'categories' nor labelme's 'shapes'; export it in "
+        "one of these formats"
+    )
+
+
+def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
+    try:
+        names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
+        images = {
+            entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
+            for entry in tree["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise CrispsegError(f"{path}: an image or a category lacks {error}; export it again") from None
+    if not names:
+        raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
+    if len(images) < len(tree["images"]):
+        raise CrispsegError(f"{path} gives one id to two images; export it again")
+    for index, entry in enumerate(tree["annotations"]):
+        what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
+        if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
+            raise CrispsegError(f"{path}: {what} lacks image_id or category_id; export it again")
+        image, category = entry["image_id"], entry["category_id"]
+        if image not in images:
+            raise CrispsegError(f"{path}: {what} belongs to the image {image}, which is not listed; export it again")
+        if category not in names:
+            known = ", ".join(map(str, sorted(names)[:10]))
+            raise CrispsegError(
+                f"{path}: {what} has the unknown category {category}; 'categories' lists {known}"
+                f"{', …' if len(names) > 10 else ''}: add it there"
+            )
+        images[image].shapes.append((what, _coco_shape(path, what, entry, names[category])))
+    return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)))
+
+
+def _coco_shape(path: Path, what: str, entry: Mapping[str, Any], label: str) -> Shape:
+    found, crowd = entry.get("segmentation"), bool(entry.get("iscrowd"))
+    if not found:
+        raise CrispsegError(f"{path}: {what} has no segmentation, and a box alone makes no mask; remove it")
+    if isinstance(found, dict):
+        return Shape(label, "runs", found, crowd)
+    if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
+        parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
+        return Shape(label, "polygon", {"points": parts}, crowd)
+    raise CrispsegError(f"{path}: {what} has a segmentation that is neither polygons [[x, y, …], …] nor run lengths")
+
+
+def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
+    if not isinstance(tree.get("imagePath"), str):
+        raise CrispsegError(f"{path} has no imagePath, so its image is not known; save it with labelme again")
+    image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
+    for index, entry in enumerate(tree["shapes"]):
+        if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or "points" not in entry:
+            raise CrispsegError(f"{path}: shape {index} lacks a label or points; save it with labelme again")
+        kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{entry['label']}')"
+        if kind not in AREAS:
+            raise CrispsegError(
+                f"{path}: {what} is of the kind '{kind}', which has no area; draw it as one of {', '.join(AREAS)}, or "
+                "remove it"
+            )
+        parts = {"points": [entry["points"]], "mask": entry.get("mask")}
+        image.shapes.append((what, Shape(entry["label"], kind, parts)))
+    return Annotations("labelme", (image,), tuple(sorted({shape.label for _, shape in image.shapes})))
+
+
+def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
+    """`(H, W)`, or None where it is not given."""
+    if entry.get(height) is None or entry.get(width) is None:
+        return None
+    return int(entry[height]), int(entry[width])
+
+
+def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float64]:
+    """Points `(N, 2)`, checked.
+
+    Raises:
+        ValueError: they are no points, too few, or outside of the image.
+    """
+    try:
+        points = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("its points are no pairs of numbers") from None
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError("its points are no pairs of numbers")
+    if len(points) < least:
+        raise ValueError(f"it has {len(points)} points, but needs {least}")
+    outside = ((points < -OUTSIDE) | (points > (width + OUTSIDE, height + OUTSIDE))).any(axis=1)
+    if outside.any():
+        x, y = points[outside][0]
+        raise ValueError(f"its point ({x:g}, {y:g}) lies outside of the image, {height}x{width} (height x width)")
+    return points
+
+
+def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -> Patch:
+    """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+            mask = np.asarray(picture.convert("L")) > 0
+    except (TypeError, ValueError, OSError, binascii.Error):
+        raise ValueError("its mask is no picture in base64") from None
+    left, top = corners.min(axis=0).round().astype(int).tolist()
+    if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
+        raise ValueError(f"its mask of {mask.shape[0]}x{mask.shape[1]} at ({left}, {top}) leaves the image")
+    return shapes.cropped(mask, top, left)
+
+
+def annotation_files(sources: Sequence[Path]) -> list[Path]:
+    """The JSON files that are named, and those in folders that are, sub-folders included.
+
+    Raises:
+        CrispsegError: a source is missing, or a folder without any.
+    """
+    files: dict[Path, None] = {}
+    for source in sources:
+        if source.is_dir():
+            found = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
+            if not found:
+                raise CrispsegError(f"{source} holds no JSON files; give annotations of COCO or labelme")
+        elif source.is_file():
+            found = [source]
+        else:
+            raise CrispsegError(f"{source} does not exist; give a JSON file of annotations, or a folder of them")
+        files.update(dict.fromkeys(found))
+    return list(files)

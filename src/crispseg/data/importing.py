@@ -1,0 +1,324 @@
+"""From polygons and run lengths to a folder of own data: images, masks of class ids and the names of the classes.
+
+Where shapes of two classes overlap, the smaller one is on top: what is large is usually behind or around what is small.
+Of equal ones the later is on top. Crowds lie under everything else. `overlap` has other rules.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data.annotations import Annotated, Shape, annotation_files, read_annotations
+from crispseg.data.base import IGNORE, LabelSet, default_palette
+from crispseg.data.check import parallel
+from crispseg.data.shapes import Patch
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.files import atomic_path, writable_folder
+from crispseg.imaging import SUFFIXES, find_images, image_size, write_labels
+
+Overlap: TypeAlias = Literal["smaller", "later", "ignore"]
+"""Which class a pixel of several gets: that of the smaller shape, of the later one in the file, or none (255)."""
+
+BACKGROUNDS = frozenset({"_background_", "__background__"})
+"""labelme's names of what is no class."""
+
+UNLABELED = frozenset({"__ignore__", "_ignore_"})
+"""labelme's names of pixels that count nowhere."""
+
+_SPLITS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
+
+
+class Task(NamedTuple):
+    """One image to be written."""
+
+    file: Path
+    """The image."""
+    name: str
+    """Of the copies of both files, without suffix; may hold "/"."""
+    parts: tuple[Annotated, ...]
+    """What the annotations say about it; several files may."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written."""
+
+    out: Path
+    labels: LabelSet
+    images: int
+    shapes: int
+    without_pixels: int
+    """Shapes that are too thin or small to hold the centre of a pixel."""
+    empty: tuple[Path, ...]
+    """Images without annotations."""
+    kept_empty: bool
+    """Whether these have a mask of background; else they are left out."""
+    unlisted: tuple[Path, ...]
+    """Pictures in the folders of images that no annotation names; they are left out."""
+    splits: dict[str, int]
+    """Images in each list, where there are lists."""
+
+    def lines(self) -> list[str]:
+        """A summary, and the flags to use it by."""
+        lines = [f"wrote {self.out}: {self.images} images, {self.shapes} shapes, {len(self.labels)} classes"]
+        if self.empty:
+            what = "all background" if self.kept_empty else "left out"
+            lines.append(f"{len(self.empty)} images without annotations ({what}): {_few(self.empty)}")
+        if self.unlisted:
+            lines.append(f"{len(self.unlisted)} pictures that no annotation names (left out): {_few(self.unlisted)}")
+        if self.without_pixels:
+            lines.append(f"{self.without_pixels} shapes hold the centre of no pixel, and so are in no mask")
+        flags = [f"--data.{split}_list {self.out / split}.txt" for split in self.splits]
+        if self.splits:
+            lines.append(", ".join(f"{count} images to {split}" for split, count in self.splits.items()))
+        data = f"--data folder --data.images {self.out / 'images'} --data.masks {self.out / 'masks'}"
+        return [*lines, " ".join([data, f"--data.classes {self.out / 'classes.txt'}", *flags])]
+
+
+def import_annotations(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    images: Path | None = None,
+    classes: Sequence[str] | None = None,
+    background: str | None = "background",
+    ignore: Sequence[str] = (),
+    overlap: Overlap = "smaller",
+    crowds: Literal["class", "ignore"] = "class",
+    threads: int | None = None,
+) -> Imported:
+    """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
+
+    Where the names of the annotation files or of their folders say which are to train and which to validate on,
+    `train.txt` and `val.txt` are written too.
+
+    Args:
+        sources: JSON files of COCO or labelme, or folders of them.
+        out: new or empty folder.
+        images: the folder that the names of images start from; by default that of each annotation file.
+        classes: names in the order of the ids to be; by default COCO's in the order of their ids, labelme's in that of
+            the alphabet. `background` is put in front where it is not among them.
+        background: the class of pixels that no shape holds; None ignores them.
+        ignore: names of classes whose pixels become 255.
+        overlap: see `Overlap`.
+        crowds: what COCO's crowds are: their class, or ignored.
+        threads: by default one a processor, at most 8.
+
+    Raises:
+        CrispsegError: annotations that cannot be read or contradict themselves, an unknown class, a shape outside of
+            its image, a missing image or one of another size, images of one name, or an `out` that holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CrispsegError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; give a new folder")
+    read = {path: read_annotations(path) for path in annotation_files(sources)}
+    ids, labels = _classes((found.names for found in read.values()), classes, background, ignore)
+    tasks = _tasks([image for found in read.values() for image in found.images], images)
+    for task in tasks:
+        for part in task.parts:
+            _check_names(part, ids, classes is not None)
+    empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
+    unlisted = _unlisted({task.file for task in tasks}, images)  # before `out`, which may lie there, is written
+    if background is None:
+        tasks = [task for task in tasks if task.file not in empty]
+    if not tasks:
+        raise CrispsegError(f"{', '.join(map(str, sources))} mark nothing in any image; give other annotations")
+
+    rest = IGNORE if background is None else ids[background]
+    writable_folder(out.absolute().parent)
+    temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}-"))
+    try:
+
+        def write(task: Task) -> int:
+            mask, lost = paint(task, ids, rest, overlap, crowds)
+            write_labels(temporary / "masks" / f"{task.name}.png", mask, labels.palette)
+            with atomic_path(temporary / "images" / f"{task.name}{task.file.suffix}") as copy:
+                shutil.copyfile(task.file, copy)
+            return lost
+
+        lost = sum(parallel(write, tasks, "Painting masks", threads))
+        _write_lines(temporary / "classes.txt", labels.names)
+        kind_of = {path: found.kind for path, found in read.items()}
+        splits = _splits(tasks, kind_of)
+        for split, names in splits.items():
+            _write_lines(temporary / f"{split}.txt", names)
+        temporary.chmod(0o755)
+        if out.exists():
+            out.rmdir()  # it is empty
+        temporary.replace(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Imported(
+        out,
+        labels,
+        len(tasks),
+        sum(len(part.shapes) for task in tasks for part in task.parts),
+        lost,
+        empty,
+        background is not None,
+        unlisted,
+        {split: len(names) for split, names in splits.items()},
+    )
+
+
+def paint(
+    task: Task,
+    ids: dict[str, int],
+    rest: int = IGNORE,
+    overlap: Overlap = "smaller",
+    crowds: Literal["class", "ignore"] = "class",
+) -> tuple[NDArray[np.uint8], int]:
+    """The mask `(H, W)` of an image, and how many of its shapes hold no pixel.
+
+    Args:
+        task: the image.
+        ids: the class id, or 255, of each name.
+        rest: the label of pixels that no shape holds.
+        overlap, crowds: see `import_annotations`.
+
+    Raises:
+        CrispsegError: a shape makes no sense in the image, or the annotations say another size than it has.
+    """
+    height, width = image_size(task.file)
+    drawn: list[tuple[Shape, list[Patch], int]] = []
+    lost = 0
+    for part in task.parts:
+        if part.size not in (None, (height, width)):
+            raise CrispsegError(
+                f"{part.source} says that {part.image} is {_size(part.size)}, but {task.file} is "
+                f"{_size((height, width))} (height x width); annotate the image as it is"
+            )
+        for name, shape in part.shapes:
+            try:
+                patches = shape.draw(height, width)
+            except ValueError as error:
+                raise CrispsegError(
+                    f"{part.source}: {name} of {part.image}: {error}; correct or remove it in the annotations"
+                ) from None
+            label = IGNORE if shape.crowd and crowds == "ignore" else ids[shape.label]
+            area = sum(patch.area for patch in patches)
+            lost += area == 0
+            drawn.append((shape, patches, label))
+    if overlap == "smaller":  # a stable sort: of equal ones the later stays on top
+        drawn.sort(key=lambda one: (not one[0].crowd, -sum(patch.area for patch in one[1])))
+    mask = np.full((height, width), rest, np.uint8)
+    seen = np.zeros((height, width), bool)
+    for _, patches, label in drawn:
+        for top, left, inside in patches:
+            box = slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])
+            if overlap == "ignore":
+                clash = inside & seen[box] & (mask[box] != label)
+                seen[box] |= inside
+                mask[box][inside] = label
+                mask[box][clash] = IGNORE
+            else:
+                mask[box][inside] = label
+    return mask, lost
+
+
+def _classes(
+    found: Iterable[Sequence[str]], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
+) -> tuple[dict[str, int], LabelSet]:
+    """The id of each name, and the classes."""
+    every = list(dict.fromkeys(name for names in found for name in names))
+    special = {*ignore, *UNLABELED, *(BACKGROUNDS if background is not None else ())}
+    names = [name for name in every if name not in special and name != background] if given is None else list(given)
+    if background is not None and background not in names:
+        names = [background, *names]
+    for name in names:
+        if name != name.strip() or not name or name.startswith("#") or "\n" in name:
+            raise CrispsegError(
+                f"the class name {name!r} cannot be a line of classes.txt; rename it in the annotations"
+            )
+    if unknown := [name for name in ignore if name not in every]:
+        raise CrispsegError(f"--ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
+    labels = LabelSet(tuple(names), default_palette(len(names)))
+    ids = {name: index for index, name in enumerate(names)}
+    if background is not None:
+        ids |= dict.fromkeys(BACKGROUNDS, ids[background])
+    return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), labels
+
+
+def _check_names(image: Annotated, ids: dict[str, int], given: bool) -> None:
+    """Raise where a shape has a name that is no class."""
+    for what, shape in image.shapes:
+        if shape.label not in ids:
+            remedy = "add it to --classes, or to --ignore" if given else "give --background, or add it to --ignore"
+            raise CrispsegError(f"{image.source}: {what} is of the unknown class '{shape.label}'; {remedy}")
+
+
+def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
+    """The images, those that several annotations are about once, each with its name."""
+    parts: dict[Path, list[Annotated]] = {}
+    roots: dict[Path, Path] = {}
+    missing = []
+    for one in found:
+        root = one.source.parent if images is None else images
+        file = next((file for file in (root / one.image, root / Path(one.image).name) if file.is_file()), None)
+        if file is None:
+            missing.append(root / one.image)
+        else:
+            parts.setdefault(file.resolve(), []).append(one)
+            roots.setdefault(file.resolve(), root)
+    if missing:
+        raise CrispsegError(
+            f"{len(missing)} of {len(found)} images that the annotations name are missing, first {missing[0]}; give "
+            "their folder by --images"
+        )
+    tasks: dict[str, Task] = {}
+    for file, about in parts.items():
+        if file.suffix.lower() not in SUFFIXES:
+            raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
+        root = roots[file].resolve()
+        name = (file.relative_to(root) if file.is_relative_to(root) else Path(file.name)).with_suffix("").as_posix()
+        if name in tasks:
+            raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
+        tasks[name] = Task(file, name, tuple(about))
+    return list(tasks.values())
+
+
+def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
+    folders = {file.parent for file in files} if images is None else {images.resolve()}
+    return tuple(path for path in sorted({*_pictures(folders)}) if path not in files)
+
+
+def _pictures(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        yield from (path.resolve() for path in find_images(folder))
+
+
+def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str]]:
+    """Names to train and to validate on, where the paths of the annotations tell both."""
+    splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    for task in tasks:
+        source = task.parts[0].source
+        # labelme's files are named after their images, which say nothing about splits.
+        for text in ([source.stem] if kinds[source] == "coco" else []) + [source.absolute().parent.name]:
+            words = set(re.split(r"[^a-z]+", text.lower()))
+            split = next((split for split, known in _SPLITS.items() if words & known), None)
+            if split is not None:
+                splits[split].append(task.name)
+                break
+    return {split: sorted(names) for split, names in splits.items()} if all(splits.values()) else {}
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_path(path) as file:
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return "x".join(map(str, size or ()))
+
+
+def _few(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")

@@ -1,0 +1,418 @@
+"""COCO's and labelme's annotations as folders of masks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import picture
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from crispseg.data import Folder, check_split, shapes
+from crispseg.data.importing import Imported, import_annotations
+from crispseg.imaging import read_mask
+
+HEIGHT, WIDTH = 12, 16
+
+# ---------------------------------------------------------------------------------------------------------- shapes
+
+
+def full(patch: shapes.Patch, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[patch.top : patch.top + patch.mask.shape[0], patch.left : patch.left + patch.mask.shape[1]] = patch.mask
+    return mask
+
+
+def inside(x: float, y: float, points: Sequence[tuple[float, float]]) -> bool:
+    """The even-odd rule, as in textbooks."""
+    result = False
+    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
+        if (y0 <= y) != (y1 <= y) and x >= x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            result = not result
+    return result
+
+
+coordinates = st.tuples(st.integers(-4, 4 * WIDTH + 4), st.integers(-4, 4 * HEIGHT + 4)).map(
+    lambda point: (point[0] / 4, point[1] / 4)
+)
+
+
+@given(points=st.lists(coordinates, min_size=3, max_size=7))
+def test_polygons_hold_the_pixels_whose_centre_is_inside(points: list[tuple[float, float]]) -> None:
+    expected = [[inside(x + 0.5, y + 0.5, points) for x in range(WIDTH)] for y in range(HEIGHT)]
+    patch = shapes.polygon(np.array(points, np.float64), HEIGHT, WIDTH)
+    np.testing.assert_array_equal(full(patch), expected)
+    assert patch.area == np.sum(expected)
+
+
+def test_boxes_and_disks() -> None:
+    box = full(shapes.rectangle(np.array([(9.0, 7.0), (2.0, 3.0)]), HEIGHT, WIDTH))
+    assert box[3:7, 2:9].all() and box.sum() == 28
+    disk = full(shapes.circle(np.array([(5.0, 6.0), (8.0, 6.0)]), HEIGHT, WIDTH))
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    np.testing.assert_array_equal(disk, (x - 5) ** 2 + (y - 6) ** 2 < 9)
+    cut = shapes.circle(np.array([(0.0, 0.0), (3.0, 0.0)]), HEIGHT, WIDTH)
+    assert (cut.top, cut.left) == (0, 0) and cut.area == ((x**2 + y**2) < 9).sum()
+
+
+def compressed(counts: Sequence[int]) -> str:
+    """COCO's rleToString, one count after the other."""
+    text = ""
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        more = True
+        while more:
+            group, value = value & 31, value >> 5
+            more = value != (-1 if group & 16 else 0)
+            text += chr(48 + (group | 32 if more else group))
+    return text
+
+
+def decoded(counts: Sequence[int], height: int, width: int) -> list[list[bool]]:
+    flat = [index % 2 == 1 for index, count in enumerate(counts) for _ in range(count)]
+    return [[flat[x * height + y] for x in range(width)] for y in range(height)]
+
+
+@given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 60))
+def test_run_lengths_agree_with_a_loop(data: st.DataObject, height: int, width: int) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, height * width), max_size=12)))
+    counts = np.diff([0, *cuts, height * width]).tolist()
+    assert shapes.run_lengths(compressed(counts)).tolist() == counts
+    expected = decoded(counts, height, width)
+    for given_counts in (counts, compressed(counts)):
+        np.testing.assert_array_equal(full(shapes.runs(given_counts, height, width), height, width), expected)
+
+
+def test_run_lengths_as_cocos_own_code_writes_them() -> None:
+    """Worked out by hand: 1000 is 0, 31, 8 in groups of five bits, 40 is 1, 8, and 3 is written as 3 - 8 = -5, 27."""
+    assert shapes.run_lengths("Xo08X1K").tolist() == [1000, 8, 40, 3]
+    assert compressed([1000, 8, 40, 3]) == "Xo08X1K"
+
+
+@pytest.mark.parametrize("text", ["", "X", "0 0", "ooooooooo0", "é"])
+def test_text_that_is_no_run_lengths(text: str) -> None:
+    with pytest.raises(ValueError, match="no compressed run lengths"):
+        shapes.run_lengths(text)
+
+
+# ------------------------------------------------------------------------------------------------------------ COCO
+
+
+def box(left: float, top: float, right: float, bottom: float) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def coco(path: Path, annotations: list[dict[str, Any]], images: Sequence[str] = ("a.jpg",), **more: Any) -> Path:
+    """A JSON file beside its images; the ids of annotations and of the image that they belong to are filled in."""
+    entries = [
+        {"id": 10 + index, "file_name": name, "height": HEIGHT, "width": WIDTH} for index, name in enumerate(images)
+    ]
+    for name in images:
+        if not (path.parent / name).exists():
+            picture(path.parent / name, HEIGHT, WIDTH)
+    tree = {
+        "images": entries,
+        "annotations": [{"id": 100 + index, "image_id": 10, **entry} for index, entry in enumerate(annotations)],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        **more,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def mask_of(done: Imported, name: str = "a") -> np.ndarray:
+    return read_mask(done.out / "masks" / f"{name}.png")
+
+
+def test_coco_becomes_a_folder(tmp_path: Path) -> None:
+    counts = [0, HEIGHT * 2, HEIGHT * (WIDTH - 2)]  # the first two columns
+    source = coco(
+        tmp_path / "in" / "instances.json",
+        [
+            {"category_id": 3, "segmentation": [box(4, 1, 8, 5), box(10, 1, 12, 3)]},
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}},
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": compressed(counts)}, "image_id": 11},
+        ],
+        ["a.jpg", "deep/b.jpg", "none.jpg"],
+    )
+    picture(tmp_path / "in" / "other.png")
+    done = import_annotations([source], tmp_path / "out")
+    assert done.labels.names == ("background", "dog", "cat")  # by their ids
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[1:5, 4:8] = expected[1:3, 10:12] = 1
+    expected[:, :2] = 2
+    np.testing.assert_array_equal(mask_of(done), expected)
+    expected[:, 2:] = 0
+    np.testing.assert_array_equal(mask_of(done, "deep/b"), expected)
+    assert not mask_of(done, "none").any()
+    assert (done.images, done.shapes, done.without_pixels, done.splits) == (3, 3, 0, {})
+    assert [file.name for file in done.empty] == ["none.jpg"] and [file.name for file in done.unlisted] == ["other.png"]
+    assert (done.out / "images" / "a.jpg").read_bytes() == (tmp_path / "in" / "a.jpg").read_bytes()
+    text = " | ".join(done.lines())
+    assert "3 images, 3 shapes, 3 classes" in text and "1 images without annotations (all background): none.jpg" in text
+    assert "other.png" in text and f"--data.masks {done.out}/masks" in text
+
+    source_folder = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt")
+    assert source_folder.label_set().names == ("background", "dog", "cat")
+    for split in ("train", "val"):
+        dataset = source_folder.dataset(split)
+        assert dataset.decode(mask_of(done)).max() == 2 and len(dataset) in (1, 2)
+
+
+OVERLAP = [
+    {"category_id": 7, "segmentation": [box(6, 2, 8, 4)]},  # small, first in the file
+    {"category_id": 3, "segmentation": [box(2, 1, 10, 6)]},  # large
+]
+
+
+@pytest.mark.parametrize(("overlap", "shared"), [("smaller", 2), ("later", 1), ("ignore", 255)])
+def test_who_is_on_top(overlap: Any, shared: int, tmp_path: Path) -> None:
+    source = coco(tmp_path / "a.json", OVERLAP)
+    mask = mask_of(import_annotations([source], tmp_path / "out", overlap=overlap))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[1:6, 2:10] = 1
+    expected[2:4, 6:8] = shared
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_of_equal_shapes_the_later_is_on_top(tmp_path: Path) -> None:
+    twice = [{"category_id": category, "segmentation": [box(2, 1, 6, 5)]} for category in (7, 3)]
+    assert mask_of(import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "out"))[1, 2] == 1
+
+
+def test_shapes_of_one_class_do_not_clash(tmp_path: Path) -> None:
+    twice = [{"category_id": 7, "segmentation": [box(2, 1, 6, 5)]}] * 2
+    done = import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "out", overlap="ignore")
+    assert set(np.unique(mask_of(done))) == {0, 2}
+
+
+@pytest.mark.parametrize(("crowds", "value"), [("class", 1), ("ignore", 255)])
+def test_crowds_lie_below(crowds: Any, value: int, tmp_path: Path) -> None:
+    """Though the crowd is the smaller shape here."""
+    crowd = {"category_id": 3, "segmentation": [box(5, 1, 10, 3)], "iscrowd": 1}
+    source = coco(tmp_path / "a.json", [crowd, {"category_id": 7, "segmentation": [box(0, 0, 8, 8)]}])
+    mask = mask_of(import_annotations([source], tmp_path / "out", crowds=crowds))
+    assert mask[1, 9] == value and mask[1, 5] == 2 and mask[9, 9] == 0
+
+
+def test_two_files_about_one_image_are_joined(tmp_path: Path) -> None:
+    """Their ids differ; names count."""
+    one = coco(tmp_path / "one.json", [{"category_id": 7, "segmentation": [box(0, 0, 4, 4)]}])
+    other = coco(
+        tmp_path / "two.json",
+        [{"category_id": 1, "segmentation": [box(8, 0, 12, 4)]}, {"category_id": 2, "segmentation": [box(8, 8, 9, 9)]}],
+        categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "bird"}],
+    )
+    done = import_annotations([one, other], tmp_path / "out")
+    assert done.labels.names == ("background", "dog", "cat", "bird") and done.images == 1
+    assert (mask_of(done)[0, 0], mask_of(done)[0, 8], mask_of(done)[8, 8]) == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "names", [("instances_train2017.json", "instances_val2017.json"), ("train/_x.json", "valid/_x.json")]
+)
+def test_names_of_files_tell_the_splits(names: tuple[str, str], tmp_path: Path) -> None:
+    cats = [
+        {"category_id": 7, "segmentation": [box(0, 0, 4, 4)]},
+        {"category_id": 3, "segmentation": [box(5, 5, 9, 9)]},
+    ]
+    sources = [coco(tmp_path / name, cats, [f"{image}.jpg"]) for name, image in zip(names, "ab", strict=True)]
+    done = import_annotations(sources, tmp_path / "out")
+    assert done.splits == {"train": 1, "val": 1}
+    lists = {f"{split}_list": done.out / f"{split}.txt" for split in done.splits}
+    data = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt", **lists)
+    assert [pair.name for pair in data.dataset("val").pairs] == ["b"]
+    assert check_split(data.dataset("train"), "train").counts.tolist() == [HEIGHT * WIDTH - 32, 16, 16]
+
+
+def test_without_a_background(tmp_path: Path) -> None:
+    source = coco(tmp_path / "a.json", OVERLAP, ["a.jpg", "none.jpg"])
+    done = import_annotations([source], tmp_path / "out", background=None)
+    assert done.labels.names == ("dog", "cat") and set(np.unique(mask_of(done))) == {0, 1, 255}
+    assert done.images == 1 and not (done.out / "images" / "none.jpg").exists()
+    assert "1 images without annotations (left out): none.jpg" in done.lines()
+
+
+def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
+    source = coco(tmp_path / "a.json", OVERLAP)
+    with refuses("annotation 101 is of the unknown class 'dog'", "--classes", "--ignore"):
+        import_annotations([source], tmp_path / "out", classes=["cat"])
+    done = import_annotations([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
+    assert done.labels.names == ("background", "cat") and set(np.unique(mask_of(done))) == {0, 1, 255}
+    with refuses("--ignore names 'dgo'", "did you mean 'dog'"):
+        import_annotations([source], tmp_path / "again", ignore=["dgo"])
+
+
+def test_shapes_without_a_pixel_are_counted(tmp_path: Path) -> None:
+    thin = {"category_id": 3, "segmentation": [box(2.6, 1, 3.4, 5)]}
+    done = import_annotations([coco(tmp_path / "a.json", [*OVERLAP, thin])], tmp_path / "out")
+    assert done.without_pixels == 1 and "1 shapes hold the centre of no pixel" in " ".join(done.lines())
+
+
+# --------------------------------------------------------------------------------------------------------- labelme
+
+
+def shape(label: str, points: list[Any], kind: str | None = "polygon", **more: Any) -> dict[str, Any]:
+    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **more}
+
+
+def labelme(path: Path, found: list[dict[str, Any]], **more: Any) -> Path:
+    image = path.with_suffix(".jpg")
+    picture(image, HEIGHT, WIDTH)
+    tree = {"version": "5.5.0", "flags": {}, "shapes": found, "imagePath": image.name, "imageData": None}
+    path.write_text(json.dumps({**tree, "imageHeight": HEIGHT, "imageWidth": WIDTH, **more}))
+    return path
+
+
+def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
+    bits = io.BytesIO()
+    Image.fromarray(np.array([[1, 0], [1, 1]], bool)).save(bits, "PNG")
+    encoded = base64.b64encode(bits.getvalue()).decode()
+    labelme(
+        tmp_path / "a.json",
+        [
+            shape("tree", [[0, 0], [4, 0], [4, 4], [0, 4]], None),  # files of old versions have no kind
+            shape("pole", [[8, 2], [6, 1]], "rectangle"),
+            shape("sign", [[12, 6], [14, 6]], "circle"),
+            shape("tree", [[1, 9], [2, 10]], "mask", mask=encoded),
+            shape("__ignore__", [[5, 10], [7, 12]], "rectangle"),
+            shape("_background_", [[0, 0], [2, 2]], "rectangle"),
+        ],
+    )
+    labelme(tmp_path / "b.json", [], imagePath="..\\elsewhere\\b.jpg")  # of Windows, and moved since
+    done = import_annotations([tmp_path], tmp_path / "out")
+    assert done.labels.names == ("background", "pole", "sign", "tree")
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:4, :4] = 3
+    expected[:2, :2] = 0
+    expected[1:2, 6:8] = 1
+    expected[(x - 12) ** 2 + (y - 6) ** 2 < 4] = 2
+    expected[9, 1] = expected[10, 1] = expected[10, 2] = 3
+    expected[10:12, 5:7] = 255
+    np.testing.assert_array_equal(mask_of(done), expected)
+    assert [file.name for file in done.empty] == ["b.jpg"] and not mask_of(done, "b").any()
+
+
+@pytest.mark.parametrize("kind", ["line", "linestrip", "point", "points", "cuboid"])
+def test_shapes_without_area_are_refused(kind: str, tmp_path: Path, refuses: Any) -> None:
+    source = labelme(tmp_path / "a.json", [shape("tree", [[1, 1], [2, 2]]), shape("pole", [[1, 1], [2, 2]], kind)])
+    with refuses(str(source), "shape 1 ('pole')", f"kind '{kind}', which has no area", "polygon", "circle"):
+        import_annotations([source], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("found", "more", "phrases"),
+    [
+        ([shape("tree", [[1, 1], [2, 2]])], {}, ["shape 0 ('tree')", "has 2 points, but needs 3"]),
+        ([shape("tree", [[1, 1], [2, 2], [18, 3]])], {}, ["shape 0 ('tree')", "(18, 3) lies outside", "12x16"]),
+        ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 ('tree')", "no pairs of numbers"]),
+        ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
+        ([{"label": "tree"}], {}, ["shape 0 lacks a label or points"]),
+        ([shape("tree", [[1, 1], [2, 2], [3, 1]])], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
+        (
+            [shape("tree", [[1, 1], [2, 2], [3, 1]])],
+            {"imagePath": "gone.jpg"},
+            ["1 of 1 images", "gone.jpg", "--images"],
+        ),
+        ([shape("tree", [[1, 1], [2, 2], [3, 1]])], {"imagePath": None}, ["has no imagePath"]),
+        ([shape("#1", [[1, 1], [2, 2], [3, 1]])], {}, ["'#1' cannot be a line of classes.txt", "rename"]),
+    ],
+)
+def test_labelme_that_cannot_be_painted(
+    found: list[Any], more: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    source = labelme(tmp_path / "a.json", found, **more)
+    with refuses(*phrases):
+        import_annotations([source], tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+# -------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("entry", "phrases"),
+    [
+        (
+            {"category_id": 8, "segmentation": [box(0, 0, 2, 2)]},
+            ["annotation 100", "unknown category 8", "3, 7", "add"],
+        ),
+        ({"category_id": 7, "segmentation": []}, ["annotation 100 has no segmentation", "box alone"]),
+        ({"category_id": 7, "segmentation": [[1, 2, 3]]}, ["annotation 100", "neither polygons", "run lengths"]),
+        ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["annotation 100 of a.jpg", "2 points, but needs 3"]),
+        ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "(20, 0) lies outside", "12x16"]),
+        ({"category_id": 7, "segmentation": [[0, 0, 1, 1, 2, None]]}, ["annotation 100", "no pairs of numbers"]),
+        ({"category_id": 7}, ["annotation 100 has no segmentation"]),
+        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotation 100 lacks image_id or category_id"]),
+        ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["the image 5, which is not listed"]),
+        (
+            {"category_id": 7, "segmentation": {"size": [WIDTH, HEIGHT], "counts": [0]}},
+            ["its size is [16, 12]", "[12, 16] (height, width)"],
+        ),
+        (
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 5]}},
+            ["its counts make 5 pixels, but the image has 192"],
+        ),
+        (
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "?"}},
+            ["annotation 100 of a.jpg", "its counts"],
+        ),
+    ],
+)
+def test_annotations_that_cannot_be_painted(
+    entry: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    source = coco(tmp_path / "a.json", [entry])
+    with refuses(str(source), *phrases):
+        import_annotations([source], tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ('{"images": [}', ["is no JSON (line 1, column 13", "export it again"]),
+        ("", ["is no JSON (line 1"]),
+        ("[1, 2]", ["neither COCO's", "nor labelme's 'shapes'"]),
+        ('{"images": [], "annotations": []}', ["has no 'categories'"]),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}',
+            ["an image or a category lacks 'file_name'"],
+        ),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["mark nothing in any image"]),
+    ],
+)
+def test_files_that_are_no_annotations(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    source = tmp_path / "a.json"
+    source.write_text(text)
+    with refuses(str(source), *phrases):
+        import_annotations([source], tmp_path / "out")
+
+
+def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
+    source = coco(tmp_path / "a.json", OVERLAP)
+    with refuses("nowhere.json does not exist", "folder of them"):
+        import_annotations([tmp_path / "nowhere.json"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with refuses("empty holds no JSON files"):
+        import_annotations([tmp_path / "empty"], tmp_path / "out")
+    with refuses("1 of 1 images that the annotations name are missing", "empty/a.jpg", "--images"):
+        import_annotations([source], tmp_path / "out", images=tmp_path / "empty")
+    with refuses(f"{tmp_path} is not empty; give a new folder"):
+        import_annotations([source], tmp_path)
+    other = coco(tmp_path / "deep" / "a.json", OVERLAP)
+    with refuses("have the same name"):
+        import_annotations([source, other], tmp_path / "out")
+    picture(tmp_path / "a.jpg", 5, 5)
+    with refuses(f"{source} says that a.jpg is 12x16", "is 5x5", "annotate"):
+        import_annotations([source], tmp_path / "out")
