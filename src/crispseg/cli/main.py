@@ -12,6 +12,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
+    "data": "list, show, download and import data",
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",

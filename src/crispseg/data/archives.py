@@ -26,10 +26,11 @@ def is_archive(path: Path) -> bool:
 
 def looks_whole(path: Path) -> bool:
     """Whether an archive ends as one does; reading all of it may find damage yet. Of a gzip only the start is seen."""
-    if path.suffix.lower() == ".zip":
+    suffix = Path(path.name.removesuffix(PARTIAL)).suffix.lower()
+    if suffix == ".zip":
         return zipfile.is_zipfile(path)  # finds the directory, which is at the end
     with path.open("rb") as file:
-        if path.suffix.lower() != ".tar":
+        if suffix != ".tar":
             return file.read(2) == b"\x1f\x8b"
         size = path.stat().st_size
         file.seek(-min(size, _TAR_END), os.SEEK_END)

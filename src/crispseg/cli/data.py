@@ -1,0 +1,399 @@
+"""`crispseg data list|show|download|import|augment`"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from crispseg.cli.parsing import Parser, Tree, build_data, data_source, expand_names, parse_data, take_flag
+from crispseg.data import DATA_SOURCES
+from crispseg.data.base import DataSource, FileDataset, LabelSet, SegmentationDataset, read_lines
+from crispseg.data.catalogue import CATALOGUE, Entry
+from crispseg.data.download import download
+from crispseg.data.importing import import_annotations
+from crispseg.data.mapping import Meaning, mapping
+from crispseg.data.overview import contact_sheet, overview, readable_splits
+from crispseg.data.sbd import IMAGES, augment
+from crispseg.doctor.recognise import recognise
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.imaging import write_image
+
+HELP = """usage: crispseg data list|show|download|import|augment [...]
+
+Public data sets and annotations.
+
+  list        data sets: classes, images, licences, and which can be downloaded
+  show        what the masks' values mean, counts of each split, and a sheet of pictures
+  download    get a data set and check it; or say where it is to be had, and check a folder of it
+  import      turn annotations of COCO or labelme into a folder of masks
+  augment     make the augmented training set of PASCAL VOC 2012 from SBD
+
+crispseg data COMMAND --help explains the keys."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
+    COMMANDS[name](rest)
+
+
+def run_list(argv: Sequence[str]) -> None:
+    """`crispseg data list`"""
+    Parser(prog="crispseg data list", description="Public data sets that are known, as published.").parse(list(argv))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header, justify in (("name", "left"), ("classes", "right"), ("train", "right"), ("val", "right")):
+        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("download", no_wrap=True)
+    table.add_column("data set; licence")
+    for entry in CATALOGUE.values():
+        sizes = [archive.size for archive in entry.archives]
+        size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
+        counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
+        table.add_row(entry.name, entry.classes, *counts, size, f"{entry.title}; {entry.licence}")
+    console = Console()
+    console.print(table)
+    _say(
+        console,
+        "--data NAME --data.root DIR trains on them. --data folder takes own images and masks, and --data scenes needs "
+        "no files.",
+    )
+
+
+def run_show(argv: Sequence[str]) -> None:
+    """`crispseg data show NAME|DIR [--data.key value ...] [--out FILE]`"""
+    argv = list(argv)
+    parser = Parser(
+        prog="crispseg data show",
+        description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
+        "--data.root, what is known about a public data set.",
+    )
+    parser.add_argument(
+        "--out", type=Path | None, default=None, help="write a sheet of images and labels: .png or .jpg"
+    )
+    parser.add_argument("--rows", type=int, default=4, help="images of each split in the sheet")
+    parser.add_argument("--sample", type=int, default=200, help="images of each split that are read to count pixels")
+    target = argv[0] if argv and not argv[0].startswith("-") else None
+    named = take_flag(expand_names(argv), "--data.name")
+    helps = "--help" in argv or "-h" in argv
+    about = "a data set's name, or a folder of data in a known layout; else --data says it"
+    if target is None and (named is None or helps):
+        parser.add_argument("target", metavar="DATA", nargs="?", help=about)
+        parser.add_argument("--data", help="data, as for training; brings --data.* keys")
+        parser.parse(argv)  # --help, or what is wrong
+        raise CrispsegError("give the data first: crispseg data show NAME, or --data with its keys")
+    data: Tree = {}
+    if target is not None:
+        parser.add_argument("target", metavar="DATA", help=about)
+        data = {"name": target} if target in DATA_SOURCES or not Path(target).exists() else {}
+        if not data:
+            data = dict(recognise(Path(target)).data)
+        elif target in CATALOGUE and target not in DATA_SOURCES:
+            _show_entry(CATALOGUE[target], Console())
+            return
+    kind: Any = data_source(str(data.get("name") or named))  # a did-you-mean for a wrong name
+    known = take_flag(argv, "--data.root") is not None or "root" in data
+    rooted = "root" in {field.name for field in dataclasses.fields(kind)}
+    if rooted and not known:
+        data = {**(data or {"name": named}), "root": "."}
+    parsed, source = parse_data(argv, {"data": data} if data else {"data": {"name": named}}, parser)
+    for key in ("rows", "sample"):
+        if getattr(parsed, key) < 1:
+            raise CrispsegError(f"--{key} is {getattr(parsed, key)}; give at least 1")
+
+    console = Console()
+    if source.name in CATALOGUE:
+        _show_entry(CATALOGUE[source.name], console)
+    if rooted and not known:
+        if parsed.out is not None:
+            raise CrispsegError("--out shows images, so it needs --data.root")
+        _show_classes(source, console)
+        return
+    _show_data(source, parsed.sample, parsed.out, parsed.rows, console)
+
+
+def _show_entry(entry: Entry, console: Console) -> None:
+    counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
+    _say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
+    _say(console, f"licence: {entry.licence}; {entry.home}")
+    if entry.get:
+        _say(console, entry.get)
+
+
+def _show_classes(source: DataSource, console: Console) -> None:
+    """The mapping, from what is known without files."""
+    decoder = getattr(source, "decoder", None)
+    try:
+        rows = mapping(decoder(), source.label_set()) if decoder else []
+    except CrispsegError as error:  # Mapillary's classes are in its own files
+        _say(console, f"the classes: {error}")
+        return
+    console.print(mapping_table(rows))
+    _say(console, "give --data.root DIR to count and to see images")
+
+
+def _show_data(source: DataSource, sample: int, out: Path | None, rows: int, console: Console) -> None:
+    splits, faults = readable_splits(source)
+    if not splits:
+        raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
+    labels = source.label_set()
+    first = next(iter(splits.values()))
+    if isinstance(first, FileDataset):
+        rows_of = mapping(first.decode, labels)
+    else:
+        rows_of = [
+            Meaning("", index, name, color)
+            for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
+        ]
+    shares = {}
+    lines = []
+    for split, dataset in splits.items():
+        seen = overview(dataset, split, sample)
+        of = "" if seen.sampled == seen.images else f" (of {seen.sampled} evenly spaced ones:)"
+        if seen.report is None:
+            lines.append(f"{split}: {seen.images} images; none could be read")
+        else:
+            head = seen.report.lines()[0].partition(" images, ")[2]
+            lines.append(f"{split}: {seen.images} images{of}, {head}")
+            total = max(int(seen.report.counts.sum()), 1)
+            shares[split] = [count / total for count in seen.report.counts.tolist()]
+        if seen.faults:
+            lines.append(f"{split}: {len(seen.faults)} of {seen.sampled} could not be read, first: {seen.faults[0]}")
+    lines += [f"{split}: {fault}" for split, fault in faults.items()]
+    console.print(mapping_table(rows_of, shares))
+    for line in lines:
+        _say(console, line)
+    if out is not None:
+        write_image(out, _sheet(splits, labels, rows))
+        _say(console, f"a sheet of images is in {out}")
+
+
+def _sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> Any:
+    return contact_sheet({split: dataset for split, dataset in splits.items() if len(dataset)}, labels, rows)
+
+
+def mapping_table(rows: Sequence[Meaning], shares: dict[str, list[float]] | None = None) -> Table:
+    """What mask values mean, and the share of each class in the pixels of each split."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    values = any(row.values for row in rows)
+    if values:
+        table.add_column("mask value", overflow="fold", max_width=48)
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("class")
+    table.add_column("colour", no_wrap=True)
+    for split in shares or {}:
+        table.add_column(split, justify="right", no_wrap=True)
+    for row in rows:
+        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
+        # Text, since brackets would be taken for markup
+        cells = [Text(row.values)] if values else []
+        ignored = row.label >= 255
+        cells += [Text(str(row.label)), Text(row.name), Text("") if ignored else color]
+        for found in (shares or {}).values():
+            share = None if ignored else found[row.label]
+            cells.append(Text("" if share is None else f"{share:.2%}" if share else "never"))
+        table.add_row(*cells)
+    return table
+
+
+def run_download(argv: Sequence[str]) -> None:
+    """`crispseg data download NAME --out DIR`"""
+    parser = Parser(
+        prog="crispseg data download",
+        description="Download a data set whose licence allows it from an open address, unpack and check it; an "
+        "interrupted download goes on where it broke off. Of others, say where they are to be had, and check the folder.",
+    )
+    parser.add_argument("name", help=f"one of {', '.join(CATALOGUE)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder to download to, or to check")
+    parser.add_argument("--keep_archives", type=bool, default=False, help="keep the archives when they are unpacked")
+    parsed = parser.parse(list(argv))
+    if parsed.name not in CATALOGUE:
+        extra = "" if parsed.name not in DATA_SOURCES else "; it needs no download"
+        raise CrispsegError(f"unknown data set '{parsed.name}'{did_you_mean(parsed.name, CATALOGUE)}{extra}")
+    entry = CATALOGUE[parsed.name]
+    console = Console()
+    root = parsed.out / entry.root
+    lines, problem = check_folder(entry, root)
+    if not entry.archives:
+        if problem:
+            raise CrispsegError(
+                f"{entry.name} cannot be downloaded from here ({entry.licence}): go to {entry.home}, {entry.get}; "
+                f"{parsed.out} is not it yet: {problem}"
+            )
+        for line in lines:
+            _say(console, line)
+        return
+    if problem:
+        _say(console, f"{entry.title}; licence: {entry.licence}; {entry.home}")
+        for archive in entry.archives:
+            if archive.md5 is None:
+                _say(
+                    console,
+                    f"{archive.file}: no checksum is published; its files' own are verified when it is unpacked",
+                )
+        count = _download(entry, parsed.out, parsed.keep_archives)
+        _say(console, f"unpacked {count} files")
+        lines, problem = check_folder(entry, root)
+    for line in lines:
+        _say(console, line)
+    if problem:
+        raise CrispsegError(f"{root} is not complete though all archives are unpacked: {problem}")
+    _say(console, entry.get or f"--data {entry.name} --data.root {root}")
+
+
+def _download(entry: Entry, out: Path, keep: bool) -> int:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        return download(entry, out, show, keep)
+
+
+def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
+    """What a data set's folder holds, a line a split, and what is wrong with it; empty where it is complete."""
+    if entry.name == "sbd":
+        return _check_sbd(entry, root)
+    data: Tree = {"name": entry.name, "root": str(root)}
+    if root.is_dir():
+        try:
+            found = recognise(root).data
+        except CrispsegError:
+            found = {}
+        data = dict(found) if found.get("name") == entry.name else data
+    lines, problems = [], []
+    try:
+        splits, faults = readable_splits(build_data(data))
+    except CrispsegError as error:
+        return [], str(error)
+    for split, dataset in splits.items():
+        published = entry.counts.get(split)
+        lines.append(f"{split}: {len(dataset)} images with masks in {root}, {published} as published")
+        if published is not None and len(dataset) < published:
+            problems.append(f"'{split}' has {len(dataset)} of {published} images")
+    problems += faults.values()
+    missing = [split for split in entry.counts if split not in splits and split not in faults]
+    problems += [f"'{split}' is missing" for split in missing if split != "test"]
+    return lines, problems[0] if problems else ""
+
+
+def _check_sbd(entry: Entry, root: Path) -> tuple[list[str], str]:
+    lines = []
+    for split, published in entry.counts.items():
+        listing = root / f"{split}.txt"
+        if not listing.is_file():
+            return lines, f"{listing} is missing"
+        names = [line.split()[0] for line in read_lines(listing)]
+        lost = [name for name in names if not (root / "cls" / f"{name}.mat").is_file()]
+        lines.append(f"{split}: {len(names) - len(lost)} masks in {root}, {published} as published")
+        if lost or len(names) < published:
+            missing = f", first cls/{lost[0]}.mat is missing" if lost else ""
+            return lines, f"'{split}' has {len(names) - len(lost)} of {published} masks{missing}"
+    return lines, ""
+
+
+def run_import(argv: Sequence[str]) -> None:
+    """`crispseg data import FILE_OR_DIR... --out DIR`"""
+    parser = Parser(
+        prog="crispseg data import",
+        description="Turn instances in COCO's JSON (polygons and run lengths) or labelme's JSON files into images, masks "
+        "and classes.txt, which --data folder reads.",
+    )
+    parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
+    parser.add_argument(
+        "--images", type=Path | None, default=None, help="folder of the images; by default that of each JSON file"
+    )
+    parser.add_argument(
+        "--classes",
+        type=list[str] | Path | None,
+        default=None,
+        help="names in the order of the ids to be, as a list or a text file; by default as the annotations have them",
+    )
+    parser.add_argument(
+        "--background",
+        type=str | None,
+        default="background",
+        help="class of pixels that no shape holds, id 0 where it is not among the classes; null ignores them",
+    )
+    parser.add_argument("--ignore", type=list[str], default=[], help="classes whose pixels become 255")
+    parser.add_argument(
+        "--overlap",
+        type=Literal["smaller", "later", "ignore"],
+        default="smaller",
+        help="what a pixel of two classes becomes: that of the smaller shape, of the later one, or 255",
+    )
+    parser.add_argument(
+        "--crowds",
+        type=Literal["class", "ignore"],
+        default="class",
+        help="what COCO's crowds become: their class or 255",
+    )
+    parser.add_argument(
+        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
+    )
+    parsed = parser.parse(list(argv))
+    if parsed.workers is not None and parsed.workers < 1:
+        raise CrispsegError(f"workers is {parsed.workers}; it must be at least 1")
+    classes = read_lines(parsed.classes) if isinstance(parsed.classes, str | Path) else parsed.classes
+    done = import_annotations(
+        parsed.sources,
+        parsed.out,
+        images=parsed.images,
+        classes=classes,
+        background=parsed.background,
+        ignore=parsed.ignore,
+        overlap=parsed.overlap,
+        crowds=parsed.crowds,
+        threads=parsed.workers,
+    )
+    for line in done.lines():
+        _say(Console(), line)
+
+
+def run_augment(argv: Sequence[str]) -> None:
+    """`crispseg data augment --root VOC2012 --sbd DIR`"""
+    parser = Parser(
+        prog="crispseg data augment",
+        description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012, from SBD's masks.",
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder VOCdevkit/VOC2012")
+    parser.add_argument("--sbd", type=Path, required=True, help="folder benchmark_RELEASE/dataset of SBD")
+    parsed = parser.parse(list(argv))
+    done = augment(parsed.root, parsed.sbd)
+    console = Console()
+    count = done.from_voc + done.from_sbd
+    other = "" if count == IMAGES else f"; papers train on {IMAGES}"
+    _say(console, f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+    _say(console, f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "list": run_list,
+    "show": run_show,
+    "download": run_download,
+    "import": run_import,
+    "augment": run_augment,
+}
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

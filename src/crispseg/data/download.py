@@ -1,0 +1,198 @@
+"""Downloading archives: resumed where it broke off, verified, and named as wanted only when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from crispseg.data.archives import PARTIAL, free_space, looks_whole, unpack, unpacked_size
+from crispseg.data.catalogue import Archive, Entry
+from crispseg.errors import CrispsegError
+from crispseg.files import writable_folder
+
+Progress: TypeAlias = Callable[[str, int, "int | None"], None]
+"""Called with what is being done, the bytes done and those there are, None where that is not known."""
+
+TRIES = 5
+"""Connections in a row that may bring nothing new."""
+PAUSE = 2.0
+"""Seconds to wait before the second try; twice as long before each further one."""
+TIMEOUT = 60.0
+"""Seconds that a server may keep silent."""
+_CHUNK = 2**20
+
+
+class _Interrupted(Exception):
+    """The connection broke, or the server has trouble that may pass."""
+
+
+def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = False) -> int:
+    """Download all archives of a data set into a folder and unpack them there.
+
+    Args:
+        entry: the data set; it has archives.
+        out: folder, made where it is missing. What an earlier call left there is used.
+        progress: is told how far it is.
+        keep_archives: whether to keep them when all are unpacked.
+
+    Returns:
+        The number of files that were unpacked.
+
+    Raises:
+        CrispsegError: an address that does not answer or answers otherwise than expected, a wrong checksum or size, a
+            damaged archive, or too little space.
+    """
+    writable_folder(out)
+    files = [fetch(archive, out, progress) for archive in entry.archives]
+    needed, free = sum(map(unpacked_size, files)), free_space(out)
+    if needed > free:
+        raise CrispsegError(_no_space(out, needed, free, "unpack the archives"))
+    count = 0
+    for archive, file in zip(entry.archives, files, strict=True):
+        progress(f"Unpacking {file.name}", 0, None)
+        count += unpack(file, out / archive.folder)
+    if not keep_archives:
+        for file in files:
+            file.unlink()
+    return count
+
+
+def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
+    """Download one archive, or take the verified one that is there.
+
+    Until it is complete and verified its name ends in `.part`, from which a later call goes on.
+
+    Returns:
+        The file, in `folder`.
+
+    Raises:
+        CrispsegError: as `download`.
+    """
+    path = folder / archive.file
+    if path.exists():
+        if fault := _fault(archive, path, progress):
+            raise CrispsegError(f"{path} {fault}; remove it, so that it is downloaded again")
+        return path
+    part = folder / (archive.file + PARTIAL)
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _transfer(archive, part, progress)
+            break
+        except _Interrupted as error:
+            failures = failures + 1 if _size(part) <= before else 1
+            if failures >= TRIES:
+                raise CrispsegError(
+                    f"{archive.url}: the download broke off after {_size(part):,} bytes ({error}); run the same "
+                    "command again, it goes on from there"
+                ) from None
+            time.sleep(PAUSE * 2 ** (failures - 1))
+    if fault := _fault(archive, part, progress):
+        part.unlink()
+        raise CrispsegError(
+            f"{archive.url}: what came {fault}; it was removed, run the same command again, and if it fails again the "
+            "file on the server is another one"
+        )
+    part.replace(path)
+    return path
+
+
+def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
+    """Download what is missing in the partial file; it is complete afterwards.
+
+    Raises:
+        _Interrupted: it is not, and trying again may help.
+        CrispsegError: trying again does not help.
+    """
+    start = _size(part)
+    request = urllib.request.Request(archive.url, headers={"User-Agent": "crispseg", "Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            start, total = _span(response, start)
+            rest = None if total is None else total - start
+            if rest is not None and rest > (free := free_space(part.parent)):
+                raise CrispsegError(_no_space(part.parent, rest, free, f"download {archive.file}"))
+            if archive.size is not None and total not in (None, archive.size):
+                raise CrispsegError(
+                    f"{archive.url} has {total:,} bytes now, not {archive.size:,}; it is another file than expected"
+                )
+            with part.open("r+b" if start else "wb") as file:
+                file.seek(start)
+                file.truncate()
+                done = start
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    done += len(chunk)
+                    progress(f"Downloading {archive.file}", done, total)
+            if total is not None and done < total:
+                raise _Interrupted(f"{total:,} were announced")
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send, or the part is longer than the file
+            match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+            if match and int(match[1]) == start:
+                return
+            part.unlink(missing_ok=True)
+            raise _Interrupted("the part of an earlier download does not fit the file") from None
+        if error.code >= 500 or error.code in (408, 429):
+            raise _Interrupted(f"HTTP {error.code} {error.reason}") from None
+        raise CrispsegError(
+            f"{archive.url}: the server answers {error.code} {error.reason}; the address may have moved, get the file "
+            f"by hand and put it at {part.with_suffix('')}"
+        ) from None
+    except urllib.error.URLError as error:
+        raise _Interrupted(str(error.reason)) from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _Interrupted(str(error) or type(error).__name__) from None
+    except OSError as error:
+        raise CrispsegError(f"cannot write {part} ({error.strerror}); make room or choose another folder") from None
+
+
+def _span(response: http.client.HTTPResponse, asked: int) -> tuple[int, int | None]:
+    """The byte that a response starts from, and how many the whole file has; a server may not know parts."""
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != asked:
+            raise _Interrupted("the server sends another part than was asked for")
+        return asked, int(match[2])
+    length = response.headers.get("Content-Length")
+    return 0, None if length is None else int(length)
+
+
+def _fault(archive: Archive, path: Path, progress: Progress) -> str:
+    """What is wrong with a file that should be the whole archive; empty where nothing is."""
+    size = _size(path)
+    if archive.size is not None and size != archive.size:
+        return f"has {size:,} bytes, not {archive.size:,}"
+    if archive.md5 is not None:
+        digest = hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                progress(f"Verifying {archive.file}", file.tell(), size)
+        if digest.hexdigest() != archive.md5:
+            return f"has the MD5 {digest.hexdigest()}, not {archive.md5}"
+    elif not looks_whole(path):
+        return "is no complete archive"
+    return ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _no_space(folder: Path, needed: int, free: int, purpose: str) -> str:
+    return (
+        f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed to {purpose}; make room or "
+        "choose another folder"
+    )

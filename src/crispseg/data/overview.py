@@ -1,0 +1,108 @@
+"""Looking at data: what a sample of each split holds, and a sheet of its images under their labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data.base import DataSource, FileDataset, LabelSet, SegmentationDataset
+from crispseg.data.check import SplitReport, parallel, summary
+from crispseg.errors import CrispsegError
+from crispseg.visuals import PAPER, overlay, panels
+
+CELL = (240, 320)
+"""Height and width of a picture in the sheet, in pixels."""
+
+
+class Overview(NamedTuple):
+    """A split."""
+
+    images: int
+    sampled: int
+    """How many of them were read."""
+    report: SplitReport | None
+    """Of those that could be read; None where none could."""
+    faults: tuple[str, ...]
+    """Why others could not."""
+
+
+def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
+    """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
+
+    def read(index: int) -> NDArray[np.uint8] | str:
+        try:
+            if isinstance(dataset, FileDataset):
+                return dataset.read_labels(index)
+            return dataset[index].labels
+        except CrispsegError as error:
+            return str(error)
+
+    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
+        labels = read(index)
+        return labels if isinstance(labels, str) else (np.bincount(labels.ravel(), minlength=256), labels.shape)
+
+    threads = None if isinstance(dataset, FileDataset) else 1
+    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", threads))
+    found = [result for result in results if not isinstance(result, str)]
+    faults = tuple(result for result in results if isinstance(result, str))
+    report = None
+    if found:
+        report = summary(split, dataset.labels, [counts for counts, _ in found], [size for _, size in found])
+    return Overview(len(dataset), len(results), report, faults)
+
+
+def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> NDArray[np.uint8]:
+    """Images beside the same under their labels, two columns a split, evenly spaced through each, and the classes.
+
+    Returns:
+        `(H, W, 3)` RGB.
+
+    Raises:
+        CrispsegError: an image or mask among them cannot be read.
+    """
+    blank = np.full((*CELL, 3), PAPER, np.uint8)
+    columns: list[list[NDArray[np.uint8]]] = []
+    for dataset in splits.values():
+        images, covered = [], []
+        for index in spread(len(dataset), rows):
+            sample = dataset[index]
+            images.append(fitted(sample.image[..., :3]))
+            covered.append(fitted(overlay(sample.image[..., :3], sample.labels, labels.palette, opacity=0.7)))
+        columns += [column + [blank] * (rows - len(column)) for column in (images, covered)]
+    titles = [title for split in splits for title in (split, f"{split}, labels")]
+    tall = max(sum(cell is not blank for cell in column) for column in columns)
+    return panels([list(row) for row in zip(*columns, strict=True)][:tall], titles, labels)
+
+
+def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB picture made to fit into a `CELL`, whole, on white."""
+    height, width = image.shape[:2]
+    scale = min(CELL[0] / height, CELL[1] / width)
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    cell = np.full((*CELL, 3), PAPER, np.uint8)
+    top, left = (CELL[0] - size[0]) // 2, (CELL[1] - size[1]) // 2
+    cell[top : top + size[0], left : left + size[1]] = small
+    return cell
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+
+
+def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
+    """The splits that can be found, and why the others cannot."""
+    found: dict[str, SegmentationDataset] = {}
+    faults = {}
+    for split in source.splits():
+        try:
+            found[split] = source.dataset(split)
+        except CrispsegError as error:
+            faults[split] = str(error)
+    return found, faults
