@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
-from crispseg.cli.parsing import Parser, Tree, build_data, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.downloading import run_download, say
+from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, take_flag
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import DataSource, FileDataset, LabelSet, SegmentationDataset, read_lines
 from crispseg.data.catalogue import CATALOGUE, Entry
-from crispseg.data.download import download
 from crispseg.data.importing import import_annotations
 from crispseg.data.mapping import Meaning, mapping
 from crispseg.data.overview import contact_sheet, overview, readable_splits
@@ -56,15 +55,15 @@ def run_list(argv: Sequence[str]) -> None:
     for header, justify in (("name", "left"), ("classes", "right"), ("train", "right"), ("val", "right")):
         table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("download", no_wrap=True)
-    table.add_column("data set; licence")
+    table.add_column("licence")
     for entry in CATALOGUE.values():
         sizes = [archive.size for archive in entry.archives]
         size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
         counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
-        table.add_row(entry.name, entry.classes, *counts, size, f"{entry.title}; {entry.licence}")
+        table.add_row(entry.name, entry.classes, *counts, size, entry.licence)
     console = Console()
     console.print(table)
-    _say(
+    say(
         console,
         "--data NAME --data.root DIR trains on them. --data folder takes own images and masks, and --data scenes needs "
         "no files.",
@@ -125,10 +124,10 @@ def run_show(argv: Sequence[str]) -> None:
 
 def _show_entry(entry: Entry, console: Console) -> None:
     counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
-    _say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
-    _say(console, f"licence: {entry.licence}; {entry.home}")
+    say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
+    say(console, f"licence: {entry.licence}; {entry.home}")
     if entry.get:
-        _say(console, entry.get)
+        say(console, entry.get)
 
 
 def _show_classes(source: DataSource, console: Console) -> None:
@@ -137,10 +136,10 @@ def _show_classes(source: DataSource, console: Console) -> None:
     try:
         rows = mapping(decoder(), source.label_set()) if decoder else []
     except CrispsegError as error:  # Mapillary's classes are in its own files
-        _say(console, f"the classes: {error}")
+        say(console, f"the classes: {error}")
         return
     console.print(mapping_table(rows))
-    _say(console, "give --data.root DIR to count and to see images")
+    say(console, "give --data.root DIR to count and to see images")
 
 
 def _show_data(source: DataSource, sample: int, out: Path | None, rows: int, console: Console) -> None:
@@ -173,10 +172,10 @@ def _show_data(source: DataSource, sample: int, out: Path | None, rows: int, con
     lines += [f"{split}: {fault}" for split, fault in faults.items()]
     console.print(mapping_table(rows_of, shares))
     for line in lines:
-        _say(console, line)
+        say(console, line)
     if out is not None:
         write_image(out, _sheet(splits, labels, rows))
-        _say(console, f"a sheet of images is in {out}")
+        say(console, f"a sheet of images is in {out}")
 
 
 def _sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> Any:
@@ -207,115 +206,12 @@ def mapping_table(rows: Sequence[Meaning], shares: dict[str, list[float]] | None
     return table
 
 
-def run_download(argv: Sequence[str]) -> None:
-    """`crispseg data download NAME --out DIR`"""
-    parser = Parser(
-        prog="crispseg data download",
-        description="Download a data set whose licence allows it from an open address, unpack and check it; an "
-        "interrupted download goes on where it broke off. Of others, say where they are to be had, and check the folder.",
-    )
-    parser.add_argument("name", help=f"one of {', '.join(CATALOGUE)}")
-    parser.add_argument("--out", type=Path, required=True, help="folder to download to, or to check")
-    parser.add_argument("--keep_archives", type=bool, default=False, help="keep the archives when they are unpacked")
-    parsed = parser.parse(list(argv))
-    if parsed.name not in CATALOGUE:
-        extra = "" if parsed.name not in DATA_SOURCES else "; it needs no download"
-        raise CrispsegError(f"unknown data set '{parsed.name}'{did_you_mean(parsed.name, CATALOGUE)}{extra}")
-    entry = CATALOGUE[parsed.name]
-    console = Console()
-    root = parsed.out / entry.root
-    lines, problem = check_folder(entry, root)
-    if not entry.archives:
-        if problem:
-            raise CrispsegError(
-                f"{entry.name} cannot be downloaded from here ({entry.licence}): go to {entry.home}, {entry.get}; "
-                f"{parsed.out} is not it yet: {problem}"
-            )
-        for line in lines:
-            _say(console, line)
-        return
-    if problem:
-        _say(console, f"{entry.title}; licence: {entry.licence}; {entry.home}")
-        for archive in entry.archives:
-            if archive.md5 is None:
-                _say(
-                    console,
-                    f"{archive.file}: no checksum is published; its files' own are verified when it is unpacked",
-                )
-        count = _download(entry, parsed.out, parsed.keep_archives)
-        _say(console, f"unpacked {count} files")
-        lines, problem = check_folder(entry, root)
-    for line in lines:
-        _say(console, line)
-    if problem:
-        raise CrispsegError(f"{root} is not complete though all archives are unpacked: {problem}")
-    _say(console, entry.get or f"--data {entry.name} --data.root {root}")
-
-
-def _download(entry: Entry, out: Path, keep: bool) -> int:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        return download(entry, out, show, keep)
-
-
-def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
-    """What a data set's folder holds, a line a split, and what is wrong with it; empty where it is complete."""
-    if entry.name == "sbd":
-        return _check_sbd(entry, root)
-    data: Tree = {"name": entry.name, "root": str(root)}
-    if root.is_dir():
-        try:
-            found = recognise(root).data
-        except CrispsegError:
-            found = {}
-        data = dict(found) if found.get("name") == entry.name else data
-    lines, problems = [], []
-    try:
-        splits, faults = readable_splits(build_data(data))
-    except CrispsegError as error:
-        return [], str(error)
-    for split, dataset in splits.items():
-        published = entry.counts.get(split)
-        lines.append(f"{split}: {len(dataset)} images with masks in {root}, {published} as published")
-        if published is not None and len(dataset) < published:
-            problems.append(f"'{split}' has {len(dataset)} of {published} images")
-    problems += faults.values()
-    missing = [split for split in entry.counts if split not in splits and split not in faults]
-    problems += [f"'{split}' is missing" for split in missing if split != "test"]
-    return lines, problems[0] if problems else ""
-
-
-def _check_sbd(entry: Entry, root: Path) -> tuple[list[str], str]:
-    lines = []
-    for split, published in entry.counts.items():
-        listing = root / f"{split}.txt"
-        if not listing.is_file():
-            return lines, f"{listing} is missing"
-        names = [line.split()[0] for line in read_lines(listing)]
-        lost = [name for name in names if not (root / "cls" / f"{name}.mat").is_file()]
-        lines.append(f"{split}: {len(names) - len(lost)} masks in {root}, {published} as published")
-        if lost or len(names) < published:
-            missing = f", first cls/{lost[0]}.mat is missing" if lost else ""
-            return lines, f"'{split}' has {len(names) - len(lost)} of {published} masks{missing}"
-    return lines, ""
-
-
 def run_import(argv: Sequence[str]) -> None:
     """`crispseg data import FILE_OR_DIR... --out DIR`"""
     parser = Parser(
         prog="crispseg data import",
-        description="Turn instances in COCO's JSON (polygons and run lengths) or labelme's JSON files into images, masks "
-        "and classes.txt, which --data folder reads.",
+        description="Turn instances in COCO's JSON (polygons and run lengths) or labelme's JSON files into images, "
+        "masks and classes.txt, which --data folder reads.",
     )
     parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
@@ -366,14 +262,14 @@ def run_import(argv: Sequence[str]) -> None:
         threads=parsed.workers,
     )
     for line in done.lines():
-        _say(Console(), line)
+        say(Console(), line)
 
 
 def run_augment(argv: Sequence[str]) -> None:
     """`crispseg data augment --root VOC2012 --sbd DIR`"""
     parser = Parser(
         prog="crispseg data augment",
-        description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012, from SBD's masks.",
+        description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012 from SBD's masks.",
     )
     parser.add_argument("--root", type=Path, required=True, help="folder VOCdevkit/VOC2012")
     parser.add_argument("--sbd", type=Path, required=True, help="folder benchmark_RELEASE/dataset of SBD")
@@ -382,8 +278,8 @@ def run_augment(argv: Sequence[str]) -> None:
     console = Console()
     count = done.from_voc + done.from_sbd
     other = "" if count == IMAGES else f"; papers train on {IMAGES}"
-    _say(console, f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
-    _say(console, f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
+    say(console, f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+    say(console, f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -393,7 +289,3 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "import": run_import,
     "augment": run_augment,
 }
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -93,7 +93,7 @@ def spread(count: int, most: int) -> list[int]:
     """At most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return sorted({round(index * (count - 1) / max(most - 1, 1)) for index in range(most)})
 
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:

@@ -1,0 +1,311 @@
+"""`crispseg data`: what is known about data sets, what data hold, imports and the augmented VOC."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import ALL_COLORS, MAKERS, grid, make_ade20k, make_camvid, make_voc2012, picture, save, voc_mask
+from PIL import Image
+from scipy.io import savemat
+
+from crispseg.cli.main import main
+from crispseg.data import DATA_SOURCES, VOC2012, Cityscapes, Folder, LabelSet, Scenes, camvid, check_split
+from crispseg.data.base import IGNORE, Decoder
+from crispseg.data.catalogue import CATALOGUE
+from crispseg.data.mapping import mapping, spans
+from crispseg.data.overview import contact_sheet, overview, spread
+from crispseg.data.sbd import augment
+
+
+def run(*argv: object) -> int:
+    return main(["data", *map(str, argv)])
+
+
+# -------------------------------------------------------------------------------------------------------- mapping
+
+
+def values_of(text: str) -> list[Any]:
+    """The numbers, or colours, that a cell of the mapping names."""
+    if text.startswith("["):
+        return [
+            json.loads(part + "]") for part in text.replace("[", "\n[").replace("]", "\n").split("\n") if "[" in part
+        ]
+    parts = [part.split("–") for part in text.split(", ")]
+    return [value for part in parts for value in range(int(part[0]), int(part[-1]) + 1)]
+
+
+@pytest.mark.parametrize("name", [*MAKERS, "context 59", "camvid ids", "folder"])
+def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: Path) -> None:
+    """Every value and colour that it names is decoded to the class that it names."""
+    decode: Decoder
+    if name == "folder":
+        source: Any = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12))
+        labels, decode = source.declared()
+    else:
+        kind, _, option = name.partition(" ")
+        source = (
+            MAKERS[name](tmp_path)
+            if name in MAKERS
+            else DATA_SOURCES["pascal_context"]("x", classes=59)  # type: ignore[call-arg]
+            if kind == "context"
+            else DATA_SOURCES[kind]("x", masks=option)  # type: ignore[call-arg]
+        )
+        labels, decode = source.label_set(), source.decoder()
+    rows = mapping(decode, labels)
+    assert [row.label for row in rows] == [*range(len(labels)), IGNORE]
+    assert [row.name for row in rows[:-1]] == list(labels.names)
+    for row in rows:
+        for value in values_of(row.values):
+            decoded = decode(np.full((1, 1, *np.shape(value)), value, np.uint8))
+            assert decoded.tolist() == [[row.label]], (row, value)
+
+
+def test_every_value_is_in_the_mapping(tmp_path: Path) -> None:
+    rows = mapping(Cityscapes("nowhere").decoder(), Cityscapes("nowhere").label_set())
+    assert sorted(value for row in rows for value in values_of(row.values)) == [*range(34), 255]
+    colors = [
+        color
+        for row in mapping(camvid.decode_colors, make_camvid(tmp_path).label_set())
+        for color in values_of(row.values)
+    ]
+    assert sorted(map(tuple, colors)) == sorted(ALL_COLORS)
+
+
+@pytest.mark.parametrize(("values", "text"), [([], ""), ([3], "3"), ([5, 1, 2, 3, 9, 8], "1–3, 5, 8–9")])
+def test_spans(values: list[int], text: str) -> None:
+    assert spans(values) == text
+
+
+# ----------------------------------------------------------------------------------------------------------- list
+
+
+def test_list_names_all_that_have_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(CATALOGUE) == set(DATA_SOURCES) - {"folder", "scenes"} | {"sbd"}
+    assert run("list") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in CATALOGUE)
+    for number in ("20210", "2975", "118287", "1464", "8498", "59 or 60", "yes, 20 GB"):
+        assert number in shown
+    for name, entry in CATALOGUE.items():
+        if name not in ("sbd", "mapillary"):  # whose own file has the classes
+            assert str(len(DATA_SOURCES[name]("x").label_set())) in entry.classes  # type: ignore[call-arg]
+        assert set(entry.counts) >= {"train", "val"}
+
+
+# ----------------------------------------------------------------------------------------------------------- show
+
+
+def test_show_without_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "cityscapes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "train 2975, val 500" in lines[0] and "registration" in lines[1]
+    assert ["26", "13", "car", "██", "0", "0", "142"] in [line.split() for line in lines]
+    assert any(line.startswith("0–6, 9–10, 14–16, 18, 29–30, 255") and "ignored" in line for line in lines)
+    assert run("show", "pascal_context", "--data.classes=59") == 0
+    assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]
+    assert run("show", "mapillary") == 0 and "config_v1.2.json" in capsys.readouterr().out
+    assert run("show", "sbd") == 0 and "crispseg data augment" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_show_with_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = MAKERS[name](tmp_path / "data")
+    options = ["--data.masks=colors"] if name == "camvid" else []
+    assert run("show", name, f"--data.root={tmp_path / 'data'}", f"--out={tmp_path / 'sheet.png'}", *options) == 0
+    shown = capsys.readouterr().out
+    height, width = source.dataset("train")[0].labels.shape
+    assert f"train: 2 images, {height}x{width} pixels" in shown and "val: 1 images, " in shown
+    assert source.label_set().names[0] in shown and "ignored" in shown
+    picture_of = Image.open(tmp_path / "sheet.png")
+    assert picture_of.mode == "RGB" and picture_of.width > 4 * 240
+
+
+def test_show_recognises_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_ade20k(tmp_path)
+    assert run("show", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "ade20k: ADE20K" in shown and "train: 2 images, 10x20 pixels" in shown
+
+
+def own_data(root: Path) -> Path:
+    for index in range(10):
+        picture(root / "images" / f"{index}.png", 8, 10)
+        save(root / "masks" / f"{index}.png", grid([0, 0, 0, 2, 1] if index == 9 else [0, 0, 0, 2], 8, 10))
+    return root
+
+
+def test_show_own_data_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", "folder", f"--data.images={own_data(tmp_path) / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
+    assert run("show", *data, "--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt") == 2
+    (tmp_path / "val.txt").write_text("0\n1\n")
+    capsys.readouterr()
+    assert run("show", *data, "--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["0", "0", "road", "██", "0", "0", "0", "73.12%", "75.00%"] in rows  # 7 of 3/4 and one of 3/5
+    assert ["1", "1", "sign", "██", "128", "0", "0", "2.50%", "never"] in rows
+    assert run("show", *data, "--sample=3") == 0
+    assert "train: 8 images (of 3 evenly spaced ones:), 8x10 pixels" in capsys.readouterr().out
+
+
+def test_show_scenes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "scenes", "--data.height=64", "--data.width=64", "--sample=1") == 0
+    shown = capsys.readouterr().out
+    assert "mask value" not in shown and "test: 60 images (of 1 evenly spaced ones:), 64x64" in shown
+
+
+def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show") == 2
+    assert "give the data first" in capsys.readouterr().err
+    assert run("show", "cityscape") == 2
+    assert "did you mean 'cityscapes'" in capsys.readouterr().err
+    assert run("show", "voc2012", f"--data.root={tmp_path}") == 2
+    assert "train.txt is missing" in capsys.readouterr().err
+    assert run("show", "voc2012", "--out=x.png") == 2
+    assert "--out shows images, so it needs --data.root" in capsys.readouterr().err
+    assert run("show", "voc2012", "--sample=0") == 2
+    assert "--sample is 0" in capsys.readouterr().err
+    root = tmp_path / "voc"
+    make_voc2012(root)
+    (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    voc_mask(root / "SegmentationClass" / "2007_000032.png", [21])
+    assert run("show", "voc2012", f"--data.root={root}") == 0
+    shown = capsys.readouterr().out
+    assert "val.txt is missing" in shown and "train: 1 of 2 could not be read, first: " in shown
+
+
+def test_overview_counts_a_sample() -> None:
+    data = Scenes(train=5, height=64, width=64).dataset("train")
+    seen = overview(data, "train", 2)
+    assert (seen.images, seen.sampled, seen.faults) == (5, 2, ())
+    expected = sum(np.bincount(data[index].labels.ravel(), minlength=256) for index in (0, 4))
+    assert seen.report is not None and seen.report.counts.tolist() == expected[: len(data.labels)].tolist()
+
+
+@pytest.mark.parametrize(("count", "most", "indices"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0]), (0, 4, [])])
+def test_spread(count: int, most: int, indices: list[int]) -> None:
+    assert spread(count, most) == indices
+
+
+def test_sheets_keep_proportions(tmp_path: Path) -> None:
+    """A tall image is shown whole, on white, and its labels beside it."""
+    save(tmp_path / "images" / "a.png", np.full((60, 20, 3), (0, 0, 200), np.uint8))
+    save(tmp_path / "images" / "b.png", np.full((60, 20, 3), (0, 0, 200), np.uint8))
+    for name in "ab":
+        save(tmp_path / "masks" / f"{name}.png", np.ones((60, 20), np.uint8))
+    data = Folder(tmp_path / "images", tmp_path / "masks", palette=None, num_classes=2, val_ratio=0.5)
+    sheet = contact_sheet({"train": data.dataset("train")}, LabelSet.numbered(2), 4)
+    blue = (sheet == (0, 0, 200)).all(axis=-1)
+    rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
+    assert abs(len(rows) / len(columns) - 3) < 0.1
+    assert ((sheet == (90, 0, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (128, 0, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- import
+
+
+def test_import_and_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(3):
+        picture(tmp_path / "in" / f"{index}.jpg", 20, 30)
+        found = {"label": "tree", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+        tree = {"shapes": [found], "imagePath": f"{index}.jpg", "imageHeight": 20, "imageWidth": 30}
+        (tmp_path / "in" / f"{index}.json").write_text(json.dumps(tree))
+    out = tmp_path / "out"
+    assert run("import", tmp_path / "in", f"--out={out}", "--overlap=later") == 0
+    shown = capsys.readouterr().out
+    assert "3 images, 3 shapes, 2 classes" in shown
+    flags = shown.splitlines()[-1].split()
+    assert run("show", *flags) == 0 and "tree" in capsys.readouterr().out
+    assert main(["doctor", str(out)]) == 0  # which knows the layout and finds no fault
+    assert "tree" in capsys.readouterr().out
+    for argv, phrase in (
+        (["--overlap=above"], "overlap"),
+        (["--classes=[bush]"], "unknown class 'tree'"),
+        (["--workers=0"], "workers is 0"),
+    ):
+        assert run("import", tmp_path / "in", f"--out={tmp_path / 'again'}", *argv) == 2
+        assert phrase in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("bush\ntree\n")
+    assert (
+        run("import", tmp_path / "in", f"--out={out}2", f"--classes={tmp_path / 'names.txt'}", "--background=null") == 0
+    )
+    assert (tmp_path / "out2" / "classes.txt").read_text() == "bush\ntree\n"
+
+
+# --------------------------------------------------------------------------------------------------------- augment
+
+
+def make_sbd(root: Path) -> Path:
+    """Two of its images are VOC's, one to train and one to validate on."""
+    lists = {"train": ["2007_000032", "2008_000008"], "val": ["2007_000033", "2008_000009"]}
+    for split, names in lists.items():
+        (root / "cls").mkdir(parents=True, exist_ok=True)
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            savemat(root / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": grid([0, 15, 20]), "Boundaries": 0}})
+    return root
+
+
+def test_the_augmented_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voc, sbd = tmp_path / "VOC2012", make_sbd(tmp_path / "sbd")
+    make_voc2012(voc)
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "train_aug.txt").unlink()
+    for path in (voc / "SegmentationClassAug").iterdir():
+        path.unlink()
+    (voc / "SegmentationClassAug").rmdir()
+    picture(voc / "JPEGImages" / "2008_000009.jpg")
+    assert run("augment", f"--root={voc}", f"--sbd={sbd}") == 0
+    assert "4 masks, 2 of VOC and 2 of SBD; papers train on 10582" in capsys.readouterr().out
+    train = VOC2012(voc, train_on="aug").dataset("train")
+    assert [pair.name for pair in train.pairs] == ["2007_000032", "2007_000039", "2008_000008", "2008_000009"]
+    np.testing.assert_array_equal(train[0].labels, grid([*range(21), 255]))  # VOC's own, with its void
+    np.testing.assert_array_equal(train[3].labels, grid([0, 15, 20]))
+    assert check_split(train, "train").images == 4
+    assert run("augment", f"--root={voc}", f"--sbd={sbd}") == 2
+    assert "SegmentationClassAug is there already" in capsys.readouterr().err
+
+
+def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    voc, sbd = tmp_path / "VOC2012", make_sbd(tmp_path / "sbd")
+    with refuses("train.txt is missing", "VOCdevkit/VOC2012"):
+        augment(tmp_path, sbd)
+    make_voc2012(voc)
+    with refuses("train.txt is missing", "benchmark_RELEASE/dataset"):
+        augment(voc, tmp_path)
+    for path in (voc / "SegmentationClassAug").iterdir():
+        path.unlink()
+    (voc / "SegmentationClassAug").rmdir()
+    (sbd / "cls" / "2008_000009.mat").write_bytes(b"MATLAB 5.0")
+    with refuses("2008_000009.mat is none of SBD's masks", "unpack SBD again"):
+        augment(voc, sbd)
+    savemat(sbd / "cls" / "2008_000009.mat", {"GTcls": {"Segmentation": grid([21])}})
+    with refuses("2008_000009.mat holds values up to 21"):
+        augment(voc, sbd)
+    (sbd / "cls" / "2008_000009.mat").unlink()
+    with refuses("2008_000009.mat is missing", "cls/*.mat"):
+        augment(voc, sbd)
+    assert not [path for path in voc.iterdir() if "Aug" in path.name]
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with refuses("SciPy", "pip install 'crispseg[sbd]'"):
+        augment(voc, sbd)
+
+
+# -------------------------------------------------------------------------------------------------------- the rest
+
+
+def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in ([], ["--help"]):
+        assert run(*argv) == 0 and "augment" in capsys.readouterr().out
+    assert run("downlaod") == 2
+    assert "unknown command 'data downlaod'; did you mean 'download'?" in capsys.readouterr().err
+    for name, phrase in (("list", "known"), ("show", "--rows"), ("download", "--keep"), ("import", "--overlap")):
+        assert run(name, "--help") == 0
+        assert phrase in capsys.readouterr().out
+    assert run("show", "voc2012", "--help") == 0 and "--data.train_on" in capsys.readouterr().out
