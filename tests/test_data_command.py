@@ -212,9 +212,10 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
 
 def test_import_and_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(3):
-        picture(tmp_path / "in" / f"{index}.jpg", 20, 30)
-        found = {"label": "tree", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
-        tree = {"shapes": [found], "imagePath": f"{index}.jpg", "imageHeight": 20, "imageWidth": 30}
+        noise = np.random.default_rng(index).integers(0, 256, (40, 50, 3), np.uint8)
+        save(tmp_path / "in" / f"{index}.png", noise)
+        found = {"label": "tree", "points": [[1, 1], [30, 1], [30, 20 + index]], "shape_type": "polygon"}
+        tree = {"shapes": [found], "imagePath": f"{index}.png", "imageHeight": 40, "imageWidth": 50}
         (tmp_path / "in" / f"{index}.json").write_text(json.dumps(tree))
     out = tmp_path / "out"
     assert run("import", tmp_path / "in", f"--out={out}", "--overlap=later") == 0

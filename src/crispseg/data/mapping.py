@@ -62,6 +62,8 @@ def mapping(decode: Decoder, labels: LabelSet) -> list[Meaning]:
 def spans(values: Iterable[int]) -> str:
     """Numbers in order, those in a row as "first–last"."""
     ordered = sorted(set(values))
+    if not ordered:
+        return ""
     breaks = [0, *(index for index, (one, other) in enumerate(pairwise(ordered), 1) if other > one + 1), len(ordered)]
     runs = [(ordered[start], ordered[end - 1]) for start, end in pairwise(breaks)]
     return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)

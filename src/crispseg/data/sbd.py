@@ -94,10 +94,10 @@ def read_mat(path: Path) -> NDArray[np.uint8]:
         from scipy.io import loadmat
     except ImportError:
         raise CrispsegError("SBD's masks are MATLAB files, which SciPy reads; pip install 'crispseg[sbd]'") from None
+    if not path.is_file():
+        raise CrispsegError(f"{path} is missing; {_SBD}")
     try:
         mask: NDArray[np.uint8] = loadmat(path, variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0]
-    except FileNotFoundError:
-        raise CrispsegError(f"{path} is missing; {_SBD}") from None
     except Exception as error:  # SciPy raises almost anything on broken data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrispsegError(f"{path} is none of SBD's masks ({reason}); unpack SBD again") from None
