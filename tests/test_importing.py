@@ -234,6 +234,23 @@ def test_names_of_files_tell_the_splits(names: tuple[str, str], tmp_path: Path) 
     assert check_split(data.dataset("train"), "train").counts.tolist() == [HEIGHT * WIDTH - 32, 16, 16]
 
 
+def test_images_in_folders_below(tmp_path: Path, refuses: Any) -> None:
+    """As COCO's are: the annotations name the file alone."""
+    sources = []
+    for split, name in (("train2017", "a.jpg"), ("val2017", "b.jpg")):
+        source = coco(tmp_path / split / f"instances_{split}.json", OVERLAP, [name])
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / split / name).rename(tmp_path / "images" / split / name)
+        sources.append(source)
+    done = import_annotations(sources, tmp_path / "out", images=tmp_path / "images")
+    assert done.splits == {"train": 1, "val": 1} and done.unlisted == ()
+    assert (done.out / "masks" / "val2017" / "b.png").is_file()
+    assert (done.out / "train.txt").read_text() == "train2017/a\n"
+    picture(tmp_path / "images" / "deep" / "b.jpg")
+    with refuses("b.jpg may be", "deep/b.jpg or", "--images"):
+        import_annotations(sources, tmp_path / "again", images=tmp_path / "images")
+
+
 def test_without_a_background(tmp_path: Path) -> None:
     source = coco(tmp_path / "a.json", OVERLAP, ["a.jpg", "none.jpg"])
     done = import_annotations([source], tmp_path / "out", background=None)

@@ -110,7 +110,7 @@ def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
 
 
 def _check_sbd(entry: Entry, root: Path) -> tuple[list[str], str]:
-    lines = []
+    lines: list[str] = []
     for split, published in entry.counts.items():
         listing = root / f"{split}.txt"
         if not listing.is_file():

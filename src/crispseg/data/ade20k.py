@@ -175,7 +175,7 @@ _DECODER = TableDecoder((IGNORE, *range(150)), "values of ADE20K")
 
 _HINT = (
     "the root of ADE20K is the folder ADEChallengeData2016, with {images,annotations}/{training,validation}; get it "
-    "from http://sceneparsing.csail.mit.edu"
+    "by 'crispseg data download ade20k', or from http://sceneparsing.csail.mit.edu"
 )
 
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -104,7 +105,7 @@ def import_annotations(
     Args:
         sources: JSON files of COCO or labelme, or folders of them.
         out: new or empty folder.
-        images: the folder that the names of images start from; by default that of each annotation file.
+        images: the folder that the names of images start from, or one above; by default that of each annotation file.
         classes: names in the order of the ids to be; by default COCO's in the order of their ids, labelme's in that of
             the alphabet. `background` is put in front where it is not among them.
         background: the class of pixels that no shape holds; None ignores them.
@@ -121,6 +122,7 @@ def import_annotations(
         raise CrispsegError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; give a new folder")
     read = {path: read_annotations(path) for path in annotation_files(sources)}
     ids, labels = _classes((found.names for found in read.values()), classes, background, ignore)
+    _by_name.cache_clear()  # files may come and go between calls
     tasks = _tasks([image for found in read.values() for image in found.images], images)
     for task in tasks:
         for part in task.parts:
@@ -263,12 +265,12 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     missing = []
     for one in found:
         root = one.source.parent if images is None else images
-        file = next((file for file in (root / one.image, root / Path(one.image).name) if file.is_file()), None)
+        file = _find(root, one.image)
         if file is None:
             missing.append(root / one.image)
         else:
-            parts.setdefault(file.resolve(), []).append(one)
-            roots.setdefault(file.resolve(), root)
+            parts.setdefault(file, []).append(one)
+            roots.setdefault(file, root.resolve())
     if missing:
         raise CrispsegError(
             f"{len(missing)} of {len(found)} images that the annotations name are missing, first {missing[0]}; give "
@@ -278,12 +280,36 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     for file, about in parts.items():
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
-        root = roots[file].resolve()
+        root = roots[file]
         name = (file.relative_to(root) if file.is_relative_to(root) else Path(file.name)).with_suffix("").as_posix()
         if name in tasks:
             raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
         tasks[name] = Task(file, name, tuple(about))
     return list(tasks.values())
+
+
+def _find(root: Path, image: str) -> Path | None:
+    """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
+    for file in (root / image, root / Path(image).name):
+        if file.is_file():
+            return _absolute(file)
+    below = _by_name(root.resolve()).get(Path(image).name, []) if root.is_dir() else []
+    if len(below) > 1:
+        raise CrispsegError(f"{image} may be {below[0]} or {below[1]}; give the folder of one by --images")
+    return below[0] if below else None
+
+
+@lru_cache(maxsize=4)
+def _by_name(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in find_images(root):
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _absolute(file: Path) -> Path:
+    """The folder's real path, so that one file is met once; a link to an image keeps its own name."""
+    return file.parent.resolve() / file.name
 
 
 def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
@@ -293,7 +319,7 @@ def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
 
 def _pictures(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
-        yield from (path.resolve() for path in find_images(folder))
+        yield from map(_absolute, find_images(folder))
 
 
 def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str]]:

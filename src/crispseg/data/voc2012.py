@@ -26,12 +26,13 @@ AUGMENTED = ("train_aug", "trainaug")
 _ROOT = "the root of PASCAL VOC 2012 is the folder VOCdevkit/VOC2012"
 _HINT = (
     f"{_ROOT} with JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/{{train,val,trainval}}.txt; "
-    "get VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
+    "get VOCtrainval_11-May-2012.tar by 'crispseg data download voc2012', or from "
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
 )
 _AUG_HINT = (
     f"{_ROOT}; for --data.train_on aug it also holds SegmentationClassAug/*.png, masks of class ids for all 10582 "
     "images, and ImageSets/Segmentation/train_aug.txt (or trainaug.txt); make them from SBD, "
-    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+    "by 'crispseg data download sbd' and 'crispseg data augment'"
 )
 
 
