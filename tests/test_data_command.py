@@ -154,6 +154,23 @@ def test_show_own_data_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "train: 8 images (of 3 evenly spaced ones:), 8x10 pixels" in capsys.readouterr().out
 
 
+def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As doctor knows them; `--data folder` alone would take train only."""
+    own_data(tmp_path / "train")
+    for index in range(3):
+        picture(tmp_path / "valid" / "images" / f"{index}.png", 8, 10)
+        save(tmp_path / "valid" / "masks" / f"{index}.png", grid([0, 1], 8, 10))
+    assert run("show", tmp_path, f"--out={tmp_path / 'sheet.png'}", "--rows=2") == 0
+    shown = capsys.readouterr().out
+    assert "train: 10 images, 8x10" in shown and "val: 3 images, 8x10" in shown
+    assert ["2", "2", "class", "2", "██", "0", "128", "0", "24.50%", "never"] in [
+        line.split() for line in shown.splitlines()
+    ]
+    (tmp_path / "valid" / "masks" / "0.png").unlink()
+    assert run("show", tmp_path) == 0
+    assert "val: 1 of 3 images have no mask" in capsys.readouterr().out
+
+
 def test_show_scenes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", "scenes", "--data.height=64", "--data.width=64", "--sample=1") == 0
     shown = capsys.readouterr().out

@@ -396,7 +396,7 @@ def test_an_archive_in_the_way_is_named(name: str, tmp_path: Path, refuses: Any)
     whole, half = tmp_path / "data.zip", tmp_path / "data.tar"
     with zipfile.ZipFile(whole, "w") as archive:
         archive.writestr("x.txt", "x")
-    with refuses(f"{whole} is an archive: unpack it there first"):
+    with refuses(f"{whole} is an archive: if it holds the data, unpack it first"):
         source.dataset("train")
     if name not in ("mapillary", "camvid"):
         with refuses("data.zip is an archive"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ from rich.text import Text
 from crispseg.cli.downloading import run_download, say
 from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, take_flag
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource, FileDataset, LabelSet, SegmentationDataset, read_lines
+from crispseg.data.base import DataSource, FileDataset, IdDecoder, LabelSet, SegmentationDataset, read_lines
 from crispseg.data.catalogue import CATALOGUE, Entry
+from crispseg.data.folder import Folder, match
 from crispseg.data.importing import import_annotations
 from crispseg.data.mapping import Meaning, mapping
 from crispseg.data.overview import contact_sheet, overview, readable_splits
@@ -93,11 +94,13 @@ def run_show(argv: Sequence[str]) -> None:
         parser.parse(argv)  # --help, or what is wrong
         raise CrispsegError("give the data first: crispseg data show NAME, or --data with its keys")
     data: Tree = {}
+    folders: Mapping[str, tuple[Path, Path]] = {}
     if target is not None:
         parser.add_argument("target", metavar="DATA", help=about)
         data = {"name": target} if target in DATA_SOURCES or not Path(target).exists() else {}
         if not data:
-            data = dict(recognise(Path(target)).data)
+            found = recognise(Path(target))
+            data, folders = dict(found.data), found.folders
         elif target in CATALOGUE and target not in DATA_SOURCES:
             _show_entry(CATALOGUE[target], Console())
             return
@@ -119,7 +122,35 @@ def run_show(argv: Sequence[str]) -> None:
             raise CrispsegError("--out shows images, so it needs --data.root")
         _show_classes(source, console)
         return
-    _show_data(source, parsed.sample, parsed.out, parsed.rows, console)
+    splits, faults = (
+        _folder_splits(source, folders) if isinstance(source, Folder) and folders else readable_splits(source)
+    )
+    if not splits:
+        raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
+    _show_data(source.label_set(), splits, parsed.sample, console)
+    for split, fault in faults.items():
+        say(console, f"{split}: {fault}")
+    if parsed.out is not None:
+        write_image(parsed.out, contact_sheet(splits, source.label_set(), parsed.rows))
+        say(console, f"a sheet of images is in {parsed.out}")
+
+
+def _folder_splits(
+    source: Folder, folders: Mapping[str, tuple[Path, Path]]
+) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
+    """Own data with a folder of images and one of masks for each split, which `Folder` itself does not know."""
+    labels, decode = source.declared() or (
+        source.label_set(),
+        IdDecoder(len(source.label_set()), source.ignored_values),
+    )
+    found: dict[str, SegmentationDataset] = {}
+    faults = {}
+    for split, pair in folders.items():
+        try:
+            found[split] = FileDataset(tuple(match(*pair).values()), labels, decode)
+        except CrispsegError as error:
+            faults[split] = str(error)
+    return found, faults
 
 
 def _show_entry(entry: Entry, console: Console) -> None:
@@ -142,11 +173,8 @@ def _show_classes(source: DataSource, console: Console) -> None:
     say(console, "give --data.root DIR to count and to see images")
 
 
-def _show_data(source: DataSource, sample: int, out: Path | None, rows: int, console: Console) -> None:
-    splits, faults = readable_splits(source)
-    if not splits:
-        raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
-    labels = source.label_set()
+def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
+    """The mapping with the share of each class, and a line for each split."""
     first = next(iter(splits.values()))
     if isinstance(first, FileDataset):
         rows_of = mapping(first.decode, labels)
@@ -169,17 +197,9 @@ def _show_data(source: DataSource, sample: int, out: Path | None, rows: int, con
             shares[split] = [count / total for count in seen.report.counts.tolist()]
         if seen.faults:
             lines.append(f"{split}: {len(seen.faults)} of {seen.sampled} could not be read, first: {seen.faults[0]}")
-    lines += [f"{split}: {fault}" for split, fault in faults.items()]
     console.print(mapping_table(rows_of, shares))
     for line in lines:
         say(console, line)
-    if out is not None:
-        write_image(out, _sheet(splits, labels, rows))
-        say(console, f"a sheet of images is in {out}")
-
-
-def _sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> Any:
-    return contact_sheet({split: dataset for split, dataset in splits.items() if len(dataset)}, labels, rows)
 
 
 def mapping_table(rows: Sequence[Meaning], shares: dict[str, list[float]] | None = None) -> Table:

@@ -127,6 +127,8 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
         if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
             raise CrispsegError(f"{path}: {what} lacks image_id or category_id; export it again")
         image, category = entry["image_id"], entry["category_id"]
+        if not all(isinstance(key, int | str) for key in (image, category)):
+            raise CrispsegError(f"{path}: {what} has an image_id or category_id that is no id; export it again")
         if image not in images:
             raise CrispsegError(f"{path}: {what} belongs to the image {image}, which is not listed; export it again")
         if category not in names:
@@ -154,7 +156,11 @@ def _coco_shape(path: Path, what: str, entry: Mapping[str, Any], label: str) -> 
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
     if not isinstance(tree.get("imagePath"), str):
         raise CrispsegError(f"{path} has no imagePath, so its image is not known; save it with labelme again")
-    image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
+    try:
+        size = _size(tree, "imageHeight", "imageWidth")
+    except (TypeError, ValueError):
+        raise CrispsegError(f"{path}: imageHeight and imageWidth are no numbers; save it with labelme again") from None
+    image = Annotated(tree["imagePath"].replace("\\", "/"), path, size)
     for index, entry in enumerate(tree["shapes"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or "points" not in entry:
             raise CrispsegError(f"{path}: shape {index} lacks a label or points; save it with labelme again")

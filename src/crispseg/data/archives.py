@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from crispseg.errors import CrispsegError
@@ -40,14 +41,16 @@ def looks_whole(path: Path) -> bool:
 def waiting_archive(missing: Path) -> str:
     """What to say about an archive that lies where a path is missing, or stands in its way; empty if there is none."""
     near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
-    found = [near] if near.is_file() else sorted(near.iterdir()) if near.is_dir() else []
+    found = [near] if near.is_file() else []
+    with suppress(OSError):  # a folder that cannot be read has its own error elsewhere
+        found += sorted(near.iterdir()) if near.is_dir() else []
     for path in found:
         if path.suffix == PARTIAL and is_archive(path.with_suffix("")):
             return f"; {path} is half a download: run 'crispseg data download' again, which resumes it"
         if is_archive(path) and path.is_file():
             if not looks_whole(path):
                 return f"; {path} is only half there, or damaged: download it again"
-            return f"; {path} is an archive: unpack it there first"
+            return f"; {path} is an archive: if it holds the data, unpack it first"
     return ""
 
 
@@ -85,7 +88,7 @@ def unpack(path: Path, folder: Path) -> int:
                 _unpack_zip(path, inside)
             else:
                 _unpack_tar(path, inside)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
             raise _damaged(path, error) from None
         except OSError as error:
             if error.errno is None:  # gzip's own, of bad data
