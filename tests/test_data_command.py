@@ -151,7 +151,7 @@ def test_show_own_data_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ["0", "0", "road", "██", "0", "0", "0", "73.12%", "75.00%"] in rows  # 7 of 3/4 and one of 3/5
     assert ["1", "1", "sign", "██", "128", "0", "0", "2.50%", "never"] in rows
     assert run("show", *data, "--sample=3") == 0
-    assert "train: 8 images (of 3 evenly spaced ones:), 8x10 pixels" in capsys.readouterr().out
+    assert "train: 8 images (3 of them, evenly spaced, were read), 8x10 pixels" in capsys.readouterr().out
 
 
 def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +174,7 @@ def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_show_scenes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", "scenes", "--data.height=64", "--data.width=64", "--sample=1") == 0
     shown = capsys.readouterr().out
-    assert "mask value" not in shown and "test: 60 images (of 1 evenly spaced ones:), 64x64" in shown
+    assert "mask value" not in shown and "test: 60 images (1 of them, evenly spaced, were read), 64x64" in shown
 
 
 def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

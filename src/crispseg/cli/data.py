@@ -187,7 +187,7 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
     lines = []
     for split, dataset in splits.items():
         seen = overview(dataset, split, sample)
-        of = "" if seen.sampled == seen.images else f" (of {seen.sampled} evenly spaced ones:)"
+        of = "" if seen.sampled == seen.images else f" ({seen.sampled} of them, evenly spaced, were read)"
         if seen.report is None:
             lines.append(f"{split}: {seen.images} images; none could be read")
         else:
