@@ -129,7 +129,6 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
                 )
             with part.open("r+b" if start else "wb") as file:
                 file.seek(start)
-                file.truncate()
                 done = start
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
