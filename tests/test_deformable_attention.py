@@ -180,6 +180,9 @@ def test_heads_look_around_at_first() -> None:
     torch.testing.assert_close(pixels[2, :, :, 1], torch.tensor([[1.0, 2, 3]] * 2))  # downwards
     torch.testing.assert_close(pixels[3, 0, 1], torch.tensor([-2.0, 2.0]))
     assert torch.allclose(seen["weights"], torch.tensor(1 / 6))
+    for layer in (part.value_proj, part.output_proj):
+        assert not layer.bias.any()
+        assert layer.weight.detach().abs().max() == pytest.approx(math.sqrt(3 / 32), rel=0.05)  # Glorot's uniform range
 
 
 def test_coordinates_stay_float32_under_bfloat16() -> None:
@@ -196,6 +199,20 @@ def test_coordinates_stay_float32_under_bfloat16() -> None:
     assert 0 < pixels.abs().max() < 0.05, "an offset of 16 pixels in bfloat16 would be off by 1/16"
     out.float().sum().backward()
     assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_coordinates_are_float32_for_queries_of_bfloat16() -> None:
+    """Which features are that a convolution under autocast has made; only what is predicted has been rounded."""
+    part = lively(points=16)
+    query, values, centres = torch.randn(1, 42, 16).bfloat16(), torch.randn(1, 59, 16), pixel_centres(SIZES[0])
+    with record(part) as seen:
+        part(query.float(), centres, values, SIZES)
+        exact = seen["locations"]
+        with torch.autocast("cpu", torch.bfloat16):
+            part(query, centres, values, SIZES)
+    assert seen["locations"].dtype == torch.float32
+    pixels = (seen["locations"] - exact) * torch.tensor([[w, h] for h, w in SIZES])[:, None]
+    assert 0 < pixels.abs().max() < 0.05
 
 
 def test_channels_divide_into_heads(refuses: Any) -> None:
