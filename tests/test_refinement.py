@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from training_runs import quietly, rows, tiny, without_time
 
 from crispseg import from_pretrained
@@ -32,15 +33,15 @@ IGNORE = 255
 def brute_force(labels: NDArray[np.uint8], distance: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Which pixels are on a boundary, and the gradient `(2, H, W)`, x and y, by Sobel's sums in float64."""
     height, width = labels.shape
-    pixels = [(y, x) for y in range(height) for x in range(width)]
     boundary, gradient = np.zeros(labels.shape, bool), np.zeros((2, height, width))
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    others = {label: (labels != label) & (labels != IGNORE) for label in np.unique(labels)}
 
     def away(label: int, y: int, x: int) -> float:
         y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-        others = [math.hypot(y - v, x - u) for v, u in pixels if labels[v, u] not in (label, IGNORE)]
-        return min(others, default=math.inf)
+        return np.hypot(rows - y, columns - x)[others[label]].min(initial=math.inf)
 
-    for y, x in pixels:
+    for y, x in np.ndindex(*labels.shape):
         label = labels[y, x]
         if label == IGNORE or away(label, y, x) > distance:
             continue
@@ -64,13 +65,28 @@ def check(labels: NDArray[np.uint8], distance: float) -> None:
         assert cosines[targets[y, x]] > max(cosines) - 1e-4, (y, x)  # the nearest, or as near but for rounding
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([1, 2, 2.5, 5]))
-@settings(max_examples=25)
-def test_targets_equal_a_brute_force_computation(seed: int, classes: int, distance: float) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 4),
+    ignored=st.sampled_from([0, 0.1, 0.7]),
+    distance=st.sampled_from([1, 2, 2.5, 5]),
+)
+@settings(max_examples=80)
+def test_targets_equal_a_brute_force_computation(seed: int, classes: int, ignored: float, distance: float) -> None:
+    """On slanted patches of any ids, of which some pixels are ignored."""
     random = np.random.default_rng(seed)
-    height, width, block = random.integers(1, 17), random.integers(1, 17), random.integers(1, 6)
-    coarse = random.choice([*range(classes), IGNORE], size=(17, 17)).astype(np.uint8)
-    check(coarse.repeat(block, 0).repeat(block, 1)[:height, :width].copy(), distance)
+    height, width, block = random.integers(1, 17), random.integers(1, 17), random.integers(1, 8)
+    ids = [*random.permutation(IGNORE)[:classes], IGNORE]
+    fine = random.choice(ids, size=(17, 17)).astype(np.uint8).repeat(block, 0).repeat(block, 1)
+    slope = random.uniform(-2, 2)
+    labels = np.stack([np.roll(row, round(slope * y)) for y, row in enumerate(fine)])[:height, :width].copy()
+    labels[random.random(labels.shape) < ignored] = IGNORE
+    check(labels, distance)
+
+
+def test_distances_behind_ignored_pixels_are_seen_from_beside_a_region() -> None:
+    """The filter at the first pixel reads that of an ignored one, to which a class below all of its own is nearest."""
+    check(np.array([[0, 1, 1], [IGNORE] * 3, [1, IGNORE, IGNORE]], np.uint8), 1)
 
 
 def test_directions_point_away_from_the_other_class() -> None:
@@ -122,16 +138,46 @@ def test_data_workers_make_targets_from_the_augmented_mask() -> None:
 # Refinement -------------------------------------------------------------------------------------------------------
 
 
+def test_maps_are_those_of_the_paper() -> None:
+    """§3.2: three 3×3 convolutions to 1/8, two heads of 256 channels, batch norms and ReLUs, at the image's size."""
+    part = BoundaryRefinement().double().eval().requires_grad_(False)
+    convs = [module for module in part.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            nn.init.uniform_(values, 0.5, 1.5)
+    assert [conv.out_channels for conv in convs] == [64, 128, 256, 256, 1, 256, 8]
+
+    def activated(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, stride: int) -> Tensor:
+        x = F.conv2d(x, conv.weight, stride=stride, padding=stride // 2)
+        given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        mean, variance, scale, shift = (values[:, None, None] for values in given if values is not None)
+        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
+
+    images = torch.randn(2, 3, 41, 57, dtype=torch.float64)
+    detail = images
+    for conv, norm in zip(convs[:3], norms[:3], strict=True):
+        detail = activated(detail, conv, norm, 2)
+    assert detail.shape == (2, 256, 6, 8)
+    found = part.maps(images)
+    for index, (first, last) in enumerate((convs[3:5], convs[5:])):
+        coarse = F.conv2d(activated(detail, first, norms[3 + index], 1), last.weight, last.bias)
+        expected = F.interpolate(coarse, (41, 57), mode="bilinear", align_corners=True)
+        assert expected.std() > 0.001
+        torch.testing.assert_close(found[index], expected)
+
+
 def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """The maps of heads that know the truth; a pixel without a direction is left alone."""
     targets = torch.from_numpy(boundary_targets(truth).astype(np.int64))
     known = targets < 8
-    direction = torch.nn.functional.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
+    direction = F.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
     return (known.float() * 20 - 10)[None, None], direction * 20
 
 
 def one_hot(labels: NDArray[np.uint8], classes: int) -> Tensor:
-    return torch.nn.functional.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).permute(2, 0, 1)[None] * 8.0
+    return F.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).permute(2, 0, 1)[None] * 8.0
 
 
 def spoil(truth: NDArray[np.uint8], pixels: int, how: str) -> NDArray[np.uint8]:
@@ -183,8 +229,8 @@ def test_perfect_maps_repair_labels(pixels: int, how: str) -> None:
 
 def test_an_empty_boundary_map_changes_nothing_exactly() -> None:
     refiner = BoundaryRefinement()
-    for dtype in (torch.float32, torch.bfloat16):
-        logits = (1e3 * torch.randn(2, 5, 97, 61)).to(dtype)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        logits = (1e3 * torch.randn(2, 5, 97, 61, dtype=torch.float64)).to(dtype)
         for boundary in (torch.full((2, 1, 97, 61), -1e-6), torch.zeros(2, 1, 97, 61)):  # one half is no boundary
             refined = shift(logits, refiner.offsets(boundary, torch.randn(2, 8, 97, 61)))
             assert refined.dtype == dtype

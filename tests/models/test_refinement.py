@@ -14,6 +14,7 @@ from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.inference import Refiner
 from crispseg.models import Outputs
 from crispseg.refinement import boundary_targets
+from crispseg.refinement.targets import NO_DIRECTION
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 
 from .base import NUM_CLASSES, ModelTester
@@ -106,28 +107,30 @@ def test_eq_7_has_the_weights_of_the_paper() -> None:
     torch.manual_seed(0)
     labels = some_labels(1, 40, 50)
     targets = torch.from_numpy(boundary_targets(labels[0].numpy().astype(np.uint8)))[None]
-    logits, unrefined = (torch.randn(1, NUM_CLASSES, 40, 50) for _ in range(2))
+    targets[0, 30, :20] = NO_DIRECTION
+    logits, unrefined, auxiliary = (torch.randn(1, NUM_CLASSES, 40, 50) for _ in range(3))
     boundary, direction = torch.randn(1, 1, 40, 50), torch.randn(1, 8, 40, 50)
-    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0))
-    total = loss(Outputs(logits, unrefined, None, boundary, direction), labels, targets).item()
+    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.4))
+    total = loss(Outputs(logits, unrefined, (auxiliary,), boundary, direction), labels, targets).item()
 
     def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
         return -scores.log_softmax(0)[truth]
 
-    segmentation = [[], []]  # type: list[list[Tensor]]
+    segmentation = [[], [], []]  # type: list[list[Tensor]]
     edges, ways = [], []
     for y in range(40):
         for x in range(50):
             if labels[0, y, x] == 255:
                 continue
-            for terms, scores in zip(segmentation, (unrefined, logits), strict=True):
+            for terms, scores in zip(segmentation, (unrefined, logits, auxiliary), strict=True):
                 terms.append(cross_entropy(scores[0, :, y, x], labels[0, y, x]))
             probability = boundary[0, 0, y, x].sigmoid()
             edges.append(-(probability if targets[0, y, x] != 8 else 1 - probability).log())
             if targets[0, y, x] < 8:
                 ways.append(cross_entropy(direction[0, :, y, x], targets[0, y, x].long()))
-    first, second, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
-    assert total == pytest.approx(1.0 * first + 1.5 * second + 3.0 * third + 0.7 * fourth, rel=1e-5)
+    first, second, deep, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
+    expected = 1.0 * (first + 0.4 * deep) + 1.5 * second + 3.0 * third + 0.7 * fourth
+    assert total == pytest.approx(expected, rel=1e-5)
 
 
 def test_eq_7_is_zero_where_all_is_ignored() -> None:
