@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,16 +48,19 @@ def test_labels_of_any_model_are_refined(folder: Path, capsys: pytest.CaptureFix
     printed = output_of(
         capsys, "refine", folder / "model", folder / "images", "--labels", folder / "labels", "--out", out
     )
-    assert "2 label maps" in printed and "0.00 %" not in printed
+    assert "2 label maps" in printed
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["one.png", "sub/two.png"]
     model = SegmentationModel.from_pretrained(folder / "model")
+    changed = total = 0
     for name in ("one", "sub/two"):
         before, after = (read_mask(base / f"{name}.png") for base in (folder / "labels", out))
         assert (before != after).any()
+        changed, total = changed + np.count_nonzero(before != after), total + before.size
         assert np.array_equal(before == 255, after == 255)
         with Image.open(folder / "labels" / f"{name}.png") as old, Image.open(out / f"{name}.png") as new:
             assert old.getpalette()[:60] == new.getpalette()[:60] and new.mode == "P"  # type: ignore[index]
         assert np.array_equal(Refiner(model)(folder / "images" / f"{name}.jpg", before), after)
+    assert f"; {100 * changed / total:.2f} % of the labels changed" in printed
 
 
 def test_grey_label_files_keep_their_ids(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,13 +71,70 @@ def test_grey_label_files_keep_their_ids(folder: Path, tmp_path: Path, capsys: p
     assert np.array_equal(read_mask(tmp_path / "out/one.png"), Refiner(folder / "model")(image, labels))
 
 
+@pytest.mark.parametrize(
+    "image", [np.zeros((40, 60, 3)), np.zeros((40, 60), np.uint8), np.zeros((40, 60, 4), np.uint8)]
+)
+def test_other_arrays_are_refused(image: np.ndarray, folder: Path, refuses: Any) -> None:
+    with refuses("(H, W, 3) uint8 array", str(image.dtype), str(image.shape)):
+        Refiner(folder / "model")(image, np.zeros((40, 60), np.uint8))
+
+
+def test_memory_is_short(folder: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = Refiner(folder / "model")
+    image = folder / "images/one.jpg"
+
+    def fail(images: torch.Tensor) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(refiner._model, "offsets", fail)
+    with refuses(f"{image} of 60×40 pixels", "more memory"):
+        refiner(image, np.zeros((40, 60), np.uint8))
+
+
+def test_a_model_in_training_is_used_in_eval_mode_and_left_as_it_is(folder: Path) -> None:
+    model = SegmentationModel.from_pretrained(folder / "model").train()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    labels = read_mask(folder / "labels/one.png")
+    refined = Refiner(model)(folder / "images/one.jpg", labels)
+    assert np.array_equal(refined, Refiner(folder / "model")(folder / "images/one.jpg", labels))
+    assert model.training
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_images_smaller_than_a_model_takes_are_extended(folder: Path) -> None:
+    """To the right and at the bottom, so that what is refined does not move."""
+    image = np.random.default_rng(1).integers(0, 256, (20, 25, 3), np.uint8)
+    labels = np.random.default_rng(2).integers(0, 20, (20, 25), np.uint8)
+    extended = [np.pad(each, [(0, 12), (0, 7), (0, 0)][: each.ndim], mode="edge") for each in (image, labels)]
+    refiner = Refiner(folder / "model")
+    refined, whole = refiner(image, labels), refiner(*extended)
+    assert (refined != labels).any()
+    assert np.array_equal(refined[:16, :21], whole[:16, :21])  # further out, labels may come from what was added
+
+
+def test_weights_that_are_not_finite_are_refused(refuses: Any) -> None:
+    model = refining_model()
+    model.classifier.bias.data[0] = torch.nan
+    with refuses("classifier.bias", "not finite"):
+        Refiner(model)
+
+
 def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels, image = folder / "labels", folder / "images/one.jpg"
     out = ("--out", tmp_path / "out")
     assert "no refinement" in error_of(capsys, "refine", folder / "plain", image, "--labels", labels, *out)
+    plugins = ("--plugins", f"[{tmp_path / 'none.py'}]")
+    assert "none.py" in error_of(capsys, "refine", folder / "model", image, "--labels", labels, *out, *plugins)
     assert "no folder" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path / "none", *out)
     assert "has no labels" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
     assert "write over" in error_of(capsys, "refine", folder / "model", image, "--labels", labels, "--out", labels)
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos/one.png", np.zeros((40, 60, 3), np.uint8))
+    photo = (tmp_path / "photos/one.png", "--labels", labels, "--out", tmp_path / "photos")
+    assert "would replace the image" in error_of(capsys, "refine", folder / "model", *photo)
+    (tmp_path / "file").touch()
+    line = error_of(capsys, "refine", folder / "none", image, "--labels", labels, "--out", tmp_path / "file")
+    assert "cannot be a folder" in line, "said before the model is read"
     Image.new("L", (8, 9)).save(tmp_path / "one.png")
     line = error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
     assert "one.png" in line and "9×8" in line and "40×60" in line

@@ -14,7 +14,7 @@ from crispseg.data.base import IGNORE, Color, default_palette, image_channels
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
 from crispseg.imaging import read_image, read_mask
-from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.inference.segmenter import as_batch, check_finite, out_of_memory, usable_device
 from crispseg.models import SegmentationModel
 from crispseg.refinement import shift
 
@@ -49,25 +49,40 @@ class Refiner:
         self._normalize = Normalize(model.info.mean, model.info.std, model.info.in_chans)
         self._model = copy.deepcopy(model).eval().to(self.device)
 
-    @torch.inference_mode()
     def __call__(self, image: str | Path | NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Refine the labels of an image.
 
         Args:
-            image: a file, or an array as `read_image` gives it.
+            image: a file, or an array as `read_image` gives it, `(H, W, 3)` or, for a model of 4 channels, `(H, W, 4)`.
             labels: `(H, W)`; where they are 255 (ignore) they stay, and no other pixel becomes 255.
 
         Returns:
             `(H, W)`, of the same values.
 
         Raises:
-            CrispsegError: the image cannot be read.
+            CrispsegError: the image cannot be read, is no such array, or needs more memory than there is.
             ValueError: the labels have another size than the image.
         """
         pixels = read_image(image, self.channels) if isinstance(image, str | Path) else image
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != self.channels:
+            raise CrispsegError(
+                f"an image for refinement is a path or an (H, W, {self.channels}) uint8 array, not a {pixels.dtype} "
+                f"array of shape {pixels.shape}"
+            )
         if pixels.shape[:2] != labels.shape:
             sizes = ["{}×{}".format(*shape[:2]) for shape in (labels.shape, pixels.shape)]
             raise ValueError(f"labels of {sizes[0]} pixels (height × width), but the image has {sizes[1]}")
+        try:
+            return self._refine(pixels, labels)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            name = image if isinstance(image, str | Path) else "the image"
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            raise CrispsegError(f"{name} of {size} pixels needs more memory than there is; cut or shrink it") from None
+
+    @torch.inference_mode()
+    def _refine(self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
         assert offsets is not None
         height, width = labels.shape
