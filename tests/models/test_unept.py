@@ -81,6 +81,9 @@ class TestUNEPT(ModelTester):
             levels=1,
             points=16,
         )
+        for output_stride in (8, 32):
+            one, three = (self.build(levels=levels, output_stride=output_stride).backbone for levels in (1, 3))
+            assert (one.strides, one.channels) == (three.strides[-1:], three.channels[-1:])
 
     def test_naive_queries(self, tmp_path: Path) -> None:
         self.check_option(tmp_path, taps=self.taps, zero_gradients=self.zero_gradients, queries="naive")
