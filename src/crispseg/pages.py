@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: style and pictures are inside, nothing is fetched, and no script runs.
+"""Self-contained HTML pages: style, pictures, data and scripts, if any, are inside, and nothing is fetched.
 
 Every function takes text and gives HTML; `page` puts it together. Names from files and users are escaped.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -59,13 +60,34 @@ img { display: block; max-width: 100%; height: auto; }
 """
 
 
-def page(title: str, *body: str) -> str:
-    """A whole page of blocks of HTML; the title is text, and shown in the browser's tab only."""
+def page(title: str, *body: str, style: str = "", script: str = "") -> str:
+    """A whole page of blocks of HTML, which the browser is told to fetch nothing for.
+
+    Args:
+        title: text, shown in the browser's tab only.
+        body: blocks of HTML.
+        style: CSS beyond what all pages share.
+        script: JavaScript, run when the blocks are there; without it no script runs at all.
+
+    Raises:
+        ValueError: the script holds what would end it.
+    """
+    if "</script" in script.lower() or "<!--" in script:
+        raise ValueError("a script with '</script' or '<!--' in it would end early or not at all; write it otherwise")
+    scripts = f"<script>\n{script}</script>\n" if script else ""
+    allowed = "img-src data:; style-src 'unsafe-inline'" + ("; script-src 'unsafe-inline'" if script else "")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; {allowed}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+        f"<style>{_STYLE}{style}</style>\n</head>\n<body>\n" + "\n".join(body) + f"\n{scripts}</body>\n</html>\n"
     )
+
+
+def data_block(name: str, values: Any) -> str:
+    """Values for a page's script, which finds them as JSON in the element of this id."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{escape(name)}">{text}</script>'
 
 
 def heading(text: str, level: int = 2) -> str:

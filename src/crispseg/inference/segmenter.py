@@ -151,7 +151,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple):
             return list(self.stream(image))
-        return self._segment(*_read(image, self.info.in_chans))
+        return self._segment(*read_source(image, self.info.in_chans))
 
     def stream(
         self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
@@ -172,7 +172,7 @@ class Segmenter:
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
             for image in remaining:
                 try:
-                    return _read(image, self.info.in_chans)
+                    return read_source(image, self.info.in_chans)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -319,7 +319,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def _read(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path | None]:
+def read_source(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path | None]:
     """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path."""
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):

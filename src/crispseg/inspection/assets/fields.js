@@ -1,0 +1,176 @@
+"use strict";
+
+// What the model computed at a pixel. Each kind of field has `read`, its numbers there; `draw`; and `say`, rows of text.
+
+const GROUP_COLORS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#b15fd9", "#42d4f4", "#f032e6"];
+
+const number = (value, digits = 2) => value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
+const place = (x, y) => `(${number(x, 1)}, ${number(y, 1)})`;
+
+const FIELDS = {
+  flow: {
+    read(field, x, y) {
+      const [width, height] = field.size;
+      const column = Math.min(Math.round(x / field.pitch[0]), width - 1);
+      const row = Math.min(Math.round(y / field.pitch[1]), height - 1);
+      const at = 2 * (row * width + column);
+      const [dx, dy] = [field.vectors[at] * field.step, field.vectors[at + 1] * field.step];
+      const from = [column * field.pitch[0], row * field.pitch[1]];
+      return { dx, dy, from, to: [from[0] + dx * field.pitch[0], from[1] + dy * field.pitch[1]] };
+    },
+    draw(field, marks, x, y, options) {
+      if (options.all) drawArrows(field, marks, options.size);
+      const { from, to } = this.read(field, x, y);
+      marks.arrow(...from, ...to, "vector");
+      marks.circle(...to, 4, "point");
+    },
+    say(field, x, y) {
+      const { dx, dy, to } = this.read(field, x, y);
+      return [
+        ["displacement (x, y)", `${number(dx)}, ${number(dy)} px of its level`],
+        ["length", `${number(Math.hypot(dx, dy))} px; longest in the image ${number(field.longest)} px`],
+        ["level", `${field.size[0]} × ${field.size[1]} pixels`],
+        ["reads the coarse level at", `${place(...to)} px of the image`],
+      ];
+    },
+  },
+
+  points: {
+    read(field, x, y) {
+      const [column, row] = [nearest(field.xs, x), nearest(field.ys, y)];
+      const count = field.groups.length * field.number;
+      const first = (row * field.xs.length + column) * count;
+      const points = Array.from({ length: count }, (_, index) => ({
+        x: field.places[2 * (first + index)] * field.step,
+        y: field.places[2 * (first + index) + 1] * field.step,
+        weight: (field.weights[first + index] / 255) * field.top,
+        group: Math.floor(index / field.number),
+      }));
+      return { from: [field.xs[column], field.ys[row]], points };
+    },
+    chosen(field, x, y, options) {
+      const found = this.read(field, x, y);
+      if (options.group < 0) return found;
+      return { ...found, points: found.points.filter((point) => point.group === options.group) };
+    },
+    draw(field, marks, x, y, options) {
+      const { from, points } = this.chosen(field, x, y, options);
+      const top = Math.max(...points.map((point) => point.weight)) || 1;
+      for (const point of points) {
+        const color = field.groups.length > 1 ? GROUP_COLORS[point.group % GROUP_COLORS.length] : "";
+        marks.circle(point.x, point.y, 2 + 6 * Math.sqrt(point.weight / top), "point", color);
+      }
+      marks.cross(...from, 7, "origin");
+    },
+    say(field, x, y, options) {
+      const { from, points } = this.chosen(field, x, y, options);
+      const sum = points.reduce((total, point) => total + point.weight, 0);
+      const mean = (key) => points.reduce((total, point) => total + point.weight * point[key], 0) / (sum || 1);
+      const outside = points.filter((p) => p.x < -0.5 || p.y < -0.5 || p.x > options.size[0] - 0.5
+        || p.y > options.size[1] - 0.5).length;
+      const rows = [
+        ["points", `${points.length}, of these ${outside} outside the image`],
+        ["weights", `${number(Math.min(...points.map((p) => p.weight)), 3)} to ${
+          number(Math.max(...points.map((p) => p.weight)), 3)}, sum ${number(sum)}`],
+        ["weighted centre", `${place(mean("x"), mean("y"))} px of the image`],
+        ["sampled for", `the level's pixel at ${place(...from)} px; level of ${field.size.join(" × ")}`],
+      ];
+      if (field.every > 1) rows.push(["kept here", `every ${field.every}th row and column of the level`]);
+      return rows;
+    },
+  },
+
+  mixture: {
+    read(field, x, y) {
+      const at = (nearest(field.ys, y) * field.xs.length + nearest(field.xs, x)) * field.count;
+      return Array.from({ length: field.count }, (_, index) => ({
+        id: field.ids[at + index],
+        share: field.shares[at + index] / 255,
+      }));
+    },
+    draw(field, marks, x, y, options) {
+      const mixture = options.group < 0 ? this.read(field, x, y) : [{ id: options.group, share: 1 }];
+      drawHeat(field, marks, mixture);
+    },
+    say(field, x, y) {
+      const mixture = this.read(field, x, y);
+      const rows = mixture.slice(0, 5).map(({ id, share }) => [
+        `descriptor ${id + 1}`,
+        `${number(100 * share, 1)} % of the mixture; peak ${number(field.peaks[id] * field.area, 1)} × the mean`,
+      ]);
+      const rest = field.descriptors - field.count;
+      if (rest > 0) {
+        const known = mixture.reduce((total, { share }) => total + share, 0);
+        rows.push([`drawn: ${field.count} largest`, `${number(100 * known, 1)} % of all ${field.descriptors}`]);
+      }
+      return rows;
+    },
+  },
+
+  refinement: {
+    read(field, x, y, size) {
+      const at = y * size[0] + x;
+      return [field.offsets[at], field.offsets[size[0] * size[1] + at]];
+    },
+    draw(field, marks, x, y, options) {
+      const [dx, dy] = this.read(field, x, y, options.size);
+      if (dx || dy) marks.arrow(x, y, x + dx, y + dy, "vector");
+    },
+    say(field, x, y, options) {
+      const [dx, dy] = this.read(field, x, y, options.size);
+      const { told } = options;
+      return [
+        ["boundary", `probability ${number(told.boundary[toldIndex(told, x, y)] / 255)}`],
+        ["takes the label of", dx || dy ? `the pixel ${dx}, ${dy} px away` : "itself"],
+      ];
+    },
+  },
+};
+
+/** Arrows on a grid, as many times too long as makes them visible. */
+function drawArrows(field, marks, size) {
+  const spacing = Math.max(...size) / 24;
+  const scale = arrowScale(field, size);
+  let d = "";
+  for (let y = spacing / 2; y < size[1] - 0.5; y += spacing) {
+    for (let x = spacing / 2; x < size[0] - 0.5; x += spacing) {
+      const { from, to } = FIELDS.flow.read(field, x, y);
+      const [dx, dy] = [scale * (to[0] - from[0]), scale * (to[1] - from[1])];
+      d += arrowPath(x, y, x + dx, y + dy, 5 * marks.unit);
+    }
+  }
+  marks.path(d, "vectors");
+}
+
+function arrowScale(field, size) {
+  const spacing = Math.max(...size) / 24;
+  const longest = field.longest * Math.max(...field.pitch);
+  return longest > 0 && longest < spacing ? 2 ** Math.ceil(Math.log2(spacing / longest)) : 1;
+}
+
+/** From where the descriptors of a mixture were gathered: opaque where most. */
+function drawHeat(field, marks, mixture) {
+  const [width, height] = field.grid;
+  const cells = width * height;
+  const total = new Float32Array(cells);
+  for (const { id, share } of mixture) {
+    const factor = (share * field.peaks[id]) / 255;
+    for (let cell = 0; cell < cells; cell += 1) total[cell] += factor * field.maps[id * cells + cell];
+  }
+  const top = total.reduce((most, value) => Math.max(most, value), 0) || 1;
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = field.grid;
+  const context = canvas.getContext("2d");
+  const colors = context.createImageData(width, height);
+  total.forEach((value, cell) => colors.data.set([255, 60, 0, Math.round((230 * value) / top)], 4 * cell));
+  context.putImageData(colors, 0, 0);
+  marks.shape("image", {
+    href: canvas.toDataURL(),
+    x: field.origin[0] + 0.5,
+    y: field.origin[1] + 0.5,
+    width: width * field.pitch[0],
+    height: height * field.pitch[1],
+    preserveAspectRatio: "none",
+    class: "heat",
+  });
+}

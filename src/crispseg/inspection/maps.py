@@ -1,0 +1,108 @@
+"""Feature maps and numbers as colours. All pictures are `(H, W, 3)` uint8 RGB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.utils import flow_to_image
+
+from crispseg.inspection.quantities import Inspection
+from crispseg.nn import resize
+from crispseg.refinement.targets import STEPS
+
+HEAT = cv2.COLORMAP_TURBO
+"""Of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
+SCALE = cv2.COLORMAP_VIRIDIS
+"""Of confidence, entropy and probabilities: dark is low, yellow is high."""
+
+
+def at_image(values: Tensor, inspection: Inspection) -> Tensor:
+    """A level's map `(C, h, w)` in the pixels of the image, `(C, H, W)`, as the decoders upsample it.
+
+    Bilinear, with the centres of the corner pixels on each other (`align_corners=True`).
+    """
+    height, width = inspection.size
+    return resize(values[None], inspection.input_size, align_corners=True)[0, :, :height, :width]
+
+
+def scaled(
+    values: NDArray[Any], low: float | None = None, high: float | None = None, colors: int = SCALE
+) -> NDArray[np.uint8]:
+    """Numbers `(H, W)` in a colour map of OpenCV, from `low` to `high`, by default from the least to the largest."""
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    share = (values - low) / (high - low) if high > low else np.zeros(values.shape)
+    levels = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, colors)[..., ::-1])
+
+
+def color_strip(colors: int, width: int = 256) -> NDArray[np.uint8]:
+    """The colours of a map from low to high, `(1, width, 3)`, for a legend."""
+    return scaled(np.linspace(0, 1, width)[None], 0, 1, colors)
+
+
+def mean_map(values: Tensor) -> NDArray[np.float32]:
+    """The mean over channels of `(C, H, W)`, as SFNet (Figs. 2, 4) and DDSM (Fig. 4) show features, `(H, W)`."""
+    mean: NDArray[np.float32] = values.mean(0).numpy()
+    return mean
+
+
+def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
+    """`mean_map` of a level `(C, h, w)` at the size of the image, from its least value, blue, to its largest, red."""
+    return scaled(mean_map(at_image(values, inspection)), colors=HEAT)
+
+
+def pca_map(values: Tensor, inspection: Inspection, basis: Tensor | None = None) -> NDArray[np.uint8]:
+    """The three principal components of a level `(C, h, w)` as red, green and blue, at the size of the image.
+
+    Pixels of similar features have similar colours; the colours themselves mean nothing. Each component runs from its
+    2nd to its 98th percentile.
+
+    Args:
+        values: the features.
+        inspection: for the size.
+        basis: what `principal` gives, for pictures that compare: by default that of `values`.
+    """
+    rows = values.flatten(1).T  # (h · w, C)
+    mean, axes = principal(values) if basis is None else (basis[0], basis[1:])
+    components = torch.unflatten(((rows - mean) @ axes.T).T, 1, values.shape[1:])  # (3, h, w)
+    shown = at_image(components, inspection).numpy()
+    low, high = np.percentile(shown, (2, 98), axis=(1, 2), keepdims=True)
+    share = (shown - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    return np.ascontiguousarray(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def principal(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean `(C,)` and the three directions of largest variance `(3, C)` of the pixels of `(C, h, w)`.
+
+    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels or pixels, the rest is
+    0.
+    """
+    rows = values.flatten(1).T.double()
+    mean = rows.mean(0)
+    _, _, directions = torch.linalg.svd(rows - mean, full_matrices=False)
+    axes = rows.new_zeros(3, rows.shape[1])
+    found = directions[:3]
+    signs = found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
+    axes[: len(found)] = found * signs
+    return mean.float(), axes.float()
+
+
+def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:
+    """The predicted direction to the inside of each likely boundary pixel in the flow's colours; others are white.
+
+    Raises:
+        ValueError: the model has no refinement.
+    """
+    if inspection.boundary is None or inspection.direction is None:
+        raise ValueError("a model without refinement has no directions")
+    steps = np.array(STEPS, np.float32)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    field = steps[inspection.direction] * (inspection.boundary > 0.5)[..., None]  # (H, W, 2)
+    colors = flow_to_image(torch.from_numpy(field).permute(2, 0, 1).contiguous())
+    return np.ascontiguousarray(colors.permute(1, 2, 0).numpy())

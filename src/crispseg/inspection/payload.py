@@ -1,0 +1,203 @@
+"""What the page's script needs of an inspection, small: whole numbers with a scale, compressed, as base64.
+
+Positions are in pixels of the image with (0, 0) the centre of the first one.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.inspection.flow import Flow, flows, pixel_pitch
+from crispseg.inspection.points import SampledPoints, sampled_points
+from crispseg.inspection.quantities import Inspection
+from crispseg.models.agln import SemanticAggregation, SemanticDistribution
+
+CLASSES = 5
+"""Most likely classes of a pixel that are told."""
+PIXELS_TOLD = 2**16
+"""Pixels whose probabilities are told; of a larger image every n-th."""
+POINT_BYTES = 3 * 2**20
+"""Of all sampled points together, before compression: 5 bytes a point."""
+SIDE = 64
+"""Longest side of the grids on which attention maps and mixtures of descriptors are told."""
+MIXED = 8
+"""Descriptors of a pixel's mixture that are told."""
+
+
+def packed(values: NDArray[Any]) -> dict[str, str]:
+    """An array of whole numbers of 8 or 16 bits, as the page's `unpack` takes it."""
+    little = values if sys.byteorder == "little" else values.byteswap()
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), 9)).decode("ascii")
+    return {"type": values.dtype.name, "data": data}
+
+
+def quantised(values: NDArray[Any]) -> tuple[NDArray[np.int16], float]:
+    """Numbers as int16 and what one step is: the largest is off by no more than half of 1 / 32767 of it."""
+    step = float(np.abs(values).max(initial=0)) / 32767 or 1.0
+    return np.rint(values / step).astype(np.int16), step
+
+
+def payload(inspection: Inspection) -> dict[str, Any]:
+    """All of it; what the model does not have is not there."""
+    height, width = inspection.size
+    labels = inspection.label_set
+    data: dict[str, Any] = {
+        "size": [width, height],
+        "names": list(labels.names),
+        "colors": ["rgb({}, {}, {})".format(*color) for color in labels.palette],
+        "labels": packed(inspection.labels),
+        "told": told(inspection),
+        "fields": fields(inspection),
+    }
+    for key in ("truth", "unrefined"):
+        if (ids := getattr(inspection, key)) is not None:
+            data[key] = packed(ids)
+    return data
+
+
+def told(inspection: Inspection) -> dict[str, Any]:
+    """The most likely classes, their probabilities, the entropy and, with refinement, the boundary's probability."""
+    height, width = inspection.size
+    step = math.ceil(math.sqrt(height * width / PIXELS_TOLD))
+    probabilities = inspection.probabilities[:, ::step, ::step]
+    count = min(CLASSES, len(probabilities))
+    best = np.argsort(-probabilities, axis=0, kind="stable")[:count]
+    found: dict[str, Any] = {
+        "step": step,
+        "size": list(probabilities.shape[:0:-1]),
+        "count": count,
+        "ids": packed(best.transpose(1, 2, 0).astype(np.uint8)),
+        "shares": packed(_byte(np.take_along_axis(probabilities, best, 0).transpose(1, 2, 0))),
+        "entropy": packed(_byte(inspection.entropy(normalised=True)[::step, ::step])),
+        "most": math.log(len(probabilities)),
+    }
+    if inspection.boundary is not None:
+        found["boundary"] = packed(_byte(inspection.boundary[::step, ::step]))
+    return found
+
+
+def fields(inspection: Inspection) -> list[dict[str, Any]]:
+    """Flows, sampled points, mixtures of descriptors and the refinement's offsets, each with a `kind`."""
+    points = sampled_points(inspection)
+    budget = POINT_BYTES // max(len(points), 1)
+    found = [_flow_field(flow, inspection) for flow in flows(inspection)]
+    found += [_points_field(each, budget) for each in points]
+    found += [
+        _mixture_field(inspection, block, gathers)
+        for block in inspection.of(SemanticDistribution)
+        if (gathers := gathering_part(inspection, block))
+    ]
+    if inspection.offsets is not None:
+        found.append({"kind": "refinement", "title": "boundary refinement", "offsets": packed(inspection.offsets)})
+    return found
+
+
+def _flow_field(flow: Flow, inspection: Inspection) -> dict[str, Any]:
+    vectors, step = quantised(flow.pixels.permute(1, 2, 0).numpy())
+    return {
+        "kind": "flow",
+        "title": f"flow {flow.title}",
+        "size": list(flow.size[::-1]),
+        "pitch": list(pixel_pitch(flow.size, inspection)),
+        "vectors": packed(vectors),
+        "step": step,
+        "longest": flow.longest(),
+    }
+
+
+def _points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
+    """Every n-th row and column of the level, so that `budget` bytes are enough."""
+    height, width, groups, number = points.weights.shape
+    every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
+    kept = slice(every // 2, None, every)
+    places, step = quantised(points.xy[kept, kept])
+    weights = points.weights[kept, kept]
+    top = float(weights.max(initial=0)) or 1.0
+    return {
+        "kind": "points",
+        "title": f"points {points.title}",
+        "size": [width, height],
+        "every": every,
+        "xs": [round(float(x), 3) for x in points.xs[kept]],
+        "ys": [round(float(y), 3) for y in points.ys[kept]],
+        "groups": list(points.groups),
+        "number": number,
+        "places": packed(places),
+        "step": step,
+        "weights": packed(_byte(weights / top)),
+        "top": top,
+    }
+
+
+def gathering_part(inspection: Inspection, block: str) -> str | None:
+    """Path of the aggregation block whose descriptors a distribution module distributes; None if it did not run."""
+    if ".blocks." in block:
+        index = block.split(".blocks.")[1].split(".")[0]
+        found = f"{block.split('.fuses.')[0]}.gathers.{index}"
+    else:
+        found = f"{block.removesuffix('.cfb.sdm')}.sab"
+    return found if inspection.parts.get(found, (None,))[0] is SemanticAggregation else None
+
+
+def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
+    """For each pixel the descriptors that it mixes, and from where each descriptor was gathered."""
+    attention = inspection.tap(gathers, "X_am").numpy()  # (N, h, w), 1 in sum
+    count, rows, columns = attention.shape
+    fold = math.ceil(max(rows, columns) / SIDE)
+    folded = fold_sum(attention, fold)
+    peaks = folded.max(axis=(1, 2), keepdims=True)
+    mixture = mixture_of(inspection, block, count)  # (N, H, W), 1 in sum over N
+    height, width = mixture.shape[1:]
+    every = math.ceil(max(height, width) / SIDE)
+    mixture = mixture[:, every // 2 :: every, every // 2 :: every]
+    told_count = min(MIXED, count)
+    ids = np.argsort(-mixture, axis=0, kind="stable")[:told_count]
+    pitch_x, pitch_y = pixel_pitch((height, width), inspection)
+    coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
+    return {
+        "kind": "mixture",
+        "title": f"{inspection.parts[block].title}: {inspection.parts[gathers].title}",
+        "size": [width, height],
+        "xs": [round(float(x) * pitch_x, 3) for x in range(every // 2, width, every)],
+        "ys": [round(float(y) * pitch_y, 3) for y in range(every // 2, height, every)],
+        "descriptors": count,
+        "count": told_count,
+        "ids": packed(ids.transpose(1, 2, 0).astype(np.uint16)),
+        "shares": packed(_byte(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
+        "maps": packed(_byte(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
+        "peaks": [float(peak) for peak in peaks.ravel()],
+        "grid": [folded.shape[2], folded.shape[1]],
+        "area": rows * columns / fold**2,
+        # Where the grid of attention begins and how wide its cells are, in pixels of the image.
+        "origin": [-coarse_x / 2, -coarse_y / 2],
+        "pitch": [coarse_x * fold, coarse_y * fold],
+    }
+
+
+def mixture_of(inspection: Inspection, block: str, count: int) -> NDArray[np.float32]:
+    """The attention vectors A_av of a distribution module (AGLN, Eq. 2): shares of each descriptor, `(N, H, W)`."""
+    if f"{block}.scores" not in inspection.taps:  # a single descriptor, which every pixel takes
+        return np.ones((count, *inspection.tap(block, "M").shape[-2:]), np.float32)
+    shares: NDArray[np.float32] = inspection.tap(block, "scores").softmax(0).numpy()
+    return shares
+
+
+def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
+    """Sums over fold × fold pixels of `(N, h, w)`; beyond the edge there is nothing."""
+    count, rows, columns = maps.shape
+    filled = np.pad(maps, [(0, 0), (0, -rows % fold), (0, -columns % fold)])
+    blocks = filled.reshape(count, filled.shape[1] // fold, fold, filled.shape[2] // fold, fold)
+    summed: NDArray[np.float32] = blocks.sum(axis=(2, 4))
+    return summed
+
+
+def _byte(shares: NDArray[Any]) -> NDArray[np.uint8]:
+    """0 to 1 → 0 to 255."""
+    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,202 @@
+"""Where the pixels of a level look: positions in the image, and weights, of the points that each of them samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.decoders.deformable import DeformableFuse
+from crispseg.inspection.flow import SHIFT, pixel_pitch
+from crispseg.inspection.quantities import Inspection
+from crispseg.models.ddsm import DDSM
+from crispseg.nn import DeformableAttention, pixel_centres
+
+PIXEL, POINT = (30, 100, 255), (230, 20, 20)
+"""DDSM's Fig. 4: a blue cross for the pixel, red ones for what it samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampledPoints:
+    """The points that each pixel of a level samples.
+
+    Positions are in pixels of the image, (0, 0) the centre of its first one; they may lie outside.
+
+    Args:
+        part: path in the model.
+        title: such as "F5 → F4".
+        xs, ys: where the pixels of the level are in the image, `(w,)` and `(h,)`.
+        xy: `(h, w, G, N, 2)` float32, x and y of the N points in each of G groups.
+        weights: `(h, w, G, N)` float32. DDSM: affinity × modulation, in sum at most 1; attention: 1 in sum over the
+            points of all levels for each head; deformable convolution: all 1 / 9, as it weighs each channel otherwise.
+        groups: names, such as "head 1, level 2".
+    """
+
+    part: str
+    title: str
+    xs: NDArray[np.float32]
+    ys: NDArray[np.float32]
+    xy: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    groups: tuple[str, ...] = ("",)
+
+    def nearest(self, x: float, y: float) -> tuple[int, int]:
+        """Row and column of the level's pixel that is nearest to a position in the image."""
+        return int(np.abs(self.ys - y).argmin()), int(np.abs(self.xs - x).argmin())
+
+    def at(self, x: float, y: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Positions `(G, N, 2)` and weights `(G, N)` of the points that this pixel samples."""
+        place = self.nearest(x, y)
+        return self.xy[place], self.weights[place]
+
+
+def sampled_points(inspection: Inspection) -> list[SampledPoints]:
+    """Those of every part that samples, coarse to fine, or first layer to last; UN-EPT's encoder is left out.
+
+    An encoder's queries are the pixels of all levels: `attention_points` tells those of one level.
+    """
+    found = []
+    for part, (kind, _) in inspection.parts.items():
+        if kind is DDSM and f"{part}.spatial.affinity.weights" in inspection.taps:
+            found.append(ddsm_points(inspection, part))
+        elif kind is DeformableFuse:
+            found.append(dcn_points(inspection, part))
+        elif kind is DeformableAttention and (size := _query_map(inspection, part)):
+            found.append(attention_points(inspection, part, size))
+    return found
+
+
+def ddsm_points(inspection: Inspection, part: str) -> SampledPoints:
+    """DDSM's spatial affinity (Eqs. 1 and 2): p + p_n + Δp_n in the coarse level upsampled to the fine one's size.
+
+    Both levels' corner pixels lie on the image's (`align_corners=True`). The weight is affinity times modulation.
+    """
+    inside = f"{part}.spatial.affinity"
+    offset = inspection.taps[f"{inside}.sampler.offset"]  # (2N, h, w), x and y of each point
+    weights = inspection.taps[f"{inside}.weights"] * inspection.taps[f"{inside}.sampler.modulation"]
+    dx, dy = torch.unflatten(offset, 0, (-1, 2)).unbind(1)  # (N, h, w) each
+    return _grid_points(inspection, part, dx, dy, weights)
+
+
+def dcn_points(inspection: Inspection, part: str) -> SampledPoints:
+    """The nine points of a deformable 3×3 convolution, in both levels at the fine one's size."""
+    offset = inspection.tap(part, "offset")  # (18, h, w), y and x of each point
+    dy, dx = torch.unflatten(offset, 0, (-1, 2)).unbind(1)
+    return _grid_points(inspection, part, dx, dy, torch.full_like(dx, 1 / 9))
+
+
+def _grid_points(inspection: Inspection, part: str, dx: Tensor, dy: Tensor, weights: Tensor) -> SampledPoints:
+    """Points of a k × k grid around each pixel, row by row, moved by `dx` and `dy` (k², h, w) pixels of the level."""
+    points, height, width = dx.shape
+    side = round(points**0.5)
+    pitch_x, pitch_y = pixel_pitch((height, width), inspection)
+    steps = torch.arange(side) - side // 2
+    px = torch.arange(width) + steps.repeat(side)[:, None, None] + dx
+    py = torch.arange(height)[:, None] + steps.repeat_interleave(side)[:, None, None] + dy
+    xy = torch.stack([px * pitch_x, py * pitch_y], dim=-1).permute(1, 2, 0, 3)[:, :, None]  # (h, w, 1, N, 2)
+    return SampledPoints(
+        part,
+        inspection.parts[part].title,
+        (np.arange(width) * pitch_x).astype(np.float32),
+        (np.arange(height) * pitch_y).astype(np.float32),
+        xy.float().numpy(),
+        weights.permute(1, 2, 0)[:, :, None].float().numpy(),
+    )
+
+
+def attention_points(inspection: Inspection, part: str, size: Sequence[int], first: int = 0) -> SampledPoints:
+    """UN-EPT's deformable attention (Eqs. 4 and 6), of the queries that are the pixels of one map.
+
+    Levels reach from edge to edge of the image (`align_corners=False`), and so do the queries' places.
+
+    Args:
+        inspection: that it comes from.
+        part: path of the attention.
+        size: height and width of the queries' map.
+        first: index of its first query: in the encoder, how many pixels the levels before it have.
+    """
+    height, width = size
+    queries = slice(first, first + height * width)
+    locations = inspection.tap(part, "locations")[queries]  # (Q, M, L, N, 2), 0 to 1
+    weights = inspection.tap(part, "weights")[queries]  # (Q, M, L, N)
+    heads, levels = weights.shape[1:3]
+    rows, columns = inspection.input_size
+    extent = torch.tensor([columns, rows])
+    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, (height, width))  # (h, w, M · L, N, 2)
+    centres = (torch.unflatten(pixel_centres(size), 0, (height, width)) * extent - 0.5).numpy()
+    names = [
+        f"head {head + 1}" + (f", level {level + 1}" if levels > 1 else "")
+        for head in range(heads)
+        for level in range(levels)
+    ]
+    return SampledPoints(
+        part,
+        inspection.parts[part].title,
+        np.ascontiguousarray(centres[0, :, 0]),
+        np.ascontiguousarray(centres[:, 0, 1]),
+        xy.numpy(),
+        torch.unflatten(weights.flatten(1, 2), 0, (height, width)).numpy(),
+        tuple(names),
+    )
+
+
+def _query_map(inspection: Inspection, part: str) -> tuple[int, int] | None:
+    """Height and width of the context queries of a decoder layer's attention; None for the encoder's."""
+    queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
+    return None if queries is None else (queries.shape[-2], queries.shape[-1])
+
+
+def draw_points(
+    image: NDArray[np.uint8],
+    points: SampledPoints,
+    x: float,
+    y: float,
+    *,
+    group: int | None = None,
+    zoom: int = 3,
+) -> NDArray[np.uint8]:
+    """A blue cross at the level's pixel that is nearest to (x, y), red ones at what it samples (DDSM, Fig. 4b).
+
+    The arms of a point's cross are as long as the square root of its weight, from a third of the pixel's cross for a
+    weight of 0 to the whole for the largest one.
+
+    Args:
+        image: `(H, W, 3)` RGB.
+        points: of its inspection.
+        x, y: in pixels of the image.
+        group: one group's points; by default those of all.
+        zoom: pixels of the picture a pixel of the image.
+
+    Returns:
+        `(zoom · H, zoom · W, 3)`.
+    """
+    height, width = image.shape[:2]
+    picture = np.asarray(cv2.resize(image, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR), np.uint8)
+    row, column = points.nearest(x, y)
+    xy, weights = points.at(x, y)
+    chosen = slice(None) if group is None else slice(group, group + 1)
+    arm = max(width, height) * zoom / 60
+    shares = np.sqrt(weights[chosen].ravel() / max(float(weights[chosen].max()), 1e-12))
+    for (px, py), share in zip(xy[chosen].reshape(-1, 2), shares, strict=True):
+        _cross(picture, float(px), float(py), arm * (1 + 2 * float(share)) / 3, POINT, zoom)
+    _cross(picture, float(points.xs[column]), float(points.ys[row]), arm, PIXEL, zoom)
+    return picture
+
+
+def _cross(picture: NDArray[np.uint8], x: float, y: float, arm: float, color: tuple[int, int, int], zoom: int) -> None:
+    """A cross at a position in the image whose arms are `arm` pixels of the picture long."""
+    centre_x, centre_y = (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5
+    far = 4 * max(picture.shape)
+    if not (abs(centre_x) < far and abs(centre_y) < far):
+        return  # OpenCV's coordinates are 32 bits; it is not to be seen anyway
+    thickness = max(1, round(arm / 5))
+    for dx, dy in ((arm, 0.0), (0.0, arm)):
+        ends = [
+            (round((centre_x + sign * dx) * 2**SHIFT), round((centre_y + sign * dy) * 2**SHIFT)) for sign in (-1, 1)
+        ]
+        cv2.line(picture, ends[0], ends[1], color, thickness, cv2.LINE_AA, SHIFT)
