@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "score models on the same images, and see where they differ",
     "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
+    "inspect": "write a page that shows how a model comes to its labels",
     "refine": "move saved labels of any model along boundaries",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg.inspection.common import Picture, needs, outputs_figure, predicted, same_images, shown_classes, true
@@ -104,8 +105,9 @@ def decoder_feature(inspection: Inspection, block: str) -> Tensor:
 
 
 def _standardised(values: Tensor) -> Tensor:
-    """With the standard deviation 1 over all, so that two features of different scale share axes."""
-    return values / values.std().clamp(min=1e-12)
+    """Each channel without its mean, and the whole with a standard deviation of 1: two features then share axes."""
+    centred = values - values.mean((1, 2), keepdim=True)
+    return centred / centred.std().clamp(min=1e-12)
 
 
 def refined_channels(
@@ -132,8 +134,8 @@ def refined_channels(
 
 def _alike(b: Tensor, g: Tensor) -> Tensor:
     """Correlation of each channel before and after, `(C,)`; 0 for a channel without structure."""
-    rows = [each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (b, g)]
-    return torch.nn.functional.cosine_similarity(*rows, dim=1)
+    before, after = (each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (b, g))
+    return F.cosine_similarity(before, after, dim=1)
 
 
 def channel_rows(inspection: Inspection, b: Tensor, g: Tensor) -> list[list[Picture]]:

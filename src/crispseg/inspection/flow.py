@@ -142,4 +142,4 @@ SHIFT = 4
 
 def _fixed(x: float, y: float, zoom: int) -> tuple[int, int]:
     """A position in the image, (0, 0) the first pixel's centre, in a picture `zoom` times as large, for OpenCV."""
-    return tuple(round(((value + 0.5) * zoom - 0.5) * 2**SHIFT) for value in (x, y))  # type: ignore[return-value]
+    return round(((x + 0.5) * zoom - 0.5) * 2**SHIFT), round(((y + 0.5) * zoom - 0.5) * 2**SHIFT)

@@ -62,8 +62,8 @@ def inspection_page(inspection: Inspection) -> str:
 
 
 _REFINEMENT = (
-    "A pixel that is likely on a boundary takes the label of a pixel further inside its region, one or two steps in the "
-    "predicted direction."
+    "A pixel that is likely on a boundary takes the label of a pixel further inside its region, one or two steps in "
+    "the predicted direction."
 )
 
 
@@ -93,7 +93,8 @@ def _viewer(inspection: Inspection, fields: Sequence[str]) -> str:
     controls = [
         f'<label>over the image <select id="layer">{_choices(layers, layers)}<option value="">nothing</option>'
         "</select></label>",
-        '<label>opacity <input id="opacity" type="range" min="0" max="100" value="50"> <span id="percent"></span></label>',
+        '<label>opacity <input id="opacity" type="range" min="0" max="100" value="50"> '
+        '<span id="percent"></span></label>',
     ]
     if fields:
         numbers = [str(index) for index in range(len(fields))]

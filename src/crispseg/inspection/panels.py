@@ -73,13 +73,13 @@ _DDSM = (
 )
 _DCN = "The nine points of a deformable convolution. Features are the mean over channels."
 _AGLN = (
-    "Attention gathers descriptors from a coarse level; every pixel of a finer one takes its own mixture. The heat over "
-    "the pictures shows from where the chosen pixel's mixture was gathered. Decoder features and descriptor maps are "
-    "principal components: alike is of one colour, and A and E share theirs."
+    "Attention gathers descriptors from a coarse level; every pixel of a finer one takes its own mixture. The heat "
+    "over the pictures shows from where the chosen pixel's mixture was gathered. Decoder features and descriptor maps "
+    "are principal components: alike is of one colour, and A and E share theirs."
 )
 _UNEPT = (
-    "Each query, a pixel at an eighth of the image's size, attends to sampled pixels of every level. Points are coloured "
-    "by head and level in turn; their area is the weight."
+    "Each query, a pixel at an eighth of the image's size, attends to sampled pixels of every level. Points are "
+    "coloured by head and level in turn; their area is the weight."
 )
 
 
@@ -109,7 +109,7 @@ def _flow_folds(inspection: Inspection, fields: Sequence[str]) -> list[Fold]:
             Panel(
                 "flow",
                 flow_colors(flow, inspection),
-                "in pixels of the fine level",
+                "of the fine level",
                 wheel=full,
                 photo=True,
                 field=field,

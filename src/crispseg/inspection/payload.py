@@ -114,7 +114,7 @@ def _flow_field(flow: Flow, inspection: Inspection) -> dict[str, Any]:
 
 def _points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
     """Every n-th row and column of the level, so that `budget` bytes are enough."""
-    height, width, groups, number = points.weights.shape
+    height, width, _, number = points.weights.shape
     every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
     kept = slice(every // 2, None, every)
     places, step = quantised(points.xy[kept, kept])
@@ -200,4 +200,5 @@ def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
 
 def _byte(shares: NDArray[Any]) -> NDArray[np.uint8]:
     """0 to 1 → 0 to 255."""
-    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    return levels

@@ -1,0 +1,86 @@
+"""`crispseg inspect RUN IMAGE [--truth MASK] --out PAGE.html [--figures DIR] [--beside RUN]`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.cli.parsing import Parser
+from crispseg.data.base import IdDecoder
+from crispseg.errors import CrispsegError
+from crispseg.files import writable_folder
+from crispseg.imaging import image_size, read_mask
+from crispseg.inference.segmenter import usable_device
+from crispseg.inspection.figures import save_figures
+from crispseg.inspection.page import inspection_page
+from crispseg.inspection.quantities import check_truth, inspect_image
+from crispseg.models import SegmentationModel
+from crispseg.models.saving import read_info
+from crispseg.pages import check_page, write_page
+from crispseg.plugins import load_plugins
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(
+        prog="crispseg inspect",
+        description="Write a page that shows how a model comes to its labels: probabilities and entropy, errors, and "
+        "the flow, sampled points, descriptors or boundaries behind each pixel. It opens without network.",
+    )
+    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("image", type=Path, help="an image file")
+    parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html", help="the page to write")
+    parser.add_argument(
+        "--truth", type=Path | None, default=None, metavar="MASK", help="its mask of class ids, 255 for ignored pixels"
+    )
+    parser.add_argument("--ignore", type=list[int], default=[], help="further values of the mask that are ignored")
+    parser.add_argument(
+        "--figures", type=Path | None, default=None, metavar="DIR", help="also write the papers' figures there, as PNG"
+    )
+    parser.add_argument(
+        "--beside", type=str | None, default=None, metavar="RUN", help="another model, for the figures that compare two"
+    )
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
+    )
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+    parsed = parser.parse(list(argv))
+
+    check_page(parsed.out)
+    if parsed.beside is not None and parsed.figures is None:
+        raise CrispsegError(f"--beside {parsed.beside} is for the figures that compare; say where by --figures DIR")
+    if parsed.figures is not None:
+        writable_folder(parsed.figures)
+    size = image_size(parsed.image)
+    load_plugins(parsed.plugins)
+    classes = read_info(parsed.run).num_classes
+    truth = None
+    if parsed.truth is not None:
+        truth = read_truth(parsed.truth, classes, parsed.ignore)
+        check_truth(truth, size, classes, str(parsed.truth))
+    device = usable_device(parsed.device)
+    model = SegmentationModel.from_pretrained(parsed.run)
+    other = None if parsed.beside is None else SegmentationModel.from_pretrained(parsed.beside)
+    inspection = inspect_image(model, parsed.image, truth, device=device)
+    if parsed.figures is not None:
+        beside = None if other is None else inspect_image(other, parsed.image, truth, device=device)
+        paths = save_figures(parsed.figures, inspection, beside)
+        print(f"{len(paths)} figures written to {parsed.figures}")
+    write_page(parsed.out, inspection_page(inspection))
+    print(f"{parsed.out} written; open it in a browser")
+
+
+def read_truth(path: Path, classes: int, ignore: Sequence[int] = ()) -> NDArray[np.uint8]:
+    """A mask of class ids, `(H, W)`, with 255 for ignored pixels.
+
+    Raises:
+        CrispsegError: a file that is no mask, colours, or a value that is neither a class nor ignored.
+    """
+    try:
+        remedy = "save it with class ids as values, as 'crispseg predict' does"
+        return IdDecoder(classes, tuple(ignore), remedy)(read_mask(path))
+    except ValueError as error:
+        raise CrispsegError(f"{path}: {error}") from None
