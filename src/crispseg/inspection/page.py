@@ -22,6 +22,8 @@ from crispseg.inspection.quantities import Inspection
 SCRIPTS = ("data.js", "marks.js", "fields.js", "readout.js", "viewer.js")
 SIDE = 2048
 """Pixels of a picture's longer side above which it is reduced: class colours are not, in any usual image."""
+SMALL = 400
+"""The same of pictures that are not laid over the image: they are shown no wider."""
 
 
 def inspection_page(inspection: Inspection) -> str:
@@ -236,7 +238,7 @@ def _panels(inspection: Inspection, panels: Sequence[Panel]) -> str:
 
 
 def _figure(inspection: Inspection, panel: Panel) -> str:
-    longest = SIDE if panel.layer else pages.WIDEST
+    longest = SIDE if panel.layer else SMALL
     shown = pages.picture(panel.pixels, f"{inspection.name}, {panel.name}", photo=panel.photo, longest=longest)
     if panel.exact:
         shown = shown.replace("<img ", '<img class="exact" ', 1)

@@ -55,6 +55,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
         "labels": packed(inspection.labels),
         "told": told(inspection),
         "fields": fields(inspection),
+        "gathered": {part: _gathered(inspection, part) for part in inspection.of(SemanticAggregation)},
     }
     for key in ("truth", "unrefined"):
         if (ids := getattr(inspection, key)) is not None:
@@ -88,7 +89,7 @@ def fields(inspection: Inspection) -> list[dict[str, Any]]:
     points = sampled_points(inspection)
     budget = POINT_BYTES // max(len(points), 1)
     found = [_flow_field(flow, inspection) for flow in flows(inspection)]
-    found += [_points_field(each, budget) for each in points]
+    found += [points_field(each, budget) for each in points]
     found += [
         _mixture_field(inspection, block, gathers)
         for block in inspection.of(SemanticDistribution)
@@ -112,7 +113,7 @@ def _flow_field(flow: Flow, inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
+def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
     """Every n-th row and column of the level, so that `budget` bytes are enough."""
     height, width, _, number = points.weights.shape
     every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
@@ -147,12 +148,8 @@ def gathering_part(inspection: Inspection, block: str) -> str | None:
 
 
 def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
-    """For each pixel the descriptors that it mixes, and from where each descriptor was gathered."""
-    attention = inspection.tap(gathers, "X_am").numpy()  # (N, h, w), 1 in sum
-    count, rows, columns = attention.shape
-    fold = math.ceil(max(rows, columns) / SIDE)
-    folded = fold_sum(attention, fold)
-    peaks = folded.max(axis=(1, 2), keepdims=True)
+    """For each pixel the descriptors that it mixes; `from` names, in "gathered", from where each was gathered."""
+    count = inspection.tap(gathers, "X_am").shape[0]
     mixture = mixture_of(inspection, block, count)  # (N, H, W), 1 in sum over N
     height, width = mixture.shape[1:]
     every = math.ceil(max(height, width) / SIDE)
@@ -160,9 +157,9 @@ def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str
     told_count = min(MIXED, count)
     ids = np.argsort(-mixture, axis=0, kind="stable")[:told_count]
     pitch_x, pitch_y = pixel_pitch((height, width), inspection)
-    coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
     return {
         "kind": "mixture",
+        "from": gathers,
         "title": f"{inspection.parts[block].title}: {inspection.parts[gathers].title}",
         "size": [width, height],
         "xs": [round(float(x) * pitch_x, 3) for x in range(every // 2, width, every)],
@@ -171,6 +168,18 @@ def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str
         "count": told_count,
         "ids": packed(ids.transpose(1, 2, 0).astype(np.uint16)),
         "shares": packed(_byte(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
+    }
+
+
+def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
+    """The attention maps of an aggregation block, each on its own scale, on a grid of at most `SIDE` cells a side."""
+    attention = inspection.tap(part, "X_am").numpy()  # (N, h, w), 1 in sum
+    rows, columns = attention.shape[1:]
+    fold = math.ceil(max(rows, columns) / SIDE)
+    folded = fold_sum(attention, fold)
+    peaks = folded.max(axis=(1, 2), keepdims=True)
+    coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
+    return {
         "maps": packed(_byte(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
         "peaks": [float(peak) for peak in peaks.ravel()],
         "grid": [folded.shape[2], folded.shape[1]],

@@ -90,13 +90,14 @@ const FIELDS = {
     },
     draw(field, marks, x, y, options) {
       const mixture = options.group < 0 ? this.read(field, x, y) : [{ id: options.group, share: 1 }];
-      drawHeat(field, marks, mixture);
+      drawHeat(options.gathered[field.from], marks, mixture);
     },
-    say(field, x, y) {
+    say(field, x, y, options) {
       const mixture = this.read(field, x, y);
+      const { peaks, area } = options.gathered[field.from];
       const rows = mixture.slice(0, 5).map(({ id, share }) => [
         `descriptor ${id + 1}`,
-        `${number(100 * share, 1)} % of the mixture; peak ${number(field.peaks[id] * field.area, 1)} × the mean`,
+        `${number(100 * share, 1)} % of the mixture; peak ${number(peaks[id] * area, 1)} × the mean`,
       ]);
       const rest = field.descriptors - field.count;
       if (rest > 0) {
@@ -149,27 +150,27 @@ function arrowScale(field, size) {
 }
 
 /** From where the descriptors of a mixture were gathered: opaque where most. */
-function drawHeat(field, marks, mixture) {
-  const [width, height] = field.grid;
+function drawHeat(gathered, marks, mixture) {
+  const [width, height] = gathered.grid;
   const cells = width * height;
   const total = new Float32Array(cells);
   for (const { id, share } of mixture) {
-    const factor = (share * field.peaks[id]) / 255;
-    for (let cell = 0; cell < cells; cell += 1) total[cell] += factor * field.maps[id * cells + cell];
+    const factor = (share * gathered.peaks[id]) / 255;
+    for (let cell = 0; cell < cells; cell += 1) total[cell] += factor * gathered.maps[id * cells + cell];
   }
   const top = total.reduce((most, value) => Math.max(most, value), 0) || 1;
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = field.grid;
+  [canvas.width, canvas.height] = gathered.grid;
   const context = canvas.getContext("2d");
   const colors = context.createImageData(width, height);
   total.forEach((value, cell) => colors.data.set([255, 60, 0, Math.round((230 * value) / top)], 4 * cell));
   context.putImageData(colors, 0, 0);
   marks.shape("image", {
     href: canvas.toDataURL(),
-    x: field.origin[0] + 0.5,
-    y: field.origin[1] + 0.5,
-    width: width * field.pitch[0],
-    height: height * field.pitch[1],
+    x: gathered.origin[0] + 0.5,
+    y: gathered.origin[1] + 0.5,
+    width: width * gathered.pitch[0],
+    height: height * gathered.pitch[1],
     preserveAspectRatio: "none",
     class: "heat",
   });

@@ -18,6 +18,7 @@ async function start() {
     all: Boolean(controls.all && controls.all.checked),
     size: data.size,
     told: data.told,
+    gathered: data.gathered,
   });
 
   function draw() {

@@ -1,0 +1,150 @@
+"""The page: what its numbers are worth, its size, and that it needs nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg import pages
+from crispseg.inspection import Inspection, inspect_image
+from crispseg.inspection.flow import flow_colors, flows
+from crispseg.inspection.page import inspection_page
+from crispseg.inspection.payload import POINT_BYTES, fold_sum, payload, points_field
+from crispseg.inspection.points import SampledPoints, sampled_points
+from tests.inspection.models import SYSTEMS, lively, scene
+
+LARGEST = 8_000_000
+KINDS = {"sfnet": "flow", "ddsm_upernet": "points", "agln": "mixture", "unept": "points"}
+
+
+def unpacked(value: dict[str, str], *shape: int) -> NDArray[Any]:
+    array = np.frombuffer(zlib.decompress(base64.b64decode(value["data"])), value["type"])
+    return array.reshape(*shape, -1) if shape else array
+
+
+def inspected(name: str) -> Inspection:
+    return inspect_image(lively(name), *scene())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_page_is_whole_by_itself(name: str) -> None:
+    html = inspection_page(inspected(name))
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", html)
+    assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)\w+\.\w", re.sub(r"base64,[^\"]*", "", html))
+    assert "default-src 'none'" in html
+    assert re.findall(r"<script(?: type=\"([^\"]*)\")?", html) == ["application/json", ""]
+    data = json.loads(re.search(r'<script type="application/json" id="inspection">(.*?)</script>', html)[1])  # type: ignore[index]
+    assert {field["kind"] for field in data["fields"]} == {KINDS[name], *(["refinement"] if name == "unept" else [])}
+    assert ("Boundary refinement" in html) == (name == "unept")
+    assert ("Semantic flow" in html) == (name == "sfnet")
+    for title in ("prediction", "truth", "errors", "confidence", "entropy"):
+        assert f'data-layer="{title}"' in html
+
+
+def test_a_page_without_truth_does_not_speak_of_it() -> None:
+    html = inspection_page(inspect_image(lively("fpn"), scene()[0]))
+    for part in ('data-layer="truth"', 'data-layer="errors"', 'id="marks"', "pixel accuracy"):
+        assert part not in html
+
+
+def test_names_are_text() -> None:
+    model = lively("fpn")
+    wicked = tuple(f"</script><img src=x onerror=alert({index})>" for index in range(12))
+    model.info = dataclasses.replace(model.info, class_names=wicked)
+    html = inspection_page(inspect_image(model, scene()[0], name="<b>street</b>"))
+    assert "<img src=x" not in html and "<b>street</b>" not in html
+    assert html.count("</script>") == 2
+
+
+def test_page_of_noise_is_small_enough() -> None:
+    """Noise compresses worst, and dense AGLN has most to show; a sixteenth of the largest image's pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    found = inspect_image(lively("agln", descriptors=128), noise, np.zeros((256, 256), np.uint8))
+    assert len(inspection_page(found)) < LARGEST / 3
+
+
+def test_points_of_large_levels_are_thinned_out() -> None:
+    rng = np.random.default_rng(0)
+    xs, ys = np.arange(256, dtype=np.float32) * 4, np.arange(200, dtype=np.float32) * 4
+    xy = rng.random((200, 256, 1, 25, 2), np.float32) * 1000
+    points = SampledPoints("part", "F3 → F2", xs, ys, xy, rng.random((200, 256, 1, 25), np.float32))
+    field = points_field(points, POINT_BYTES)
+    every, rows, columns = field["every"], len(field["ys"]), len(field["xs"])
+    assert every == 2 and (rows, columns) == (100, 128)
+    assert 5 * rows * columns * 25 <= POINT_BYTES
+    told = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
+    np.testing.assert_allclose(told[7, 9], points.at(field["xs"][9], field["ys"][7])[0][0], atol=0.05)
+
+
+def test_flow_survives_the_way_to_the_page() -> None:
+    found = inspected("sfnet")
+    for field, flow in zip(payload(found)["fields"], flows(found), strict=True):
+        width, height = field["size"]
+        told = unpacked(field["vectors"], height, width) * field["step"]
+        np.testing.assert_allclose(told, flow.pixels.permute(1, 2, 0), atol=flow.longest() / 30000)
+
+
+@pytest.mark.parametrize("name", ["ddsm_upernet", "unept"])
+def test_points_survive_the_way_to_the_page(name: str) -> None:
+    found = inspected(name)
+    fields = [field for field in payload(found)["fields"] if field["kind"] == "points"]
+    for field, points in zip(fields, sampled_points(found), strict=True):
+        assert field["every"] == 1
+        told = unpacked(field["places"]).reshape(points.xy.shape) * field["step"]
+        np.testing.assert_allclose(told, points.xy, atol=0.05)
+        weights = unpacked(field["weights"]).reshape(points.weights.shape) / 255 * field["top"]
+        np.testing.assert_allclose(weights, points.weights, atol=field["top"] / 500)
+        np.testing.assert_allclose(field["xs"], points.xs, atol=1e-3)
+
+
+def test_mixtures_lead_from_a_pixel_to_where_its_descriptors_come_from() -> None:
+    """Σ_n A_av(n, p) X_am(n, ·): the attention of a pixel to the coarse level, of which M is made."""
+    found = inspected("agln")
+    data = payload(found)
+    field = data["fields"][-1]
+    source = data["gathered"][field["from"]]
+    width, height = field["size"]
+    cells = source["grid"][0] * source["grid"][1]
+    maps = unpacked(source["maps"]).reshape(field["descriptors"], cells) / 255 * np.array(source["peaks"])[:, None]
+    np.testing.assert_allclose(maps.sum(1), 1, atol=0.02)
+    ids, shares = (unpacked(field[key]).reshape(height, width, field["count"]) for key in ("ids", "shares"))
+    np.testing.assert_allclose(shares.sum(-1) / 255, 1, atol=0.02)  # all 6 descriptors are told
+    block = found.tap("decoder.fuses.0.blocks.2.sdm", "scores").softmax(0).numpy()
+    gathered = found.tap("decoder.gathers.2", "X_am").flatten(1).numpy()
+    row, column = 7, 11
+    told = shares[row, column] / 255 @ maps[ids[row, column]]
+    np.testing.assert_allclose(told, block[:, row, column] @ gathered, atol=gathered.max() / 50)
+
+
+def test_fold_sum_keeps_the_sum() -> None:
+    maps = np.arange(2 * 5 * 7, dtype=np.float32).reshape(2, 5, 7)
+    folded = fold_sum(maps, 3)
+    assert folded.shape == (2, 2, 3)
+    assert folded[0, 0, 0] == maps[0, :3, :3].sum() and folded.sum() == maps.sum()
+
+
+def test_flow_panel_has_the_flow_s_colours() -> None:
+    """As JPEG: to a few levels."""
+    found = inspected("sfnet")
+    html = inspection_page(found)
+    last = re.findall(r'src="data:image/jpeg;base64,([^"]+)"[^>]*alt="image, flow"', html)[-1]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(last)))).astype(int)
+    assert abs(picture - flow_colors(flows(found)[-1], found)).mean() < 8
+
+
+def test_scripts_that_would_end_early_are_refused() -> None:
+    with pytest.raises(ValueError, match="end early"):
+        pages.page("x", script='const a = "</script>";')
+    assert "<script" not in pages.page("x", "<p>y</p>")
+    assert "script-src" not in pages.page("x")
+    assert json.loads(re.search(r">(.*)</script>", pages.data_block("d", {"a": "</script>"}))[1]) == {"a": "</script>"}  # type: ignore[index]

@@ -1,0 +1,192 @@
+"""Flow and sampled points are drawn where the model looks: known offsets, and what its own operators read there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from crispseg import SegmentationModel
+from crispseg.inspection import Inspection, inspect_image
+from crispseg.inspection.flow import (
+    Flow,
+    arrow_scale,
+    arrows,
+    color_wheel,
+    flow_colors,
+    flows,
+    pixel_pitch,
+    pixels_of_level,
+)
+from crispseg.inspection.maps import at_image
+from crispseg.inspection.points import attention_points, draw_points, sampled_points
+from crispseg.models.sfnet import warp
+from crispseg.nn import sampled_sum
+from tests.inspection.models import lively, scene
+
+HALF_A_PIXEL = 0.5
+
+
+def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:
+    """x and y in the image of each pixel of a level whose corners lie on the image's, `(1, 2, h, w)`."""
+    pitch_x, pitch_y = pixel_pitch(size, inspection)
+    ys, xs = torch.meshgrid(torch.arange(size[0]) * pitch_y, torch.arange(size[1]) * pitch_x, indexing="ij")
+    return torch.stack([xs, ys])[None].float()
+
+
+def inside(xy: Tensor, inspection: Inspection) -> Tensor:
+    """Which of `(2, h, w)` positions lie in the image: outside features count as zero."""
+    height, width = inspection.size
+    return (xy[0] >= 0) & (xy[1] >= 0) & (xy[0] <= width - 1) & (xy[1] <= height - 1)
+
+
+def test_flow_is_in_pixels_of_its_level() -> None:
+    """`warp` reads a map of its pixels' own places: what it reads is where it looks."""
+    found = inspect_image(lively("sfnet"), scene(96, 128)[0])
+    for flow in flows(found):
+        delta = found.tap(flow.part, "flow")
+        coarse_size = tuple(found.tap(flow.part, "coarse").shape[-2:])
+        read = warp(positions(found, coarse_size), delta[None])[0]  # (2, h, w), in pixels of the image
+        pitch = torch.tensor(pixel_pitch(flow.size, found))[:, None, None]
+        looked = positions(found, flow.size)[0] + flow.pixels * pitch
+        there = inside(looked, found)
+        assert there.any() and flow.longest() > 0.2
+        torch.testing.assert_close(read[:, there], looked[:, there], atol=1e-2, rtol=0)
+
+
+def test_conversion_by_hand() -> None:
+    """Δ / w of 2 / (w - 1) a pixel: Δ = 16 on a level 8 wide is 7 pixels, Δ = -10 on one 5 high is -4."""
+    delta = torch.zeros(2, 5, 8)
+    delta[0], delta[1] = 16, -10
+    assert pixels_of_level(delta)[:, 2, 3].tolist() == pytest.approx([7, -4])
+
+
+def test_colours_are_torchvision_s() -> None:
+    found = inspect_image(lively("sfnet"), scene()[0])
+    flow = flows(found)[-1]
+    expected = torchvision.utils.flow_to_image(flow.pixels).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(flow_colors(flow), expected)
+    large = torchvision.utils.flow_to_image(at_image(flow.pixels, found)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(flow_colors(flow, found), large)
+    wheel = color_wheel(65)
+    # To the right red, to the left cyan; nothing is white, and so is what is outside.
+    right, left = wheel[32, 63].astype(int), wheel[32, 1].astype(int)
+    assert right[0] > 200 > 100 > right[2] and left[2] > 200 > 100 > left[0]
+    assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255
+
+
+def test_arrows_point_where_the_flow_does() -> None:
+    image = np.full((64, 96, 3), 255, np.uint8)
+    found = inspect_image(lively("sfnet"), image)
+    flow = Flow(flows(found)[-1].part, "", torch.zeros(2, 16, 24))
+    still, _ = arrows(flow, found, count=1, zoom=1)
+    flow.pixels[0] = 5.0  # 5 pixels of 95 / 23: 20.7 pixels of the image to the right
+    drawn, scale = arrows(flow, found, count=1, zoom=1)
+    rows, columns = np.nonzero((drawn != still).any(-1))
+    assert scale == 8 and abs(columns.max() - 95) <= 1  # from the middle, 8 times as long: out of the picture
+    start, middle = 48, 48
+    assert abs(columns.min() - start) <= 1 and abs(np.median(rows) - middle) <= 1
+    assert (arrow_scale(0, 9), arrow_scale(3, 9), arrow_scale(10, 9)) == (1, 4, 1)
+
+
+def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:
+    """A model whose layer `part` predicts these offsets for every pixel."""
+    model = lively(name, **options)
+    layer: Any = model.get_submodule(part)
+    nn.init.zeros_(layer.weight)
+    layer.bias.data[: len(bias)] = torch.tensor(bias)
+    layer.bias.data[len(bias) :] = 0
+    return model
+
+
+def test_ddsm_s_points_for_known_offsets() -> None:
+    """Point 4 is the middle of the 3×3 grid: offset (2.5, -1.25) pixels of a level of 24 × 16 on an image of 96 × 64."""
+    bias = [0.0] * 8 + [2.5, -1.25]
+    predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
+    found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
+    points = sampled_points(found)[-1]
+    assert (points.part, points.title, points.weights.shape) == ("decoder.fuses.0", "F3 → F2", (16, 24, 1, 9))
+    row, column = points.nearest(50, 30)
+    assert (row, column) == (round(30 * 15 / 63), round(50 * 23 / 95))
+    xy, weights = points.at(50, 30)
+    place = np.array([column * 95 / 23, row * 63 / 15])
+    np.testing.assert_allclose(xy[0, 4], place + [2.5 * 95 / 23, -1.25 * 63 / 15], atol=1e-3)
+    np.testing.assert_allclose(xy[0, 0], place - [95 / 23, 63 / 15], atol=1e-3)  # Δp = 0: the grid's upper left
+    assert 0 < weights.sum() < 1  # modulations are 1/2 each
+
+
+def test_ddsm_reads_at_its_points() -> None:
+    """The operator that the affinity uses reads a map of positions: each point alone, for all pixels."""
+    model = lively("ddsm_upernet")
+    grids: list[Tensor] = []
+    sampler: Any = model.get_submodule("decoder.fuses.0.spatial.affinity.sampler")
+    sampler.register_forward_hook(lambda _module, _args, output: grids.append(output[0]))
+    found = inspect_image(model, scene()[0])
+    points = sampled_points(found)[-1]
+    for index in range(9):
+        alone = torch.zeros(1, 9, 16, 24)
+        alone[:, index] = 1
+        read = sampled_sum(alone, positions(found, (16, 24)), grids[0])[0]
+        drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
+        there = inside(drawn, found)
+        assert there.any()
+        torch.testing.assert_close(read[:, there], drawn[:, there], atol=1e-2, rtol=0)
+
+
+def test_deformable_convolution_reads_at_its_points() -> None:
+    """torchvision's, with a kernel that picks one point; its offsets are y before x."""
+    model = lively("fpn", fuse="dcn")
+    nn.init.normal_(model.get_submodule("decoder.fuses.0.predict_offset").weight, std=0.5)
+    found = inspect_image(model, scene()[0])
+    points = sampled_points(found)[-1]
+    offset = found.tap("decoder.fuses.0", "offset")[None]
+    for index in (0, 5):
+        kernel = torch.zeros(2, 2, 9)
+        kernel[0, 0, index] = kernel[1, 1, index] = 1
+        places = positions(found, (16, 24))
+        read = torchvision.ops.deform_conv2d(places, offset, kernel.unflatten(2, (3, 3)), padding=1)[0]
+        drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
+        there = inside(drawn, found)
+        assert there.any()
+        torch.testing.assert_close(read[:, there], drawn[:, there], atol=1e-2, rtol=0)
+
+
+def test_unept_s_points_for_known_offsets() -> None:
+    """Head 1, level 1, point 2: (3, -2) pixels of a level of 12 × 8 on an image of 96 × 64, from edge to edge."""
+    layer = "decoder.decoder.1.cross_attention.sampling_offsets"
+    found = inspect_image(shifted("unept", layer, [0.0, 0, 3, -2]), scene()[0])
+    points = sampled_points(found)[-1]
+    assert points.title == "decoder layer 2, cross-attention" and len(points.groups) == 8 * 3
+    assert points.groups[:4] == ("head 1, level 1", "head 1, level 2", "head 1, level 3", "head 2, level 1")
+    row, column = points.nearest(50, 30)
+    assert (row, column) == (30 // 8, 50 // 8)
+    xy, weights = points.at(50, 30)
+    place = np.array([column * 8 + 3.5, row * 8 + 3.5])  # the middle of 8 × 8 pixels
+    np.testing.assert_allclose(xy[0, 1], place + [3 * 8, -2 * 8], atol=1e-3)
+    np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)
+    np.testing.assert_allclose(weights.reshape(8, -1).sum(1), 1, atol=1e-5)  # over levels and points, for each head
+    encoder = attention_points(found, "decoder.encoder.0.attention", (8, 12), first=96)
+    assert encoder.weights.shape == (8, 12, 24, 4)
+
+
+@pytest.mark.parametrize(("x", "y"), [(50.0, 30.0), (20.0, 55.0)])
+def test_points_are_drawn_where_they_lie(x: float, y: float) -> None:
+    """Centres of the drawn crosses, to half a pixel of the image."""
+    bias = [{8: 4.0, 9: -2.0}.get(index, 1e4) for index in range(18)]  # all but the middle one are far away
+    predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
+    found = inspect_image(shifted("ddsm_upernet", predict, bias), np.full((64, 96, 3), 255, np.uint8))
+    points = sampled_points(found)[-1]
+    zoom = 4
+    drawn = draw_points(found.image, points, x, y, zoom=zoom).astype(int)
+    row, column = points.nearest(x, y)
+    expected = {"red": points.at(x, y)[0][0, 4], "blue": np.array([points.xs[column], points.ys[row]])}
+    strength = {"red": drawn[..., 0] - drawn[..., 2], "blue": drawn[..., 2] - drawn[..., 0]}
+    for color, map_ in strength.items():
+        weight = np.clip(map_, 0, None).astype(float)
+        centre = [(weight.sum(axis) * np.arange(weight.shape[1 - axis])).sum() / weight.sum() for axis in (0, 1)]
+        in_image = (np.array(centre) + 0.5) / zoom - 0.5
+        assert np.abs(in_image - expected[color]).max() < HALF_A_PIXEL

@@ -1,0 +1,98 @@
+"""What an inspection holds: numbers by hand, and the model's own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crispseg import Segmenter
+from crispseg.imaging import write_image
+from crispseg.inspection import inspect_image
+from crispseg.inspection.quantities import reduction
+from crispseg.models.agln import SemanticAggregation, SemanticDistribution
+from crispseg.models.sfnet import FlowAlignment
+from tests.inspection.models import CLASSES, SYSTEMS, lively, scene
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
+    model = lively(name)
+    image, truth = scene(70, 90)
+    found, expected = inspect_image(model, image, truth), Segmenter(model, "cpu")(image)
+    # The segmenter folds batch norms into convolutions: classes that differ by rounding may change places.
+    assert (found.labels == expected.labels).mean() > 0.99
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(found.confidence(), found.probabilities.max(0))
+    assert found.size == (70, 90) == found.original_size
+    assert found.accuracy() == pytest.approx((found.labels == truth).mean())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_entropy_is_in_nats() -> None:
+    found = inspect_image(lively("fpn"), scene()[0])
+    found.probabilities[:, 0, 0] = 1 / CLASSES
+    found.probabilities[:, 0, 1] = [1, *[0] * (CLASSES - 1)]
+    found.probabilities[:, 0, 2] = [0.5, 0.25, 0.25, *[0] * (CLASSES - 3)]
+    assert found.entropy()[0, :3] == pytest.approx([math.log(CLASSES), 0, 1.5 * math.log(2)], abs=1e-5)
+    assert found.entropy(normalised=True)[0, 0] == pytest.approx(1)
+
+
+def test_errors_have_the_colour_of_the_truth() -> None:
+    image, truth = scene()
+    truth[0, 0] = 255
+    found = inspect_image(lively("fpn"), image, truth)
+    errors, wrong = found.errors(), (found.labels != truth) & (truth != 255)
+    assert wrong.any() and not errors[found.labels == truth].any()
+    np.testing.assert_array_equal(errors[wrong], np.array(found.label_set.palette)[truth[wrong]])
+    assert found.accuracy() == pytest.approx(1 - wrong.sum() / (truth != 255).sum())
+
+
+def test_what_the_taps_do_not_say_is_recorded_too() -> None:
+    found = inspect_image(lively("sfnet"), scene()[0])
+    coarsest, *_, finest = found.of(FlowAlignment)
+    torch.testing.assert_close(found.tap(coarsest, "coarse"), found.taps["decoder.coarsest"])
+    assert [found.parts[part].title for part in (coarsest, finest)] == ["F5 → F4", "F3 → F2"]
+    assert found.tap(finest, "fine").shape == found.tap(finest, "warped").shape
+    agln = inspect_image(lively("agln"), scene()[0])
+    block, gathers = agln.of(SemanticDistribution)[0], agln.of(SemanticAggregation)[0]
+    mixture = agln.tap(block, "scores").softmax(0)  # A_av of Eq. 2
+    torch.testing.assert_close(
+        agln.tap(block, "M"), torch.einsum("cn,nhw->chw", agln.tap(gathers, "D"), mixture), atol=1e-4, rtol=1e-4
+    )
+    assert [agln.parts[part].title for part in (block, gathers)] == ["F5 → F4, block 1", "descriptors of F5"]
+
+
+def test_large_images_are_reduced_and_small_ones_extended() -> None:
+    image, truth = scene(80, 120)
+    found = inspect_image(lively("fpn"), image, truth, pixels=2400)
+    assert (found.size, found.original_size) == ((40, 60), (80, 120))
+    assert found.truth is not None and found.truth.shape == (40, 60)
+    small = inspect_image(lively("sfnet"), image[:20, :50])
+    assert (small.size, small.input_size) == ((20, 50), (32, 50))
+    assert reduction((1024, 1024), 19) == 1
+    assert reduction((1024, 1024), 255) == pytest.approx(0.5, abs=0.01)  # 255 values a pixel
+
+
+@pytest.mark.parametrize(
+    ("truth", "phrases"),
+    [
+        (np.zeros((64, 90), np.uint8), ("64×90", "64×96", "mask of this image")),
+        (np.full((64, 96), 12, np.uint8), ("holds 12", "0 to 11")),
+    ],
+)
+def test_truths_that_do_not_fit(truth: Any, phrases: tuple[str, ...], refuses: Any) -> None:
+    with refuses(*phrases):
+        inspect_image(lively("fpn"), scene()[0], truth)
+
+
+def test_no_truth_no_errors(tmp_path: Path, refuses: Any) -> None:
+    write_image(tmp_path / "street.png", scene()[0])
+    found = inspect_image(lively("fpn"), tmp_path / "street.png")
+    assert found.name == "street"
+    with refuses("street has no truth"):
+        found.errors()
