@@ -9,6 +9,7 @@ from torch import nn
 
 from crispseg import SegmentationModel, create_model
 from crispseg.data.scenes import render_scene
+from crispseg.models.agln import SemanticAggregation, SemanticDistribution
 from crispseg.models.ddsm import DynamicSampler
 from crispseg.models.sfnet import FlowAlignment
 
@@ -22,13 +23,17 @@ CLASSES = 12
 
 
 def lively(name: str, **options: object) -> SegmentationModel:
-    """A model with random weights whose flows and offsets are not zero."""
+    """A model with random weights whose flows, offsets and attention differ from pixel to pixel."""
     torch.manual_seed(3)
     given = {**SYSTEMS.get(name, {"width": 8}), **options}
     model = create_model(name, num_classes=CLASSES, backbone="test_efficientnet", **given).eval()
     for module in model.modules():
         if isinstance(module, FlowAlignment):
             nn.init.normal_(module.predict_flow.weight, std=20)
+        if isinstance(module, SemanticAggregation) and module.theta is not None:
+            nn.init.normal_(module.theta.weight, std=20)
+        if isinstance(module, SemanticDistribution) and module.varphi is not None:
+            nn.init.normal_(module.varphi.weight, std=20)
         if isinstance(module, DynamicSampler):
             nn.init.normal_(module.predict.weight, std=0.5)
     if model.refiner is not None:

@@ -104,7 +104,7 @@ def shifted(name: str, part: str, bias: list[float], **options: Any) -> Segmenta
 
 
 def test_ddsm_s_points_for_known_offsets() -> None:
-    """Point 4 is the middle of the 3×3 grid: offset (2.5, -1.25) pixels of a level of 24 × 16 on an image of 96 × 64."""
+    """Point 4 is the middle of the 3×3 grid: 2.5 and -1.25 pixels of a level of 24 × 16, in 96 × 64."""
     bias = [0.0] * 8 + [2.5, -1.25]
     predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
     found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
@@ -114,8 +114,10 @@ def test_ddsm_s_points_for_known_offsets() -> None:
     assert (row, column) == (round(30 * 15 / 63), round(50 * 23 / 95))
     xy, weights = points.at(50, 30)
     place = np.array([column * 95 / 23, row * 63 / 15])
-    np.testing.assert_allclose(xy[0, 4], place + [2.5 * 95 / 23, -1.25 * 63 / 15], atol=1e-3)
-    np.testing.assert_allclose(xy[0, 0], place - [95 / 23, 63 / 15], atol=1e-3)  # Δp = 0: the grid's upper left
+    np.testing.assert_allclose(xy[0, 4], place + np.array([2.5 * 95 / 23, -1.25 * 63 / 15]), atol=1e-3)
+    np.testing.assert_allclose(
+        xy[0, 0], place - np.array([95 / 23, 63 / 15]), atol=1e-3
+    )  # Δp = 0: the grid's upper left
     assert 0 < weights.sum() < 1  # modulations are 1/2 each
 
 
@@ -166,7 +168,7 @@ def test_unept_s_points_for_known_offsets() -> None:
     assert (row, column) == (30 // 8, 50 // 8)
     xy, weights = points.at(50, 30)
     place = np.array([column * 8 + 3.5, row * 8 + 3.5])  # the middle of 8 × 8 pixels
-    np.testing.assert_allclose(xy[0, 1], place + [3 * 8, -2 * 8], atol=1e-3)
+    np.testing.assert_allclose(xy[0, 1], place + np.array([24, -16]), atol=1e-3)
     np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)
     np.testing.assert_allclose(weights.reshape(8, -1).sum(1), 1, atol=1e-5)  # over levels and points, for each head
     encoder = attention_points(found, "decoder.encoder.0.attention", (8, 12), first=96)

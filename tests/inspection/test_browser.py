@@ -1,0 +1,176 @@
+"""The page in a real browser: opened from disk, clicked, typed at, on a wide and on a narrow screen."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from crispseg.inspection import inspect_image
+from crispseg.inspection.page import inspection_page
+from crispseg.inspection.points import sampled_points
+from tests.inspection.models import SYSTEMS, lively, scene
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'crispseg[dev]'")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+WIDTHS = (1280, 400)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium and chromedriver in PATH: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        running.set_page_load_timeout(60)
+        yield running
+        running.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of each system."""
+    folder, found = tmp_path_factory.mktemp("pages"), {}
+    for name in SYSTEMS:
+        found[name] = folder / f"{name}.html"
+        found[name].write_text(inspection_page(inspect_image(lively(name), *scene())), encoding="utf-8")
+    return found
+
+
+def open_page(browser: Any, path: Path, width: int = 1280) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.body.dataset.ready"))
+
+
+def click(browser: Any, x: float, y: float) -> None:
+    """Click at a pixel of the image of 96 × 64, and wait until it is drawn."""
+    stage = browser.find_element("id", "stage")
+    ActionChains(browser).scroll_to_element(stage).perform()
+    box = stage.size
+    across, down = ((x + 0.5) / 96 - 0.5) * box["width"], ((y + 0.5) / 64 - 0.5) * box["height"]
+    ActionChains(browser).move_to_element_with_offset(stage, across, down).click().perform()
+    wait_for(browser, f"{x}, {y}")
+
+
+def wait_for(browser: Any, pixel: str) -> None:
+    WebDriverWait(browser, 30).until(lambda b: b.find_element("css selector", "#pixel dd").text == pixel)
+
+
+def drawn(browser: Any) -> list[str]:
+    """What is drawn at the pixel, without the pixel's own cross."""
+    script = "return [...document.querySelectorAll('#stage svg > :not(.pixel)')].map((node) => node.outerHTML)"
+    shapes: list[str] = browser.execute_script(script)
+    return shapes
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_click_shows_what_the_pixel_looked_at(name: str, browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages[name])
+    seen = []
+    for x, y in ((20, 12), (70, 50)):
+        click(browser, x, y)
+        field = browser.find_element("id", "field").text
+        seen.append((drawn(browser), field))
+    (first, first_text), (second, second_text) = seen
+    assert first and second and first != second and first_text != second_text
+    unit = {"sfnet": "px of its level", "agln": "% of the mixture"}.get(name, "weighted centre")
+    assert unit in second_text
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_points_are_where_they_should_be_on_the_screen(browser: Any, tmp_path: Path) -> None:
+    """Circles and cross, to half a pixel of the image, for offsets of 2.5 and -1.25 pixels of the level."""
+    model = lively("ddsm_upernet")
+    predict: Any = model.get_submodule("decoder.fuses.0.spatial.affinity.sampler.predict")
+    nn.init.zeros_(predict.weight)
+    predict.bias.data = torch.tensor([2.5, -1.25] * 9 + [0.0] * 9)
+    found = inspect_image(model, scene()[0])
+    (tmp_path / "page.html").write_text(inspection_page(found), encoding="utf-8")
+    open_page(browser, tmp_path / "page.html")
+    click(browser, 50, 30)
+    script = """
+      const box = document.getElementById("stage").getBoundingClientRect();
+      return [...document.querySelectorAll("#stage circle, #stage path.origin")].map((node) => {
+        const { left, right, top, bottom } = node.getBoundingClientRect();
+        return [((left + right) / 2 - box.left) / box.width, ((top + bottom) / 2 - box.top) / box.height];
+      });
+    """
+    centres = torch.tensor(browser.execute_script(script)) * torch.tensor([96, 64]) - 0.5
+    points = sampled_points(found)[-1]
+    row, column = points.nearest(50, 30)
+    origin = torch.tensor([column * 95 / 23, row * 63 / 15])
+    grid = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).flip(1)  # row by row, x and y
+    expected = origin + (grid + torch.tensor([2.5, -1.25])) * torch.tensor([95 / 23, 63 / 15])
+    assert len(centres) == 9 + 2  # the cross has a rim
+    assert (centres[:9] - expected).abs().max() < 0.5
+    assert (centres[9:] - origin).abs().max() < 0.5
+
+
+def test_keys_move_the_pixel_and_escape_lets_it_go(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["sfnet"])
+    click(browser, 20, 12)
+    stage = browser.find_element("id", "stage")
+    stage.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    wait_for(browser, "22, 13")
+    stage.send_keys(Keys.SHIFT + Keys.ARROW_LEFT + Keys.NULL)
+    wait_for(browser, "12, 13")
+    assert "Pinned" in browser.find_element("id", "pinned").text
+    stage.send_keys(Keys.ESCAPE)
+    WebDriverWait(browser, 30).until(lambda b: "Click to pin" in b.find_element("id", "pinned").text)
+
+
+def test_heads_levels_and_layers_can_be_chosen(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["unept"])
+    click(browser, 20, 12)
+    assert len([shape for shape in drawn(browser) if "circle" in shape]) == 8 * 3 * 4
+    choose = (
+        "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('input'))"
+    )
+    browser.execute_script(choose, "group", "5")
+    WebDriverWait(browser, 30).until(lambda b: len([s for s in drawn(b) if "circle" in s]) == 4)
+    browser.execute_script(choose, "layer", "boundary")
+    shown = "return document.getElementById('shown').src === document.querySelector('[data-layer=boundary] img').src"
+    assert browser.execute_script(shown)
+    browser.execute_script(choose, "opacity", "80")
+    assert browser.execute_script("return document.getElementById('shown').style.opacity") == "0.8"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_nothing_is_cut_off(name: str, width: int, browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages[name], width)
+    browser.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    beyond = """
+      const edge = document.documentElement.clientWidth + 1;
+      return [...document.querySelectorAll("body *:not(svg *)")]
+        .filter((node) => node.getBoundingClientRect().right > edge)
+        .map((node) => node.outerHTML.slice(0, 80));
+    """
+    assert browser.execute_script(beyond) == []
+    inside = "return [...document.querySelectorAll('.wide')].every((box) => box.scrollWidth <= box.clientWidth + 1)"
+    assert browser.execute_script(inside)

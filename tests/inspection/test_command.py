@@ -1,0 +1,103 @@
+"""`crispseg inspect`: what it writes, and mistakes that it names before long work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crispseg.cli.main import main
+from crispseg.imaging import write_image, write_labels
+from crispseg.inspection import quantities
+from tests.inspection.models import lively, scene
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model, another one, an image and its mask."""
+    root = tmp_path_factory.mktemp("inspect")
+    for name in ("sfnet", "fpn"):
+        lively(name).save_pretrained(root / name)
+    image, labels = scene()
+    write_image(root / "street.png", image)
+    palette = [(index, index, index) for index in range(12)]
+    write_labels(root / "mask.png", labels, palette)
+    write_labels(root / "small.png", labels[:40], palette)
+    high = labels.copy()
+    high[0, 0] = 40
+    write_image(root / "high.png", high)
+    write_image(root / "colours.png", image)
+    (root / "broken.png").write_bytes((root / "street.png").read_bytes()[:500])
+    return root
+
+
+def arguments(folder: Path, *flags: str, run: str = "sfnet", image: str = "street.png") -> list[str]:
+    return ["inspect", str(folder / run), str(folder / image), *flags]
+
+
+def test_it_writes_a_page_and_figures(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    page, figures = tmp_path / "new" / "page.html", tmp_path / "figures"
+    flags = ["--truth", str(folder / "mask.png"), "--out", str(page), "--figures", str(figures)]
+    assert main(arguments(folder, *flags, "--beside", str(folder / "fpn"), "--device", "cpu")) == 0
+    assert "street" in page.read_text(encoding="utf-8")
+    assert sorted(path.name for path in figures.iterdir()) == [
+        f"street_sfnet_figure_{number}.png" for number in (2, 4, 5, 6, 7, 8)
+    ]
+    assert str(page) in capsys.readouterr().out
+
+
+def test_values_can_be_ignored(folder: Path, tmp_path: Path) -> None:
+    flags = ["--truth", str(folder / "high.png"), "--ignore", "[40]", "--out", str(tmp_path / "page.html")]
+    assert main(arguments(folder, *flags)) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "phrases"),
+    [
+        ([], {"image": "none.png"}, ("none.png does not exist",)),
+        ([], {"image": "mask.txt"}, ("mask.txt does not exist",)),
+        ([], {"run": "none"}, ("none does not exist", "saved model")),
+        (["--truth", "none.png"], {}, ("none.png does not exist",)),
+        (["--truth", "small.png"], {}, ("40×96", "64×96", "mask of this image")),
+        (["--truth", "high.png"], {}, ("high.png", "40", "0 to 11")),
+        (["--truth", "colours.png"], {}, ("colours.png", "RGB mask", "class ids")),
+        (["--out", "page.png"], {}, ("page.png", ".html")),
+        (["--out", "street.png/page.html"], {}, ("street.png", "folder")),
+        (["--figures", "street.png"], {}, ("street.png", "folder")),
+        (["--beside", "fpn"], {}, ("--figures",)),
+        (["--device", "gpu7"], {}, ("gpu7",)),
+        (["--trut", "mask.png"], {}, ("--trut", "did you mean 'truth'")),
+    ],
+)
+def test_mistakes(
+    flags: list[str], given: dict[str, str], phrases: tuple[str, ...], folder: Path, tmp_path: Path, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """None of them reaches the model."""
+    monkeypatch.setattr("crispseg.cli.inspect.inspect_image", None)
+    flags = [str(folder / flag) if index % 2 and "." in flag else flag for index, flag in enumerate(flags)]
+    out = [] if "--out" in flags else ["--out", str(tmp_path / "page.html")]
+    assert main(arguments(folder, *flags, *out, **given)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for phrase in phrases:
+        assert phrase in error
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_an_image_that_breaks_off(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Its header is whole: this is found only when it is read."""
+    assert main(arguments(folder, "--out", str(tmp_path / "page.html"), image="broken.png")) == 2
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_a_large_image_is_inspected_as_a_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(size: tuple[int, int], classes: int, pixels: int = 0) -> float:
+        return 0.75
+
+    monkeypatch.setattr(quantities, "reduction", few)
+    page = tmp_path / "page.html"
+    assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page))) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "72 × 48 pixels" in html and "reduced copy of the image of 96 × 64 pixels" in html
