@@ -61,7 +61,7 @@ img { display: block; max-width: 100%; height: auto; }
 
 
 def page(title: str, *body: str, style: str = "", script: str = "") -> str:
-    """A whole page of blocks of HTML, which the browser is told to fetch nothing for.
+    """A whole page of blocks of HTML; with a script, the browser is told to let it fetch nothing.
 
     Args:
         title: text, shown in the browser's tab only.
@@ -74,13 +74,17 @@ def page(title: str, *body: str, style: str = "", script: str = "") -> str:
     """
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("a script with '</script' or '<!--' in it would end early or not at all; write it otherwise")
-    scripts = f"<script>\n{script}</script>\n" if script else ""
-    allowed = "img-src data:; style-src 'unsafe-inline'" + ("; script-src 'unsafe-inline'" if script else "")
+    scripts, policy = "", ""
+    if script:
+        scripts = f"<script>\n{script}</script>\n"
+        allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n'
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; {allowed}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}{style}</style>\n</head>\n<body>\n" + "\n".join(body) + f"\n{scripts}</body>\n</html>\n"
+        f'{policy}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + f"\n{scripts}</body>\n</html>\n"
     )
 
 

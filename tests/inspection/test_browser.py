@@ -78,7 +78,8 @@ def click(browser: Any, x: float, y: float) -> None:
 
 
 def wait_for(browser: Any, pixel: str) -> None:
-    WebDriverWait(browser, 30).until(lambda b: b.find_element("css selector", "#pixel dd").text == pixel)
+    shown = "return document.querySelector('#pixel dd').textContent"  # in one step: the list is made anew all the time
+    WebDriverWait(browser, 30).until(lambda b: b.execute_script(shown) == pixel)
 
 
 def drawn(browser: Any) -> list[str]:
