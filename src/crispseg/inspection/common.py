@@ -52,7 +52,7 @@ def titled(inspection: Inspection, text: str, other: bool) -> str:
     return f"{text}, {inspection.info.name}" if other else text
 
 
-def errors_figure(ours: Inspection, theirs: Inspection | None) -> Picture:
+def errors_figure(ours: Inspection, theirs: Inspection | None, *, legend: bool = True) -> Picture:
     """Image, truth, the prediction of each model, and the errors of each."""
     same_images(ours, theirs)
     models = [theirs, ours] if theirs else [ours]
@@ -60,7 +60,7 @@ def errors_figure(ours: Inspection, theirs: Inspection | None) -> Picture:
     titles = ["image", "truth"]
     titles += [titled(each, "output", theirs is not None) for each in models]
     titles += [titled(each, "errors", theirs is not None) for each in models]
-    return panels([row], titles, shown_classes(ours, theirs))
+    return panels([row], titles, shown_classes(ours, theirs) if legend else None)
 
 
 def outputs_figure(ours: Inspection, theirs: Inspection | None) -> Picture:

@@ -115,13 +115,15 @@ def figure_5(*inspections: Inspection) -> Picture:
     Raises:
         CrispsegError: a model has no FAM, or not as many as the first one.
     """
-    rows, titles = [], []
+    rows, titles, scales = [], [], []
     for inspection in inspections:
         fields = _flows(inspection)
         pictured, scale = arrows(fields[-1], inspection)
+        scales.append(scale)
         colors = [flow_colors(flow, inspection) for flow in fields]
         rows.append([inspection.image, *colors, pictured, predicted(inspection)])
-        titles = ["image", *(flow.title for flow in fields), f"arrows × {scale}", "result"]
+        times = f"{min(scales)}x" if len({*scales}) == 1 else f"{min(scales)}x to {max(scales)}x"
+        titles = ["image", *map(_title, fields), f"arrows, {times} as long", "result"]
     return panels(rows, titles, shown_classes(*inspections))
 
 
@@ -131,7 +133,7 @@ def figure_6(ours: Inspection, theirs: Inspection | None = None) -> Picture:
     Raises:
         CrispsegError: no truth; different images or classes.
     """
-    upper, lower = errors_figure(ours, theirs), outputs_figure(ours, theirs)
+    upper, lower = errors_figure(ours, theirs, legend=False), outputs_figure(ours, theirs)
     width = max(upper.shape[1], lower.shape[1])
     filled = [
         np.pad(each, [(0, 0), (0, width - each.shape[1]), (0, 0)], constant_values=255) for each in (upper, lower)
@@ -168,8 +170,13 @@ def figure_8(*inspections: Inspection) -> Picture:
     for inspection in inspections:
         fields = _flows(inspection)
         rows.append([inspection.image, *(flow_colors(flow, inspection) for flow in fields)])
-        titles = ["image", *(flow.title for flow in fields)]
+        titles = ["image", *map(_title, fields)]
     return panels(rows, titles)
+
+
+def _title(flow: Flow) -> str:
+    """In the letters that Pillow's own font has."""
+    return flow.title.replace("→", "to")
 
 
 def _flows(inspection: Inspection) -> list[Flow]:
