@@ -29,7 +29,7 @@ from crispseg.nn import DeformableAttention, record
 from crispseg.visuals import error_map
 
 PIXELS = 2**20
-"""An image of more pixels is inspected as a reduced copy: all that is recorded then fits into 2 GB."""
+"""An image of more pixels is inspected as a reduced copy: what is recorded is some GB at most, of a wide dense AGLN."""
 PROBABILITIES = 2**26
 """Nor are there more values, classes × pixels, of the full-size logits: 256 MiB."""
 
