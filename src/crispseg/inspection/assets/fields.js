@@ -56,9 +56,10 @@ const FIELDS = {
     draw(field, marks, x, y, options) {
       const { from, points } = this.chosen(field, x, y, options);
       const top = Math.max(...points.map((point) => point.weight)) || 1;
+      const small = Math.min(Math.max(marks.stage.clientWidth / 800, 0.4), 1);
       for (const point of points) {
         const color = field.groups.length > 1 ? GROUP_COLORS[point.group % GROUP_COLORS.length] : "";
-        marks.circle(point.x, point.y, 2 + 6 * Math.sqrt(point.weight / top), "point", color);
+        marks.circle(point.x, point.y, small * (2 + 5 * Math.sqrt(point.weight / top)), "point", color);
       }
       marks.cross(...from, 7, "origin");
     },
