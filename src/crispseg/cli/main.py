@@ -20,6 +20,7 @@ COMMANDS = {
     "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
     "inspect": "write a page that shows how a model comes to its labels",
+    "demo": "show models in the browser: drop an image, see its classes and where the model looked",
     "refine": "move saved labels of any model along boundaries",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",

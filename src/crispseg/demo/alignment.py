@@ -18,6 +18,9 @@ from crispseg.inspection.points import sampled_points
 from crispseg.inspection.quantities import PARTS, Inspection, Part, part_title
 from crispseg.models.info import ModelInfo
 
+NEEDED = {"flow", "offset", "modulation", "weights", "locations", "context_queries"}
+"""Last names of the quantities that `flows` and `sampled_points` use; others would be copied from a GPU for nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -95,7 +98,7 @@ def steps_of(
         segmentation.image,
         np.zeros((info.num_classes, 0, 0), np.float32),  # nobody asks for probabilities
         segmentation.labels,
-        taps={name: values[0].float().cpu() for name, values in taps.items()},
+        taps={name: values[0].float().cpu() for name, values in taps.items() if name.rpartition(".")[2] in NEEDED},
         parts=_parts(model, taps),
     )
     found = []

@@ -1,0 +1,59 @@
+"""`crispseg demo RUN [RUN ...] [--host H] [--port P] [--max-megabytes M] [--max-pixels N]`"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from crispseg.cli.compare import short_names
+from crispseg.cli.parsing import Parser
+from crispseg.demo.uploads import Limits
+from crispseg.errors import CrispsegError
+from crispseg.plugins import load_plugins
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command, until it is interrupted."""
+    parser = Parser(
+        prog="crispseg demo",
+        description="Show trained models in the browser: drop an image, take a sample or the webcam, and see its "
+        "classes, their boundaries and where the model looked for a pixel. Nothing leaves this machine.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets the network in")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
+    )
+    parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
+    parser.add_argument("--max-pixels", type=int, default=Limits.pixels, help="of an image; larger ones are refused")
+    parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="of an upload, 10⁶ bytes each")
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+    parsed = parser.parse(list(argv))
+
+    # Before the models are loaded, which may take long.
+    from crispseg.demo import app
+
+    app.check_gradio()
+    limits = Limits(parsed.max_megabytes, parsed.max_pixels)
+    app.check_address(parsed.host, parsed.port)
+    if twice := next((name for name in parsed.runs if parsed.runs.count(name) > 1), None):
+        raise CrispsegError(f"{twice} is given more than once; give each model once")
+    load_plugins(parsed.plugins)
+
+    from crispseg.demo.engine import Engine
+
+    names = short_names(parsed.runs)
+    engines = {
+        name: Engine(source, parsed.device, bf16=parsed.bf16)
+        for name, source in zip(names, parsed.runs, strict=True)
+    }
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is removed
+    with app.Demo(engines, parsed.host, parsed.port, limits) as demo:
+        if parsed.host not in LOCAL:
+            print("Everyone who reaches this address can use the models; nobody is asked for a password.")
+        print(f"{', '.join(names)} at {demo.url} (Ctrl+C ends it)", flush=True)
+        demo.wait()
