@@ -48,8 +48,7 @@ def run(argv: Sequence[str]) -> None:
 
     names = short_names(parsed.runs)
     engines = {
-        name: Engine(source, parsed.device, bf16=parsed.bf16)
-        for name, source in zip(names, parsed.runs, strict=True)
+        name: Engine(source, parsed.device, bf16=parsed.bf16) for name, source in zip(names, parsed.runs, strict=True)
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is removed
     with app.Demo(engines, parsed.host, parsed.port, limits) as demo:

@@ -113,9 +113,7 @@ def steps_of(
         count = sampled.weights.shape[2] * sampled.weights.shape[3]
         rows, columns = len(sampled.ys), len(sampled.xs)
         points = sampled.xy.reshape(rows, columns, count, 2)  # (h, w, G · N, 2)
-        found.append(
-            Step(sampled.title, sampled.xs, sampled.ys, points, sampled.weights.reshape(rows, columns, count))
-        )
+        found.append(Step(sampled.title, sampled.xs, sampled.ys, points, sampled.weights.reshape(rows, columns, count)))
     return tuple(found)
 
 

@@ -100,7 +100,10 @@ class Guard:
             return 400, "this is no JSON"
         for path in _paths(values):
             if not isinstance(path, str) or not inside(path, self.folder):
-                return 400, "only uploaded images can be named, no other file of the server and no URL; upload one first"
+                return (
+                    400,
+                    "only uploaded images can be named, no other file of the server and no URL; upload one first",
+                )
         return None
 
     def too_large(self, uploads: bool) -> str:

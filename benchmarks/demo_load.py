@@ -1,0 +1,232 @@
+"""Load on `crispseg demo`: clients that upload images, fetch masks and click, all at once, for some minutes.
+
+    python benchmarks/demo_load.py [--run RUN] [--clients 8] [--seconds 120]
+
+Starts a server of its own, of a tiny untrained model unless a run is given, and prints requests, failures and the
+server's memory and disk at the start, in the middle and at the end. Needs Linux, for /proc, and `crispseg[demo]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from crispseg import create_model
+from crispseg.data.scenes import render_scene
+
+SIZES = ((192, 256), (384, 512), (720, 960), (1080, 1920))
+"""Height and width of the images."""
+PATIENCE = 300.0
+"""Seconds for an answer."""
+
+
+class Refused(Exception):
+    """What the server says about a request that it does not answer."""
+
+
+class Page:
+    """What the page in a browser does, over plain HTTP: uploads, events of the queue, downloads."""
+
+    def __init__(self, url: str) -> None:
+        self.session = secrets.token_hex(6)
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+        config = self.http.get("config").json()
+        self._events = {entry["api_name"]: entry["id"] for entry in config["dependencies"]}
+
+    def upload(self, name: str, data: bytes) -> dict[str, Any]:
+        """Send a file; what later requests call it."""
+        answer = self.http.post("gradio_api/upload", files={"files": (name, data)})
+        _check(answer)
+        return {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    def event(self, name: str, data: Sequence[Any], **details: Any) -> list[Any]:
+        """Trigger an event of the page and wait for its outputs."""
+        body = {"data": list(data), "fn_index": self._events[name], "session_hash": self.session, **details}
+        _check(self.http.post("gradio_api/queue/join", json=body))
+        with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as lines:
+            for line in lines.iter_lines():
+                message = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                if message.get("msg") == "process_completed":
+                    if not message["success"]:
+                        raise Refused(str(message["output"].get("error")))
+                    return list(message["output"]["data"])
+        raise Refused("the server closed the stream")
+
+    def segment(self, upload: Any, model: str) -> list[Any]:
+        """HTML of picture, times and legend; the download button; the state; the hint."""
+        return self.event("segment", [upload, model, None])
+
+    def click(self, x: int, y: int) -> str:
+        """HTML about a pixel of the latest result."""
+        return str(self.event("look", [None], event_data={"index": [x, y], "value": None})[0])
+
+    def file(self, path: str) -> bytes:
+        """A file of the server."""
+        answer = self.http.get(f"gradio_api/file={path}")
+        _check(answer)
+        return answer.content
+
+
+def mask_path(outputs: Sequence[Any]) -> str:
+    """Where the mask of a result is."""
+    value = outputs[3]["value"]
+    return str(value["path"] if isinstance(value, dict) else value)
+
+
+def _check(answer: httpx.Response) -> None:
+    if answer.status_code != 200:
+        raise Refused(f"{answer.status_code}: {answer.text}")
+
+
+@dataclass
+class Counts:
+    """What a client did."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    megabytes: float = 0.0
+
+
+def images(sizes: Sequence[tuple[int, int]], each: int) -> list[tuple[str, bytes, tuple[int, int]]]:
+    """Built-in scenes as files, PNG and JPEG in turn: name, content, height and width."""
+    found = []
+    for index in range(each):
+        for height, width in sizes:
+            pixels, _ = render_scene((7, index, height), (height, width))
+            kind = ("png", "jpeg")[(index + len(found)) % 2]
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, kind)
+            found.append((f"scene{index}_{height}.{kind}", file.getvalue(), (height, width)))
+    return found
+
+
+def client(url: str, model: str, files: Sequence[tuple[str, bytes, tuple[int, int]]], first: int, end: float) -> Counts:
+    """Upload, segment, download and click until the time is over; no two uploads of all clients are equal."""
+    counts = Counts()
+    page = Page(url)
+    turn = first
+    while time.monotonic() < end:
+        name, data, size = files[turn % len(files)]
+        data += secrets.token_bytes(8)  # behind the picture, where no decoder looks: another file for the cache
+        turn += 1
+        start = time.monotonic()
+        try:
+            outputs = page.segment(page.upload(name, data), model)
+            mask = np.array(Image.open(io.BytesIO(page.file(mask_path(outputs)))))
+            assert mask.shape == size, f"the mask of {name} has the size {mask.shape}"
+            assert "cs-pixel" in page.click(size[1] // 4, size[0] // 4)
+        except Exception as error:
+            counts.failures.append(f"{name}: {type(error).__name__}: {error}"[:300])
+        counts.seconds.append(time.monotonic() - start)
+        counts.megabytes += len(data) / 1e6
+    return counts
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def memory(process: int) -> tuple[float, float]:
+    """Resident memory of a process in MB, now and at most."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":" in line)
+    return int(lines["VmRSS"].split()[0]) / 1e3, int(lines["VmHWM"].split()[0]) / 1e3
+
+
+def disk(folder: Path) -> tuple[float, int]:
+    """MB in a folder, and the number of files."""
+    sizes = []
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+        except FileNotFoundError:
+            continue  # just removed
+    return sum(sizes) / 1e6, len(sizes)
+
+
+def show(moment: str, process: int, folder: Path) -> None:
+    now, most = memory(process)
+    megabytes, files = disk(folder)
+    print(f"{moment:12} resident {now:7.0f} MB (at most {most:.0f}), cache {megabytes:6.1f} MB in {files} files", flush=True)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the load; 0 without failures, else 1."""
+    parser = argparse.ArgumentParser(description="Load on crispseg demo.")
+    parser.add_argument("--run", help="a run's or saved model's folder; by default a tiny untrained SFNet")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--images", type=int, default=4, help="different scenes of each size")
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes, smallest first")
+    options = parser.parse_args(argv)
+    files = images(SIZES[: options.sizes], options.images)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = options.run
+        if source is None:
+            source = str(Path(scratch) / "tiny")
+            create_model("sfnet", num_classes=12, backbone="test_efficientnet", pretrained=False, width=16).save_pretrained(
+                source
+            )
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/"
+        command = [sys.executable, "-m", "crispseg", "demo", source, "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            if url not in line:
+                print(f"the server did not start: {line}")
+                return 1
+            page = Page(url)
+            name, data, size = files[0]
+            upload = page.upload(name, data)
+            folder = Path(upload["path"]).parents[1]
+            page.segment(upload, Path(source).name)  # the first costs more than all others
+            print(f"{options.clients} clients, {options.seconds:g} s, scenes of {options.sizes} sizes as PNG and JPEG")
+            show("start", server.pid, folder)
+            start = time.monotonic()
+            end = start + options.seconds
+            with ThreadPoolExecutor(options.clients) as pool:
+                model = Path(source).name
+                pending = [pool.submit(client, url, model, files, 3 * k, end) for k in range(options.clients)]
+                time.sleep(options.seconds / 2)
+                show("middle", server.pid, folder)
+                counts = [each.result() for each in pending]
+            show("end", server.pid, folder)
+        finally:
+            server.terminate()
+            server.wait(30)
+    seconds = [value for each in counts for value in each.seconds]
+    failures = [value for each in counts for value in each.failures]
+    print(
+        f"{len(seconds)} requests (upload, segmentation, mask, click), {len(failures)} failures, "
+        f"{sum(each.megabytes for each in counts):.0f} MB uploaded in {time.monotonic() - start:.0f} s"
+    )
+    print(f"a request took {statistics.median(seconds):.1f} s in the median, {max(seconds):.1f} s at most")
+    print(f"the folder of uploads is {'still there' if folder.exists() else 'gone'} after the server's end")
+    for failure in failures[:5]:
+        print(failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
