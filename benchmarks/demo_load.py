@@ -166,7 +166,10 @@ def disk(folder: Path) -> tuple[float, int]:
 def show(moment: str, process: int, folder: Path) -> None:
     now, most = memory(process)
     megabytes, files = disk(folder)
-    print(f"{moment:12} resident {now:7.0f} MB (at most {most:.0f}), cache {megabytes:6.1f} MB in {files} files", flush=True)
+    print(
+        f"{moment:12} resident {now:7.0f} MB (at most {most:.0f}), cache {megabytes:6.1f} MB in {files} files",
+        flush=True,
+    )
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -183,9 +186,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         source = options.run
         if source is None:
             source = str(Path(scratch) / "tiny")
-            create_model("sfnet", num_classes=12, backbone="test_efficientnet", pretrained=False, width=16).save_pretrained(
-                source
-            )
+            create_model(
+                "sfnet", num_classes=12, backbone="test_efficientnet", pretrained=False, width=16
+            ).save_pretrained(source)
         port = free_port()
         url = f"http://127.0.0.1:{port}/"
         command = [sys.executable, "-m", "crispseg", "demo", source, "--port", str(port)]
@@ -197,7 +200,7 @@ def run(argv: Sequence[str] | None = None) -> int:
                 print(f"the server did not start: {line}")
                 return 1
             page = Page(url)
-            name, data, size = files[0]
+            name, data, _ = files[0]
             upload = page.upload(name, data)
             folder = Path(upload["path"]).parents[1]
             page.segment(upload, Path(source).name)  # the first costs more than all others
