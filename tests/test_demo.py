@@ -274,7 +274,7 @@ def test_points_of_a_pixel_are_drawn_where_they_lie() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
-    [("sfnet", {"width": 16}, "flow ("), ("ddsm_upernet", {"width": 16}, "9 points, "), ("unept", {}, " points, ")],
+    [("sfnet", {"width": 16}, "flow ("), ("ddsm_upernet", {"width": 16}, " points, "), ("unept", {}, " points, ")],
 )
 def test_each_system_tells_where_it_looked(name: str, options: dict[str, Any], expected: str, tmp_path: Path) -> None:
     service = Service({"one": engine(name, **options)}, tmp_path, Limits())

@@ -57,7 +57,8 @@ def build(service: Service) -> Any:
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 upload = gr.Image(
-                    label=f"Image, at most {limits.megabytes:g} MB and {limits.pixels / 1e6:g} million pixels",
+                    label="Image",
+                    show_label=False,
                     type="filepath",
                     image_mode=None,
                     sources=["upload", "webcam", "clipboard"],
@@ -65,6 +66,7 @@ def build(service: Service) -> Any:
                     buttons=[],
                     elem_id="cs-upload",
                 )
+                gr.HTML(view.limits(limits), js_on_load=None, apply_default_css=False)
                 scene = gr.Button("Draw a street scene", elem_id="cs-scene")
                 model = gr.Radio(names, value=names[0], label="Model", elem_id="cs-model")
                 opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity of the classes", elem_id="cs-opacity")

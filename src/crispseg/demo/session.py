@@ -54,7 +54,7 @@ class Store:
     def get(self, token: str | None) -> Kept | None:
         """The result, if it is still there; it is then among the last to go."""
         with self._lock:
-            if token not in self._kept:
+            if token is None or token not in self._kept:
                 return None
             self._kept.move_to_end(token)
             return self._kept[token]

@@ -17,6 +17,7 @@ from crispseg import pages
 from crispseg.data.base import LabelSet
 from crispseg.demo.alignment import Look, Step
 from crispseg.demo.session import Kept
+from crispseg.demo.uploads import Limits
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inspection.flow import arrow_scale
 
@@ -26,8 +27,17 @@ LONGEST = 1280
 COLORS = ("#e4572e", "#1a8fe3", "#9b3fd1", "#2a9d3a", "#d99a00", "#c2185b")
 """Of the steps of an alignment."""
 
+MOST_SCALED = 64
+"""Arrows are drawn at most so many times as long as they are; shorter ones are as good as none."""
+
 EMPTY = '<div class="cs-empty">The segmentation will be here: give an image, or draw a street scene.</div>'
 HINT = '<p class="cs-soft">Click on the picture to see what the model looked at for a pixel.</p>'
+
+
+def limits(taken: Limits) -> str:
+    """What images the demo takes."""
+    size = f"at most {taken.megabytes:g} MB and {taken.pixels / 1e6:g} million pixels"
+    return f'<p class="cs-soft">PNG, JPEG, WebP, TIFF, BMP or GIF, {size}.</p>'
 
 
 def stage(segmentation: Segmentation, longest: int = LONGEST) -> str:
@@ -124,7 +134,7 @@ def pixel(kept: Kept, x: float, y: float) -> str:
     looks = [step.at(x, y) for step in kept.steps]
     vectors = [look for look in looks if look.vector is not None]
     longest = max((math.dist(look.start, look.points[0]) for look in vectors), default=0.0)
-    scale = arrow_scale(longest, max(height, width) / 12)
+    scale = min(arrow_scale(longest, max(height, width) / 12), MOST_SCALED)
     if looks:
         rows = (_row(look, step, color) for look, step, color in zip(looks, kept.steps, _colors(looks), strict=True))
         lines.append('<table class="cs-looks"><tbody>' + "".join(rows) + "</tbody></table>")
