@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_demo import bomb, noise
 
 from crispseg import create_model
 from crispseg.demo.app import Demo
 from crispseg.demo.engine import Engine
 from crispseg.demo.uploads import Limits
-from test_demo import bomb, noise
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'crispseg[demo]'")
 
@@ -111,7 +111,7 @@ def test_oversize_uploads_are_refused(page: Any, load: Any, demo: Demo, size: in
     with pytest.raises(load.Refused, match=r"413: .*(maximum allowed size of 500000 bytes|larger than 0\.5 MB)"):
         page.upload("large.png", bytes(size))
     assert not [path for path in demo.folder.rglob("*") if path.is_file() and path.stat().st_size > 500_000]
-    with pytest.raises(load.Refused, match="413: .*the request is larger"):
+    with pytest.raises(load.Refused, match=r"413: .*the request is larger"):
         page.event("segment", ["x" * 2_000_000, "sfnet", None])
     answer = page.http.post("gradio_api/upload", content=iter([b"no length is stated"]))
     assert answer.status_code == 411
@@ -157,7 +157,7 @@ def test_no_file_of_the_server_is_read(page: Any, demo: Demo, path: str) -> None
 def test_events_name_uploads_only(page: Any, load: Any) -> None:
     for path in ("/etc/passwd", "http://127.0.0.1/a.png", str(Path(__file__).resolve())):
         upload = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        with pytest.raises(load.Refused, match="400: .*only uploaded images can be named"):
+        with pytest.raises(load.Refused, match=r"400: .*only uploaded images can be named"):
             page.segment(upload, "sfnet")
     with pytest.raises(load.Refused, match="this is no uploaded image"):
         page.segment({"url": "data:image/png;base64,AAAA", "path": None, "meta": {"_type": "gradio.FileData"}}, "sfnet")
@@ -249,7 +249,8 @@ def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pyt
     assert style(".cs-labels", "opacity") == "0.5" and style(".cs-edges", "display") == "none"
     browser.execute_script(
         "const box = document.querySelector('#cs-opacity input[type=number]'); box.value = '0.2';"
-        "box.dispatchEvent(new Event('input', {bubbles: true})); box.dispatchEvent(new Event('change', {bubbles: true}));"
+        ""
+        "for (const kind of ['input', 'change']) box.dispatchEvent(new Event(kind, {bubbles: true}));"
     )
     wait.until(lambda _: style(".cs-labels", "opacity") == "0.2")
     one("#cs-boundaries input").click()
