@@ -90,7 +90,7 @@ def test_segment_gives_picture_times_legend_mask_and_token(service: Service, sfn
 
 
 def test_layers_are_the_photo_and_the_classes_in_their_colours(service: Service, sfnet: Engine, tmp_path: Path) -> None:
-    pixels = noise(64, 96)
+    pixels = np.repeat(np.repeat(noise(8, 12), 8, 0), 8, 1)
     html = service.segment(saved(tmp_path, "a.png", pixels), "tiny", None)[0]
     layers = {
         kind: Image.open(io.BytesIO(base64.b64decode(data)))
@@ -98,7 +98,7 @@ def test_layers_are_the_photo_and_the_classes_in_their_colours(service: Service,
     }
     labels = sfnet(pixels).labels
     assert np.array_equal(np.array(layers["labels"].convert("RGB")), np.array(sfnet.label_set.palette)[labels])
-    assert np.abs(np.array(layers["photo"]).astype(float) - pixels).mean() < 40  # a JPEG of noise
+    assert np.abs(np.array(layers["photo"]).astype(float) - pixels).mean() < 20  # a JPEG, of half as many colour values
     edges = np.array(layers["edges"].convert("RGBA"))
     between = np.zeros(labels.shape, bool)
     between[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -268,7 +268,7 @@ def test_points_of_a_pixel_are_drawn_where_they_lie() -> None:
     weights = np.zeros((2, 2, 2), np.float32)
     weights[1, 0] = [0.5, 0.0]
     html = view.pixel(Kept(np.zeros((9, 9), np.uint8), CLASSES, (Step("F5 → F4", xs, ys, points, weights),)), -5, 99)
-    assert "Pixel x 0, y 8: " in html and html.count("<circle") == 1
+    assert "Pixel x 0, y 8: " in html and html.count("<circle") == 1 and "nan" not in html
     assert '<circle cx="3.25" cy="8.00"' in html and "2 points" in html
 
 
@@ -368,7 +368,7 @@ def test_mistakes_are_told_before_models_are_loaded(
             "nowhere", "--port", port
         )
     assert "--port is 0" in said("nowhere", "--port", "0")
-    assert "--host no.such.host is not known" in said("nowhere", "--host", "no.such.host")
+    assert "--host a..b is not known" in said("nowhere", "--host", "a..b")
     assert "--max-megabytes is 0" in said("nowhere", "--max-megabytes", "0")
     assert "--max-pixels is -5" in said("nowhere", "--max-pixels=-5")
     assert "a is given more than once" in said("a", "a", "--port", port)

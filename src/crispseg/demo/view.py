@@ -161,7 +161,8 @@ def _row(look: Look, step: Step, color: str) -> str:
         text = f"flow ({_signed(dx)}, {_signed(dy)}) pixels of its {width}×{height} level, {far:.1f} of the image"
     else:
         distances = np.hypot(*(look.points - look.start).T)
-        mean = float((distances * look.weights).sum() / max(float(look.weights.sum()), 1e-12))
+        weights = np.where(np.isfinite(distances), look.weights, 0)
+        mean = float((np.nan_to_num(distances, posinf=0) * weights).sum() / max(float(weights.sum()), 1e-12))
         text = f"{len(look.points)} points, {mean:.1f} pixels of the image away on weighted average"
     return f"<tr><td>{swatch}{escape(look.title)}</td><td>{text}</td></tr>"
 
