@@ -18,7 +18,7 @@ from crispseg.demo.service import Service
 from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
 
-SESSIONS = 200
+SESSIONS = 100
 """Pages whose state is kept; the one longest unused is forgotten first."""
 
 ENVIRONMENT = {
