@@ -224,10 +224,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.browser
 def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
 
-    wait = WebDriverWait(browser, 60)
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
     networks = []
     for engine in demo.service.engines.values():
         see = engine.see
@@ -239,7 +241,6 @@ def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pyt
     def style(selector: str, key: str) -> str:
         return str(browser.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).{key}"))
 
-    wait._ignored_exceptions += (Exception,)
     browser.get(demo.url)
     (tmp_path / "street.png").write_bytes(png(noise(64, 96)))
     one("#cs-upload input[type=file]").send_keys(str(tmp_path / "street.png"))
@@ -249,7 +250,6 @@ def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pyt
     assert style(".cs-labels", "opacity") == "0.5" and style(".cs-edges", "display") == "none"
     browser.execute_script(
         "const box = document.querySelector('#cs-opacity input[type=number]'); box.value = '0.2';"
-        ""
         "for (const kind of ['input', 'change']) box.dispatchEvent(new Event(kind, {bubbles: true}));"
     )
     wait.until(lambda _: style(".cs-labels", "opacity") == "0.2")
@@ -271,10 +271,15 @@ def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pyt
     assert len(networks) == 1
 
     (tmp_path / "note.png").write_bytes(b"hello")
-    browser.find_element("css selector", "#cs-upload button[aria-label*='lear']").click()
-    one(".cs-empty")
     one("#cs-upload input[type=file]").send_keys(str(tmp_path / "note.png"))
-    wait.until(lambda running: "note.png is not an image" in running.find_element("css selector", "body").text)
+    wait.until(lambda running: "note.png is not an image" in running.page_source)
+    one(".cs-empty")  # nothing of the image before is left
+    assert browser.page_source.count("note.png is not an image") == 1 and not one("#cs-legend").text
+    one("#cs-scene").click()
+    one(".cs-stage")
+    assert "512×384 pixels" in one("#cs-spent").text and len(networks) == 2
+    one("#cs-model label:nth-of-type(2)").click()
+    wait.until(lambda _: len(networks) == 3)
     resources = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert resources and all(name.startswith((demo.url, "data:", "blob:")) for name in resources)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")

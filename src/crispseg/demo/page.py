@@ -80,18 +80,20 @@ def build(service: Service) -> Any:
                 about = gr.HTML("", js_on_load=asset("marks.js"), apply_default_css=False, elem_id="cs-about")
                 legend = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="cs-legend")
         results = [picture, spent, legend, download, token, about]
-        options: dict[str, Any] = {"concurrency_limit": AT_ONCE, "concurrency_id": "segment", "preprocess": False}
-        gr.on(
-            [upload.change, model.change],
-            segment,
-            [upload, model, token],
-            results,
-            api_name="segment",
-            trigger_mode="always_last",
-            show_progress_on=[picture],
-            **options,
-        ).failure(nothing, None, results, api_visibility="private")
-        scene.click(service.sample, None, upload, api_name="sample", concurrency_limit=AT_ONCE)
+        run: dict[str, Any] = {
+            "fn": segment,
+            "inputs": [upload, model, token],
+            "outputs": results,
+            "preprocess": False,  # Gradio would open the file, decode what a URL holds, and say less of mistakes
+            "show_progress_on": [picture],
+            "concurrency_id": "segment",
+            "concurrency_limit": AT_ONCE,
+        }
+        # `change` comes twice where an image takes another's place; `input` comes once, also from the webcam.
+        changed = gr.on([upload.input, model.input], **run, trigger_mode="always_last", api_name="segment")
+        drawn = scene.click(service.sample, None, upload, api_name="sample", concurrency_limit=AT_ONCE)
+        for event in (changed, drawn.success(**run, api_visibility="private")):
+            event.failure(nothing, None, results, api_visibility="private")
         picture.select(
             look, token, about, api_visibility="private", show_progress="hidden", concurrency_limit=4, queue=True
         )
