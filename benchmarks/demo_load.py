@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,42 @@ def show(moment: str, process: int, folder: Path) -> None:
     )
 
 
+def put_load_on(
+    url: str,
+    model: str,
+    process: int,
+    files: Sequence[tuple[str, bytes, tuple[int, int]]],
+    clients: int,
+    seconds: float,
+) -> int:
+    """Put load on a server of this process id and print what came of it; the number of failures."""
+    page = Page(url)
+    folder = Path(page.event("sample", [])[0]["path"]).parents[1]
+    with suppress(Refused):  # the first costs more than all others
+        page.segment(page.upload(*files[0][:2]), model)
+    show("start", process, folder)
+    start = time.monotonic()
+    end = start + seconds
+    with ThreadPoolExecutor(clients) as pool:
+        pending = [pool.submit(client, url, model, files, 3 * number, end) for number in range(clients)]
+        time.sleep(seconds / 2)
+        show("middle", process, folder)
+        counts = [each.result() for each in pending]
+    show("end", process, folder)
+    spent = [value for each in counts for value in each.seconds]
+    failures = [value for each in counts for value in each.failures]
+    print(
+        f"{len(spent)} requests (upload, segmentation, mask, click) in {time.monotonic() - start:.0f} s, "
+        f"{len(failures)} failures, {sum(each.megabytes for each in counts):.0f} MB uploaded"
+    )
+    print(f"a request took {statistics.median(spent):.1f} s in the median, {max(spent):.1f} s at most")
+    for failure in failures[:5]:
+        print(failure)
+    return len(failures)
+
+
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the load; 0 without failures, else 1."""
+    """Start a server and put load on it; 0 without failures, else 1."""
     parser = argparse.ArgumentParser(description="Load on crispseg demo.")
     parser.add_argument("--run", help="a run's or saved model's folder; by default a tiny untrained SFNet")
     parser.add_argument("--clients", type=int, default=8)
@@ -186,9 +221,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         source = options.run
         if source is None:
             source = str(Path(scratch) / "tiny")
-            create_model(
-                "sfnet", num_classes=12, backbone="test_efficientnet", pretrained=False, width=16
-            ).save_pretrained(source)
+            tiny = create_model("sfnet", num_classes=12, backbone="test_efficientnet", pretrained=False, width=16)
+            tiny.save_pretrained(source)
         port = free_port()
         url = f"http://127.0.0.1:{port}/"
         command = [sys.executable, "-m", "crispseg", "demo", source, "--port", str(port)]
@@ -199,35 +233,12 @@ def run(argv: Sequence[str] | None = None) -> int:
             if url not in line:
                 print(f"the server did not start: {line}")
                 return 1
-            page = Page(url)
-            name, data, _ = files[0]
-            upload = page.upload(name, data)
-            folder = Path(upload["path"]).parents[1]
-            page.segment(upload, Path(source).name)  # the first costs more than all others
             print(f"{options.clients} clients, {options.seconds:g} s, scenes of {options.sizes} sizes as PNG and JPEG")
-            show("start", server.pid, folder)
-            start = time.monotonic()
-            end = start + options.seconds
-            with ThreadPoolExecutor(options.clients) as pool:
-                model = Path(source).name
-                pending = [pool.submit(client, url, model, files, 3 * k, end) for k in range(options.clients)]
-                time.sleep(options.seconds / 2)
-                show("middle", server.pid, folder)
-                counts = [each.result() for each in pending]
-            show("end", server.pid, folder)
+            name = Path(source).name
+            failures = put_load_on(url, name, server.pid, files, options.clients, options.seconds)
         finally:
             server.terminate()
             server.wait(30)
-    seconds = [value for each in counts for value in each.seconds]
-    failures = [value for each in counts for value in each.failures]
-    print(
-        f"{len(seconds)} requests (upload, segmentation, mask, click), {len(failures)} failures, "
-        f"{sum(each.megabytes for each in counts):.0f} MB uploaded in {time.monotonic() - start:.0f} s"
-    )
-    print(f"a request took {statistics.median(seconds):.1f} s in the median, {max(seconds):.1f} s at most")
-    print(f"the folder of uploads is {'still there' if folder.exists() else 'gone'} after the server's end")
-    for failure in failures[:5]:
-        print(failure)
     return 1 if failures else 0
 
 
