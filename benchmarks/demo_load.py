@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import numpy as np
@@ -34,6 +34,8 @@ from crispseg.data.scenes import render_scene
 
 SIZES = ((192, 256), (384, 512), (720, 960), (1080, 1920))
 """Height and width of the images."""
+File: TypeAlias = tuple[str, bytes, tuple[int, int]]
+"""Name, content, and height and width of the image."""
 PATIENCE = 300.0
 """Seconds for an answer."""
 
@@ -105,7 +107,7 @@ class Counts:
     megabytes: float = 0.0
 
 
-def images(sizes: Sequence[tuple[int, int]], each: int) -> list[tuple[str, bytes, tuple[int, int]]]:
+def images(sizes: Sequence[tuple[int, int]], each: int) -> list[File]:
     """Built-in scenes as files, PNG and JPEG in turn: name, content, height and width."""
     found = []
     for index in range(each):
@@ -118,7 +120,7 @@ def images(sizes: Sequence[tuple[int, int]], each: int) -> list[tuple[str, bytes
     return found
 
 
-def client(url: str, model: str, files: Sequence[tuple[str, bytes, tuple[int, int]]], first: int, end: float) -> Counts:
+def client(url: str, model: str, files: Sequence[File], first: int, end: float) -> Counts:
     """Upload, segment, download and click until the time is over; no two uploads of all clients are equal."""
     counts = Counts()
     page = Page(url)
@@ -177,7 +179,7 @@ def put_load_on(
     url: str,
     model: str,
     process: int,
-    files: Sequence[tuple[str, bytes, tuple[int, int]]],
+    files: Sequence[File],
     clients: int,
     seconds: float,
 ) -> int:
