@@ -87,6 +87,7 @@ class Demo:
             from crispseg.demo.page import asset, build, theme
 
             self.service = Service(engines, self.folder, limits)
+            cleanup.callback(self.service.close)
             self.blocks = build(self.service)
             cleanup.callback(self.blocks.close, verbose=False)
             self.blocks.launch(

@@ -9,11 +9,9 @@ from typing import Any
 import gradio as gr
 
 from crispseg.demo import view
-from crispseg.demo.service import Service
+from crispseg.demo.service import AT_ONCE, Service
 from crispseg.errors import CrispsegError
 
-AT_ONCE = 2
-"""Images that are worked on at the same time; their networks take turns."""
 WAITING = 64
 """Requests in the queue, over which new ones are refused."""
 

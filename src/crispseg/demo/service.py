@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 
@@ -18,6 +19,8 @@ from crispseg.demo.uploads import Limits, Picture, enlarged, read_upload, shown_
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image, write_labels
 
+AT_ONCE = 2
+"""Images that are worked on at the same time; their networks take turns."""
 SCENE_SIZE = (384, 512)
 """Height and width of the built-in street scenes that are drawn as samples."""
 
@@ -34,6 +37,12 @@ class Service:
     def __init__(self, engines: Mapping[str, Engine], folder: Path, limits: Limits) -> None:
         self.engines, self.folder, self.limits = dict(engines), folder, limits
         self.store = Store()
+        # Memory that a thread has freed stays with the thread, so few of them do what needs much.
+        self._workers = ThreadPoolExecutor(AT_ONCE, "crispseg-demo")
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def segment(self, upload: object, model: object, token: str | None) -> tuple[str, str, str, str, str]:
         """Segment an uploaded image.
@@ -49,6 +58,9 @@ class Service:
         Raises:
             CrispsegError: no uploaded image, one over the limits or broken, or no such model.
         """
+        return self._workers.submit(self._segment, upload, model, token).result()
+
+    def _segment(self, upload: object, model: object, token: str | None) -> tuple[str, str, str, str, str]:
         self.store.drop(token)
         engine = self.engines.get(model) if isinstance(model, str) else None
         if engine is None:
