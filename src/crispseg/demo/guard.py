@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from anyio import to_thread
 
 from crispseg.demo.uploads import Limits, inside, trim
 
@@ -67,7 +67,7 @@ class Guard:
                 receive = _replayed(body, receive)
             else:
                 await self.app(scope, receive, send)
-                await to_thread.run_sync(trim, self.folder, self.limits)
+                await asyncio.to_thread(trim, self.folder, self.limits)
                 return
         if refusal is not None:
             await _answer(send, *refusal)
