@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from test_demo import bomb, noise
 
 from crispseg import create_model
+from crispseg.demo import app
 from crispseg.demo.app import Demo
 from crispseg.demo.engine import Engine
 from crispseg.demo.uploads import Limits
@@ -48,8 +50,10 @@ def demo(load: Any) -> Iterator[Demo]:
         name: Engine(create_model(name, num_classes=3, backbone="test_efficientnet", pretrained=False, width=16), "cpu")
         for name in ("sfnet", "fpn")
     }
-    with Demo(engines, port=load.free_port(), limits=Limits(megabytes=0.5, pixels=200_000)) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "TIDY", 0.2)
+        with Demo(engines, port=load.free_port(), limits=Limits(megabytes=0.5, pixels=200_000)) as running:
+            yield running
     assert not running.folder.exists()
 
 
@@ -185,6 +189,17 @@ def test_users_do_not_see_each_others_results(demo: Demo, load: Any) -> None:
         answers = list(pool.map(user, range(8)))
     for index, answer in enumerate(answers):
         assert f"Pixel x 5, y {63 + index}:" in answer
+
+
+def test_old_files_are_removed(page: Any, demo: Demo, load: Any) -> None:
+    path = Path(page.upload("old.png", png(noise(64, 96)))["path"])
+    os.utime(path, (0, 0))
+    until = time.monotonic() + 20
+    while path.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not path.exists()
+    with pytest.raises(load.Refused, match=r"old\.png is no longer kept here; upload it again"):
+        page.segment({"path": str(path), "orig_name": "old.png", "meta": {"_type": "gradio.FileData"}}, "sfnet")
 
 
 def test_settings_that_keep_everything_here(demo: Demo, page: Any) -> None:

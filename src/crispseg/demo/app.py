@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 from crispseg.demo.engine import Engine
 from crispseg.demo.guard import Guard
 from crispseg.demo.service import Service
-from crispseg.demo.uploads import Limits
+from crispseg.demo.uploads import Limits, trim
 from crispseg.errors import CrispsegError
 
 SESSIONS = 100
 """Pages whose state is kept; the one longest unused is forgotten first."""
+
+TIDY = 30.0
+"""Seconds between two looks for files that are too old."""
 
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -114,6 +117,9 @@ class Demo:
                 app_kwargs={"middleware": [Middleware(Guard, folder=self.folder, limits=limits)]},
             )
             self.url = str(self.blocks.local_url)
+            ended = Event()
+            cleanup.callback(ended.set)
+            Thread(target=self._tidy, args=(ended,), daemon=True).start()
             self._cleanup = cleanup.pop_all()
 
     def wait(self) -> None:
@@ -124,6 +130,13 @@ class Demo:
     def close(self) -> None:
         """Stop serving and remove the folder."""
         self._cleanup.close()
+
+    def _tidy(self, ended: Event) -> None:
+        """Remove what is too old; Gradio's lists of files only serve a removal of its own, which is not used."""
+        while not ended.wait(TIDY):
+            trim(self.folder, self.service.limits)
+            for names in self.blocks.temp_file_sets:
+                names.clear()
 
     def __enter__(self) -> Demo:
         return self

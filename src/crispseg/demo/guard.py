@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-
 from crispseg.demo.uploads import Limits, inside, trim
 
 Message: TypeAlias = MutableMapping[str, Any]

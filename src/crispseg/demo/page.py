@@ -47,9 +47,8 @@ def build(service: Service) -> Any:
     limits = service.limits
     names = list(service.engines)
     described = "; ".join(f"**{name}**: {engine.describe()}" for name, engine in service.engines.items())
-    with gr.Blocks(
-        title="crispseg demo", analytics_enabled=False, delete_cache=(60, limits.cache_seconds), fill_width=False
-    ) as blocks:
+    # Not `delete_cache`: with many users at once its task ends at "Set changed size during iteration".
+    with gr.Blocks(title="crispseg demo", analytics_enabled=False) as blocks:
         gr.Markdown(f"# crispseg\n{escape(described, quote=False)}", elem_id="cs-title")
         token = gr.State(None, time_to_live=3600, delete_callback=service.store.drop)
         with gr.Row():
