@@ -100,7 +100,9 @@ def test_layers_are_the_photo_and_the_classes_in_their_colours(service: Service,
     }
     labels = sfnet(pixels).labels
     assert np.array_equal(np.array(layers["labels"].convert("RGB")), np.array(sfnet.label_set.palette)[labels])
-    assert np.corrcoef(np.array(layers["photo"]).mean(-1).ravel(), pixels.mean(-1).ravel())[0, 1] > 0.9  # a JPEG
+    assert (
+        np.corrcoef(np.array(layers["photo"]).mean(-1).ravel(), pixels.mean(-1).ravel())[0, 1] > 0.8
+    )  # a JPEG of noise
     edges = np.array(layers["edges"].convert("RGBA"))
     between = np.zeros(labels.shape, bool)
     between[:, 1:] |= labels[:, 1:] != labels[:, :-1]
