@@ -354,6 +354,21 @@ def test_strays_in_the_prediction_are_named(refuses: Any) -> None:
     assert int(metric.compute().sum()) == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint16, torch.uint32, torch.uint64])
+def test_integers_of_all_widths(dtype: torch.dtype, refuses: Any) -> None:
+    """255 is no int8: there, -1 must not be taken for it, nor a number of classes for a negative one."""
+    prediction, truth = torch.randint(5, (2, 1, 12, 15))
+    for metric, usual in zip(all_metrics(200), all_metrics(200), strict=True):
+        metric.update(prediction.to(dtype), truth.to(dtype), [0])
+        usual.update(prediction, truth, [0])
+        torch.testing.assert_close(metric.compute(), usual.compute(), rtol=0, atol=0, equal_nan=True)
+    stray = truth.clone()
+    stray[0, 3, 4] = -1 if dtype == torch.int8 else 120
+    for metric in all_metrics(5):
+        with refuses(f"the truth holds value {stray[0, 3, 4]}"):
+            metric.update(prediction.to(dtype), stray.to(dtype))
+
+
 def test_the_table_shows_intervals() -> None:
     metrics = all_metrics(3)
     for index, pair in enumerate(labelled(0, 3, SIZES)):

@@ -102,8 +102,10 @@ def check_num_classes(num_classes: int) -> None:
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
 
 
-def check_integers(prediction: Tensor, truth: Tensor) -> None:
-    """Class ids, not logits or probabilities.
+def integers(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Class ids, not logits or probabilities; in a type that can hold 255 and that PyTorch can compare.
+
+    An int8 would take 255 for -1, and PyTorch hardly has operators for unsigned integers of more than 8 bits.
 
     Raises:
         CrispsegError: other numbers than integers.
@@ -111,6 +113,9 @@ def check_integers(prediction: Tensor, truth: Tensor) -> None:
     for name, labels in (("truth", truth), ("prediction", prediction)):
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
+    usual = torch.uint8, torch.int16, torch.int32, torch.int64
+    prediction, truth = (labels if labels.dtype in usual else labels.long() for labels in (prediction, truth))
+    return prediction, truth
 
 
 def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -124,7 +129,7 @@ def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[ND
         raise CrispsegError(
             f"prediction and truth must both be (N, H, W), not {tuple(prediction.shape)} and {tuple(truth.shape)}"
         )
-    check_integers(prediction, truth)
+    prediction, truth = integers(prediction, truth)
     ignored = truth == IGNORE
     pair = []
     for name, labels in (("prediction", prediction), ("truth", truth)):

@@ -16,8 +16,8 @@ from crispseg.evaluation.per_image import (
     LEVEL,
     RESAMPLES,
     PerImageMetric,
-    check_integers,
     check_num_classes,
+    integers,
     interval,
     mean_of_present,
     ratio,
@@ -192,7 +192,7 @@ class SegmentationScores(PerImageMetric):
             raise CrispsegError(
                 f"prediction and truth must have one shape, not {tuple(prediction.shape)} and {tuple(truth.shape)}"
             )
-        check_integers(prediction, truth)
+        prediction, truth = integers(prediction, truth)
         if not truth.numel():
             return
         low, high = truth.aminmax()
