@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_replaced_needs_both() -> None:
 
 EXPECTED = {
     "sfnet": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled"}
-    | {f"flow × 0, decoder.fuses.{index}" for index in range(3)},
+    | {f"flow × 0 in decoder.fuses.{index}" for index in range(3)},
     "ddsm_upernet": {"offsets × 0", "offsets × 2", "offsets shuffled", "weights uniform"}
     | {"spatial part off", "channel part off"},
     "agln": {"M × 0", "M uniform", "M shuffled", "no local refinement", "no encoder features"},
@@ -150,6 +151,28 @@ def test_each_ablation_changes_the_logits(name: str, models: dict[str, Segmentat
             with crispseg.alter(model, ablation.changes(list(taps(model)))):
                 assert not torch.allclose(model(images), intact, atol=1e-4), ablation.name
         assert torch.equal(model(images), intact)
+
+
+@pytest.mark.parametrize("part", ["spatial", "channel"])
+def test_a_part_that_is_not_there_is_not_switched_off(part: str) -> None:
+    options = {"width": 16, "reduced": 16, "affinity": part}
+    found = ablations_of(create_model("ddsm_upernet", num_classes=2, backbone="test_efficientnet", **options))
+    assert {name for name in found if "part off" in name} == {f"{part} part off"}
+
+
+def test_uniform_weights_are_a_plain_mean(models: dict[str, SegmentationModel], images: Tensor) -> None:
+    """What a sample of DDSM is multiplied by is its weight and its modulation."""
+    model = models["ddsm_upernet"]
+    with (
+        torch.inference_mode(),
+        crispseg.alter(model, ablations_of(model)["weights uniform"].changes(list(taps(model)))),
+        crispseg.record(model) as seen,
+    ):
+        model(images)
+    for part, name in product(("spatial", "channel"), ("weights", "sampler.modulation")):
+        found = [values for path, values in seen.items() if path.endswith(f"{part}.affinity.{name}")]
+        alike = [torch.allclose(values, values[:, :1].expand_as(values), atol=1e-6) for values in found]
+        assert alike == [part == "spatial"] * 3
 
 
 def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
@@ -295,7 +318,8 @@ def test_command(
     saved: Path, models: dict[str, SegmentationModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [f"--json={tmp_path / 'a.json'}", f"--html={tmp_path / 'a.html'}"]
-    assert main(["ablate", str(saved), *DATA, "--only", "flow × 0", "flow shuffled", *files]) == 0
+    only = ["--only", "flow × 0", "flow shuffled", "flow × 0"]  # one of them twice by mistake
+    assert main(["ablate", str(saved), *DATA, *only, *files]) == 0
     shown = capsys.readouterr().out
     summary = json.loads((tmp_path / "a.json").read_text())
     assert [model["name"] for model in summary["models"]] == ["intact", "flow × 0", "flow shuffled"]

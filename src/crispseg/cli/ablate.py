@@ -34,7 +34,8 @@ def run(argv: Sequence[str]) -> None:
     known = ablations_of(model)
     for name in parsed.only or ():
         if name not in known:
-            raise CrispsegError(f"--only: no ablation '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+            raise CrispsegError(f"--only: no ablation '{name}'{did_you_mean(name, known)}")
+    only = None if parsed.only is None else list(dict.fromkeys(parsed.only))
     dataset = checked_split(model, data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     title = f"{model.info.name} on {model.info.backbone}"
     console.print(f"{title}, {conditions}, scores in percent", highlight=False, soft_wrap=True)
     found = []
-    for ablated in ablate(model, dataset, parsed.only, device=parsed.device, workers=parsed.workers, console=progress):
+    for ablated in ablate(model, dataset, only, device=parsed.device, workers=parsed.workers, console=progress):
         found.append(ablated)
         if progress.is_terminal:
             progress.print(f"{escape(ablated.name)}: mIoU {ablated.scores.miou:.1f}", highlight=False)

@@ -111,6 +111,17 @@ def _keep(kept: dict[str, Tensor]) -> Change:
     return change
 
 
+def without_part(ending: str, part: str) -> Callable[[Sequence[str]], Changes]:
+    """Zero for each quantity of an ending, in modules that have the part which computes it."""
+
+    def changes(paths: Sequence[str]) -> Changes:
+        found = each(ending, scale(0))(paths)
+        parts = {path: f"{path.removesuffix(ending)}{part}." for path in found}
+        return {path: found[path] for path in found if any(other.startswith(parts[path]) for other in paths)}
+
+    return changes
+
+
 def offsets(change: Change, of_queries: Change) -> Callable[[Sequence[str]], Changes]:
     """The learned offsets of sampled points, wherever a model has them.
 
@@ -131,9 +142,13 @@ def offsets(change: Change, of_queries: Change) -> Callable[[Sequence[str]], Cha
 
 
 def weights(paths: Sequence[str]) -> Changes:
-    """The same weight for all points, in DDSM's spatial part and in deformable attention."""
+    """The same weight for all points of a pixel, in DDSM's spatial part and in deformable attention.
+
+    What DDSM multiplies a sample by is its weight δ times its modulation Δm: both become the mean over the points.
+    """
     return {
         **each("spatial.affinity.weights", uniform((1,)))(paths),
+        **each("spatial.affinity.sampler.modulation", uniform((1,)))(paths),
         **each("attention.weights", uniform((-2, -1)))(paths),
     }
 
@@ -155,9 +170,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("offsets × 2", "twice as far from there", offsets(scale(2), scale(2))),
     Ablation("offsets shuffled", "offsets of other pixels of the image", offsets(shuffle(_PIXELS), shuffle(_QUERIES))),
-    Ablation("weights uniform", "all sampled points count the same", weights),
-    Ablation("spatial part off", "DDSM without sampled pixels", each("x_Sout", scale(0))),
-    Ablation("channel part off", "DDSM without sampled channels", each("x_Cout", scale(0))),
+    Ablation("weights uniform", "all sampled points of a pixel count the same", weights),
+    Ablation("spatial part off", "DDSM without sampled pixels", without_part("x_Sout", "spatial")),
+    Ablation("channel part off", "DDSM without sampled channels", without_part("x_Cout", "channel")),
     Ablation("queries shuffled", "UN-EPT's context queries of other pixels", each("context_queries", shuffle(_PIXELS))),
     # AGLN
     Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", each("sdm.M", scale(0))),
@@ -173,7 +188,7 @@ ABLATIONS: tuple[Ablation, ...] = (
 
 
 def ablations_of(model: SegmentationModel) -> dict[str, Ablation]:
-    """Those of `ABLATIONS` that change something in a model, by name.
+    """Those of `ABLATIONS` whose quantities a model has, by name.
 
     Of several flow alignment modules each is also switched off alone.
 
@@ -186,7 +201,7 @@ def ablations_of(model: SegmentationModel) -> dict[str, Ablation]:
     if len(flows) > 1:
         for path in flows:
             module = path.removesuffix(f".{_FLOW}")
-            name = f"flow × 0, {module}"
+            name = f"flow × 0 in {module}"
             found[name] = Ablation(name, f"{module} alone upsamples bilinearly", each(path, scale(0)))
     if not found:
         raise CrispsegError(
@@ -204,7 +219,7 @@ def ablate(
     """Score a model as it is and under each change, one after the other.
 
     Args:
-        model: to score; left as it was.
+        model: to score; left in eval mode on the device, and otherwise as it was.
         dataset: with the model's classes.
         names: of the ablations; by default all that `ablations_of` gives.
         options: of `evaluate`.
