@@ -395,6 +395,7 @@ def test_the_usual_distances_need_no_numbers(
         (["--boundary", "0"], "distances are [0]"),
         (["--boundary", "a"], "value: a"),
         (["--bootstrap", "-1"], "bootstrap is -1"),
+        (["--bootstrap", "1"], "at least 40"),
         (["--confusion", "matrix.txt"], "matrix.txt"),
     ],
 )

@@ -224,6 +224,28 @@ def test_where_nothing_can_be_written_is_said_first(
     assert "cannot be a folder" in captured.err and not captured.out
 
 
+@pytest.mark.parametrize("name", ["page.html", "scores.json", "confusion.png"])
+def test_a_folder_in_the_way_is_said_first(
+    model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / name).mkdir()
+    key = {"page.html": "--html", "scores.json": "--json", "confusion.png": "--confusion"}[name]
+    assert main(["evaluate", str(tmp_path / "model"), "--data=scenes", "--workers=0", f"{key}={tmp_path / name}"]) == 2
+    captured = capsys.readouterr()
+    assert name in captured.err and "a folder of that name" in captured.err and not captured.out
+
+
+def test_page_and_scores_are_two_files(
+    model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(tmp_path / "model")
+    files = [f"--html={tmp_path / 'a.html'}", f"--json={tmp_path / 'a.html'}"]
+    assert main(["evaluate", str(tmp_path / "model"), "--data=scenes", "--workers=0", *files]) == 2
+    captured = capsys.readouterr()
+    assert "a.html" in captured.err and "two files" in captured.err and not captured.out
+
+
 def test_a_page_has_the_right_suffix(tmp_path: Path, refuses: Refuses) -> None:
     with refuses("page.pdf", ".html"):
         pages.write_page(tmp_path / "page.pdf", "")

@@ -21,10 +21,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
-    path = Path(path)
-    writable_folder(path.parent)
-    if path.is_dir():
-        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
+    path = writable_file(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -56,4 +53,17 @@ def writable_folder(path: str | Path) -> Path:
         ) from None
     except OSError as error:
         raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
+    return path
+
+
+def writable_file(path: str | Path) -> Path:
+    """Make sure that a file can be written there, before long work starts; its folder is made where it is missing.
+
+    Raises:
+        CrispsegError: the folder cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    writable_folder(path.parent)
+    if path.is_dir():
+        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
     return path

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path, writable_folder
+from crispseg.files import atomic_path, writable_file
 
 SUFFIXES = (".html", ".htm")
 WIDEST = 640
@@ -194,11 +194,11 @@ def check_page(path: Path) -> None:
     """Before long work starts, see that a page can be written there.
 
     Raises:
-        CrispsegError: the name does not end in .html or .htm, or the folder cannot be written.
+        CrispsegError: the name does not end in .html or .htm, or nothing can be written there.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise CrispsegError(f"cannot write a page to {path}: give a file that ends in .html")
-    writable_folder(path.parent)
+    writable_file(path)
 
 
 def write_page(path: str | Path, html: str) -> None:

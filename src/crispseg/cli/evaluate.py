@@ -25,7 +25,7 @@ from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import number
-from crispseg.files import atomic_path, writable_folder
+from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import SUFFIXES, write_image
 from crispseg.inference.protocols import WHOLE
 from crispseg.models import SegmentationModel
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> None:
     if parsed.confusion:
         if parsed.confusion.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"cannot draw {parsed.confusion}: give a file that ends in .png or .jpg")
-        writable_folder(parsed.confusion.parent)
+        writable_file(parsed.confusion)
     model = SegmentationModel.from_pretrained(parsed.run)
     dataset = checked_split(model, data, parsed.split)
     boundary, boundary_iou = None, None

@@ -12,12 +12,15 @@ from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_ya
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
-from crispseg.files import writable_folder
+from crispseg.files import writable_file
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
+
+FEWEST = 40
+"""Resamples of which one can lie outside of a 95 % interval on each side."""
 
 
 def add_scoring_keys(parser: Parser) -> None:
@@ -28,7 +31,7 @@ def add_scoring_keys(parser: Parser) -> None:
         type=int,
         default=RESAMPLES,
         metavar="N",
-        help=f"resamples for the {LEVEL:.0f} %% intervals over images; 0 for none",
+        help=f"resamples for the {LEVEL:.0f} %% intervals over images; at least {FEWEST}, or 0 for none",
     )
     parser.add_argument("--json", type=Path | None, default=None, help="also write the scores to this file")
     parser.add_argument("--html", type=Path | None, default=None, metavar="FILE.html", help="also write a page")
@@ -54,12 +57,16 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
     if "data" not in base and take_flag(expand_names(argv), "--data.name") is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     parsed, data = parse_data(argv, base, parser)
-    if parsed.bootstrap < 0:
-        raise CrispsegError(f"bootstrap is {parsed.bootstrap}; give the number of resamples, or 0 for no intervals")
+    if parsed.bootstrap and parsed.bootstrap < FEWEST:
+        raise CrispsegError(
+            f"bootstrap is {parsed.bootstrap}; give the number of resamples, at least {FEWEST}, or 0 for no intervals"
+        )
     if parsed.html:
         check_page(parsed.html)
     if parsed.json:
-        writable_folder(parsed.json.parent)
+        writable_file(parsed.json)
+    if parsed.json and parsed.html and parsed.json.resolve() == parsed.html.resolve():
+        raise CrispsegError(f"--json and --html are both {parsed.json}; give two files")
     load_plugins(parsed.plugins)
     return parsed, data
 
