@@ -103,6 +103,15 @@ def test_no_image_is_both_best_and_worst(model: SegmentationModel, val: Segmenta
     assert len({example.sample.name for example in worst + best}) == 5
 
 
+def test_equal_images_come_in_the_order_of_the_split(model: SegmentationModel, val: SegmentationDataset) -> None:
+    hits, truth = np.array([[9, 9], [5, 5], [5, 5], [5, 5], [5, 5]]), np.full((5, 2), 10)
+    equal = Scores(np.eye(2, dtype=np.int64), Counts(hits, truth, truth), np.arange(5))
+    worst, best = examples(model, val, equal, WHOLE, count=2)
+    names = [val[index].name for index in range(5)]
+    assert [example.sample.name for example in worst] == [names[1], names[2]]
+    assert [example.sample.name for example in best] == [names[0], names[3]]
+
+
 class Part(SegmentationDataset):
     """Some images of a split."""
 

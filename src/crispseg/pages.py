@@ -43,10 +43,13 @@ p { margin: .25rem 0 .75rem; max-width: 46rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th { white-space: normal; vertical-align: bottom; min-width: 3.5rem; max-width: 11rem; overflow-wrap: break-word; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; z-index: 1;
+  background: var(--paper); white-space: normal; overflow-wrap: break-word;
+  min-width: 9.5rem; max-width: min(20rem, 45vw); }
 .swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem; vertical-align: -.1rem;
   border: 1px solid var(--line); border-radius: 2px; }
-.bar { display: inline-block; position: relative; width: 9rem; height: .8rem; vertical-align: -.05rem;
+.bar { display: inline-block; position: relative; width: min(7rem, 16vw); height: .8rem; vertical-align: -.05rem;
   background: var(--card); border: 1px solid var(--line); }
 .bar i, .bar u { position: absolute; }
 .bar i { inset: 0 auto 0 0; background: var(--bar); }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +62,8 @@ def examples(
     """
     assert scores.images is not None and scores.ids is not None
     miou, accuracy = scores.images.miou, scores.images.pixel_accuracy
-    order = np.argsort(miou, kind="stable")
-    worst = order[:count]
-    best = order[len(worst) :][::-1][:count]
+    worst = np.argsort(miou, kind="stable")[:count]
+    best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
 
     def example(at: int) -> Example:
         sample = dataset[int(scores.ids[at])]  # type: ignore[index]
@@ -121,7 +120,8 @@ def report_page(
     ]
     for name, some in (("Worst images", worst), ("Best images", best)):
         if some:
-            blocks += [pages.heading(name), pages.paragraph(_EXPLAINED), _legend_of(some, labels)]
+            maps = (each for example in some for each in (example.labels, example.sample.labels))
+            blocks += [pages.heading(name), pages.paragraph(_EXPLAINED), legend_of(maps, labels)]
             blocks += [_panels(example, labels) for example in some]
     return pages.page(title, *blocks)
 
@@ -188,9 +188,8 @@ def _confusion(scores: Scores, labels: LabelSet) -> str:
     return pages.picture(drawn, "confusion matrix", longest=max(drawn.shape))
 
 
-def _legend_of(some: Sequence[Example], labels: LabelSet) -> str:
-    """The classes that these pictures hold."""
-    maps = [each for example in some for each in (example.labels, example.sample.labels)]
+def legend_of(maps: Iterable[NDArray[np.uint8]], labels: LabelSet) -> str:
+    """The classes that label maps hold, as HTML."""
     seen = np.bincount(np.concatenate([np.unique(each) for each in maps]), minlength=256)[: len(labels)] > 0
     chosen = np.flatnonzero(seen)
     return pages.legend([labels.names[index] for index in chosen], [labels.palette[index] for index in chosen])
