@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from test_report import Page, pixels
 
 from crispseg import SegmentationModel, create_model
+from crispseg.cli import scoring
 from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
-from crispseg.data import Scenes
+from crispseg.data import LabelSet, Scenes
+from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
@@ -81,8 +86,23 @@ def test_command(
         expected = evaluate(network, SCENES.dataset("val"), device="cpu", workers=0).miou
         assert each["miou"] == pytest.approx(expected, abs=1e-4)
         assert f"{expected:.1f}" in shown
+    val = SCENES.dataset("val")
+    miou = np.array([evaluate(each, val, device="cpu", workers=0).images.miou for each in models])  # type: ignore[union-attr]
+    assert [each["name"] for each in summary["image_scores"]] == [val.name_of(index) for index in range(5)]
+    np.testing.assert_allclose([each["miou"] for each in summary["image_scores"]], miou.T, atol=1e-4)
+    change = summary["models"][2]["change"]["image_miou"]
+    draws = np.random.default_rng(0).integers(5, size=(1000, 5))
+    assert change["value"] == pytest.approx((miou[2] - miou[0]).mean(), abs=1e-4)
+    expected = np.percentile((miou[2] - miou[0])[draws].mean(1), [2.5, 97.5])
+    assert change["interval"] == pytest.approx(expected, abs=1e-4)
     page = Page((tmp_path / "a.html").read_text())
     assert "m0, m1, m2" in page.words
+    at = page.words.index("mean change") + 1
+    higher, lower = (miou[1:] > miou[0]).sum(1), (miou[1:] < miou[0]).sum(1)
+    for row in range(2):
+        counts = [higher[row], lower[row], 5 - higher[row] - lower[row]]
+        assert page.words[at + 5 * row : at + 5 * row + 4] == [f"m{row + 1}", *map(str, counts)]
+        assert re.search(rf"m{row + 1} +│ +" + " +│ +".join(map(str, counts)), shown)
     assert len(page.images) % 7 == 0 and page.images  # image, truth, three predictions, two maps of changes
     assert {pixels(image).shape for image in page.images} == {(64, 96, 3)}
     assert any(re.fullmatch(r"m2: mIoU \d+\.\d, [+−]\d+\.\d", word) for word in page.words)
@@ -93,12 +113,37 @@ def test_command_refuses(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     for words, phrases in (
         ([runs[0], str(tmp_path / "three"), *DATA], ["12 classes", "3", "need the same"]),
         ([runs[0], *DATA], ["others"]),
+        ([*runs, f"{runs[1]}/../m1", *DATA], ["m1", "twice"]),
         ([runs[0], str(tmp_path / "none"), *DATA], ["none", "does not exist"]),
     ):
         assert main(["compare", *words]) == 2
         captured = capsys.readouterr()
         assert all(phrase in captured.err for phrase in phrases), captured.err
         assert not captured.out
+
+
+def test_images_that_models_see_alike_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    monkeypatch.setattr(scoring, "check_split", lambda dataset, split: checked.append(split))
+    options = {"num_classes": 12, "backbone": "test_efficientnet", "width": 8}
+    several = [create_model("fpn", in_chans=channels, **options) for channels in (3, 1, 3)]
+    assert len(scoring.checked_splits(several, SCENES, "val")) == 3
+    assert checked == ["val"]
+
+
+def test_many_models_have_numbers_in_the_table_of_classes() -> None:
+    metric, boundary = SegmentationScores(2, per_image=True), BoundaryScores(2, [3])
+    for each in (metric, boundary):
+        each.update(torch.tensor([[[0, 1], [0, 1]]]), torch.tensor([[[0, 1], [1, 1]]]), [0])
+    names = LabelSet(("a class of a long name", "b"), ((0, 0, 0), (1, 1, 1)))
+    for count in (4, 5):
+        results = [Scored(f"a long name {index}", "", metric.scores(), boundary.scores()) for index in range(count)]
+        console = Console(width=80, record=True, file=io.StringIO())
+        means, classes = SideBySide(tuple(results), names, 0).tables()
+        console.print(means, classes)
+        heads = [str(column.header) for column in classes.columns]
+        assert heads[1:] == (["1", "2", "3", "4", "5"] if count == 5 else [result.name for result in results])
+        assert ("│  5 a long name 4 │" in console.export_text()) == (count == 5)
 
 
 def test_names_are_as_long_as_they_must_be() -> None:

@@ -10,13 +10,21 @@ from rich.console import Console
 
 from crispseg import pages
 from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring
+from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.files import atomic_path
 from crispseg.inspection.beside import DISTANCE, Scored, SideBySide
-from crispseg.inspection.comparison import changed_block, differences_legend, most_changed
+from crispseg.inspection.comparison import (
+    changed_block,
+    classes_legend,
+    differences_legend,
+    image_blocks,
+    image_table,
+    images_as_json,
+    most_changed,
+)
 from crispseg.models import SegmentationModel
 
 
@@ -32,6 +40,10 @@ def run(argv: Sequence[str]) -> None:
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     runs = [parsed.run, *parsed.others]
+    places = [Path(run).resolve() if Path(run).exists() else run for run in runs]
+    for at, run in enumerate(runs):
+        if places[at] in places[:at]:
+            raise CrispsegError(f"{run} is given twice; give different models to compare")
     models = [SegmentationModel.from_pretrained(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if model.info.num_classes != models[0].info.num_classes:
@@ -40,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
                 "same to be compared"
             )
     names = short_names(runs)
-    datasets = [checked_split(model, data, parsed.split) for model in models]
+    datasets = checked_splits(models, data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
     conditions = f"{data.name} {parsed.split}, {len(datasets[0])} images"
@@ -55,22 +67,28 @@ def run(argv: Sequence[str]) -> None:
         found.append(Scored(name, explanation, scores, boundary.scores()))
     labels = datasets[0].labels
     results = SideBySide(tuple(found), labels, parsed.bootstrap)
-    for table in results.tables():
+    for table in (*results.tables(), image_table(results)):
         console.print(table)
     if parsed.json:
         with atomic_path(parsed.json) as temporary:
             summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
+            summary["image_scores"] = images_as_json(results, datasets[0])
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if parsed.html:
         title = " and ".join(names) if len(names) == 2 else ", ".join(names)
-        blocks = [pages.heading(title, 1), pages.paragraph(conditions, soft=True), *results.blocks()]
+        blocks = [
+            pages.heading(title, 1),
+            pages.paragraph(conditions, soft=True),
+            *results.blocks(),
+            *image_blocks(results),
+        ]
         gained, lost = most_changed(models, datasets[0], [result.scores for result in found])
         for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
             if some:
                 blocks += [
                     pages.heading(heading),
                     pages.paragraph(f"By their own mIoU, from {names[0]} to {names[-1]}."),
-                    pages.legend(labels.names, labels.palette),
+                    classes_legend(some, labels),
                     differences_legend(),
                     *(changed_block(each, names, labels) for each in some),
                 ]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
 from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.files import writable_file
@@ -83,13 +84,25 @@ def checked_split(model: SegmentationModel, data: DataSource, split: str) -> Seg
     Raises:
         CrispsegError: no such split, faults in it, or images without the model's channels.
     """
-    dataset = data.dataset(split).with_channels(model.info.in_chans)
-    check_split(dataset, split)
-    names, own = dataset.labels.names, model.info.class_names
-    if own and len(own) == len(names) and own != names:
-        Console(stderr=True).print(
-            f"the model's classes are {', '.join(own)}; those of the data have other names",
-            style="yellow",
-            soft_wrap=True,
-        )
-    return dataset
+    return checked_splits([model], data, split)[0]
+
+
+def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
+    """As `checked_split`, for each of several models; images that several see alike are checked once."""
+    whole, checked = data.dataset(split), set()
+    datasets = []
+    for model in models:
+        dataset = whole.with_channels(model.info.in_chans)
+        channels = image_channels(model.info.in_chans)
+        if channels not in checked:
+            check_split(dataset, split)
+            checked.add(channels)
+        names, own = dataset.labels.names, model.info.class_names
+        if own and len(own) == len(names) and own != names:
+            Console(stderr=True).print(
+                f"the model's classes are {', '.join(own)}; those of the data have other names",
+                style="yellow",
+                soft_wrap=True,
+            )
+        datasets.append(dataset)
+    return datasets

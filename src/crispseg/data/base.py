@@ -89,6 +89,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample: ...
 
+    def name_of(self, index: int) -> str:
+        """The name of a sample, where possible without reading it."""
+        return self[index].name
+
     def with_channels(self, in_chans: int) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
 
@@ -189,6 +193,10 @@ class FileDataset(SegmentationDataset):
     def with_channels(self, in_chans: int) -> FileDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`; files are read when asked for."""
         return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans))
+
+    def name_of(self, index: int) -> str:
+        """The name of a pair; its files are not read."""
+        return self.pairs[index].name
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES, interval, mean_of_present
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES, interval, mean_of_present, resample
 from crispseg.evaluation.scores import Counts, Scores
 
 Values = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Gain:
 def score_gains(
     first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
 ) -> dict[str, Gain]:
-    """Gains in `miou` `()` and `iou` `(C,)`.
+    """Gains in `miou` `()` and `iou` `(C,)`, of the split; `image_miou` `()`, the mean of the images' own mIoU.
 
     In each resample the same images are drawn for both, so what makes an image hard for both cancels out.
 
@@ -52,20 +52,26 @@ def score_gains(
         level: percent.
 
     Raises:
-        CrispsegError: they are not of the same images, or do not have the same truth.
+        CrispsegError: they are without counts of each image, not of the same images, or of another truth.
     """
-    assert first.images is not None and second.images is not None
-    assert first.ids is not None and second.ids is not None
+    if first.images is None or second.images is None or first.ids is None or second.ids is None:
+        raise CrispsegError("gains need the counts of each image; score by SegmentationScores(…, per_image=True)")
     if not np.array_equal(first.ids, second.ids) or not np.array_equal(first.images.truth, second.images.truth):
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
 
     def of(counts: Counts) -> dict[str, Values]:
         return {"miou": np.asarray(counts.miou), "iou": counts.iou}
 
+    images = len(first.ids)
     drawn = None
-    if resamples and len(first.ids) > 1:
+    if resamples and images > 1:
         drawn = of(first.images.resampled(resamples, seed)), of(second.images.resampled(resamples, seed))
-    return _gains(of(first.counts), of(second.counts), drawn, level)
+    gains = _gains(of(first.counts), of(second.counts), drawn, level)
+    each = second.images.miou - first.images.miou  # (N,)
+    bounds = np.full(2, np.nan)
+    if drawn is not None:
+        bounds = interval(resample(images, lambda weights: weights @ each / images, resamples, seed), level)
+    return {**gains, "image_miou": Gain(np.asarray(mean_of_present(each)), bounds)}
 
 
 def boundary_gains(

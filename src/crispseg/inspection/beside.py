@@ -23,6 +23,9 @@ DISTANCE = 3
 _CLASSES_AT_ONCE = 30
 """Classes up to which the terminal shows a table of them; JSON and page always have it."""
 
+_NAMED_AT_ONCE = 4
+"""Results up to which their names are columns of that table; more have numbers, which the first table gives."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -60,7 +63,7 @@ class SideBySide:
 
     @cached_property
     def gains(self) -> list[dict[str, Gain]]:
-        """Of each but the first over the first: `miou` `()`, `iou` `(C,)`, `boundary_f` `()`."""
+        """Of each but the first over the first: `miou` `()`, `iou` `(C,)`, `image_miou` `()`, `boundary_f` `()`."""
         first, *others = self.results
         return [
             {
@@ -76,15 +79,17 @@ class SideBySide:
         means.add_column("", overflow="fold")
         for name in _HEAD:
             means.add_column(name, justify="right")
-        for row in self._rows():
-            means.add_row(*map(escape, row))
+        numbered = len(self.results) > _NAMED_AT_ONCE
+        for index, (name, *row) in enumerate(self._rows(), 1):
+            means.add_row(*map(escape, (f"{index:2} {name}" if numbered else name, *row)))
         if len(self.labels) > _CLASSES_AT_ONCE:
             return [means]
         first = self.results[0]
         classes = Table(title="IoU, and changes", title_justify="left")
-        classes.add_column("class")
-        for result in self.results:
-            classes.add_column(escape(result.name), justify="right", overflow="fold")
+        classes.add_column("class", overflow="fold")
+        for index, result in enumerate(self.results, 1):
+            head = str(index) if numbered else escape(result.name)
+            classes.add_column(head, justify="right", overflow="fold")
         for index, name in enumerate(self.labels.names):
             changes = [signed(float(gains["iou"].value[index])) for gains in self.gains]
             classes.add_row(escape(name), percent(float(first.scores.iou[index])), *changes)
@@ -102,7 +107,7 @@ class SideBySide:
                 "iou": dict(zip(self.labels.names, map(number, result.scores.iou), strict=True)),
             }
             if gains is not None:
-                changes = {name: change_number(gains[name]) for name in ("miou", "boundary_f")}
+                changes = {name: change_number(gains[name]) for name in ("miou", "image_miou", "boundary_f")}
                 classes = {name: change_number(gains["iou"].at(index)) for index, name in enumerate(self.labels.names)}
                 row["change"] = {**changes, "iou": classes}
             rows.append(row)

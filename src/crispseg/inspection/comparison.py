@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
 
 from crispseg import pages
 from crispseg.data import LabelSet, SegmentationDataset
 from crispseg.data.base import IGNORE, Sample
-from crispseg.evaluation.report import predict_sample
+from crispseg.evaluation.report import legend_of, predict_sample
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import percent, signed
+from crispseg.evaluation.wording import change, number, percent, signed
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import WHOLE
+from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
 from crispseg.visuals import IGNORED, RIGHT
 
@@ -73,13 +77,12 @@ def most_changed(
         models: in eval mode; they predict these images again.
         dataset: that they were scored on.
         scores: of each, with those of each image.
-        count: of each, at most; images without a change are in neither.
+        count: of each, at most; images without a change are in neither. Equal ones come in the split's order.
     """
     per_image = np.stack([each.images.miou for each in scores if each.images is not None])  # (models, N)
     ids = scores[0].ids
     assert len(per_image) == len(models) and ids is not None
     gains = np.nan_to_num(per_image[-1] - per_image[0])
-    order = np.argsort(gains, kind="stable")
 
     def changed(at: int) -> Changed:
         parts = []
@@ -89,8 +92,8 @@ def most_changed(
             parts.append(predict_sample(model, sample, WHOLE))
         return Changed(sample, tuple(parts), tuple(map(float, per_image[:, at])))
 
-    gained = [changed(at) for at in order[::-1][:count] if gains[at] > 0]
-    lost = [changed(at) for at in order[:count] if gains[at] < 0]
+    gained = [changed(at) for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
+    lost = [changed(at) for at in np.argsort(gains, kind="stable")[:count] if gains[at] < 0]
     return gained, lost
 
 
@@ -111,6 +114,58 @@ def changed_block(changed: Changed, names: Sequence[str], labels: LabelSet) -> s
     return pages.heading(name, 3) + pages.pictures(entries)
 
 
+def classes_legend(some: Sequence[Changed], labels: LabelSet) -> str:
+    """The classes that truth and predictions of these images hold, as HTML."""
+    return legend_of((each for changed in some for each in (changed.sample.labels, *changed.labels)), labels)
+
+
 def differences_legend() -> str:
     """What the colours of `difference_map` mean, as HTML."""
     return pages.legend([name for name, _ in DIFFERENCES], [color for _, color in DIFFERENCES])
+
+
+# Image by image -----------------------------------------------------------------------------------------------------
+
+_IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
+IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or their prediction."
+
+
+def image_table(results: SideBySide) -> Table:
+    """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
+    table = Table(title="Images, by their own mIoU", title_justify="left")
+    for name in _IMAGES_HEAD:
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for row in _image_rows(results):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def image_blocks(results: SideBySide) -> list[str]:
+    """`image_table` as HTML."""
+    rows = [[pages.text(cell) for cell in row] for row in _image_rows(results)]
+    return [pages.heading("Images"), pages.paragraph(IMAGES_NOTE, soft=True), pages.table(_IMAGES_HEAD, rows)]
+
+
+def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:
+    """Name and mIoU of each image that counts, one for each model."""
+    ids = results.results[0].scores.ids
+    assert ids is not None
+    miou = _image_miou(results)  # (models, N)
+    return [
+        {"name": dataset.name_of(int(index)), "miou": [number(value) for value in miou[:, at]]}
+        for at, index in enumerate(ids)
+    ]
+
+
+def _image_rows(results: SideBySide) -> list[tuple[str, ...]]:
+    first, *others = _image_miou(results)
+    rows = []
+    for result, gains, miou in zip(results.results[1:], results.gains, others, strict=True):
+        counts = (miou > first).sum(), (miou < first).sum(), (miou == first).sum()
+        rows.append((result.name, *map(str, counts), change(gains["image_miou"])))
+    return rows
+
+
+def _image_miou(results: SideBySide) -> NDArray[np.float64]:
+    """`(models, N)`."""
+    return np.stack([each.scores.images.miou for each in results.results if each.scores.images is not None])
