@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import product
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from crispseg.data import Scenes
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.paired import Gain, boundary_gains, score_gains
-from crispseg.evaluation.scores import SegmentationScores
+from crispseg.evaluation.per_image import mean_of_present
+from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inspection import ablate, ablations_of
 from crispseg.inspection.ablation import replaced, scale, shuffle, uniform
 from crispseg.models.sfnet import FlowAlignment
@@ -90,6 +91,12 @@ def test_alter_changes_in_the_block_only() -> None:
     assert module(x).tolist() == [2, 2, 2]
 
 
+def test_a_change_keeps_the_type() -> None:
+    module = Doubling()
+    with crispseg.alter(module, {"inner": lambda x: x.double() + 1}):
+        assert module(torch.ones(3, dtype=torch.float16)).dtype == torch.float16
+
+
 def test_a_change_keeps_the_shape_and_the_path_must_be_known(refuses: Refuses) -> None:
     module = Doubling()
     with refuses("iner", "did you mean 'inner'"), crispseg.alter(module, {"iner": scale(1)}):
@@ -153,26 +160,74 @@ def test_each_ablation_changes_the_logits(name: str, models: dict[str, Segmentat
         assert torch.equal(model(images), intact)
 
 
+def shuffled(x: Tensor) -> Tensor:
+    """What a change keeps of maps whose positions it permutes, of all images alike: vectors in any order."""
+    vectors = x.flatten(2).permute(2, 0, 1).flatten(1)  # (positions, N · C)
+    return torch.stack(sorted(vectors.unbind(), key=lambda vector: vector.tolist()))
+
+
+def alike(dims: int | tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    return lambda x: x.mean(dims, keepdim=True).expand(x.shape)
+
+
+# Name → endings of paths, what is made of their values there, and by what both are compared.
+DONE: dict[str, list[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]] = {
+    "flow × 0": [("flow", torch.zeros_like, Tensor.clone)],
+    "flow × 0.5": [("flow", lambda x: x / 2, Tensor.clone)],
+    "flow × 2": [("flow", lambda x: x + x, Tensor.clone)],
+    "flow shuffled": [("flow", Tensor.clone, shuffled)],
+    "offsets × 0": [("spatial.affinity.sampler.offset", torch.zeros_like, Tensor.clone)],
+    "offsets × 2": [("spatial.affinity.sampler.offset", lambda x: x + x, Tensor.clone)],
+    "offsets shuffled": [("spatial.affinity.sampler.offset", Tensor.clone, shuffled)],
+    "weights uniform": [
+        (f"spatial.affinity.{name}", alike(1), Tensor.clone) for name in ("weights", "sampler.modulation")
+    ],
+    "spatial part off": [("x_Sout", torch.zeros_like, Tensor.clone)],
+    "channel part off": [("x_Cout", torch.zeros_like, Tensor.clone)],
+    "M × 0": [("sdm.M", torch.zeros_like, Tensor.clone)],
+    "M uniform": [("sdm.M", alike((2, 3)), Tensor.clone)],
+    "M shuffled": [("sdm.M", Tensor.clone, shuffled)],
+    "no encoder features": [("lrm.G", torch.zeros_like, Tensor.clone)],
+    "queries shuffled": [("context_queries", Tensor.clone, shuffled)],
+    "direction shuffled": [("refiner.direction", Tensor.clone, shuffled)],
+}
+OF_ATTENTION = {
+    "offsets × 0": [("attention.offsets", torch.zeros_like, Tensor.clone)],
+    "offsets × 2": [("attention.offsets", lambda x: x + x, Tensor.clone)],
+    "offsets shuffled": [("attention.offsets", Tensor.clone, lambda x: shuffled(x.movedim(1, -1)))],
+    "weights uniform": [("attention.weights", alike((3, 4)), Tensor.clone)],
+}
+
+
+@pytest.mark.parametrize("name", ["sfnet", "ddsm_upernet", "agln", "unept"])
+def test_each_ablation_does_what_it_says(name: str, models: dict[str, SegmentationModel], images: Tensor) -> None:
+    """To the quantities that it names, and to no other."""
+    model = models[name]
+    told = DONE | (OF_ATTENTION if name == "unept" else {})
+    for ablation in ablations_of(model).values():
+        if ablation.name not in told:
+            continue
+        with (
+            torch.inference_mode(),
+            crispseg.record(model) as before,
+            crispseg.alter(model, ablation.changes(list(taps(model)))),
+            crispseg.record(model) as after,
+        ):
+            model(images)
+        changed = {path for path in before if not torch.equal(before[path], after[path])}
+        endings = [ending for ending, *_ in told[ablation.name]]
+        assert changed == {path for path in before if f".{path}".endswith(tuple(f".{ending}" for ending in endings))}
+        for ending, made, compared in told[ablation.name]:
+            for path in changed:
+                if f".{path}".endswith(f".{ending}"):
+                    torch.testing.assert_close(compared(after[path]), compared(made(before[path])))
+
+
 @pytest.mark.parametrize("part", ["spatial", "channel"])
 def test_a_part_that_is_not_there_is_not_switched_off(part: str) -> None:
     options = {"width": 16, "reduced": 16, "affinity": part}
     found = ablations_of(create_model("ddsm_upernet", num_classes=2, backbone="test_efficientnet", **options))
     assert {name for name in found if "part off" in name} == {f"{part} part off"}
-
-
-def test_uniform_weights_are_a_plain_mean(models: dict[str, SegmentationModel], images: Tensor) -> None:
-    """What a sample of DDSM is multiplied by is its weight and its modulation."""
-    model = models["ddsm_upernet"]
-    with (
-        torch.inference_mode(),
-        crispseg.alter(model, ablations_of(model)["weights uniform"].changes(list(taps(model)))),
-        crispseg.record(model) as seen,
-    ):
-        model(images)
-    for part, name in product(("spatial", "channel"), ("weights", "sampler.modulation")):
-        found = [values for path, values in seen.items() if path.endswith(f"{part}.affinity.{name}")]
-        alike = [torch.allclose(values, values[:, :1].expand_as(values), atol=1e-6) for values in found]
-        assert alike == [part == "spatial"] * 3
 
 
 def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
@@ -268,7 +323,13 @@ def test_gains_are_those_of_resampled_splits() -> None:
     f = boundary_gains(before, after, resamples=50)
     assert f["mean"].value == pytest.approx([after.mean[1] - before.mean[1], after.mean[2] - before.mean[2]])
     assert f["f"].value.shape == (2, 4) and f["f"].interval.shape == (2, 2, 4)
-    assert (f["mean"].interval[0] <= f["mean"].interval[1]).all()
+    differences = [
+        [mean_of_present(each.per_image[images], 0) for each in (before, after)]
+        for images in np.random.default_rng(0).integers(6, size=(50, 6))
+    ]
+    means = [[mean_of_present(value) for value in pair] for pair in differences]
+    expected = np.percentile([after - before for before, after in means], [2.5, 97.5], axis=0)
+    np.testing.assert_allclose(f["mean"].interval, expected, atol=1e-10)
 
 
 def test_no_gain_over_itself_and_no_intervals_without_resamples() -> None:
@@ -297,6 +358,13 @@ def test_gains_need_the_same_images(refuses: Refuses) -> None:
         boundaries.append(boundary.scores())
     with refuses("not of the same images"):
         score_gains(*scores)
+    other = SegmentationScores(4, per_image=True)
+    prediction, truth = labels(1)
+    other.update(prediction, torch.where(truth == 3, 0, truth), ids=range(6))
+    with refuses("the same truth"):
+        score_gains(scores[0], other.scores())
+    with refuses("per_image=True"):
+        score_gains(scores[0], Scores(scores[0].confusion))
     with refuses("not of the same images"):
         boundary_gains(*boundaries)
 

@@ -17,7 +17,8 @@ from crispseg import SegmentationModel, create_model
 from crispseg.cli import scoring
 from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
-from crispseg.data import LabelSet, Scenes
+from crispseg.data import LabelSet, Scenes, SegmentationDataset
+from crispseg.data.base import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide
@@ -72,6 +73,42 @@ def test_most_changed(models: list[SegmentationModel]) -> None:
         right = [(labels == each.sample.labels).sum() for labels in each.labels]
         assert right == [score.images.hits[at].sum() for score in scores]  # type: ignore[union-attr]
     assert most_changed([models[0]] * 2, val, [scores[0]] * 2) == ([], [])
+
+
+class Partly(SegmentationDataset):
+    """Scenes of which the first is ignored as a whole; it remembers for how many channels it was asked."""
+
+    def __init__(self, asked: list[int]) -> None:
+        self.whole, self.asked = SCENES.dataset("val"), asked
+        self.labels = self.whole.labels
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def with_channels(self, in_chans: int) -> Partly:
+        self.asked.append(in_chans)
+        return self
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.whole[index]
+        return sample._replace(labels=np.full_like(sample.labels, 255)) if index == 0 else sample
+
+
+def test_most_changed_of_a_split_with_an_ignored_image(models: list[SegmentationModel]) -> None:
+    asked: list[int] = []
+    split = Partly(asked)
+    grey = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=16, in_chans=1).eval()
+    pair = [models[0], grey]
+    scores = [evaluate(each, split, device="cpu", workers=0) for each in pair]
+    asked.clear()
+    gained, lost = most_changed(pair, split, scores)
+    assert asked == [3, 1] * len(gained + lost) and asked
+    truths = {split[index].name: split[index].labels for index in range(len(split))}
+    for each in gained + lost:
+        for labels, miou in zip(each.labels, each.miou, strict=True):
+            alone = SegmentationScores(12)
+            alone.update(torch.from_numpy(labels)[None], torch.from_numpy(truths[each.sample.name])[None])
+            assert alone.scores().miou == pytest.approx(miou)
 
 
 def test_command(
@@ -129,6 +166,37 @@ def test_images_that_models_see_alike_are_checked_once(monkeypatch: pytest.Monke
     several = [create_model("fpn", in_chans=channels, **options) for channels in (3, 1, 3)]
     assert len(scoring.checked_splits(several, SCENES, "val")) == 3
     assert checked == ["val"]
+
+
+def test_the_page_has_the_scores_and_gains_of_each_class() -> None:
+    truth = torch.arange(3).repeat_interleave(8).expand(6, 12, 24)
+    worse = truth.clone()
+    worse[:, 3:9, 18:] = 1  # part of class 2, in all images
+    results = []
+    for name, prediction in (("good", truth), ("bad", worse)):
+        metric, boundary = SegmentationScores(3, per_image=True), BoundaryScores(3, [3])
+        for each in (metric, boundary):
+            each.update(prediction, truth, range(6))
+        results.append(Scored(name, f"which is {name}", metric.scores(), boundary.scores()))
+    scores, f = results[1].scores, results[1].boundary.mean[3]
+    labels = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    html = "\n".join(SideBySide(tuple(results), labels, 100).blocks())
+    words = Page(html).words
+    assert words[words.index("good") + 1 :][:3] == ["100.0", "100.0", "which is good"]
+    change, lost = (f"−{100 - value:.1f}" for value in (scores.miou, f))
+    assert change != lost and 0 < f < 99
+    at = words.index("bad")
+    assert words[at + 1 : at + 5] == [
+        f"{scores.miou:.1f}",
+        f"{change} [{change}, {change}]",
+        f"{f:.1f}",
+        f"{lost} [{lost}, {lost}]",
+    ]
+    for name, iou in zip("abc", scores.iou, strict=True):
+        at = words.index(name)
+        assert words[at + 1 : at + 3] == ["100.0", "+0.0" if iou == 100 else f"−{100 - iou:.1f}"]
+        assert f"<b>−{100 - iou:.1f}</b>" in html or iou == 100  # all images are alike: intervals leave out 0
+    assert "<b>+0.0</b>" not in html
 
 
 def test_many_models_have_numbers_in_the_table_of_classes() -> None:

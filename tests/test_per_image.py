@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import multiprocessing
 import pickle
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor
 
 from crispseg.data.base import LabelSet
@@ -352,6 +354,16 @@ def test_strays_in_the_prediction_are_named(refuses: Any) -> None:
     with refuses("one shape", "(1, 2)"):
         metric.update(torch.tensor([[1, 2]]), truth)
     assert int(metric.compute().sum()) == 2
+
+
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    metric = SegmentationScores(2)
+    metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    labels = LabelSet(("[bold]road", "sky [/]"), ((0, 0, 0), (1, 1, 1)))
+    console = Console(record=True, file=io.StringIO())
+    console.print(score_table(labels, {"IoU": metric.scores()}))
+    shown = console.export_text()
+    assert "[bold]road" in shown and "sky [/]" in shown
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint16, torch.uint32, torch.uint64])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -97,13 +98,13 @@ def score_table(
     table = Table()
     table.add_column("class")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     if bounds:
         table.add_column(f"{LEVEL:.0f} %", justify="right")
 
     def row(name: str, values: Iterable[float], low_high: Any = None, style: str | None = None) -> None:
         shown = [interval(low_high)] if low_high is not None else []
-        table.add_row(name, *map(percent, values), *shown, style=style)
+        table.add_row(escape(name), *map(percent, values), *shown, style=style)
 
     def of(name: str, at: int | None = None) -> Any:
         return None if not bounds else bounds[name] if at is None else bounds[name][:, at]
