@@ -334,6 +334,7 @@ def test_shapes_without_area_are_refused(kind: str, tmp_path: Path, refuses: Any
         ([shape("tree", [[1, 1], [2, 2], [18, 3]])], {}, ["shape 0 ('tree')", "(18, 3) lies outside", "12x16"]),
         ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 ('tree')", "no pairs of numbers"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
+        ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
         ([{"label": "tree"}], {}, ["shape 0 lacks a label or points"]),
         ([shape("tree", [[1, 1], [2, 2], [3, 1]])], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
         (
@@ -381,6 +382,18 @@ def test_labelme_that_cannot_be_painted(
             ["its counts make 5 pixels, but the image has 192"],
         ),
         (
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, 193]}},
+            ["its counts hold -1"],
+        ),
+        (
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [2**62] * 4 + [192]}},
+            [f"its counts hold {2**62}, but the image has 192 pixels"],
+        ),
+        (
+            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [[1], [2, 3]]}},
+            ["its counts are no list of whole numbers"],
+        ),
+        (
             {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "?"}},
             ["annotation 100 of a.jpg", "its counts"],
         ),
@@ -404,8 +417,25 @@ def test_annotations_that_cannot_be_painted(
         ('{"images": [], "annotations": []}', ["has no 'categories'"]),
         (
             '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}',
-            ["an image or a category lacks 'file_name'"],
+            ["entry 0 of 'images' lacks file_name"],
         ),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg", "height": "x", "width": 1}], "annotations": [], '
+            '"categories": [{"id": 1, "name": "x"}]}',
+            ["height and width of image 0 are no numbers"],
+        ),
+        (
+            '{"images": [{"id": [1], "file_name": "a.jpg"}], "annotations": [], '
+            '"categories": [{"id": 1, "name": "x"}]}',
+            ["image 0 has the id [1]"],
+        ),
+        ('{"images": [], "annotations": [], "categories": {"a": 1}}', ["'categories' is no list"]),
+        ('{"images": [], "annotations": [], "categories": [{"id": "a", "name": "x"}]}', ["category 0 has the id 'a'"]),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}',
+            ["gives the id 1 to two categories"],
+        ),
+        ("1" * 5000, ["is no JSON"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["mark nothing in any image"]),
     ],
 )

@@ -97,7 +97,7 @@ def read_annotations(path: Path) -> Annotations:
         raise CrispsegError(
             f"{path} is no JSON (line {error.lineno}, column {error.colno}: {error.msg}); export it again"
         ) from None
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # other text than UTF-8, or a number of thousands of digits
         raise CrispsegError(f"{path} is no JSON; give annotations of COCO or labelme") from None
     if isinstance(tree, dict) and isinstance(tree.get("shapes"), list):
         return _labelme(path, tree)
@@ -110,18 +110,28 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    try:
-        names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
-        images = {
-            entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
-            for entry in tree["images"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CrispsegError(f"{path}: an image or a category lacks {error}; export it again") from None
+    names: dict[int, str] = {}
+    for index, entry in enumerate(_entries(path, tree, "categories", ("id", "name"))):
+        if not isinstance(entry["id"], int):
+            raise CrispsegError(
+                f"{path}: category {index} has the id {entry['id']!r}, which is no whole number; export it again"
+            )
+        if entry["id"] in names:
+            raise CrispsegError(f"{path} gives the id {entry['id']} to two categories; export it again")
+        names[entry["id"]] = str(entry["name"])
     if not names:
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
-    if len(images) < len(tree["images"]):
-        raise CrispsegError(f"{path} gives one id to two images; export it again")
+    images: dict[int | str, Annotated] = {}
+    for index, entry in enumerate(_entries(path, tree, "images", ("id", "file_name"))):
+        if not isinstance(entry["id"], int | str):
+            raise CrispsegError(f"{path}: image {index} has the id {entry['id']!r}, which is no id; export it again")
+        if entry["id"] in images:
+            raise CrispsegError(f"{path} gives the id {entry['id']} to two images; export it again")
+        try:
+            size = _size(entry, "height", "width")
+        except (TypeError, ValueError):
+            raise CrispsegError(f"{path}: height and width of image {index} are no numbers; export it again") from None
+        images[entry["id"]] = Annotated(str(entry["file_name"]), path, size)
     for index, entry in enumerate(tree["annotations"]):
         what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
         if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
@@ -139,6 +149,18 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
             )
         images[image].shapes.append((what, _coco_shape(path, what, entry, names[category])))
     return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)))
+
+
+def _entries(path: Path, tree: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """A list of COCO's objects, each with the keys; empty where there is none."""
+    found = tree.get(name) or []
+    if not isinstance(found, list):
+        raise CrispsegError(f"{path}: '{name}' is no list; export it again")
+    for index, entry in enumerate(found):
+        lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if lacking:
+            raise CrispsegError(f"{path}: entry {index} of '{name}' lacks {' and '.join(lacking)}; export it again")
+    return found
 
 
 def _coco_shape(path: Path, what: str, entry: Mapping[str, Any], label: str) -> Shape:

@@ -68,7 +68,13 @@ def rectangle(corners: NDArray[np.float64], height: int, width: int) -> Patch:
 
 
 def circle(points: NDArray[np.float64], height: int, width: int) -> Patch:
-    """The disk around the first of two points `(2, 2)` whose rim the second lies on, cut at the image's border."""
+    """The disk around the first of two points `(2, 2)` whose rim the second lies on, cut at the image's border.
+
+    Raises:
+        ValueError: there are not two points.
+    """
+    if len(points) != 2:
+        raise ValueError(f"it has {len(points)} points, but a circle has 2, its centre and one of its rim")
     (x, y), rim = points
     radius = float(np.hypot(*(rim - points[0])))
     top, left = max(ceil(y - radius - 0.5), 0), max(ceil(x - radius - 0.5), 0)
@@ -115,10 +121,17 @@ def runs(counts: Any, height: int, width: int) -> Patch:
     if isinstance(counts, str):
         numbers = run_lengths(counts)
     else:
-        numbers = np.asarray(counts)
+        try:
+            numbers = np.asarray(counts)
+        except ValueError:  # lists of different lengths
+            raise ValueError("its counts are no list of whole numbers") from None
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or not len(numbers):
             raise ValueError("its counts are no list of whole numbers")
-    if numbers.min() < 0 or numbers.sum() != height * width:
+    if numbers.min() < 0:
+        raise ValueError(f"its counts hold {numbers.min()}, but a number of pixels is not negative")
+    if numbers.max() > height * width:  # before they are added, since the sum of huge ones wraps around
+        raise ValueError(f"its counts hold {numbers.max()}, but the image has {height * width} pixels")
+    if numbers.sum() != height * width:
         raise ValueError(f"its counts make {numbers.sum()} pixels, but the image has {height * width}")
     values = np.repeat(np.arange(len(numbers)) % 2 == 1, numbers)
     return cropped(values.reshape(width, height).T)
