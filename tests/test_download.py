@@ -257,6 +257,16 @@ def test_nothing_is_written_outside(kind: str, name: str, tmp_path: Path, refuse
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and file != path]
 
 
+def test_what_is_in_the_way_of_a_file(tmp_path: Path, refuses: Any) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("d/x.txt", "x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "d").write_text("a file")
+    with refuses("cannot put", "out/d/x.txt", "remove what is in the way"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["d"]
+
+
 def test_links_are_not_made(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         member = tarfile.TarInfo("link")

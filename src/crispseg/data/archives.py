@@ -78,7 +78,8 @@ def unpack(path: Path, folder: Path) -> int:
         How many files.
 
     Raises:
-        CrispsegError: it is damaged or cut off, or an entry would be written outside of the folder.
+        CrispsegError: it is damaged or cut off, an entry would be written outside of the folder, or
+            something is in the way of a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
@@ -99,8 +100,13 @@ def unpack(path: Path, folder: Path) -> int:
         files = [file for file in inside.rglob("*") if file.is_file()]
         for file in files:
             target = folder / file.relative_to(inside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+            except OSError as error:
+                raise CrispsegError(
+                    f"cannot put {target} there ({error.strerror}); remove what is in the way or choose another folder"
+                ) from None
     return len(files)
 
 
