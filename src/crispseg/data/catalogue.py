@@ -49,7 +49,9 @@ class Entry:
     """Below the folder that is downloaded to, what `--data.root` is."""
 
 
-_VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+_VOC = "https://thor.robots.ox.ac.uk/pascal/VOC"
+"""Where the archives are (github.com/pytorch/vision/pull/9216); host.robots.ox.ac.uk redirects there at best."""
+_VOC_HOME = "https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC"
 
 ENTRIES = (
     Entry(
@@ -133,7 +135,7 @@ ENTRIES = (
         {"train": 4998, "val": 5105},
         "images: Flickr's terms of use; annotations: none stated",
         "https://www.cs.stanford.edu/~roozbeh/pascal-context",
-        f"get VOCtrainval_03-May-2010.tar from {_VOC}/voc2010 and make masks and lists by MMSegmentation's "
+        f"get {_VOC}/voc2010/VOCtrainval_03-May-2010.tar and make masks and lists by MMSegmentation's "
         "tools/dataset_converters/pascal_context.py; the root is VOCdevkit/VOC2010",
     ),
     Entry(
@@ -159,14 +161,14 @@ ENTRIES = (
         "21",
         {"train": 1464, "val": 1449},
         "images: Flickr's terms of use",
-        f"{_VOC}/voc2012",
+        _VOC_HOME,
         "",
         (
             Archive(
                 f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
                 md5="6cd6e144f989b92b3379bac3b3de84fd",
                 size=1999639040,
-                source="MD5: torchvision.datasets.VOCSegmentation; size: TensorFlow Datasets",
+                source="address and MD5: torchvision.datasets.VOCSegmentation; size: TensorFlow Datasets",
             ),
         ),
         "VOCdevkit/VOC2012",

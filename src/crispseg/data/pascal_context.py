@@ -27,8 +27,9 @@ Mottaghi's own list of the 59, 59_labels.txt, has another order; masks with that
 
 _HINT = (
     "the root of PASCAL-Context is a folder VOC2010 with JPEGImages/*.jpg, SegmentationClassContext/*.png and "
-    "ImageSets/SegmentationContext/{train,val}.txt; get the images from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010 and make masks and lists by MMSegmentation's pascal_context.py"
+    "ImageSets/SegmentationContext/{train,val}.txt; get "
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar "
+    "and make masks and lists by MMSegmentation's pascal_context.py"
 )
 
 

@@ -27,7 +27,7 @@ _ROOT = "the root of PASCAL VOC 2012 is the folder VOCdevkit/VOC2012"
 _HINT = (
     f"{_ROOT} with JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/{{train,val,trainval}}.txt; "
     "get VOCtrainval_11-May-2012.tar by 'crispseg data download voc2012', or from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
+    "https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC"
 )
 _AUG_HINT = (
     f"{_ROOT}; for --data.train_on aug it also holds SegmentationClassAug/*.png, masks of class ids for all 10582 "
