@@ -1,4 +1,4 @@
-# Two commands do all set-up on a machine that has Python 3.11 or later: make quickstart, make test.
+# Two commands do all set-up on a machine that has Python 3.11.4 or later: make quickstart, make test.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
