@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from crispseg.benchmarking.timing import take_turns
 from crispseg.cli.main import main
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data.transforms import Normalize
+from crispseg.imaging import read_image
 from crispseg.inference.segmenter import as_batch
+from crispseg.inspection.sfnet import figure_1
 
 BACKBONE = "test_efficientnet"
 CLASSES = 5
@@ -272,7 +275,7 @@ def printed(report: Report, width: int = 100) -> str:
 
 
 def test_tables(report: Report, saved: Path) -> None:
-    text = printed(report, 200)
+    text = printed(report, 400)  # processors have long names
     for phrase in (
         f"1 image of {HEIGHT}×{WIDTH} (height × width), {CLASSES} classes, backbone {BACKBONE}, fp32",
         "batch norms merged",
@@ -422,3 +425,34 @@ def test_cuda() -> None:
     report = benchmark(["sfnet", "smp:FPN"], Settings((HEIGHT, WIDTH), backbone=BACKBONE, device="cuda", repeats=3))
     assert all(0 < median <= p95 for row in report.rows for median, p95 in row.milliseconds.values())
     assert as_json(report)["processor"] == torch.cuda.get_device_name()
+
+
+# The figure
+
+
+def test_speed_against_miou(tmp_path: Path, capsys: Capture) -> None:
+    runs = []
+    for folder, miou in (("a", 61.5), ("b", 40.0)):
+        model = create_model("fpn", num_classes=3, backbone=BACKBONE, width=16)
+        model.info = dataclasses.replace(model.info, metrics={"val_miou": miou})
+        model.save_pretrained(tmp_path / folder)
+        runs.append(str(tmp_path / folder))
+    picture, numbers = tmp_path / "speed.png", tmp_path / "speed.json"
+    flags = ["--figure", picture, "--json", numbers, *FLAGS]
+    assert main(["benchmark", *runs, *map(str, flags)]) == 0
+    rows = json.loads(numbers.read_text())["models"]
+    assert [row["miou"] for row in rows] == [61.5, 40.0]
+    expected = figure_1(
+        [
+            (name, 1000 / row["milliseconds"]["total"]["median"], row["miou"])
+            for name, row in zip("ab", rows, strict=True)
+        ]
+    )
+    assert np.abs(read_image(picture).astype(int) - expected).mean() < 0.5  # JSON has rounded times
+    capsys.readouterr()
+
+
+def test_a_figure_needs_mious_and_a_place(saved: Path, tmp_path: Path, capsys: Capture) -> None:
+    line = error_of(capsys, saved, "--figure", tmp_path / "speed.png", *FLAGS)
+    assert f"'{saved}' has no mIoU with it" in line and not (tmp_path / "speed.png").exists()
+    assert "unknown picture suffix '.txt'" in error_of(capsys, saved, "--figure", tmp_path / "speed.txt", *FLAGS)

@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.files import atomic_path, writable_file
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
@@ -117,11 +117,20 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
     """
+    with atomic_path(check_picture(path)) as temporary:
+        Image.fromarray(rgb).save(temporary)
+
+
+def check_picture(path: str | Path) -> Path:
+    """`path`, to which `write_image` can write.
+
+    Raises:
+        CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
+    """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise CrispsegError(f"cannot write {path}: unknown picture suffix '{path.suffix}'; use .png or .jpg")
-    with atomic_path(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
+    return writable_file(path)
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from crispseg.imaging import read_image
 from crispseg.inspection import agln, ddsm, inspect_image, sfnet, unept
-from crispseg.inspection.figures import save_figures
+from crispseg.inspection.figures import figures, save_figures
 from crispseg.inspection.maps import HEAT, heat_map, pca_map, principal, scaled
 from tests.inspection.models import lively, scene
 
@@ -43,6 +43,8 @@ def test_a_second_model_has_columns_of_its_own() -> None:
     dcn = inspect_image(lively("fpn", fuse="dcn"), image, truth)
     flowing = inspect_image(lively("sfnet"), image, truth)
     assert sfnet.figure_4(flowing, dcn).shape[1] > sfnet.figure_4(flowing).shape[1]
+    assert np.array_equal(figures(flowing, dcn)["sfnet_figure_4"], sfnet.figure_4(flowing, dcn))
+    assert np.array_equal(figures(flowing, theirs)["sfnet_figure_4"], sfnet.figure_4(flowing))
 
 
 def test_speed_and_accuracy() -> None:

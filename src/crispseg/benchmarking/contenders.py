@@ -67,6 +67,12 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")
 
 
+def stated_miou(contender: Contender) -> float | None:
+    """In percent, of the val split at the end of its training, which a saved model keeps."""
+    net = contender.net
+    return net.info.metrics.get("val_miou") if isinstance(net, SegmentationModel) else None
+
+
 def _options(name: str, kind: str, written: str) -> dict[str, Any]:
     """The options that a name ends in."""
     try:

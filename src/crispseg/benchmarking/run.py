@@ -16,7 +16,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crispseg.benchmarking.contenders import Contender, find_contender
+from crispseg.benchmarking.contenders import Contender, find_contender, stated_miou
 from crispseg.benchmarking.timing import Clock, Laps, Latency, Stopwatch, latencies, take_turns, wall_clock
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data.base import image_channels
@@ -100,6 +100,8 @@ class Row:
     """
     ratio: dict[str, float]
     """`parameters`, `multiply_adds` and the medians of `forward` and `total`, each over the first network's."""
+    miou: float | None = None
+    """In percent, of the val split in training, where a saved model says it."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,25 @@ class Report:
 
 
 def benchmark(
-    models: Sequence[str], settings: Settings, *, console: Console | None = None, clock: Clock | None = None
+    models: Sequence[str],
+    settings: Settings,
+    *,
+    scored: bool = False,
+    console: Console | None = None,
+    clock: Clock | None = None,
 ) -> Report:
     """Count and time networks in one process, on the same images, in turns.
 
     Args:
         models: their names, see `find_contender`; the first is the baseline. One given twice is measured twice.
         settings: the conditions.
+        scored: take only models that say their mIoU.
         console: where a progress bar is shown, if it is a terminal.
         clock: by default the wall clock, at which the device has done all that was asked of it.
 
     Raises:
-        CrispsegError: no names; a name or a device is unknown, a network does not run at this size, or memory is short.
+        CrispsegError: no names; a name or a device is unknown, a network does not run at this size, memory is short, or
+            an mIoU is missing.
     """
     if not models:
         raise CrispsegError("there is no model to measure; name one, such as sfnet")
@@ -134,6 +143,11 @@ def benchmark(
         contenders = [
             find_contender(name, backbone=settings.backbone, num_classes=settings.num_classes) for name in models
         ]
+        mious = [stated_miou(contender) for contender in contenders]
+        if scored and None in mious:
+            raise CrispsegError(
+                f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
+            )
         counts = [(count_parameters(contender.net), _multiply_adds(contender, settings)) for contender in contenders]
         try:
             deployed = [Deployed(contender, settings, device) for contender in contenders]
@@ -145,7 +159,7 @@ def benchmark(
     times = [latencies(rounds) for rounds in laps]
     bases = _comparable(*counts[0], times[0])
     rows = []
-    for contender, count, milliseconds in zip(contenders, counts, times, strict=True):
+    for contender, count, milliseconds, miou in zip(contenders, counts, times, mious, strict=True):
         values = _comparable(*count, milliseconds)
         ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
         rows.append(
@@ -156,6 +170,7 @@ def benchmark(
                 *count,
                 milliseconds=milliseconds,
                 ratio=ratio,
+                miou=miou,
             )
         )
     return Report(settings, device, threads, rows)

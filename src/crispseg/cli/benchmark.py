@@ -13,8 +13,12 @@ from rich.console import Console
 
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.benchmarking.report import as_json, as_tables
+from crispseg.benchmarking.run import Report
+from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.files import atomic_path
+from crispseg.imaging import check_picture, write_image
+from crispseg.inspection.sfnet import figure_1
 from crispseg.models import list_models
 from crispseg.plugins import load_plugins
 
@@ -55,19 +59,36 @@ def run(argv: Sequence[str]) -> None:
     add("--repeats", type=int, default=default.repeats, help="rounds that count; in each, every model takes its turn")
     add("--warmup", type=int, default=default.warmup, help="rounds before, which do not count")
     add("--json", type=Path | None, default=None, help="also write all numbers to this file; - is the standard output")
+    about = "also draw speed against the val mIoU that runs keep, as a PNG; all models must be runs"
+    add("--figure", type=Path | None, default=None, metavar="PNG", help=about)
     parsed = parser.parse(list(argv))
 
     keys = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{key: getattr(parsed, key) for key in keys} | {"size": tuple(parsed.size)})
     load_plugins(parsed.plugins)
+    drawn = parsed.figure is not None
+    if drawn:
+        check_picture(parsed.figure)
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
-        report = benchmark(parsed.models, settings, console=Console(stderr=True))
+        report = benchmark(parsed.models, settings, scored=drawn, console=Console(stderr=True))
         text = json.dumps(as_json(report), indent=2) + "\n"
         if file is not None:
             file.write_text(text, encoding="utf-8")
     if parsed.json == STDOUT:
         print(text, end="")
+    if drawn:
+        write_image(parsed.figure, figure_1(speeds_and_scores(report)))
     # Tables leave the standard output to JSON.
     Console(stderr=parsed.json == STDOUT).print(as_tables(report), highlight=False)
+
+
+def speeds_and_scores(report: Report) -> list[tuple[str, float, float]]:
+    """Name, images a second from image to labels, and mIoU in percent of each model that says it."""
+    names = short_names([row.model for row in report.rows])
+    return [
+        (name, 1000 * report.settings.batch / row.milliseconds["total"].median, row.miou)
+        for name, row in zip(names, report.rows, strict=True)
+        if row.miou is not None
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from crispseg.decoders.deformable import DeformableFuse
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
 from crispseg.inspection import agln, ddsm, sfnet, unept
@@ -33,7 +34,8 @@ def figures(ours: Inspection, theirs: Inspection | None = None) -> dict[str, Pic
     known = ours.truth is not None
     if ours.of(FlowAlignment):
         made["sfnet_figure_2"] = lambda: sfnet.figure_2(ours)
-        made["sfnet_figure_4"] = lambda: sfnet.figure_4(ours)
+        deformed = theirs if theirs is not None and theirs.of(DeformableFuse) else None
+        made["sfnet_figure_4"] = lambda: sfnet.figure_4(ours, deformed)
         made["sfnet_figure_5"] = lambda: sfnet.figure_5(ours)
         made["sfnet_figure_7"] = lambda: sfnet.figure_7(ours)
         made["sfnet_figure_8"] = lambda: sfnet.figure_8(ours)
