@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from crispseg import create_model
-from crispseg.training.precision import float32_depthwise
+from crispseg.training.precision import float32_depthwise, lacks_bf16
 
 
 def test_only_depthwise_convolutions_are_computed_in_float32() -> None:
@@ -52,3 +54,20 @@ def test_training_through_it_reaches_every_parameter_and_agrees_with_float32() -
     for name, gradient in rough.items():
         distance = (gradient - exact[name]).norm() / exact[name].norm().clamp(min=1e-6)
         assert distance < 0.5, name
+
+
+@pytest.mark.parametrize(
+    ("line", "lacks"),
+    [
+        ("flags\t\t: fpu avx512f avx512_vnni", True),
+        ("flags\t\t: fpu avx512f avx512_bf16", False),
+        ("flags\t\t: amx_bf16 fpu", False),
+        ("Features\t: fp asimd", True),
+        ("Features\t: fp asimd bf16", False),
+        ("model name\t: bf16", False),  # says nothing of what it can
+    ],
+)
+def test_processors_without_bf16(line: str, lacks: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
+    assert lacks_bf16(tmp_path / "cpuinfo") is lacks
+    assert not lacks_bf16(tmp_path / "elsewhere")

@@ -272,6 +272,13 @@ def test_impossible_settings_are_refused(
         tiny(tmp_path, **changes)
 
 
+def test_bf16_on_a_processor_without_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr("crispseg.training.run.lacks_bf16", lambda: True)
+    train(tiny(tmp_path / "run", epochs=1, precision="bf16"), console=console)
+    assert "--precision fp32 is faster here" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 # Weights of another run ---------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,3 +38,17 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def lacks_bf16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether the processor is known to have no bfloat16 instructions, so that PyTorch emulates them, slowly.
+
+    Args:
+        cpuinfo: where Linux says what processors can; elsewhere nothing is known.
+    """
+    try:
+        lines = Path(cpuinfo).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    known = [line.split() for line in lines if line.partition(":")[0].strip() in ("flags", "Features")]
+    return bool(known) and not any({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words) for words in known)

@@ -45,7 +45,7 @@ from crispseg.training.checkpoints import (
 )
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss, check_losses
-from crispseg.training.precision import float32_depthwise
+from crispseg.training.precision import float32_depthwise, lacks_bf16
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
 CONFIG = "config.yaml"
@@ -130,6 +130,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     task = SegmentationTask(model, refined or loss, config)
     callbacks = _callbacks(config, folder, labels, console)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
+    if on_cpu_bf16 and lacks_bf16():
+        note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
+        console.print(note, highlight=False, soft_wrap=True)
     depthwise = float32_depthwise(model) if on_cpu_bf16 else nullcontext()
     deterministic = _naming_what_is_not_deterministic(console) if config.deterministic else nullcontext()
     with warnings.catch_warnings(), depthwise, deterministic:
