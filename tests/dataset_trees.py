@@ -27,9 +27,10 @@ from crispseg.data.base import default_palette
 Ids = Sequence[int]
 
 
-def save(path: Path, array: np.ndarray, **options: Any) -> Path:
+def save(path: Path, array: np.ndarray | Image.Image, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    picture.save(path, **options)
     return path
 
 

@@ -1,0 +1,169 @@
+"""`crispseg doctor`: exit status, what it prints, and the layouts that it knows."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import make_mapillary, save
+
+from crispseg.cli.main import main
+from crispseg.doctor import KINDS
+
+from .trees import COLORS, SIZE, Tree, ids, photo
+
+DOCS = Path(__file__).resolve().parents[2] / "docs/doctor.md"
+
+
+def test_exit_status_json_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = Tree(tmp_path / "data")
+    tree.source()
+    command = ["doctor", str(tree.root), "--json", str(tmp_path / "report.json")]
+    assert main(command) == 0
+    assert "Nothing to report." in capsys.readouterr().out
+    tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
+    tree.source()
+    assert main(command) == 1
+    save(tree.root / "masks/train0.png", np.full(SIZE, 200, np.uint8))
+    assert main([*command, "--data.num_classes=4"]) == 3
+    text = capsys.readouterr().out
+    for phrase in (
+        "error  value-out-of-range",
+        "200 (6144 pixels)",
+        "masks/train0.png",
+        "→ correct",
+        "1 error and 1 warning",
+    ):
+        assert phrase in text
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["severity"] == "error" and report["splits"]["train"]["pairs"] == 9
+    first = report["findings"][0]
+    assert first["code"] == "value-out-of-range" and first["files"] == [str(tree.root / "masks/train0.png")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrases"),
+    [
+        ([], ["give the data first"]),
+        (["nowhere"], ["nowhere is missing", "--data"]),
+        (["--data", "scene"], ["unknown data 'scene'", "'scenes'"]),
+        (["scenes", "--data.hight=9"], ["unknown key --data.hight", "data.height"]),
+        (["scenes", "--workers=0"], ["workers is 0"]),
+        (["scenes", "--in_chans=2"], ["in_chans is 2"]),
+        (["--data=camvid", "--data.root=nowhere"], ["nowhere is not a CamVid folder"]),
+    ],
+)
+def test_mistakes_of_the_user(argv: list[str], phrases: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for phrase in phrases:
+        assert phrase in line
+
+
+def test_a_folder_without_a_known_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert "no layout that is known" in capsys.readouterr().err
+
+
+def test_what_a_path_may_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders of splits, a YAML file and a run's folder."""
+    for layout in ("{split}/{kind}", "{kind}/{split}"):
+        root = tmp_path / layout[1:6]
+        for split, count in (("train", 4), ("val", 2), ("test", 3)):
+            for index in range(count):
+                seed = index + 50 * count
+                save(root / layout.format(split=split, kind="images") / f"{index}.png", photo(seed))
+                save(root / layout.format(split=split, kind="masks") / f"{index}.png", ids(seed))
+        assert main(["doctor", str(root), "--json", "-"]) == 0
+        pairs = {split: one["pairs"] for split, one in json.loads(capsys.readouterr().out)["splits"].items()}
+        assert pairs == {"train": 4, "val": 2, "test": 3}
+    run = tmp_path / "run"
+    run.mkdir()
+    data = {"name": "scenes", "train": 8, "val": 8, "test": 8, "height": 64, "width": 96}
+    (run / "config.yaml").write_text(json.dumps({"model": "fpn", "data": data}))
+    for target in (run, run / "config.yaml"):
+        assert main(["doctor", str(target), "--json", "-"]) <= 1
+        assert json.loads(capsys.readouterr().out)["data"] == "scenes"
+
+
+def test_a_public_layout_with_gaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CamVid as lists: what is missing is listed, not raised."""
+    for split, count in (("train", 3), ("val", 2)):
+        lines = []
+        for index in range(count):
+            name = f"{split}{index}.png"
+            save(tmp_path / split / name, photo(index + 10 * count))
+            save(tmp_path / f"{split}annot" / name, ids(index + 10 * count, classes=11))
+            lines.append(f"{split}/{name} {split}annot/{name}")
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "trainannot/train1.png").unlink()
+    save(tmp_path / "trainannot/train2.png", COLORS[ids(1)])
+    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    errors = {one["code"]: one for one in report["findings"] if one["severity"] == "error"}
+    assert set(errors) == {"listed-file-missing", "rgb-masks"}
+    assert "--data.masks colors" in errors["rgb-masks"]["remedy"]
+
+
+def test_a_split_of_which_one_folder_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no reason to leave the split out in silence; images to test on need no masks."""
+    for layout in ("{split}/{kind}", "{kind}/{split}"):
+        root = tmp_path / layout[1:6]
+        for split, kinds in (
+            ("train", ("images", "masks")),
+            ("val", ("images",)),
+            ("test", ("images", "masks")),
+        ):
+            for seed in range(4):
+                for kind in kinds:
+                    file = root / layout.format(split=split, kind=kind) / f"{seed}.png"
+                    save(file, {"images": photo, "masks": ids}[kind](seed + 10 * len(split)))
+        assert main(["doctor", str(root), "--json", "-"]) == 3
+        report = json.loads(capsys.readouterr().out)
+        assert "split-unavailable" in {one["code"] for one in report["findings"]}
+        (found,) = (one for one in report["findings"] if one["code"] == "split-unavailable")
+        assert found["message"] == f"val: {root / layout.format(split='val', kind='masks')} is missing"
+        assert set(report["splits"]) == {"train", "test"}
+        (root / layout.format(split="test", kind="masks")).rename(root / layout.format(split="val", kind="masks"))
+        status = main(["doctor", str(root), "--json", "-"])
+        report = json.loads(capsys.readouterr().out)
+        assert status == 0 and set(report["splits"]) == {"train", "val"}
+        beside = {one["code"]: one["count"] for one in report["findings"]}
+        assert beside == ({} if layout.startswith("{split") else {"in-no-split": 4})
+
+
+def test_mapillary_has_a_config_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is no saved model's."""
+    make_mapillary(tmp_path)
+    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["data"] == "mapillary" and report["splits"]["val"]["pairs"] == 1
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree(tmp_path, train=3, val=2)
+    tree.source()
+    save(tmp_path / "images/\udcff.png", photo(1))
+    for encoding in ("utf-8", "cp1252"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, write_through=True))
+        assert main(["doctor", str(tmp_path)]) == 3
+        assert b"\\udcff.png" in written.getvalue()
+
+
+def test_where_nothing_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "images/a.png", photo(1))
+    save(tmp_path / "masks/b.png", ids(1))
+    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert {one["code"] for one in found} == {"image-without-mask", "mask-without-image"}
+
+
+def test_every_kind_is_documented() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for code, kind in KINDS.items():
+        assert f"| `{code}` | {kind.severity} |" in text, code

@@ -1,0 +1,108 @@
+"""Corrected copies: where they may be written, and what is in them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import save
+from PIL import Image
+from test_bad_input import files
+
+from crispseg.cli.main import main
+from crispseg.data import Folder
+
+from .trees import SIZE, Tree, named, photo
+
+
+def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = Tree(tmp_path / "data", train=3, val=2)
+    tree.source()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("mine")
+    before = files(tmp_path)
+    for out, phrase in (
+        (tmp_path / "full", "not empty"),
+        (tmp_path / "full/file", "is a file"),
+        (tmp_path / "data/fixed", "lies in the data"),
+        (tmp_path / "data/images/fixed", "lies in the data"),
+    ):
+        capsys.readouterr()
+        assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert phrase in line and str(out) in line
+    assert files(tmp_path) == before
+    scenes = ["--data.train=2", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=64"]
+    assert main(["doctor", "scenes", *scenes, "--fix", str(tmp_path / "out")]) == 2
+    assert "not made of files" in capsys.readouterr().err
+
+
+def test_copies_into_an_empty_folder_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Tree(tmp_path / "data", train=3, val=2).source()
+    for name in ("here", "disk"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "here")
+    for out, folder in ((".", "here"), (str(tmp_path / "link"), "disk")):
+        assert main(["doctor", str(tmp_path / "data"), "--fix", out]) == 0
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == [
+            "classes.txt",
+            "images",
+            "masks",
+            "train.txt",
+            "val.txt",
+        ]
+        assert main(["doctor", out]) == 0
+    (tmp_path / "loose").symlink_to(tmp_path / "nowhere")
+    assert main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "loose")]) == 2
+    assert "link that leads nowhere" in capsys.readouterr().err
+
+
+def test_a_file_that_is_listed_twice_is_copied_once(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=4, val=2)
+    tree.split["val"].append("train1")
+    assert set(named(tree.examine())) == {"image-in-two-splits"}
+    assert main(["doctor", str(tree.root), "--fix", str(tmp_path / "out")]) == 3
+    assert main(["doctor", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out/images/train/train1.png").exists()
+    assert (tmp_path / "out/images/val/train1.png").exists()
+
+
+def test_a_copy_for_four_channels_keeps_the_fourth(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=3, val=2)
+    for path in (tree.root / "images").iterdir():
+        save(path, np.dstack([photo(len(path.stem) + ord(path.stem[-1])), np.full(SIZE, 255, np.uint8)]))
+    tree.source()
+    out = tmp_path / "out"
+    assert main(["doctor", str(tree.root), "--in_chans=4", "--fix", str(out)]) == 0
+    assert {Image.open(path).mode for path in (out / "images").rglob("*.png")} == {"RGBA"}
+
+
+def test_a_copy_of_names_with_dots_and_of_names_that_no_list_can_hold(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data", train=4, val=3)
+    for name, stored in (("train0", "a.png"), ("val0", "b\udcff")):  # the second is a byte that is not UTF-8
+        for folder in ("images", "masks"):
+            (tree.root / f"{folder}/{name}.png").rename(tree.root / f"{folder}/{stored}.png")
+    out = tmp_path / "out"
+    assert main(["doctor", str(tree.root), "--fix", str(out)]) == 0
+    assert b"b\xff.png: a name that is not UTF-8" in (out / "left_out.txt").read_bytes()
+    lists = {f"{split}_list": out / f"{split}.txt" for split in ("train", "val")}
+    source = Folder(out / "images", out / "masks", **lists)
+    assert sum(len(source.dataset(split)) for split in ("train", "val")) == 6
+
+
+def test_a_failing_copy_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Tree(tmp_path / "data", train=3, val=2).source()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(OSError, match="disk full"):
+        main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "out")])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

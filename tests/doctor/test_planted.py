@@ -1,0 +1,230 @@
+"""Doctor finds every planted fault and nothing else, and a corrected copy has none of those that it mends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import save
+from PIL import Image
+from test_bad_input import bomb, files
+
+from crispseg.cli.main import main
+from crispseg.data import Folder, check_split
+from crispseg.doctor import KINDS, Diagnosis, diagnose, subject_of
+from crispseg.doctor.report import as_json
+
+from .trees import SIZE, Tree, ids, named, only, photo
+
+
+def plant(tree: Tree) -> dict[str, set[str]]:
+    """Faults of many kinds in one folder. Returns code → the files that have it."""
+    root = tree.root
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    cut = tree.add("cut")[0]
+    cut.write_bytes(cut.read_bytes()[:2000])
+    tree.add("empty")[1].write_bytes(b"")
+    tree.add("text")[0].write_bytes(b"no image")
+    tree.add("bomb")[0].write_bytes(bomb())
+    tree.add("float", image=Image.fromarray(np.linspace(0, 1, 64 * 96, dtype=np.float32).reshape(SIZE)).convert("L"))
+    (root / "images/float.png").unlink()
+    save(root / "images/float.tif", np.linspace(0, 1, 64 * 96, dtype=np.float32).reshape(SIZE))
+    (tree.add("cmyk")[1]).unlink()
+    save(root / "masks/cmyk.tif", Image.fromarray(photo(3)).convert("CMYK"))
+    (tree.add("pgm")[1]).unlink()
+    save(root / "masks/pgm.pgm", ids(4))
+    for path in tree.add("gone"):
+        path.unlink()
+        path.symlink_to(root / "nowhere.png")
+    save(root / "images/unlisted.png", photo(899))
+    save(root / "masks/unlisted.png", ids(899))
+    save(root / "images/lonely_image.png", photo(900))
+    save(root / "masks/lonely_mask.png", ids(900))
+    for folder in ("images/twice.png", "images/twice.bmp"):
+        save(root / folder, photo(901))
+    save(root / "masks/twice.png", ids(901))
+    tree.split["train"].append("missing")
+    tree.add("smaller", mask=ids(1, (60, 96)))
+    save(tree.add("turned")[0], photo(902), exif=turned)
+    save(tree.add("mask_turned")[1], ids(904), exif=turned)
+    turned_over = Image.Exif()
+    turned_over[0x0112] = 3
+    save(tree.add("mask_over")[1], ids(905), exif=turned_over)
+    save(tree.add("square", image=photo(903, (64, 64)), mask=ids(903, (64, 64)))[0], photo(903, (64, 64)), exif=turned)
+    stray = ids(5).copy()
+    stray[3, 4:9] = 77
+    tree.add("stray", mask=stray)
+    tree.add("binary", mask=np.where(ids(6) > 1, 255, 0).astype(np.uint8))
+    tree.add("colours", mask=np.array([(128, 0, 0), (0, 128, 0), (0, 0, 0), (9, 8, 7)], np.uint8)[ids(7)])
+    tree.add("jpeg")[1].unlink()
+    save(root / "masks/jpeg.jpg", 60 * ids(8))
+    tree.add("jpeg_in_tiff")[1].unlink()
+    save(root / "masks/jpeg_in_tiff.tif", 60 * ids(31), compression="jpeg")
+    coarse = Image.fromarray(3 * (ids(9, (16, 24)) > 1).astype(np.uint8))
+    tree.add("soft", mask=coarse.resize(SIZE[::-1], Image.Resampling.BILINEAR))
+    for name, colors in (("p1", range(12)), ("p2", range(12)), ("p3", range(12, 0, -1))):
+        palette = Image.fromarray(ids(950 + int(name[1]))).convert("L")
+        palette.putpalette(bytes(colors))
+        tree.add(name, mask=palette)
+    clear = np.dstack([np.repeat(ids(14)[..., None], 3, -1), np.full(SIZE, 255, np.uint8)])
+    clear[:9, :9, 3] = 0
+    tree.add("clear", mask=clear)
+    shared = ids(15)
+    tree.add("shared1", mask=shared)
+    tree.add("shared2", mask=shared)
+    tree.add("void", mask=np.full(SIZE, 255, np.uint8))
+    tree.add("plain", mask=np.full(SIZE, 2, np.uint8))
+    tree.add("leak", image=photo(16), mask=ids(16))
+    (root / "images/leaked.bmp").parent.mkdir(exist_ok=True)
+    save(root / "images/leaked.bmp", photo(16))  # other bytes, other name, the same pixels
+    save(root / "masks/leaked.png", ids(16))
+    tree.split["val"].append("leaked")
+    tree.add("again1", image=photo(17), mask=ids(17))
+    tree.add("again2", image=photo(17), mask=ids(18))
+    tree.add("near1", image=photo(19), mask=ids(19))
+    save(root / "images/near2.jpg", photo(19), quality=90)
+    save(root / "masks/near2.png", ids(20))
+    tree.split["val"].append("near2")
+    alpha = np.dstack([photo(21), np.full(SIZE, 255, np.uint8)])
+    alpha[:5, :5, 3] = 0
+    tree.add("alpha", image=alpha)
+    tree.add("inks")[0].unlink()
+    save(root / "images/inks.jpg", Image.fromarray(photo(29)).convert("CMYK"))
+    tree.add("infrared")[0].unlink()
+    save(root / "images/infrared.tif", Image.fromarray(photo(30)).convert("RGBX"))
+    deep = (photo(22)[..., 0].astype(np.uint16) << 2) + 1
+    tree.add("deep", image=deep)
+    tree.add("grey", image=photo(23)[..., 0])
+    tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
+    tree.add("tiny", image=photo(24, (20, 96)), mask=ids(24, (20, 96)))
+    save(root / "images/suffix.jpg", photo(25), format="PNG")
+    save(root / "masks/suffix.png", ids(25))
+    tree.split["train"].append("suffix")
+    frames = [Image.fromarray(photo(seed)) for seed in (26, 27)]
+    frames[0].save(root / "images/frames.tif", save_all=True, append_images=frames[1:])
+    save(root / "masks/frames.png", ids(26))
+    tree.split["train"].append("frames")
+    late = ids(28).copy()
+    late[:40, :90] = 4  # a class that train lacks
+    tree.add("late", "val", mask=late)
+    return {
+        "unreadable-file": {"cut"},
+        "empty-file": {"empty"},
+        "no-image-format": {"text"},
+        "too-large": {"bomb"},
+        "value-range-unknown": {"float"},
+        "missing-file": {"gone"},
+        "unusable-mask": {"cmyk", "pgm"},
+        "image-without-mask": {"lonely_image"},
+        "mask-without-image": {"lonely_mask"},
+        "ambiguous-names": {"twice"},
+        "listed-file-missing": {"train"},
+        "in-no-split": {"unlisted"},
+        "sizes-differ": {"smaller"},
+        "exif-rotation": {"turned", "mask_turned"},
+        "exif-unclear": {"square", "mask_over"},
+        "value-out-of-range": {"stray"},
+        "black-and-white-mask": {"binary"},
+        "rgb-masks": {"colours"},
+        "lossy-mask": {"jpeg", "jpeg_in_tiff"},
+        "interpolated-edges": {"soft"},
+        "mask-palettes-differ": {"p3"},
+        "mask-alpha": {"clear"},
+        "shared-mask": {"shared1", "shared2"},
+        "all-ignored": {"void"},
+        "single-class-mask": {"plain", "binary"},
+        "image-in-two-splits": {"leak", "leaked"},
+        "duplicate-image": {"again1", "again2"},
+        "contradicting-masks": {"again1", "again2"},
+        "near-duplicate": {"near1", "near2"},
+        "image-alpha": {"alpha"},
+        "odd-channels": {"inks", "infrared"},
+        "deep-image": {"deep"},
+        "mixed-depth": {"deep"},
+        "grey-among-color": {"deep", "grey"},
+        "constant-image": {"black"},
+        "tiny-image": {"tiny"},
+        "sizes-vary": set(),
+        "wrong-suffix": {"suffix"},
+        "several-frames": {"frames"},
+        "class-in-one-split": set(),
+        "class-never-occurs": set(),
+    }
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, dict[str, set[str]], Diagnosis]:
+    tree = Tree(tmp_path_factory.mktemp("planted"), train=20, val=8)
+    expected = plant(tree)
+    return tree, expected, tree.examine(num_classes=6)
+
+
+def test_every_planted_fault_is_found_and_nothing_else(planted: tuple[Tree, dict[str, set[str]], Diagnosis]) -> None:
+    _, expected, diagnosis = planted
+    assert len(expected) >= 20
+    assert named(diagnosis) == expected
+    assert only(diagnosis, "value-out-of-range").details["values"] == {"77": 5}
+    assert only(diagnosis, "class-never-occurs").details["classes"] == ["class 5"]
+    assert only(diagnosis, "class-in-one-split").details["lacking"] == {"train": ["class 4"], "val": []}
+    for one in diagnosis.findings:
+        assert one.message and one.remedy and "\n" not in one.message + one.remedy
+
+
+def test_without_declared_classes_the_same_faults_are_found(
+    planted: tuple[Tree, dict[str, set[str]], Diagnosis],
+) -> None:
+    tree, expected, _ = planted
+    assert named(tree.examine()) == {code: found for code, found in expected.items() if code != "class-never-occurs"}
+
+
+def test_threads_change_nothing(planted: tuple[Tree, dict[str, set[str]], Diagnosis]) -> None:
+    tree, _, _ = planted
+    one, four = (as_json(diagnose(subject_of(tree.source()), workers)) for workers in (1, 4))
+    assert one == four
+
+
+def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
+    planted: tuple[Tree, dict[str, set[str]], Diagnosis], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, expected, _ = planted
+    tree.source()
+    before = files(tree.root)
+    out = tmp_path / "new" / "fixed"
+    assert main(["doctor", str(tree.root), "--data.num_classes", "6", "--fix", str(out)]) == 3
+    assert files(tree.root) == before
+    assert [path.name for path in out.parent.iterdir()] == ["fixed"]  # nothing temporary is left
+    capsys.readouterr()
+    status = main(["doctor", str(out), "--json", "-"])
+    left = {one["code"] for one in json.loads(capsys.readouterr().out)["findings"]}
+    assert status == 1  # nothing that stops training
+    gone = {"mask-alpha", "mask-palettes-differ", "in-no-split"}
+    assert left == {code for code in expected if not KINDS[code].fix} - gone | {
+        "image-alpha",  # its pixels are transparent, so it is not safe to drop
+        "duplicate-image",  # whose masks contradict each other
+    }
+    # lossless: what is kept has its old pixels, and a mask is turned with its image
+    assert (out / "images/train/train0.png").read_bytes() == (tree.root / "images/train0.png").read_bytes()
+    turned = np.asarray(Image.open(out / "masks/train/turned.png"))
+    np.testing.assert_array_equal(turned, np.rot90(np.asarray(Image.open(tree.root / "masks/turned.png")), -1))
+    for name in ("mask_turned", "mask_over"):  # the one that does not fit as EXIF turns it is as it was stored
+        stored = np.asarray(Image.open(tree.root / f"masks/{name}.png"))
+        upright = np.rot90(stored, 0 if name == "mask_turned" else 2)
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"masks/train/{name}.png")), upright)
+    stray = np.asarray(Image.open(out / "masks/train/stray.png"))
+    assert (stray[3, 4:9] == 255).all() and (stray == 255).sum() == 5
+    assert not (out / "images/train/leak.png").exists() and (out / "images/val/leaked.bmp").exists()
+    listing = (out / "left_out.txt").read_text()
+    for name in ("cut.png: unreadable-file", "jpeg.jpg: lossy-mask", "lonely_mask.png: mask-without-image"):
+        assert name in listing
+    source = Folder(
+        out / "images",
+        out / "masks",
+        classes=out / "classes.txt",
+        train_list=out / "train.txt",
+        val_list=out / "val.txt",
+    )
+    for split in ("train", "val"):
+        assert check_split(source.dataset(split), split).images > 5
