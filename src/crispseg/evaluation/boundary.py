@@ -33,9 +33,7 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import (
     LEVEL,
     RESAMPLES,
-    PerImageMetric,
-    byte_labels,
-    check_num_classes,
+    LabelMapMetric,
     interval,
     mean_of_present,
     ratio,
@@ -97,7 +95,7 @@ class BoundaryF:
         return {name: interval(values, level) for name, values in drawn.items()}
 
 
-class BoundaryScores(PerImageMetric):
+class BoundaryScores(LabelMapMetric):
     """Accumulates boundary scores; right under distributed evaluation, by whole numbers for each image.
 
     Args:
@@ -109,29 +107,15 @@ class BoundaryScores(PerImageMetric):
     """
 
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
-        check_num_classes(num_classes)
         whole = all(isinstance(distance, int) and distance >= 1 for distance in distances)
         if not whole or not 0 < len(distances) == len(set(distances)):
             raise CrispsegError(f"distances are {list(distances)}; give different whole numbers of pixels, at least 1")
-        super().__init__(2 * (len(distances) + 1) * num_classes)
-        self.num_classes = num_classes
+        super().__init__(num_classes, 2 * (len(distances) + 1))
         self.distances = tuple(distances)
 
-    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
-        """Add images. The work is done on the CPU.
-
-        Args:
-            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
-            ids: the images' numbers in the split.
-
-        Raises:
-            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored; not one number an image.
-        """
-        predictions, truths = byte_labels(prediction, truth, self.num_classes)
-        pairs = zip(predictions, truths, strict=True)
-        rows = [_matches(predicted, true, self.num_classes, self.distances) for predicted, true in pairs]
-        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
+    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """`(2 * (1 + D) * C,)`: boundary pixels, all and those that match, as `_matches` counts them."""
+        return _matches(prediction, truth, self.num_classes, self.distances).ravel()
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Precision, recall and F in percent, `(3, D, num_classes)`, and the images that count for a class."""

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES, PerImageMetric, byte_labels, check_num_classes
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES, LabelMapMetric
 from crispseg.evaluation.scores import Counts
 
 DILATION_RATIO = 0.02
@@ -66,7 +66,7 @@ class BoundaryIoU:
         return {"mean": drawn["miou"], "iou": drawn["iou"]}
 
 
-class BoundaryIoUScores(PerImageMetric):
+class BoundaryIoUScores(LabelMapMetric):
     """Accumulates Boundary IoU; right under distributed evaluation, by whole numbers for each image.
 
     Args:
@@ -78,28 +78,18 @@ class BoundaryIoUScores(PerImageMetric):
     """
 
     def __init__(self, num_classes: int, dilation_ratio: float = DILATION_RATIO) -> None:
-        check_num_classes(num_classes)
         if not 0 < dilation_ratio <= 1:
             raise CrispsegError(f"dilation_ratio is {dilation_ratio}; give a part of the diagonal, such as 0.02")
-        super().__init__(3 * num_classes)
-        self.num_classes = num_classes
+        super().__init__(num_classes, 3)
         self.dilation_ratio = dilation_ratio
 
-    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
-        """Add images. The work is done on the CPU.
-
-        Args:
-            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
-            ids: the images' numbers in the split.
-
-        Raises:
-            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored; not one number an image.
-        """
-        predictions, truths = byte_labels(prediction, truth, self.num_classes)
-        pairs = zip(predictions, truths, strict=True)
-        rows = [self._count(predicted, true) for predicted, true in pairs]
-        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
+    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """`(3 * C,)` pixels of bands: in both, the truth's, the prediction's."""
+        width = band_width(truth.shape, self.dilation_ratio)
+        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in (prediction, truth))
+        both = np.where(found == wanted, found, IGNORE)
+        counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
+        return np.concatenate([each[: self.num_classes] for each in counts])
 
     def compute(self) -> Tensor:
         """Boundary IoU of each class in percent, `(num_classes,)`; NaN for a class without any band."""
@@ -114,14 +104,6 @@ class BoundaryIoUScores(PerImageMetric):
         with self.gathered():
             ids, rows = self.table()
             return BoundaryIoU(Counts.of_rows(rows), ids)
-
-    def _count(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """`(3 * C,)` pixels of bands: in both, the truth's, the prediction's."""
-        width = band_width(truth.shape, self.dilation_ratio)
-        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in (prediction, truth))
-        both = np.where(found == wanted, found, IGNORE)
-        counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
-        return np.concatenate([each[: self.num_classes] for each in counts])
 
 
 def band_width(shape: Sequence[int], dilation_ratio: float = DILATION_RATIO) -> int:

@@ -5,6 +5,7 @@ Sums of whole numbers, and rows in a fixed order, make scores exactly the same f
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,42 @@ class PerImageMetric(Metric):  # type: ignore[misc]
     def _check_ids(ids: Sequence[int] | None, images: int) -> None:
         if ids is not None and (len(ids) != images or any(number < 0 for number in ids)):
             raise CrispsegError(f"ids are {list(ids)} for {images} images; give each image a number, 0 or larger")
+
+
+class LabelMapMetric(PerImageMetric):
+    """A metric whose row is counted from the two label maps of an image, on the CPU, by `row`.
+
+    Args:
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        numbers: of a row, for each class.
+
+    Raises:
+        CrispsegError: another number of classes.
+    """
+
+    def __init__(self, num_classes: int, numbers: int) -> None:
+        check_num_classes(num_classes)
+        super().__init__(numbers * num_classes)
+        self.num_classes = num_classes
+
+    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
+        """Add images.
+
+        Args:
+            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            ids: the images' numbers in the split.
+
+        Raises:
+            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
+                ignored; not one number an image.
+        """
+        predictions, truths = byte_labels(prediction, truth, self.num_classes)
+        rows = [self.row(*pair) for pair in zip(predictions, truths, strict=True)]
+        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
+
+    @abstractmethod
+    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """`(numbers * num_classes,)` of an image from its labels `(H, W)`, both 255 where the truth is ignored."""
 
 
 def check_num_classes(num_classes: int) -> None:
