@@ -408,6 +408,37 @@ def test_annotations_that_cannot_be_painted(
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
+def test_bad_shapes_are_counted(tmp_path: Path, refuses: Any) -> None:
+    """First those that make no sense, then those that do not fit their image; sound ones between them do not count."""
+    outside = {"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}
+    source = coco(tmp_path / "a.json", [{"category_id": 7}, *OVERLAP, outside, {"category_id": 8}])
+    with refuses(
+        f"{source} has 2 bad shapes: (1) annotation 100 has no segmentation, and a box alone makes no mask; remove it "
+        "(2) annotation 104 has the unknown category 8; 'categories' lists 3, 7: add it there"
+    ):
+        import_annotations([source], tmp_path / "out")
+    coco(source, [*OVERLAP, *[outside] * 7])
+    with refuses(
+        f"{source} has 7 bad shapes: (1) annotation 102 of a.jpg: its point (20, 0) lies outside",
+        "(5) annotation 106 of a.jpg: its point (20, 0) lies outside of the image, 12x16 (height x width); "
+        "correct or remove it in the annotations …",
+    ):
+        import_annotations([source], tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -> None:
+    box, line = shape("tree", [[1, 1], [2, 2]], "rectangle"), shape("pole", [[1, 1], [2, 2]], "line")
+    first, last = labelme(tmp_path / "a.json", [line, box]), labelme(tmp_path / "c.json", [line, {}])
+    labelme(tmp_path / "b.json", [box])
+    with refuses(
+        f"2 files have 3 bad shapes: (1) {first}: shape 0 ('pole') is of the kind 'line'",
+        f"(2) {last}: shape 0 ('pole')",
+        f"(3) {last}: shape 1 lacks a label or points; save it with labelme again",
+    ):
+        import_annotations([tmp_path], tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [

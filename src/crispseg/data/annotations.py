@@ -9,10 +9,10 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ OUTSIDE = 1.0
 
 AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}
 """labelme's kinds of shapes that have an area, and how many points they need."""
+
+LISTED = 5
+"""Bad shapes that an error tells of, of all that it counts."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,15 @@ class Annotated:
     """Each with the name by which errors call it."""
 
 
+class Fault(NamedTuple):
+    """A shape that cannot be drawn."""
+
+    source: Path
+    """The file of annotations."""
+    text: str
+    """Which one it is, why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What one file holds."""
@@ -81,13 +93,30 @@ class Annotations:
     images: tuple[Annotated, ...]
     names: tuple[str, ...]
     """Of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
+    faults: tuple[Fault, ...]
+    """Shapes that are in no image, since what the file says of them makes no sense."""
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise an error that counts the bad shapes and tells of the first few, where there are any."""
+    if not faults:
+        return
+    sources = {fault.source for fault in faults}
+    if len(faults) == 1:
+        raise CrispsegError(f"{faults[0].source}: {faults[0].text}")
+    if len(sources) == 1:
+        start, texts = f"{faults[0].source} has", [fault.text for fault in faults[:LISTED]]
+    else:
+        start, texts = f"{len(sources)} files have", [f"{source}: {text}" for source, text in faults[:LISTED]]
+    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts, 1))
+    raise CrispsegError(f"{start} {len(faults)} bad shapes: {listed}{' …' if len(faults) > LISTED else ''}")
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a file of either kind.
+    """Read a file of either kind; shapes that make no sense are among its `faults`.
 
     Raises:
-        CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself.
+        CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself in its images or categories.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -132,23 +161,16 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
         except (TypeError, ValueError):
             raise CrispsegError(f"{path}: height and width of image {index} are no numbers; export it again") from None
         images[entry["id"]] = Annotated(str(entry["file_name"]), path, size)
+    faults = []
     for index, entry in enumerate(tree["annotations"]):
         what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
-        if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
-            raise CrispsegError(f"{path}: {what} lacks image_id or category_id; export it again")
-        image, category = entry["image_id"], entry["category_id"]
-        if not all(isinstance(key, int | str) for key in (image, category)):
-            raise CrispsegError(f"{path}: {what} has an image_id or category_id that is no id; export it again")
-        if image not in images:
-            raise CrispsegError(f"{path}: {what} belongs to the image {image}, which is not listed; export it again")
-        if category not in names:
-            known = ", ".join(map(str, sorted(names)[:10]))
-            raise CrispsegError(
-                f"{path}: {what} has the unknown category {category}; 'categories' lists {known}"
-                f"{', …' if len(names) > 10 else ''}: add it there"
-            )
-        images[image].shapes.append((what, _coco_shape(path, what, entry, names[category])))
-    return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)))
+        try:
+            shape = _coco_shape(entry, images, names)
+        except ValueError as error:
+            faults.append(Fault(path, f"{what} {error}"))
+        else:
+            images[entry["image_id"]].shapes.append((what, shape))
+    return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), tuple(faults))
 
 
 def _entries(path: Path, tree: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> list[Mapping[str, Any]]:
@@ -163,16 +185,31 @@ def _entries(path: Path, tree: Mapping[str, Any], name: str, keys: tuple[str, ..
     return found
 
 
-def _coco_shape(path: Path, what: str, entry: Mapping[str, Any], label: str) -> Shape:
-    found, crowd = entry.get("segmentation"), bool(entry.get("iscrowd"))
+def _coco_shape(entry: Any, images: Container[int | str], names: Mapping[int, str]) -> Shape:
+    """The shape of an annotation of these images and categories, by their ids.
+
+    Raises:
+        ValueError: it makes no sense; the message says why and what to do, without the annotation's name.
+    """
+    if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
+        raise ValueError("lacks image_id or category_id; export it again")
+    image, category = entry["image_id"], entry["category_id"]
+    if not all(isinstance(key, int | str) for key in (image, category)):
+        raise ValueError("has an image_id or category_id that is no id; export it again")
+    if image not in images:
+        raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
+    if category not in names:
+        known = ", ".join(map(str, sorted(names)[:10])) + (", …" if len(names) > 10 else "")
+        raise ValueError(f"has the unknown category {category}; 'categories' lists {known}: add it there")
+    label, found, crowd = names[category], entry.get("segmentation"), bool(entry.get("iscrowd"))
     if not found:
-        raise CrispsegError(f"{path}: {what} has no segmentation, and a box alone makes no mask; remove it")
+        raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
     if isinstance(found, dict):
         return Shape(label, "runs", found, crowd)
     if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
         parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
         return Shape(label, "polygon", {"points": parts}, crowd)
-    raise CrispsegError(f"{path}: {what} has a segmentation that is neither polygons [[x, y, …], …] nor run lengths")
+    raise ValueError("has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it")
 
 
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
@@ -183,18 +220,20 @@ def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
     except (TypeError, ValueError):
         raise CrispsegError(f"{path}: imageHeight and imageWidth are no numbers; save it with labelme again") from None
     image = Annotated(tree["imagePath"].replace("\\", "/"), path, size)
+    faults = []
     for index, entry in enumerate(tree["shapes"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or "points" not in entry:
-            raise CrispsegError(f"{path}: shape {index} lacks a label or points; save it with labelme again")
+            faults.append(Fault(path, f"shape {index} lacks a label or points; save it with labelme again"))
+            continue
         kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{entry['label']}')"
         if kind not in AREAS:
-            raise CrispsegError(
-                f"{path}: {what} is of the kind '{kind}', which has no area; draw it as one of {', '.join(AREAS)}, or "
-                "remove it"
-            )
+            remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
+            faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
+            continue
         parts = {"points": [entry["points"]], "mask": entry.get("mask")}
         image.shapes.append((what, Shape(entry["label"], kind, parts)))
-    return Annotations("labelme", (image,), tuple(sorted({shape.label for _, shape in image.shapes})))
+    names = tuple(sorted({shape.label for _, shape in image.shapes}))
+    return Annotations("labelme", (image,), names, tuple(faults))
 
 
 def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import Annotated, Shape, annotation_files, read_annotations
+from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
 from crispseg.data.base import IGNORE, LabelSet, default_palette
 from crispseg.data.check import parallel
 from crispseg.data.shapes import Patch
@@ -121,12 +121,15 @@ def import_annotations(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CrispsegError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; give a new folder")
     read = {path: read_annotations(path) for path in annotation_files(sources)}
+    refuse([fault for found in read.values() for fault in found.faults])
     ids, labels = _classes((found.names for found in read.values()), classes, background, ignore)
     _by_name.cache_clear()  # files may come and go between calls
     tasks = _tasks([image for found in read.values() for image in found.images], images)
     for task in tasks:
         for part in task.parts:
             _check_names(part, ids, classes is not None)
+    checked = parallel(lambda task: _draw(task)[2], tasks, "Checking shapes", threads)
+    refuse([fault for faults in checked for fault in faults])  # of all, before anything is written
     empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
     unlisted = _unlisted({task.file for task in tasks}, images)  # before `out`, which may lie there, is written
     if background is None:
@@ -190,31 +193,15 @@ def paint(
     Raises:
         CrispsegError: a shape makes no sense in the image, or the annotations say another size than it has.
     """
-    height, width = image_size(task.file)
-    drawn: list[tuple[Shape, list[Patch], int]] = []
-    lost = 0
-    for part in task.parts:
-        if part.size not in (None, (height, width)):
-            raise CrispsegError(
-                f"{part.source} says that {part.image} is {_size(part.size)}, but {task.file} is "
-                f"{_size((height, width))} (height x width); annotate the image as it is"
-            )
-        for name, shape in part.shapes:
-            try:
-                patches = shape.draw(height, width)
-            except ValueError as error:
-                raise CrispsegError(
-                    f"{part.source}: {name} of {part.image}: {error}; correct or remove it in the annotations"
-                ) from None
-            label = IGNORE if shape.crowd and crowds == "ignore" else ids[shape.label]
-            area = sum(patch.area for patch in patches)
-            lost += area == 0
-            drawn.append((shape, patches, label))
+    size, drawn, faults = _draw(task)
+    refuse(faults)
+    lost = sum(not any(patch.area for patch in patches) for _, patches in drawn)
     if overlap == "smaller":  # a stable sort: of equal ones the later stays on top
         drawn.sort(key=lambda one: (not one[0].crowd, -sum(patch.area for patch in one[1])))
-    mask = np.full((height, width), rest, np.uint8)
-    seen = np.zeros((height, width), bool)
-    for _, patches, label in drawn:
+    mask = np.full(size, rest, np.uint8)
+    seen = np.zeros(size, bool)
+    for shape, patches in drawn:
+        label = IGNORE if shape.crowd and crowds == "ignore" else ids[shape.label]
         for top, left, inside in patches:
             box = slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])
             if overlap == "ignore":
@@ -225,6 +212,29 @@ def paint(
             else:
                 mask[box][inside] = label
     return mask, lost
+
+
+def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, list[Patch]]], list[Fault]]:
+    """An image's size `(H, W)`, its shapes with their pixels, and what is wrong with those that have none.
+
+    Raises:
+        CrispsegError: the annotations say another size than the image has.
+    """
+    height, width = image_size(task.file)
+    drawn, faults = [], []
+    for part in task.parts:
+        if part.size not in (None, (height, width)):
+            raise CrispsegError(
+                f"{part.source} says that {part.image} is {_size(part.size)}, but {task.file} is "
+                f"{_size((height, width))} (height x width); annotate the image as it is"
+            )
+        for name, shape in part.shapes:
+            try:
+                drawn.append((shape, shape.draw(height, width)))
+            except ValueError as error:
+                text = f"{name} of {part.image}: {error}; correct or remove it in the annotations"
+                faults.append(Fault(part.source, text))
+    return (height, width), drawn, faults
 
 
 def _classes(
