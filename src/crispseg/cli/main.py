@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 from crispseg.errors import CrispsegError, did_you_mean
 
@@ -27,6 +31,9 @@ COMMANDS = {
     "convert": "turn a checkpoint of SFNet's official release into a saved model",
 }
 
+TRAINING = ("quickstart", "train")
+"""Commands that Lightning ends after a step when SIGTERM comes."""
+
 HELP = "\n".join(
     [
         "usage: crispseg COMMAND [...]",
@@ -43,7 +50,12 @@ HELP = "\n".join(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it went well, 2 for a mistake of the user, 130 if interrupted; doctor has 1 and 3 too."""
+    """Run a command.
+
+    Returns:
+        0 if it went well, 2 for a mistake of the user, 130 if interrupted, 143 if ended by SIGTERM; doctor has 1 and 3
+        too.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
@@ -74,10 +86,36 @@ def _dispatch(argv: list[str]) -> int:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
-        module.run(rest)
-    except SystemExit as exit:  # --help, --print_config, and what doctor found
+        with nullcontext() if name in TRAINING else _unwound_by_sigterm():
+            module.run(rest)
+    except SystemExit as exit:  # --help, --print_config, what doctor found, and SIGTERM
         return int(exit.code or 0)
     return 0
+
+
+@contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit in the block, so that temporary files are removed; a second one ends it at once.
+
+    Processes forked in the block end at once. A handler that is there already stays.
+    """
+    ours = os.getpid()
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != ours:
+            os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _own_line(message: str) -> str:

@@ -1,0 +1,88 @@
+"""What SIGTERM does to a command."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from crispseg.cli.main import TRAINING, main
+from crispseg.files import atomic_path
+
+FORK = multiprocessing.get_context("fork")
+
+
+def test_it_leaves_no_temporary_file(tmp_path: Path) -> None:
+    process = FORK.Process(target=told_to_end, args=(tmp_path / "file.txt",))
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 143
+    assert not list(tmp_path.iterdir())
+
+
+def told_to_end(file: Path) -> None:
+    """A command that has forked another process, which ends at once, and that is told to end while it writes."""
+
+    def run(argv: list[str]) -> None:
+        ready = FORK.Event()
+        child = FORK.Process(target=wait, args=(ready,))
+        child.start()
+        ready.wait()  # a signal before that is one that a forked Python may forget
+        child.terminate()
+        child.join()
+        assert child.exitcode == -signal.SIGTERM
+        with atomic_path(argv[0]) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+
+    sys.modules["crispseg.cli.predict"] = SimpleNamespace(run=run)
+    sys.exit(main(["predict", str(file)]))
+
+
+def wait(ready: Event) -> None:
+    ready.set()
+    time.sleep(20)
+
+
+def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    seen: list[object] = []
+    module = SimpleNamespace(run=lambda argv: seen.append(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setitem(sys.modules, f"crispseg.cli.{command}", module)
+    assert main([command]) == 0
+    return seen[0]
+
+
+def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert callable(handler_in("predict", monkeypatch))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_lightning_keeps_its_own_way(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert handler_in(command, monkeypatch) is signal.SIG_DFL
+
+
+def test_a_handler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert handler_in("predict", monkeypatch) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_commands_run_in_other_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    thread = threading.Thread(target=lambda: seen.append(handler_in("predict", monkeypatch)))
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
