@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +23,12 @@ settings.load_profile("crispseg")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
 Refuses = Callable[..., AbstractContextManager[None]]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1280,1400"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 
 def pytest_collection_finish() -> None:
@@ -76,3 +84,27 @@ def refuses() -> Refuses:
             assert phrase in message
 
     return check
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, driven by Selenium; one for each module."""
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: pip install 'crispseg[dev]'"
+    )
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium and chromedriver in PATH: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*BROWSER_FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        try:
+            running.set_page_load_timeout(60)
+            yield running
+        finally:
+            running.quit()
