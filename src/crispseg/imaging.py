@@ -29,7 +29,7 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
+def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 
     Of several frames or pages the first is read.
@@ -38,12 +38,13 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
         path: of the file.
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
             4 for the values of RGB and a fourth channel as they are in the file.
+        formats: that are read, by Pillow's names; by default all that it knows.
 
     Raises:
         CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
             4 channels anything but an RGBA PNG or WebP or an RGB TIFF with one channel more, of 8 bits a channel.
     """
-    with opened(path) as picture:
+    with opened(path, formats) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         ImageOps.exif_transpose(picture, in_place=True)
@@ -91,15 +92,15 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int) -> NDArray
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
-def image_size(path: str | Path, channels: int = 3) -> tuple[int, int]:
-    """`(H, W)` of the upright picture, from the header alone.
+def image_size(path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None) -> tuple[int, int]:
+    """`(H, W)` of the upright picture, from the header alone; arguments as for `read_image`.
 
     An orientation that a PNG states only behind its pixels is not seen.
 
     Raises:
         CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
-    with opened(path) as picture:
+    with opened(path, formats) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         # Asking a PNG without EXIF in front for its EXIF would decode it.
@@ -182,8 +183,8 @@ ORIENTATION = 0x0112
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture and turn every way in which a file can be bad into one line.
+def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
+    """Open a picture and turn every way in which a file can be bad into one line; `formats` as for `read_image`.
 
     Raises:
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
@@ -191,7 +192,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     path = Path(path)
     _quieten()
     try:
-        with path.open("rb") as file, Image.open(file) as picture:
+        with path.open("rb") as file, Image.open(file, formats=formats) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield picture
