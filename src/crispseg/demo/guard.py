@@ -65,8 +65,10 @@ class Guard:
                 refusal = self.refused_body(body)
                 receive = _replayed(body, receive)
             else:
-                await self.app(scope, receive, send)
-                await asyncio.to_thread(trim, self.folder, self.limits)
+                try:
+                    await self.app(scope, receive, send)
+                finally:  # one that breaks off leaves a file too
+                    await asyncio.to_thread(trim, self.folder, self.limits)
                 return
         if refusal is not None:
             await _answer(send, *refusal)

@@ -16,10 +16,19 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size, read_image
+from crispseg.inference.protocols import MIN_SIDE
 
 MB = 10**6
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+"""That are read, by Pillow's names. Of the others some run programs (EPS), and some hold a picture larger than their
+header says (ICO)."""
+MOST_SCANS = 100
+"""Of a JPEG. Each goes over the whole image, so a small file of very many keeps a decoder busy for hours. Encoders
+write about ten, and libtiff has the same limit."""
 LONGEST_NAME = 60
-FOLDERS_KEPT = 3600.0
+BLOCK = 4096
+"""Bytes that even an empty file counts as: disks give space, and keep lists of files, in pieces."""
+FOLDERS_KEPT = 120.0
 """Seconds after which an empty folder is removed; one that was just made may be about to get its file."""
 
 
@@ -36,7 +45,7 @@ class Limits:
     pixels: int = 20_000_000
     """Of an image; one with more is refused before it is decoded."""
     working_pixels: int = 2**21
-    """An image with more is segmented as a reduced copy."""
+    """An image of which the network would see more is segmented as a reduced copy."""
     cache_megabytes: float = 500
     """Of uploads and masks on disk, of all users together; the oldest are removed."""
     cache_seconds: int = 900
@@ -101,7 +110,7 @@ def inside(path: str, folder: Path) -> bool:
 
 
 def read_upload(path: Path, name: str, channels: int, limits: Limits) -> Picture:
-    """Read an uploaded image, upright, reduced by averaging if it has more than `limits.working_pixels`.
+    """Read an uploaded image of one of `FORMATS`, upright and `reduced` to `limits.working_pixels`.
 
     Args:
         path: of the file.
@@ -115,22 +124,33 @@ def read_upload(path: Path, name: str, channels: int, limits: Limits) -> Picture
     with _named(path, name):
         if path.stat().st_size > limits.bytes:
             raise CrispsegError(f"{name} is larger than {limits.megabytes:g} MB, the limit of this demo; shrink it")
-        height, width = size = image_size(path, channels)
+        height, width = size = image_size(path, channels, FORMATS)
         if height * width > limits.pixels:
             raise CrispsegError(
                 f"{name} has {width}×{height} pixels, and the limit of this demo is {limits.pixels:,} in all; shrink "
                 "or cut it, or use 'crispseg predict', which has no such limit"
             )
-        return Picture(name, size, reduced(read_image(path, channels), limits.working_pixels))
+        _check_scans(path, name)
+        return Picture(name, size, reduced(read_image(path, channels, FORMATS), limits.working_pixels))
+
+
+def _check_scans(path: Path, name: str) -> None:
+    content = path.read_bytes()
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
+        raise CrispsegError(f"{name} is a JPEG of more than {MOST_SCANS} scans; save it anew, or as PNG")
 
 
 def reduced(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
-    """An image `(H, W, C)` as it is, or averaged to a smaller one, of at most about `pixels` pixels."""
+    """An image `(H, W, C)` as it is, or averaged to one of which the network sees at most about `pixels` pixels.
+
+    It sees no side shorter than `MIN_SIDE`; so an image that is very long and narrow loses more of its length.
+    """
     height, width = image.shape[:2]
-    factor = (pixels / (height * width)) ** 0.5
-    if factor >= 1:
+    factor = min((pixels / (height * width)) ** 0.5, 1)
+    longest = pixels // MIN_SIDE
+    size = min(max(round(width * factor), 1), longest), min(max(round(height * factor), 1), longest)
+    if size == (width, height):
         return image
-    size = max(round(width * factor), 1), max(round(height * factor), 1)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -166,7 +186,7 @@ def trim(folder: Path, limits: Limits, now: float | None = None) -> int:
         now: seconds since 1970.
 
     Returns:
-        The bytes that are left.
+        The bytes that are left, each file with at least `BLOCK`.
     """
     now = time.time() if now is None else now
     files: list[tuple[float, int, Path]] = []
@@ -174,7 +194,7 @@ def trim(folder: Path, limits: Limits, now: float | None = None) -> int:
         for name in names:
             with suppress(FileNotFoundError):
                 found = (Path(parent) / name).lstat()
-                files.append((found.st_mtime, found.st_size, Path(parent) / name))
+                files.append((found.st_mtime, max(found.st_size, BLOCK), Path(parent) / name))
         for name in folders:
             with suppress(OSError):  # mostly that it is not empty
                 if now - (Path(parent) / name).lstat().st_mtime > FOLDERS_KEPT:
