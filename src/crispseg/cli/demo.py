@@ -50,9 +50,17 @@ def run(argv: Sequence[str]) -> None:
     engines = {
         name: Engine(source, parsed.device, bf16=parsed.bf16) for name, source in zip(names, parsed.runs, strict=True)
     }
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is removed
+    _end_cleanly_by("SIGTERM", "SIGHUP")
     with app.Demo(engines, parsed.host, parsed.port, limits) as demo:
         if parsed.host not in LOCAL:
             print("Everyone who reaches this address can use the models; nobody is asked for a password.")
         print(f"{', '.join(names)} at {demo.url} (Ctrl+C ends it)", flush=True)
         demo.wait()
+
+
+def _end_cleanly_by(*names: str) -> None:
+    """Let signals end the program as Ctrl+C does, so that the folder of uploads is removed."""
+    for name in names:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it on purpose
+            signal.signal(number, lambda *_: sys.exit(0))

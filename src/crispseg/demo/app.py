@@ -70,7 +70,7 @@ class Demo:
         limits: of uploads.
 
     Raises:
-        CrispsegError: no Gradio, or nothing can listen there.
+        CrispsegError: no Gradio, nothing can listen there, or there is no place for temporary files.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Demo:
         check_address(host, port)
         limits = limits or Limits()
         with ExitStack() as cleanup:
-            self.folder = Path(tempfile.mkdtemp(prefix="crispseg-demo-")).resolve()  # for this user only
+            self.folder = _private_folder()
             cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
             cleanup.callback(_restore, dict(os.environ))
             os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(self.folder))
@@ -143,6 +143,15 @@ class Demo:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _private_folder() -> Path:
+    """A new folder for temporary files, which only this user can open."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="crispseg-demo-")).resolve()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CrispsegError(f"no folder for uploads can be made ({reason}); set TMPDIR to one to write to") from None
 
 
 def _restore(environment: Mapping[str, str]) -> None:

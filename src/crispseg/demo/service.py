@@ -41,8 +41,8 @@ class Service:
         self._workers = ThreadPoolExecutor(AT_ONCE, "crispseg-demo")
 
     def close(self) -> None:
-        """Take no more work."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """Take no more work, and wait for what is under way: it would write its mask after the folder is removed."""
+        self._workers.shutdown(cancel_futures=True)
 
     def segment(self, upload: object, model: object, token: str | None) -> tuple[str, str, str, str, str]:
         """Segment an uploaded image.
@@ -50,7 +50,7 @@ class Service:
         Args:
             upload: what the browser tells about it: `path` on the server and `orig_name`.
             model: name of one.
-            token: of the page's result before, which this one replaces.
+            token: of the page's result before, which is forgotten at the end, also of a failure.
 
         Returns:
             HTML of the picture, the times and the legend; the path of the mask; the token of the result.
@@ -58,10 +58,12 @@ class Service:
         Raises:
             CrispsegError: no uploaded image, one over the limits or broken, or no such model.
         """
-        return self._workers.submit(self._segment, upload, model, token).result()
+        try:
+            return self._workers.submit(self._segment, upload, model).result()
+        finally:
+            self.store.drop(token)
 
-    def _segment(self, upload: object, model: object, token: str | None) -> tuple[str, str, str, str, str]:
-        self.store.drop(token)
+    def _segment(self, upload: object, model: object) -> tuple[str, str, str, str, str]:
         engine = self.engines.get(model) if isinstance(model, str) else None
         if engine is None:
             raise CrispsegError("there is no such model here; choose one of the list")

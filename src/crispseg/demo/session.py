@@ -40,12 +40,10 @@ class Store:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._lock = Lock()
 
-    def put(self, result: Kept, replaces: str | None = None) -> str:
-        """Keep a result, in place of an earlier one of the same page; returns its token."""
+    def put(self, result: Kept) -> str:
+        """Keep a result; returns its token."""
         token = secrets.token_urlsafe(16)
         with self._lock:
-            if replaces is not None:
-                self._kept.pop(replaces, None)
             self._kept[token] = result
             while len(self._kept) > 1 and self._size() > self.capacity:
                 self._kept.popitem(last=False)
