@@ -31,7 +31,10 @@ MOST_SCALED = 64
 """Arrows are drawn at most so many times as long as they are; shorter ones are as good as none."""
 
 EMPTY = '<div class="cs-empty">The segmentation will be here: give an image, or draw a street scene.</div>'
-HINT = '<p class="cs-soft">Click on the picture to see what the model looked at for a pixel.</p>'
+HINT = (
+    '<p class="cs-soft">Click on the picture to see what the model looked at for a pixel, or reach it by Tab and move '
+    "by the arrow keys, with Shift by single pixels.</p>"
+)
 
 
 def limits(taken: Limits) -> str:
@@ -59,7 +62,8 @@ def stage(segmentation: Segmentation, longest: int = LONGEST) -> str:
     ]
     # No wider than a screen is high, or a tall picture would have to be scrolled.
     return (
-        f'<div class="cs-stage" data-width="{width}" data-height="{height}" '
+        f'<div class="cs-stage" data-width="{width}" data-height="{height}" tabindex="0" role="application" '
+        'aria-label="The segmented image; arrow keys choose a pixel" '
         f'style="aspect-ratio: {width} / {height}; max-width: calc(80vh * {width / height:.4f})">{"".join(layers)}'
         f'<svg class="cs-marks" viewBox="-0.5 -0.5 {width} {height}" preserveAspectRatio="none"></svg></div>'
     )
