@@ -121,11 +121,11 @@ def images(sizes: Sequence[tuple[int, int]], each: int) -> list[File]:
 
 
 def client(url: str, model: str, files: Sequence[File], first: int, end: float) -> Counts:
-    """Upload, segment, download and click until the time is over; no two uploads of all clients are equal."""
+    """Upload, segment, download and click, once and until the time is over; all clients' uploads differ."""
     counts = Counts()
     page = Page(url)
     turn = first
-    while time.monotonic() < end:
+    while not counts.seconds or time.monotonic() < end:
         name, data, size = files[turn % len(files)]
         data += secrets.token_bytes(8)  # behind the picture, where no decoder looks: another file for the cache
         turn += 1
