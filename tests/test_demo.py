@@ -9,11 +9,14 @@ import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -159,6 +162,65 @@ def test_truncated_images_are_refused(service: Service, tmp_path: Path, refuses:
         service.segment(upload, "tiny", None)
 
 
+def progressive(scans: int) -> bytes:
+    """A JPEG of 16×16 pixels in many scans, all but the first of nothing."""
+
+    def part(marker: int, data: bytes) -> bytes:
+        return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+    start = part(0xDB, bytes([0] + [1] * 64)) + part(0xC2, struct.pack(">BHHB", 8, 16, 16, 1) + b"\x01\x11\x00")
+    codes = [part(0xC4, bytes([kind, 1, *[0] * 15, symbol])) for kind, symbol in ((0x00, 0x00), (0x10, 0xE0))]
+    first = part(0xDA, b"\x01\x01\x00\x00\x00\x00") + b"\x0f"
+    rest = (part(0xDA, bytes([1, 1, 0, 1 + scan % 63, 1 + scan % 63, 0])) + b"\x7f\xff\0" for scan in range(scans - 1))
+    return b"\xff\xd8" + start + b"".join(codes) + first + b"".join(rest) + b"\xff\xd9"
+
+
+def test_jpegs_of_very_many_scans_are_refused(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "few.jpg").write_bytes(progressive(100))
+    assert read_upload(tmp_path / "few.jpg", "few.jpg", 3, Limits()).pixels.shape == (16, 16, 3)
+    (tmp_path / "many.jpg").write_bytes(progressive(101))
+    with refuses("many.jpg is a JPEG of more than 100 scans; save it anew, or as PNG"):
+        read_upload(tmp_path / "many.jpg", "many.jpg", 3, Limits())
+
+
+def test_only_the_formats_that_the_page_names_are_read(tmp_path: Path, refuses: Refuses) -> None:
+    picture = Image.fromarray(noise(40, 48))
+    for name in ("a.png", "a.jpg", "a.mpo", "a.webp", "a.tif", "a.bmp", "a.gif"):
+        picture.save(tmp_path / name)
+        assert read_upload(tmp_path / name, name, 3, Limits()).size == (40, 48)
+    # An icon of 16×16 pixels whose picture has many more, which only decoding it would tell.
+    large = io.BytesIO()
+    Image.new("L", (600, 400)).save(large, "PNG")
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(large.getvalue()), 22)
+    (tmp_path / "bomb.ico").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + large.getvalue())
+    (tmp_path / "run.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    for name in ("bomb.ico", "run.eps"):
+        with refuses(f"{name} is not an image in a known format; convert it to PNG or JPEG"):
+            read_upload(tmp_path / name, name, 3, Limits())
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending"), [("L", "png"), ("LA", "png"), ("RGBA", "webp"), ("P", "gif"), ("1", "png"), ("I;16", "png")]
+)
+def test_other_kinds_of_images_are_segmented(service: Service, tmp_path: Path, mode: str, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    Image.new(mode, (50, 40), 1 if mode in ("L", "P", "1", "I;16") else None).save(path)
+    *_, mask, token = service.segment({"path": str(path), "orig_name": path.name}, "tiny", None)
+    assert read_mask(mask).shape == (40, 50) and "Pixel x 49, y 39" in service.pixel(token, [49, 39])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7000), (300, 2)])
+def test_images_of_extreme_shapes(service: Service, sfnet: Engine, tmp_path: Path, height: int, width: int) -> None:
+    picture, times, _, mask, token = service.segment(saved(tmp_path, "a.png", noise(height, width)), "tiny", None)
+    assert read_mask(mask).shape == (height, width)
+    result = service.store.get(token)
+    assert result is not None
+    seen = result.labels.shape
+    assert max(seen[0], 32) * max(seen[1], 32) <= service.limits.working_pixels
+    assert f'data-width="{seen[1]}" data-height="{seen[0]}"' in picture and f"{seen[1]}×{seen[0]} pixels" in times
+    assert f"Pixel x {seen[1] - 1}, y {seen[0] - 1}:" in service.pixel(token, [1e300, 1e300])
+
+
 def test_limits_of_bytes_and_vanished_files(tmp_path: Path, refuses: Refuses) -> None:
     write_image(tmp_path / "a.png", noise(64, 96))
     with refuses("a.png is larger than 0.01 MB"):
@@ -209,10 +271,13 @@ def test_names_that_are_shown(sent: object, shown: str) -> None:
 
 
 def test_reducing_and_enlarging() -> None:
-    image = noise(40, 60)
-    assert reduced(image, 2400) is image
-    assert reduced(image, 600).shape == (20, 30, 3)
-    assert np.array_equal(reduced(np.repeat(np.repeat(image, 2, 0), 2, 1), 2400), image)
+    image = noise(80, 120)
+    assert reduced(image, 9600) is image
+    assert reduced(image, 2400).shape == (40, 60, 3)
+    assert np.array_equal(reduced(np.repeat(np.repeat(image, 2, 0), 2, 1), 9600), image)
+    # The network sees no side shorter than 32.
+    assert reduced(noise(1, 9000), 9600).shape == (1, 300, 3) and reduced(noise(9000, 2), 9600).shape == (300, 1, 3)
+    assert reduced(noise(40, 9000), 9600).shape == (7, 300, 3) and reduced(noise(1, 300), 9600).shape == (1, 300, 3)
     labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert np.array_equal(enlarged(labels, (4, 6)), np.repeat(np.repeat(labels, 2, 0), 2, 1))
 
@@ -232,6 +297,53 @@ def test_the_oldest_files_go_first(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"folder0", "folder1", "folder2"}
 
 
+def test_empty_files_are_bounded_too(tmp_path: Path) -> None:
+    for index in range(10):
+        (tmp_path / str(index)).touch()
+    assert trim(tmp_path, Limits(cache_megabytes=0.02)) == 4 * 4096 and len(list(tmp_path.iterdir())) == 4
+
+
+def test_ending_waits_for_what_is_under_way(sfnet: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask that is written later would bring the removed folder back."""
+    begun, see, masks = Event(), sfnet.see, []
+
+    def slow(picture: Any) -> Any:
+        begun.set()
+        time.sleep(0.3)
+        return see(picture)
+
+    monkeypatch.setattr(sfnet, "see", slow)
+    service = Service({"one": sfnet}, tmp_path, Limits())
+    upload = saved(tmp_path, "a.png", noise(64, 64))
+    thread = Thread(target=lambda: masks.append(service.segment(upload, "one", None)[3]))
+    thread.start()
+    assert begun.wait(30)
+    service.close()
+    assert list(tmp_path.glob("*/a_mask.png"))
+    thread.join()
+    assert Path(masks[0]).exists()
+
+
+def test_the_result_before_can_be_clicked_until_the_next_one_is_there(
+    service: Service, sfnet: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    upload = saved(tmp_path, "a.png", noise(64, 64))
+    first = service.segment(upload, "tiny", None)[-1]
+    see, meanwhile = sfnet.see, []
+
+    def seen(picture: Any) -> Any:
+        meanwhile.append(service.pixel(first, [1, 1]))
+        return see(picture)
+
+    monkeypatch.setattr(sfnet, "see", seen)
+    second = service.segment(upload, "tiny", first)[-1]
+    assert "Pixel x 1, y 1" in meanwhile[0] and len(service.store) == 1
+    (tmp_path / "empty.png").touch()
+    with refuses("empty.png is empty"):
+        service.segment({"path": str(tmp_path / "empty.png")}, "tiny", second)
+    assert len(service.store) == 0
+
+
 def kept(pixels: int) -> Kept:
     return Kept(np.zeros((1, pixels), np.uint8), CLASSES, ())
 
@@ -243,7 +355,7 @@ def test_results_are_kept_within_bounds_and_apart() -> None:
     assert store.get(first) is not None  # used last: the second goes
     third = store.put(kept(100))
     assert store.get(second) is None and store.get(first) is not None and store.get(third) is not None
-    fourth = store.put(kept(1000), replaces=third)
+    fourth = store.put(kept(1000))  # the last one stays, however large it is
     assert store.get(third) is None and store.get(fourth) is not None and len(store) == 1
     store.drop(fourth)
     store.drop(None)
@@ -381,6 +493,63 @@ def test_mistakes_are_told_before_models_are_loaded(
     assert "did you mean 'port'" in said("nowhere", "--prot", "1")
 
 
+def test_no_place_for_temporary_files_is_told(sfnet: Engine, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    def full(prefix: str) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(app, "check_gradio", lambda: None)
+    monkeypatch.setattr(app.tempfile, "mkdtemp", full)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with refuses("no folder for uploads can be made (No usable temporary directory", "set TMPDIR"):
+        app.Demo({"one": sfnet}, port=port)
+
+
+def test_signals_that_end_it_unless_they_are_ignored() -> None:
+    from crispseg.cli.demo import _end_cleanly_by
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        _end_cleanly_by("SIGTERM", "SIGHUP", "SIGOFNOSYSTEM")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert caught.value.code == 0
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        _end_cleanly_by("SIGTERM", "SIGHUP")
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_server_and_removes_its_files(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'crispseg[demo]'")
+    create_model("fpn", num_classes=3, backbone="test_efficientnet", pretrained=False, width=16).save_pretrained(
+        tmp_path / "streets"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "crispseg", "demo", str(tmp_path / "streets"), "--port", port, "--device", "cpu"]
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert server.stdout is not None and "Ctrl+C ends it" in server.stdout.readline()
+        assert list((tmp_path / "temporary").glob("crispseg-demo-*"))
+        server.send_signal(signal.SIGHUP)
+        _, said = server.communicate(timeout=60)
+    finally:
+        server.kill()
+    assert server.returncode == 0 and "Traceback" not in said
+    assert not list((tmp_path / "temporary").glob("crispseg-demo-*"))
+
+
 def test_the_command_serves_until_it_ends(
     sfnet: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,11 +568,13 @@ def test_the_command_serves_until_it_ends(
             served.append(demo.service.limits)
 
     monkeypatch.setattr(app.Demo, "wait", visit)
-    before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    environment = dict(os.environ)
     try:
         assert main(["demo", str(tmp_path / "streets"), "--port", str(port), "--max-megabytes", "3"]) == 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     (url, status, folder, was_there, engines), limits = served
     assert url == f"http://127.0.0.1:{port}/" and status == 200 and was_there and not folder.exists()
     assert list(engines) == ["streets"] and engines["streets"].info.name == "fpn" and limits == Limits(megabytes=3)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import shutil
-import tempfile
+import re
+import socket
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,6 @@ from crispseg.demo.uploads import Limits
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'crispseg[demo]'")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +62,14 @@ def png(pixels: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def wait_for(value: Callable[[], Any]) -> Any:
+    """The first value that is true, or the last one after 20 seconds."""
+    until = time.monotonic() + 20
+    while not (found := value()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
 
 
 def works(page: Any, load: Any) -> None:
@@ -133,6 +137,41 @@ def test_names_of_files_lead_nowhere(page: Any, load: Any, demo: Demo) -> None:
     assert not list(demo.folder.parent.glob("*escaped*"))
 
 
+def test_a_full_queue_says_so(page: Any, load: Any, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = demo.blocks._queue
+    assert queue.max_size == 64
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "max_size", 0)
+        with pytest.raises(load.Refused, match=r"503: .*Queue is full"):
+            page.event("sample", [])
+    works(page, load)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(page: Any, load: Any, demo: Demo) -> None:
+    """What it left on the disk counts, and goes like everything else that is too old."""
+    before = set(demo.folder.iterdir())
+    address = demo.url.removeprefix("http://").rstrip("/")
+    host, port = address.split(":")
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address}\r\nContent-Length: 400000"
+    part = '--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"'
+    request = f"{head}\r\nContent-Type: multipart/form-data; boundary=B\r\n\r\n{part}"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(request.encode() + b"\r\n\r\n" + bytes(200_000))
+        left = wait_for(lambda: set(demo.folder.iterdir()) - before)
+    for path in left:
+        os.utime(path, (0, 0))
+    assert wait_for(lambda: not any(path.exists() for path in left))
+    works(page, load)
+
+
+def test_pages_that_are_no_images_are_downloaded_not_shown(page: Any) -> None:
+    for name in ("a.html", "a.svg"):
+        path = page.upload(name, b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")["path"]
+        headers = page.http.get(f"gradio_api/file={path}").headers
+        assert headers["content-disposition"].startswith("attachment")
+        assert headers["content-type"] == "application/octet-stream"
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -194,10 +233,7 @@ def test_users_do_not_see_each_others_results(demo: Demo, load: Any) -> None:
 def test_old_files_are_removed(page: Any, demo: Demo, load: Any) -> None:
     path = Path(page.upload("old.png", png(noise(64, 96)))["path"])
     os.utime(path, (0, 0))
-    until = time.monotonic() + 20
-    while path.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not path.exists()
+    assert wait_for(lambda: not path.exists())
     with pytest.raises(load.Refused, match=r"old\.png is no longer kept here; upload it again"):
         page.segment({"path": str(path), "orig_name": "old.png", "meta": {"_type": "gradio.FileData"}}, "sfnet")
 
@@ -219,29 +255,11 @@ def test_the_load_script(demo: Demo, load: Any, capsys: pytest.CaptureFixture[st
     assert "note.png is not an image" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no chromium and chromedriver in PATH: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, "--window-size=1280,1400", f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        yield running
-        running.quit()
-
-
 @pytest.mark.browser
 def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
@@ -279,11 +297,27 @@ def test_in_a_browser(demo: Demo, browser: Any, tmp_path: Path, monkeypatch: pyt
         seen.append(one(".cs-pixel").text)
         assert "flow (" in one("#cs-about").text
     wait.until(lambda _: "path" in one(".cs-marks").get_attribute("innerHTML"))
+    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    place = [int(value) for value in re.findall(r"[xy] (\d+)", seen[1])]
+    wait.until(lambda _: one(".cs-pixel").text.startswith(f"Pixel x {place[0] + 1}, y {place[1]}:"))
+    ActionChains(browser).send_keys(*[Keys.ARROW_UP] * 3).perform()  # by a 50th of 96 pixels each
+    wait.until(lambda _: one(".cs-pixel").text.startswith(f"Pixel x {place[0] + 1}, y {place[1] - 6}:"))
+
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    one("#cs-download").click()
+    mask = tmp_path / "street_mask.png"
+    wait.until(lambda _: mask.exists() and not list(tmp_path.glob("*.crdownload")))
+    expected = demo.service.engines["sfnet"](noise(64, 96)).labels
+    assert np.array_equal(np.array(Image.open(mask)), expected)
+
     width = stage.size["width"]
-    expected = round(48 + 100 / width * 96)
-    column = int(seen[1].split("x ")[1].split(",")[0])
-    assert abs(column - expected) <= 1, "the pixel told is the one clicked on"
+    column = round(48 + 100 / width * 96)
+    assert abs(place[0] - column) <= 1, "the pixel told is the one clicked on"
     assert len(networks) == 1
+
+    monkeypatch.setattr(demo.service.store, "_kept", OrderedDict())
+    stage.click()
+    wait.until(lambda running: "this result is no longer kept; segment the image again" in running.page_source)
 
     (tmp_path / "note.png").write_bytes(b"hello")
     one("#cs-upload input[type=file]").send_keys(str(tmp_path / "note.png"))
