@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.cli.parsing import Parser
-from crispseg.data.base import IdDecoder
+from crispseg.data.base import IdDecoder, image_channels
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
-from crispseg.imaging import image_size, read_mask
+from crispseg.imaging import read_image, read_mask
 from crispseg.inference.segmenter import usable_device
 from crispseg.inspection.figures import save_figures
 from crispseg.inspection.page import inspection_page
@@ -54,13 +54,17 @@ def run(argv: Sequence[str]) -> None:
         raise CrispsegError(f"--beside {parsed.beside} is for the figures that compare; say where by --figures DIR")
     if parsed.figures is not None:
         writable_folder(parsed.figures)
-    size = image_size(parsed.image)
     load_plugins(parsed.plugins)
-    classes = read_info(parsed.run).num_classes
+    info = read_info(parsed.run)
+    if parsed.beside is not None and read_info(parsed.beside).label_set() != info.label_set():
+        raise CrispsegError(
+            f"{parsed.beside} and {parsed.run} have different classes or colours; compare models of the same data"
+        )
+    size = read_image(parsed.image, image_channels(info.in_chans)).shape[:2]
     truth = None
     if parsed.truth is not None:
-        truth = read_truth(parsed.truth, classes, parsed.ignore)
-        check_truth(truth, size, classes, str(parsed.truth))
+        truth = read_truth(parsed.truth, info.num_classes, parsed.ignore)
+        check_truth(truth, size, info.num_classes, str(parsed.truth))
     device = usable_device(parsed.device)
     model = SegmentationModel.from_pretrained(parsed.run)
     other = None if parsed.beside is None else SegmentationModel.from_pretrained(parsed.beside)
@@ -77,8 +81,11 @@ def read_truth(path: Path, classes: int, ignore: Sequence[int] = ()) -> NDArray[
     """A mask of class ids, `(H, W)`, with 255 for ignored pixels.
 
     Raises:
-        CrispsegError: a file that is no mask, colours, or a value that is neither a class nor ignored.
+        CrispsegError: a file that is no mask, colours, or a value that is neither a class nor ignored; a value to
+            ignore that no mask can hold.
     """
+    if wrong := [value for value in ignore if not 0 <= value < 2**16]:
+        raise CrispsegError(f"--ignore holds {wrong[0]}; mask values are 0 to 65535")
     try:
         remedy = "save it with class ids as values, as 'crispseg predict' does"
         return IdDecoder(classes, tuple(ignore), remedy)(read_mask(path))
