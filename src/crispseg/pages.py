@@ -177,14 +177,27 @@ def picture(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longes
         size = max(round(width * factor), 1), max(round(height * factor), 1)
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     file = io.BytesIO()
-    options: dict[str, Any] = {"quality": 85} if photo else {"optimize": True}
-    Image.fromarray(pixels).save(file, "JPEG" if photo else "PNG", **options)
+    if photo:
+        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    else:
+        _with_palette(pixels).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     height, width = pixels.shape[:2]
     return (
         f'<img src="data:image/{"jpeg" if photo else "png"};base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(text)}">'
     )
+
+
+def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The same picture with a palette where it has at most 256 colours: as a file it is then about half as large."""
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colors, indices = np.unique(packed, return_inverse=True)
+    if len(colors) > 256:
+        return Image.fromarray(pixels)
+    picture = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8))
+    picture.putpalette(np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1).astype(np.uint8).tobytes())
+    return picture
 
 
 def pictures(entries: Sequence[tuple[str, str]]) -> str:

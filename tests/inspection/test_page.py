@@ -134,12 +134,34 @@ def test_fold_sum_keeps_the_sum() -> None:
 
 
 def test_flow_panel_has_the_flow_s_colours() -> None:
-    """As JPEG: to a few levels."""
     found = inspected("sfnet")
-    html = inspection_page(found)
-    last = re.findall(r'src="data:image/jpeg;base64,([^"]+)"[^>]*alt="image, flow"', html)[-1]
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(last)))).astype(int)
-    assert abs(picture - flow_colors(flows(found)[-1], found)).mean() < 8
+    last = re.findall(r'src="data:image/png;base64,([^"]+)"[^>]*alt="image, flow"', inspection_page(found))[-1]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(last))).convert("RGB"))
+    np.testing.assert_array_equal(picture, flow_colors(flows(found)[-1], found))
+
+
+def test_probabilities_survive_the_way_to_the_page() -> None:
+    """To less than the last digit that is shown, a tenth of a percent."""
+    found = inspected("fpn")
+    told = payload(found)["told"]
+    ids, shares = (unpacked(told[key]).reshape(64, 96, told["count"]) for key in ("ids", "shares"))
+    assert (ids[..., 0] == found.labels).all()
+    known = np.take_along_axis(found.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
+    np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
+    entropy = unpacked(told["entropy"]).reshape(64, 96) / 255 * told["most"]
+    np.testing.assert_allclose(entropy, found.entropy(), atol=told["most"] / 500)
+
+
+@pytest.mark.parametrize(("colors", "mode"), [(256, "P"), (257, "RGB")])
+def test_pictures_of_few_colours_have_a_palette(colors: int, mode: str) -> None:
+    pixels = np.random.default_rng(0).permutation(2**24)[: 32 * 40]
+    pixels = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1).astype(np.uint8)
+    pixels = pixels[np.arange(32 * 40) % colors].reshape(32, 40, 3)
+    data = re.search(r"data:image/png;base64,([^\"]+)", pages.picture(pixels, "noise"))
+    assert data
+    picture = Image.open(io.BytesIO(base64.b64decode(data[1])))
+    assert picture.mode == mode
+    np.testing.assert_array_equal(picture.convert("RGB"), pixels)
 
 
 def test_scripts_that_would_end_early_are_refused() -> None:

@@ -75,12 +75,12 @@ def told(inspection: Inspection) -> dict[str, Any]:
         "size": list(probabilities.shape[:0:-1]),
         "count": count,
         "ids": packed(best.transpose(1, 2, 0).astype(np.uint8)),
-        "shares": packed(_byte(np.take_along_axis(probabilities, best, 0).transpose(1, 2, 0))),
-        "entropy": packed(_byte(inspection.entropy(normalised=True)[::step, ::step])),
+        "shares": packed(_level(np.take_along_axis(probabilities, best, 0).transpose(1, 2, 0), np.uint16)),
+        "entropy": packed(_level(inspection.entropy(normalised=True)[::step, ::step])),
         "most": math.log(len(probabilities)),
     }
     if inspection.boundary is not None:
-        found["boundary"] = packed(_byte(inspection.boundary[::step, ::step]))
+        found["boundary"] = packed(_level(inspection.boundary[::step, ::step]))
     return found
 
 
@@ -132,7 +132,7 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
         "number": number,
         "places": packed(places),
         "step": step,
-        "weights": packed(_byte(weights / top)),
+        "weights": packed(_level(weights / top)),
         "top": top,
     }
 
@@ -167,7 +167,7 @@ def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str
         "descriptors": count,
         "count": told_count,
         "ids": packed(ids.transpose(1, 2, 0).astype(np.uint16)),
-        "shares": packed(_byte(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
+        "shares": packed(_level(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
     }
 
 
@@ -180,7 +180,7 @@ def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
     peaks = folded.max(axis=(1, 2), keepdims=True)
     coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
     return {
-        "maps": packed(_byte(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
+        "maps": packed(_level(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
         "peaks": [float(peak) for peak in peaks.ravel()],
         "grid": [folded.shape[2], folded.shape[1]],
         "area": rows * columns / fold**2,
@@ -207,7 +207,6 @@ def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
     return summed
 
 
-def _byte(shares: NDArray[Any]) -> NDArray[np.uint8]:
-    """0 to 1 → 0 to 255."""
-    levels: NDArray[np.uint8] = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
-    return levels
+def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:
+    """0 to 1 → 0 to the type's largest number."""
+    return np.rint(np.clip(shares, 0, 1) * np.iinfo(kind).max).astype(kind)

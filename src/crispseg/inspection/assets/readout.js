@@ -39,7 +39,7 @@ function showPixel(data, x, y) {
   }
   const { told } = data;
   const index = toldIndex(told, x, y);
-  entry(list, "confidence", number(told.shares[index * told.count] / 255));
+  entry(list, "confidence", number(told.shares[index * told.count] / 65535));
   const share = told.entropy[index] / 255;
   entry(list, "entropy", `${number(share * told.most)} nats (${number(100 * share, 0)} % of ln ${data.names.length})`);
   document.getElementById("pixel").replaceChildren(list);
@@ -51,7 +51,7 @@ function showProbabilities(data, index) {
   const rows = [];
   for (let rank = 0; rank < told.count; rank += 1) {
     const id = told.ids[index * told.count + rank];
-    const share = told.shares[index * told.count + rank] / 255;
+    const share = told.shares[index * told.count + rank] / 65535;
     const row = element("li");
     const bar = element("span", "", "share");
     const filled = element("i");
