@@ -67,6 +67,39 @@ def test_what_the_taps_do_not_say_is_recorded_too() -> None:
     assert [agln.parts[part].title for part in (block, gathers)] == ["F5 → F4, block 1", "descriptors of F5"]
 
 
+def test_a_fuse_part_that_gathers_for_itself() -> None:
+    found = inspect_image(lively("sfnet", fuse="cfb"), scene()[0])
+    titles = [found.parts[found.of(kind)[-1]].title for kind in (SemanticAggregation, SemanticDistribution)]
+    assert titles == ["descriptors of F3", "F3 → F2"]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (20, 50)])
+def test_offsets_lead_to_the_pixel_whose_label_is_taken(size: tuple[int, int]) -> None:
+    """Also at the edges, where they would lead outside."""
+    model = lively("fpn", refine="boundary")
+    assert model.refiner is not None
+    for parameter in model.classifier.parameters():
+        torch.nn.init.normal_(parameter) if parameter.ndim > 1 else torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(model.refiner.boundary_head[-1].bias, 9.0)
+    found = inspect_image(model, scene()[0][: size[0], : size[1]])
+    assert found.offsets is not None and found.unrefined is not None
+    ys, xs = np.indices(size)
+    to_x, to_y = xs + found.offsets[0], ys + found.offsets[1]
+    height, width = found.input_size
+    assert to_x.min() >= 0 and to_y.min() >= 0 and to_x.max() < width and to_y.max() < height
+    seen = (to_x < size[1]) & (to_y < size[0])  # not in what a small image is extended by
+    assert np.ptp(found.unrefined) > 0 and (found.offsets != 0).any()
+    assert (found.labels == found.unrefined[to_y.clip(max=size[0] - 1), to_x.clip(max=size[1] - 1)])[seen].all()
+
+
+def test_values_that_are_not_finite(refuses: Any) -> None:
+    model = lively("sfnet")
+    for parameter in model.get_submodule("decoder.fuses.0.predict_flow").parameters():
+        parameter.data.fill_(3e38)
+    with refuses("sfnet", "decoder.fuses.0.flow", "not finite"):
+        inspect_image(model, scene()[0])
+
+
 def test_large_images_are_reduced_and_small_ones_extended() -> None:
     image, truth = scene(80, 120)
     found = inspect_image(lively("fpn"), image, truth, pixels=2400)

@@ -74,8 +74,9 @@ _DDSM = (
 _DCN = "The nine points of a deformable convolution. Features are the mean over channels."
 _AGLN = (
     "Attention gathers descriptors from a coarse level; every pixel of a finer one takes its own mixture. The heat "
-    "over the pictures shows from where the chosen pixel's mixture was gathered. Decoder features and descriptor maps "
-    "are principal components: alike is of one colour, and A and E share theirs."
+    "over the large picture shows from where the chosen pixel's mixture was gathered: clear up to the mean attention, "
+    "half of full colour at twice it. Decoder features and descriptor maps are principal components: alike is of one "
+    "colour, and A and E share theirs."
 )
 _UNEPT = (
     "Each query, a pixel at an eighth of the image's size, attends to sampled pixels of every level. Points are "
@@ -111,7 +112,6 @@ def _flow_folds(inspection: Inspection, fields: Sequence[str]) -> list[Fold]:
                 flow_colors(flow, inspection),
                 "of the fine level",
                 wheel=full,
-                photo=True,
                 field=field,
             ),
             _features("coarse level, warped", warped, inspection, "after alignment", field),
@@ -147,24 +147,20 @@ def _dcn_folds(inspection: Inspection, fields: Sequence[str]) -> list[Fold]:
     return folds
 
 
-def _agln_folds(inspection: Inspection, fields: Sequence[str]) -> list[Fold]:
+def _agln_folds(inspection: Inspection, _fields: Sequence[str]) -> list[Fold]:
     folds = []
     for block in inspection.of(SemanticDistribution):
         title = inspection.parts[block].title
-        field = next((index for index, name in enumerate(fields) if name.startswith(f"{title}: ")), None)
         shown = global_enhancement(inspection, block)
         level = _size(inspection.tap(block, "M"))
         names = ("decoder feature A", "descriptor map M", "enhanced feature E")
         notes = (level, "each pixel's mixture", "Ψ(A + αM)")
-        panels = [
-            Panel(name, pixels, note, photo=True, field=field)
-            for name, pixels, note in zip(names, shown, notes, strict=True)
-        ]
+        panels = [Panel(name, pixels, note, photo=True) for name, pixels, note in zip(names, shown, notes, strict=True)]
         holder = block.rpartition(".")[0]
         b, g = (inspection.taps.get(f"{holder}.lrm.{name}") for name in ("B", "G"))
         if b is not None and g is not None:
-            panels.append(_features("encoder feature B", b, inspection, "before refinement, mean over channels", field))
-            panels.append(_features("encoder feature G", g, inspection, "after refinement, mean over channels", field))
+            panels.append(_features("encoder feature B", b, inspection, "before refinement, mean over channels"))
+            panels.append(_features("encoder feature G", g, inspection, "after refinement, mean over channels"))
         folds.append((title, panels))
     if folds and f"{last_block(inspection).rpartition('.')[0]}.lrm.B" in inspection.taps:
         folds.insert(0, _channel_fold(inspection))

@@ -175,7 +175,7 @@ def inspect_image(
 
     Raises:
         CrispsegError: an image that cannot be read; a truth of another size or with ids that are no class; weights that
-            are not finite; no such device.
+            are not finite, or computed values; no such device.
     """
     info = model.info
     array, path = read_source(image, info.in_chans)
@@ -199,6 +199,10 @@ def inspect_image(
         if outputs.boundary is not None and outputs.direction is not None:
             assert model.refiner is not None
             moved = model.refiner.offsets(outputs.boundary, outputs.direction)
+    if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:
+        raise CrispsegError(
+            f"of {name}, {info.name} computes {wrong[0]} with values that are not finite; take an earlier checkpoint"
+        )
     crop = (..., slice(array.shape[0]), slice(array.shape[1]))
     logits = outputs.logits[0][crop]
     refined: dict[str, Any] = {}
@@ -208,7 +212,7 @@ def inspect_image(
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
             "direction": _ids(outputs.direction[0][crop]),
-            "offsets": moved[0][crop].to("cpu", torch.int8).numpy(),
+            "offsets": _inside(moved[0].to("cpu", torch.int8).numpy())[crop],
         }
     order = list(dict.fromkeys(key.rpartition(".")[0] for key in seen))
     return Inspection(
@@ -250,6 +254,15 @@ def check_truth(truth: NDArray[Any], size: tuple[int, int], classes: int, name: 
             f"the truth of {name} holds {', '.join(map(str, wrong[:5]))}, but the model's classes are 0 to "
             f"{classes - 1}; correct the mask, with {IGNORE} where a pixel should not count"
         )
+
+
+def _inside(offsets: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Offsets `(2, H, W)` that lead outside, where the nearest pixel of the edge counts, as those that lead to it."""
+    shortened = np.empty_like(offsets)
+    for axis, length in enumerate(offsets.shape[:0:-1]):  # x and W, y and H
+        places = np.arange(length) if axis == 0 else np.arange(length)[:, None]
+        shortened[axis] = np.clip(places + offsets[axis], 0, length - 1) - places
+    return shortened
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:
@@ -307,6 +320,8 @@ def part_title(model: nn.Module, path: str) -> str:
     levels = getattr(getattr(model, "decoder", None), "fuse_levels", None)
     if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
         coarse = levels[int(step[1])]
+        if path.endswith(".sab"):
+            return f"descriptors of F{coarse}"
         block = f", block {int(step[2]) + 1}" if step[2] else ""
         return f"F{coarse} → F{coarse - 1}{block}"
     if levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):

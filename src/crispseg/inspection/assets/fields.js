@@ -150,7 +150,7 @@ function arrowScale(field, size) {
   return longest > 0 && longest < spacing ? 2 ** Math.ceil(Math.log2(spacing / longest)) : 1;
 }
 
-/** From where the descriptors of a mixture were gathered: opaque where most. */
+/** From where the descriptors of a mixture were gathered: clear up to the mean, half as opaque as can be at twice it. */
 function drawHeat(gathered, marks, mixture) {
   const [width, height] = gathered.grid;
   const cells = width * height;
@@ -159,12 +159,13 @@ function drawHeat(gathered, marks, mixture) {
     const factor = (share * gathered.peaks[id]) / 255;
     for (let cell = 0; cell < cells; cell += 1) total[cell] += factor * gathered.maps[id * cells + cell];
   }
-  const top = total.reduce((most, value) => Math.max(most, value), 0) || 1;
+  const mean = total.reduce((sum, value) => sum + value, 0) / cells;
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = gathered.grid;
   const context = canvas.getContext("2d");
   const colors = context.createImageData(width, height);
-  total.forEach((value, cell) => colors.data.set([255, 60, 0, Math.round((230 * value) / top)], 4 * cell));
+  const opacity = (value) => (value > mean ? Math.round(230 * (1 - mean / value)) : 0);
+  total.forEach((value, cell) => colors.data.set([255, 60, 0, opacity(value)], 4 * cell));
   context.putImageData(colors, 0, 0);
   marks.shape("image", {
     href: canvas.toDataURL(),
