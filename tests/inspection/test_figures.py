@@ -12,7 +12,7 @@ import torch
 from crispseg.imaging import read_image
 from crispseg.inspection import agln, ddsm, inspect_image, sfnet, unept
 from crispseg.inspection.figures import figures, save_figures
-from crispseg.inspection.maps import HEAT, heat_map, pca_map, principal, scaled
+from crispseg.inspection.maps import HEAT, heat_map, pca_maps, principal, scaled
 from tests.inspection.models import lively, scene
 
 FIGURES = {
@@ -72,12 +72,21 @@ def test_principal_components_colour_alike_what_is_alike() -> None:
     found = inspect_image(lively("fpn"), scene()[0])
     values = torch.zeros(6, 8, 12)
     values[:, :, :4], values[:, :, 4:8] = torch.randn(6, 1, 1), torch.randn(6, 1, 1)
-    drawn = pca_map(values, found).astype(int)
+    (drawn,) = (picture.astype(int) for picture in pca_maps([values], found))
     assert np.ptp(drawn[:, :20], axis=(0, 1)).max() <= 2
     assert abs(drawn[0, 0] - drawn[0, 48]).max() > 60
-    mean, axes = principal(values)
+    mean, axes = principal(values.flatten(1))
     assert mean.shape == (6,) and axes.shape == (3, 6)
     torch.testing.assert_close(axes[:2] @ axes[:2].T, torch.eye(2), atol=1e-4, rtol=0)
+
+
+def test_principal_components_of_several_maps_compare() -> None:
+    found = inspect_image(lively("fpn"), scene()[0])
+    one, other = torch.randn(6, 8, 12), 5 * torch.randn(6, 8, 12)  # one's colours alone would be as strong as other's
+    other[:, :, :6] = one[:, :, :6]
+    first, second = pca_maps([one, other], found)
+    np.testing.assert_array_equal(first[:, :40], second[:, :40])
+    assert first[:, 60:].std() < second[:, 60:].std() / 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg.inspection.common import Picture, needs, outputs_figure, predicted, same_images, shown_classes, true
-from crispseg.inspection.maps import HEAT, at_image, pca_map, principal, scaled
+from crispseg.inspection.maps import HEAT, at_image, pca_maps, scaled
 from crispseg.inspection.quantities import Inspection
 from crispseg.models.agln import SemanticDistribution
 from crispseg.visuals import panels
@@ -36,8 +36,8 @@ def figure_1(ours: Inspection, theirs: Inspection | None = None) -> Picture:
 def figure_3(ours: Inspection, theirs: Inspection | None = None) -> Picture:
     """Fig. 3: image, decoder features A, descriptor map M, enhanced features E, results of both models and truth.
 
-    The features are those of the last block of the last step. A and E share the axes of their principal components, so
-    that their colours compare; M has its own.
+    The features are those of the last block of the last step. A and E share their principal components and the scale
+    of these, so that their colours compare; M has its own.
 
     Raises:
         CrispsegError: no distribution module; different images or classes.
@@ -89,13 +89,10 @@ def last_block(inspection: Inspection) -> str:
 
 
 def global_enhancement(inspection: Inspection, block: str) -> tuple[Picture, Picture, Picture]:
-    """A, M and E of a block as principal components; A and E on the axes of both."""
-    m, e = (inspection.tap(block, name) for name in ("M", "E"))
-    a = decoder_feature(inspection, block)
-    mean, axes = principal(torch.cat([_standardised(a), _standardised(e)], dim=1))
-    shared = torch.cat([mean[None], axes])
-    shown_a, shown_e = (pca_map(_standardised(each), inspection, shared) for each in (a, e))
-    return shown_a, pca_map(m, inspection), shown_e
+    """A, M and E of a block as principal components; those of A and E are the same, on one scale."""
+    a, m, e = decoder_feature(inspection, block), inspection.tap(block, "M"), inspection.tap(block, "E")
+    shown_a, shown_e = pca_maps([_standardised(a), _standardised(e)], inspection)
+    return shown_a, pca_maps([m], inspection)[0], shown_e
 
 
 def decoder_feature(inspection: Inspection, block: str) -> Tensor:

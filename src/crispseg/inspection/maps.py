@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -57,33 +58,29 @@ def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
     return scaled(mean_map(at_image(values, inspection)), colors=HEAT)
 
 
-def pca_map(values: Tensor, inspection: Inspection, basis: Tensor | None = None) -> NDArray[np.uint8]:
-    """The three principal components of a level `(C, h, w)` as red, green and blue, at the size of the image.
+def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
+    """The three principal components of levels `(C, h, w)` as red, green and blue, at the size of the image.
 
-    Pixels of similar features have similar colours; the colours themselves mean nothing. Each component runs from its
-    2nd to its 98th percentile.
-
-    Args:
-        values: the features.
-        inspection: for the size.
-        basis: what `principal` gives, for pictures that compare: by default that of `values`.
+    Pixels of similar features have similar colours, in all of these pictures; the colours themselves mean nothing. Each
+    component runs from its 2nd to its 98th percentile over all pictures.
     """
-    rows = values.flatten(1).T  # (h · w, C)
-    mean, axes = principal(values) if basis is None else (basis[0], basis[1:])
-    components = torch.unflatten(((rows - mean) @ axes.T).T, 1, values.shape[1:])  # (3, h, w)
-    shown = at_image(components, inspection).numpy()
-    low, high = np.percentile(shown, (2, 98), axis=(1, 2), keepdims=True)
-    share = (shown - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-    return np.ascontiguousarray(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+    mean, axes = principal(torch.cat([values.flatten(1) for values in features], dim=1))
+    shown = []
+    for values in features:
+        components = axes @ (values.flatten(1) - mean[:, None])  # (3, h · w)
+        shown.append(at_image(torch.unflatten(components, 1, values.shape[1:]), inspection).numpy())
+    low, high = np.percentile(np.stack(shown), (2, 98), axis=(0, 2, 3))[..., None, None]
+    shares = [np.clip((each - low) / np.maximum(high - low, np.finfo(np.float32).tiny), 0, 1) for each in shown]
+    return [np.ascontiguousarray(np.rint(share * 255).astype(np.uint8).transpose(1, 2, 0)) for share in shares]
 
 
 def principal(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `(C,)` and the three directions of largest variance `(3, C)` of the pixels of `(C, h, w)`.
+    """Mean `(C,)` and the three directions of largest variance `(3, C)` of pixels `(C, N)`.
 
     Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels or pixels, the rest is
     0.
     """
-    rows = values.flatten(1).T.double()
+    rows = values.T.double()
     mean = rows.mean(0)
     _, _, directions = torch.linalg.svd(rows - mean, full_matrices=False)
     axes = rows.new_zeros(3, rows.shape[1])
