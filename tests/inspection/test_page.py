@@ -18,7 +18,7 @@ from PIL import Image
 from crispseg import pages
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.flow import flow_colors, flows
-from crispseg.inspection.page import inspection_page
+from crispseg.inspection.page import _cards, _class_table, inspection_page
 from crispseg.inspection.payload import POINT_BYTES, fold_sum, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
 from tests.inspection.models import SYSTEMS, lively, scene
@@ -49,6 +49,15 @@ def test_page_is_whole_by_itself(name: str) -> None:
     assert ("Semantic flow" in html) == (name == "sfnet")
     for title in ("prediction", "truth", "errors", "confidence", "entropy"):
         assert f'data-layer="{title}"' in html
+
+
+def test_cards() -> None:
+    found = inspect_image(lively("fpn", refine="boundary"), *scene())
+    probabilities = np.array([0.5, 0.25, 0.25, *[0] * 9], np.float32)[:, None, None].repeat(2, 2)
+    truth, labels, before = (np.array([pair], np.uint8) for pair in ((255, 0), (1, 0), (0, 0)))
+    known = dataclasses.replace(found, probabilities=probabilities, truth=truth, labels=labels, unrefined=before)
+    assert [value for _, value, _ in _cards(known)] == ["100.0", "0.500", "1.040", "50.00"]
+    assert _cards(dataclasses.replace(known, truth=np.full_like(truth, 255)))[0][1] == "–"
 
 
 def test_a_page_without_truth_does_not_speak_of_it() -> None:
@@ -126,6 +135,36 @@ def test_mixtures_lead_from_a_pixel_to_where_its_descriptors_come_from() -> None
     np.testing.assert_allclose(told, block[:, row, column] @ gathered, atol=gathered.max() / 50)
 
 
+@pytest.mark.parametrize(("side", "every", "fold"), [(64, 1, 1), (8, 3, 1), (5, 5, 2)])
+def test_mixtures_and_attention_lie_where_their_pixels_do(
+    side: int, every: int, fold: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On levels of 24 × 16 and, for the descriptors of F4, 6 × 4 pixels, whose corners are those of 96 × 64."""
+    monkeypatch.setattr("crispseg.inspection.payload.SIDE", side)
+    data = payload(inspected("agln"))
+    field = data["fields"][-2]
+    assert field["title"] == "F3 → F2, block 2: descriptors of F4"
+    np.testing.assert_allclose(field["xs"], (np.arange(24) * 95 / 23)[every // 2 :: every], atol=1e-3)
+    np.testing.assert_allclose(field["ys"], (np.arange(16) * 63 / 15)[every // 2 :: every], atol=1e-3)
+    source = data["gathered"][field["from"]]
+    assert source["area"] == 24 / fold**2  # cells that hold the whole, where each has the mean
+    places = [np.arange(6) * 95 / 5, np.arange(4) * 63 / 3]
+    for axis, place in enumerate(places):
+        cells = place.reshape(-1, fold).mean(1)
+        centres = source["origin"][axis] + (np.arange(source["grid"][axis]) + 0.5) * source["pitch"][axis]
+        np.testing.assert_allclose(centres, cells, atol=1e-3)
+
+
+def test_shares_and_iou_of_the_classes() -> None:
+    """One ignored pixel of 6; the prediction has classes 0, 0, 0, 0, 1, 1."""
+    found = inspect_image(lively("fpn"), scene()[0])
+    truth = np.array([[0, 0, 2], [255, 1, 0]], np.uint8)
+    labels = np.array([[0, 0, 0], [0, 1, 1]], np.uint8)
+    table = _class_table(dataclasses.replace(found, labels=labels, truth=truth))
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", table)[1:]]
+    assert [row[-3:] for row in rows] == [["66.7", "50.0", "50.0"], ["33.3", "16.7", "50.0"], ["0.0", "16.7", "0.0"]]
+
+
 def test_fold_sum_keeps_the_sum() -> None:
     maps = np.arange(2 * 5 * 7, dtype=np.float32).reshape(2, 5, 7)
     folded = fold_sum(maps, 3)
@@ -150,6 +189,13 @@ def test_probabilities_survive_the_way_to_the_page() -> None:
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
     entropy = unpacked(told["entropy"]).reshape(64, 96) / 255 * told["most"]
     np.testing.assert_allclose(entropy, found.entropy(), atol=told["most"] / 500)
+
+
+def test_probabilities_of_large_images_are_thinned_out() -> None:
+    found = inspect_image(lively("fpn"), *scene(260, 300))
+    told = payload(found)["told"]
+    assert (told["step"], told["size"]) == (2, [150, 130])
+    np.testing.assert_array_equal(unpacked(told["ids"]).reshape(130, 150, -1)[..., 0], found.labels[::2, ::2])
 
 
 @pytest.mark.parametrize(("colors", "mode"), [(256, "P"), (257, "RGB")])

@@ -22,8 +22,10 @@ from crispseg.inspection.quantities import Inspection
 SCRIPTS = ("data.js", "marks.js", "fields.js", "readout.js", "viewer.js")
 SIDE = 2048
 """Pixels of a picture's longer side above which it is reduced: class colours are not, in any usual image."""
-SMALL = 400
+SMALL = 320
 """The same of pictures that are not laid over the image: they are shown no wider."""
+LOSSLESS = 256
+"""The same of these where neither JPEG nor a palette makes them small: the flow's colours."""
 
 
 def inspection_page(inspection: Inspection) -> str:
@@ -238,7 +240,7 @@ def _panels(inspection: Inspection, panels: Sequence[Panel]) -> str:
 
 
 def _figure(inspection: Inspection, panel: Panel) -> str:
-    longest = SIDE if panel.layer else SMALL
+    longest = SIDE if panel.layer else SMALL if panel.photo or panel.exact else LOSSLESS
     shown = pages.picture(panel.pixels, f"{inspection.name}, {panel.name}", photo=panel.photo, longest=longest)
     if panel.exact:
         shown = shown.replace("<img ", '<img class="exact" ', 1)

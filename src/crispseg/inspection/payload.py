@@ -209,4 +209,5 @@ def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
 
 def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:
     """0 to 1 → 0 to the type's largest number."""
-    return np.rint(np.clip(shares, 0, 1) * np.iinfo(kind).max).astype(kind)
+    levels: NDArray[Any] = np.rint(np.clip(shares, 0, 1) * np.iinfo(kind).max).astype(kind)
+    return levels
