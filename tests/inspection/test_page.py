@@ -53,10 +53,10 @@ def test_page_is_whole_by_itself(name: str) -> None:
 
 def test_cards() -> None:
     found = inspect_image(lively("fpn", refine="boundary"), *scene())
-    probabilities = np.array([0.5, 0.25, 0.25, *[0] * 9], np.float32)[:, None, None].repeat(2, 2)
-    truth, labels, before = (np.array([pair], np.uint8) for pair in ((255, 0), (1, 0), (0, 0)))
+    probabilities = np.array([0.5, 0.25, 0.25, *[0] * 9], np.float32)[:, None, None].repeat(3, 2)
+    truth, labels, before = (np.array([row], np.uint8) for row in ((255, 0, 1), (1, 0, 0), (0, 0, 0)))
     known = dataclasses.replace(found, probabilities=probabilities, truth=truth, labels=labels, unrefined=before)
-    assert [value for _, value, _ in _cards(known)] == ["100.0", "0.500", "1.040", "50.00"]
+    assert [value for _, value, _ in _cards(known)] == ["50.0", "0.500", "1.040", "33.33"]
     assert _cards(dataclasses.replace(known, truth=np.full_like(truth, 255)))[0][1] == "–"
 
 
