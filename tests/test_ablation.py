@@ -396,10 +396,16 @@ def test_command(
     change = zero["change"]["miou"]
     assert change["value"] == pytest.approx(zero["miou"] - intact["miou"], abs=2e-4)
     assert change["interval"][0] <= change["value"] <= change["interval"][1]
-    assert zero["change"]["iou"]["road"]["value"] == pytest.approx(
-        zero["iou"]["road"] - intact["iou"]["road"], abs=2e-4
-    )
+    for score in ("iou", "class_boundary_f"):
+        road = zero["change"][score]["road"]
+        assert road["value"] == pytest.approx(zero[score]["road"] - intact[score]["road"], abs=2e-4)
+        assert road["interval"][0] <= road["value"] <= road["interval"][1]
+    assert intact["class_boundary_f"] != intact["iou"]
+    of_classes = [value for value in intact["class_boundary_f"].values() if value is not None]
+    assert intact["boundary_f"]["3"] == pytest.approx(sum(of_classes) / len(of_classes), abs=2e-4)
+    assert "Boundary F 3 px, and changes" in shown
     page = (tmp_path / "a.html").read_text()
+    assert "Boundary F 3 px of each class, and changes" in page
     for text in (f"{zero['miou']:.1f}", "flow shuffled"):
         assert text in shown and text in page
 

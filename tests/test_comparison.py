@@ -207,9 +207,11 @@ def test_many_models_have_numbers_in_the_table_of_classes() -> None:
     for count in (4, 5):
         results = [Scored(f"a long name {index}", "", metric.scores(), boundary.scores()) for index in range(count)]
         console = Console(width=80, record=True, file=io.StringIO())
-        means, classes = SideBySide(tuple(results), names, 0).tables()
-        console.print(means, classes)
-        heads = [str(column.header) for column in classes.columns]
+        means, *classes = SideBySide(tuple(results), names, 0).tables()
+        console.print(means, *classes)
+        assert [each.title for each in classes] == ["IoU, and changes", "Boundary F 3 px, and changes"]
+        heads = [str(column.header) for column in classes[0].columns]
+        assert heads == [str(column.header) for column in classes[1].columns]
         assert heads[1:] == (["1", "2", "3", "4", "5"] if count == 5 else [result.name for result in results])
         assert ("│  5 a long name 4 │" in console.export_text()) == (count == 5)
 

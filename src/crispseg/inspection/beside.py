@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
@@ -63,18 +65,20 @@ class SideBySide:
 
     @cached_property
     def gains(self) -> list[dict[str, Gain]]:
-        """Of each but the first over the first: `miou` `()`, `iou` `(C,)`, `image_miou` `()`, `boundary_f` `()`."""
+        """Of each but the first over the first.
+
+        `miou` `()`, `iou` `(C,)`, `image_miou` `()`; `boundary_f` `()`, `class_f` `(C,)`, of boundaries.
+        """
         first, *others = self.results
-        return [
-            {
-                **score_gains(first.scores, other.scores, self.resamples),
-                "boundary_f": boundary_gains(first.boundary, other.boundary, self.resamples)["mean"].at(0),
-            }
-            for other in others
-        ]
+        gains = []
+        for other in others:
+            boundary = boundary_gains(first.boundary, other.boundary, self.resamples)
+            scores = score_gains(first.scores, other.scores, self.resamples)
+            gains.append({**scores, "boundary_f": boundary["mean"].at(0), "class_f": boundary["f"].at(0)})
+        return gains
 
     def tables(self) -> list[Table]:
-        """Means, and the IoU of classes."""
+        """Means, and the IoU and boundary F of classes."""
         means = Table(caption=self._note() or None, caption_justify="left")
         means.add_column("", overflow="fold")
         for name in _HEAD:
@@ -84,16 +88,23 @@ class SideBySide:
             means.add_row(*map(escape, (f"{index:2} {name}" if numbered else name, *row)))
         if len(self.labels) > _CLASSES_AT_ONCE:
             return [means]
-        first = self.results[0]
-        classes = Table(title="IoU, and changes", title_justify="left")
-        classes.add_column("class", overflow="fold")
+        return [means, *(self._class_table(*score) for score in self._class_scores())]
+
+    def _class_table(self, name: str, values: NDArray[np.float64], key: str) -> Table:
+        table = Table(title=f"{name}, and changes", title_justify="left")
+        table.add_column("class", overflow="fold")
+        numbered = len(self.results) > _NAMED_AT_ONCE
         for index, result in enumerate(self.results, 1):
-            head = str(index) if numbered else escape(result.name)
-            classes.add_column(head, justify="right", overflow="fold")
-        for index, name in enumerate(self.labels.names):
-            changes = [signed(float(gains["iou"].value[index])) for gains in self.gains]
-            classes.add_row(escape(name), percent(float(first.scores.iou[index])), *changes)
-        return [means, classes]
+            table.add_column(str(index) if numbered else escape(result.name), justify="right", overflow="fold")
+        for index, label in enumerate(self.labels.names):
+            changes = [signed(float(gains[key].value[index])) for gains in self.gains]
+            table.add_row(escape(label), percent(float(values[index])), *changes)
+        return table
+
+    def _class_scores(self) -> list[tuple[str, NDArray[np.float64], str]]:
+        """What is told of each class: its name, the first's values `(C,)`, and where `gains` has the changes."""
+        first = self.results[0]
+        return [("IoU", first.scores.iou, "iou"), (f"Boundary F {DISTANCE} px", first.boundary.f[0], "class_f")]
 
     def as_json(self) -> dict[str, Any]:
         """Scores in percent, changes in percentage points with `[low, high]`; `null` where there is none."""
@@ -105,38 +116,46 @@ class SideBySide:
                 "miou": number(result.scores.miou),
                 "boundary_f": {str(DISTANCE): number(result.boundary.mean[DISTANCE])},
                 "iou": dict(zip(self.labels.names, map(number, result.scores.iou), strict=True)),
+                "class_boundary_f": dict(zip(self.labels.names, map(number, result.boundary.f[0]), strict=True)),
             }
             if gains is not None:
-                changes = {name: change_number(gains[name]) for name in ("miou", "image_miou", "boundary_f")}
-                classes = {name: change_number(gains["iou"].at(index)) for index, name in enumerate(self.labels.names)}
-                row["change"] = {**changes, "iou": classes}
+                wanted = ("miou", "image_miou", "boundary_f")
+                changes: dict[str, Any] = {name: change_number(gains[name]) for name in wanted}
+                for name, key in (("iou", "iou"), ("class_boundary_f", "class_f")):
+                    changes[name] = {
+                        label: change_number(gains[key].at(index)) for index, label in enumerate(self.labels.names)
+                    }
+                row["change"] = changes
             rows.append(row)
         return {"level": LEVEL, "resamples": self.resamples, "models": rows}
 
     def blocks(self) -> list[str]:
-        """Both tables as HTML."""
-        first = self.results[0].scores
+        """All tables as HTML."""
         means = [
             [*map(pages.text, row), pages.soft(result.explanation)]
             for row, result in zip(self._rows(), self.results, strict=True)
         ]
-        classes = [
-            [
-                pages.named(name, color),
-                pages.bar(float(first.iou[index])),
-                percent(float(first.iou[index])),
-                *(_clear(gains["iou"].at(index)) for gains in self.gains),
-            ]
-            for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
-        ]
-        names = [result.name for result in self.results]
-        return [
+        made = [
             pages.table(["", *_HEAD, ""], means),
             pages.paragraph(f"Scores in percent, changes in percentage points. {self._note()}", soft=True),
-            pages.heading("IoU of each class, and changes"),
-            pages.paragraph("Bold where the interval leaves out 0.", soft=True),
-            pages.table(["class", "", *names], classes),
         ]
+        names = [result.name for result in self.results]
+        for score, values, key in self._class_scores():
+            classes = [
+                [
+                    pages.named(label, color),
+                    pages.bar(float(values[index])),
+                    percent(float(values[index])),
+                    *(_clear(gains[key].at(index)) for gains in self.gains),
+                ]
+                for index, (label, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
+            ]
+            made += [
+                pages.heading(f"{score} of each class, and changes"),
+                pages.paragraph("Bold where the interval leaves out 0.", soft=True),
+                pages.table(["class", "", *names], classes),
+            ]
+        return made
 
     def _rows(self) -> list[tuple[str, str, str, str, str]]:
         """Name, mIoU, its change, boundary F, its change."""
