@@ -22,7 +22,7 @@ train upernet upernet
 train ddsm ddsm_upernet --model.pixels 9 --model.fuse_levels "[3, 4]"
 train fpn fpn
 train agln agln --model.residual true
-train unept unept --model.points 4 --model.output_stride 16 --model.refine boundary
+train unept unept --model.points 4 --model.output_stride 16 --model.refine boundary --epochs 10 --val_every 10 --lr 0.0005
 
 python - "$runs" <<'PYTHON'
 import sys
@@ -47,12 +47,13 @@ look agln fpn
 look unept fpn
 crispseg benchmark "$runs"/{sfnet,sfnet_dcn,upernet,ddsm,fpn,agln,unept} --size 192 256 --figure "$out/scene_sfnet_figure_1.png"
 
-python - "$out" <<'PYTHON'  # 256 colours: a quarter of the bytes, and no difference to see
+python - "$out" <<'PYTHON'  # 256 colours: a quarter of the bytes
 import sys
 from pathlib import Path
 
 from PIL import Image
 
 for path in Path(sys.argv[1]).glob("*.png"):
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    colors = Image.open(path).convert("RGB")
+    colors.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
 PYTHON

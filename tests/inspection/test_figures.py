@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from crispseg.imaging import read_image
 from crispseg.inspection import agln, ddsm, inspect_image, sfnet, unept
+from crispseg.inspection.common import distinct_names
 from crispseg.inspection.figures import figures, save_figures
 from crispseg.inspection.maps import HEAT, heat_map, pca_maps, principal, scaled
 from tests.inspection.models import lively, scene
@@ -45,6 +47,22 @@ def test_a_second_model_has_columns_of_its_own() -> None:
     assert sfnet.figure_4(flowing, dcn).shape[1] > sfnet.figure_4(flowing).shape[1]
     assert np.array_equal(figures(flowing, dcn)["sfnet_figure_4"], sfnet.figure_4(flowing, dcn))
     assert np.array_equal(figures(flowing, theirs)["sfnet_figure_4"], sfnet.figure_4(flowing))
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    image = scene()[0]
+    ours, plain = inspect_image(lively("sfnet"), image), inspect_image(lively("sfnet", fuse="add"), image)
+    names = {
+        "fpn": inspect_image(lively("fpn"), image),
+        "sfnet, fuse add": plain,
+        "sfnet, the other": inspect_image(lively("sfnet"), image),
+    }
+    for name, theirs in names.items():
+        found = distinct_names(ours, theirs)
+        assert found == [name, "sfnet, fuse fam" if theirs is plain else "sfnet"]
+    elsewhere = dataclasses.replace(ours, info=dataclasses.replace(ours.info, backbone="resnet18"))
+    assert distinct_names(ours, elsewhere) == ["sfnet, resnet18", f"sfnet, {ours.info.backbone}"]
+    assert distinct_names(ours, None) == ["sfnet"]
 
 
 def test_speed_and_accuracy() -> None:

@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.inspection.common import Picture, needs, outputs_figure, predicted, same_images, shown_classes, true
+from crispseg.inspection.common import (
+    Picture,
+    distinct_names,
+    needs,
+    outputs_figure,
+    predicted,
+    same_images,
+    shown_classes,
+    true,
+)
 from crispseg.inspection.maps import HEAT, at_image, pca_maps, scaled
 from crispseg.inspection.quantities import Inspection
 from crispseg.models.agln import SemanticDistribution
@@ -46,7 +55,7 @@ def figure_3(ours: Inspection, theirs: Inspection | None = None) -> Picture:
     a, m, e = global_enhancement(ours, last_block(ours))
     models = [theirs, ours] if theirs else [ours]
     row = [ours.image, a, m, e, *(predicted(each) for each in models)]
-    titles = ["image", "decoder A", "descriptors M", "enhanced E", *(each.info.name for each in models)]
+    titles = ["image", "decoder A", "descriptors M", "enhanced E", *distinct_names(ours, theirs)]
     if ours.truth is not None:
         row.append(true(ours))
         titles.append("truth")

@@ -47,9 +47,20 @@ def same_images(*inspections: Inspection | None) -> None:
             )
 
 
-def titled(inspection: Inspection, text: str, other: bool) -> str:
-    """A column's title, with the model's name where there is another model beside it."""
-    return f"{text}, {inspection.info.name}" if other else text
+def distinct_names(ours: Inspection, theirs: Inspection | None) -> list[str]:
+    """What titles call the models, theirs first: their names, and where these are the same, what else differs."""
+    if theirs is None:
+        return [ours.info.name]
+    infos = [theirs.info, ours.info]
+    names = [info.name for info in infos]
+    if names[0] != names[1]:
+        return names
+    if infos[0].backbone != infos[1].backbone:
+        return [f"{info.name}, {info.backbone}" for info in infos]
+    keys = [key for key in infos[1].options if infos[0].options.get(key) != infos[1].options[key]]
+    if not keys:  # trained in another way
+        return [f"{names[0]}, the other", names[1]]
+    return [", ".join([info.name, *(f"{key} {info.options.get(key)}" for key in keys[:2])]) for info in infos]
 
 
 def errors_figure(ours: Inspection, theirs: Inspection | None, *, legend: bool = True) -> Picture:
@@ -57,9 +68,10 @@ def errors_figure(ours: Inspection, theirs: Inspection | None, *, legend: bool =
     same_images(ours, theirs)
     models = [theirs, ours] if theirs else [ours]
     row = [ours.image, true(ours)] + [predicted(each) for each in models] + [each.errors() for each in models]
+    names = distinct_names(ours, theirs)
     titles = ["image", "truth"]
-    titles += [titled(each, "output", theirs is not None) for each in models]
-    titles += [titled(each, "errors", theirs is not None) for each in models]
+    for what in ("output", "errors"):
+        titles += [f"{what}, {name}" for name in names] if theirs else [what]
     return panels([row], titles, shown_classes(ours, theirs) if legend else None)
 
 
@@ -68,7 +80,7 @@ def outputs_figure(ours: Inspection, theirs: Inspection | None) -> Picture:
     same_images(ours, theirs)
     models = [theirs, ours] if theirs else [ours]
     row = [ours.image, true(ours), *(predicted(each) for each in models)]
-    return panels([row], ["image", "truth", *(each.info.name for each in models)], shown_classes(ours, theirs))
+    return panels([row], ["image", "truth", *distinct_names(ours, theirs)], shown_classes(ours, theirs))
 
 
 def shown_classes(*inspections: Inspection | None) -> LabelSet:
