@@ -59,7 +59,7 @@ def fake_exporter(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["resnet18_deep", "test_convnext", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["resnet18_deep", "test_convnext", "tf_mobilenetv3_small_minimal_100"])
 def test_sfnet_agrees_at_every_size(backbone: str, tmp_path: Path) -> None:
     class Tester(ModelTester):
         name = "sfnet"
