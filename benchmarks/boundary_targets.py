@@ -6,8 +6,7 @@
 What is measured is `BoundaryTargets` on uint8 labels, as the data workers call it after the augmentation, beside the
 plain way: for one class after the other, SciPy's `distance_transform_edt` of the whole image, and SciPy's `sobel`.
 
-Masks are 480×360 pixels. By default they are those of built-in street scenes, whose lane markings are made road, as
-CamVid's 11 classes have them; nothing is ignored. A folder's masks, of class ids, are brought to that size.
+masks.py says which masks.
 
 Both ways run on one thread of one process, in turns, on all masks. Times are medians of the rounds after one that does
 not count. Targets must be equal, or the script ends with an error. Only where a gradient is halfway between two
@@ -21,11 +20,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from masks import Labels, add_mask_arguments, asked_masks
 from numpy.typing import NDArray
 from processes import machine, positive
 from rich.console import Console
@@ -33,10 +32,7 @@ from rich.table import Table
 from scipy import ndimage
 
 from crispseg.data.base import IGNORE
-from crispseg.data.scene_painter import Kind
-from crispseg.data.scenes import render_scene
 from crispseg.errors import CrispsegError
-from crispseg.imaging import find_images, read_mask
 from crispseg.refinement import BoundaryTargets
 from crispseg.refinement.targets import DIRECTIONS, FLAT, NO_BOUNDARY, NO_DIRECTION
 
@@ -44,35 +40,7 @@ DISTANCE = 5  # pixels, as in training by default
 HALFWAY = 1e-3
 """How near to the middle between two directions, which are 1 apart, the rounding of float32 may decide."""
 
-Labels = NDArray[np.uint8]
 Ways = Mapping[str, Callable[[Labels], object]]
-
-
-# The masks -----------------------------------------------------------------------------------------------------------
-
-
-def scene_masks(count: int, height: int, width: int) -> list[Labels]:
-    """Masks `(H, W)` of built-in scenes, of 11 classes at most."""
-    masks = [render_scene(seed, (height, width))[1] for seed in range(count)]
-    return [np.where(mask == Kind.MARKING, np.uint8(Kind.ROAD), mask) for mask in masks]
-
-
-def masks_of(folder: Path, count: int, height: int, width: int, ignored: int) -> list[Labels]:
-    """The first masks of a folder, at this size; `ignored` becomes 255.
-
-    Raises:
-        CrispsegError: no such folder, none in it, or one that holds no class ids.
-    """
-    masks = []
-    for path in find_images(folder)[:count]:
-        mask = read_mask(path)
-        if mask.dtype != np.uint8 or mask.ndim != 2:
-            raise CrispsegError(f"{path} holds no class ids; give a folder of grey or palette masks")
-        resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-        masks.append(np.where(resized == ignored, np.uint8(IGNORE), resized))
-    if not masks:
-        raise CrispsegError(f"{folder} holds no masks; give a folder of grey or palette masks")
-    return masks
 
 
 # The plain way -------------------------------------------------------------------------------------------------------
@@ -142,11 +110,7 @@ def as_table(seconds: Mapping[str, float]) -> Table:
 
 def report(given: argparse.Namespace) -> None:
     """Measure and print."""
-    size = given.height, given.width
-    if given.masks is None:
-        masks = scene_masks(given.count, *size)
-    else:
-        masks = masks_of(given.masks, given.count, *size, given.ignored)
+    masks = asked_masks(given)
     targets = BoundaryTargets(DISTANCE)
     rounded = sum(halfway(targets(mask), *plain_targets(mask)) for mask in masks)
     classes = statistics.mean(len(np.unique(mask[mask != IGNORE])) for mask in masks)
@@ -168,12 +132,8 @@ def report(given: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table; a user's mistake is one line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--masks", type=Path, help="folder of real ones, of class ids; by default built-in scenes")
-    made.add_argument("--ignored", type=int, default=IGNORE, help="value of their ignored pixels; 255 is one always")
-    made.add_argument("--count", type=positive, default=20, help="of the masks, at most")
+    add_mask_arguments(made)
     made.add_argument("--rounds", type=positive, default=9, help="after one that does not count")
-    made.add_argument("--height", type=positive, default=360, help="of the masks, pixels")
-    made.add_argument("--width", type=positive, default=480)
     given = made.parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

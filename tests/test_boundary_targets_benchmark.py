@@ -42,7 +42,7 @@ def test_it_prints_masks_a_second(
 
 
 def test_scenes_have_eleven_classes(script: Any) -> None:
-    masks = script.scene_masks(2, 360, 480)
+    masks = importlib.import_module("masks").scene_masks(2, 360, 480)
     assert [mask.shape for mask in masks] == [(360, 480)] * 2
     assert all(np.unique(mask).tolist() == list(range(11)) for mask in masks)
 
@@ -51,7 +51,7 @@ def test_masks_of_a_folder(script: Any, tmp_path: Path, capsys: pytest.CaptureFi
     mask = np.repeat(np.array([[0, 3, 11]], np.uint8), 4, 0)
     for name in "abc":
         save(tmp_path / f"{name}.png", mask)
-    found = script.masks_of(tmp_path, 2, 8, 6, 11)
+    found = importlib.import_module("masks").masks_of(tmp_path, 2, 8, 6, 11)
     assert len(found) == 2 and np.array_equal(found[0], np.repeat([[0, 0, 3, 3, 255, 255]], 8, 0))
     script.main([f"--masks={tmp_path}", "--rounds=1", "--height=8", "--width=6", "--ignored=11"])
     assert "3 masks of 6×8 pixels, on average 2.0 classes" in capsys.readouterr().out
