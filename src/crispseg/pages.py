@@ -49,6 +49,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; position: st
   min-width: 9.5rem; max-width: min(20rem, 45vw); }
 .swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem; vertical-align: -.1rem;
   border: 1px solid var(--line); border-radius: 2px; }
+:is(dd, td, .name):has(> .swatch) { padding-left: 1.525rem; text-indent: -1.525rem; }
 .bar { display: inline-block; position: relative; width: min(7rem, 16vw); height: .8rem; vertical-align: -.05rem;
   background: var(--card); border: 1px solid var(--line); }
 .bar i, .bar u { position: absolute; }
