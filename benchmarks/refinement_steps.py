@@ -3,7 +3,8 @@
     python benchmarks/refinement_steps.py
     python benchmarks/refinement_steps.py --masks CAMVID/valannot --ignored 11 --count 101
 
-The masks are spoilt: higher classes grow, or shrink, by 1 or 2 pixels over lower ones. Then each labelled pixel takes
+The masks are spoilt: higher classes grow, or shrink, by 1 or 2 pixels over lower ones; ignored pixels first become the
+nearest class, so that nothing grows out of them. Then each labelled pixel takes
 the label that the boundaries and directions of the true mask send it to, by one unit step in its direction (as the
 released code), by that step doubled (SegFix), and by two steps (`crispseg.refinement`) or three, each in the direction
 of the pixel where the one before has ended. masks.py says which masks.
@@ -58,10 +59,20 @@ WAYS: Mapping[str, Callable[[Labels], Tensor]] = {
 
 
 def spoil(truth: Labels, how: str, by: int) -> Labels:
-    """Higher classes grow, or shrink, by so many pixels over lower ones; ignored pixels become class 0 first."""
+    """Higher classes grow, or shrink, by so many pixels over lower ones; ignored pixels become the nearest class."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1,) * 2)
-    labels = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-    return np.asarray({"grown": cv2.dilate, "shrunk": cv2.erode}[how](labels, disc))
+    return np.asarray({"grown": cv2.dilate, "shrunk": cv2.erode}[how](filled(truth), disc))
+
+
+def filled(truth: Labels) -> Labels:
+    """Without ignored pixels: they become the nearest class; class 0 if there is none."""
+    ignored = (truth == IGNORE).astype(np.uint8)
+    if ignored.all():
+        return np.zeros_like(truth)
+    _, nearest = cv2.distanceTransformWithLabels(ignored, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    classes = np.zeros(int(nearest.max()) + 1, np.uint8)
+    classes[nearest[ignored == 0]] = truth[ignored == 0]
+    return classes[nearest]
 
 
 class Scores(NamedTuple):

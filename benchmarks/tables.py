@@ -117,7 +117,7 @@ _AGLN = Comparison(
     },
 )
 
-# The paper's own setting, 16 points and all levels at 1/8, trains four times as long.
+# The paper's own setting, 16 points and all levels at 1/8, would take far longer than the recipe allows.
 _UNEPT_LIGHT = "--model unept --model.width 64 --model.points 4 --model.output_stride 16"
 
 _UNEPT = Comparison(

@@ -4,7 +4,7 @@
 #   docs/figures.sh [RUNS [WEIGHTS]]
 #
 # RUNS is where the runs go, and stay: what is there is not trained again. WEIGHTS are ImageNet weights of the backbone,
-# a file; by default they are downloaded.
+# a file; by default they are downloaded. Relative paths start at the repository's root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${1:-runs/figures} weights=${2:-true} out=docs/assets/figures

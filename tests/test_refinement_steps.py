@@ -27,6 +27,11 @@ def test_it_prints_each_way(script: Any, capsys: pytest.CaptureFixture[str]) -> 
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     assert [row[0] for row in rows] == 2 * ["grown 1 px", "shrunk 1 px", "grown 2 px", "shrunk 2 px"]
     assert all(len(row) == 6 for row in rows)
+    found = script.measure(importlib.import_module("masks").scene_masks(2, 72, 96))
+    expected = [[f"{score.boundary_f:.2f}" for score in row.values()] for row in found.values()]
+    assert [row[1:] for row in rows[:4]] == expected
+    assert [row[1:] for row in rows[4:]] == [[f"{score.wrong:.2f}" for score in row.values()] for row in found.values()]
+    assert [*found["grown 1 px"]] == ["before", "1 step", "doubled", "2 steps", "3 steps"]
 
 
 def test_a_users_mistake_is_one_line(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +61,25 @@ def test_offsets_follow_the_directions(script: Any) -> None:
                 to = np.clip((y + found[1, y, x], x + found[0, y, x]), 0, (23, 29))
                 assert tuple(to) == walked(y, x, steps), (way, y, x)
     assert np.array_equal(script.WAYS["doubled"](truth), 2 * script.WAYS["1 step"](truth))
+
+
+def test_what_spoils_a_mask(script: Any) -> None:
+    """Higher classes grow or shrink in a disc; ignored pixels are of the nearest class before."""
+    truth = np.zeros((20, 30), np.uint8)
+    truth[5:15, 10:20] = 1
+    disc = {1: ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 0))}
+    disc[2] = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if abs(dy) < 2 or dx == 0)
+    for by, offsets in disc.items():
+        moved = np.stack([np.roll(truth, offset, (0, 1)) for offset in offsets])
+        assert np.array_equal(script.spoil(truth, "grown", by), moved.max(0))
+        assert np.array_equal(script.spoil(truth, "shrunk", by), moved.min(0))
+    cut = truth.copy()
+    cut[8:12, :] = 255  # four rows are lost, each next to what it was
+    assert np.array_equal(script.filled(cut), truth)
+    beside = np.ones((20, 30), np.uint8)
+    beside[:, 20:] = 255
+    assert np.array_equal(script.spoil(beside, "shrunk", 2), np.ones_like(beside))  # nothing eats into it from there
+    assert not script.filled(np.full((3, 4), 255, np.uint8)).any()
 
 
 def test_what_is_repaired_is_scored(script: Any) -> None:

@@ -22,6 +22,11 @@ def _sampled_sum_flops(weights: torch.Size, source: torch.Size, *_args: Any, **_
     return 2 * weights.numel() * source[1]
 
 
+def _linear_flops(x: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
+    """Counted as it is called: PyTorch turns some of them into `bmm`, which is a product of two features elsewhere."""
+    return 2 * out_shape.numel() * weight[1]
+
+
 def count_parameters(model: nn.Module) -> int:
     """Parameters, without training-only heads."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary_heads."))
@@ -54,7 +59,7 @@ def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int
     meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
     images = torch.empty(1, in_chans, height, width, device="meta")
     was_training = model.training
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linear: _linear_flops})
     try:
         model.eval()
         with torch.inference_mode(), counter:

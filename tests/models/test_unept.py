@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from crispseg import SegmentationModel, create_model, export, record
 from crispseg.backbones import Backbone, plain_strides
@@ -353,6 +355,30 @@ def test_counts_are_those_of_table_7() -> None:
     model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384")
     assert count_parameters(model) / 1e6 == pytest.approx(94, rel=0.01)
     assert count_multiply_adds(model, 480, 480, attention=False) / 1e9 == pytest.approx(99, rel=0.03)
+
+
+class CountedWeights(TorchFunctionMode):
+    """Multiply-adds of every convolution and linear layer that is called."""
+
+    total = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (F.linear, F.conv2d):
+            self.total += out.numel() * args[1][0].numel()
+        return out
+
+
+@pytest.mark.parametrize("self_attention", ["sparse", "full"])
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
+def test_what_is_no_attention_are_all_products_with_weights(backbone: str, self_attention: str) -> None:
+    """Whatever PyTorch makes of a linear layer."""
+    options = {"backbone": backbone, "width": 16, "points": 4, "self_attention": self_attention}
+    model = create_model("unept", num_classes=NUM_CLASSES, **options).eval()
+    with torch.inference_mode(), CountedWeights() as counted:
+        model(torch.zeros(1, 3, 96, 128))
+    assert count_multiply_adds(model, 96, 128, attention=False) == counted.total
+    assert count_multiply_adds(model, 96, 128) > counted.total
 
 
 @pytest.mark.parametrize("backbone", ["deit_base_distilled_patch16_384", "resnet50"])

@@ -78,10 +78,10 @@ def run(argv: Sequence[str]) -> None:
             file.write_text(text, encoding="utf-8")
     if parsed.json == STDOUT:
         print(text, end="")
-    if drawn:
-        write_image(parsed.figure, figure_1(speeds_and_scores(report)))
     # Tables leave the standard output to JSON.
     Console(stderr=parsed.json == STDOUT).print(as_tables(report), highlight=False)
+    if drawn:
+        write_image(parsed.figure, figure_1(speeds_and_scores(report)))
 
 
 def speeds_and_scores(report: Report) -> list[tuple[str, float, float]]:

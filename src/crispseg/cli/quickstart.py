@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -42,7 +43,8 @@ def run(argv: Sequence[str]) -> None:
     started = time.monotonic()
     console = Console()
     recipe = read_yaml(Path(str(resources.files("crispseg") / "recipes" / "quickstart.yaml")))
-    if lacks_bf16():  # bf16 would take more than twice as long
+    in_fp32 = lacks_bf16() and not torch.cuda.is_available()  # where bf16 would take more than twice as long
+    if in_fp32:
         recipe = merge(recipe, {"precision": "fp32"})
     if take_flag(argv, "--out") is None:
         recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
@@ -54,8 +56,8 @@ def run(argv: Sequence[str]) -> None:
     dataset = unseen(config.data).with_channels(config.model.in_chans)
     check_split(dataset, "unseen")
 
-    if config.precision == "fp32":
-        console.print("Training in fp32, which processors without bf16 instructions do faster.", highlight=False)
+    if in_fp32 and config.precision == "fp32":
+        console.print("Training in fp32, since this processor has no bf16 instructions.", highlight=False)
     console.print("Before training:", highlight=False)
     before = evaluate(_untrained(config, dataset), dataset, workers=config.workers)
     console.print(f"mIoU on {len(dataset)} unseen images: {before.miou:.1f}", highlight=False)

@@ -152,7 +152,7 @@ class SideBySide:
             ]
             made += [
                 pages.heading(f"{score} of each class, and changes"),
-                pages.paragraph("Bold where the interval leaves out 0.", soft=True),
+                *([pages.paragraph("Bold where the interval leaves out 0.", soft=True)] if self._note() else []),
                 pages.table(["class", "", *names], classes),
             ]
         return made

@@ -48,7 +48,7 @@ def figure_1(rows: Sequence[tuple[str, float, float]], *, unit: str = "images / 
     for share in np.linspace(0, 1, 5):
         speed, score = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
         x, y = place(speed, score)
-        draw.text((x, height - bottom + 6), f"{speed:.3g}", INK, font, anchor="mt")
+        draw.text((x, height - bottom + 6), f"{speed:.3g}" if speed < 100 else f"{speed:.0f}", INK, font, anchor="mt")
         draw.text((left - 6, y), f"{score:.1f}", INK, font, anchor="rm")
         draw.line((x, height - bottom, x, height - bottom + 4), INK)
         draw.line((left - 4, y, left, y), INK)
