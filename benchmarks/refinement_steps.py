@@ -4,10 +4,10 @@
     python benchmarks/refinement_steps.py --masks CAMVID/valannot --ignored 11 --count 101
 
 The masks are spoilt: higher classes grow, or shrink, by 1 or 2 pixels over lower ones; ignored pixels first become the
-nearest class, so that nothing grows out of them. Then each labelled pixel takes
-the label that the boundaries and directions of the true mask send it to, by one unit step in its direction (as the
-released code), by that step doubled (SegFix), and by two steps (`crispseg.refinement`) or three, each in the direction
-of the pixel where the one before has ended. masks.py says which masks.
+nearest class, so that nothing grows out of them. Then each labelled pixel takes the label that the boundaries and
+directions of the true mask send it to, by one unit step in its direction (as the released code), by that step doubled
+(SegFix), and by two steps (`crispseg.refinement`) or three, each in the direction of the pixel where the one before has
+ended. masks.py says which masks.
 
 Printed are the mean boundary F at 3 px and the share of wrong pixels, in percent, of all masks together.
 """

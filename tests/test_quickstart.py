@@ -29,12 +29,19 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("lacks", "flags", "precision"), [(True, [], "fp32"), (False, [], "bf16"), (True, ["--precision=bf16"], "bf16")]
+    ("lacks", "cuda", "flags", "precision"),
+    [
+        (True, False, [], "fp32"),
+        (False, False, [], "bf16"),
+        (True, True, [], "bf16"),
+        (True, False, ["--precision=bf16"], "bf16"),
+    ],
 )
 def test_precision_is_what_the_processor_does_fast(
-    lacks: bool, flags: list[str], precision: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    lacks: bool, cuda: bool, flags: list[str], precision: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crispseg.cli.quickstart.lacks_bf16", lambda: lacks)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     assert main(["quickstart", "--print_config", *flags]) == 0
     assert f"precision: {precision}\n" in capsys.readouterr().out
 
