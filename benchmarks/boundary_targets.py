@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 from crispseg.refinement import BoundaryTargets
 from crispseg.refinement.targets import DIRECTIONS, FLAT, NO_BOUNDARY, NO_DIRECTION
 

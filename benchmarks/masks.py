@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from processes import positive
 
-from crispseg.data.base import IGNORE
-from crispseg.data.scene_painter import Kind
 from crispseg.data.scenes import render_scene
+from crispseg.data.scenes.painter import Kind
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images, read_mask
+from crispseg.labels import IGNORE
 
 Labels = NDArray[np.uint8]
 

@@ -39,11 +39,11 @@ from skimage.morphology import binary_dilation, disk
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from crispseg.data.base import IGNORE
-from crispseg.data.scene_painter import Kind
 from crispseg.data.scenes import LABELS, render_scene
+from crispseg.data.scenes.painter import Kind
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES
+from crispseg.labels import IGNORE
 
 SPLIT = (Kind.PAVEMENT, Kind.BUILDING, Kind.SKY, Kind.TREE, Kind.TERRAIN, Kind.PEDESTRIAN, Kind.MARKING)
 CLASSES = len(LABELS) + len(SPLIT)

@@ -27,9 +27,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
+from crispseg.labels import IGNORE
 from crispseg.refinement import BoundaryRefinement, boundary_targets, shift
 from crispseg.refinement.targets import DIRECTIONS
 

@@ -22,7 +22,7 @@ from crispseg.data import (
     camvid,
     coco_stuff,
 )
-from crispseg.data.base import default_palette
+from crispseg.labels import default_palette
 
 Ids = Sequence[int]
 

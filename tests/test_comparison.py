@@ -17,12 +17,13 @@ from crispseg import SegmentationModel, create_model
 from crispseg.cli import scoring
 from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
-from crispseg.data import LabelSet, Scenes, SegmentationDataset
+from crispseg.data import Scenes, SegmentationDataset
 from crispseg.data.base import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
+from crispseg.labels import LabelSet
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
 DATA = ["--data=scenes", "--data.val=5", "--data.height=64", "--data.width=96", "--workers=0"]

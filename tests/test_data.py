@@ -12,20 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data.base import (
-    FileDataset,
-    IdDecoder,
-    LabelSet,
-    Pair,
-    Sample,
-    SegmentationDataset,
-    default_palette,
-    read_lines,
-)
+from crispseg.data.base import FileDataset, IdDecoder, Pair, Sample, SegmentationDataset, read_lines
 from crispseg.data.camvid import CamVid
 from crispseg.data.check import check_split, class_weights
 from crispseg.data.folder import ColorDecoder, Folder
 from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet, default_palette
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "camvid"
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

@@ -26,7 +26,6 @@ from PIL import Image
 
 from crispseg import CrispsegError, create_model
 from crispseg.cli.main import main
-from crispseg.data import LabelSet
 from crispseg.demo import app, view
 from crispseg.demo.alignment import Step
 from crispseg.demo.engine import Engine
@@ -36,6 +35,7 @@ from crispseg.demo.session import Kept, Store
 from crispseg.demo.uploads import Limits, enlarged, inside, read_upload, reduced, shown_name, trim, uploaded_path
 from crispseg.imaging import read_mask, write_image
 from crispseg.inference.segmenter import Segmentation
+from crispseg.labels import LabelSet
 
 Refuses = Callable[..., Any]
 CLASSES = LabelSet(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))

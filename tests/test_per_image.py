@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from crispseg.data.base import LabelSet
 from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Counts, SegmentationScores
 from crispseg.evaluation.evaluate import intervals, score_table
 from crispseg.evaluation.per_image import interval, mean_of_present, resample
 from crispseg.evaluation.scores import MEASURES
+from crispseg.labels import LabelSet
 
 Pair = tuple[Tensor, Tensor]
 

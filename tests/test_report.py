@@ -16,12 +16,13 @@ from PIL import Image
 
 from crispseg import SegmentationModel, create_model, pages
 from crispseg.cli.main import main
-from crispseg.data import LabelSet, Scenes, SegmentationDataset
+from crispseg.data import Scenes, SegmentationDataset
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.scores import Counts, Scores
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import WHOLE
+from crispseg.labels import LabelSet
 from crispseg.visuals import error_map
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)

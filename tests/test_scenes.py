@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crispseg.data.scene_painter import Brush, Camera, Kind, Light
-from crispseg.data.scene_things import Pole
 from crispseg.data.scenes import LABELS, Scenes, render_scene
+from crispseg.data.scenes.painter import Brush, Camera, Kind, Light
+from crispseg.data.scenes.things import Pole
 from crispseg.errors import CrispsegError
 
 COUNT = 40

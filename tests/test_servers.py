@@ -12,8 +12,8 @@ from PIL import Image
 
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.data.base import default_palette
 from crispseg.inference.servers import FORMATS
+from crispseg.labels import default_palette
 
 Capture = pytest.CaptureFixture[str]
 

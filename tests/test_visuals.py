@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispseg import CrispsegError
-from crispseg.data.base import LabelSet
+from crispseg.labels import LabelSet
 from crispseg.visuals import error_map, overlay, panels
 
 PALETTE = ((200, 0, 0), (0, 100, 0))

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from crispseg.backbones import read_state_dict
-from crispseg.data import LabelSet
 from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel, create_model
 
 _RENAMES = {  # what a key begins with in the release → in our models; the first that fits counts

@@ -29,6 +29,17 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
+def image_channels(in_chans: int) -> int:
+    """How many channels of an image a model of `in_chans` needs: 3 (RGB) for 3, and for 1, which sees their mean; 4.
+
+    Raises:
+        CrispsegError: another number.
+    """
+    if in_chans not in (1, 3, 4):
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1, 3 or 4 channels; use one of these")
+    return max(in_chans, 3)
+
+
 def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from crispseg.data.base import IGNORE, Color, LabelSet
 from crispseg.errors import CrispsegError
 from crispseg.imaging import colorize
+from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
 IGNORED = (64, 64, 64)

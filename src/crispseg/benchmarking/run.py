@@ -19,8 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crispseg.benchmarking.contenders import Contender, find_contender, stated_miou
 from crispseg.benchmarking.timing import Clock, Laps, Latency, Stopwatch, latencies, take_turns, wall_clock
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
+from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.segmenter import as_batch, out_of_memory, smooth_outputs, upsampled_argmax, usable_device

@@ -14,7 +14,7 @@ from rich.text import Text
 from crispseg.cli.downloading import run_download, say
 from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, take_flag
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource, FileDataset, IdDecoder, LabelSet, SegmentationDataset, read_lines
+from crispseg.data.base import DataSource, FileDataset, IdDecoder, SegmentationDataset, read_lines
 from crispseg.data.catalogue import CATALOGUE, Entry
 from crispseg.data.folder import Folder, match
 from crispseg.data.importing import import_annotations
@@ -24,6 +24,7 @@ from crispseg.data.sbd import IMAGES, augment
 from crispseg.doctor.recognise import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import write_image
+from crispseg.labels import LabelSet
 
 HELP = """usage: crispseg data list|show|download|import|augment [...]
 

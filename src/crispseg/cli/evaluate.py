@@ -15,7 +15,6 @@ import crispseg
 from crispseg.cli.parsing import Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring
-from crispseg.data import LabelSet
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import DISTANCES, BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
@@ -28,6 +27,7 @@ from crispseg.evaluation.wording import number
 from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import SUFFIXES, write_image
 from crispseg.inference.protocols import WHOLE
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.pages import write_page
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.cli.parsing import Parser
-from crispseg.data.base import IdDecoder, image_channels
+from crispseg.data.base import IdDecoder
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
-from crispseg.imaging import read_image, read_mask
+from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.inference.segmenter import usable_device
 from crispseg.inspection.figures import save_figures
 from crispseg.inspection.page import inspection_page

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
 from crispseg.data import DataSource, SegmentationDataset, check_split
-from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.files import writable_file
+from crispseg.imaging import image_channels
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.pages import check_page

@@ -1,7 +1,7 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
 from crispseg.data.ade20k import ADE20K
-from crispseg.data.base import IGNORE, DataSource, LabelSet, Sample, SegmentationDataset
+from crispseg.data.base import DataSource, Sample, SegmentationDataset
 from crispseg.data.camvid import CamVid
 from crispseg.data.check import SplitReport, check_split, class_weights
 from crispseg.data.cityscapes import Cityscapes
@@ -12,6 +12,7 @@ from crispseg.data.pascal_context import PascalContext
 from crispseg.data.scenes import Scenes
 from crispseg.data.transforms import Augment, eval_transform, train_transform
 from crispseg.data.voc2012 import VOC2012
+from crispseg.labels import IGNORE, LabelSet
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
     source.name: source

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from crispseg.data.base import IGNORE, Color, FileDataset, LabelSet
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, check_split_name, pair_below
+from crispseg.labels import IGNORE, Color, LabelSet
 
 CLASSES: dict[str, Color] = {
     "wall": (120, 120, 120),

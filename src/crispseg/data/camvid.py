@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import IGNORE, Color, Decoder, FileDataset, IdDecoder, LabelSet, Pair, read_lines
+from crispseg.data.base import Decoder, FileDataset, IdDecoder, Pair, read_lines
 from crispseg.data.layouts import check_choices, pair_below, pair_listed
 from crispseg.data.pairing import pairing_fault
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE, Color, LabelSet
 
 CLASSES = {
     "sky": (128, 128, 128),

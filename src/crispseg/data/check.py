@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.data.base import IGNORE, FileDataset, LabelSet, SegmentationDataset
+from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size
+from crispseg.labels import IGNORE, LabelSet
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

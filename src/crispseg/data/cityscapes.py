@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from crispseg.data.base import IGNORE, Color, FileDataset, LabelSet
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, TrainOn, check_choices, check_split_name, pair_below, parts_of
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE, Color, LabelSet
 
 CLASSES: dict[str, tuple[int, Color]] = {
     "road": (7, (128, 64, 128)),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from crispseg.data.base import IGNORE, FileDataset, LabelSet, default_palette
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, check_split_name, pair_below
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE, LabelSet, default_palette
 
 WITHOUT_MASKS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
 """Official ids of things, such as 12 (street sign), that COCO names but has no masks of."""

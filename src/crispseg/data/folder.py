@@ -13,22 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import (
-    IGNORE,
-    Color,
-    Decoder,
-    FileDataset,
-    IdDecoder,
-    LabelSet,
-    Pair,
-    default_palette,
-    grey,
-    read_lines,
-)
+from crispseg.data.base import Decoder, FileDataset, IdDecoder, Pair, grey, read_lines
 from crispseg.data.check import BLACK_AND_WHITE, parallel
 from crispseg.data.pairing import pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images, read_mask
+from crispseg.labels import IGNORE, Color, LabelSet, default_palette
 
 SPLITS = ("train", "val")
 _MASK_ENDING = re.compile(r"[-_](masks?|labels?|gt|seg|L)$")

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
-from crispseg.data.base import IGNORE, LabelSet, default_palette
 from crispseg.data.check import parallel
 from crispseg.data.shapes import Patch
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import atomic_path, writable_folder
 from crispseg.imaging import SUFFIXES, find_images, image_size, write_labels
+from crispseg.labels import IGNORE, LabelSet, default_palette
 
 Overlap: TypeAlias = Literal["smaller", "later", "ignore"]
 """Which class a pixel of several gets: that of the smaller shape, of the later one in the file, or none (255)."""

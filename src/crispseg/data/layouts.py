@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import IGNORE, Pair, grey, read_lines
+from crispseg.data.base import Pair, grey, read_lines
 from crispseg.data.pairing import PairingKind, pairing_fault
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.labels import IGNORE
 
 TrainOn: TypeAlias = Literal["train", "trainval"]
 """What the split "train" holds; "val" is the same either way."""

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crispseg.data.base import IGNORE, Sample, SegmentationDataset
+from crispseg.data.base import Sample, SegmentationDataset
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 from crispseg.randomness import derived_seed, seeded
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]

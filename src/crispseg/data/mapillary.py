@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import IGNORE, Color, FileDataset, LabelSet
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, TrainOn, check_choices, check_split_name, pair_below, parts_of
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE, Color, LabelSet
 
 CONFIGS = ("config_v1.2.json", "config.json")
 """Where the data set says what its mask values mean; the first is that of the package that holds v2.0 too."""

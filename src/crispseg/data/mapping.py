@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from crispseg.data.base import IGNORE, Color, Decoder, IdDecoder, LabelSet
+from crispseg.data.base import Decoder, IdDecoder
 from crispseg.data.camvid import CLASSES, GROUPS, decode_colors
 from crispseg.data.folder import ColorDecoder
 from crispseg.data.layouts import TableDecoder
+from crispseg.labels import IGNORE, Color, LabelSet
 
 
 class Meaning(NamedTuple):

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import DataSource, FileDataset, LabelSet, SegmentationDataset
+from crispseg.data.base import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.check import SplitReport, parallel, summary
 from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
 from crispseg.visuals import PAPER, overlay, panels
 
 CELL = (240, 320)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from crispseg.data.base import IGNORE, FileDataset, LabelSet, default_palette
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, check_choices, check_split_name, pair_listed
+from crispseg.labels import IGNORE, LabelSet, default_palette
 
 NAMES = (
     *("background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat", "book"),

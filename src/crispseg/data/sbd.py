@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import default_palette, read_lines
+from crispseg.data.base import read_lines
 from crispseg.data.check import parallel
 from crispseg.data.voc2012 import AUGMENTED, NAMES
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.imaging import write_labels
+from crispseg.labels import default_palette
 
 IMAGES = 10582
 """In the augmented training set."""

@@ -14,8 +14,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crispseg.data.base import IGNORE, Sample, image_channels
+from crispseg.data.base import Sample
 from crispseg.errors import CrispsegError
+from crispseg.imaging import image_channels
+from crispseg.labels import IGNORE
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from crispseg.data.base import FileDataset, LabelSet, default_palette
+from crispseg.data.base import FileDataset
 from crispseg.data.layouts import TableDecoder, check_choices, check_split_name, pair_listed
 from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet, default_palette
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

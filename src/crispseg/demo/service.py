@@ -10,14 +10,13 @@ from time import perf_counter
 
 import numpy as np
 
-from crispseg.data.base import image_channels
 from crispseg.data.scenes import render_scene
 from crispseg.demo import view
 from crispseg.demo.engine import Engine, Seen
 from crispseg.demo.session import Kept, Store
 from crispseg.demo.uploads import Limits, Picture, enlarged, read_upload, shown_name, trim, uploaded_path
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_image, write_labels
+from crispseg.imaging import image_channels, write_image, write_labels
 
 AT_ONCE = 2
 """Images that are worked on at the same time; their networks take turns."""

@@ -10,8 +10,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import LabelSet
 from crispseg.demo.alignment import Step
+from crispseg.labels import LabelSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg import pages
-from crispseg.data.base import LabelSet
 from crispseg.demo.alignment import Look, Step
 from crispseg.demo.session import Kept
 from crispseg.demo.uploads import Limits
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inspection.flow import arrow_scale
+from crispseg.labels import LabelSet
 
 LONGEST = 1280
 """Pixels of the longer side of the picture on the page."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crispseg.data.base import IGNORE
 from crispseg.data.check import SplitReport, summary
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts
@@ -18,6 +17,7 @@ from crispseg.doctor.scan import scan
 from crispseg.doctor.splits import duplicate_findings
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import Reading, read_values
+from crispseg.labels import IGNORE
 
 
 @dataclass(frozen=True)

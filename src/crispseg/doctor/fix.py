@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from crispseg.data.base import IGNORE
 from crispseg.data.check import parallel
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.facts import Header, ImageFacts, MaskFacts, PairFacts, Unreadable
@@ -29,6 +28,7 @@ from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
 from crispseg.imaging import mask_values, opened, stretch_of, write_labels
+from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crispseg.data.base import DataSource, Decoder, FileDataset, IdDecoder, LabelSet, Pair, SegmentationDataset
+from crispseg.data.base import DataSource, Decoder, FileDataset, IdDecoder, Pair, SegmentationDataset
 from crispseg.data.folder import Folder, match
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
+from crispseg.labels import LabelSet
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import IGNORE, Color, Decoder, IdDecoder, LabelSet
+from crispseg.data.base import Decoder, IdDecoder
 from crispseg.data.check import BLACK_AND_WHITE
 from crispseg.data.folder import ColorDecoder, plausible_ids
 from crispseg.data.layouts import TableDecoder
 from crispseg.doctor.facts import MaskFacts, PairFacts
 from crispseg.doctor.kinds import Finding, finding, plural
 from crispseg.doctor.subject import Subject
+from crispseg.labels import IGNORE, Color, LabelSet
 
 Everywhere: TypeAlias = Callable[[Decoder], dict[str, Decoder]]
 """One decoder for all splits."""

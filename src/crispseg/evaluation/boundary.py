@@ -28,7 +28,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import (
     LEVEL,
@@ -39,6 +38,7 @@ from crispseg.evaluation.per_image import (
     ratio,
     resample,
 )
+from crispseg.labels import IGNORE
 
 DISTANCES = (3, 5, 9, 12)
 """Pixels, as in the tables of Gated-SCNN and DDSM."""

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES, LabelMapMetric
 from crispseg.evaluation.scores import Counts
+from crispseg.labels import IGNORE
 
 DILATION_RATIO = 0.02
 """Of the paper and its code: the bands' width is this part of the image's diagonal."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from crispseg.data import LabelSet, SegmentationDataset, eval_transform
+from crispseg.data import SegmentationDataset, eval_transform
 from crispseg.data.loading import eval_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
@@ -23,6 +23,7 @@ from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.wording import interval, percent
 from crispseg.inference.protocols import Protocol, named_protocol, predict_logits
 from crispseg.inference.segmenter import usable_device
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 
 UNNUMBERED = -1
 """The number of an image that was given without one."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg import pages
-from crispseg.data import LabelSet, SegmentationDataset, eval_transform
+from crispseg.data import SegmentationDataset, eval_transform
 from crispseg.data.base import Sample
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
@@ -20,6 +20,7 @@ from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import Protocol, predict_logits
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.visuals import error_map
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import (
     LEVEL,
@@ -23,6 +22,7 @@ from crispseg.evaluation.per_image import (
     ratio,
     resample,
 )
+from crispseg.labels import IGNORE
 
 MEASURES = ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "iou", "accuracy")
 """The scores of `Counts`."""

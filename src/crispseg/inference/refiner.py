@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data.base import IGNORE, Color, default_palette, image_channels
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
-from crispseg.imaging import read_image, read_mask
+from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.inference.segmenter import as_batch, check_finite, out_of_memory, usable_device
+from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel
 from crispseg.refinement import shift
 

@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.data.base import LabelSet, image_channels
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
-from crispseg.imaging import read_image, write_image, write_labels
+from crispseg.imaging import image_channels, read_image, write_image, write_labels
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, unrefined_logits
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.refinement import shift

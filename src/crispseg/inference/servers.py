@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data import ade20k, cityscapes, voc2012
-from crispseg.data.base import Color, default_palette
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image, write_labels
+from crispseg.labels import Color, default_palette
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 """comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.data.base import image_channels
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
+from crispseg.imaging import image_channels
 from crispseg.inference.protocols import window_starts
 from crispseg.inference.segmenter import Segmenter, out_of_memory
 from crispseg.inference.tiff import TiffBands, write_label_tiff

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from crispseg import pages
-from crispseg.data import LabelSet
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.paired import Gain, boundary_gains, score_gains
 from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import change, change_number, number, percent, signed
+from crispseg.labels import LabelSet
 
 DISTANCE = 3
 """Pixels within which boundaries match."""

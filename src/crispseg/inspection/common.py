@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import LabelSet
 from crispseg.errors import CrispsegError
 from crispseg.imaging import colorize
 from crispseg.inspection.quantities import Inspection
+from crispseg.labels import LabelSet
 from crispseg.visuals import panels
 
 Picture = NDArray[np.uint8]

@@ -12,14 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from crispseg import pages
-from crispseg.data import LabelSet, SegmentationDataset
-from crispseg.data.base import IGNORE, Sample
+from crispseg.data import SegmentationDataset
+from crispseg.data.base import Sample
 from crispseg.evaluation.report import legend_of, predict_sample
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import change, number, percent, signed
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import WHOLE
 from crispseg.inspection.beside import SideBySide
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.visuals import IGNORED, RIGHT
 

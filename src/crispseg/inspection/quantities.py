@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crispseg.data.base import IGNORE, LabelSet
 from crispseg.data.transforms import Normalize
 from crispseg.decoders.deformable import DeformableFuse
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Source, as_batch, check_finite, read_source, usable_device
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.agln import SemanticAggregation, SemanticDistribution
 from crispseg.models.ddsm import DDSM

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from crispseg.data.base import IGNORE, LabelSet, default_palette
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE, LabelSet, default_palette
 
 FORMAT_VERSION = 1
 

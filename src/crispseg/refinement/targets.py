@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 
 STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""

@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
-from crispseg.data.base import LabelSet
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
+from crispseg.labels import LabelSet
 from crispseg.training.task import SegmentationTask
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.data.base import IGNORE
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 from crispseg.models import Outputs
 from crispseg.refinement.targets import DIRECTIONS, NO_BOUNDARY
 

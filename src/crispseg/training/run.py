@@ -22,13 +22,14 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
-from crispseg.data import LabelSet, SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.refinement import BoundaryTargets

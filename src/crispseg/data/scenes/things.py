@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.scene_painter import NEAR, Brush, Kind, Points, Rgb, dim, part, rules
+from crispseg.data.scenes.painter import NEAR, Brush, Kind, Points, Rgb, dim, part, rules
 
 
 class Thing(Protocol):

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import LabelSet, Sample, SegmentationDataset
-from crispseg.data.scene_layout import KERBSTONE, Street, draw_tone, furnish, lay_out_street
-from crispseg.data.scene_painter import Brush, Camera, Kind, Light, Points, Rgb
+from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.scenes.layout import KERBSTONE, Street, draw_tone, furnish, lay_out_street
+from crispseg.data.scenes.painter import Brush, Camera, Kind, Light, Points, Rgb
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.labels import LabelSet
 
 FloatImage = NDArray[np.float32]
 

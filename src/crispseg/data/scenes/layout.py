@@ -9,8 +9,8 @@ from math import pi
 
 import numpy as np
 
-from crispseg.data.scene_painter import NEAR, Camera, Rgb
-from crispseg.data.scene_things import Building, Car, Fence, Pedestrian, Pole, Thing, Tree
+from crispseg.data.scenes.painter import NEAR, Camera, Rgb
+from crispseg.data.scenes.things import Building, Car, Fence, Pedestrian, Pole, Thing, Tree
 
 KERBSTONE = 0.18  # metres
 END = 90.0  # metres; where the street meets its backdrop
