@@ -30,8 +30,8 @@ from torch.nn.functional import one_hot
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.labels import IGNORE
-from crispseg.refinement import BoundaryRefinement, boundary_targets, shift
-from crispseg.refinement.targets import DIRECTIONS
+from crispseg.refinement import DIRECTIONS, BoundaryRefinement, shift
+from crispseg.refinement.targets import boundary_targets
 
 PIXELS = 3
 """Distance of the boundary F."""

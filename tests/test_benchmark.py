@@ -18,10 +18,10 @@ from crispseg.benchmarking.run import Deployed
 from crispseg.benchmarking.timing import take_turns
 from crispseg.cli.main import main
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.data.transforms import Normalize
 from crispseg.imaging import read_image
 from crispseg.inference.segmenter import as_batch
 from crispseg.inspection.sfnet import figure_1
+from crispseg.normalize import Normalize
 
 BACKBONE = "test_efficientnet"
 CLASSES = 5

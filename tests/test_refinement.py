@@ -20,8 +20,8 @@ from crispseg import from_pretrained
 from crispseg.data import CamVid, Scenes, train_transform
 from crispseg.data.transforms import Augment
 from crispseg.evaluation import BoundaryScores
-from crispseg.refinement import BoundaryRefinement, BoundaryTargets, boundary_targets, shift
-from crispseg.refinement.targets import NO_BOUNDARY, NO_DIRECTION, STEPS
+from crispseg.refinement import STEPS, BoundaryRefinement, shift
+from crispseg.refinement.targets import NO_BOUNDARY, NO_DIRECTION, BoundaryTargets, boundary_targets
 from crispseg.training import ModelConfig
 from crispseg.training.config import config_to_dict
 

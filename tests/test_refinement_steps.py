@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crispseg.refinement.targets import STEPS, boundary_targets
+from crispseg.refinement import STEPS
+from crispseg.refinement.targets import boundary_targets
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from crispseg.data.base import Sample
-from crispseg.data.transforms import Augment, Normalize, RandomScaledCrop, eval_transform, train_transform
+from crispseg.data.transforms import Augment, RandomScaledCrop, eval_transform, train_transform
 from crispseg.errors import CrispsegError
+from crispseg.normalize import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)

@@ -13,10 +13,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from crispseg.backbones import DEEP_RESNETS
-from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.models.registry import model_options
+from crispseg.normalize import Normalize
 
 
 @dataclass(frozen=True, eq=False)

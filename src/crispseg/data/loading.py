@@ -137,7 +137,16 @@ def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int
     return _loader(samples, workers, sampler=Share(len(samples), devices))
 
 
-def _loader(dataset: Dataset[tuple[Tensor, ...]], workers: int, **options: Any) -> Batches:
+def sample_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
+    """Every sample once, in order, as it is."""
+    return _loader(dataset, workers, batch_size=None, collate_fn=_as_it_is, pin_memory=False)
+
+
+def _as_it_is(sample: Sample) -> Sample:
+    return sample
+
+
+def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     if workers < 0:
         raise CrispsegError(f"workers is {workers}; it must be at least 0")
     # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
@@ -146,8 +155,7 @@ def _loader(dataset: Dataset[tuple[Tensor, ...]], workers: int, **options: Any) 
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        **options,
+        **{"pin_memory": torch.cuda.is_available(), **options},
     )
 
 

@@ -1,11 +1,11 @@
-"""Decoders and their parts."""
+"""Decoders and their parts by kind: `context.py`, `fuse.py`, `merge.py`. Those of the four papers are in models."""
 
-from crispseg.decoders.common import Concat, ConvContext, PyramidPooling, UpsampleAdd, average_bins
-from crispseg.decoders.context import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
+from crispseg.decoders.context import AtrousSpatialPyramidPooling, ConvContext, DenseASPP, NonLocal, PyramidPooling
 from crispseg.decoders.deeplab import DeepLabDecoder, deeplab_context
-from crispseg.decoders.deformable import DeformableFuse
-from crispseg.decoders.parts import Context, contexts, fuses, merges
-from crispseg.decoders.topdown import Decoded, TopDown, fuse_steps
+from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
+from crispseg.decoders.merge import Concat
+from crispseg.decoders.parts import Context, Decoded, Decoder, Levels, configured, contexts, fuses, merges
+from crispseg.decoders.topdown import TopDown, fuse_steps
 
 __all__ = [
     "AtrousSpatialPyramidPooling",
@@ -13,14 +13,16 @@ __all__ = [
     "Context",
     "ConvContext",
     "Decoded",
+    "Decoder",
     "DeepLabDecoder",
     "DeformableFuse",
     "DenseASPP",
+    "Levels",
     "NonLocal",
     "PyramidPooling",
     "TopDown",
     "UpsampleAdd",
-    "average_bins",
+    "configured",
     "contexts",
     "deeplab_context",
     "fuse_steps",

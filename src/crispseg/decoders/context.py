@@ -1,4 +1,4 @@
-"""Context parts of other papers, which SFNet's Table 1(c) compares with pyramid pooling."""
+"""Context parts: what the coarsest level is made of. Other papers' parts, which the systems here build on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, contexts
-from crispseg.nn import BatchNorm2d, conv_bn_relu, resize
+from crispseg.nn import BatchNorm2d, BinAverages, conv_bn_relu, resize
+
+
+@contexts.register("conv")
+class ConvContext(nn.Module):
+    """No context: one 3×3 convolution (the lateral of the coarsest level in an FPN)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = conv_bn_relu(in_channels, channels, 3)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        return self.conv(feature), Context()
+
+
+@contexts.register("ppm")
+class PyramidPooling(nn.Module):
+    """Pyramid pooling module (Zhao et al., *Pyramid Scene Parsing Network*, CVPR 2017, §3.2).
+
+    Averages over 1×1, 2×2, 3×3 and 6×6 bins, a 1×1 convolution each, brought back to the feature's size and
+    joined with it by a 1×1 bottleneck.
+    """
+
+    bins = (1, 2, 3, 6)
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.pool = BinAverages(self.bins)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Unflatten(2, (size, size)),
+                nn.Conv2d(in_channels, channels, 1, bias=False),
+                BatchNorm2d(channels),
+            )
+            for size in self.bins
+        )
+        self.bottleneck = nn.Sequential(
+            *conv_bn_relu(in_channels + len(self.bins) * channels, channels, 1), nn.Dropout2d(0.1)
+        )
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        size = feature.shape[-2:]
+        stages = zip(self.stages, self.pool(feature), strict=True)
+        pooled = [resize(stage(averages), size, align_corners=True) for stage, averages in stages]
+        return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
 
 
 @contexts.register("nonlocal")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.decoders.context import AtrousSpatialPyramidPooling
-from crispseg.decoders.parts import ContextPart, FusePart, contexts
-from crispseg.decoders.topdown import Decoded
+from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, contexts
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
 
@@ -22,7 +21,7 @@ def deeplab_context(name: str, output_stride: int) -> ContextPart:
     return contexts[name]
 
 
-class DeepLabDecoder(nn.Module):
+class DeepLabDecoder(nn.Module, Decoder):
     """Chen et al., *Encoder-Decoder with Atrous Separable Convolution*, ECCV 2018, §3.1 and §4.1.
 
     The finest feature, reduced to 48 channels, and the coarsest with its context, upsampled, are concatenated; two
@@ -62,8 +61,8 @@ class DeepLabDecoder(nn.Module):
         self.smooth = nn.Sequential(conv_bn_relu(joined, width, 3), conv_bn_relu(width, width, 3))
         self.auxiliary_channels = (joined,)
 
-    def forward(self, features: Sequence[Tensor]) -> Decoded:
-        """Args: features: of the backbone, finest first, `(N, channels[i], h_i, w_i)`."""
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
         coarse, context = self.context(features[-1])
         coarse = self.coarsest(coarse)
         fine = self.lateral(features[0])

@@ -1,4 +1,4 @@
-"""The exchangeable parts of a top-down decoder: what each kind is given and must return, and where it is registered.
+"""What a decoder is, and the exchangeable parts of one: what each kind is given and must return, and its registry.
 
 A new part is one class with one registration line above it:
 
@@ -6,16 +6,51 @@ A new part is one class with one registration line above it:
     class MyFuse(nn.Module):
         def __init__(self, fine_channels: int, coarse_channels: int) -> None: ...
         def forward(self, fine, coarse, context=None): ...
+
+Keyword-only arguments of a part are its options: `create_model(..., fuse="mine", fuse_options={...})`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
+from crispseg.options import check_options, keyword_options
 from crispseg.registry import Registry
+
+Part = TypeVar("Part", bound=Callable[..., nn.Module])
+
+
+class Decoded(NamedTuple):
+    """What a decoder returns."""
+
+    feature: Tensor
+    """The map to classify, `(N, out_channels, H, W)`, where H and W are those of the finest level."""
+    levels: tuple[Tensor, ...] = ()
+    """Fused levels, finest first, for deep supervision: `(N, auxiliary_channels[i], h, w)` each."""
+    detail: Tensor | None = None
+    """What the decoder's own spatial branch made of the image, `(N, detail_channels, h, w)`; most have none."""
+
+
+class Decoder(Protocol):
+    """Turns the backbone's features and the images themselves into one map to classify."""
+
+    out_channels: int
+    """Channels of the map to classify."""
+    auxiliary_channels: tuple[int, ...]
+    """Channels of each level for deep supervision."""
+    detail_channels: int | None = None
+    """Channels of `detail`, where the decoder has a spatial branch."""
+
+    def __call__(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features, finest first, `(N, channels[i], h_i, w_i)`, and images `(N, in_chans, H, W)` → `Decoded`."""
+
+    def detail(self, images: Tensor) -> Tensor | None:
+        """What the spatial branch makes of `(N, in_chans, H, W)` images, without the rest; None without a branch."""
+        return None
 
 
 class Context(NamedTuple):
@@ -51,6 +86,19 @@ class MergePart(Protocol):
 
     def __call__(self, levels: int, channels: int, out_channels: int) -> nn.Module:
         """Build a module: `forward(levels)`, finest first, returns `(N, out_channels, H, W)` at the finest size."""
+
+
+def configured(parts: Registry[Part], name: str, options: Mapping[str, Any] | None = None) -> Part:
+    """The part of that name, with its options.
+
+    Raises:
+        CrispsegError: there is no such part, or it has no such option.
+    """
+    part = parts[name]
+    if not options:
+        return part
+    check_options(f"{parts.kind} '{name}'", options, keyword_options(part))
+    return cast(Part, partial(part, **options))
 
 
 OWN = "; if it is your own, name its file with --plugins"

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import Context, ContextPart, FusePart, GatherPart, MergePart, fuses
+from crispseg.decoders.parts import Context, ContextPart, Decoded, Decoder, FusePart, GatherPart, MergePart, fuses
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
-
-
-class Decoded(NamedTuple):
-    """What a decoder returns."""
-
-    feature: Tensor
-    """The map to classify, `(N, out_channels, H, W)` at the finest level's size."""
-    levels: tuple[Tensor, ...]
-    """Fused levels, finest first, for deep supervision: `(N, auxiliary_channels[i], h, w)` each."""
 
 
 def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> list[FusePart]:
@@ -44,7 +34,7 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
     return [part if level in chosen else fuses["add"] for level in there]
 
 
-class TopDown(nn.Module):
+class TopDown(nn.Module, Decoder):
     """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
 
     Taps: `coarsest`, P5.
@@ -95,8 +85,8 @@ class TopDown(nn.Module):
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
 
-    def forward(self, features: Sequence[Tensor]) -> Decoded:
-        """Args: features: of the backbone, finest first, `(N, channels[i], h_i, w_i)`."""
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
         *fine_features, coarsest = features
         level, context = self.context(coarsest)
         level = self.coarsest(level)

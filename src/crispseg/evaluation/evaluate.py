@@ -13,16 +13,15 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from crispseg.data import SegmentationDataset, eval_transform
-from crispseg.data.loading import eval_loader
+from crispseg.data import SegmentationDataset
+from crispseg.data.loading import sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.wording import interval, percent
-from crispseg.inference.protocols import Protocol, named_protocol, predict_logits
-from crispseg.inference.segmenter import usable_device
+from crispseg.inference import Protocol, Segmenter
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 
@@ -40,11 +39,13 @@ def evaluate(
 ) -> Scores:
     """Scores from one confusion matrix over the whole split, images at their own size, in float32.
 
+    Labels are those of `crispseg.Segmenter`: what is scored is what `crispseg predict` writes.
+
     Args:
-        model: to score; left in eval mode on the device.
-        dataset: with the model's classes.
+        model: the model to score; it stays as it is.
+        dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
-        workers: processes that load data.
+        workers: processes that read images.
         boundary, boundary_iou: are given all predictions too. Their work on the CPU makes the evaluation slower.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
@@ -55,31 +56,22 @@ def evaluate(
     Raises:
         CrispsegError: the data have another number of classes than the model, or not its channels; no such protocol.
     """
-    protocol = named_protocol(protocol)
+    segmenter = Segmenter(model, device, protocol=protocol)
     if len(dataset.labels) != model.info.num_classes:
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
-    dataset = dataset.with_channels(model.info.in_chans)
-    device = usable_device(device)
-    model = model.eval().to(device).to(memory_format=torch.channels_last)
-    matrix = SegmentationScores(model.info.num_classes, per_image=True).to(device)
-    others = [metric for metric in (boundary, boundary_iou) if metric is not None]
-    transform = eval_transform(model.info.mean, model.info.std, model.info.in_chans)
-    batches: Iterable[Any] = eval_loader(dataset, transform, workers)
+    matrix = SegmentationScores(model.info.num_classes, per_image=True)
+    metrics = [matrix, *(metric for metric in (boundary, boundary_iou) if metric is not None)]
+    samples = sample_loader(dataset.with_channels(model.info.in_chans), workers)
     console = console or Console(stderr=True)
-    with torch.inference_mode():
-        shown = track(
-            batches, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
-        )
-        for index, (images, labels) in enumerate(shown):
-            images = images.to(device, memory_format=torch.channels_last)
-            prediction = predict_logits(model, images, protocol).argmax(1)
-            matrix.update(prediction, labels.to(device), [index])
-            if others:
-                prediction = prediction.cpu()
-            for metric in others:
-                metric.update(prediction, labels, [index])
+    shown = track(
+        samples, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
+    )
+    for index, sample in enumerate(shown):
+        prediction, labels = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
+        for metric in metrics:
+            metric.update(prediction, labels, [index])
     scores: Scores = matrix.scores()
     return scores
 

@@ -11,6 +11,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -116,23 +117,13 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _merge(conv: nn.Conv2d, norm: _BatchNorm) -> None:
-    """γ (W x + b - μ) / √(σ² + ε) + β as one convolution."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = (_exact(norm.running_var) + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale *= _exact(norm.weight)
-    shift = -_exact(norm.running_mean) * scale
-    if norm.bias is not None:
-        shift += _exact(norm.bias)
-    if conv.bias is not None:
-        shift += _exact(conv.bias) * scale
-    weight = _exact(conv.weight) * scale.view(-1, 1, 1, 1)
+    """γ (W x + b - μ) / √(σ² + ε) + β as one convolution, computed in float64 where the device may not have it."""
+    values = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    w, b, mean, var, gamma, beta = (None if value is None else value.to("cpu", torch.float64) for value in values)
+    assert w is not None and mean is not None and var is not None
+    weight, bias = fuse_conv_bn_weights(w, b, mean, var, norm.eps, gamma, beta)
     # New parameters, since the old ones may be shared with another convolution.
-    conv.weight, conv.bias = (nn.Parameter(value.to(conv.weight), requires_grad=False) for value in (weight, shift))
-
-
-def _exact(value: Tensor) -> Tensor:
-    return value.to("cpu", torch.float64)  # not every device has float64
+    conv.weight, conv.bias = (nn.Parameter(value.to(conv.weight), requires_grad=False) for value in (weight, bias))
 
 
 def _tensors(tree: Any) -> list[Tensor]:

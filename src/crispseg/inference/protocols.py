@@ -137,34 +137,40 @@ def named_protocol(protocol: Protocol | str) -> Protocol:
 
 
 def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> Tensor:
-    """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)`, refined if the model refines.
+    """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)` float32, refined if the model refines.
 
     With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the views' probabilities.
     """
-    if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
-        return model(images)  # type: ignore[no-any-return]
     logits, offsets = unrefined_logits(model, images, protocol)
+    logits = resize(logits, images.shape[-2:], align_corners=True)
     return logits if offsets is None else shift(logits, offsets)
 
 
 def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
-    """Averaged logits `(N, num_classes, H, W)` before refinement, and the offsets `(N, 2, H, W)` that refine them.
+    """Logits of normalised images before refinement, float32, and the offsets `(N, 2, H, W)` that refine them.
+
+    Seen whole and once, images `(N, in_chans, H, W)` with sides of `MIN_SIDE` or more have coarse logits, from the same
+    walk through the network as the offsets. By any other protocol logits are averaged, `(N, num_classes, H, W)`.
 
     Views are averaged unrefined and the average is refined once, since shifted logits would not fit those of another
     view. The offsets come from the image at its own size, not mirrored, in the protocol's windows, whose boundary and
     direction logits are blended as class logits are. They are None for a model without refinement.
     """
+    refiner = model.refiner
+    if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
+        coarse, decoded = model.coarse(images)
+        offsets = None if refiner is None else refiner.offsets(*refiner.maps(images, decoded.detail))
+        return coarse.float(), offsets
 
     def logits_of(crops: Tensor) -> Tensor:
         return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
 
     logits = average_views(_extended(logits_of), images, protocol)
-    refiner = model.refiner
     if refiner is None:
         return logits, None
 
     def maps_of(crops: Tensor) -> Tensor:
-        return torch.cat(refiner.maps(crops, model.detail(crops)), 1).float()  # (N, 1 + 8, h, w)
+        return torch.cat(refiner.maps(crops, model.decoder.detail(crops)), 1).float()  # (N, 1 + 8, h, w)
 
     maps = one_view(_extended(maps_of), images, protocol)
     return logits, refiner.offsets(maps[:, :1], maps[:, 1:])

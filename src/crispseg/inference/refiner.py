@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.inference.segmenter import as_batch, check_finite, out_of_memory, usable_device
 from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel
+from crispseg.normalize import Normalize
 from crispseg.refinement import shift
 
 
@@ -83,8 +83,10 @@ class Refiner:
 
     @torch.inference_mode()
     def _refine(self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
-        assert offsets is not None
+        refiner = self._model.refiner
+        assert refiner is not None
+        batch = as_batch(pixels, self._normalize, self.device)
+        offsets = refiner.offsets(*refiner.maps(batch, self._model.decoder.detail(batch)))
         height, width = labels.shape
         before = torch.from_numpy(labels).to(self.device)[None, None]  # (1, 1, H, W)
         after = shift(before, offsets[..., :height, :width])

@@ -16,14 +16,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, write_image, write_labels
 from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, unrefined_logits
+from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
+from crispseg.normalize import Normalize
 from crispseg.refinement import shift
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
@@ -206,17 +206,18 @@ class Segmenter:
 
     @torch.inference_mode()
     def _compute(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
-        height, width = image.shape[:2]
-        size = max(height, MIN_SIDE), max(width, MIN_SIDE)
-        logits, offsets = self._unrefined(as_batch(image, self._normalize, self.device))
-        best = upsampled_argmax(logits, size)
-        if offsets is not None:  # the label of the shifted logits is the shifted label
-            best = shift(best[None, None], offsets)[0, 0]
-            offsets = offsets.to("cpu", torch.int8)
-        labels = best[:height, :width].cpu().numpy()
-        name = path.stem if path else "image"
+        labels, logits, offsets = self._see(image)
         rgb = np.ascontiguousarray(image[..., :3])
+        size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
+        if offsets is not None:
+            offsets = offsets.to("cpu", torch.int8)
+        name = path.stem if path else "image"
         return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)
+
+    @torch.inference_mode()
+    def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class ids `(H, W)` of an array with the model's channels, those that calling gives, and nothing else."""
+        return self._see(image)[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -226,18 +227,22 @@ class Segmenter:
         """
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
-        logits, offsets = self._unrefined(batch)
-        logits = resize(logits, batch.shape[-2:], align_corners=True)
-        if offsets is not None:
-            logits = shift(logits, offsets)
-        return logits[0, :, :height, :width]
+        with self._autocast():
+            return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
 
-    def _unrefined(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits before refinement, float32, coarse unless a protocol averages them, and the offsets that refine."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.protocol != WHOLE:
-                return unrefined_logits(self._model, batch, self.protocol)
-            return self._model.coarse_logits(batch).float(), self._model.offsets(batch)
+    def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
+        """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
+        height, width = image.shape[:2]
+        batch = as_batch(image, self._normalize, self.device)
+        with self._autocast():
+            logits, offsets = unrefined_logits(self._model, batch, self.protocol)
+        best = upsampled_argmax(logits, (batch.shape[2], batch.shape[3]))
+        if offsets is not None:  # the label of the shifted logits is the shifted label
+            best = shift(best[None, None], offsets)[0, 0]
+        return best[:height, :width].cpu().numpy(), logits, offsets
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from crispseg.decoders.deformable import DeformableFuse
+from crispseg.decoders import DeformableFuse
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
 from crispseg.inspection import agln, ddsm, sfnet, unept

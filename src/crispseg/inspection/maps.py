@@ -14,7 +14,7 @@ from torchvision.utils import flow_to_image
 
 from crispseg.inspection.quantities import Inspection
 from crispseg.nn import resize
-from crispseg.refinement.targets import STEPS
+from crispseg.refinement import STEPS
 
 HEAT = cv2.COLORMAP_TURBO
 """Of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crispseg.decoders.deformable import DeformableFuse
+from crispseg.decoders import DeformableFuse
 from crispseg.inspection.agln import channel_rows, global_enhancement, last_block, refined_channels
 from crispseg.inspection.common import Picture
 from crispseg.inspection.flow import flow_colors, flows

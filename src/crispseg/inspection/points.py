@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.decoders.deformable import DeformableFuse
+from crispseg.decoders import DeformableFuse
 from crispseg.inspection.flow import SHIFT, pixel_pitch
 from crispseg.inspection.quantities import Inspection
 from crispseg.models.ddsm import DDSM

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crispseg.data.transforms import Normalize
-from crispseg.decoders.deformable import DeformableFuse
+from crispseg.decoders import DeformableFuse
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Source, as_batch, check_finite, read_source, usable_device
 from crispseg.labels import IGNORE, LabelSet
@@ -26,6 +25,7 @@ from crispseg.models.ddsm import DDSM
 from crispseg.models.info import ModelInfo
 from crispseg.models.sfnet import FlowAlignment
 from crispseg.nn import DeformableAttention, record
+from crispseg.normalize import Normalize
 from crispseg.visuals import error_map
 
 PIXELS = 2**20

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from crispseg.decoders.deformable import DeformableFuse
+from crispseg.decoders import DeformableFuse
 from crispseg.inspection.common import (
     Picture,
     errors_figure,

@@ -1,20 +1,20 @@
 """The models. One paper, one file."""
 
 from crispseg.models.agln import agln, agln_lite
-from crispseg.models.base import Outputs, SegmentationModel
+from crispseg.models.base import Coarse, Outputs, SegmentationModel, create_model
 from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn
-from crispseg.models.fpn import fpn
 from crispseg.models.info import ModelInfo
-from crispseg.models.registry import create_model, list_models, models
+from crispseg.models.registry import list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
+from crispseg.models.topdown import fpn, upernet
 from crispseg.models.unept import EPT, unept
-from crispseg.models.upernet import upernet
 
 __all__ = [
     "DDSM",
     "EPT",
+    "Coarse",
     "FlowAlignment",
     "ModelInfo",
     "Outputs",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, ConvContext, TopDown, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.registry import BackboneSpec, models, preset
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
 DESCRIPTORS = 128
@@ -273,18 +273,40 @@ class SelfGathering(nn.Module):
 
     Args:
         fine_channels, coarse_channels: of the two levels.
-        descriptors: N.
+        descriptors, pooling: see `SemanticAggregation`.
+        refinement, residual, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
 
     Raises:
-        CrispsegError: no descriptors.
+        CrispsegError: see both.
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int, *, descriptors: int = DESCRIPTORS) -> None:
+    def __init__(
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        *,
+        descriptors: int = DESCRIPTORS,
+        pooling: Pooling = "attention",
+        refinement: LocalRefinementKind = "both",
+        residual: bool = False,
+        learn_alpha: bool = True,
+        learn_beta: bool = True,
+        separable: bool = False,
+    ) -> None:
         super().__init__()
+        descriptors = descriptor_count(descriptors, pooling)
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
-        self.sab = SemanticAggregation(fine_channels, descriptors)
-        self.cfb = ContextFusionBlock(fine_channels, descriptors)
+        self.sab = SemanticAggregation(fine_channels, descriptors, pooling=pooling)
+        self.cfb = ContextFusionBlock(
+            fine_channels,
+            descriptors,
+            refinement=refinement,
+            residual=residual,
+            learn_alpha=learn_alpha,
+            learn_beta=learn_beta,
+            separable=separable,
+        )
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
@@ -294,23 +316,53 @@ class SelfGathering(nn.Module):
         return fused
 
 
-def _build(
+def _agln(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int,
-    connection: Literal["dense", "straight"],
-    descriptors: int,
-    pooling: Pooling,
-    auxiliary: bool,
-    **options: Any,
+    width: int = 256,
+    connection: Literal["dense", "straight"] = "dense",
+    descriptors: int = DESCRIPTORS,
+    pooling: Pooling = "attention",
+    refinement: LocalRefinementKind = "both",
+    residual: bool = False,
+    learn_alpha: bool = True,
+    learn_beta: bool = True,
+    separable: bool = False,
 ) -> SegmentationModel:
-    """`options` of `ContextFusionBlock`; else the arguments of `agln`."""
+    """Both systems.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
+            coarsest alone (Fig. 4a).
+        descriptors: N, the number of descriptors in each set; with average pooling, leave it out.
+        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
+        refinement: how the encoder's feature is refined: both, channel or spatial (Table V), or none (AGLN⁻).
+        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
+            code; not in the paper.
+        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
+        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
+        separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
+
+    Raises:
+        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
+    """
     descriptors = descriptor_count(descriptors, pooling)
     backbone = spec.build()
     steps = len(backbone.channels) - 1
     sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
-    part = partial(ContextFusion, descriptors=descriptors, **options)
+    block = partial(
+        ContextFusion,
+        descriptors=descriptors,
+        refinement=refinement,
+        residual=residual,
+        learn_alpha=learn_alpha,
+        learn_beta=learn_beta,
+        separable=separable,
+    )
     decoder = TopDown(
         backbone.channels,
         width,
@@ -318,109 +370,23 @@ def _build(
         context=ConvContext,
         gather=partial(SemanticAggregation, descriptors=descriptors, pooling=pooling),
         gathered_levels=max(sets, default=0),
-        fuse=[partial(part, sets=number) for number in sets],
+        fuse=[partial(block, sets=number) for number in sets],
         merge=merges["concat"],
     )
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+    return SegmentationModel(backbone, decoder, num_classes)
 
 
-@models.register("agln")
-def agln(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    connection: Literal["dense", "straight"] = "dense",
-    descriptors: int = DESCRIPTORS,
-    pooling: Pooling = "attention",
-    refinement: LocalRefinementKind = "both",
-    residual: bool = False,
-    learn_alpha: bool = True,
-    learn_beta: bool = True,
-    auxiliary: bool = False,
-) -> SegmentationModel:
-    """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
-
-    Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
-        width: channels of every level.
-        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
-            coarsest alone (Fig. 4a).
-        descriptors: N, of each set; with average pooling, leave it out.
-        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
-        refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
-        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
-            code; not in the paper.
-        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
-        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
-        auxiliary: deep supervision on the decoder's levels.
-
-    Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
-    """
-    return _build(
-        spec,
-        num_classes,
-        separable=False,
-        width=width,
-        connection=connection,
-        descriptors=descriptors,
-        pooling=pooling,
-        refinement=refinement,
-        residual=residual,
-        learn_alpha=learn_alpha,
-        learn_beta=learn_beta,
-        auxiliary=auxiliary,
+agln = models.register("agln")(
+    preset(
+        _agln,
+        "Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).",
+        fixed={"separable": False},
     )
-
-
-@models.register("agln_lite")
-def agln_lite(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    connection: Literal["dense", "straight"] = "dense",
-    descriptors: int = DESCRIPTORS,
-    pooling: Pooling = "attention",
-    refinement: LocalRefinementKind = "both",
-    residual: bool = False,
-    learn_alpha: bool = True,
-    learn_beta: bool = True,
-    auxiliary: bool = False,
-) -> SegmentationModel:
-    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
-
-    Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
-        width: channels of every level.
-        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
-            coarsest alone (Fig. 4a).
-        descriptors: N, of each set; with average pooling, leave it out.
-        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
-        refinement: of the encoder's feature, both, channel or spatial (Table V), or none (AGLN⁻).
-        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
-            code; not in the paper.
-        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
-        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
-        auxiliary: deep supervision on the decoder's levels.
-
-    Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
-    """
-    return _build(
-        spec,
-        num_classes,
-        separable=True,
-        width=width,
-        connection=connection,
-        descriptors=descriptors,
-        pooling=pooling,
-        refinement=refinement,
-        residual=residual,
-        learn_alpha=learn_alpha,
-        learn_beta=learn_beta,
-        auxiliary=auxiliary,
+)
+agln_lite = models.register("agln_lite")(
+    preset(
+        _agln,
+        "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).",
+        fixed={"separable": True},
     )
+)

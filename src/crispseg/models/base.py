@@ -1,21 +1,20 @@
-"""The frame in which every model stands."""
+"""The frame in which every model stands, and how one is built by name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self, get_args
 
 from torch import Tensor, nn
 
-from crispseg.backbones import Backbone
-from crispseg.decoders import Decoded, DeepLabDecoder, TopDown
+from crispseg.backbones import Backbone, read_state_dict
+from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
-from crispseg.models.saving import Saving
+from crispseg.models.registry import BackboneSpec, models, resolved_options
+from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import conv_bn_relu, resize
 from crispseg.refinement import BoundaryRefinement, Refinement, shift
-
-if TYPE_CHECKING:
-    from crispseg.models.unept import EPT
 
 
 class Outputs(NamedTuple):
@@ -24,13 +23,22 @@ class Outputs(NamedTuple):
     logits: Tensor
     """Final `(N, num_classes, H, W)`."""
     unrefined: Tensor | None = None
-    """Logits before refinement; only of a model with `refine`, as are the next two."""
+    """Logits before refinement; only of a model with `refine`, as are the next two but one."""
     auxiliary: tuple[Tensor, ...] | None = None
     """Logits of the decoder's levels for deep supervision, finest first; only with `auxiliary=True`."""
     boundary: Tensor | None = None
     """Logit of a pixel to be on a boundary, `(N, 1, H, W)`."""
     direction: Tensor | None = None
-    """Logits of its direction to the inside, one of `crispseg.refinement.targets.STEPS`, `(N, 8, H, W)`."""
+    """Logits of its direction to the inside, one of `crispseg.refinement.STEPS`, `(N, 8, H, W)`."""
+
+
+class Coarse(NamedTuple):
+    """What one pass through a network finds, before logits are brought to the images' size."""
+
+    logits: Tensor
+    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, for UN-EPT 8, for FCN the backbone's last."""
+    decoded: Decoded
+    """What the decoder made of the images."""
 
 
 class SegmentationModel(nn.Module, Saving):
@@ -42,50 +50,39 @@ class SegmentationModel(nn.Module, Saving):
         backbone: gives the features.
         decoder: turns them into one map to classify.
         num_classes: number of logits.
-        auxiliary: adds heads on the decoder's levels for deep supervision in training.
     """
 
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
-    def __init__(
-        self, backbone: Backbone, decoder: TopDown | DeepLabDecoder | EPT, num_classes: int, *, auxiliary: bool = False
-    ) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes, 1)
-        self.auxiliary_heads = (
-            nn.ModuleList(_auxiliary_head(width, num_classes) for width in decoder.auxiliary_channels)
-            if auxiliary
-            else None
-        )
+        self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
+
+    def add_auxiliary_heads(self) -> None:
+        """Give the model a head on each of the decoder's levels, for deep supervision in training."""
+        self.auxiliary_heads = nn.ModuleList(
+            _auxiliary_head(width, self.classifier.out_channels) for width in self.decoder.auxiliary_channels
+        )
 
     def add_refinement(self, refine: Refinement) -> None:
         """Give the model a refinement of its logits, with random weights."""
         assert refine == "boundary"
-        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=self.detail_channels)
+        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=self.decoder.detail_channels)
 
-    @property
-    def detail_channels(self) -> int | None:
-        """Of `detail`."""
-        return None
-
-    def detail(self, images: Tensor) -> Tensor | None:
-        """The feature map of a model's own spatial branch, which its refinement shares; most have none."""
-        return None
-
-    def decode(self, images: Tensor, detail: Tensor | None) -> Decoded:
-        """What the decoder makes of `(N, in_chans, H, W)` images that were checked, and of their `detail`."""
-        decoded: Decoded = self.decoder(self.backbone(images))
-        return decoded
+    def coarse(self, images: Tensor) -> Coarse:
+        """The one walk through the network, on which all other methods stand; images as for `forward`."""
+        self._check(images)
+        decoded = self.decoder(self.backbone(images), images)
+        return Coarse(self.classifier(decoded.feature), decoded)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits at the decoder's stride s, which is 4, 8 for UN-EPT or, without a decoder, the backbone's last, `(N,
-        num_classes, ⌈H / s⌉, ⌈W / s⌉)`: s² times smaller than `forward`'s, and not refined."""
-        logits: Tensor = self.classifier(self.decode(self._checked(images), self.detail(images)).feature)
-        return logits
+        """Logits at the decoder's stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
+        return self.coarse(images).logits
 
     def forward(self, images: Tensor) -> Tensor:
         """`(N, in_chans, H, W)` normalised images, H, W ≥ 32 → logits `(N, num_classes, H, W)`.
@@ -93,36 +90,58 @@ class SegmentationModel(nn.Module, Saving):
         Raises:
             CrispsegError: smaller images; in training, a single value per channel in a batch norm of the backbone.
         """
-        detail = self.detail(self._checked(images))
-        logits = resize(self.classifier(self.decode(images, detail).feature), images.shape[-2:], align_corners=True)
-        return logits if self.refiner is None else self.refiner(logits, images, detail)
-
-    def offsets(self, images: Tensor) -> Tensor | None:
-        """From where `forward` takes the logits of each pixel, `(N, 2, H, W)`, x and y in pixels; see `shift`.
-
-        None without a refinement.
-        """
-        if self.refiner is None:
-            return None
-        return self.refiner.offsets(*self.refiner.maps(images, self.detail(images)))
+        coarse, decoded = self.coarse(images)
+        logits = resize(coarse, images.shape[-2:], align_corners=True)
+        return logits if self.refiner is None else self.refiner(logits, images, decoded.detail)
 
     def outputs(self, images: Tensor) -> Outputs:
         """All outputs at the images' size; see `Outputs`."""
         size = images.shape[-2:]
-        detail = self.detail(self._checked(images))
-        decoded = self.decode(images, detail)
+        coarse, decoded = self.coarse(images)
         auxiliary = None
         if self.auxiliary_heads is not None:
             auxiliary = tuple(
                 resize(head(level), size, align_corners=True)
                 for head, level in zip(self.auxiliary_heads, decoded.levels, strict=True)
             )
-        logits = resize(self.classifier(decoded.feature), size, align_corners=True)
+        logits = resize(coarse, size, align_corners=True)
         if self.refiner is None:
             return Outputs(logits, auxiliary=auxiliary)
-        boundary, direction = self.refiner.maps(images, detail)
+        boundary, direction = self.refiner.maps(images, decoded.detail)
         refined = shift(logits, self.refiner.offsets(boundary, direction))
         return Outputs(refined, logits, auxiliary, boundary, direction)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
+        """Load a saved model, in eval mode, from its folder, a finished run's folder or the hub.
+
+        Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
+        downloaded.
+
+        Raises:
+            CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
+        """
+        source = str(pretrained_model_name_or_path)
+        config_path = located(source, CONFIG_FILE, hub)
+        info = ModelInfo.read(config_path)
+        try:
+            model = create_model(
+                info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
+            )
+        except CrispsegError as error:
+            raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
+        assert isinstance(model, cls)
+        model.info = info
+        weights_path = located(source, WEIGHTS_FILE, hub)
+        weights, own = read_state_dict(weights_path), model.state_dict()
+        wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
+        if wrong:
+            raise CrispsegError(
+                f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
+                f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
+            )
+        model.load_state_dict(weights)
+        return model.eval()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""
@@ -133,7 +152,7 @@ class SegmentationModel(nn.Module, Saving):
             "decoder": [parameter for parameter in trainable if id(parameter) not in inside],
         }
 
-    def _checked(self, images: Tensor) -> Tensor:
+    def _check(self, images: Tensor) -> None:
         in_chans = self.backbone.in_chans
         if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
             raise CrispsegError(
@@ -143,8 +162,61 @@ class SegmentationModel(nn.Module, Saving):
         height, width = images.shape[-2:]
         if height < 32 or width < 32:
             raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
-        return images
 
 
 def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(*conv_bn_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, num_classes, 1))
+
+
+def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(tensors[key].shape) if key in tensors else None
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str = "resnet18_deep",
+    pretrained: bool | str | Path = False,
+    in_chans: int = 3,
+    refine: Refinement | None = None,
+    auxiliary: bool = False,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: number of logits.
+        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `shufflenetv2_x1_0`, or any timm
+            name with a feature pyramid; for unept, a ViT of timm too.
+        pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
+        in_chans: channels of the images.
+        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).
+        auxiliary: add heads on the decoder's levels for deep supervision; they are in no saved model.
+        **options: those of the model, see its builder in `crispseg.models`. Those of its fuse part may be given in
+            `fuse_options`, `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
+
+    Raises:
+        CrispsegError: an unknown model, backbone, part or option; weights that are not there or do not fit.
+    """
+    resolved = resolved_options(name, options)
+    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
+    if not isinstance(in_chans, int) or isinstance(in_chans, bool) or in_chans < 1:
+        raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
+    if refine not in (None, *get_args(Refinement)):
+        raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
+    model: SegmentationModel = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **resolved)
+    for option in ("width", "fuse_levels"):
+        if resolved.get(option, 0) is None:
+            resolved[option] = getattr(model.decoder, option)
+    if auxiliary:
+        model.add_auxiliary_heads()
+    if refine is not None:
+        model.add_refinement(refine)
+        resolved["refine"] = refine
+    model.info = ModelInfo(
+        name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
+    )
+    return model

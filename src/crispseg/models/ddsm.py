@@ -7,27 +7,17 @@ No code of its authors was published.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import (
-    Context,
-    DeepLabDecoder,
-    TopDown,
-    average_bins,
-    contexts,
-    deeplab_context,
-    fuse_steps,
-    fuses,
-    merges,
-)
+from crispseg.decoders import Context, fuses
 from crispseg.errors import CrispsegError
-from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import Tap, resize, sampled_dot, sampled_sum
+from crispseg.models.deeplabv3plus import deeplabv3plus
+from crispseg.models.registry import models, preset
+from crispseg.models.topdown import PLAIN, top_down
+from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
 
 Part = Literal["both", "spatial", "channel"]
 
@@ -198,10 +188,10 @@ class DDSM(nn.Module):
 
     Args:
         fine_channels, coarse_channels: of the two levels.
-        pixels: N, how many each pixel samples.
-        channels: N_c, how many each channel samples.
-        affinity: both parts, or one alone (Table 1, "+S" and "+C").
-        reduced: c.
+        pixels: N, how many pixels each fine pixel samples.
+        channels: N_c, how many channels each fine channel samples.
+        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
+        reduced: c, the channels inside the module, a perfect square.
 
     Raises:
         CrispsegError: another `affinity`; N or N_c is no odd square; c is less than 1, or no perfect square and
@@ -243,79 +233,20 @@ class DDSM(nn.Module):
         return enhanced
 
 
-@models.register("ddsm_upernet")
-def ddsm_upernet(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    context: str = "ppm",
-    fuse_levels: list[int] | None = None,
-    pixels: Literal[1, 9, 25, 49] = 25,
-    channels: Literal[1, 9, 25, 49] = 9,
-    affinity: Part = "both",
-    reduced: int = 64,
-    merge: str = "concat",
-    auxiliary: bool = False,
-) -> SegmentationModel:
-    """UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").
-
-    Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
-        width: channels of every level.
-        context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
-        fuse_levels: coarse levels F_l that a DDSM brings to F_(l-1), by default all, 3, 4 and 5; the others upsample
-            and add.
-        pixels: that each fine pixel samples.
-        channels: that each fine channel samples.
-        affinity: both parts of the DDSM, or spatial or channel alone.
-        reduced: channels inside the DDSMs, a perfect square.
-        merge: merge part for all levels, concat or aligned.
-        auxiliary: deep supervision on the decoder's levels.
-
-    Raises:
-        CrispsegError: fuse levels that are not there, or none at all; `reduced` is no perfect square.
-    """
-    backbone = spec.build()
-    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
-    steps = fuse_steps(part, fuse_levels, len(backbone.channels))
-    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=steps, merge=merges[merge])
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
-
-
-@models.register("ddsm_deeplabv3plus")
-def ddsm_deeplabv3plus(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    output_stride: Literal[16, 8] = 16,
-    context: str = "aspp",
-    pixels: Literal[1, 9, 25, 49] = 25,
-    channels: Literal[1, 9, 25, 49] = 9,
-    affinity: Part = "both",
-    reduced: int = 64,
-    auxiliary: bool = False,
-) -> SegmentationModel:
-    """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
-
-    Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
-        width: channels of ASPP and of the decoder.
-        output_stride: of the deepest feature, kept by dilation.
-        context: context part on the deepest feature, aspp, ppm, denseaspp, nonlocal or conv.
-        pixels: that each fine pixel samples.
-        channels: that each fine channel samples.
-        affinity: both parts of the DDSM, or spatial or channel alone.
-        reduced: channels inside the DDSM, a perfect square.
-        auxiliary: deep supervision on the fused level.
-
-    Raises:
-        CrispsegError: `reduced` is no perfect square.
-    """
-    backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
-    decoder = DeepLabDecoder(backbone.channels, width, context=deeplab_context(context, output_stride), fuse=part)
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+ddsm_upernet = models.register("ddsm_upernet")(
+    preset(
+        top_down,
+        'UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").',
+        part="ddsm",
+        fixed={**PLAIN, "fuse": "ddsm"},
+        context="ppm",
+    )
+)
+ddsm_deeplabv3plus = models.register("ddsm_deeplabv3plus")(
+    preset(
+        deeplabv3plus,
+        "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
+        part="ddsm",
+        fixed={"fuse": "ddsm"},
+    )
+)

@@ -5,9 +5,9 @@ A host for fuse parts: one of them may take the place of the concatenation of AS
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from crispseg.decoders import DeepLabDecoder, deeplab_context, fuses
+from crispseg.decoders import DeepLabDecoder, configured, deeplab_context, fuses
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 
@@ -21,7 +21,7 @@ def deeplabv3plus(
     output_stride: Literal[16, 8] = 16,
     context: str = "aspp",
     fuse: str = "concat",
-    auxiliary: bool = False,
+    fuse_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
     """Atrous spatial pyramid pooling on a dilated backbone, brought to C2.
 
@@ -31,12 +31,15 @@ def deeplabv3plus(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of ASPP and of the decoder.
-        output_stride: of the deepest feature, kept by dilation.
-        context: context part on the deepest feature, aspp, ppm, denseaspp, nonlocal or conv.
-        fuse: concat, as in the paper, or a fuse part, add, dcn, fam, ddsm or cfb.
-        auxiliary: deep supervision on the fused level.
+        output_stride: stride of the deepest feature, kept by dilation.
+        context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.
+        fuse: concat, as in the paper, or a fuse part: add, dcn, fam, ddsm or cfb.
+        fuse_options: options of the fuse part by name, such as pixels of ddsm.
+
+    Raises:
+        CrispsegError: an option that the fuse part does not have.
     """
+    part = None if fuse == "concat" else configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    part = None if fuse == "concat" else fuses[fuse]
     decoder = DeepLabDecoder(backbone.channels, width, context=deeplab_context(context, output_stride), fuse=part)
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+    return SegmentationModel(backbone, decoder, num_classes)

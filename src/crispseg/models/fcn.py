@@ -9,8 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from crispseg.decoders import TopDown, contexts
-from crispseg.decoders.parts import Levels
+from crispseg.decoders import Levels, TopDown, contexts
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 
@@ -33,7 +32,6 @@ def fcn(
     *,
     width: int | None = None,
     output_stride: Literal[32, 16, 8] = 32,
-    auxiliary: bool = False,
 ) -> SegmentationModel:
     """A 3×3 convolution on the deepest feature, classified: a top-down decoder with nothing below its first level.
 
@@ -42,10 +40,9 @@ def fcn(
         num_classes: number of logits.
         width: channels of the 3×3 convolution; by default a quarter of the deepest feature's.
         output_stride: of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
-        auxiliary: deep supervision of the levels below the first; there are none, so it adds no heads.
     """
     backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
     if width is None:
         width = max(backbone.channels[-1] // 4, 2)
     decoder = TopDown(backbone.channels, width, width, context=contexts["conv"], fuse=(), merge=OnlyLevel)
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+    return SegmentationModel(backbone, decoder, num_classes)

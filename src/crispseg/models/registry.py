@@ -1,23 +1,20 @@
-"""Where models are registered and how one is built by name."""
+"""Where models are registered, and the options that each has."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from crispseg.backbones import Backbone
-from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.models.info import ModelInfo
-from crispseg.refinement import Refinement
+from crispseg.decoders import fuses
+from crispseg.errors import CrispsegError
+from crispseg.options import check_options, keyword_options
 from crispseg.registry import Registry
-
-if TYPE_CHECKING:
-    from crispseg.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,52 @@ class BackboneSpec:
         return Backbone(self.name, pretrained=self.pretrained, in_chans=self.in_chans, **options)
 
 
-Builder = Callable[..., "SegmentationModel"]
+Builder = Callable[..., Any]
+"""`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`."""
 
 models: Registry[Builder] = Registry("model")
+
+
+def preset(
+    build: Builder, summary: str, *, part: str | None = None, fixed: Mapping[str, Any] | None = None, **defaults: Any
+) -> Builder:
+    """A builder that is another one with some options fixed and others with defaults of their own.
+
+    Args:
+        build: the other builder.
+        summary: first line of the docstring.
+        part: a fuse part that is the default, if it is not fixed, and whose options are options of the model too.
+        fixed: options that are not offered, and their values.
+        defaults: options that are, and theirs.
+    """
+    fixed = fixed or {}
+    if part and "fuse" not in fixed:
+        defaults["fuse"] = part
+    own = keyword_options(fuses[part]) if part else {}
+
+    def built(spec: BackboneSpec, num_classes: int, **options: Any) -> Any:
+        of_part = {key: options.pop(key) for key in own if key in options}
+        settings = {**fixed, **defaults, **options}
+        if of_part:
+            settings["fuse_options"] = {**of_part, **(settings.get("fuse_options") or {})}
+        return build(spec, num_classes, **settings)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(build, eval_str=True).parameters.items():
+        parameters += own.values() if name == "fuse_options" else ()
+        if name not in fixed:
+            parameters.append(parameter.replace(default=defaults.get(name, parameter.default)))
+    explained = _arguments(build) + (_arguments(fuses[part]) if part else "")
+    built.__doc__ = f"{summary}\n\nArgs:\n{explained}"
+    built.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    built.part = part  # type: ignore[attr-defined]
+    return built
+
+
+def _arguments(documented: object) -> str:
+    """The lines of a docstring that explain the arguments."""
+    found = re.search(r"Args:\n(.*?)(\n\n|$)", inspect.getdoc(documented) or "", re.DOTALL)
+    return found[1].rstrip() + "\n" if found else ""
 
 
 def list_models() -> list[str]:
@@ -45,76 +85,38 @@ def list_models() -> list[str]:
 
 def model_options(name: str) -> dict[str, inspect.Parameter]:
     """The options of a model, beyond what all models share, with their types and defaults."""
-    parameters = inspect.signature(models[name], eval_str=True).parameters
-    return {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+    return keyword_options(models[name])
 
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int,
-    backbone: str = "resnet18_deep",
-    pretrained: bool | str | Path = False,
-    in_chans: int = 3,
-    refine: Refinement | None = None,
-    **options: Any,
-) -> SegmentationModel:
-    """Build a model.
+def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a model, defaults included, in the order and form in which they are saved.
 
-    Args:
-        name: one of `list_models()`.
-        num_classes: number of logits.
-        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `shufflenetv2_x1_0`, or any timm
-            name with a feature pyramid; for unept, a ViT of timm too.
-        pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
-        in_chans: channels of the images.
-        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).
-        **options: of the model, see its builder in `crispseg.models`.
+    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, those of any
+    other fuse part in `fuse_options`; they may be given in either way.
 
     Raises:
-        CrispsegError: an unknown model, backbone, part or option; weights that are not there or do not fit.
+        CrispsegError: an unknown model, part or option, or a value of the wrong type.
     """
     known = model_options(name)
-    for option, value in options.items():
-        if option not in known:
-            raise CrispsegError(f"model '{name}' has no option '{option}'{did_you_mean(option, known)}")
-        expected = known[option].annotation
-        if not _is_of(value, expected):
-            raise CrispsegError(f"option '{option}' of model '{name}' is {value!r}; it must be {_describe(expected)}")
-    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
-    if not isinstance(in_chans, int) or isinstance(in_chans, bool) or in_chans < 1:
-        raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
-    if refine not in (None, *get_args(Refinement)):
-        raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
-    model = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **options)
-    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | options)
-    resolved.pop("auxiliary", None)  # training only
-    for option in ("width", "fuse_levels"):
-        if resolved.get(option, 0) is None:
-            resolved[option] = getattr(model.decoder, option)
-    if refine is not None:
-        model.add_refinement(refine)
-        resolved["refine"] = refine
-    model.info = ModelInfo(
-        name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
-    )
-    return model
-
-
-def _is_of(value: Any, annotation: Any) -> bool:
-    """Whether a value is what an option's annotation says; `True` is no 1."""
-    kinds = get_args(annotation)
-    if get_origin(annotation) is Literal:
-        return any(type(value) is type(kind) and value == kind for kind in kinds)
-    if get_origin(annotation) is list:
-        return isinstance(value, list) and all(_is_of(entry, kinds[0]) for entry in value)
-    if get_origin(annotation) in (Union, UnionType):
-        return any(_is_of(value, kind) for kind in kinds)
-    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
-
-
-def _describe(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(str(kind) for kind in get_args(annotation))}"
-    return f"of type {annotation.__name__ if isinstance(annotation, type) else annotation}"
+    check_options(f"model '{name}'", options, known)
+    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | dict(options))
+    if "fuse_options" not in known:
+        return resolved
+    given = resolved["fuse_options"] or {}
+    part: str | None = getattr(models[name], "part", None)
+    fuse: str = resolved.get("fuse", part)
+    there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
+    check_options(f"fuse part '{fuse}'", given, there)
+    if fuse == part:
+        del resolved["fuse_options"]
+        return resolved | given
+    for key in keyword_options(fuses[part]) if part else ():
+        if resolved.pop(key) != known[key].default:
+            raise CrispsegError(
+                f"'{key}' is an option of fuse part '{part}', but fuse is '{fuse}'; leave it out, or name options of "
+                f"{fuse} in fuse_options"
+            )
+    resolved["fuse_options"] = {key: parameter.default for key, parameter in there.items()} | given
+    if not there:
+        del resolved["fuse_options"]
+    return resolved

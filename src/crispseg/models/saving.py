@@ -1,17 +1,16 @@
-"""Saving models to folders and to the hub, and loading them."""
+"""Saving models to folders and to the hub, and finding saved ones."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from crispseg.backbones import read_state_dict
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models.info import ModelInfo
@@ -47,7 +46,7 @@ class Saving(
     pipeline_tag="image-segmentation",
     model_card_template=MODEL_CARD,
 ):
-    """`save_pretrained`, `from_pretrained` and, from the hub's mixin, `push_to_hub`.
+    """`save_pretrained` and, from the hub's mixin, `push_to_hub`.
 
     A saved model is `config.json`, which says how to build it, `model.safetensors` and a model card.
     """
@@ -100,47 +99,13 @@ class Saving(
         lines += [f"- {key}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
         return {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
-        """Load a saved model, in eval mode, from its folder, a finished run's folder or the hub.
-
-        Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
-        downloaded.
-
-        Raises:
-            CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
-        """
-        from crispseg.models.registry import create_model  # here, because it builds what inherits from this class
-
-        source = str(pretrained_model_name_or_path)
-        config_path = _locate(source, CONFIG_FILE, hub)
-        info = ModelInfo.read(config_path)
-        try:
-            model = create_model(
-                info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
-            )
-        except CrispsegError as error:
-            raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
-        assert isinstance(model, cls)
-        model.info = info
-        weights_path = _locate(source, WEIGHTS_FILE, hub)
-        weights, own = read_state_dict(weights_path), model.state_dict()
-        wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
-        if wrong:
-            raise CrispsegError(
-                f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
-                f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
-            )
-        model.load_state_dict(weights)
-        return model.eval()
-
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
     """What a saved model says about itself, without building it; arguments and errors as `from_pretrained`'s."""
-    return ModelInfo.read(_locate(str(source), CONFIG_FILE, hub))
+    return ModelInfo.read(located(str(source), CONFIG_FILE, hub))
 
 
-def _locate(source: str, name: str, hub: dict[str, Any]) -> Path:
+def located(source: str, name: str, hub: dict[str, Any]) -> Path:
     """A file of a saved model: in its folder, in a run's `model` folder, or from the hub."""
     folder = Path(source)
     if source and folder.is_dir():
@@ -161,7 +126,3 @@ def _locate(source: str, name: str, hub: dict[str, Any]) -> Path:
         raise CrispsegError(
             f"'{source}' is neither a folder nor a model that the hub gives ({reason}); check the path"
         ) from error
-
-
-def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(tensors[key].shape) if key in tensors else None

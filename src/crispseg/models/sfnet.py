@@ -6,24 +6,18 @@ Section and equation numbers are the paper's; see docs/papers/sfnet.md for what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, TopDown, contexts, fuse_steps, fuses, merges
-from crispseg.decoders.parts import Levels
-from crispseg.errors import CrispsegError
-from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.decoders import Context, Levels, fuses, merges
+from crispseg.models.registry import models, preset
+from crispseg.models.topdown import top_down
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 MAX_DISPLACEMENT = 4
-
-# Whose levels have 64 channels: DF's in the released code, ShuffleNet's by the count of Table 1(d).
-LIGHT_BACKBONES = ("df1", "df2", "shufflenetv2_x1_0")
 
 
 @fuses.register("fam")
@@ -38,10 +32,11 @@ class FlowAlignment(nn.Module):
 
     Args:
         fine_channels, coarse_channels: of the two levels.
-        upsampling: of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4 transposed convolution
-            and fits that to the fine level bilinearly.
-        kernel_size: of the convolution that predicts the flow (Table 2b).
-        net: what it sees: both compressed levels, as in FlowNet-S, or, as in FlowNet-C, their correlation (Table 2c).
+        flow_upsampling: how the compressed coarse level is upsampled (Table 2a); deconvolution doubles it by a 4×4
+            transposed convolution and fits that to the fine level bilinearly.
+        flow_kernel: side of the convolution that predicts the flow (Table 2b).
+        flow_net: what that convolution sees: both compressed levels (simple, as in FlowNet-S), or their correlation (as
+            in FlowNet-C, Table 2c).
     """
 
     def __init__(
@@ -49,9 +44,9 @@ class FlowAlignment(nn.Module):
         fine_channels: int,
         coarse_channels: int,
         *,
-        upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
-        kernel_size: int = 3,
-        net: Literal["simple", "correlation"] = "simple",
+        flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
+        flow_kernel: Literal[1, 3, 5, 7] = 3,
+        flow_net: Literal["simple", "correlation"] = "simple",
     ) -> None:
         super().__init__()
         common = fine_channels // 2
@@ -59,15 +54,15 @@ class FlowAlignment(nn.Module):
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
         self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
-        self.nearest = upsampling == "nearest"
+        self.nearest = flow_upsampling == "nearest"
         self.enlarge = (
             nn.ConvTranspose2d(common, common, 4, stride=2, padding=1, bias=False)
-            if upsampling == "deconvolution"
+            if flow_upsampling == "deconvolution"
             else nn.Identity()
         )
-        self.correlation = Tap() if net == "correlation" else None
+        self.correlation = Tap() if flow_net == "correlation" else None
         seen = 2 * common if self.correlation is None else (2 * MAX_DISPLACEMENT + 1) ** 2
-        self.predict_flow = nn.Conv2d(seen, 2, kernel_size, padding=kernel_size // 2, bias=False)
+        self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
         self.flow, self.warped = Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -141,56 +136,13 @@ def warp(coarse: Tensor, flow: Tensor) -> Tensor:
     return warped.to(coarse.dtype)
 
 
-@models.register("sfnet")
-def sfnet(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int | None = None,
-    context: str = "ppm",
-    fuse: str = "fam",
-    fuse_levels: list[int] | None = None,
-    flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
-    flow_kernel: Literal[1, 3, 5, 7] = 3,
-    flow_net: Literal["simple", "correlation"] = "simple",
-    merge: str = "concat",
-    released_dilation: bool = False,
-    auxiliary: bool = False,
-) -> SegmentationModel:
-    """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
-
-    Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
-        width: channels of every level; by default, as released, 64 on DF1 and DF2 (here also on ShuffleNet), 128 for
-            another C5 of up to 512 channels, else 256.
-        context: context part on C5, ppm, aspp, denseaspp, nonlocal, or conv for none.
-        fuse: fuse part between levels, fam, ddsm, cfb, dcn or add.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (on DF1 and
-            DF2, which have no F2, 4 and 5); the other steps upsample and add.
-        flow_upsampling: how a FAM upsamples the compressed coarse level.
-        flow_kernel: side of the convolution that predicts a FAM's flow.
-        flow_net: what that convolution sees, both levels (simple, as in FlowNet-S) or their correlation (FlowNet-C).
-        merge: merge part for all levels, concat or aligned.
-        released_dilation: dilate the ResNet's last two stages as the released code does; its checkpoints need it.
-        auxiliary: deep supervision on the decoder's levels ("Cascaded Deeply Supervised Learning").
-
-    Raises:
-        CrispsegError: fuse levels that are not there, or none at all; an option of the FAM without one.
-    """
-    step = fuses[fuse]
-    if fuse == "fam":
-        step = partial(FlowAlignment, upsampling=flow_upsampling, kernel_size=flow_kernel, net=flow_net)
-    elif (flow_upsampling, flow_kernel, flow_net) != ("bilinear", 3, "simple"):
-        raise CrispsegError(
-            f"fuse is {fuse}, which has no flow, but flow_upsampling={flow_upsampling}, flow_kernel={flow_kernel}, "
-            f"flow_net={flow_net} describe one; use fuse=fam or leave them at bilinear, 3, simple"
-        )
-    backbone = spec.build()
-    if released_dilation:
-        backbone.dilate()
-    if width is None:
-        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
-    steps = fuse_steps(step, fuse_levels, len(backbone.channels))
-    decoder = TopDown(backbone.channels, width, width, context=contexts[context], fuse=steps, merge=merges[merge])
-    return SegmentationModel(backbone, decoder, num_classes, auxiliary=auxiliary)
+sfnet = models.register("sfnet")(
+    preset(
+        top_down,
+        "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
+        part="fam",
+        fixed={"expansion": 1},
+        width=None,
+        context="ppm",
+    )
+)

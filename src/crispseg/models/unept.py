@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, plain_strides
-from crispseg.decoders import Decoded
+from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
@@ -136,7 +136,7 @@ class DecoderLayer(nn.Module):
         return fed
 
 
-class EPT(nn.Module):
+class EPT(nn.Module, Decoder):
     """Efficient pyramid transformer (§3.1.2): all levels as one long sequence, encoded, and decoded at 1/8.
 
     Taps: `context_queries` (B, width, ⌈H / 8⌉, ⌈W / 8⌉), C of Eq. 5; those of the attentions.
@@ -184,6 +184,7 @@ class EPT(nn.Module):
         self.scales = nn.Parameter(torch.randn(len(channels), width))
         self.encoder = nn.ModuleList(EncoderLayer(width, len(channels), points, dropout) for _ in range(layers))
         self.spatial = SpatialBranch(in_chans, width) if queries == "dynamic" else None
+        self.detail_channels = width if queries == "dynamic" else None
         self.learned = (
             nn.Parameter(torch.randn(1, width, self.naive_side, self.naive_side)) if queries == "naive" else None
         )
@@ -191,12 +192,8 @@ class EPT(nn.Module):
         full = self_attention == "full"
         self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
 
-    def forward(self, features: Sequence[Tensor], images: Tensor, detail: Tensor | None) -> Decoded:
-        """Args:
-        features: of the backbone, `(B, channels[i], h_i, w_i)`.
-        images: `(B, in_chans, H, W)`, for their size.
-        detail: of `spatial`, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries.
-        """
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, `(B, channels[i], h_i, w_i)`, and images `(B, in_chans, H, W)` → a map at 1/8."""
         levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         sizes = [level.shape[-2:] for level in levels]
         x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
@@ -206,13 +203,18 @@ class EPT(nn.Module):
         for layer in self.encoder:
             x = layer(x, added, reference, sizes)
 
+        detail = self.detail(images)
         context = self.context_queries(self._naive_queries(images, x) if detail is None else detail)
         size = context.shape[-2:]
         y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
         reference = pixel_centres(size, x.device)
         for layer in self.decoder:
             y = layer(y, added, reference, size, x, sizes)
-        return Decoded(torch.unflatten(y.mT, 2, tuple(size)), ())
+        return Decoded(torch.unflatten(y.mT, 2, tuple(size)), detail=detail)
+
+    def detail(self, images: Tensor) -> Tensor | None:
+        """The spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""
+        return None if self.spatial is None else self.spatial(images)
 
     def _naive_queries(self, images: Tensor, like: Tensor) -> Tensor:
         assert self.learned is not None, "dynamic queries need the spatial branch's output"
@@ -225,23 +227,6 @@ class EPT(nn.Module):
     def _with_encodings(self, x: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor | float]:
         """The input of the first layer, and what each layer adds to its queries."""
         return (x, encodings) if self.to_queries else (x + encodings, 0.0)
-
-
-class UNEPT(SegmentationModel):
-    """A model with a spatial branch, whose output is context queries and, with a refinement, what that starts from."""
-
-    decoder: EPT
-
-    @property
-    def detail_channels(self) -> int | None:
-        return None if self.decoder.spatial is None else self.decoder.width
-
-    def detail(self, images: Tensor) -> Tensor | None:
-        return None if self.decoder.spatial is None else self.decoder.spatial(images)
-
-    def decode(self, images: Tensor, detail: Tensor | None) -> Decoded:
-        decoded: Decoded = self.decoder(self.backbone(images), images, detail)
-        return decoded
 
 
 def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
@@ -274,7 +259,6 @@ def unept(
     self_attention: Literal["sparse", "full"] = "sparse",
     output_stride: Literal[8, 16, 32] | None = None,
     dropout: float = 0.1,
-    auxiliary: bool = False,
 ) -> SegmentationModel:
     """UN-EPT on a CNN, or on a ViT, of which equally spaced blocks are the levels.
 
@@ -289,7 +273,6 @@ def unept(
         self_attention: of the decoder, sparse, or full as in the released code.
         output_stride: of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
         dropout: in every layer of encoder and decoder.
-        auxiliary: deep supervision of the decoder's levels; there are none, so it adds no heads.
 
     Raises:
         CrispsegError: a width that 8 heads cannot share; an output stride that the backbone cannot have.
@@ -307,4 +290,4 @@ def unept(
         self_attention=self_attention,
         dropout=dropout,
     )
-    return UNEPT(backbone, decoder, num_classes, auxiliary=auxiliary)
+    return SegmentationModel(backbone, decoder, num_classes)

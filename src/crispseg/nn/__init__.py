@@ -3,14 +3,17 @@
 from crispseg.nn.deformable_attention import DeformableAttention, deformable_attention, pixel_centres
 from crispseg.nn.layers import BatchNorm2d, conv_bn_relu, resize
 from crispseg.nn.layout import channel_softmax, mix_channels
+from crispseg.nn.pooling import BinAverages, average_bins
 from crispseg.nn.record import Tap, alter, record
 from crispseg.nn.sampling import sampled_dot, sampled_sum
 
 __all__ = [
     "BatchNorm2d",
+    "BinAverages",
     "DeformableAttention",
     "Tap",
     "alter",
+    "average_bins",
     "channel_softmax",
     "conv_bn_relu",
     "deformable_attention",

@@ -1,11 +1,10 @@
-"""Refinement of a segmentation along its boundaries."""
+"""Refinement of a segmentation along its boundaries. What it learns from masks is in `crispseg.refinement.targets`."""
 
 from typing import Literal
 
-from crispseg.refinement.boundary import BoundaryRefinement, SpatialBranch, shift
-from crispseg.refinement.targets import BoundaryTargets, boundary_targets
+from crispseg.refinement.boundary import DIRECTIONS, STEPS, BoundaryRefinement, SpatialBranch, shift
 
 Refinement = Literal["boundary"]
 """What `create_model`'s `refine` can be, beside None."""
 
-__all__ = ["BoundaryRefinement", "BoundaryTargets", "Refinement", "SpatialBranch", "boundary_targets", "shift"]
+__all__ = ["DIRECTIONS", "STEPS", "BoundaryRefinement", "Refinement", "SpatialBranch", "shift"]

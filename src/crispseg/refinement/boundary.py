@@ -13,7 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.nn import Tap, conv_bn_relu, resize
-from crispseg.refinement.targets import DIRECTIONS, STEPS
+
+STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
+"""x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""
+
+DIRECTIONS = len(STEPS)
 
 BRANCH_WIDTH = HEAD_WIDTH = 256
 STEPS_TAKEN = 2
@@ -37,8 +41,8 @@ class BoundaryRefinement(nn.Module):
 
     Args:
         in_chans: channels of the images.
-        detail_channels: of the model's own spatial branch, whose feature map it gives to `maps`; by default the part
-            has a spatial branch of 256 channels.
+        detail_channels: channels of the decoder's own spatial branch, whose feature map is given to `maps`; by default
+            the part has a spatial branch of its own, of 256 channels.
         steps: from pixel to neighbouring pixel, each in the direction predicted where it starts, that make an offset;
             they end where there is no boundary.
     """

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
+from crispseg.refinement.boundary import DIRECTIONS
 
-STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
-"""x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""
-
-DIRECTIONS = len(STEPS)
 NO_BOUNDARY = 8
 NO_DIRECTION = 9
 """A boundary pixel with no way inside, such as one of a line that is one pixel wide."""

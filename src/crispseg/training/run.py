@@ -32,7 +32,7 @@ from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.refinement import BoundaryTargets
+from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, read_rows
 from crispseg.training.checkpoints import (
     BEST,

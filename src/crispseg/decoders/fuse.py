@@ -1,4 +1,4 @@
-"""Deformable convolution as a fuse part, which SFNet's Table 2(d) and DDSM's Table 1 compare with their own."""
+"""Fuse parts of other papers, with which the systems here are compared: addition and deformable convolution."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
 from crispseg.nn import Tap, resize
+
+
+@fuses.register("add")
+class UpsampleAdd(nn.Module):
+    """Bilinear upsampling and addition (Lin et al., *Feature Pyramid Networks*, CVPR 2017)."""
+
+    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+        super().__init__()
+        same = fine_channels == coarse_channels
+        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1)
+
+    def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
+        return fine + resize(self.project(coarse), fine.shape[-2:], align_corners=True)
 
 
 @fuses.register("dcn")

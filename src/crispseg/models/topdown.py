@@ -1,0 +1,82 @@
+"""Models with a top-down decoder: one builder, of which FPN and UPerNet are presets here, SFNet and DDSM elsewhere.
+
+FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a segmentation baseline, of the widths
+that AGLN's tables count (Li et al., Tables IV and VIII). UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene
+Understanding*, ECCV 2018, §3, for one task: the host in which DDSM is placed (Shi et al., §2.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crispseg.decoders import TopDown, configured, contexts, fuse_steps, fuses, merges
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models, preset
+
+# Whose levels have 64 channels: DF's in SFNet's released code, ShuffleNet's by the count of SFNet's Table 1(d).
+LIGHT_BACKBONES = ("df1", "df2", "shufflenetv2_x1_0")
+
+
+def top_down(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int | None = 256,
+    context: str = "conv",
+    fuse: str = "add",
+    fuse_levels: list[int] | None = None,
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "concat",
+    expansion: int = 1,
+    released_dilation: bool = False,
+) -> SegmentationModel:
+    """A pyramid from coarse to fine, whose parts are named.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level. None: as SFNet's code was released, 64 on DF1 and DF2 (here also on ShuffleNet),
+            128 for another C5 of up to 512 channels, else 256.
+        context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
+        fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2); the other steps upsample and add.
+        fuse_options: options of the fuse part by name, such as pixels of ddsm.
+        merge: merge part for all levels: concat or aligned.
+        expansion: the merged feature has this many times the width.
+        released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+
+    Raises:
+        CrispsegError: fuse levels that are not there, or none at all; an option that the fuse part does not have.
+    """
+    part = configured(fuses, fuse, fuse_options)
+    backbone = spec.build()
+    if released_dilation:
+        backbone.dilate()
+    if width is None:
+        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
+    steps = fuse_steps(part, fuse_levels, len(backbone.channels))
+    decoder = TopDown(
+        backbone.channels, width, expansion * width, context=contexts[context], fuse=steps, merge=merges[merge]
+    )
+    return SegmentationModel(backbone, decoder, num_classes)
+
+
+PLAIN = {"expansion": 1, "released_dilation": False}
+"""What presets fix that merge to the levels' width on undilated backbones."""
+
+fpn = models.register("fpn")(
+    preset(
+        top_down,
+        "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
+        fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
+    )
+)
+upernet = models.register("upernet")(
+    preset(
+        top_down,
+        "Pyramid pooling, then upsample and add; all levels concatenated, 3×3, classified.",
+        fixed=PLAIN,
+        context="ppm",
+    )
+)
