@@ -49,7 +49,8 @@ def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int]
 def _strides_of_all_features(name: str, timm_name: str, options: dict[str, Any]) -> list[int]:
     output_stride = options.get("output_stride", 32)
     try:
-        found = list(timm.create_model(timm_name, **options).feature_info.reduction())
+        with torch.device("meta"):  # strides need no weights
+            found = list(timm.create_model(timm_name, **options).feature_info.reduction())
     except (RuntimeError, AttributeError, AssertionError, TypeError):  # how timm's networks refuse an option
         if output_stride < 32:
             raise cannot_dilate(name, output_stride) from None

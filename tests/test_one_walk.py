@@ -1,0 +1,82 @@
+"""What is evaluated is what is shipped, and each part of a network runs once an image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from crispseg import Segmenter, create_model
+from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.imaging import read_mask, write_image
+from crispseg.inference import PROTOCOLS, Protocol
+from crispseg.labels import IGNORE, LabelSet
+from crispseg.models import SegmentationModel
+
+CLASSES = 4
+SIZES = ((40, 56), (20, 24), (65, 33))
+
+
+def build(name: str, **options: Any) -> SegmentationModel:
+    """A small network whose classes and refinement all occur."""
+    torch.manual_seed(3)
+    model = create_model(name, num_classes=CLASSES, backbone="test_efficientnet", width=8, **options).train()
+    with torch.no_grad():
+        for _ in range(2):
+            model.outputs(torch.randn(4, 3, 64, 64))
+        model.classifier.bias -= model.eval().coarse_logits(torch.randn(2, 3, 64, 64)).mean((0, 2, 3))
+    return model
+
+
+@pytest.mark.parametrize("name", ["unept", "sfnet"])
+def test_each_branch_runs_once_an_image(name: str) -> None:
+    """Also of a refined UN-EPT, whose spatial branch serves the decoder and the refinement."""
+    segmenter = Segmenter(build(name, refine="boundary"))
+    calls: Counter[str] = Counter()
+    for path, module in segmenter._model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
+    segmenter(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8))
+    assert len(calls) > 20 and set(calls.values()) == {1}, calls.most_common(3)
+
+
+class Noise(SegmentationDataset):
+    """Images of several sizes, one smaller than networks take, with some ignored pixels."""
+
+    labels = LabelSet.numbered(CLASSES)
+
+    def __len__(self) -> int:
+        return len(SIZES)
+
+    def __getitem__(self, index: int) -> Sample:
+        random = np.random.default_rng(index)
+        labels = random.integers(0, CLASSES, SIZES[index]).astype(np.uint8)
+        labels[:3] = IGNORE
+        return Sample(random.integers(0, 256, (*SIZES[index], 3), np.uint8), labels, f"noise{index}")
+
+
+@pytest.mark.parametrize("protocol", ["whole", "windows"])
+@pytest.mark.parametrize("refine", [None, "boundary"])
+def test_evaluate_scores_what_predict_writes(refine: Any, protocol: str, tmp_path: Path) -> None:
+    model = build("unept" if refine else "fpn", refine=refine)
+    seen = PROTOCOLS["whole"] if protocol == "whole" else Protocol(window=32, flip=True)
+    model.save_pretrained(tmp_path / "model")
+    scores = evaluate(model, Noise(), workers=0, protocol=seen)
+    segmenter = Segmenter(tmp_path / "model", protocol=seen)
+    matrix: NDArray[np.int64] = np.zeros((CLASSES, CLASSES), np.int64)
+    for index in range(len(SIZES)):
+        sample = Noise()[index]
+        path = tmp_path / f"{sample.name}.png"
+        write_image(path, sample.image)
+        written = read_mask(segmenter(path).save(tmp_path / "predictions")[0])
+        counted = sample.labels != IGNORE
+        np.add.at(matrix, (sample.labels[counted], written[counted]), 1)
+    assert (matrix.sum(0) > 0).sum() > 1, "one class everywhere shows nothing"
+    np.testing.assert_array_equal(np.asarray(scores.confusion), matrix)

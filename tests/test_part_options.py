@@ -1,0 +1,96 @@
+"""Options of a part go wherever the part goes, and are saved with the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crispseg import CrispsegError, create_model, from_pretrained
+from crispseg.models import DDSM, FlowAlignment, SegmentationModel
+from crispseg.models.registry import model_options
+
+TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
+
+
+def options_of(model: SegmentationModel) -> dict[str, Any]:
+    return model.info.options
+
+
+@pytest.mark.parametrize("name", ["fpn", "upernet", "sfnet", "deeplabv3plus"])
+def test_options_reach_the_part(name: str) -> None:
+    model = create_model(name, **TINY, fuse="ddsm", fuse_options={"pixels": 9, "affinity": "spatial", "reduced": 4})
+    parts = [module for module in model.modules() if isinstance(module, DDSM)]
+    assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
+    assert options_of(model)["fuse_options"] == {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4}
+
+
+def test_every_option_of_the_context_fusion_block() -> None:
+    given = {
+        "descriptors": 8,
+        "pooling": "attention",
+        "refinement": "channel",
+        "residual": True,
+        "learn_alpha": False,
+        "learn_beta": False,
+        "separable": True,
+    }
+    model = create_model("sfnet", **TINY, fuse="cfb", fuse_options=given)
+    part: Any = model.decoder.fuses[0]  # type: ignore[attr-defined]
+    assert options_of(model)["fuse_options"] == given
+    assert part.sab.theta.out_channels == 8 and part.cfb.lrm.gamma is not None and not part.cfb.lrm.gates
+    assert not {"alpha", "beta"} & {name.split(".")[-1] for name, _ in part.named_parameters()}
+    assert part.cfb.phi[0].groups == 16
+    average = create_model("fpn", **TINY, fuse="cfb", fuse_options={"pooling": "average"})
+    assert average(torch.zeros(1, 3, 32, 40)).shape == (1, 3, 32, 40)
+
+
+def test_a_system_has_the_options_of_its_own_part() -> None:
+    """Given beside the others or in `fuse_options`, they mean the same, and are saved beside the others."""
+    flat, nested = (
+        create_model("sfnet", **TINY, **given) for given in ({"flow_kernel": 5}, {"fuse_options": {"flow_kernel": 5}})
+    )
+    assert options_of(flat) == options_of(nested) and "fuse_options" not in options_of(flat)
+    assert all(
+        module.predict_flow.kernel_size == (5, 5) for module in nested.modules() if isinstance(module, FlowAlignment)
+    )
+    assert {"pixels", "channels", "affinity", "reduced"} <= model_options("ddsm_upernet").keys()
+
+
+def test_they_are_saved_and_loaded(tmp_path: Path) -> None:
+    model = create_model("upernet", **TINY, fuse="fam", fuse_options={"flow_net": "correlation"}).eval()
+    model.save_pretrained(tmp_path)
+    images = torch.randn(1, 3, 40, 33)
+    loaded = from_pretrained(tmp_path)
+    assert loaded.info == model.info and torch.equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("sfnet", {"fuse": "ddsm", "fuse_options": {"pixel": 9}}, "no option 'pixel'; did you mean 'pixels'"),
+        ("fpn", {"fuse_options": {"pixels": 9}}, "fuse part 'add' has no option 'pixels'; it has none"),
+        (
+            "sfnet",
+            {"fuse": "add", "flow_kernel": 5},
+            "'flow_kernel' is an option of fuse part 'fam'",
+        ),
+        (
+            "sfnet",
+            {"fuse_options": {"flow_kernel": 2}},
+            "'flow_kernel' of fuse part 'fam' is 2",
+        ),
+        (
+            "fpn",
+            {"fuse": "cfb", "fuse_options": {"separable": 1}},
+            "'separable' of fuse part 'cfb' is 1",
+        ),
+        ("ddsm_upernet", {"fuse": "fam"}, "model 'ddsm_upernet' has no option 'fuse'"),
+        ("deeplabv3plus", {"fuse_options": {"pixels": 9}}, "fuse part 'concat' has no option 'pixels'"),
+    ],
+)
+def test_wrong_ones_are_named(name: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(CrispsegError, match=message):
+        create_model(name, **TINY, **given)
