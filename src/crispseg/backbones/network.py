@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     module: nn.Module
     channels: int
     stride: int
-    """Of its output, in pixels of the image."""
+    """Stride of its output, in pixels of the image."""
 
 
 class Stages(nn.Sequential):

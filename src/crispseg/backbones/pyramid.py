@@ -34,17 +34,17 @@ class Backbone(nn.Module):
         pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or a path to a
             weight file (`.safetensors` or a plain state dict), with keys as published.
         in_chans: channels of the image.
-        strides: of the features to return, finest first: the deepest feature of each stride, and where a stride is
+        strides: strides of the features to return, finest first: the deepest feature of each stride, and where a stride is
             given twice, the two deepest. By default 4, 8, 16 and 32 as far as `output_stride` goes; on DF1 and DF2,
             those that SFNet's released code takes.
         output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.
-        blocks: of a network without a pyramid whose blocks all have one resolution, such as a ViT: how many features to
-            return, the outputs of equally spaced blocks, the last among them. In place of the strides.
+        blocks: for a network without a pyramid whose blocks all have one resolution, such as a ViT: how many features
+            to return, the outputs of equally spaced blocks, the last among them. In place of the strides.
 
     Attributes:
-        channels, strides: of the returned features, finest first.
+        channels, strides: those of the returned features, finest first.
         in_chans: channels of the image.
-        mean, std: of the images the backbone expects, one value per input channel, images in 0..1.
+        mean, std: statistics of the images that the backbone expects, one value per input channel, images in 0..1.
 
     Raises:
         CrispsegError: an unknown name; no feature at one of the strides; no dilation; weights that do not exist or do

@@ -28,10 +28,10 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
     """Load a whole classification network's weights into its pruned feature part; all of `body` must be among them.
 
     Args:
-        body: of the backbone.
+        body: the backbone's network.
         weights: keys as published; the first convolution is adapted where images are not RGB.
-        name: of the backbone, for errors.
-        source: of the weights, for errors.
+        name: name of the backbone, for errors.
+        source: where the weights come from, for errors.
 
     Raises:
         CrispsegError: the weights do not fit.

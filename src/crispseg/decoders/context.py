@@ -92,9 +92,9 @@ class AtrousSpatialPyramidPooling(nn.Module):
     A 1×1 convolution, three dilated 3×3 convolutions and the mean over the image, joined by a 1×1 convolution.
 
     Args:
-        in_channels: of the feature.
-        channels: of each branch and of the result.
-        rates: of the dilated convolutions; by default the paper's for a feature of stride 16.
+        in_channels: channels of the feature.
+        channels: channels of each branch and of the result.
+        rates: dilations of the three 3×3 convolutions; by default the paper's for a feature of stride 16.
     """
 
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:

@@ -34,7 +34,7 @@ class DeepLabDecoder(nn.Module, Decoder):
         width: channels of the coarsest feature with its context, and of the result.
 
     Args:
-        channels: of the backbone's features, finest first; the first and the last are used.
+        channels: channels of the backbone's features, finest first; the first and the last are used.
         width: see above.
         context: context part (see `crispseg.decoders.parts`).
         fuse: fuse part; None concatenates.

@@ -44,9 +44,9 @@ class TopDown(nn.Module, Decoder):
         fuse_levels: l of the F_l that each step brings to F_(l-1), the finest step first and F5 the coarsest level.
 
     Args:
-        channels: of the backbone's features, finest first.
+        channels: channels of the backbone's features, finest first.
         width: channels of every level.
-        out_channels: of the merged feature.
+        out_channels: channels of the merged feature.
         context, fuse, merge: the parts (see `crispseg.decoders.parts`); one fuse part for all steps, or one a step,
             the finest first.
         gather, gathered_levels: a part that adds the descriptors of each of so many levels, the coarsest first, to the

@@ -45,7 +45,7 @@ class Protocol:
             or column is moved back to the image's border.
         blend: weights of windows where they overlap: uniform gives the mean, linear weights that grow from a window's
             border to its middle.
-        average: of the views: the mean of logits, or of probabilities (softmax at the image's size).
+        average: how views are averaged: the mean of logits, or of probabilities (softmax at the image's size).
         batch: windows at once.
 
     Raises:

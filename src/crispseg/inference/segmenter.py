@@ -52,7 +52,7 @@ class Segmentation:
     label_set: LabelSet = field(repr=False)
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
-    """Of the image, if it is a file."""
+    """Path of the image, if it is a file."""
     # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves
     _logits: Tensor = field(repr=False)
     _size: tuple[int, int] = field(repr=False)

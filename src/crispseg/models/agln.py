@@ -250,9 +250,9 @@ class ContextFusion(nn.Module):
     before made of it.
 
     Args:
-        fine_channels, coarse_channels: of the two levels, the same.
-        sets: of descriptors that the context holds at this step.
-        options: of `ContextFusionBlock`.
+        fine_channels, coarse_channels: channels of the two levels, the same.
+        sets: number of descriptor sets that the context holds at this step.
+        options: those of `ContextFusionBlock`.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, *, sets: int, **options: Any) -> None:
@@ -272,7 +272,7 @@ class SelfGathering(nn.Module):
     """The Context Fusion Block as a fuse part for any decoder: it gathers its descriptors from `coarse` itself.
 
     Args:
-        fine_channels, coarse_channels: of the two levels.
+        fine_channels, coarse_channels: channels of the two levels.
         descriptors, pooling: see `SemanticAggregation`.
         refinement, residual, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
 

@@ -31,7 +31,7 @@ class DynamicSampler(nn.Module):
     `modulation` (B, N, H, W), Δm_n in 0..1.
 
     Args:
-        channels: of the features that decide where to sample.
+        channels: channels of the features that decide where to sample.
         points: N, the square of an odd number.
     """
 
@@ -111,7 +111,7 @@ class SpatialAffinity(nn.Module):
     """Spatial-wise dynamic affinity modelling (§2.2, Eq. 2, Fig. 3a): each fine pixel attends to N coarse ones.
 
     Args:
-        channels: of both levels.
+        channels: channels of both levels.
         pixels: N.
     """
 
@@ -187,7 +187,7 @@ class DDSM(nn.Module):
     Taps: `x_l`, `x_h`, the levels reduced; `x_Sout`, `x_Cout` (B, c, H, W); and those of `Affinity`.
 
     Args:
-        fine_channels, coarse_channels: of the two levels.
+        fine_channels, coarse_channels: channels of the two levels.
         pixels: N, how many pixels each fine pixel samples.
         channels: N_c, how many channels each fine channel samples.
         affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").

@@ -39,7 +39,7 @@ def fcn(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of the 3×3 convolution; by default a quarter of the deepest feature's.
-        output_stride: of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
+        output_stride: stride of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
     """
     backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
     if width is None:

@@ -21,7 +21,7 @@ class ModelInfo:
     Args:
         name, num_classes, backbone, in_chans, options: for `create_model`; all options, defaults included.
         class_names, palette: one name and one RGB colour (0 to 255) a class, or none for numbers and default colours.
-        mean, std: of the images it expects, one value a channel, for images in 0 to 1.
+        mean, std: statistics of the images it expects, one value a channel, for images in 0 to 1.
         ignore_label: label of pixels that count in no loss and no metric.
         recipe: the settings of its training.
         metrics: its scores.

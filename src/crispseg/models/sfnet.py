@@ -31,7 +31,7 @@ class FlowAlignment(nn.Module):
     `correlation` where there is one.
 
     Args:
-        fine_channels, coarse_channels: of the two levels.
+        fine_channels, coarse_channels: channels of the two levels.
         flow_upsampling: how the compressed coarse level is upsampled (Table 2a); deconvolution doubles it by a 4×4
             transposed convolution and fits that to the fine level bilinearly.
         flow_kernel: side of the convolution that predicts the flow (Table 2b).

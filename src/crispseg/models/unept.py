@@ -142,16 +142,16 @@ class EPT(nn.Module, Decoder):
     Taps: `context_queries` (B, width, ⌈H / 8⌉, ⌈W / 8⌉), C of Eq. 5; those of the attentions.
 
     Args:
-        channels: of the backbone's features.
-        in_chans: of the images.
+        channels: channels of the backbone's features, finest first.
+        in_chans: channels of the images.
         width: d_model.
         points: N.
         queries: "dynamic" context queries are the spatial branch's output; "naive" ones are learned, the same for all
             images: those of a map of 60×60, brought bilinearly to any size.
         encodings: "queries" adds position and scale encodings to the queries of each attention (§3.1), "features" to
             the encoder's and decoder's inputs (§4.2).
-        self_attention: of the decoder, "sparse" as in the paper, "full" as in the released code.
-        layers: of the encoder, and of the decoder.
+        self_attention: the decoder's, "sparse" as in the paper, "full" as in the released code.
+        layers: number of layers in the encoder, and in the decoder.
         dropout: after each attention and after both linear layers of each feed-forward part.
 
     Raises:
@@ -270,8 +270,8 @@ def unept(
         points: N, on each level (Table 6).
         queries: context queries from the spatial branch, dynamic, or learned and the same for all images, naive.
         encodings: position and scale encodings added to the queries of each attention, or once to the features.
-        self_attention: of the decoder, sparse, or full as in the released code.
-        output_stride: of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
+        self_attention: the decoder's, sparse, or full as in the released code.
+        output_stride: stride of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
         dropout: in every layer of encoder and decoder.
 
     Raises:

@@ -26,7 +26,7 @@ def deformable_attention(levels: Sequence[Tensor], locations: Tensor, weights: T
     one level are ever held, forward or backward.
 
     Args:
-        levels: of the values, `(B, M, d, h_l, w_l)` each: M heads of d channels.
+        levels: the values of each level, `(B, M, d, h_l, w_l)`: M heads of d channels.
         locations: `(B, Q, M, L, N, 2)`, x and y in 0..1 from edge to edge of a level; float32 or wider.
         weights: `(B, Q, M, L, N)`.
 
