@@ -34,7 +34,7 @@ class Backbone(nn.Module):
         pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or a path to a
             weight file (`.safetensors` or a plain state dict), with keys as published.
         in_chans: channels of the image.
-        strides: strides of the features to return, finest first: the deepest feature of each stride, and where a stride is
+        strides: strides of the features to return, finest first: the deepest feature of each stride, and where one is
             given twice, the two deepest. By default 4, 8, 16 and 32 as far as `output_stride` goes; on DF1 and DF2,
             those that SFNet's released code takes.
         output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.

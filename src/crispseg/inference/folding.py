@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 
 TOLERANCE = 1e-3
-"""Largest error, as a share of the largest output: rounding stays far below it even in a deep network, a wrong merge does not."""
+"""Largest error, as a share of the largest output: rounding stays far below, a wrong merge does not."""
 
 
 @torch.no_grad()
