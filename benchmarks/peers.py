@@ -15,7 +15,8 @@ import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.models import Outputs, SegmentationModel
+from crispseg.decoders import Decoded
+from crispseg.models import Coarse, SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 
 
@@ -29,20 +30,17 @@ class Peer(SegmentationModel):
         if spec.pretrained:
             self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
         self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std, in_chans=spec.in_chans)
-        self.refiner = None
+        self.auxiliary_heads = self.refiner = None
 
-    def coarse_logits(self, images: Tensor) -> Tensor:
+    def coarse(self, images: Tensor) -> Coarse:
         """Already at the images' size: these networks enlarge their logits themselves."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # their encoders take multiples of 32
         logits: Tensor = self.net(padded)[..., :height, :width]
-        return logits
+        return Coarse(logits, Decoded(logits))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.coarse_logits(images)
-
-    def outputs(self, images: Tensor) -> Outputs:
-        return Outputs(self(images))
+    def add_auxiliary_heads(self) -> None:
+        """There are no levels to supervise."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         inside = {id(parameter) for parameter in self.net.encoder.parameters()}
@@ -53,12 +51,12 @@ class Peer(SegmentationModel):
 
 
 @models.register("smp_fpn")
-def smp_fpn(spec: BackboneSpec, num_classes: int, *, auxiliary: bool = False) -> Any:
+def smp_fpn(spec: BackboneSpec, num_classes: int) -> Any:
     """Feature pyramid network of segmentation-models-pytorch, its defaults."""
     return Peer(spec, smp.FPN, num_classes)
 
 
 @models.register("smp_deeplabv3plus")
-def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int, *, auxiliary: bool = False) -> Any:
+def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int) -> Any:
     """DeepLabV3+ of segmentation-models-pytorch, its defaults: output stride 16."""
     return Peer(spec, smp.DeepLabV3Plus, num_classes)
