@@ -83,10 +83,8 @@ class Refiner:
 
     @torch.inference_mode()
     def _refine(self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        refiner = self._model.refiner
-        assert refiner is not None
-        batch = as_batch(pixels, self._normalize, self.device)
-        offsets = refiner.offsets(*refiner.maps(batch, self._model.decoder.detail(batch)))
+        offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
+        assert offsets is not None
         height, width = labels.shape
         before = torch.from_numpy(labels).to(self.device)[None, None]  # (1, 1, H, W)
         after = shift(before, offsets[..., :height, :width])

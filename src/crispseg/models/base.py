@@ -143,6 +143,14 @@ class SegmentationModel(nn.Module, Saving):
         model.load_state_dict(weights)
         return model.eval()
 
+    def offsets(self, images: Tensor) -> Tensor | None:
+        """From where `forward` takes the logits of each pixel, `(N, 2, H, W)`, x and y in pixels; see `shift`.
+
+        They follow from the images alone: only the spatial branch and its heads run. None without a refinement.
+        """
+        refiner = self.refiner
+        return None if refiner is None else refiner.offsets(*refiner.maps(images, self.decoder.detail(images)))
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""
         inside = {id(parameter) for parameter in self.backbone.parameters()}
