@@ -1,0 +1,125 @@
+"""What the README and the documentation show can be used: commands with their keys and values, flags, imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from dataset_trees import grid, picture, save
+
+from crispseg import list_models
+from crispseg.cli.main import COMMANDS, main
+from crispseg.cli.parsing import Parser
+from crispseg.data import DATA_SOURCES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FORMS = re.compile(r"…|\.\.\.|\[--|\b(COMMAND|FLAGS|NAME|TABLE)\b")
+"""In lines that show the form of a command."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a language; those of the shell name none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [code for named, code in found if named == language]
+
+
+def commands() -> list[Any]:
+    """The lines of code blocks, and code with a flag within sentences, which may leave out arguments."""
+    found: dict[tuple[str, bool], str] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in blocks(page, ""):
+            for line in block.replace("\\\n", " ").splitlines():
+                found.setdefault((line, True), page.name)
+        for code in re.findall(r"`(crispseg [^`]*? --[^`]+)`", text):
+            found.setdefault((" ".join(code.split()), False), page.name)
+    return [
+        pytest.param(line, whole, id=re.sub(r"\s+", " ", f"{page}: {line}")[:100])
+        for (line, whole), page in found.items()
+        if line.startswith("crispseg ") and not FORMS.search(line)
+    ]
+
+
+class Understood(BaseException):
+    """The flags are parsed; what the command would do now is tested elsewhere."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what parsing reads of the files that the commands name."""
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("a", "b", "c"):
+        picture(folder / f"photos/images/{name}.png")
+        save(folder / f"photos/masks/{name}.png", grid([0, 1]))
+    part = re.search(r"`my_fuse\.py`:\n\n```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    assert part
+    (folder / "my_fuse.py").write_text(part[1].replace('"gated"', '"gated_of_docs"'))
+    config = "model: sfnet\ndata: scenes\n"
+    (folder / "config.yaml").write_text(config)
+    for run in ("RUN", "runs/a", "runs/mine", "runs/streets"):
+        (folder / run).mkdir(parents=True)
+        (folder / run / "config.yaml").write_text(config)
+    return folder
+
+
+@pytest.mark.parametrize(("line", "whole"), commands())
+def test_commands_are_understood(
+    line: str, whole: bool, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    line = line.replace("$RECIPES", str(files("crispseg") / "recipes")).replace(" gated ", " gated_of_docs ")
+    argv = shlex.split(line, comments=True)[1:]
+    assert argv[0] in COMMANDS
+    parse_args = Parser.parse_args
+
+    def stop(self: Parser, *args: Any, **options: Any) -> NoReturn:
+        parse_args(self, *args, **options)
+        raise Understood
+
+    if argv[0] in ("train", "quickstart"):
+        argv.append("--print_config")
+    else:
+        monkeypatch.setattr(Parser, "parse_args", stop)
+    try:
+        status = main(argv)
+    except Understood:
+        return
+    message = capsys.readouterr().err
+    assert status == 0 or (not whole and "arguments are required" in message), message
+
+
+def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    subcommands = [["data", name] for name in ("list", "show", "download", "import", "augment")]
+    choices = [["train", f"--data={name}"] for name in DATA_SOURCES]
+    choices += [["train", f"--model={name}"] for name in list_models()]
+    for argv in [*([name] for name in COMMANDS), *subcommands, *choices]:
+        assert main([*argv, "--help"]) == 0
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out + scripts)) | {"--help", "--version", "--strict"}
+    for page in PAGES:
+        for code in re.findall(r"`(--[^`]+)`", page.read_text(encoding="utf-8")):
+            for flag in re.findall(r"(?:^|\s)(--[\w.-]+)", code):
+                assert flag.endswith(".") or flag in known, f"{page.name}: {code}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_parses_and_its_imports_exist(page: Path) -> None:
+    for block in blocks(page, "python"):
+        nodes = ast.walk(ast.parse(block))
+        imports = [
+            node for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("crispseg")
+        ]
+        exec(compile(ast.Module(imports, type_ignores=[]), page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+def test_links_outside_of_the_site_lead_somewhere(page: str) -> None:
+    """`mkdocs build --strict` checks those inside."""
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
