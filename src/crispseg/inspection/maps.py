@@ -14,7 +14,6 @@ from torchvision.utils import flow_to_image
 
 from crispseg.inspection.quantities import Inspection
 from crispseg.nn import resize
-from crispseg.refinement.targets import STEPS
 
 HEAT = cv2.COLORMAP_TURBO
 """Of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
@@ -47,15 +46,33 @@ def color_strip(colors: int, width: int = 256) -> NDArray[np.uint8]:
     return scaled(np.linspace(0, 1, width)[None], 0, 1, colors)
 
 
-def mean_map(values: Tensor) -> NDArray[np.float32]:
-    """The mean over channels of `(C, H, W)`, as SFNet (Figs. 2, 4) and DDSM (Fig. 4) show features, `(H, W)`."""
-    mean: NDArray[np.float32] = values.mean(0).numpy()
+def flow_image(field: Tensor) -> NDArray[np.uint8]:
+    """Vectors `(2, h, w)` in the optical-flow colour code (Baker et al.), as torchvision draws it, `(h, w, 3)`.
+
+    Hue is the direction; saturation is the length, full at the longest vector of the field.
+    """
+    return np.ascontiguousarray(flow_to_image(field.contiguous()).permute(1, 2, 0).numpy())
+
+
+def color_wheel(side: int = 96) -> NDArray[np.uint8]:
+    """The legend of `flow_image`, `(side, side, 3)`: the colour of each direction and length; white outside."""
+    steps = torch.linspace(-1, 1, side)
+    field = torch.stack(torch.meshgrid(steps, steps, indexing="xy"))  # x, y
+    return flow_image(field * (field.norm(dim=0) <= 1))
+
+
+def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
+    """The mean over channels of a level `(C, h, w)` at the size of the image, `(H, W)`.
+
+    So do SFNet (Figs. 2, 4) and DDSM (Fig. 4) show features.
+    """
+    mean: NDArray[np.float32] = at_image(values.mean(0, keepdim=True), inspection)[0].numpy()
     return mean
 
 
 def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
-    """`mean_map` of a level `(C, h, w)` at the size of the image, from its least value, blue, to its largest, red."""
-    return scaled(mean_map(at_image(values, inspection)), colors=HEAT)
+    """`mean_map` from its least value, blue, to its largest, red, `(H, W, 3)`."""
+    return scaled(mean_map(values, inspection), colors=HEAT)
 
 
 def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
@@ -98,8 +115,6 @@ def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:
     """
     if inspection.boundary is None or inspection.direction is None:
         raise ValueError("a model without refinement has no directions")
-    steps = np.array(STEPS, np.float32)
-    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    field = steps[inspection.direction] * (inspection.boundary > 0.5)[..., None]  # (H, W, 2)
-    colors = flow_to_image(torch.from_numpy(field).permute(2, 0, 1).contiguous())
-    return np.ascontiguousarray(colors.permute(1, 2, 0).numpy())
+    angle = inspection.direction * (np.pi / 4)
+    field = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32) * (inspection.boundary > 0.5)  # (2, H, W)
+    return flow_image(torch.from_numpy(field))
