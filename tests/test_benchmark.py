@@ -21,7 +21,6 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data.transforms import Normalize
 from crispseg.imaging import read_image
 from crispseg.inference.segmenter import as_batch
-from crispseg.inspection.sfnet import figure_1
 
 BACKBONE = "test_efficientnet"
 CLASSES = 5
@@ -442,7 +441,8 @@ def test_speed_against_miou(tmp_path: Path, capsys: Capture) -> None:
     assert main(["benchmark", *runs, *map(str, flags)]) == 0
     rows = json.loads(numbers.read_text())["models"]
     assert [row["miou"] for row in rows] == [61.5, 40.0]
-    expected = figure_1(
+    speed = pytest.importorskip("crispseg.inspection.speed")
+    expected = speed.speed_figure(
         [
             (name, 1000 / row["milliseconds"]["total"]["median"], row["miou"])
             for name, row in zip("ab", rows, strict=True)

@@ -18,7 +18,6 @@ from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.files import atomic_path
 from crispseg.imaging import check_picture, write_image
-from crispseg.inspection.sfnet import figure_1
 from crispseg.models import list_models
 from crispseg.plugins import load_plugins
 
@@ -68,6 +67,8 @@ def run(argv: Sequence[str]) -> None:
     load_plugins(parsed.plugins)
     drawn = parsed.figure is not None
     if drawn:
+        from crispseg.inspection.speed import speed_figure  # says before the work that matplotlib is missing
+
         check_picture(parsed.figure)
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
@@ -81,7 +82,7 @@ def run(argv: Sequence[str]) -> None:
     # Tables leave the standard output to JSON.
     Console(stderr=parsed.json == STDOUT).print(as_tables(report), highlight=False)
     if drawn:
-        write_image(parsed.figure, figure_1(speeds_and_scores(report)))
+        write_image(parsed.figure, speed_figure(speeds_and_scores(report)))
 
 
 def speeds_and_scores(report: Report) -> list[tuple[str, float, float]]:

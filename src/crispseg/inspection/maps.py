@@ -1,4 +1,4 @@
-"""Feature maps and numbers as colours. All pictures are `(H, W, 3)` uint8 RGB."""
+"""Feature maps and numbers as colours. All pictures are `(H, W, 3)` uint8 RGB, at the size of the image."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import flow_to_image
@@ -70,9 +71,14 @@ def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
     return mean
 
 
-def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
-    """`mean_map` from its least value, blue, to its largest, red, `(H, W, 3)`."""
-    return scaled(mean_map(values, inspection), colors=HEAT)
+def heat_map(inspection: Inspection, part: str, *taps: str) -> NDArray[np.uint8]:
+    """The mean over channels of a tap, or of the sum of several: blue its least value, red its largest."""
+    return scaled(mean_map(sum_of(inspection, part, *taps), inspection), colors=HEAT)
+
+
+def sum_of(inspection: Inspection, part: str, *taps: str) -> Tensor:
+    """The sum of some taps of a part, `(C, h, w)`."""
+    return torch.stack([inspection.tap(part, tap) for tap in taps]).sum(0)
 
 
 def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
@@ -105,6 +111,38 @@ def principal(values: Tensor) -> tuple[Tensor, Tensor]:
     signs = found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
     axes[: len(found)] = found * signs
     return mean.float(), axes.float()
+
+
+def enhancement_maps(inspection: Inspection, block: str) -> list[NDArray[np.uint8]]:
+    """Decoder feature A, descriptor map M and enhanced feature E of a context fusion block, as principal components.
+
+    Those of A and E are the same, on one scale, so that their colours compare.
+    """
+    shown_a, shown_e = pca_maps([_standardised(inspection.tap(block, f"sdm.{tap}")) for tap in "AE"], inspection)
+    return [shown_a, *pca_maps([inspection.tap(block, "sdm.M")], inspection), shown_e]
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Each channel without its mean, and the whole with a standard deviation of 1: two features then share axes."""
+    centred = values - values.mean((1, 2), keepdim=True)
+    return centred / centred.std().clamp(min=1e-12)
+
+
+def most_refined(inspection: Inspection, block: str, count: int = 8) -> list[int]:
+    """The encoder channels that a block's local refinement changes most and least, half of `count` each.
+
+    The measure is the correlation of a channel before and after; it is 0 for a channel without structure.
+    """
+    before, after = (inspection.tap(block, f"lrm.{tap}").flatten(1) for tap in "BG")
+    alike = F.cosine_similarity(before - before.mean(1, keepdim=True), after - after.mean(1, keepdim=True), dim=1)
+    order = torch.argsort(alike, stable=True).tolist()
+    half = min(count, len(order)) // 2
+    return sorted({*order[:half], *order[len(order) - half :]})
+
+
+def channel_map(inspection: Inspection, block: str, tap: str, channel: int) -> NDArray[np.uint8]:
+    """One channel of a tap of a part, on its own scale."""
+    return scaled(mean_map(inspection.tap(block, tap)[channel, None], inspection), colors=HEAT)
 
 
 def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:

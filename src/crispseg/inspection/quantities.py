@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crispseg.data.transforms import Normalize
 from crispseg.errors import CrispsegError
+from crispseg.imaging import colorize
 from crispseg.inference.segmenter import Source, as_batch, check_finite, read_source, usable_device
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
@@ -111,6 +112,10 @@ class Inspection:
             total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
         total = np.maximum(total, 0)
         return total / np.float32(math.log(len(self.probabilities))) if normalised else total
+
+    def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Class ids `(H, W)`, by default the labels, in the colours of their classes, `(H, W, 3)`; 255 is black."""
+        return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
         """Right pixels black, wrong ones in their true class's colour, ignored ones grey, `(H, W, 3)` (SFNet, Fig. 6).
