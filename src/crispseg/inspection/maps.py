@@ -100,16 +100,13 @@ def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray
 def principal(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean `(C,)` and the three directions of largest variance `(3, C)` of pixels `(C, N)`.
 
-    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels or pixels, the rest is
-    0.
+    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels the rest is 0.
     """
-    rows = values.T.double()
-    mean = rows.mean(0)
-    _, _, directions = torch.linalg.svd(rows - mean, full_matrices=False)
-    axes = rows.new_zeros(3, rows.shape[1])
-    found = directions[:3]
-    signs = found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
-    axes[: len(found)] = found * signs
+    mean = values.double().mean(1)
+    centred = values - mean[:, None]
+    found = torch.linalg.eigh(centred @ centred.T)[1].flip(1)[:, :3].T  # the largest eigenvalue comes last
+    axes = mean.new_zeros(3, len(values))
+    axes[: len(found)] = found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
     return mean.float(), axes.float()
 
 
