@@ -14,10 +14,12 @@ from rich.console import Console
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.benchmarking.report import as_json, as_tables
 from crispseg.benchmarking.run import Report
+from crispseg.charts import new_figure
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.files import atomic_path
 from crispseg.imaging import check_picture, write_image
+from crispseg.inspection.figures import speed_figure
 from crispseg.models import list_models
 from crispseg.plugins import load_plugins
 
@@ -67,9 +69,8 @@ def run(argv: Sequence[str]) -> None:
     load_plugins(parsed.plugins)
     drawn = parsed.figure is not None
     if drawn:
-        from crispseg.inspection.speed import speed_figure  # says before the work that matplotlib is missing
-
         check_picture(parsed.figure)
+        new_figure(1, 1)  # says before the work that matplotlib is missing
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:

@@ -47,7 +47,7 @@ def check(host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host.strip("[]"), port), family=family).close()
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise CrispsegError(
             f"cannot listen on --host {host}, --port {port} ({reason}); give another port, or a host such as "
             "127.0.0.1, or 0.0.0.0 for all networks"

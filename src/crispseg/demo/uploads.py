@@ -18,8 +18,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that are read, by Pillow's names. Of the others some run programs (EPS), and some hold a picture larger than
 their header says (ICO)."""
 MOST_SCANS = 100
-"""Scans of a JPEG. Each goes over the whole image, so a small file of very many keeps a decoder busy for hours. Encoders
-write about ten, and libtiff has the same limit."""
+"""Scans of a JPEG. Each goes over the whole image, so a small file of very many keeps a decoder busy for hours.
+Encoders write about ten, and libtiff has the same limit."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.charts import drawn, new_figure
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
@@ -129,6 +130,26 @@ def save_figures(folder: str | Path, ours: Inspection, beside: Inspection | None
         paths.append(target / f"{ours.name}_{name}.png")
         write_image(paths[-1], picture)
     return paths
+
+
+def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "images / s") -> Picture:
+    """Speed against mIoU (SFNet, Fig. 1).
+
+    Args:
+        rows: name, speed and mIoU in percent of each model, such as `crispseg benchmark` and `evaluate` measure.
+        unit: of the speed.
+
+    Raises:
+        CrispsegError: matplotlib is not installed.
+    """
+    drawing = new_figure(720, 440)
+    axes = drawing.subplots()
+    axes.scatter([speed for _, speed, _ in rows], [score for *_, score in rows], color="#1e64ff", edgecolor="black")
+    for name, speed, score in rows:
+        axes.annotate(name, (speed, score), (6, 0), textcoords="offset points", va="center")
+    axes.margins(0.15)
+    axes.set(xlabel=f"speed, {unit}", ylabel="mIoU, %")
+    return drawn(drawing)
 
 
 # What several figures share -------------------------------------------------------------------------------------------
