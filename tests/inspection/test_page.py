@@ -19,7 +19,7 @@ from crispseg import pages
 from crispseg.inspection import inspect_image
 from crispseg.inspection.flow import flow_colors, flows
 from crispseg.inspection.page import cards, class_table, inspection_page
-from crispseg.inspection.payload import POINT_BYTES, fold_sum, payload, points_field
+from crispseg.inspection.payload import POINT_BYTES, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
@@ -144,6 +144,9 @@ def test_mixtures_and_attention_lie_where_their_pixels_do(
     np.testing.assert_allclose(field["ys"], (np.arange(16) * 63 / 15)[every // 2 :: every], atol=1e-3)
     source = data["gathered"][field["from"]]
     assert source["area"] == 24 / fold**2  # cells that hold the whole, where each has the mean
+    cells = source["grid"][0] * source["grid"][1]
+    maps = unpacked(source["maps"]).reshape(-1, cells) / 255 * np.array(source["peaks"])[:, None]
+    np.testing.assert_allclose(maps.sum(1), 1, atol=0.02)
     places = [np.arange(6) * 95 / 5, np.arange(4) * 63 / 3]
     for axis, place in enumerate(places):
         cells = place.reshape(-1, fold).mean(1)
@@ -159,13 +162,6 @@ def test_shares_and_iou_of_the_classes() -> None:
     table = class_table(dataclasses.replace(found, labels=labels, truth=truth))
     rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", table)[1:]]
     assert [row[-3:] for row in rows] == [["66.7", "50.0", "50.0"], ["33.3", "16.7", "50.0"], ["0.0", "16.7", "0.0"]]
-
-
-def test_fold_sum_keeps_the_sum() -> None:
-    maps = np.arange(2 * 5 * 7, dtype=np.float32).reshape(2, 5, 7)
-    folded = fold_sum(maps, 3)
-    assert folded.shape == (2, 2, 3)
-    assert folded[0, 0, 0] == maps[0, :3, :3].sum() and folded.sum() == maps.sum()
 
 
 def test_flow_panel_has_the_flow_s_colours() -> None:

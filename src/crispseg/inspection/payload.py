@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from crispseg.inspection.flow import Flow, flows, pixel_pitch
@@ -171,10 +172,10 @@ def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str
 
 def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
     """The attention maps of an aggregation block, each on its own scale, on a grid of at most `SIDE` cells a side."""
-    attention = inspection.tap(part, "X_am").numpy()  # (N, h, w), 1 in sum
+    attention = inspection.tap(part, "X_am")  # (N, h, w), 1 in sum
     rows, columns = attention.shape[1:]
     fold = math.ceil(max(rows, columns) / SIDE)
-    folded = fold_sum(attention, fold)
+    folded = F.avg_pool2d(attention, fold, ceil_mode=True, divisor_override=1).numpy()  # sums
     peaks = folded.max(axis=(1, 2), keepdims=True)
     coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
     return {
@@ -194,15 +195,6 @@ def mixture_of(inspection: Inspection, block: str) -> NDArray[np.float32]:
         return np.ones((1, *inspection.tap(block, "sdm.M").shape[-2:]), np.float32)
     shares: NDArray[np.float32] = inspection.tap(block, "sdm.A_av").numpy()
     return shares
-
-
-def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
-    """Sums over fold × fold pixels of `(N, h, w)`; beyond the edge there is nothing."""
-    count, rows, columns = maps.shape
-    filled = np.pad(maps, [(0, 0), (0, -rows % fold), (0, -columns % fold)])
-    blocks = filled.reshape(count, filled.shape[1] // fold, fold, filled.shape[2] // fold, fold)
-    summed: NDArray[np.float32] = blocks.sum(axis=(2, 4))
-    return summed
 
 
 def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:

@@ -189,5 +189,5 @@ def _cross(picture: NDArray[np.uint8], x: float, y: float, arm: float, color: tu
     centre_x, centre_y = fixed_point(x, y, zoom)
     long, thickness = round(arm * 2**SHIFT), max(1, round(arm / 5))
     for dx, dy in ((long, 0), (0, long)):
-        ends = [(centre_x - dx, centre_y - dy), (centre_x + dx, centre_y + dy)]
-        cv2.line(picture, *ends, color, thickness, cv2.LINE_AA, SHIFT)
+        start, end = (centre_x - dx, centre_y - dy), (centre_x + dx, centre_y + dy)
+        cv2.line(picture, start, end, color, thickness, cv2.LINE_AA, SHIFT)
