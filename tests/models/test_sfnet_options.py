@@ -88,9 +88,10 @@ def test_the_non_local_row_starts_as_the_identity(tmp_path: Path) -> None:
 
 def light(*strides: int) -> dict[str, tuple[int, int]]:
     """What `record` sees of a decoder whose steps end at these strides."""
-    steps = enumerate(strides)
     return {"decoder.coarsest": (16, 32)} | {
-        f"decoder.fuses.{index}.{tap}": (channels, stride) for index, stride in steps for tap, channels in FLOW.items()
+        f"decoder.fuses.{index}.{tap}": (channels, coarse if tap == "coarse" else stride)
+        for index, (stride, coarse) in enumerate(zip(strides, (*strides[1:], 32), strict=True))
+        for tap, channels in FLOW.items()
     }
 
 
