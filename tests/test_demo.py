@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,29 @@ def test_signals_that_end_it_unless_they_are_ignored() -> None:
     with pytest.raises(SystemExit) as caught:
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.code == 0
+
+
+@pytest.mark.usefixtures("_same_signals")
+def test_the_command_serves_the_models_until_it_is_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    def served(models: Any, device: torch.device, **options: Any) -> Any:
+        assert list(models) == ["streets"] and models["streets"].info.name == "fpn"
+        assert options["limits"] == Limits(megabytes=3) and options["bf16"] is True
+        return nullcontext("http://here/")
+
+    tiny("fpn").save_pretrained(tmp_path / "streets")
+    monkeypatch.setattr(app, "check", lambda host, port: None)
+    monkeypatch.setattr(app, "served", served)
+    monkeypatch.setattr(command, "Event", Interrupted)
+    flags = ["--host", "0.0.0.0", "--max-megabytes", "3", "--bf16", "true"]
+    assert main(["demo", str(tmp_path / "streets"), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "Everyone who reaches this address" in said and "streets at http://here/ (Ctrl+C ends it)" in said
 
 
 @pytest.mark.slow
