@@ -1,4 +1,4 @@
-"""Load on `crispseg demo`: clients that upload images, fetch masks and click, all at once, for some minutes.
+"""Load on `crispseg demo`: clients that upload images and fetch masks, all at once, for some minutes.
 
     python benchmarks/demo_load.py [--run RUN] [--clients 8] [--seconds 120]
 
@@ -59,9 +59,9 @@ class Page:
         _check(answer)
         return {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
-    def event(self, name: str, data: Sequence[Any], **details: Any) -> list[Any]:
+    def event(self, name: str, data: Sequence[Any]) -> list[Any]:
         """Trigger an event of the page and wait for its outputs."""
-        body = {"data": list(data), "fn_index": self._events[name], "session_hash": self.session, **details}
+        body = {"data": list(data), "fn_index": self._events[name], "session_hash": self.session}
         _check(self.http.post("gradio_api/queue/join", json=body))
         with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as lines:
             for line in lines.iter_lines():
@@ -73,12 +73,8 @@ class Page:
         raise Refused("the server closed the stream")
 
     def segment(self, upload: Any, model: str) -> list[Any]:
-        """HTML of picture, times and legend; the download button; the state; the hint."""
-        return self.event("segment", [upload, model, None])
-
-    def click(self, x: int, y: int) -> str:
-        """HTML about a pixel of the latest result."""
-        return str(self.event("look", [None], event_data={"index": [x, y], "value": None})[0])
+        """HTML of the result; the times; the download button."""
+        return self.event("segment", [upload, model])
 
     def file(self, path: str) -> bytes:
         """A file of the server."""
@@ -89,7 +85,7 @@ class Page:
 
 def mask_path(outputs: Sequence[Any]) -> str:
     """Where the mask of a result is."""
-    value = outputs[3]["value"]
+    value = outputs[2]["value"]
     return str(value["path"] if isinstance(value, dict) else value)
 
 
@@ -121,7 +117,7 @@ def images(sizes: Sequence[tuple[int, int]], each: int) -> list[File]:
 
 
 def client(url: str, model: str, files: Sequence[File], first: int, end: float) -> Counts:
-    """Upload, segment, download and click, once and until the time is over; all clients' uploads differ."""
+    """Upload, segment and download, once and until the time is over; all clients' uploads differ."""
     counts = Counts()
     page = Page(url)
     turn = first
@@ -134,7 +130,6 @@ def client(url: str, model: str, files: Sequence[File], first: int, end: float) 
             outputs = page.segment(page.upload(name, data), model)
             mask = np.array(Image.open(io.BytesIO(page.file(mask_path(outputs)))))
             assert mask.shape == size, f"the mask of {name} has the size {mask.shape}"
-            assert "cs-pixel" in page.click(size[1] // 4, size[0] // 4)
         except Exception as error:
             counts.failures.append(f"{name}: {type(error).__name__}: {error}"[:300])
         counts.seconds.append(time.monotonic() - start)
@@ -200,7 +195,7 @@ def put_load_on(
     spent = [value for each in counts for value in each.seconds]
     failures = [value for each in counts for value in each.failures]
     print(
-        f"{len(spent)} requests (upload, segmentation, mask, click) in {time.monotonic() - start:.0f} s, "
+        f"{len(spent)} requests (upload, segmentation, mask) in {time.monotonic() - start:.0f} s, "
         f"{len(failures)} failures, {sum(each.megabytes for each in counts):.0f} MB uploaded"
     )
     print(f"a request took {statistics.median(spent):.1f} s in the median, {max(spent):.1f} s at most")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,7 @@ from torch import nn
 
 from crispseg import SegmentationModel, create_model
 from crispseg.data.scenes import render_scene
-from crispseg.models.agln import SemanticAggregation, SemanticDistribution
-from crispseg.models.ddsm import DynamicSampler
-from crispseg.models.sfnet import FlowAlignment
+from crispseg.inspection import Inspection, inspect_image
 
 SYSTEMS = {
     "sfnet": {"width": 8},
@@ -20,6 +20,8 @@ SYSTEMS = {
     "unept": {"width": 16, "points": 4, "refine": "boundary"},
 }
 CLASSES = 12
+LIVELY = {"predict_flow": 20.0, "theta": 20.0, "varphi": 20.0, "predict": 0.5, "predict_offset": 0.5}
+"""Standard deviation of the weights of layers of these names."""
 
 
 def lively(name: str, **options: object) -> SegmentationModel:
@@ -27,18 +29,19 @@ def lively(name: str, **options: object) -> SegmentationModel:
     torch.manual_seed(3)
     given = {**SYSTEMS.get(name, {"width": 8}), **options}
     model = create_model(name, num_classes=CLASSES, backbone="test_efficientnet", **given).eval()
-    for module in model.modules():
-        if isinstance(module, FlowAlignment):
-            nn.init.normal_(module.predict_flow.weight, std=20)
-        if isinstance(module, SemanticAggregation) and module.theta is not None:
-            nn.init.normal_(module.theta.weight, std=20)
-        if isinstance(module, SemanticDistribution) and module.varphi is not None:
-            nn.init.normal_(module.varphi.weight, std=20)
-        if isinstance(module, DynamicSampler):
-            nn.init.normal_(module.predict.weight, std=0.5)
+    for path, parameter in model.decoder.named_parameters():
+        layer, kind = path.split(".")[-2:] if "." in path else ("", "")
+        if kind == "weight" and layer in LIVELY:
+            nn.init.normal_(parameter, std=LIVELY[layer])
     if model.refiner is not None:
         nn.init.constant_(model.refiner.boundary_head[-1].bias, 0.2)
     return model
+
+
+@cache
+def inspected(name: str, **options: object) -> Inspection:
+    """A lively model's inspection of the scene with its truth; for all tests that only read it."""
+    return inspect_image(lively(name, **options), *scene())
 
 
 def scene(height: int = 64, width: int = 96) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

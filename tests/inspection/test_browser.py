@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.inspection.points import sampled_points
-from tests.inspection.models import SYSTEMS, lively, scene
+from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'crispseg[dev]'")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -30,13 +31,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, found = tmp_path_factory.mktemp("pages"), {}
     for name in SYSTEMS:
         found[name] = folder / f"{name}.html"
-        found[name].write_text(inspection_page(inspect_image(lively(name), *scene())), encoding="utf-8")
+        found[name].write_text(inspection_page(inspected(name)), encoding="utf-8")
     return found
 
 
-def open_page(browser: Any, path: Path, width: int = 1280) -> None:
+def set_width(browser: Any, width: int) -> None:
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def open_page(browser: Any, path: Path) -> None:
+    set_width(browser, WIDTHS[0])
     browser.get(path.as_uri())
     WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.body.dataset.ready"))
 
@@ -132,6 +137,15 @@ def test_heads_levels_and_layers_can_be_chosen(browser: Any, pages: dict[str, Pa
     shown = "return document.getElementById('shown').src === document.querySelector('[data-layer=boundary] img').src"
     assert browser.execute_script(shown)
     browser.execute_script(choose, "opacity", "80")
+    assert browser.execute_script("return document.getElementById('edges').hidden")
+    browser.find_element("id", "outlined").click()
+    lines = "const c = document.getElementById('edges'); return [...c.getContext('2d').getImageData(0, 0, 96, 64).data]"
+    white = np.array(browser.execute_script(lines)).reshape(64, 96, 4)[..., 0] == 255
+    labels = inspected("unept").labels
+    expected = np.zeros((64, 96), bool)
+    expected[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    expected[1:] |= labels[1:] != labels[:-1]
+    assert expected.any() and (white == expected).all()
     assert browser.execute_script("return document.getElementById('shown').style.opacity") == "0.8"
 
 
@@ -157,10 +171,9 @@ def test_heat_is_clear_up_to_the_mean(browser: Any, pages: dict[str, Path]) -> N
     assert browser.execute_script(small) == 0
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_nothing_is_cut_off(name: str, width: int, browser: Any, pages: dict[str, Path]) -> None:
-    open_page(browser, pages[name], width)
+def test_nothing_is_cut_off(name: str, browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages[name])
     browser.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
     beyond = """
       const edge = document.documentElement.clientWidth + 1;
@@ -168,6 +181,7 @@ def test_nothing_is_cut_off(name: str, width: int, browser: Any, pages: dict[str
         .filter((node) => node.getBoundingClientRect().right > edge)
         .map((node) => node.outerHTML.slice(0, 80));
     """
-    assert browser.execute_script(beyond) == []
     inside = "return [...document.querySelectorAll('.wide')].every((box) => box.scrollWidth <= box.clientWidth + 1)"
-    assert browser.execute_script(inside)
+    for width in WIDTHS:
+        set_width(browser, width)
+        assert browser.execute_script(beyond) == [] and browser.execute_script(inside)

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from crispseg.imaging import read_image
-from crispseg.inspection import agln, ddsm, inspect_image, sfnet, unept
-from crispseg.inspection.common import distinct_names
-from crispseg.inspection.figures import figures, save_figures
-from crispseg.inspection.maps import HEAT, heat_map, pca_maps, principal, scaled
-from tests.inspection.models import lively, scene
+from crispseg.inspection import inspect_image
+from crispseg.inspection.figures import FIGURES, figure, figures, names_of, save_figures, speed_figure
+from crispseg.inspection.maps import HEAT, mean_map, pca_maps, principal, scaled
+from tests.inspection.models import inspected, lively, scene
 
-FIGURES = {
+OF_SYSTEMS = {
     "sfnet": [f"sfnet_figure_{number}" for number in (2, 4, 5, 6, 7, 8)],
     "ddsm_upernet": ["ddsm_figure_1", "ddsm_figure_4"],
     "agln": [f"agln_figure_{number}" for number in (1, 3, 5, 6)],
@@ -26,109 +25,115 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_SYSTEMS)
 def test_figures_of_each_system(name: str, tmp_path: Path) -> None:
-    image, truth = scene()
-    ours, theirs = inspect_image(lively(name), image, truth), inspect_image(lively("fpn"), image, truth)
-    paths = save_figures(tmp_path, ours, theirs)
-    assert [path.name for path in paths] == [f"image_{figure}.png" for figure in FIGURES[name]]
+    paths = save_figures(tmp_path, inspected(name), inspected("fpn"))
+    assert [path.name for path in paths] == [f"image_{each}.png" for each in OF_SYSTEMS[name]]
     for path in paths:
         picture = read_image(path)
         assert picture.ndim == 3 and picture.std() > 10
 
 
-def test_a_second_model_has_columns_of_its_own() -> None:
-    image, truth = scene()
-    ours, theirs = inspect_image(lively("agln"), image, truth), inspect_image(lively("fpn"), image, truth)
-    for figure in (agln.figure_1, agln.figure_3, agln.figure_6, ddsm.figure_1, sfnet.figure_6, unept.figure_3):
-        assert figure(ours, theirs).shape[1] > figure(ours).shape[1]
-    dcn = inspect_image(lively("fpn", fuse="dcn"), image, truth)
-    flowing = inspect_image(lively("sfnet"), image, truth)
-    assert sfnet.figure_4(flowing, dcn).shape[1] > sfnet.figure_4(flowing).shape[1]
-    assert np.array_equal(figures(flowing, dcn)["sfnet_figure_4"], sfnet.figure_4(flowing, dcn))
-    assert np.array_equal(figures(flowing, theirs)["sfnet_figure_4"], sfnet.figure_4(flowing))
+def test_a_second_model_has_columns_and_a_second_image_rows_of_its_own() -> None:
+    ours, flowing, theirs = inspected("agln"), inspected("sfnet"), inspected("fpn")
+    for name in (
+        "agln_figure_1",
+        "agln_figure_3",
+        "agln_figure_6",
+        "ddsm_figure_1",
+        "sfnet_figure_6",
+        "unept_figure_3",
+    ):
+        assert figure(name, ours, beside=theirs).shape[1] > figure(name, ours).shape[1]
+    alone = figure("sfnet_figure_4", flowing)
+    assert figure("sfnet_figure_4", flowing, beside=inspected("fpn", fuse="dcn")).shape[1] > alone.shape[1]
+    assert np.array_equal(figures(flowing, theirs)["sfnet_figure_4"], alone)
+    assert figure("sfnet_figure_5", flowing, flowing).shape[0] > figure("sfnet_figure_5", flowing).shape[0]
+
+
+def test_options_choose_the_pixel_and_the_channels() -> None:
+    ours = inspected("ddsm_upernet")
+    middle = figure("ddsm_figure_4", ours)
+    assert np.array_equal(figure("ddsm_figure_4", ours, x=47.5, y=31.5), middle)
+    assert not np.array_equal(figure("ddsm_figure_4", ours, x=10, y=5), middle)
+    assert figure("agln_figure_5", inspected("agln"), channels=[1, 3]).shape[1] < 600
 
 
 def test_models_of_one_name_are_told_apart() -> None:
-    image = scene()[0]
-    ours, plain = inspect_image(lively("sfnet"), image), inspect_image(lively("sfnet", fuse="add"), image)
-    names = {
-        "fpn": inspect_image(lively("fpn"), image),
-        "sfnet, fuse add": plain,
-        "sfnet, the other": inspect_image(lively("sfnet"), image),
-    }
-    for name, theirs in names.items():
-        found = distinct_names(ours, theirs)
-        assert found == [name, "sfnet, fuse fam" if theirs is plain else "sfnet"]
+    ours, plain = inspected("sfnet"), inspected("sfnet", fuse="add")
+    assert names_of(ours, inspected("fpn")) == ["sfnet", "fpn"]
+    assert names_of(ours, plain) == ["sfnet, fuse fam", "sfnet, fuse add"]
+    assert names_of(ours, ours) == ["sfnet", "sfnet, the other"]
     elsewhere = dataclasses.replace(ours, info=dataclasses.replace(ours.info, backbone="resnet18"))
-    assert distinct_names(ours, elsewhere) == ["sfnet, resnet18", f"sfnet, {ours.info.backbone}"]
-    assert distinct_names(ours, None) == ["sfnet"]
+    assert names_of(ours, elsewhere)[1] == "sfnet, backbone resnet18"
 
 
 def test_speed_and_accuracy() -> None:
-    rows = [("fast", 120.0, 70.0), ("slow", 20.0, 78.0)]
-    one, both = sfnet.figure_1(rows[:1]), sfnet.figure_1(rows)
-    blue = [(np.abs(each.astype(int) - (30, 100, 255)).sum(-1) < 9) for each in (one, both)]
-    assert blue[1].sum() > 1.5 * blue[0].sum() > 0
-    columns, lines = (np.nonzero(blue[1].any(axis))[0] for axis in (0, 1))
-    left, right = blue[1][:, : columns.mean().astype(int)], blue[1][:, columns.mean().astype(int) :]
-    assert np.nonzero(left)[0].mean() < lines.mean() < np.nonzero(right)[0].mean()  # the slow one is higher
+    both = speed_figure([("fast", 120.0, 70.0), ("slow", 20.0, 78.0)])
+    blue = np.abs(both.astype(int) - (30, 100, 255)).sum(-1) < 9
+    columns = np.nonzero(blue.any(0))[0]
+    left, right = blue[:, : columns.mean().astype(int)], blue[:, columns.mean().astype(int) :]
+    assert np.nonzero(left)[0].mean() < np.nonzero(right)[0].mean()  # the slow one is higher
 
 
 def test_features_are_means_over_channels_from_blue_to_red() -> None:
-    found = inspect_image(lively("fpn"), scene()[0])
     values = torch.zeros(3, 2, 2)
     values[:, 0, 0], values[:, 1, 1] = torch.tensor([-1.0, -2, -3]), torch.tensor([4.0, 0, 5])
-    drawn = heat_map(values, found)
-    assert drawn.shape == (64, 96, 3)
-    low, high = scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0]
-    np.testing.assert_array_equal(drawn[0, 0], low)
-    np.testing.assert_array_equal(drawn[-1, -1], high)
+    mean = mean_map(values, inspected("fpn"))
+    assert mean.shape == (64, 96) and (mean[0, 0], mean[-1, -1]) == (-2, 3)
+    drawn = scaled(mean, colors=HEAT)
+    np.testing.assert_array_equal([drawn[0, 0], drawn[-1, -1]], scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0])
 
 
 def test_principal_components_colour_alike_what_is_alike() -> None:
-    found = inspect_image(lively("fpn"), scene()[0])
     values = torch.zeros(6, 8, 12)
     values[:, :, :4], values[:, :, 4:8] = torch.randn(6, 1, 1), torch.randn(6, 1, 1)
-    (drawn,) = (picture.astype(int) for picture in pca_maps([values], found))
+    (drawn,) = (picture.astype(int) for picture in pca_maps([values], inspected("fpn")))
     assert np.ptp(drawn[:, :20], axis=(0, 1)).max() <= 2
     assert abs(drawn[0, 0] - drawn[0, 48]).max() > 60
-    mean, axes = principal(values.flatten(1))
-    assert mean.shape == (6,) and axes.shape == (3, 6)
-    torch.testing.assert_close(axes[:2] @ axes[:2].T, torch.eye(2), atol=1e-4, rtol=0)
+
+
+def test_principal_components_are_those_of_the_singular_value_decomposition() -> None:
+    values = torch.randn(6, 50)
+    mean, axes = principal(values)
+    torch.testing.assert_close(mean, values.mean(1))
+    expected = torch.linalg.svd((values - mean[:, None]).T, full_matrices=False)[2][:3]
+    torch.testing.assert_close(axes.abs(), expected.abs(), atol=1e-4, rtol=0)
+    assert (axes.gather(1, axes.abs().argmax(1, keepdim=True)) > 0).all()
+    assert not principal(torch.randn(2, 9))[1][2].any()
 
 
 def test_principal_components_of_several_maps_compare() -> None:
-    found = inspect_image(lively("fpn"), scene()[0])
     one, other = torch.randn(6, 8, 12), 5 * torch.randn(6, 8, 12)  # one's colours alone would be as strong as other's
     other[:, :, :6] = one[:, :, :6]
-    first, second = pca_maps([one, other], found)
+    first, second = pca_maps([one, other], inspected("fpn"))
     np.testing.assert_array_equal(first[:, :40], second[:, :40])
     assert first[:, 60:].std() < second[:, 60:].std() / 2
 
 
 @pytest.mark.parametrize(
-    ("figure", "phrase"),
+    ("name", "phrase"),
     [
-        (sfnet.figure_2, "flow alignment module"),
-        (sfnet.figure_5, "flow alignment module"),
-        (ddsm.figure_4, "DDSM with both affinities"),
-        (agln.figure_3, "semantic distribution module"),
-        (agln.figure_5, "semantic distribution module"),
-        (unept.figure_4, "boundary refinement"),
-        (unept.sampling_figure, "cross-attention"),
-        (unept.figure_1, "has no truth"),
-        (agln.figure_1, "has no truth"),
+        *((name, made.part) for name, made in FIGURES.items() if made.part),
+        ("unept_figure_1", "has no truth"),
+        ("agln_figure_1", "has no truth"),
+        ("sfnet_figure_3", "did you mean 'sfnet_figure_"),
     ],
 )
-def test_figures_of_what_is_not_there(figure: Any, phrase: str, refuses: Any) -> None:
-    found = inspect_image(lively("fpn"), scene()[0])
+def test_figures_of_what_is_not_there(name: str, phrase: str, refuses: Any) -> None:
     with refuses(phrase):
-        figure(found)
+        figure(name, dataclasses.replace(inspected("fpn"), truth=None))
+
+
+def test_channels_that_are_not_there(refuses: Any) -> None:
+    with refuses("no channel 99", "0 to 7"):
+        figure("agln_figure_5", inspected("agln"), channels=[99])
 
 
 def test_models_beside_each_other_see_the_same(refuses: Any) -> None:
-    image, truth = scene()
-    ours = inspect_image(lively("fpn"), image, truth)
+    ours, (image, truth) = inspected("fpn"), scene()
     with refuses("different images"):
-        agln.figure_1(ours, inspect_image(lively("fpn"), image[:, ::-1].copy(), truth))
+        figure("agln_figure_1", ours, beside=inspect_image(lively("fpn"), image[:, ::-1].copy(), truth))
+    other = dataclasses.replace(ours.info, class_names=tuple(f"other {index}" for index in range(12)))
+    with refuses("different classes"):
+        figure("agln_figure_1", ours, beside=dataclasses.replace(ours, info=other))

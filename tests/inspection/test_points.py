@@ -12,21 +12,12 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.flow import (
-    Flow,
-    arrow_scale,
-    arrows,
-    color_wheel,
-    flow_colors,
-    flows,
-    pixel_pitch,
-    pixels_of_level,
-)
-from crispseg.inspection.maps import at_image
+from crispseg.inspection.flow import Flow, arrow_scale, arrows, flow_colors, flows, pixel_pitch, pixels_of_level
+from crispseg.inspection.maps import at_image, color_wheel
 from crispseg.inspection.points import attention_points, draw_points, sampled_points
 from crispseg.models.sfnet import warp
 from crispseg.nn import sampled_sum
-from tests.inspection.models import lively, scene
+from tests.inspection.models import inspected, lively, scene
 
 HALF_A_PIXEL = 0.5
 
@@ -66,7 +57,7 @@ def test_conversion_by_hand() -> None:
 
 
 def test_colours_are_torchvision_s() -> None:
-    found = inspect_image(lively("sfnet"), scene()[0])
+    found = inspected("sfnet")
     flow = flows(found)[-1]
     expected = torchvision.utils.flow_to_image(flow.pixels).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(flow_colors(flow), expected)
@@ -141,9 +132,7 @@ def test_ddsm_reads_at_its_points() -> None:
 
 def test_deformable_convolution_reads_at_its_points() -> None:
     """torchvision's, with a kernel that picks one point; its offsets are y before x."""
-    model = lively("fpn", fuse="dcn")
-    nn.init.normal_(model.get_submodule("decoder.fuses.0.predict_offset").weight, std=0.5)
-    found = inspect_image(model, scene()[0])
+    found = inspected("fpn", fuse="dcn")
     points = sampled_points(found)[-1]
     offset = found.tap("decoder.fuses.0", "offset")[None]
     for index in (0, 5):

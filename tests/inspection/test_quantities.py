@@ -14,15 +14,13 @@ from crispseg import Segmenter
 from crispseg.imaging import write_image
 from crispseg.inspection import inspect_image
 from crispseg.inspection.quantities import reduction
-from crispseg.models.agln import SemanticAggregation, SemanticDistribution
-from crispseg.models.sfnet import FlowAlignment
-from tests.inspection.models import CLASSES, SYSTEMS, lively, scene
+from tests.inspection.models import CLASSES, SYSTEMS, inspected, lively, scene
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     model = lively(name)
-    image, truth = scene(70, 90)
+    image, truth = scene(70, 90)  # its sides are not those of any level
     found, expected = inspect_image(model, image, truth), Segmenter(model, "cpu")(image)
     # The segmenter folds batch norms into convolutions: classes that differ by rounding may change places.
     assert (found.labels == expected.labels).mean() > 0.99
@@ -52,25 +50,35 @@ def test_errors_have_the_colour_of_the_truth() -> None:
     assert found.accuracy() == pytest.approx(1 - wrong.sum() / (truth != 255).sum())
 
 
-def test_what_the_taps_do_not_say_is_recorded_too() -> None:
-    found = inspect_image(lively("sfnet"), scene()[0])
-    coarsest, *_, finest = found.of(FlowAlignment)
+def test_parts_are_known_by_their_taps() -> None:
+    found = inspected("sfnet")
+    coarsest, *_, finest = found.of("fam")
     torch.testing.assert_close(found.tap(coarsest, "coarse"), found.taps["decoder.coarsest"])
     assert [found.parts[part].title for part in (coarsest, finest)] == ["F5 → F4", "F3 → F2"]
     assert found.tap(finest, "fine").shape == found.tap(finest, "warped").shape
-    agln = inspect_image(lively("agln"), scene()[0])
-    block, gathers = agln.of(SemanticDistribution)[0], agln.of(SemanticAggregation)[0]
-    mixture = agln.tap(block, "scores").softmax(0)  # A_av of Eq. 2
+    agln = inspected("agln")
+    block, gathers = agln.of("cfb")[0], agln.of("gathering")[0]
     torch.testing.assert_close(
-        agln.tap(block, "M"), torch.einsum("cn,nhw->chw", agln.tap(gathers, "D"), mixture), atol=1e-4, rtol=1e-4
+        agln.tap(block, "sdm.M"),
+        torch.einsum("cn,nhw->chw", agln.tap(gathers, "D"), agln.tap(block, "sdm.A_av")),  # Eq. 2
+        atol=1e-4,
+        rtol=1e-4,
     )
     assert [agln.parts[part].title for part in (block, gathers)] == ["F5 → F4, block 1", "descriptors of F5"]
 
 
-def test_a_fuse_part_that_gathers_for_itself() -> None:
-    found = inspect_image(lively("sfnet", fuse="cfb"), scene()[0])
-    titles = [found.parts[found.of(kind)[-1]].title for kind in (SemanticAggregation, SemanticDistribution)]
-    assert titles == ["descriptors of F3", "F3 → F2"]
+@pytest.mark.parametrize(
+    ("name", "options", "kind", "titles"),
+    [
+        ("sfnet", {"fuse": "cfb"}, "gathering", ["descriptors of F5", "descriptors of F4", "descriptors of F3"]),
+        ("sfnet", {"fuse": "cfb"}, "cfb", ["F5 → F4", "F4 → F3", "F3 → F2"]),
+        ("fpn", {"merge": "aligned"}, "fam", ["F3 → F2, merge", "F4 → F2, merge", "F5 → F2, merge"]),
+        ("deeplabv3plus", {"fuse": "dcn"}, "dcn", ["F5 → F2"]),
+    ],
+)
+def test_parts_in_other_decoders(name: str, options: dict[str, Any], kind: str, titles: list[str]) -> None:
+    found = inspected(name, **options)
+    assert [found.parts[part].title for part in found.of(kind)] == titles
 
 
 @pytest.mark.parametrize("size", [(64, 96), (20, 50)])

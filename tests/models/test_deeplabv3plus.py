@@ -33,9 +33,11 @@ class TestDeepLabV3Plus(ModelTester):
 
     def test_deformable_convolution(self, tmp_path: Path) -> None:
         """DDSM, Table 1, "+DCN"."""
-        self.check_option(tmp_path, taps=self.taps | {"decoder.fuse.offset": (18, 4)}, fuse="dcn")
+        taps = self.taps | {"decoder.fuse.offset": (18, 4), "decoder.fuse.fused": (16, 4)}
+        self.check_option(tmp_path, taps=taps, fuse="dcn")
 
     @pytest.mark.parametrize("fuse", ["add", "fam"])
     def test_other_fuse_parts(self, fuse: str, tmp_path: Path) -> None:
-        flow = {"decoder.fuse.flow": (2, 4), "decoder.fuse.warped": (16, 4)} if fuse == "fam" else {}
-        self.check_option(tmp_path, taps=self.taps | flow, fuse=fuse)
+        flow = {"fine": (16, 4), "coarse": (16, 16), "flow": (2, 4), "warped": (16, 4)} if fuse == "fam" else {}
+        taps = self.taps | {f"decoder.fuse.{tap}": shape for tap, shape in flow.items()}
+        self.check_option(tmp_path, taps=taps, fuse=fuse)

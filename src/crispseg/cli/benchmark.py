@@ -14,11 +14,12 @@ from rich.console import Console
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.benchmarking.report import as_json, as_tables
 from crispseg.benchmarking.run import Report
+from crispseg.charts import new_figure
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.files import atomic_path
 from crispseg.imaging import check_picture, write_image
-from crispseg.inspection.sfnet import figure_1
+from crispseg.inspection.figures import speed_figure
 from crispseg.models import list_models
 from crispseg.plugins import load_plugins
 
@@ -69,6 +70,7 @@ def run(argv: Sequence[str]) -> None:
     drawn = parsed.figure is not None
     if drawn:
         check_picture(parsed.figure)
+        new_figure(1, 1)  # says before the work that matplotlib is missing
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
@@ -81,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
     # Tables leave the standard output to JSON.
     Console(stderr=parsed.json == STDOUT).print(as_tables(report), highlight=False)
     if drawn:
-        write_image(parsed.figure, figure_1(speeds_and_scores(report)))
+        write_image(parsed.figure, speed_figure(speeds_and_scores(report)))
 
 
 def speeds_and_scores(report: Report) -> list[tuple[str, float, float]]:

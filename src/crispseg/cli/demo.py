@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from threading import Event
 
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
+from crispseg.demo import app
 from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
+from crispseg.inference.segmenter import usable_device
+from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -35,27 +40,24 @@ def run(argv: Sequence[str]) -> None:
     parsed = parser.parse(list(argv))
 
     # Before the models are loaded, which may take long.
-    from crispseg.demo import app
-
-    app.check_gradio()
     limits = Limits(parsed.max_megabytes, parsed.max_pixels)
-    app.check_address(parsed.host, parsed.port)
+    app.check(parsed.host, parsed.port)
     if twice := next((name for name in parsed.runs if parsed.runs.count(name) > 1), None):
         raise CrispsegError(f"{twice} is given more than once; give each model once")
     load_plugins(parsed.plugins)
-
-    from crispseg.demo.engine import Engine
-
+    device = usable_device(parsed.device)
     names = short_names(parsed.runs)
-    engines = {
-        name: Engine(source, parsed.device, bf16=parsed.bf16) for name, source in zip(names, parsed.runs, strict=True)
+    models = {
+        name: SegmentationModel.from_pretrained(run).to(device).eval()
+        for name, run in zip(names, parsed.runs, strict=True)
     }
     _end_cleanly_by("SIGTERM", "SIGHUP")
-    with app.Demo(engines, parsed.host, parsed.port, limits) as demo:
+    with app.served(models, device, host=parsed.host, port=parsed.port, limits=limits, bf16=parsed.bf16) as url:
         if parsed.host not in LOCAL:
             print("Everyone who reaches this address can use the models; nobody is asked for a password.")
-        print(f"{', '.join(names)} at {demo.url} (Ctrl+C ends it)", flush=True)
-        demo.wait()
+        print(f"{', '.join(names)} at {url} (Ctrl+C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
 
 
 def _end_cleanly_by(*names: str) -> None:

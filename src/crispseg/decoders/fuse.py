@@ -30,7 +30,8 @@ class DeformableFuse(nn.Module):
     Its input is the coarse level, upsampled bilinearly, and the fine one, concatenated; a 3×3 convolution on the same
     predicts the offsets, which start at zero.
 
-    Taps: `offset` (N, 18, H, W), the y and x displacement, in fine pixels, of each of the kernel's nine points.
+    Taps: `offset` (N, 18, H, W), the y and x displacement, in fine pixels, of each of the kernel's nine points; `fused`
+    (N, C, H, W), what comes of them.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int) -> None:
@@ -39,13 +40,14 @@ class DeformableFuse(nn.Module):
         self.predict_offset = nn.Conv2d(both, 2 * 3 * 3, 3, padding=1)
         nn.init.zeros_(self.predict_offset.weight)
         nn.init.zeros_(self.predict_offset.bias)  # type: ignore[arg-type]
-        self.offset = Tap()
+        self.offset, self.fused = Tap(), Tap()
         self.deform = nn.Conv2d(both, fine_channels, 3, bias=False)  # its weights alone are used
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
         both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
-        return deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight)
+        fused: Tensor = self.fused(deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight))
+        return fused
 
 
 def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:

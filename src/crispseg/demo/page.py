@@ -2,111 +2,161 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import cv2
 import gradio as gr
+import numpy as np
+import torch
+from markupsafe import Markup
 
-from crispseg.demo import view
-from crispseg.demo.service import AT_ONCE, Service
+from crispseg.data.scenes import render_scene
+from crispseg.demo.uploads import Limits, read_upload
 from crispseg.errors import CrispsegError
+from crispseg.imaging import image_channels, write_labels
+from crispseg.inference.segmenter import out_of_memory
+from crispseg.inspection import Inspection, inspect_image
+from crispseg.inspection.page import inspection_page
+from crispseg.models import SegmentationModel
 
 WAITING = 64
 """Requests in the queue, over which new ones are refused."""
+SCENE_SIZE = (384, 512)
+"""Height and width of the built-in street scenes that are drawn as samples."""
+EMPTY = '<p class="empty">The segmentation will be here: give an image, or draw a street scene.</p>'
+FRAME = Markup('<iframe class="seen" title="the segmentation" sandbox="allow-scripts" srcdoc="{}"></iframe>')
 
-ASSETS = Path(__file__).parent / "assets"
 
+class Demo:
+    """What the page asks for.
 
-def build(service: Service) -> Any:
-    """The page, as `gradio.Blocks`. `GRADIO_TEMP_DIR` must be the service's folder already."""
+    Args:
+        models: by the names to choose them by, on the device.
+        device: on which they compute.
+        folder: private, for masks.
+        limits: of uploads.
+        bf16: compute in bfloat16.
+    """
 
-    def problem(error: CrispsegError) -> Exception:
-        # Gradio shows messages as HTML, and a file's name may be part of one.
-        return gr.Error(escape(str(error), quote=False), print_exception=False)  # type: ignore[no-any-return]
+    def __init__(
+        self,
+        models: Mapping[str, SegmentationModel],
+        device: torch.device,
+        folder: Path,
+        limits: Limits,
+        *,
+        bf16: bool = False,
+    ) -> None:
+        self.models, self.device, self.folder, self.limits, self.bf16 = models, device, folder, limits, bf16
 
-    def segment(upload: Any, model: Any, token: str | None) -> tuple[Any, ...]:
+    def segment(self, upload: Any, name: Any) -> tuple[str, str, Any]:
+        """Segment an uploaded image by a model.
+
+        Args:
+            upload: what the browser tells about the image, a mapping with its `path` on the server; None for no image.
+            name: of the model.
+
+        Returns:
+            HTML of the result, how long it took, and the button that downloads the mask.
+        """
         if upload is None:
-            service.store.drop(token)
             return nothing()
+        start = perf_counter()
         try:
-            *shown, mask, token = service.segment(upload, model, token)
+            seen = self.inspect(upload, name)
         except CrispsegError as error:
-            raise problem(error) from None
-        return (*shown, gr.DownloadButton(value=mask, interactive=True), token, view.HINT)
+            # Gradio shows messages as HTML, and a file's name may be part of one.
+            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
+        mask = Path(tempfile.mkdtemp(dir=self.folder)) / f"{seen.name}_mask.png"
+        labels = cv2.resize(seen.labels, seen.original_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        write_labels(mask, np.asarray(labels), seen.label_set.palette)
+        html = FRAME.format(inspection_page(seen))
+        seconds = f"network {1000 * seen.seconds:.0f} ms, in all {1000 * (perf_counter() - start):.0f} ms"
+        return html, f"{seconds}, on {self.device}", gr.DownloadButton(value=mask, interactive=True)
 
-    def nothing() -> tuple[Any, ...]:
-        return (view.EMPTY, "", "", gr.DownloadButton(value=None, interactive=False), None, "")
+    def inspect(self, upload: Any, name: Any) -> Inspection:
+        """Run a model on an uploaded file; arguments as for `segment`.
 
-    def look(token: str | None, event: gr.SelectData) -> str:
+        Raises:
+            CrispsegError: no uploaded file, one that is broken or too large, no such model, or it needs more memory
+                than there is.
+        """
+        model = self.models.get(str(name))
+        if model is None:
+            raise CrispsegError("there is no such model here; choose one of the list")
+        path = Path(str(upload.get("path") if isinstance(upload, dict) else upload))
+        if not path.resolve().is_relative_to(self.folder):  # Gradio checks only what says of itself that it is a file
+            raise CrispsegError("this is no uploaded image; upload one first")
+        pixels = read_upload(path, image_channels(model.info.in_chans), self.limits)
         try:
-            return service.pixel(token, event.index)
-        except CrispsegError as error:
-            raise problem(error) from None
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                return inspect_image(
+                    model, pixels, name=path.stem, device=self.device, pixels=self.limits.working_pixels
+                )
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise CrispsegError(f"{path.name} needs more memory than there is; cut or shrink it") from None
 
-    limits = service.limits
-    names = list(service.engines)
-    described = "; ".join(f"**{name}**: {engine.describe()}" for name, engine in service.engines.items())
-    # Not `delete_cache`: with many users at once its task ends at "Set changed size during iteration".
-    with gr.Blocks(title="crispseg demo", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# crispseg\n{escape(described, quote=False)}", elem_id="cs-title")
-        token = gr.State(None, time_to_live=3600, delete_callback=service.store.drop)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
+    def blocks(self) -> Any:
+        """The page, as `gradio.Blocks`."""
+        described = "; ".join(
+            f"**{name}**: {model.info.name} on {model.info.backbone}, {model.info.num_classes} classes"
+            for name, model in self.models.items()
+        )
+        taken = f"at most {self.limits.megabytes:g} MB and {self.limits.pixels / 1e6:g} million pixels"
+        with gr.Blocks(title="crispseg demo", analytics_enabled=False) as blocks:
+            gr.Markdown(f"# crispseg\n{escape(described, quote=False)}")
+            with gr.Row():
                 upload = gr.Image(
                     label="Image",
                     show_label=False,
                     type="filepath",
+                    format="png",
                     image_mode=None,
                     sources=["upload", "webcam", "clipboard"],
-                    height=260,
+                    height=220,
                     buttons=[],
-                    elem_id="cs-upload",
+                    elem_id="upload",
                 )
-                gr.HTML(view.limits(limits), js_on_load=None, apply_default_css=False)
-                scene = gr.Button("Draw a street scene", elem_id="cs-scene")
-                model = gr.Radio(names, value=names[0], label="Model", elem_id="cs-model")
-                opacity = gr.Slider(0, 1, 0.5, step=0.05, label="Opacity of the classes", elem_id="cs-opacity")
-                edges = gr.Checkbox(False, label="Draw boundaries", elem_id="cs-boundaries")
-                download = gr.DownloadButton("Download the mask", interactive=False, elem_id="cs-download")
-            with gr.Column(scale=3, min_width=300):
-                picture = gr.HTML(
-                    view.EMPTY, js_on_load=asset("picture.js"), apply_default_css=False, elem_id="cs-picture"
-                )
-                spent = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="cs-spent")
-                about = gr.HTML("", js_on_load=asset("marks.js"), apply_default_css=False, elem_id="cs-about")
-                legend = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="cs-legend")
-        results = [picture, spent, legend, download, token, about]
-        run: dict[str, Any] = {
-            "fn": segment,
-            "inputs": [upload, model, token],
-            "outputs": results,
-            "preprocess": False,  # Gradio would open the file, decode what a URL holds, and say less of mistakes
-            "show_progress_on": [picture],
-            "concurrency_id": "segment",
-            "concurrency_limit": AT_ONCE,
-        }
-        # `change` comes twice where an image takes another's place; `input` comes once, also from the webcam.
-        changed = gr.on([upload.input, model.input], **run, trigger_mode="always_last", api_name="segment")
-        drawn = scene.click(service.sample, None, upload, api_name="sample", concurrency_limit=AT_ONCE)
-        for event in (changed, drawn.success(**run, api_visibility="private")):
-            event.failure(nothing, None, results, api_visibility="private")
-        picture.select(
-            look, token, about, api_visibility="private", show_progress="hidden", concurrency_limit=4, queue=True
-        )
-        # Changes of a CSS variable in the browser: the server hears nothing of them.
-        style = "document.documentElement.style.setProperty"
-        opacity.change(None, opacity, None, js=f"(value) => {{ {style}('--cs-opacity', value); }}")
-        edges.change(None, edges, None, js=f"(on) => {{ {style}('--cs-edges', on ? 'block' : 'none'); }}")
-    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
-    return blocks
+                with gr.Column():
+                    names = list(self.models)
+                    model = gr.Radio(names, value=names[0], label="Model", elem_id="model")
+                    scene = gr.Button("Draw a street scene", elem_id="scene")
+                    download = gr.DownloadButton("Download the mask", interactive=False, elem_id="download")
+                    gr.Markdown(f"PNG, JPEG, WebP, TIFF, BMP or GIF, {taken}.")
+            spent = gr.Markdown(elem_id="spent")
+            shown = gr.HTML(EMPTY, js_on_load=None, apply_default_css=False, elem_id="shown")
+            results = [shown, spent, download]
+            run: dict[str, Any] = {
+                "fn": self.segment,
+                "inputs": [upload, model],
+                "outputs": results,
+                "preprocess": False,  # Gradio would open the file, and say less of mistakes
+                "show_progress_on": [shown],
+                "concurrency_id": "segment",
+                "concurrency_limit": 1,
+            }
+            # `change` comes twice where an image takes another's place; `input` comes once, also from the webcam.
+            changed = gr.on([upload.input, model.input], **run, trigger_mode="always_last", api_name="segment")
+            drawn = scene.click(draw_scene, None, upload, api_name="sample")
+            for event in (changed, drawn.success(**run, api_visibility="private")):
+                event.failure(nothing, None, results, api_visibility="private")
+        blocks.queue(max_size=WAITING)
+        return blocks
 
 
-def asset(name: str) -> str:
-    """A file of the page's own style and scripts."""
-    return (ASSETS / name).read_text(encoding="utf-8")
+def nothing() -> tuple[str, str, Any]:
+    """What is shown of no image."""
+    return EMPTY, "", gr.DownloadButton(value=None, interactive=False)
 
 
-def theme() -> Any:
-    """Gradio's default, in fonts that every machine has: none is fetched."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+def draw_scene() -> Any:
+    """A new built-in street scene, `(H, W, 3)` RGB."""
+    return render_scene(secrets.randbelow(2**31), SCENE_SIZE)[0]

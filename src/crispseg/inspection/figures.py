@@ -1,67 +1,124 @@
-"""All figures of the papers that an inspection gives, by name, and as files."""
+"""The papers' figures, drawn from inspections: by name, and as files.
+
+    figure("sfnet_figure_5", seen)
+
+Features are heat maps of their mean over channels, each on its own scale, as in the papers of SFNet (Fig. 2) and DDSM
+(§3.3). The paper of AGLN does not say how it turns features into pictures: ours of the decoder are principal
+components, where alike is of one colour, and single encoder channels are heat maps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from crispseg.decoders import DeformableFuse
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.charts import drawn, new_figure
+from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
-from crispseg.inspection import agln, ddsm, sfnet, unept
-from crispseg.inspection.common import Picture, same_images
+from crispseg.inspection.flow import arrows, flow_colors, flows
+from crispseg.inspection.maps import channel_map, direction_colors, enhancement_maps, heat_map, most_refined, scaled
+from crispseg.inspection.points import ddsm_points, draw_points, sampled_points
 from crispseg.inspection.quantities import Inspection
-from crispseg.models.agln import SemanticDistribution
-from crispseg.models.ddsm import DDSM
-from crispseg.models.sfnet import FlowAlignment
+from crispseg.labels import LabelSet
+from crispseg.visuals import panels
+
+Picture: TypeAlias = NDArray[np.uint8]
+"""`(H, W, 3)` RGB."""
+Row: TypeAlias = dict[str, Picture]
+"""Pictures side by side, by their titles."""
 
 
-def figures(ours: Inspection, theirs: Inspection | None = None) -> dict[str, Picture]:
-    """The figures that the model's parts and the truth allow, `(H, W, 3)` RGB, by names such as "sfnet_figure_2".
+class Figure(NamedTuple):
+    """How a figure is made."""
 
-    Figures that compare results belong to no part: they take the name of the system.
+    rows: Callable[..., Sequence[Row]]
+    """From an inspection, one by another model or None, and options."""
+    part: str
+    """What the model must have: one of `PARTS`."""
+    system: str
+    """Models whose name begins so have this figure among theirs."""
+    truth: bool
+    """It shows the truth."""
+    legend: bool
+    """It shows classes, whose colours are explained."""
+
+
+FIGURES: dict[str, Figure] = {}
+"""All figures, by names such as "sfnet_figure_2"."""
+
+PARTS: dict[str, Callable[[Inspection], Any]] = {
+    "": lambda seen: True,
+    "flow alignment module": flows,
+    "DDSM with both affinities": lambda seen: [part for part in seen.of("ddsm") if seen.has(part, "x_Sout", "x_Cout")],
+    "context fusion block": lambda seen: seen.of("cfb"),
+    "boundary refinement": lambda seen: seen.unrefined is not None,
+    "cross-attention": lambda seen: [each for each in sampled_points(seen) if each.part.endswith("cross_attention")],
+}
+"""What a figure is about, for people, and where an inspection has it."""
+
+_Rows = TypeVar("_Rows", bound=Callable[..., Sequence[Row]])
+
+
+def _figure(
+    name: str, part: str = "", *, system: str = "", truth: bool = False, legend: bool = True
+) -> Callable[[_Rows], _Rows]:
+    def add(rows: _Rows) -> _Rows:
+        FIGURES[name] = Figure(rows, part, system, truth, legend)
+        return rows
+
+    return add
+
+
+def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **options: Any) -> Picture:
+    """One of `FIGURES`.
 
     Args:
-        ours: of the model.
-        theirs: of the same image by another model, for the figures that compare.
+        name: of the figure.
+        seen: inspections by the model that the figure is about; each has rows of its own.
+        beside: of the same image by another model, where a figure compares two.
+        options: `x` and `y`, the pixel in pixels of the image, of "ddsm_figure_4" and "unept_sampling", by default its
+            centre; `channels` of "agln_figure_5", by default those that refinement changes most and least.
 
     Raises:
-        CrispsegError: different images or classes.
+        CrispsegError: no such figure; the model does not have what it shows; no truth; different images or classes.
     """
-    same_images(ours, theirs)
-    made: dict[str, Callable[[], Picture]] = {}
-    system = ours.info.name
-    known = ours.truth is not None
-    if ours.of(FlowAlignment):
-        made["sfnet_figure_2"] = lambda: sfnet.figure_2(ours)
-        deformed = theirs if theirs is not None and theirs.of(DeformableFuse) else None
-        made["sfnet_figure_4"] = lambda: sfnet.figure_4(ours, deformed)
-        made["sfnet_figure_5"] = lambda: sfnet.figure_5(ours)
-        made["sfnet_figure_7"] = lambda: sfnet.figure_7(ours)
-        made["sfnet_figure_8"] = lambda: sfnet.figure_8(ours)
-    if system == "sfnet" and known:
-        made["sfnet_figure_6"] = lambda: sfnet.figure_6(ours, theirs)
-    if system.startswith("ddsm") and known:
-        made["ddsm_figure_1"] = lambda: ddsm.figure_1(ours, theirs)
-    if any({f"{part}.x_Sout", f"{part}.x_Cout"} <= ours.taps.keys() for part in ours.of(DDSM)):
-        made["ddsm_figure_4"] = lambda: ddsm.figure_4(ours)
-    if system.startswith("agln") and known:
-        made["agln_figure_1"] = lambda: agln.figure_1(ours, theirs)
-        made["agln_figure_6"] = lambda: agln.figure_6(ours, theirs)
-    if ours.of(SemanticDistribution):
-        made["agln_figure_3"] = lambda: agln.figure_3(ours, theirs)
-        made["agln_figure_5"] = lambda: agln.figure_5(ours)
-    if system == "unept":
-        made["unept_sampling"] = lambda: unept.sampling_figure(ours)
-        if known:
-            made["unept_figure_1"] = lambda: unept.figure_1(ours)
-            made["unept_figure_3"] = lambda: unept.figure_3(ours, theirs)
-    if ours.unrefined is not None:
-        made["unept_figure_4"] = lambda: unept.figure_4(ours)
-    return {name: made[name]() for name in sorted(made)}
+    if name not in FIGURES:
+        raise CrispsegError(f"no figure '{name}'{did_you_mean(name, FIGURES)}")
+    made = FIGURES[name]
+    rows: list[Row] = []
+    for each in seen:
+        if not PARTS[made.part](each):
+            raise CrispsegError(
+                f"{each.info.name} has no {made.part}; this figure shows it, so inspect a model with one"
+            )
+        if beside is not None:
+            _check_same(each, beside)
+        rows += made.rows(each, beside, **options)
+    titles = [" / ".join(dict.fromkeys(names)).replace("→", "to") for names in zip(*rows, strict=True)]
+    legend = shown_classes(*seen, *([beside] if beside else [])) if made.legend else None
+    return panels([list(row.values()) for row in rows], titles, legend)
 
 
-def save_figures(folder: str | Path, ours: Inspection, theirs: Inspection | None = None) -> list[Path]:
+def figures(ours: Inspection, beside: Inspection | None = None) -> dict[str, Picture]:
+    """The figures that the model's parts and the truth allow, by name; arguments as for `figure`.
+
+    Figures that compare results belong to no part: they take the name of the system.
+    """
+    return {
+        name: figure(name, ours, beside=beside)
+        for name, made in sorted(FIGURES.items())
+        if PARTS[made.part](ours)
+        and ours.info.name.startswith(made.system)
+        and (ours.truth is not None or not made.truth)
+    }
+
+
+def save_figures(folder: str | Path, ours: Inspection, beside: Inspection | None = None) -> list[Path]:
     """Write `figures` as `IMAGE_FIGURE.png`, and say which files these are.
 
     Raises:
@@ -69,7 +126,244 @@ def save_figures(folder: str | Path, ours: Inspection, theirs: Inspection | None
     """
     target = writable_folder(folder)
     paths = []
-    for name, picture in figures(ours, theirs).items():
+    for name, picture in figures(ours, beside).items():
         paths.append(target / f"{ours.name}_{name}.png")
         write_image(paths[-1], picture)
     return paths
+
+
+def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "images / s") -> Picture:
+    """Speed against mIoU (SFNet, Fig. 1).
+
+    Args:
+        rows: name, speed and mIoU in percent of each model, such as `crispseg benchmark` and `evaluate` measure.
+        unit: of the speed.
+
+    Raises:
+        CrispsegError: matplotlib is not installed.
+    """
+    drawing = new_figure(720, 440)
+    axes = drawing.subplots()
+    axes.scatter([speed for _, speed, _ in rows], [score for *_, score in rows], color="#1e64ff", edgecolor="black")
+    for name, speed, score in rows:
+        axes.annotate(name, (speed, score), (6, 0), textcoords="offset points", va="center")
+    axes.margins(0.15)
+    axes.set(xlabel=f"speed, {unit}", ylabel="mIoU, %")
+    return drawn(drawing)
+
+
+# What several figures share -------------------------------------------------------------------------------------------
+
+
+def _check_same(ours: Inspection, theirs: Inspection) -> None:
+    if not np.array_equal(ours.image, theirs.image):
+        raise CrispsegError(
+            f"the inspections of {ours.name} and {theirs.name} show different images; inspect the same one"
+        )
+    if theirs.label_set != ours.label_set:
+        raise CrispsegError(
+            f"{theirs.info.name} and {ours.info.name} have different classes; compare models of the same data"
+        )
+
+
+def names_of(ours: Inspection, theirs: Inspection) -> list[str]:
+    """What titles call two models: their names, and where these are the same, what else differs."""
+    told = [{"backbone": each.info.backbone, **each.info.options} for each in (ours, theirs)]
+    differing = [key for key, value in told[0].items() if told[1].get(key) != value][:2]
+    if ours.info.name != theirs.info.name:
+        return [ours.info.name, theirs.info.name]
+    if not differing:  # trained in another way
+        return [ours.info.name, f"{theirs.info.name}, the other"]
+    return [", ".join([ours.info.name, *(f"{key} {each.get(key)}" for key in differing)]) for each in told]
+
+
+def shown_classes(*seen: Inspection) -> LabelSet:
+    """The classes in any of the truths and predictions, for a legend."""
+    maps = [each for one in seen for each in (one.labels, one.truth, one.unrefined) if each is not None]
+    classes = seen[0].label_set
+    chosen = [index for index in np.unique(np.concatenate([np.unique(each) for each in maps])) if index < len(classes)]
+    if len(chosen) < 2:
+        return classes
+    return LabelSet(tuple(classes.names[i] for i in chosen), tuple(classes.palette[i] for i in chosen))
+
+
+def _of_both(what: str, picture: Callable[[Inspection], Picture], ours: Inspection, theirs: Inspection | None) -> Row:
+    """A picture of each model, theirs first; `what` stands before their names, or alone where there is one model."""
+    if theirs is None:
+        return {what or ours.info.name: picture(ours)}
+    own, other = names_of(ours, theirs)
+    return {f"{what}, {name}".removeprefix(", "): picture(each) for name, each in ((other, theirs), (own, ours))}
+
+
+def _results(ours: Inspection, theirs: Inspection | None) -> Row:
+    return _of_both("", Inspection.colors, ours, theirs)
+
+
+def _image_and_truth(seen: Inspection) -> Row:
+    return {"image": seen.image, "truth": seen.colors(seen.known_truth())}
+
+
+@_figure("agln_figure_1", system="agln", truth=True)
+@_figure("agln_figure_6", system="agln", truth=True)
+@_figure("unept_figure_3", system="unept", truth=True)
+def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
+    """Image, truth, and the results of both models; side by side here, AGLN's Fig. 6 has them below each other."""
+    return [{**_image_and_truth(ours), **_results(ours, theirs)}]
+
+
+# SFNet ----------------------------------------------------------------------------------------------------------------
+
+_FAM = "flow alignment module"
+
+
+def _flow_row(seen: Inspection) -> Row:
+    return {flow.title: flow_colors(flow, seen) for flow in flows(seen)}
+
+
+@_figure("sfnet_figure_2", _FAM, legend=False)
+def sfnet_figure_2(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """For each FAM the coarse level F_l upsampled bilinearly, the fine level F_(l-1), the flow, and F_l warped."""
+    return [
+        {
+            "coarse, upsampled": heat_map(seen, flow.part, "coarse"),
+            "fine": heat_map(seen, flow.part, "fine"),
+            "semantic flow": flow_colors(flow, seen),
+            "coarse, warped": heat_map(seen, flow.part, "warped"),
+        }
+        for flow in flows(seen)
+    ]
+
+
+@_figure("sfnet_figure_4", _FAM, legend=False)
+def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
+    """The coarse level upsampled bilinearly, by a deformable convolution where `dcn` has one, and by the last FAM."""
+    finest = flows(ours)[-1].part
+    deformed = {"DCN": heat_map(dcn, dcn.of("dcn")[-1], "fused")} if dcn is not None and dcn.of("dcn") else {}
+    shown = {"image": ours.image, "bilinear": heat_map(ours, finest, "coarse"), **deformed}
+    return [{**shown, "FAM": heat_map(ours, finest, "warped")}]
+
+
+@_figure("sfnet_figure_5", _FAM)
+def sfnet_figure_5(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """Image, the flow of each FAM with growing resolution, arrows of the last one, and the result."""
+    drawn, scale = arrows(flows(seen)[-1], seen)
+    return [{"image": seen.image, **_flow_row(seen), f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
+
+
+@_figure("sfnet_figure_6", system="sfnet", truth=True)
+def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
+    """Image, truth, and for both models (a) the errors, right pixels black, and (b) the results."""
+    known = _image_and_truth(ours)
+    return [{**known, **_of_both("", Inspection.errors, ours, theirs)}, {**known, **_results(ours, theirs)}]
+
+
+@_figure("sfnet_figure_7", _FAM, legend=False)
+def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """The coarse level upsampled and warped, of the last FAM but one (above) and of the last one."""
+    return [
+        {
+            "image": seen.image,
+            "bilinear": heat_map(seen, flow.part, "coarse"),
+            "FAM": heat_map(seen, flow.part, "warped"),
+        }
+        for flow in flows(seen)[-2:]
+    ]
+
+
+@_figure("sfnet_figure_8", _FAM, legend=False)
+def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """Image, and the flow of each FAM with growing resolution."""
+    return [{"image": seen.image, **_flow_row(seen)}]
+
+
+# DDSM -----------------------------------------------------------------------------------------------------------------
+
+
+@_figure("ddsm_figure_1", system="ddsm", truth=True)
+def ddsm_figure_1(ours: Inspection, theirs: Inspection | None) -> list[Row]:
+    """Image, truth, the outputs of both models, the errors of both."""
+    outputs = _of_both("output", Inspection.colors, ours, theirs)
+    return [{**_image_and_truth(ours), **outputs, **_of_both("errors", Inspection.errors, ours, theirs)}]
+
+
+@_figure("ddsm_figure_4", "DDSM with both affinities", legend=False)
+def ddsm_figure_4(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+    """For each DDSM the positions sampled for a pixel, x_h, x_l, x_Sout, and the sum x_Sout + x_Cout."""
+    place = _place(seen, x, y)
+    return [
+        {
+            "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), *place),
+            "coarse x_h": heat_map(seen, part, "x_h"),
+            "fine x_l": heat_map(seen, part, "x_l"),
+            "spatial x_Sout": heat_map(seen, part, "x_Sout"),
+            "x_Sout + x_Cout": heat_map(seen, part, "x_Sout", "x_Cout"),
+        }
+        for part in PARTS["DDSM with both affinities"](seen)
+    ]
+
+
+def _place(seen: Inspection, x: float | None, y: float | None) -> tuple[float, float]:
+    """A pixel, by default the middle of the image."""
+    height, width = seen.size
+    return (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
+
+
+# AGLN -----------------------------------------------------------------------------------------------------------------
+
+
+@_figure("agln_figure_3", "context fusion block")
+def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
+    """Image, A, M and E of the last block of the last step, results of both models, and the truth if there is one."""
+    titles = "decoder A", "descriptors M", "enhanced E"
+    shown = dict(zip(titles, enhancement_maps(ours, ours.of("cfb")[-1]), strict=True))
+    truth = {"truth": ours.colors(ours.truth)} if ours.truth is not None else {}
+    return [{"image": ours.image, **shown, **_results(ours, theirs), **truth}]
+
+
+@_figure("agln_figure_5", "context fusion block", legend=False)
+def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int] | None = None) -> list[Row]:
+    """Encoder channels before (B) and after (G) the local refinement of the last block."""
+    block = seen.of("cfb")[-1]
+    chosen = most_refined(seen, block) if channels is None else list(channels)
+    count = len(seen.tap(block, "lrm.B"))
+    if wrong := [index for index in chosen if not 0 <= index < count]:
+        raise CrispsegError(f"{seen.info.name} has no channel {wrong[0]} to show; they are 0 to {count - 1}")
+    return [
+        {f"channel {index}": channel_map(seen, block, tap, index) for index in chosen} for tap in ("lrm.B", "lrm.G")
+    ]
+
+
+# UN-EPT ---------------------------------------------------------------------------------------------------------------
+
+
+@_figure("unept_figure_1", system="unept", truth=True)
+def unept_figure_1(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """Image, prediction, truth, and where they differ, in the truth's colours on black."""
+    truth = seen.colors(seen.known_truth())
+    return [{"image": seen.image, "prediction": seen.colors(), "truth": truth, "difference": seen.errors()}]
+
+
+@_figure("unept_figure_4", "boundary refinement")
+def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
+    """The result before and after boundary refinement; beside it what decides, boundaries and directions.
+
+    Boundaries are probabilities, 0 dark to 1 yellow. Directions have the hue of the optical-flow colours.
+    """
+    assert seen.boundary is not None
+    results = {"before": seen.colors(seen.unrefined), "after": seen.colors()}
+    return [
+        {"image": seen.image, **results, "boundary": scaled(seen.boundary, 0, 1), "direction": direction_colors(seen)}
+    ]
+
+
+@_figure("unept_sampling", "cross-attention", system="unept", legend=False)
+def unept_sampling(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+    """What the first head of the last cross-attention samples for a pixel, by level; no figure of the paper."""
+    last, place = PARTS["cross-attention"](seen)[-1], _place(seen, x, y)
+    return [
+        {
+            name: draw_points(seen.image, last, *place, group=index)
+            for index, name in enumerate(last.groups)
+            if name.startswith("head 1")
+        }
+    ]

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.utils import flow_to_image
 
-from crispseg.inspection.maps import at_image
+from crispseg.inspection.maps import at_image, flow_image
 from crispseg.inspection.quantities import Inspection
-from crispseg.models.sfnet import FlowAlignment
 
 ARROW = (20, 20, 20)
 
@@ -60,7 +58,7 @@ def flows(inspection: Inspection) -> list[Flow]:
     """The flow of each FAM in the order in which they ran, from coarse to fine; empty for a model without FAMs."""
     return [
         Flow(part, inspection.parts[part].title, pixels_of_level(inspection.tap(part, "flow")))
-        for part in inspection.of(FlowAlignment)
+        for part in inspection.of("fam")
     ]
 
 
@@ -74,25 +72,13 @@ def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, f
 
 
 def flow_colors(flow: Flow, inspection: Inspection | None = None) -> NDArray[np.uint8]:
-    """The optical-flow colour code (Baker et al.), as `torchvision.utils.flow_to_image` draws it, `(h, w, 3)`.
-
-    Hue is the direction; saturation is the length, full at the longest vector of the field.
+    """The flow as `flow_image`, `(h, w, 3)`.
 
     Args:
         flow: to draw.
         inspection: draw at the size of its image: the field, not its colours, is interpolated (SFNet, §4.2).
     """
-    field = flow.pixels if inspection is None else at_image(flow.pixels, inspection)
-    colors: NDArray[np.uint8] = flow_to_image(field.contiguous()).permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(colors)
-
-
-def color_wheel(side: int = 96) -> NDArray[np.uint8]:
-    """The legend of `flow_colors`, `(side, side, 3)`: the colour of each direction and length; white outside."""
-    steps = torch.linspace(-1, 1, side)
-    field = torch.stack(torch.meshgrid(steps, steps, indexing="xy"))  # x, y
-    field = field * (field.norm(dim=0) <= 1)
-    return np.ascontiguousarray(flow_to_image(field.contiguous()).permute(1, 2, 0).numpy())
+    return flow_image(flow.pixels if inspection is None else at_image(flow.pixels, inspection))
 
 
 def arrow_scale(longest: float, spacing: float) -> int:
@@ -130,8 +116,8 @@ def arrows(flow: Flow, inspection: Inspection, *, count: int = 24, zoom: int = 2
     for y in np.arange(spacing / 2, height - 0.5, spacing):
         for x in np.arange(spacing / 2, width - 0.5, spacing):
             dx, dy = field[:, round(y), round(x)]
-            start = _fixed(round(x), round(y), zoom)
-            end = _fixed(round(x) + scale * dx * pitch_x, round(y) + scale * dy * pitch_y, zoom)
+            start = fixed_point(round(x), round(y), zoom)
+            end = fixed_point(round(x) + scale * dx * pitch_x, round(y) + scale * dy * pitch_y, zoom)
             cv2.arrowedLine(picture, start, end, ARROW, 1, cv2.LINE_AA, SHIFT, 0.3)
     return picture, scale
 
@@ -140,6 +126,6 @@ SHIFT = 4
 """Bits behind the point of coordinates for OpenCV."""
 
 
-def _fixed(x: float, y: float, zoom: int) -> tuple[int, int]:
+def fixed_point(x: float, y: float, zoom: int) -> tuple[int, int]:
     """A position in the image, (0, 0) the first pixel's centre, in a picture `zoom` times as large, for OpenCV."""
     return round(((x + 0.5) * zoom - 0.5) * 2**SHIFT), round(((y + 0.5) * zoom - 0.5) * 2**SHIFT)

@@ -1,4 +1,4 @@
-"""Feature maps and numbers as colours. All pictures are `(H, W, 3)` uint8 RGB."""
+"""Feature maps and numbers as colours. All pictures are `(H, W, 3)` uint8 RGB, at the size of the image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
 from crispseg.inspection.quantities import Inspection
 from crispseg.nn import resize
-from crispseg.refinement import STEPS
 
 HEAT = cv2.COLORMAP_TURBO
 """Of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
@@ -47,15 +47,38 @@ def color_strip(colors: int, width: int = 256) -> NDArray[np.uint8]:
     return scaled(np.linspace(0, 1, width)[None], 0, 1, colors)
 
 
-def mean_map(values: Tensor) -> NDArray[np.float32]:
-    """The mean over channels of `(C, H, W)`, as SFNet (Figs. 2, 4) and DDSM (Fig. 4) show features, `(H, W)`."""
-    mean: NDArray[np.float32] = values.mean(0).numpy()
+def flow_image(field: Tensor) -> NDArray[np.uint8]:
+    """Vectors `(2, h, w)` in the optical-flow colour code (Baker et al.), as torchvision draws it, `(h, w, 3)`.
+
+    Hue is the direction; saturation is the length, full at the longest vector of the field.
+    """
+    return np.ascontiguousarray(flow_to_image(field.contiguous()).permute(1, 2, 0).numpy())
+
+
+def color_wheel(side: int = 96) -> NDArray[np.uint8]:
+    """The legend of `flow_image`, `(side, side, 3)`: the colour of each direction and length; white outside."""
+    steps = torch.linspace(-1, 1, side)
+    field = torch.stack(torch.meshgrid(steps, steps, indexing="xy"))  # x, y
+    return flow_image(field * (field.norm(dim=0) <= 1))
+
+
+def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
+    """The mean over channels of a level `(C, h, w)` at the size of the image, `(H, W)`.
+
+    So do SFNet (Figs. 2, 4) and DDSM (Fig. 4) show features.
+    """
+    mean: NDArray[np.float32] = at_image(values.mean(0, keepdim=True), inspection)[0].numpy()
     return mean
 
 
-def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
-    """`mean_map` of a level `(C, h, w)` at the size of the image, from its least value, blue, to its largest, red."""
-    return scaled(mean_map(at_image(values, inspection)), colors=HEAT)
+def heat_map(inspection: Inspection, part: str, *taps: str) -> NDArray[np.uint8]:
+    """The mean over channels of a tap, or of the sum of several: blue its least value, red its largest."""
+    return scaled(mean_map(sum_of(inspection, part, *taps), inspection), colors=HEAT)
+
+
+def sum_of(inspection: Inspection, part: str, *taps: str) -> Tensor:
+    """The sum of some taps of a part, `(C, h, w)`."""
+    return torch.stack([inspection.tap(part, tap) for tap in taps]).sum(0)
 
 
 def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
@@ -77,17 +100,46 @@ def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray
 def principal(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean `(C,)` and the three directions of largest variance `(3, C)` of pixels `(C, N)`.
 
-    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels or pixels, the rest is
-    0.
+    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels the rest is 0.
     """
-    rows = values.T.double()
-    mean = rows.mean(0)
-    _, _, directions = torch.linalg.svd(rows - mean, full_matrices=False)
-    axes = rows.new_zeros(3, rows.shape[1])
-    found = directions[:3]
-    signs = found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
-    axes[: len(found)] = found * signs
+    mean = values.double().mean(1)
+    centred = values - mean[:, None]
+    found = torch.linalg.eigh(centred @ centred.T)[1].flip(1)[:, :3].T  # the largest eigenvalue comes last
+    axes = mean.new_zeros(3, len(values))
+    axes[: len(found)] = found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
     return mean.float(), axes.float()
+
+
+def enhancement_maps(inspection: Inspection, block: str) -> list[NDArray[np.uint8]]:
+    """Decoder feature A, descriptor map M and enhanced feature E of a context fusion block, as principal components.
+
+    Those of A and E are the same, on one scale, so that their colours compare.
+    """
+    shown_a, shown_e = pca_maps([_standardised(inspection.tap(block, f"sdm.{tap}")) for tap in "AE"], inspection)
+    return [shown_a, *pca_maps([inspection.tap(block, "sdm.M")], inspection), shown_e]
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Each channel without its mean, and the whole with a standard deviation of 1: two features then share axes."""
+    centred = values - values.mean((1, 2), keepdim=True)
+    return centred / centred.std().clamp(min=1e-12)
+
+
+def most_refined(inspection: Inspection, block: str, count: int = 8) -> list[int]:
+    """The encoder channels that a block's local refinement changes most and least, half of `count` each.
+
+    The measure is the correlation of a channel before and after; it is 0 for a channel without structure.
+    """
+    before, after = (inspection.tap(block, f"lrm.{tap}").flatten(1) for tap in "BG")
+    alike = F.cosine_similarity(before - before.mean(1, keepdim=True), after - after.mean(1, keepdim=True), dim=1)
+    order = torch.argsort(alike, stable=True).tolist()
+    half = min(count, len(order)) // 2
+    return sorted({*order[:half], *order[len(order) - half :]})
+
+
+def channel_map(inspection: Inspection, block: str, tap: str, channel: int) -> NDArray[np.uint8]:
+    """One channel of a tap of a part, on its own scale."""
+    return scaled(mean_map(inspection.tap(block, tap)[channel, None], inspection), colors=HEAT)
 
 
 def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:
@@ -98,8 +150,6 @@ def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:
     """
     if inspection.boundary is None or inspection.direction is None:
         raise ValueError("a model without refinement has no directions")
-    steps = np.array(STEPS, np.float32)
-    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    field = steps[inspection.direction] * (inspection.boundary > 0.5)[..., None]  # (H, W, 2)
-    colors = flow_to_image(torch.from_numpy(field).permute(2, 0, 1).contiguous())
-    return np.ascontiguousarray(colors.permute(1, 2, 0).numpy())
+    angle = inspection.direction * (np.pi / 4)
+    field = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32) * (inspection.boundary > 0.5)  # (2, H, W)
+    return flow_image(torch.from_numpy(field))

@@ -12,12 +12,12 @@ import zlib
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from crispseg.inspection.flow import Flow, flows, pixel_pitch
 from crispseg.inspection.points import SampledPoints, sampled_points
 from crispseg.inspection.quantities import Inspection
-from crispseg.models.agln import SemanticAggregation, SemanticDistribution
 
 CLASSES = 5
 """Most likely classes of a pixel that are told."""
@@ -55,7 +55,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
         "labels": packed(inspection.labels),
         "told": told(inspection),
         "fields": fields(inspection),
-        "gathered": {part: _gathered(inspection, part) for part in inspection.of(SemanticAggregation)},
+        "gathered": {part: _gathered(inspection, part) for part in inspection.of("gathering")},
     }
     for key in ("truth", "unrefined"):
         if (ids := getattr(inspection, key)) is not None:
@@ -92,7 +92,7 @@ def fields(inspection: Inspection) -> list[dict[str, Any]]:
     found += [points_field(each, budget) for each in points]
     found += [
         _mixture_field(inspection, block, gathers)
-        for block in inspection.of(SemanticDistribution)
+        for block in inspection.of("cfb")
         if (gathers := gathering_part(inspection, block))
     ]
     if inspection.offsets is not None:
@@ -138,19 +138,18 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
 
 
 def gathering_part(inspection: Inspection, block: str) -> str | None:
-    """Path of the aggregation block whose descriptors a distribution module distributes; None if it did not run."""
+    """Path of the aggregation block whose descriptors a context fusion block distributes; None if it did not run."""
+    found = f"{block.removesuffix('.cfb')}.sab"
     if ".blocks." in block:
-        index = block.split(".blocks.")[1].split(".")[0]
-        found = f"{block.split('.fuses.')[0]}.gathers.{index}"
-    else:
-        found = f"{block.removesuffix('.cfb.sdm')}.sab"
-    return found if inspection.parts.get(found, (None,))[0] is SemanticAggregation else None
+        decoder, _, index = block.partition(".fuses.")
+        found = f"{decoder}.gathers.{index.rpartition('.')[2]}"
+    return found if found in inspection.of("gathering") else None
 
 
 def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
     """For each pixel the descriptors that it mixes; `from` names, in "gathered", from where each was gathered."""
     count = inspection.tap(gathers, "X_am").shape[0]
-    mixture = mixture_of(inspection, block, count)  # (N, H, W), 1 in sum over N
+    mixture = mixture_of(inspection, block)  # (N, H, W), 1 in sum over N
     height, width = mixture.shape[1:]
     every = math.ceil(max(height, width) / SIDE)
     mixture = mixture[:, every // 2 :: every, every // 2 :: every]
@@ -173,10 +172,10 @@ def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str
 
 def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
     """The attention maps of an aggregation block, each on its own scale, on a grid of at most `SIDE` cells a side."""
-    attention = inspection.tap(part, "X_am").numpy()  # (N, h, w), 1 in sum
+    attention = inspection.tap(part, "X_am")  # (N, h, w), 1 in sum
     rows, columns = attention.shape[1:]
     fold = math.ceil(max(rows, columns) / SIDE)
-    folded = fold_sum(attention, fold)
+    folded = F.avg_pool2d(attention, fold, ceil_mode=True, divisor_override=1).numpy()  # sums
     peaks = folded.max(axis=(1, 2), keepdims=True)
     coarse_x, coarse_y = pixel_pitch((rows, columns), inspection)
     return {
@@ -190,21 +189,12 @@ def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
     }
 
 
-def mixture_of(inspection: Inspection, block: str, count: int) -> NDArray[np.float32]:
-    """The attention vectors A_av of a distribution module (AGLN, Eq. 2): shares of each descriptor, `(N, H, W)`."""
-    if f"{block}.scores" not in inspection.taps:  # a single descriptor, which every pixel takes
-        return np.ones((count, *inspection.tap(block, "M").shape[-2:]), np.float32)
-    shares: NDArray[np.float32] = inspection.tap(block, "scores").softmax(0).numpy()
+def mixture_of(inspection: Inspection, block: str) -> NDArray[np.float32]:
+    """The attention vectors A_av of a context fusion block (AGLN, Eq. 2): shares of each descriptor, `(N, H, W)`."""
+    if not inspection.has(block, "sdm.A_av"):  # a single descriptor, which every pixel takes
+        return np.ones((1, *inspection.tap(block, "sdm.M").shape[-2:]), np.float32)
+    shares: NDArray[np.float32] = inspection.tap(block, "sdm.A_av").numpy()
     return shares
-
-
-def fold_sum(maps: NDArray[np.float32], fold: int) -> NDArray[np.float32]:
-    """Sums over fold × fold pixels of `(N, h, w)`; beyond the edge there is nothing."""
-    count, rows, columns = maps.shape
-    filled = np.pad(maps, [(0, 0), (0, -rows % fold), (0, -columns % fold)])
-    blocks = filled.reshape(count, filled.shape[1] // fold, fold, filled.shape[2] // fold, fold)
-    summed: NDArray[np.float32] = blocks.sum(axis=(2, 4))
-    return summed
 
 
 def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:

@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.decoders import DeformableFuse
-from crispseg.inspection.flow import SHIFT, pixel_pitch
+from crispseg.inspection.flow import SHIFT, fixed_point, pixel_pitch
 from crispseg.inspection.quantities import Inspection
-from crispseg.models.ddsm import DDSM
-from crispseg.nn import DeformableAttention, pixel_centres
+from crispseg.nn import pixel_centres
 
 PIXEL, POINT = (30, 100, 255), (230, 20, 20)
 """DDSM's Fig. 4: a blue cross for the pixel, red ones for what it samples."""
@@ -56,18 +54,20 @@ class SampledPoints:
 
 
 def sampled_points(inspection: Inspection) -> list[SampledPoints]:
-    """Those of every part that samples, coarse to fine, or first layer to last; UN-EPT's encoder is left out.
+    """The points of every part that samples, coarse to fine, or first layer to last; UN-EPT's encoder is left out.
 
     An encoder's queries are the pixels of all levels: `attention_points` tells those of one level.
     """
     found = []
     for part, (kind, _) in inspection.parts.items():
-        if kind is DDSM and f"{part}.spatial.affinity.weights" in inspection.taps:
+        if kind == "ddsm" and inspection.has(part, "spatial.affinity.weights"):
             found.append(ddsm_points(inspection, part))
-        elif kind is DeformableFuse:
+        elif kind == "dcn":
             found.append(dcn_points(inspection, part))
-        elif kind is DeformableAttention and (size := _query_map(inspection, part)):
-            found.append(attention_points(inspection, part, size))
+        elif kind == "attention":
+            queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
+            if queries is not None:  # not of an encoder
+                found.append(attention_points(inspection, part, queries.shape[-2:]))
     return found
 
 
@@ -77,8 +77,8 @@ def ddsm_points(inspection: Inspection, part: str) -> SampledPoints:
     Both levels' corner pixels lie on the image's (`align_corners=True`). The weight is affinity times modulation.
     """
     inside = f"{part}.spatial.affinity"
-    offset = inspection.taps[f"{inside}.sampler.offset"]  # (2N, h, w), x and y of each point
-    weights = inspection.taps[f"{inside}.weights"] * inspection.taps[f"{inside}.sampler.modulation"]
+    offset = inspection.tap(inside, "sampler.offset")  # (2N, h, w), x and y of each point
+    weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
     dx, dy = torch.unflatten(offset, 0, (-1, 2)).unbind(1)  # (N, h, w) each
     return _grid_points(inspection, part, dx, dy, weights)
 
@@ -145,12 +145,6 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int], fir
     )
 
 
-def _query_map(inspection: Inspection, part: str) -> tuple[int, int] | None:
-    """Height and width of the context queries of a decoder layer's attention; None for the encoder's."""
-    queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
-    return None if queries is None else (queries.shape[-2], queries.shape[-1])
-
-
 def draw_points(
     image: NDArray[np.uint8],
     points: SampledPoints,
@@ -190,13 +184,10 @@ def draw_points(
 
 def _cross(picture: NDArray[np.uint8], x: float, y: float, arm: float, color: tuple[int, int, int], zoom: int) -> None:
     """A cross at a position in the image whose arms are `arm` pixels of the picture long."""
-    centre_x, centre_y = (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5
-    far = 4 * max(picture.shape)
-    if not (abs(centre_x) < far and abs(centre_y) < far):
+    if max(abs(x), abs(y)) > 4 * max(picture.shape):
         return  # OpenCV's coordinates are 32 bits; it is not to be seen anyway
-    thickness = max(1, round(arm / 5))
-    for dx, dy in ((arm, 0.0), (0.0, arm)):
-        ends = [
-            (round((centre_x + sign * dx) * 2**SHIFT), round((centre_y + sign * dy) * 2**SHIFT)) for sign in (-1, 1)
-        ]
-        cv2.line(picture, ends[0], ends[1], color, thickness, cv2.LINE_AA, SHIFT)
+    centre_x, centre_y = fixed_point(x, y, zoom)
+    long, thickness = round(arm * 2**SHIFT), max(1, round(arm / 5))
+    for dx, dy in ((long, 0), (0, long)):
+        start, end = (centre_x - dx, centre_y - dy), (centre_x + dx, centre_y + dy)
+        cv2.line(picture, start, end, color, thickness, cv2.LINE_AA, SHIFT)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from crispseg.decoders import DeformableFuse
 from crispseg.errors import CrispsegError
+from crispseg.imaging import colorize
 from crispseg.inference.segmenter import Source, as_batch, check_finite, read_source, usable_device
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
-from crispseg.models.agln import SemanticAggregation, SemanticDistribution
-from crispseg.models.ddsm import DDSM
 from crispseg.models.info import ModelInfo
-from crispseg.models.sfnet import FlowAlignment
-from crispseg.nn import DeformableAttention, record
+from crispseg.nn import record
 from crispseg.normalize import Normalize
 from crispseg.visuals import error_map
 
@@ -33,25 +30,22 @@ PIXELS = 2**20
 PROBABILITIES = 2**26
 """Nor are there more values, classes × pixels, of the full-size logits: 256 MiB."""
 
-PARTS = (FlowAlignment, DDSM, DeformableFuse, SemanticAggregation, SemanticDistribution, DeformableAttention)
-"""What can be looked into."""
-
-INPUTS = {
-    FlowAlignment: {"compress_fine": "fine", "compress_coarse": "coarse"},
-    SemanticDistribution: {"psi": "A_M", "varphi": "A"},
+KINDS = {
+    "fam": "warped",
+    "ddsm": "x_l",
+    "dcn": "fused",
+    "gathering": "X_am",
+    "cfb": "sdm.M",
+    "attention": "locations",
 }
-"""Layers of a part whose input is recorded too, under a name of its own, as if there were a tap."""
-OUTPUTS: dict[type[nn.Module], dict[str, str]] = {
-    SemanticDistribution: {"varphi": "scores"},
-    DeformableFuse: {"": "fused"},
-}
-"""The same of outputs; "" is the part itself."""
+"""Kinds of parts that can be looked into, and the tap by which each is known: a part's path and this are the tap's."""
 
 
 class Part(NamedTuple):
     """A part of the model that ran."""
 
-    kind: type[nn.Module]
+    kind: str
+    """One of `KINDS`."""
     title: str
     """For people, such as "F5 → F4" for the step from F5 to F4."""
 
@@ -71,10 +65,12 @@ class Inspection:
     """Height and width of the image before it was reduced."""
     input_size: tuple[int, int]
     """Height and width of what the model was given: H and W, or 32 where they are less."""
+    seconds: float
+    """Time that the network took."""
     image: NDArray[np.uint8] = field(repr=False)
     """`(H, W, 3)` RGB."""
     probabilities: NDArray[np.float32] = field(repr=False)
-    """Of each class, `(C, H, W)`."""
+    """Probability of each class, `(C, H, W)`."""
     labels: NDArray[np.uint8] = field(repr=False)
     """`(H, W)` class ids."""
     truth: NDArray[np.uint8] | None = field(repr=False, default=None)
@@ -84,12 +80,12 @@ class Inspection:
     boundary: NDArray[np.float32] | None = field(repr=False, default=None)
     """Probability of each pixel to be on a boundary, `(H, W)`."""
     direction: NDArray[np.uint8] | None = field(repr=False, default=None)
-    """Most likely direction to the inside, `(H, W)`: an index of `crispseg.refinement.targets.STEPS`."""
+    """Most likely direction to the inside, `(H, W)`: an index of `crispseg.refinement.STEPS`."""
     offsets: NDArray[np.int8] | None = field(repr=False, default=None)
     """From where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 where nothing moves."""
     taps: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    """What `crispseg.record` saw and `INPUTS` and `OUTPUTS` add, in the order in which it was computed: float32 on the
-    CPU, without the batch dimension."""
+    """What `crispseg.record` saw, in the order in which it was computed: float32 on the CPU, without the batch
+    dimension."""
     parts: dict[str, Part] = field(repr=False, default_factory=dict)
     """Parts that ran, by their path in the model, in that order."""
 
@@ -116,6 +112,10 @@ class Inspection:
             total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
         total = np.maximum(total, 0)
         return total / np.float32(math.log(len(self.probabilities))) if normalised else total
+
+    def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Class ids `(H, W)`, by default the labels, in the colours of their classes, `(H, W, 3)`; 255 is black."""
+        return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
         """Right pixels black, wrong ones in their true class's colour, ignored ones grey, `(H, W, 3)` (SFNet, Fig. 6).
@@ -145,9 +145,13 @@ class Inspection:
             raise CrispsegError(f"the inspection of {self.name} has no truth; give inspect_image the mask")
         return self.truth
 
-    def of(self, kind: type[nn.Module]) -> list[str]:
+    def of(self, kind: str) -> list[str]:
         """Paths of the parts of a kind, in the order in which they ran, the coarsest level first."""
-        return [name for name, part in self.parts.items() if part.kind is kind]
+        return [path for path, part in self.parts.items() if part.kind == kind]
+
+    def has(self, part: str, *names: str) -> bool:
+        """Whether a part recorded tensors of all these names."""
+        return all(f"{part}.{name}" in self.taps for name in names)
 
     def tap(self, part: str, name: str) -> Tensor:
         """A recorded tensor of a part, without the batch dimension."""
@@ -193,12 +197,12 @@ def inspect_image(
     target = usable_device(device)
     model = model.to(target).eval()
     batch = as_batch(array, Normalize(info.mean, info.std, info.in_chans), target)
-    with torch.inference_mode(), _watched(model) as seen:
+    start = perf_counter()
+    with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)
-        moved = None
-        if outputs.boundary is not None and outputs.direction is not None:
-            assert model.refiner is not None
-            moved = model.refiner.offsets(outputs.boundary, outputs.direction)
+    if target.type == "cuda":
+        torch.cuda.synchronize(target)
+    seconds = perf_counter() - start
     if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:
         raise CrispsegError(
             f"of {name}, {info.name} computes {wrong[0]} with values that are not finite; take an earlier checkpoint"
@@ -207,26 +211,27 @@ def inspect_image(
     logits = outputs.logits[0][crop]
     refined: dict[str, Any] = {}
     if outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None:
-        assert moved is not None
+        assert model.refiner is not None
+        moved = model.refiner.offsets(outputs.boundary, outputs.direction)[0].to("cpu", torch.int8)
         refined = {
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
             "direction": _ids(outputs.direction[0][crop]),
-            "offsets": _inside(moved[0].to("cpu", torch.int8).numpy())[crop],
+            "offsets": _inside(moved.numpy())[crop],
         }
-    order = list(dict.fromkeys(key.rpartition(".")[0] for key in seen))
     return Inspection(
         name,
         info,
         original,
         (batch.shape[-2], batch.shape[-1]),
+        seconds,
         np.ascontiguousarray(array[..., :3]),
         logits.float().softmax(0).cpu().numpy(),
         _ids(logits),
         truth,
         **refined,
         taps={key: value[0].float().cpu() for key, value in seen.items()},
-        parts=_parts(model, order),
+        parts=parts_of(seen, getattr(model.decoder, "fuse_levels", ())),
     )
 
 
@@ -271,53 +276,24 @@ def _ids(scores: Tensor) -> NDArray[np.uint8]:
     return scores.max(0).indices.to("cpu", torch.uint8).numpy()
 
 
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """`record`, and the inputs and outputs named by `INPUTS` and `OUTPUTS`."""
-    with record(model) as seen, ExitStack() as hooks:
+def parts_of(taps: Iterable[str], levels: Sequence[int] = ()) -> dict[str, Part]:
+    """The parts to which recorded quantities belong, by their path, in the order of their taps.
 
-        def keep_input(key: str) -> Any:
-            def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                seen[key] = args[0].detach()
-
-            return hook
-
-        def keep_output(key: str) -> Any:
-            def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-                seen[key] = output.detach()
-
-            return hook
-
-        for path, module in model.named_modules():
-            for wanted, register, keep in (
-                (INPUTS, "register_forward_pre_hook", keep_input),
-                (OUTPUTS, "register_forward_hook", keep_output),
-            ):
-                for layer, key in wanted.get(type(module), {}).items():
-                    watched = getattr(module, layer) if layer else module
-                    if watched is not None:
-                        handle = getattr(watched, register)(keep(f"{path}.{key}"))
-                        hooks.callback(handle.remove)
-        yield seen
-
-
-def _parts(model: nn.Module, order: list[str]) -> dict[str, Part]:
-    """The parts whose taps were seen, in the order of their first one; `order` is that of the taps' modules."""
-    modules = dict(model.named_modules())
-    found: dict[str, Part] = {}
-    for inner in order:
-        steps = inner.split(".")
-        for end in range(1, len(steps) + 1):
-            path = ".".join(steps[:end])
-            module = modules.get(path)
-            if path not in found and isinstance(module, PARTS):
-                found[path] = Part(type(module), part_title(model, path))
+    Args:
+        taps: paths, in the order in which they were recorded.
+        levels: the coarse level of each fuse step of the decoder, the finest step first.
+    """
+    found = {}
+    for tap in taps:
+        for kind, mark in KINDS.items():
+            if f".{tap}".endswith(f".{mark}"):
+                path = tap.removesuffix(mark).rstrip(".")
+                found[path] = Part(kind, part_title(path, levels))
     return found
 
 
-def part_title(model: nn.Module, path: str) -> str:
+def part_title(path: str, levels: Sequence[int]) -> str:
     """What a part does, for people: "F5 → F4", "F4 → F3, block 2", "descriptors of F5", "layer 2, cross-attention"."""
-    levels = getattr(getattr(model, "decoder", None), "fuse_levels", None)
     if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
         coarse = levels[int(step[1])]
         if path.endswith(".sab"):

@@ -86,7 +86,8 @@ def descriptor_count(descriptors: int, pooling: Pooling = "attention") -> int:
 class SemanticDistribution(nn.Module):
     """Semantic Distribution Module (§III-A2, Eqs. 2 and 3, Fig. 2a): each pixel takes its own mixture of descriptors.
 
-    Taps: `M` (B, C, H, W), the semantic descriptor map; `E` (B, C, H, W), the enhanced decoder feature.
+    Taps: `A` (B, C, H, W), the decoder feature; `A_av` (B, N, H, W), the share of each descriptor in each pixel, of
+    several descriptors; `M` (B, C, H, W), the semantic descriptor map; `E` (B, C, H, W), the enhanced decoder feature.
 
     Args:
         channels: C.
@@ -111,15 +112,15 @@ class SemanticDistribution(nn.Module):
             self.alpha = nn.Parameter(torch.zeros(()))
         else:
             self.register_buffer("alpha", torch.ones(()), persistent=False)
-        self.M, self.E = Tap(), Tap()
+        self.A, self.A_av, self.M, self.E = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
         """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
-        descriptors = descriptors.to(a.dtype)
+        a, descriptors = self.A(a), descriptors.to(a.dtype)
         if self.varphi is None:
             m = self.M(descriptors.unsqueeze(3).expand_as(a))
         else:
-            a_av = channel_softmax(_wide(self.varphi(a))).to(a.dtype)  # (B, N, H, W)
+            a_av = self.A_av(channel_softmax(_wide(self.varphi(a))).to(a.dtype))  # (B, N, H, W)
             m = self.M(mix_channels(descriptors, a_av))
         return m, self.E(self.psi(a + self.alpha * m))
 

@@ -27,8 +27,8 @@ class FlowAlignment(nn.Module):
     Both levels are compressed to half the width by 1×1 convolutions; a single 3×3 convolution on the two predicts, for
     each fine pixel, where to look in the coarse level.
 
-    Taps: `flow` (N, 2, H, W), the x and y displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3;
-    `correlation` where there is one.
+    Taps: `fine` (N, C, H, W) and `coarse` (N, C, h, w), the levels F_(l-1) and F_l; `flow` (N, 2, H, W), the x and y
+    displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3; `correlation` where there is one.
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
@@ -63,7 +63,7 @@ class FlowAlignment(nn.Module):
         self.correlation = Tap() if flow_net == "correlation" else None
         seen = 2 * common if self.correlation is None else (2 * MAX_DISPLACEMENT + 1) ** 2
         self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
-        self.flow, self.warped = Tap(), Tap()
+        self.fine, self.coarse, self.flow, self.warped = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
@@ -71,7 +71,7 @@ class FlowAlignment(nn.Module):
 
     def align(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """`coarse` (N, C', h, w), brought to the pixels of `fine` (N, C, H, W) → (N, C, H, W), without the addition."""
-        coarse = self.project(coarse)
+        fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
         upsampled = self._upsample(self.compress_coarse(coarse), fine.shape[-2:])
         compressed = self.compress_fine(fine)
         if self.correlation is None:

@@ -91,7 +91,7 @@ async function start() {
     shown.hidden = !source;
     if (source) {
       shown.src = source.src;
-      shown.className = source.className;
+      shown.className = source.parentElement.classList.contains("exact") ? "exact" : "";
       shown.style.opacity = controls.opacity.value / 100;
     }
     find("percent").textContent = `${controls.opacity.value} %`;
@@ -112,6 +112,7 @@ async function start() {
     find("all-row").hidden = field.kind !== "flow";
   }
 
+  find("outlined").addEventListener("input", (event) => showEdges(find("edges"), data, event.target.checked));
   controls.layer.addEventListener("input", showLayer);
   controls.opacity.addEventListener("input", showLayer);
   if (controls.field) {
