@@ -104,7 +104,7 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return resolved
     given = resolved["fuse_options"] or {}
     part: str | None = getattr(models[name], "part", None)
-    fuse: str = resolved.get("fuse", part)
+    fuse = str(resolved.get("fuse", part))
     there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
     check_options(f"fuse part '{fuse}'", given, there)
     if fuse == part:
