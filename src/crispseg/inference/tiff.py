@@ -26,7 +26,7 @@ from crispseg.labels import IGNORE
 SIDE = 256
 """Side in pixels of the tiles that are written."""
 
-CACHE = 2**26
+CACHE = 2**25
 """Bytes of decoded tiles that GDAL keeps; by default it would take a twentieth of the machine's memory."""
 
 
@@ -51,12 +51,13 @@ class TiffImage:
         Raises:
             CrispsegError: they are broken.
         """
+        values = np.empty((bottom - top, self.size[1], self.dataset.count), self.dataset.dtypes[0])
         with _one_line_errors(self.path):
-            values = self.dataset.read(window=((top, bottom), (0, self.size[1])))  # (bands, h, W)
+            self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (0, self.size[1])))
         if values.itemsize == 2:
             values >>= 8
-        chosen = values[[0, 0, 0]] if len(values) <= 2 else values[: self.channels]
-        return np.ascontiguousarray(chosen.transpose(1, 2, 0), np.uint8)
+        values = values.astype(np.uint8, copy=False)
+        return np.repeat(values[..., :1], 3, 2) if values.shape[2] <= 2 else values[..., : self.channels]
 
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
         """Write class ids as a uint8 TIFF with a palette, deflated, in tiles, at the image's place on the map.
