@@ -57,12 +57,11 @@ def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp
     assert model.info.options["width"] == WIDTH[backbone]
     assert model.info.options["released_dilation"] == backbone.startswith("resnet")
     assert not model.training
-    for size in ((64, 64), (65, 97)):
-        images = torch.randn(1, 3, *size)
-        expected = released.logits(images)
-        assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
-        with torch.no_grad():
-            torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    images = torch.randn(1, 3, 65, 97)
+    expected = released.logits(images)
+    assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(("zipped", "numpy"), [(True, "2"), (False, "2"), (False, "1")])

@@ -112,38 +112,6 @@ def test_a_fourth_channel_of_a_tiff_is_as_it_is_stored(tmp_path: Path, kind: int
     np.testing.assert_array_equal(image, RGBN.transpose(1, 0, 2)[:, ::-1])
 
 
-def planar(path: Path, kind: int) -> Path:
-    """`RGBN` as a TIFF that stores one channel after the other; `kind` as in `extra_sample`."""
-    height, width, channels = RGBN.shape
-    planes = RGBN.transpose(2, 0, 1).tobytes()
-    size = height * width
-    offsets = [8 + size * index for index in range(channels)]
-    lists = struct.pack("<4H4I4I", *[8] * 4, *offsets, *[size] * 4)
-    at = 8 + len(planes)
-    tags = [  # tag, type (3 for 2 bytes, 4 for 4), count, value or where it lies
-        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, at), (259, 3, 1, 1), (262, 3, 1, 2)),
-        *((273, 4, 4, at + 8), (277, 3, 1, 4), (278, 4, 1, height), (279, 4, 4, at + 24), (284, 3, 1, 2)),
-        (338, 3, 1, kind),
-    ]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    path.write_bytes(struct.pack("<2sHI", b"II", 42, at + len(lists)) + planes + lists + directory)
-    return path
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_channels_stored_plane_by_plane(tmp_path: Path, refuses: Any) -> None:
-    for kind in (0, 1):
-        path = planar(tmp_path / f"{kind}.tif", kind)
-        for channels in (3, 4):
-            with refuses(str(path), "stored plane by plane; save it pixel-interleaved"):
-                read_image(path, channels)
-    np.testing.assert_array_equal(read_image(planar(tmp_path / "2.tif", 2), 4), RGBN)
-    cut = tmp_path / "cut.tif"
-    cut.write_bytes(planar(tmp_path / "0.tif", 0).read_bytes()[:100])
-    with refuses(str(cut), "not an image in a known format"):
-        read_image(cut)
-
-
 @pytest.mark.parametrize(
     ("mode", "suffix", "found"),
     [

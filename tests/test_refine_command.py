@@ -131,7 +131,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "photos").mkdir()
     write_image(tmp_path / "photos/one.png", np.zeros((40, 60, 3), np.uint8))
     photo = (tmp_path / "photos/one.png", "--labels", labels, "--out", tmp_path / "photos")
-    assert "would replace the image" in error_of(capsys, "refine", folder / "model", *photo)
+    assert "would write beside the image" in error_of(capsys, "refine", folder / "model", *photo)
     (tmp_path / "file").touch()
     line = error_of(capsys, "refine", folder / "none", image, "--labels", labels, "--out", tmp_path / "file")
     assert "cannot be a folder" in line, "said before the model is read"

@@ -96,14 +96,14 @@ def test_voc(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     model, out = saved(tmp_path / "model", 21), tmp_path / "out"
     image = picture(tmp_path / "in/photo.png", 40, 64)
-    assert "unknown format 'citys'" in error_of(capsys, model, image, "--out", out, "--format=citys")
+    assert "'citys'" in error_of(capsys, model, image, "--out", out, "--format=citys")
     line = error_of(capsys, model, image, "--out", out, "--format=cityscapes")
     assert "photo.png is not named as Cityscapes names images" in line
     assert "the model has 21 classes, but ADE20K has 150" in error_of(
         capsys, model, image, "--out", out, "--format=ade20k"
     )
     line = error_of(capsys, model, image, "--out", tmp_path / "in", "--format=ade20k")
-    assert "would replace the image" in line
+    assert "would write beside the image" in line
     picture(tmp_path / "more/photo.jpg", 40, 64)
     line = error_of(capsys, model, image, tmp_path / "more", "--out", out, "--format=voc")
     assert "would both write" in line

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
+from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path, writable_file
@@ -110,13 +110,10 @@ def image_size(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
     with opened(path, formats) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
-        # Asking a PNG without EXIF in front for its EXIF would decode it.
-        known = picture.format != "PNG" or "exif" in picture.info
+        # Pillow has turned a TIFF's size already, and would decode a PNG without EXIF in front to find some.
+        known = picture.format != "TIFF" and (picture.format != "PNG" or "exif" in picture.info)
         turned = known and picture.getexif().get(ORIENTATION, 1) >= 5
-        width, height = picture.size
-        if isinstance(picture, TiffImageFile):  # whose size Pillow may have turned already
-            width, height = (int(picture.tag_v2[tag]) for tag in (IMAGEWIDTH, IMAGELENGTH))
-        return (width, height) if turned else (height, width)
+        return picture.size if turned else (picture.height, picture.width)
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
