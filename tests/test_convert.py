@@ -131,12 +131,7 @@ DF1_ONLY = "backbone.stage5.0.conv1.weight"
     [
         *(
             ([key], {}, [f"on df1: 1 keys missing, first {key}"])
-            for key in (
-                *("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.ppm.stages.2.1.weight"),
-                *("head.fpn_out.0.0.1.running_var", "head.fpn_out_align.1.down_h.weight", "head.conv_last.0.0.weight"),
-                *("head.fpn_out_align.0.down_l.weight", "head.fpn_out_align.1.flow_make.weight"),
-                "head.conv_last.1.bias",
-            )
+            for key in ("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.fpn_out_align.1.down_h.weight")
         ),
         ([], {"surprise": torch.ones(1)}, ["1 keys unknown, first surprise"]),
         ([], {"classifier.bias": torch.ones(19)}, ["1 keys unknown, first classifier.bias"]),
@@ -188,10 +183,10 @@ def test_a_file_that_does_not_fit_says_which_keys(
 
 def test_missing_keys_of_a_resnet_are_named_as_in_the_release(tmp_path: Path, refuses: Any) -> None:
     state = Released("resnet18_deep").state
-    for key in ("layer0.0.3.weight", "layer0.1.bias", "layer3.1.conv2.weight"):
-        torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "official.pth")
-        with refuses(f"on resnet18_deep: 1 keys missing, first {key}"):
-            convert_official(tmp_path / "official.pth")
+    missing = ["layer0.0.3.weight", "layer0.1.bias", "layer3.1.conv2.weight"]
+    torch.save({name: value for name, value in state.items() if name not in missing}, tmp_path / "official.pth")
+    with refuses(f"on resnet18_deep: 3 keys missing, first {', '.join(missing)}"):
+        convert_official(tmp_path / "official.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
