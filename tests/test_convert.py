@@ -93,18 +93,10 @@ def df1() -> State:
     return Released("df1").state
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"model": state},
-        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
-    ],
-)
-def test_the_command_saves_the_model(
-    wrap: Callable[[State], Any], df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save(wrap(df1), tmp_path / "official.pth")
+@pytest.mark.parametrize("wrap", ["", "model", "state_dict"])
+def test_the_command_saves_the_model(wrap: str, df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefixed = {f"module.{key}": value for key, value in df1.items()}
+    torch.save({wrap: prefixed if wrap == "state_dict" else df1} if wrap else df1, tmp_path / "official.pth")
     assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model")]) == 0
     assert "sfnet on df1, 19 classes" in capsys.readouterr().out
     images = torch.randn(1, 3, 33, 57)
@@ -124,6 +116,9 @@ def test_a_model_in_the_way_is_kept(df1: State, tmp_path: Path, capsys: pytest.C
 
 CLASSIFIER = "head.conv_last.1.weight"
 DF1_ONLY = "backbone.stage5.0.conv1.weight"
+LATERAL_BIAS = "head.fpn_in.0.0.bias"
+BOTTLENECK = "head.ppm.bottleneck.1.weight"
+NOT_FINITE = "1 keys with values that are not finite, first"
 
 
 @pytest.mark.parametrize(
@@ -138,24 +133,11 @@ DF1_ONLY = "backbone.stage5.0.conv1.weight"
         ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["SFNet-Lite", "not read"]),
         (
             [],
-            {"head.ppm.bottleneck.1.weight": torch.full((64,), torch.nan)},
-            ["1 keys with values that are not finite, first head.ppm.bottleneck.1.weight"],
+            {BOTTLENECK: torch.full((64,), torch.nan)},
+            [f"{NOT_FINITE} {BOTTLENECK}"],
         ),
-        (
-            [],
-            {"head.fpn_in.0.0.bias": torch.full((64,), torch.inf)},
-            ["1 keys with values that are not finite, first head.fpn_in.0.0.bias"],
-        ),
-        (
-            [],
-            {"head.fpn_in.0.0.weight": torch.ones(1)},
-            ["1 keys of another shape, first head.fpn_in.0.0.weight"],
-        ),
-        (
-            [],
-            {"head.fpn_in.0.0.bias": torch.ones(3)},
-            ["1 keys of another shape, first head.fpn_in.0.0.bias"],
-        ),
+        ([], {LATERAL_BIAS: torch.full((64,), torch.inf)}, [f"{NOT_FINITE} {LATERAL_BIAS}"]),
+        ([], {LATERAL_BIAS: torch.ones(3)}, [f"1 keys of another shape, first {LATERAL_BIAS}"]),
         ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.tensor(1.0)}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.ones(1, 64, 1, 1)}, ["cannot be built", "num_classes is 1"]),

@@ -265,7 +265,7 @@ def test_labels_outside_the_palette_are_refused(tmp_path: Path, wrong: int) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_images_round_trip(tmp_path: Path) -> None:
+def test_images_are_written_by_suffix(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", RGB)
     np.testing.assert_array_equal(read_image(tmp_path / "x.png"), RGB)
     with pytest.raises(CrispsegError, match=r"unknown picture suffix '\.xyz'"):
