@@ -11,12 +11,10 @@ import multiprocessing
 import resource
 import tempfile
 import time
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tifffile
+import rasterio
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -34,25 +32,23 @@ def make(path: Path, height: int, width: int, layout: str) -> None:
     blocks = [random.integers(0, 256, (SIDE // 8, -(-step // 8), 3), np.uint8) for _ in range(8)]
     pieces = [block.repeat(8, 0).repeat(8, 1)[:, :step] for block in blocks]
 
-    def stored() -> Iterator[bytes]:
+    chunks = {"tiled": True, "blockxsize": SIDE} if layout == "tiles" else {}
+    options = {
+        "width": width,
+        "height": height,
+        "count": 3,
+        "dtype": "uint8",
+        "photometric": "rgb",
+        "interleave": "pixel",
+    }
+    with rasterio.open(
+        path, "w", driver="GTiff", compress="deflate", zlevel=1, blockysize=SIDE, **options, **chunks
+    ) as file:
         for top in range(0, height, SIDE):
-            rows = (
-                SIDE if layout == "tiles" else min(height - top, SIDE)
-            )  # the last strip is lower, tiles are all whole
             for left in range(0, width, step):
-                yield zlib.compress(pieces[(top + 3 * left) // SIDE % len(pieces)][:rows].tobytes(), 1)
-
-    chunks = {"tile": (SIDE, SIDE)} if layout == "tiles" else {"rowsperstrip": SIDE}
-    with tifffile.TiffWriter(path) as file:
-        file.write(
-            stored(),
-            shape=(height, width, 3),
-            dtype=np.uint8,
-            photometric="rgb",
-            compression="zlib",
-            metadata=None,
-            **chunks,
-        )
+                piece = pieces[(top + 3 * left) // SIDE % len(pieces)][: height - top, : width - left]
+                rows, columns = (top, top + piece.shape[0]), (left, left + piece.shape[1])
+                file.write(piece.transpose(2, 0, 1), window=(rows, columns))
 
 
 def peak() -> float:
@@ -95,8 +91,8 @@ def main() -> None:
                 segmenter, source, target, arguments.tile, lambda done, of: bars.update(bar, completed=done, total=of)
             )
         seconds = time.perf_counter() - start
-        with tifffile.TiffFile(target) as written:
-            assert written.pages[0].shape == size == (height, arguments.size)
+        with rasterio.open(target) as written:
+            assert written.shape == size == (height, arguments.size)
         stored = [path.stat().st_size / 2**20 for path in (source, target)]
     print(f"{arguments.model} on {arguments.backbone}, {arguments.classes} classes, tiles of {arguments.tile} px")
     whole = 3 * size[0] * size[1] / 2**30

@@ -57,12 +57,11 @@ def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp
     assert model.info.options["width"] == WIDTH[backbone]
     assert model.info.options["released_dilation"] == backbone.startswith("resnet")
     assert not model.training
-    for size in ((64, 64), (65, 97)):
-        images = torch.randn(1, 3, *size)
-        expected = released.logits(images)
-        assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
-        with torch.no_grad():
-            torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    images = torch.randn(1, 3, 65, 97)
+    expected = released.logits(images)
+    assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(("zipped", "numpy"), [(True, "2"), (False, "2"), (False, "1")])
@@ -94,18 +93,10 @@ def df1() -> State:
     return Released("df1").state
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"model": state},
-        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
-    ],
-)
-def test_the_command_saves_the_model(
-    wrap: Callable[[State], Any], df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save(wrap(df1), tmp_path / "official.pth")
+@pytest.mark.parametrize("wrap", ["", "model", "state_dict"])
+def test_the_command_saves_the_model(wrap: str, df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefixed = {f"module.{key}": value for key, value in df1.items()}
+    torch.save({wrap: prefixed if wrap == "state_dict" else df1} if wrap else df1, tmp_path / "official.pth")
     assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model")]) == 0
     assert "sfnet on df1, 19 classes" in capsys.readouterr().out
     images = torch.randn(1, 3, 33, 57)
@@ -125,6 +116,9 @@ def test_a_model_in_the_way_is_kept(df1: State, tmp_path: Path, capsys: pytest.C
 
 CLASSIFIER = "head.conv_last.1.weight"
 DF1_ONLY = "backbone.stage5.0.conv1.weight"
+LATERAL_BIAS = "head.fpn_in.0.0.bias"
+BOTTLENECK = "head.ppm.bottleneck.1.weight"
+NOT_FINITE = "1 keys with values that are not finite, first"
 
 
 @pytest.mark.parametrize(
@@ -132,36 +126,18 @@ DF1_ONLY = "backbone.stage5.0.conv1.weight"
     [
         *(
             ([key], {}, [f"on df1: 1 keys missing, first {key}"])
-            for key in (
-                *("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.ppm.stages.2.1.weight"),
-                *("head.fpn_out.0.0.1.running_var", "head.fpn_out_align.1.down_h.weight", "head.conv_last.0.0.weight"),
-                *("head.fpn_out_align.0.down_l.weight", "head.fpn_out_align.1.flow_make.weight"),
-                "head.conv_last.1.bias",
-            )
+            for key in ("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.fpn_out_align.1.down_h.weight")
         ),
         ([], {"surprise": torch.ones(1)}, ["1 keys unknown, first surprise"]),
         ([], {"classifier.bias": torch.ones(19)}, ["1 keys unknown, first classifier.bias"]),
         ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["SFNet-Lite", "not read"]),
         (
             [],
-            {"head.ppm.bottleneck.1.weight": torch.full((64,), torch.nan)},
-            ["1 keys with values that are not finite, first head.ppm.bottleneck.1.weight"],
+            {BOTTLENECK: torch.full((64,), torch.nan)},
+            [f"{NOT_FINITE} {BOTTLENECK}"],
         ),
-        (
-            [],
-            {"head.fpn_in.0.0.bias": torch.full((64,), torch.inf)},
-            ["1 keys with values that are not finite, first head.fpn_in.0.0.bias"],
-        ),
-        (
-            [],
-            {"head.fpn_in.0.0.weight": torch.ones(1)},
-            ["1 keys of another shape, first head.fpn_in.0.0.weight"],
-        ),
-        (
-            [],
-            {"head.fpn_in.0.0.bias": torch.ones(3)},
-            ["1 keys of another shape, first head.fpn_in.0.0.bias"],
-        ),
+        ([], {LATERAL_BIAS: torch.full((64,), torch.inf)}, [f"{NOT_FINITE} {LATERAL_BIAS}"]),
+        ([], {LATERAL_BIAS: torch.ones(3)}, [f"1 keys of another shape, first {LATERAL_BIAS}"]),
         ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.tensor(1.0)}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.ones(1, 64, 1, 1)}, ["cannot be built", "num_classes is 1"]),
@@ -189,10 +165,10 @@ def test_a_file_that_does_not_fit_says_which_keys(
 
 def test_missing_keys_of_a_resnet_are_named_as_in_the_release(tmp_path: Path, refuses: Any) -> None:
     state = Released("resnet18_deep").state
-    for key in ("layer0.0.3.weight", "layer0.1.bias", "layer3.1.conv2.weight"):
-        torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "official.pth")
-        with refuses(f"on resnet18_deep: 1 keys missing, first {key}"):
-            convert_official(tmp_path / "official.pth")
+    missing = ["layer0.0.3.weight", "layer0.1.bias", "layer3.1.conv2.weight"]
+    torch.save({name: value for name, value in state.items() if name not in missing}, tmp_path / "official.pth")
+    with refuses(f"on resnet18_deep: 3 keys missing, first {', '.join(missing)}"):
+        convert_official(tmp_path / "official.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,35 @@ def test_the_finished_file_has_ordinary_permissions(umask: int, tmp_path: Path) 
         os.umask(earlier)
 
 
+def test_threads_leave_the_umask_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = os.umask
+
+    def slowly(mask: int) -> int:
+        """So that threads would meet between setting and putting back."""
+        before = change(mask)
+        time.sleep(1e-3)
+        return before
+
+    def write(index: int) -> int:
+        with atomic_path(tmp_path / f"{index}.txt") as temporary:
+            temporary.write_text("done")
+        return (tmp_path / f"{index}.txt").stat().st_mode & 0o777
+
+    earlier = change(0o022)
+    try:
+        monkeypatch.setattr(os, "umask", slowly)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(write, range(100))) == {0o644}
+        assert change(0o022) == 0o022
+    finally:
+        change(earlier)
+
+
 @pytest.mark.parametrize("below", ["", "sub", "sub/deeper"])
 def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "file").write_text("here")
     folder = tmp_path / "file" / below
-    with refuses(str(folder), "a file stands there", "choose another folder"):
+    with refuses(str(folder), "a file is there", "choose another folder"):
         writable_folder(folder)
     with refuses(str(folder)), atomic_path(folder / "table.csv"):
         pass

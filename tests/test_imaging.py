@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -45,6 +46,12 @@ def saved(path: Path, array: np.ndarray, mode: str | None = None, **options: obj
     picture = Image.fromarray(array)
     (picture.convert(mode) if mode else picture).save(path, **options)
     return path
+
+
+def encoded(form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.tile(RGB, (9, 9, 1))).save(buffer, form)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -112,38 +119,6 @@ def test_a_fourth_channel_of_a_tiff_is_as_it_is_stored(tmp_path: Path, kind: int
     np.testing.assert_array_equal(image, RGBN.transpose(1, 0, 2)[:, ::-1])
 
 
-def planar(path: Path, kind: int) -> Path:
-    """`RGBN` as a TIFF that stores one channel after the other; `kind` as in `extra_sample`."""
-    height, width, channels = RGBN.shape
-    planes = RGBN.transpose(2, 0, 1).tobytes()
-    size = height * width
-    offsets = [8 + size * index for index in range(channels)]
-    lists = struct.pack("<4H4I4I", *[8] * 4, *offsets, *[size] * 4)
-    at = 8 + len(planes)
-    tags = [  # tag, type (3 for 2 bytes, 4 for 4), count, value or where it lies
-        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, at), (259, 3, 1, 1), (262, 3, 1, 2)),
-        *((273, 4, 4, at + 8), (277, 3, 1, 4), (278, 4, 1, height), (279, 4, 4, at + 24), (284, 3, 1, 2)),
-        (338, 3, 1, kind),
-    ]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-    path.write_bytes(struct.pack("<2sHI", b"II", 42, at + len(lists)) + planes + lists + directory)
-    return path
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_channels_stored_plane_by_plane(tmp_path: Path, refuses: Any) -> None:
-    for kind in (0, 1):
-        path = planar(tmp_path / f"{kind}.tif", kind)
-        for channels in (3, 4):
-            with refuses(str(path), "stored plane by plane; save it pixel-interleaved"):
-                read_image(path, channels)
-    np.testing.assert_array_equal(read_image(planar(tmp_path / "2.tif", 2), 4), RGBN)
-    cut = tmp_path / "cut.tif"
-    cut.write_bytes(planar(tmp_path / "0.tif", 0).read_bytes()[:100])
-    with refuses(str(cut), "not an image in a known format"):
-        read_image(cut)
-
-
 @pytest.mark.parametrize(
     ("mode", "suffix", "found"),
     [
@@ -165,10 +140,9 @@ def test_a_missing_fourth_channel(tmp_path: Path, mode: str, suffix: str, found:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_four_channels_of_sixteen_bits_are_refused(tmp_path: Path, suffix: str, refuses: Any) -> None:
-    path = tmp_path / f"x{suffix}"
-    cv2.imwrite(str(path), RGBN.astype(np.uint16) * 257)
-    with refuses(str(path), "16 bits a channel", "scale it to 8 bits"):
-        read_image(path, 4)
+    cv2.imwrite(str(tmp_path / f"x{suffix}"), RGBN.astype(np.uint16) * 257)
+    with refuses(f"x{suffix}", "16 bits a channel", "scale it to 8 bits"):
+        read_image(tmp_path / f"x{suffix}", 4)
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:
@@ -187,12 +161,10 @@ def test_float_values_are_refused(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.filterwarnings("error")
 def test_palette_with_transparency_does_not_warn(tmp_path: Path) -> None:
-    picture = Image.fromarray(RGB).quantize(8)
-    picture.save(tmp_path / "x.png", transparency=bytes(range(8)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read_image(tmp_path / "x.png")
+    Image.fromarray(RGB).quantize(8).save(tmp_path / "x.png", transparency=bytes(range(8)))
+    read_image(tmp_path / "x.png")
 
 
 def test_masks_keep_their_raw_values(tmp_path: Path) -> None:
@@ -221,39 +193,32 @@ def test_masks_must_be_lossless(tmp_path: Path) -> None:
         read_mask(saved(tmp_path / "x.png", RGB, format="JPEG"))
 
 
-def bad_files(folder: Path) -> dict[str, str]:
-    good = saved(folder / "good.png", RGB).read_bytes()
-    saved(folder / "good.jpg", np.tile(RGB, (30, 30, 1)))
-    contents = {
-        "empty.png": (b"", "is empty"),
-        "truncated.png": (good[: len(good) // 2], "is broken"),
-        "truncated.jpg": ((folder / "good.jpg").read_bytes()[:-900], "is broken"),
-        "text.png": (b"hello", "is not an image"),
-        "huge.png": (png(2**15, 2**12 + 1, 8, b""), "claims more than 134,217,728 pixels"),
-        "absurd.png": (png(2**30, 2**30, 8, b""), "claims more than 134,217,728 pixels"),
-    }
-    for name, (content, _) in contents.items():
-        (folder / name).write_bytes(content)
-    (folder / "folder.png").mkdir()
-    reasons = {name: reason for name, (_, reason) in contents.items()}
-    return reasons | {"missing.png": "does not exist", "folder.png": "is a folder", "good.png/x.png": "does not exist"}
+GOOD_PNG = encoded("PNG")
+BAD = {  # file → what it holds, what is said of it
+    "empty.png": (b"", "is empty"),
+    "truncated.png": (GOOD_PNG[: len(GOOD_PNG) // 2], "is broken"),
+    "truncated.jpg": (encoded("JPEG")[:-900], "is broken"),
+    "text.png": (b"hello", "is not an image"),
+    "huge.png": (png(2**15, 2**12 + 1, 8, b""), "claims more than 134,217,728 pixels"),
+    "absurd.png": (png(2**30, 2**30, 8, b""), "claims more than 134,217,728 pixels"),
+    "missing.png": (None, "does not exist"),
+    "folder.png": (None, "is a folder"),
+    "good.png/x.png": (None, "does not exist"),
+}
 
 
-BAD = ["empty.png", "truncated.png", "truncated.jpg", "text.png", "huge.png", "absurd.png", "missing.png"]
-
-
-@pytest.mark.parametrize("name", [*BAD, "folder.png", "good.png/x.png"])
-def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str) -> None:
-    reason = bad_files(tmp_path)[name]
-    readers = [read_image, read_mask, image_size]
-    if name.startswith("truncated"):
-        readers = [read_image]  # the header is whole, and a JPEG is no mask anyway
-    for read in readers:
-        with warnings.catch_warnings(record=True) as warned, pytest.raises(CrispsegError, match=reason) as caught:
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, refuses: Any) -> None:
+    content, reason = BAD[name]
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "good.png").write_bytes(GOOD_PNG)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    # What is truncated has a whole header, and a JPEG is no mask anyway.
+    for read in [read_image] if name.startswith("truncated") else [read_image, read_mask, image_size]:
+        with warnings.catch_warnings(record=True) as warned, refuses(str(tmp_path / name), reason, "; "):
             read(tmp_path / name)
         assert not warned
-        message = str(caught.value)
-        assert str(tmp_path / name) in message and "; " in message and "\n" not in message
 
 
 def test_large_is_not_yet_absurd(tmp_path: Path) -> None:
@@ -300,7 +265,7 @@ def test_labels_outside_the_palette_are_refused(tmp_path: Path, wrong: int) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_images_round_trip(tmp_path: Path) -> None:
+def test_images_are_written_by_suffix(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", RGB)
     np.testing.assert_array_equal(read_image(tmp_path / "x.png"), RGB)
     with pytest.raises(CrispsegError, match=r"unknown picture suffix '\.xyz'"):

@@ -94,11 +94,9 @@ def test_memory_is_short(folder: Path, refuses: Any, monkeypatch: pytest.MonkeyP
 def test_a_model_in_training_is_used_in_eval_mode_and_left_as_it_is(folder: Path) -> None:
     model = SegmentationModel.from_pretrained(folder / "model").train()
     before = {name: values.clone() for name, values in model.state_dict().items()}
-    labels = read_mask(folder / "labels/one.png")
-    refined = Refiner(model)(folder / "images/one.jpg", labels)
-    assert np.array_equal(refined, Refiner(folder / "model")(folder / "images/one.jpg", labels))
-    assert model.training
-    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    argv = folder / "images/one.jpg", read_mask(folder / "labels/one.png")
+    assert np.array_equal(Refiner(model)(*argv), Refiner(folder / "model")(*argv))
+    assert model.training and all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
 
 
 def test_images_smaller_than_a_model_takes_are_extended(folder: Path) -> None:
@@ -112,34 +110,32 @@ def test_images_smaller_than_a_model_takes_are_extended(folder: Path) -> None:
     assert np.array_equal(refined[:16, :21], whole[:16, :21])  # further out, labels may come from what was added
 
 
-def test_weights_that_are_not_finite_are_refused(refuses: Any) -> None:
-    model = refining_model()
-    model.classifier.bias.data[0] = torch.nan
-    with refuses("classifier.bias", "not finite"):
-        Refiner(model)
-
-
 def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labels, image = folder / "labels", folder / "images/one.jpg"
-    out = ("--out", tmp_path / "out")
-    assert "no refinement" in error_of(capsys, "refine", folder / "plain", image, "--labels", labels, *out)
-    plugins = ("--plugins", f"[{tmp_path / 'none.py'}]")
-    assert "none.py" in error_of(capsys, "refine", folder / "model", image, "--labels", labels, *out, *plugins)
-    assert "no folder" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path / "none", *out)
-    assert "has no labels" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
-    assert "write over" in error_of(capsys, "refine", folder / "model", image, "--labels", labels, "--out", labels)
-    (tmp_path / "photos").mkdir()
+    def error(
+        model: str = "model",
+        image: Path = folder / "images/one.jpg",
+        labels: Path = folder / "labels",
+        out: str = "out",
+    ) -> str:
+        return error_of(capsys, "refine", folder / model, image, "--labels", labels, "--out", tmp_path / out)
+
+    assert "no refinement" in error("plain")
+    assert "no folder" in error(labels=tmp_path / "none")
+    assert "has no labels" in error(labels=tmp_path)
+    assert "write over" in error(out=str(folder / "labels"))
     write_image(tmp_path / "photos/one.png", np.zeros((40, 60, 3), np.uint8))
-    photo = (tmp_path / "photos/one.png", "--labels", labels, "--out", tmp_path / "photos")
-    assert "would replace the image" in error_of(capsys, "refine", folder / "model", *photo)
+    assert "would write beside the image" in error(image=tmp_path / "photos/one.png", out="photos")
     (tmp_path / "file").touch()
-    line = error_of(capsys, "refine", folder / "none", image, "--labels", labels, "--out", tmp_path / "file")
-    assert "cannot be a folder" in line, "said before the model is read"
+    assert "cannot be a folder" in error("none", out="file"), "said before the model is read"
     Image.new("L", (8, 9)).save(tmp_path / "one.png")
-    line = error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
+    line = error(labels=tmp_path)
     assert "one.png" in line and "9×8" in line and "40×60" in line
     Image.new("RGB", (60, 40)).save(tmp_path / "one.png")
-    assert "class ids" in error_of(capsys, "refine", folder / "model", image, "--labels", tmp_path, *out)
+    assert "class ids" in error(labels=tmp_path)
+    model = refining_model()
+    model.classifier.bias.data[0] = torch.nan
+    model.save_pretrained(tmp_path / "broken")
+    assert "classifier.bias" in error(str(tmp_path / "broken"))
 
 
 def test_a_run_is_trained_and_used_with_refinement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

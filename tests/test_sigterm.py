@@ -62,14 +62,11 @@ def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:
     return seen[0]
 
 
-def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(handler_in("predict", monkeypatch))
+@pytest.mark.parametrize("command", ["predict", *TRAINING])
+def test_a_command_puts_the_handler_back(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = handler_in(command, monkeypatch)
+    assert handler is signal.SIG_DFL if command in TRAINING else callable(handler)  # Lightning has its own way
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-@pytest.mark.parametrize("command", TRAINING)
-def test_lightning_keeps_its_own_way(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert handler_in(command, monkeypatch) is signal.SIG_DFL
 
 
 def test_a_handler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""Images larger than memory: reading in bands, blending tiles, writing as it goes."""
+"""Images larger than memory: reading in bands, blending tiles, writing as it goes, staying on the map."""
 
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.imaging import read_image, read_mask
-from crispseg.inference.tiff import TiffBands, write_label_tiff
+from crispseg.inference.tiff import open_tiff
 from crispseg.inference.tiled import blended_rows, segment_tiff, spans
 
-tifffile = pytest.importorskip("tifffile")
+rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
 PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160))
-Capture = pytest.CaptureFixture[str]
 
 
 def noise(height: int, width: int, channels: int = 3, dtype: Any = np.uint8) -> np.ndarray:
@@ -54,97 +57,82 @@ def segmenter(model: SegmentationModel) -> Segmenter:
     return Segmenter(model, "cpu")
 
 
+def write(path: Path, image: np.ndarray, **options: Any) -> Path:
+    """A TIFF of `(H, W, channels)`, RGB where it has three or four."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, count = image.shape
+    options = {"photometric": "rgb" if count > 2 else "minisblack", "interleave": "pixel", **options}
+    options |= {"height": height, "width": width, "count": count, "dtype": image.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **options) as file:
+        file.write(image.transpose(2, 0, 1))
+    return path
+
+
+def ids(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read(1))
+
+
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"rowsperstrip": 7},
-        {"rowsperstrip": 7, "compression": "zlib"},
-        {"rowsperstrip": 13, "compression": "lzw", "predictor": True},
-        {"tile": (32, 48)},
-        {"tile": (32, 48), "compression": "zlib"},
-        {"compression": "zlib", "bigtiff": True, "byteorder": ">"},
-        {"compression": "zlib", "predictor": True, "tile": (32, 48), "byteorder": ">"},
+        {"blockysize": 101},
+        {"blockysize": 7, "compress": "lzw", "predictor": 2},
+        {"tiled": True, "blockxsize": 48, "blockysize": 32, "compress": "deflate", "ENDIANNESS": "BIG"},
+        {"compress": "deflate", "BIGTIFF": "YES", "interleave": "band"},
     ],
 )
-def test_bands_are_the_rows_of_the_image(options: dict[str, Any], tmp_path: Path) -> None:
-    if "predictor" in options:
-        pytest.importorskip("imagecodecs")
-    image = noise(101, 75)
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", **options)
-    with TiffBands(tmp_path / "a.tif") as bands:
-        assert bands.size == (101, 75)
-        for top, bottom in ((0, 101), (0, 1), (13, 14), (20, 64), (32, 96), (100, 101)):
-            assert np.array_equal(bands.read(top, bottom), image[top:bottom])
+def test_bands_are_the_rows_of_the_image(options: dict[str, Any], dtype: Any, channels: int, tmp_path: Path) -> None:
+    image = noise(101, 75, channels, dtype)
+    expected = image if dtype == np.uint8 else (image >> 8).astype(np.uint8)
+    asked = 4 if channels == 4 and dtype == np.uint8 else 3
+    expected = expected[..., [0, 0, 0]] if channels < 3 else expected[..., :asked]
+    with open_tiff(write(tmp_path / "a.tif", image, **options), asked) as tiff:
+        assert tiff.size == (101, 75)
+        for top, bottom in ((0, 101), (13, 14), (32, 96)):
+            assert np.array_equal(tiff.read(top, bottom), expected[top:bottom])
+    if dtype == np.uint8 and channels != 2 and "interleave" not in options:  # Pillow reads fewer kinds
+        assert np.array_equal(read_image(tmp_path / "a.tif"), expected[..., :3])
 
 
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_other_kinds_become_rgb_as_elsewhere(byteorder: str, compression: str | None, tmp_path: Path) -> None:
-    grey16, rgba = noise(40, 50, 1, np.uint16)[..., 0], noise(40, 50, 4)
-    options: dict[str, Any] = {"byteorder": byteorder, "compression": compression, "rowsperstrip": 8}
-    tifffile.imwrite(tmp_path / "grey16.tif", grey16, photometric="minisblack", **options)
-    tifffile.imwrite(tmp_path / "grey.tif", (grey16 >> 8).astype(np.uint8), photometric="minisblack", **options)
-    tifffile.imwrite(tmp_path / "rgba.tif", rgba, photometric="rgb", extrasamples=["unassalpha"], **options)
-    for name in ("grey16", "grey", "rgba"):
-        with TiffBands(tmp_path / f"{name}.tif") as bands:
-            assert np.array_equal(bands.read(3, 37), read_image(tmp_path / f"{name}.tif")[3:37])
-    with TiffBands(tmp_path / "rgba.tif", 4) as bands:
-        assert np.array_equal(bands.read(0, 40), rgba)
+def test_jpeg_inside_a_tiff(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", blocks(96, 64), compress="jpeg", photometric="ycbcr", tiled=True, blockxsize=32)
+    with open_tiff(tmp_path / "a.tif") as tiff:
+        assert abs(tiff.read(40, 80) - read_image(tmp_path / "a.tif")[40:80].astype(int)).mean() < 4
 
 
-@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
-@pytest.mark.parametrize("chunks", [{"rowsperstrip": 32}, {"tile": (32, 48)}])
-def test_jpeg_inside_a_tiff(chunks: dict[str, Any], photometric: str, tmp_path: Path) -> None:
-    """Its tables are tags of their own, read from the file between two strips."""
-    pytest.importorskip("imagecodecs")
-    tifffile.imwrite(
-        tmp_path / "a.tif", blocks(101, 75), photometric=photometric, compression="jpeg", metadata=None, **chunks
-    )
-    whole = read_image(tmp_path / "a.tif").astype(int)
-    for top, bottom in ((40, 80), (0, 101)):
-        with TiffBands(tmp_path / "a.tif") as bands:  # the first band of all is the one that looks for the tables
-            assert abs(bands.read(top, bottom) - whole[top:bottom]).max() <= 2
-
-
-def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any) -> None:
     image = noise(64, 64)
-
-    def write(name: str, array: np.ndarray = image, **options: Any) -> Path:
-        tifffile.imwrite(tmp_path / name, array, **{"photometric": "rgb", **options})
-        return tmp_path / name
-
+    Image.fromarray(image).save(tmp_path / "turned.tif", tiffinfo={274: 6})
+    (tmp_path / "text.tif").write_text("no picture")
+    write(tmp_path / "palette.tif", image[..., :1], photometric="palette")
     for path, channels, phrases in [
         (tmp_path / "missing.tif", 3, ("missing.tif does not exist",)),
-        (write("float.tif", image.astype(np.float32)), 3, ("32 bits", "8 or 16 unsigned")),
-        (write("planes.tif", image.transpose(2, 0, 1), planarconfig="separate"), 3, ("plane by plane",)),
-        (write("white.tif", image[..., 0], photometric="miniswhite"), 3, ("MINISWHITE", "grey or RGB")),
-        (write("ycbcr.tif", photometric="ycbcr"), 3, ("YCbCr", "save it as RGB")),
-        (write("rgb.tif"), 4, ("3 channel(s) of 8 bits", "in_chans 3")),
-        (write("turned.tif", extratags=[(274, 3, 1, 6, True)]), 3, ("orientation 6", "upright")),
+        (tmp_path / "text.tif", 3, ("text.tif cannot be read as a TIFF",)),
+        (write(tmp_path / "float.tif", image.astype(np.float32)), 3, ("float32", "8 or 16 unsigned")),
+        (write(tmp_path / "bands.tif", image, photometric="minisblack"), 3, ("gray, undefined", "grey or RGB")),
+        (tmp_path / "palette.tif", 3, ("channels palette", "grey or RGB")),
+        (write(tmp_path / "rgb.tif", image), 4, ("3 channel(s) of uint8", "in_chans 3")),
+        (tmp_path / "turned.tif", 3, ("orientation 6", "upright")),
     ]:
-        with refuses(*phrases), TiffBands(path, channels):
+        with refuses(*phrases), open_tiff(path, channels):
             pass
-    (tmp_path / "text.tif").write_text("no picture")
-    with refuses("text.tif is no TIFF"), TiffBands(tmp_path / "text.tif"):
+    for options in ({"compress": "deflate", "blockysize": 8}, {"blockysize": 64}):
+        cut = write(tmp_path / "cut.tif", image, **options)
+        cut.write_bytes(cut.read_bytes()[:-6000])
+        with refuses("cut.tif", "restore"), open_tiff(cut) as tiff:
+            tiff.read(0, 64)
+
+
+def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with refuses("needs rasterio", "pip install 'crispseg[tiff]'"), open_tiff(tmp_path / "a.tif"):
         pass
-    whole = write("half.tif", compression="zlib", rowsperstrip=8)
-    whole.write_bytes(whole.read_bytes()[:-6000])
-    with refuses("half.tif"), TiffBands(whole) as bands:
-        bands.read(0, 64)
-    plain = write("cut.tif", rowsperstrip=64)
-    plain.write_bytes(plain.read_bytes()[:-6000])
-    with refuses("cut.tif", "rows 20 to 63", "ends before them"), TiffBands(plain) as bands:
-        assert np.array_equal(bands.read(0, 20), image[:20])
-        bands.read(20, 64)
-    monkeypatch.setattr("crispseg.inference.tiff.MAX_SEGMENT", 64 * 64)
-    with refuses("one.tif is compressed in strips of 12,288 bytes", "tiffcp -t"):
-        TiffBands(write("one.tif", compression="zlib", rowsperstrip=64))
-    with TiffBands(write("plain.tif", rowsperstrip=64)) as bands:  # rows that are not compressed can be found
-        assert np.array_equal(bands.read(9, 33), image[9:33])
 
 
 # Writing ------------------------------------------------------------------------------------------------------------
@@ -154,15 +142,39 @@ def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any, monkey
 def test_labels_are_written_as_they_come(heights: list[int], tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (300, 517), np.uint8)
     labels[5, 5] = 255
-    path = tmp_path / "labels.tif"
     ends = list(itertools.accumulate(heights))
     rows = (labels[end - height : end] for height, end in zip(heights, ends, strict=True))
-    write_label_tiff(path, rows, labels.shape, PALETTE)
-    assert np.array_equal(tifffile.imread(path), labels) and np.array_equal(read_mask(path), labels)
-    page = tifffile.TiffFile(path).pages[0]
-    assert page.is_tiled and page.photometric.name == "PALETTE" and page.dtype == np.uint8
-    assert (page.colormap[:, :4].T >> 8).tolist() == [list(color) for color in PALETTE]
-    assert not page.colormap[:, 255].any()
+    with open_tiff(write(tmp_path / "in.tif", noise(300, 517))) as tiff:
+        tiff.write_labels(tmp_path / "labels.tif", rows, PALETTE)
+    assert np.array_equal(read_mask(tmp_path / "labels.tif"), labels)
+    with rasterio.open(tmp_path / "labels.tif") as file:
+        assert np.array_equal(file.read(1), labels)
+        assert file.block_shapes == [(256, 256)] and file.compression.name == "deflate" and file.nodata is None
+        colors = file.colormap(1)
+        assert [colors[index][:3] for index in (*range(4), 255)] == [*PALETTE, (0, 0, 0)]
+
+
+TRANSFORM = rasterio.Affine(0.5, 0.1, 4e5, 0.1, -0.5, 5e6)
+POINTS = [
+    rasterio.control.GroundControlPoint(*values, 0.0) for values in ((0, 0, 7, 50), (99, 0, 7, 49), (0, 99, 8, 50))
+]
+
+
+@pytest.mark.parametrize("place", [{"transform": TRANSFORM, "nodata": 0}, {"gcps": POINTS}])
+def test_labels_lie_where_the_image_lies(place: dict[str, Any], segmenter: Segmenter, tmp_path: Path) -> None:
+    image = blocks(150, 200) | 1
+    image[:40, :50] = 0
+    write(tmp_path / "in.tif", image, crs="EPSG:32632", **place)
+    segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "out.tif", 128)
+    with rasterio.open(tmp_path / "in.tif") as before, rasterio.open(tmp_path / "out.tif") as after:
+        assert (after.crs, after.transform) == (before.crs, before.transform)
+        assert [point.asdict() for point in after.gcps[0]] == [point.asdict() for point in before.gcps[0]]
+        assert after.gcps[1] == before.gcps[1]
+        labels = after.read(1)
+        if "nodata" in place:
+            assert after.nodata == 255 and (labels[:40, :50] == 255).all()
+            labels = labels[40:, 50:]
+        assert (labels < 4).all()
 
 
 # Blending -----------------------------------------------------------------------------------------------------------
@@ -232,83 +244,73 @@ def test_overlaps_are_blended_linearly() -> None:
 
 def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path) -> None:
     image = blocks(260, 300)
-    tags = [(33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 4e5, 5e6, 0.0), True)]
-    tifffile.imwrite(
-        tmp_path / "in.tif", image, photometric="rgb", tile=(64, 64), compression="zlib", extratags=tags, metadata=None
-    )
+    source = write(tmp_path / "in.tif", image, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    assert segment_tiff(segmenter, source, tmp_path / "one.tif", 512) == (260, 300)
+    whole = segmenter(image).labels
+    assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
     seen: list[tuple[int, int]] = []
-    one_tile = tmp_path / "one.tif"
-    assert segment_tiff(segmenter, tmp_path / "in.tif", one_tile, 512) == (260, 300)
-    labels, whole = tifffile.imread(one_tile), segmenter(image).labels
-    assert (labels == whole).mean() > 0.999 and len(np.unique(whole)) > 1
-    segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "tiles.tif", 160, lambda *count: seen.append(count))
-    tiles = tifffile.imread(tmp_path / "tiles.tif")
-    assert (tiles == whole).mean() > 0.8
+    segment_tiff(segmenter, source, tmp_path / "tiles.tif", 160, lambda *count: seen.append(count))
+    assert (ids(tmp_path / "tiles.tif") == whole).mean() > 0.8
     assert seen == [(done, 4) for done in range(1, 5)]
-    page = tifffile.TiffFile(tmp_path / "tiles.tif").pages[0]
-    assert page.tags[33550].value == (0.5, 0.5, 0.0) and page.tags[33922].value[3:5] == (4e5, 5e6)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
 
 
 def test_a_broken_tiff_leaves_nothing_behind(segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", noise(300, 200), photometric="rgb", compression="zlib", rowsperstrip=16)
-    (tmp_path / "in.tif").write_bytes((tmp_path / "in.tif").read_bytes()[:-30000])
+    source = write(tmp_path / "in.tif", noise(300, 200), compress="deflate", blockysize=16)
+    source.write_bytes(source.read_bytes()[:-30000])
     (tmp_path / "out.tif").write_text("earlier")
     with refuses("in.tif"):
-        segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "out.tif", 128)
+        segment_tiff(segmenter, source, tmp_path / "out.tif", 128)
     assert (tmp_path / "out.tif").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_tiles_that_are_too_large(
     segmenter: Segmenter, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", noise(150, 150), photometric="rgb")
-
     def full(pixels: np.ndarray) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(segmenter, "logits", full)
     with refuses("tiles of 128 pixels need more memory", "smaller"):
-        segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "out.tif", 128)
+        segment_tiff(segmenter, write(tmp_path / "in.tif", noise(150, 150)), tmp_path / "out.tif", 128)
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_images_that_are_too_large_name_the_tiles(
-    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tifffile.imwrite(tmp_path / "in.tif", noise(30, 30), photometric="rgb")
-    monkeypatch.setattr("crispseg.imaging.MAX_PIXELS", 800)
-    with refuses("in.tif claims more than 800 pixels", "--tiles 1024"):
-        read_image(tmp_path / "in.tif")
 
 
 # The command line ---------------------------------------------------------------------------------------------------
 
 
-def test_predict_in_tiles(model: SegmentationModel, segmenter: Segmenter, tmp_path: Path, capsys: Capture) -> None:
+@pytest.fixture
+def predict(model: SegmentationModel, tmp_path: Path) -> Callable[..., int]:
+    """Run `crispseg predict` on the folder `in`, into the folder `out`."""
     model.save_pretrained(tmp_path / "model")
+    argv = ["predict", str(tmp_path / "model"), str(tmp_path / "in"), f"--out={tmp_path / 'out'}"]
+    return lambda *flags: main([*argv, *flags])
+
+
+def test_predict_in_tiles(
+    segmenter: Segmenter, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a.tif", "deep/b.tiff"):
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(tmp_path / "in" / name, blocks(150, 200), photometric="rgb")
-    out = tmp_path / "out"
-    assert main(["predict", str(tmp_path / "model"), str(tmp_path / "in"), f"--out={out}", "--tiles=128"]) == 0
-    assert "200×150 pixels" in capsys.readouterr().out
+        write(tmp_path / "in" / name, blocks(150, 200))
+    (tmp_path / "in/broken.tif").write_text("no picture")
+    assert predict("--tiles=128") == 2
+    printed = capsys.readouterr()
+    assert "200×150 pixels" in printed.out and "2 of 3 images segmented" in printed.out
+    assert "left out:" in printed.err and "broken.tif" in printed.err
     segment_tiff(segmenter, tmp_path / "in/a.tif", tmp_path / "expected.tif", 128)
     for name in ("a.tif", "deep/b.tif"):
-        assert np.array_equal(tifffile.imread(out / name), tifffile.imread(tmp_path / "expected.tif"))
-    assert len([file for file in out.rglob("*") if file.is_file()]) == 2
+        assert np.array_equal(ids(tmp_path / "out" / name), ids(tmp_path / "expected.tif"))
+    assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 2
 
 
-def test_a_tiff_that_cannot_be_read_is_left_out(model: SegmentationModel, tmp_path: Path, capsys: Capture) -> None:
-    model.save_pretrained(tmp_path / "model")
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.tif").write_text("no picture")
-    tifffile.imwrite(tmp_path / "in/b.tif", blocks(150, 200), photometric="rgb")
-    out = tmp_path / "out"
-    assert main(["predict", str(tmp_path / "model"), str(tmp_path / "in"), f"--out={out}", "--tiles=128"]) == 2
-    printed = capsys.readouterr()
-    assert "1 of 2 images segmented" in printed.out and "left out:" in printed.err and "a.tif" in printed.err
-    assert [path.name for path in out.iterdir()] == ["b.tif"]
+def test_pictures_of_a_geotiff_lie_where_it_lies(predict: Callable[..., int], tmp_path: Path) -> None:
+    write(tmp_path / "in/map.tif", blocks(40, 60), crs="EPSG:32632", transform=TRANSFORM)
+    write(tmp_path / "in/photo.tif", blocks(40, 60))
+    assert predict() == 0
+    for name in ("map.png", "map_overlay.png"):
+        with rasterio.open(tmp_path / "out" / name) as file:
+            assert (file.crs, file.transform) == (rasterio.CRS.from_epsg(32632), TRANSFORM)
+    assert len([*(tmp_path / "out").iterdir()]) == 6
 
 
 @pytest.mark.parametrize(
@@ -319,15 +321,11 @@ def test_a_tiff_that_cannot_be_read_is_left_out(model: SegmentationModel, tmp_pa
         (["--tiles=256"], "photo.png is none"),
     ],
 )
-def test_tiles_that_do_not_fit(flags: list[str], phrase: str, tmp_path: Path, capsys: Capture) -> None:
+def test_tiles_that_do_not_fit(
+    flags: list[str], phrase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "photo.png").touch()
     out = tmp_path / "out"
     assert main(["predict", "model", str(tmp_path / "photo.png"), f"--out={out}", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert phrase in line and not out.exists()
-
-
-def test_tifffile_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    with refuses("needs tifffile", "pip install 'crispseg[tiff]'"):
-        TiffBands(tmp_path / "a.tif")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -14,21 +13,20 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel, create_model
 
-_RENAMES = {  # what a key begins with in the release → in our models; the first that fits counts
-    "layer0.0.": "backbone.net.model.conv1.",
-    "layer0.1.": "backbone.net.model.bn1.",
-    "layer": "backbone.net.model.layer",
-    "backbone.stage": "backbone.net.stage",
-    "head.ppm.": "decoder.context.",
-    "head.fpn_in.": "decoder.laterals.",
-    **{f"head.fpn_out.{i}.0.": f"decoder.smooths.{i}." for i in range(3)},
-    **{f"head.fpn_out_align.{i}.down_h.": f"decoder.fuses.{i}.compress_coarse." for i in range(3)},
-    **{f"head.fpn_out_align.{i}.down_l.": f"decoder.fuses.{i}.compress_fine." for i in range(3)},
-    **{f"head.fpn_out_align.{i}.flow_make.": f"decoder.fuses.{i}.predict_flow." for i in range(3)},
-    "head.conv_last.0.": "decoder.merge.conv.",
-    "head.conv_last.1.": "classifier.",
+_RELEASED = {  # what a key begins with in our models → in the release
+    "backbone.net.model.conv1.": "layer0.0.",
+    "backbone.net.model.bn1.": "layer0.1.",
+    "backbone.net.model.layer": "layer",
+    "backbone.net.stage": "backbone.stage",
+    "decoder.context.": "head.ppm.",
+    "decoder.laterals.": "head.fpn_in.",
+    **{f"decoder.smooths.{i}.": f"head.fpn_out.{i}.0." for i in range(3)},
+    **{f"decoder.fuses.{i}.compress_coarse.": f"head.fpn_out_align.{i}.down_h." for i in range(3)},
+    **{f"decoder.fuses.{i}.compress_fine.": f"head.fpn_out_align.{i}.down_l." for i in range(3)},
+    **{f"decoder.fuses.{i}.predict_flow.": f"head.fpn_out_align.{i}.flow_make." for i in range(3)},
+    "decoder.merge.conv.": "head.conv_last.0.",
+    "classifier.": "head.conv_last.1.",
 }
-_RELEASED = {ours: released for released, ours in _RENAMES.items()}
 _TRAINING_ONLY = re.compile(r"head\.dsn\.|dsn\.|fc\.")
 _DF_NETS = {"backbone.stage5.0.conv1.weight": "df1", "backbone.stage4_2.0.conv1.weight": "df2"}
 _RESNETS = {("basic", 2): "resnet18_deep", ("bottleneck", 6): "resnet50_deep", ("bottleneck", 23): "resnet101_deep"}
@@ -74,22 +72,17 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         raise CrispsegError(f"{path} holds an SFNet that cannot be built: {error}") from None
 
     own = model.state_dict()
+    names = {_released(name): name for name in own}  # the file's → ours
     # A bias in front of a batch norm only shifts its mean; our laterals have none.
     shifts = {
-        f"decoder.laterals.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
+        f"head.fpn_in.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
         for index in range(len(model.backbone.channels) - 1)
     }
-    shapes = {key: value.shape for key, value in own.items()}
-    shapes |= {bias: shapes[mean] for bias, mean in shifts.items()}
-    names = {key: _renamed(key, _RENAMES) for key in given}  # the file's → ours
+    shapes = {key: own[name].shape for key, name in (names | shifts).items()}
     wrong = {
-        "unknown": [key for key, name in names.items() if name not in shapes],
-        "missing": [
-            _renamed(name, _RELEASED)
-            for name in own
-            if name not in names.values() and not name.endswith("num_batches_tracked")
-        ],
-        "of another shape": [key for key, name in names.items() if name in shapes and shapes[name] != given[key].shape],
+        "unknown": [key for key in given if key not in shapes],
+        "missing": [key for key in names if key not in given and not key.endswith("num_batches_tracked")],
+        "of another shape": [key for key, value in given.items() if shapes.get(key, value.shape) != value.shape],
         "with values that are not finite": [key for key, value in given.items() if not value.isfinite().all()],
     }
     if any(wrong.values()):
@@ -97,19 +90,20 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
             f"{path} does not fit an SFNet on {backbone}: "
             + "; ".join(f"{len(keys)} keys {what}, first {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
         )
-    weights = {names[key]: value for key, value in given.items()}
+    weights = {names[key]: value for key, value in given.items() if key in names}
     for bias, mean in shifts.items():
-        if bias in weights:
-            weights[mean] = weights[mean] - weights.pop(bias)
+        if bias in given:
+            weights[mean] = weights[mean] - given[bias]
     model.load_state_dict(weights, strict=False)
     if labels is not None:
         model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette)
     return model.eval()
 
 
-def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
-    """The key with the first of the prefixes that it has replaced; empty where it has none."""
-    return next((new + key.removeprefix(old) for old, new in prefixes.items() if key.startswith(old)), "")
+def _released(name: str) -> str:
+    """The release's name of a tensor of ours."""
+    ours, released = next((pair for pair in _RELEASED.items() if name.startswith(pair[0])), ("", ""))
+    return released + name.removeprefix(ours)
 
 
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:

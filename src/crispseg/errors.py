@@ -13,6 +13,11 @@ class CrispsegError(Exception):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, as one line; the name of its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A phrase to append to "unknown X 'word'": the closest known word, or all of them if there are few.
 

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from timm.layers import padding
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE
@@ -41,7 +41,7 @@ CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
 """Images, height and width at which a file is compared with its model."""
 
 TOLERANCE = 1e-3
-"""Of a logit, absolute; relative to the largest only beyond `LARGE`, where float32 is no more exact than that."""
+"""Largest absolute difference of a logit; beyond logits of `LARGE`, relative to them, as float32 is no more exact."""
 LARGE = 100.0
 SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
@@ -118,27 +118,17 @@ def _export(
         raise CrispsegError(f"{path} does not end in {suffix}; name it {name}")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
-    metadata = describe(model.info)
     with atomic_path(path) as temporary:
         try:
-            with _quiet():
-                write(trace(model), temporary, metadata)
-        except Exception as error:  # the exporters raise almost anything
-            raise CrispsegError(f"{title} cannot be exported to {path}: {_reason(error)}") from error
-        try:
-            run, written = open_file(temporary)
-        except Exception as error:
-            raise CrispsegError(f"{title} exported to {path} cannot be opened: {_reason(error, temporary)}") from error
-        assert written == metadata
-        comparisons = []
-        for size in CHECKED:
-            try:
-                comparison = compare(run, model, size)
-            except Exception as error:  # as do those who run it
-                raise CrispsegError(f"{title} exported to {path} fails at {size}: {_reason(error)}") from error
+            write(trace(model), temporary, describe(model.info))
+            run, _ = open_file(temporary)
+            comparisons = [compare(run, model, size) for size in CHECKED]
+        except Exception as error:  # the exporters, and what runs their files, raise almost anything
+            reason = f"{type(error).__name__}: {one_line(error)}".replace(str(temporary), path.name)
+            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
+        for comparison in comparisons:
             if not comparison.agrees:
                 raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {comparison}")
-            comparisons.append(comparison)
     return comparisons
 
 
@@ -150,8 +140,7 @@ def trace(model: SegmentationModel) -> ExportedProgram:
     # A lower bound of 2 is PyTorch's way to say "one or more": it treats 0 and 1 apart, and checks neither.
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images(EXAMPLE, model.info.in_chans)
-    # Else the graph would refuse features of one pixel.
-    with tracing.patch(backed_size_oblivious=True), _same_padding_of_any_size():  # type: ignore[attr-defined]
+    with _exporting():
         program = torch.export.export(folded, (images,), dynamic_shapes=dynamic, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -161,16 +150,9 @@ def trace(model: SegmentationModel) -> ExportedProgram:
 def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
     """Write a graph of `trace`."""
     names = {"images": {0: "batch", 2: "height", 3: "width"}}
-    written = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=names,
-        verbose=False,
-    )
+    io: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": names}
+    with _exporting():
+        written = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False, **io)
     assert written is not None
     written.model.metadata_props[METADATA] = metadata
     written.save(path, external_data=False)
@@ -208,18 +190,18 @@ def describe(info: ModelInfo) -> str:
     from crispseg import __version__
 
     labels = info.label_set()
-    known = {key: value for key, value in asdict(info).items() if key != "recipe"}
     channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "crispseg_version": __version__,
-        **known,
+        **asdict(info),
         "class_names": labels.names,
         "palette": labels.palette,
         "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
         f"({channels} in 0 to 1 - mean) / std",
         "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
     }
+    del record["recipe"]
     return json.dumps(record)
 
 
@@ -251,41 +233,24 @@ def _reference(model: SegmentationModel) -> SegmentationModel:
 
 
 @contextmanager
-def _same_padding_of_any_size() -> Iterator[None]:
-    """timm's "same" padding, of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
-
-    def get_same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
-        outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
-        missing = (outputs - 1) * stride + reach - length
-        # With a maximum in them, sizes would grow into formulas that the tracer no longer understands.
-        return missing if reach >= stride else torch.sym_max(missing, 0)
-
-    before = padding.get_same_padding
-    padding.get_same_padding = get_same_padding
+def _exporting() -> Iterator[None]:
+    """PyTorch and timm as an export needs them, without chatter about the exporters' own insides."""
+    before, silenced = padding.get_same_padding, logging.root.manager.disable
+    padding.get_same_padding = _same_padding
+    logging.disable(logging.WARNING)
     try:
-        yield
+        # Else the graph would refuse features of one pixel.
+        with tracing.patch(backed_size_oblivious=True), warnings.catch_warnings():  # type: ignore[attr-defined]
+            warnings.simplefilter("ignore")
+            yield
     finally:
         padding.get_same_padding = before
+        logging.disable(silenced)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' chatter, which is about their own insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _reason(error: Exception, temporary: Path = Path()) -> str:
-    """The first line that an error says, at a length that fits on one, without the name of a temporary file."""
-    text = str(error).replace(str(temporary), "the file") if temporary.name else str(error)
-    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+def _same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+    """timm's "same" padding, of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
+    outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
+    missing = (outputs - 1) * stride + reach - length
+    # With a maximum in them, sizes would grow into formulas that the tracer no longer understands.
+    return missing if reach >= stride else torch.sym_max(missing, 0)

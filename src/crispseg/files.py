@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from crispseg.errors import CrispsegError
@@ -22,18 +22,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = writable_file(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
+    mode = temporary.stat().st_mode
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp, and some writers, make it private; the finished file should not be
+        temporary.chmod(mode)  # some writers make it private
         temporary.replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -48,9 +45,7 @@ def writable_folder(path: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise CrispsegError(
-            f"{path} cannot be a folder: a file stands there or above it; choose another folder"
-        ) from None
+        raise CrispsegError(f"{path} cannot be a folder: a file is there or above it; choose another folder") from None
     except OSError as error:
         raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
     return path

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import (
-    IMAGELENGTH,
-    IMAGEWIDTH,
-    PLANAR_CONFIGURATION,
-    SAMPLESPERPIXEL,
-    ImageFileDirectory_v2,
-    TiffImageFile,
-)
+from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path, writable_file
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+ORIENTATION = 0x0112
+"""EXIF's tag for how a picture is to be turned."""
 
 
 def image_channels(in_chans: int) -> int:
@@ -114,13 +110,10 @@ def image_size(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
     with opened(path, formats) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
-        # Asking a PNG without EXIF in front for its EXIF would decode it.
-        known = picture.format != "PNG" or "exif" in picture.info
+        # Pillow has turned a TIFF's size already, and would decode a PNG without EXIF in front to find some.
+        known = picture.format != "TIFF" and (picture.format != "PNG" or "exif" in picture.info)
         turned = known and picture.getexif().get(ORIENTATION, 1) >= 5
-        width, height = picture.size
-        if isinstance(picture, TiffImageFile):  # whose size Pillow may have turned already
-            width, height = (int(picture.tag_v2[tag]) for tag in (IMAGEWIDTH, IMAGELENGTH))
-        return (width, height) if turned else (height, width)
+        return picture.size if turned else (picture.height, picture.width)
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
@@ -156,7 +149,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
     if path.suffix.lower() != ".png":
         raise CrispsegError(f"cannot write labels to {path}: they are kept exactly only in PNG; use the suffix .png")
     picture = Image.fromarray(_ids(labels, palette))
-    picture.putpalette(_lookup(palette).tobytes())
+    picture.putpalette(color_table(palette).tobytes())
     with atomic_path(path) as temporary:
         picture.save(temporary)
 
@@ -167,7 +160,7 @@ def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[
     Raises:
         ValueError: an id is neither in the palette nor 255.
     """
-    return _lookup(palette).take(_ids(labels, palette), axis=0)
+    return color_table(palette).take(_ids(labels, palette), axis=0)
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -190,9 +183,6 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
-ORIENTATION = 0x0112
-
-
 @contextmanager
 def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """Open a picture and turn every way in which a file can be bad into one line; `formats` as for `read_image`.
@@ -201,7 +191,10 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
     """
     path = Path(path)
-    _quieten()
+    # `MAX_PIXELS` is the limit that counts here, not Pillow's warning about 89 million pixels and more. A filter set at
+    # import may be lost, and one set again and again makes every other warning repeat itself.
+    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         with path.open("rb") as file, Image.open(file, formats=formats) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -209,50 +202,28 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
             yield picture
     except (CrispsegError, MemoryError):
         raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise CrispsegError(f"{path} does not exist; check the path") from None
-    except IsADirectoryError:
-        raise CrispsegError(f"{path} is a folder, not an image file; give a file") from None
-    except PermissionError:
-        raise CrispsegError(f"{path} cannot be read; check that it is a file and its permissions") from None
-    except Image.DecompressionBombError:
-        raise CrispsegError(
-            f"{path} claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and "
-            "segment it by 'crispseg predict' with --tiles 1024"
-        ) from None
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        if path.is_file() and path.stat().st_size == 0:
-            raise CrispsegError(f"{path} is empty (0 bytes); restore or remove it") from None
-        if isinstance(error, UnidentifiedImageError | ValueError) and _plane_by_plane(path):
-            raise CrispsegError(f"{path} is stored plane by plane; save it pixel-interleaved") from None
-        if isinstance(error, UnidentifiedImageError):
-            raise CrispsegError(f"{path} is not an image in a known format; convert it to PNG or JPEG") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CrispsegError(f"{path} is broken ({reason}); restore or remove it") from None
+        raise CrispsegError(f"{path} {_fault(path, error)}") from None
 
 
-def _plane_by_plane(path: Path) -> bool:
-    """Whether a file that Pillow cannot read is a TIFF of planar configuration 2, of which it reads a few kinds."""
-    with path.open("rb") as file:
-        header = file.read(8)
-        if header[:4] not in (b"II*\0", b"MM\0*"):
-            return False
-        tags = ImageFileDirectory_v2(header)
-        file.seek(tags.next)
-        with suppress(Exception):  # on broken data Pillow's readers raise almost anything
-            tags.load(file)
-            return bool(tags.get(PLANAR_CONFIGURATION) == 2)
-    return False
-
-
-def _quieten() -> None:
-    """Silence Pillow's warning about 89 million pixels and more: `MAX_PIXELS` is the limit that counts here.
-
-    Filters set at import are lost where the import happens inside `catch_warnings`, and setting one again and again
-    makes every other warning repeat itself; so it is set once, when it is missing.
-    """
-    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong with a picture whose reading raised an error, and the remedy."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "does not exist; check the path"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not an image file; give a file"
+    if isinstance(error, PermissionError):
+        return "cannot be read; check that it is a file and its permissions"
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and segment it "
+            "by 'crispseg predict' with --tiles 1024"
+        )
+    if path.is_file() and path.stat().st_size == 0:
+        return "is empty (0 bytes); restore or remove it"
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image in a known format; convert it to PNG or JPEG"
+    return f"is broken ({one_line(error)}); restore or remove it"
 
 
 def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
@@ -292,8 +263,8 @@ def raw_mode(picture: Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) else args or "")
 
 
-def _lookup(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """A colour for each of the 256 values; black where there is no class."""
+def color_table(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """The RGB of each of the values 0 to 255, `(256, 3)`; black where there is no class."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table

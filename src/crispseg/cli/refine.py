@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.progress import track
 
 from crispseg.cli.parsing import Parser
-from crispseg.cli.predict import gather, output_names
+from crispseg.cli.predict import add_image_keys, check_outputs, gather
 from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
 from crispseg.imaging import write_labels
 from crispseg.inference.refiner import Refiner, read_labels
 from crispseg.plugins import load_plugins
@@ -24,21 +23,13 @@ def run(argv: Sequence[str]) -> None:
         description="Move the labels that any model has saved along boundaries, by the boundary refinement of a model "
         "that was trained with --model.refine boundary. NAME.png is read from --labels and written to --out.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id, of a model that refines")
-    parser.add_argument(
-        "images", nargs="+", help="files, folders (with their sub-folders) and patterns such as 'in/*.jpg'"
-    )
+    add_image_keys(parser, ", of a model that refines")
     parser.add_argument(
         "--labels", type=Path, required=True, help="folder of the label PNGs, named as 'crispseg predict' names them"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
-    )
-    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     parsed = parser.parse(list(argv))
 
-    names = output_names(list(gather(parsed.images)))
+    names = gather(parsed.images)
     if not parsed.labels.is_dir():
         raise CrispsegError(f"--labels {parsed.labels} is no folder; give that of the label PNGs")
     if parsed.out.resolve() == parsed.labels.resolve():
@@ -46,9 +37,7 @@ def run(argv: Sequence[str]) -> None:
     for image, name in names.items():
         if not (parsed.labels / f"{name}.png").is_file():
             raise CrispsegError(f"{image} has no labels: {parsed.labels / name}.png does not exist")
-        if (parsed.out / f"{name}.png").resolve() == image.resolve():
-            raise CrispsegError(f"--out {parsed.out} would replace the image {image}; choose another folder")
-    writable_folder(parsed.out)
+    check_outputs(parsed.out, {image: [f"{name}.png"] for image, name in names.items()})
     load_plugins(parsed.plugins)
     refiner = Refiner(parsed.run, parsed.device)
     console = Console(stderr=True)

@@ -14,6 +14,7 @@ from crispseg.data import ade20k, cityscapes, voc2012
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image, write_labels
 from crispseg.labels import Color, default_palette
+from crispseg.models import ModelInfo
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 """comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""
@@ -37,17 +38,26 @@ class ServerFormat:
     file: Callable[[Path], Path]
     palette: tuple[Color, ...] | None = None
 
-    def check(self, classes: int) -> None:
-        """Make sure that a model has the server's classes, as far as their number says.
+    def check(self, info: ModelInfo) -> str:
+        """Make sure that a model has the server's classes, as far as it says.
+
+        Returns:
+            A warning where its classes have other names; else nothing.
 
         Raises:
             CrispsegError: another number of classes.
         """
-        if classes != len(self.names):
+        if info.num_classes != len(self.names):
             raise CrispsegError(
-                f"the model has {classes} classes, but {self.data} has {len(self.names)}; give a model that was "
-                "trained on it"
+                f"the model has {info.num_classes} classes, but {self.data} has {len(self.names)}; give a model that "
+                "was trained on it"
             )
+        if info.class_names in ((), self.names):
+            return ""
+        return (
+            f"the model's classes are {', '.join(info.class_names)}; those of {self.data} have other names, and are "
+            "taken to come in the same order"
+        )
 
     def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
         """Write the class ids `(H, W)` of an image as the server's values. Returns the path.

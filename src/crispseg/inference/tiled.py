@@ -20,7 +20,7 @@ from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.inference.protocols import window_starts
 from crispseg.inference.segmenter import Segmenter, out_of_memory
-from crispseg.inference.tiff import TiffBands, write_label_tiff
+from crispseg.inference.tiff import open_tiff
 
 MIN_TILE = 128
 OVERLAP = 8
@@ -55,9 +55,9 @@ def segment_tiff(
     A refinement, and the segmenter's protocol, act in each tile on its own.
 
     Args:
-        segmenter: whose model sees each tile.
-        source: strips or tiles of grey, RGB or, for models of 4 channels, RGB and a fourth one, of 8 or 16 bits.
-        target: uint8 with a palette, deflated, in tiles of 256 pixels; replaced only when it is complete.
+        segmenter: its model sees each tile.
+        source: TIFF of grey, RGB or, for models of 4 channels, RGB and a fourth one, of 8 or 16 bits.
+        target: uint8 TIFF with a palette, deflated, in tiles of 256 pixels; replaced only when it is complete.
         tile: side of the tiles in pixels. Neighbours overlap by an eighth of it.
         progress: see `Progress`.
 
@@ -65,15 +65,15 @@ def segment_tiff(
         Height and width.
 
     Raises:
-        CrispsegError: tifffile is not installed; the TIFF is missing, broken, or of a kind that cannot be read in
-            parts; a tile is too small, or too large for memory.
+        CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
+            small, or too large for memory.
     """
     check_tile(tile)
-    with TiffBands(source, image_channels(segmenter.info.in_chans)) as image, atomic_path(target) as temporary:
-        classes = len(segmenter.label_set)
-        rows = blended_rows(segmenter.logits, image.read, image.size, classes, tile, segmenter.device, progress)
+    with open_tiff(source, image_channels(segmenter.info.in_chans)) as image, atomic_path(target) as temporary:
+        labels = segmenter.label_set
+        rows = blended_rows(segmenter.logits, image.read, image.size, len(labels), tile, segmenter.device, progress)
         try:
-            write_label_tiff(temporary, rows, image.size, segmenter.label_set.palette, image.map_tags())
+            image.write_labels(temporary, rows, labels.palette)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
