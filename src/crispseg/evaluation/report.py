@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,10 @@ from numpy.typing import NDArray
 from crispseg import pages
 from crispseg.data import SegmentationDataset, eval_transform
 from crispseg.data.base import Sample
-from crispseg.evaluation.boundary import BoundaryF
-from crispseg.evaluation.boundary_iou import BoundaryIoU
-from crispseg.evaluation.confusion import draw_confusion
+from crispseg.evaluation.confusion import NUMBERED, cell_text, shares
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
 from crispseg.inference.protocols import Protocol, predict_logits
@@ -26,8 +26,6 @@ from crispseg.visuals import error_map
 
 EXAMPLES = 4
 """Best and worst images that a page shows of each."""
-
-Bounds = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,12 @@ def examples(
         protocol: that it was scored by.
         count: of each, at most.
     """
-    assert scores.images is not None and scores.ids is not None
     miou, accuracy = scores.images.miou, scores.images.pixel_accuracy
     worst = np.argsort(miou, kind="stable")[:count]
     best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
 
     def example(at: int) -> Example:
-        sample = dataset[int(scores.ids[at])]  # type: ignore[index]
+        sample = dataset[int(scores.ids[at])]
         return Example(sample, predict_sample(model, sample, protocol), float(miou[at]), float(accuracy[at]))
 
     return [example(at) for at in worst], [example(at) for at in best]
@@ -84,127 +81,85 @@ def predict_sample(model: SegmentationModel, sample: Sample, protocol: Protocol)
 
 
 def report_page(
-    title: str,
-    conditions: str,
-    labels: LabelSet,
-    scores: Scores,
-    boundary: BoundaryF | None = None,
-    boundary_iou: BoundaryIoU | None = None,
-    bounds: Bounds | None = None,
-    worst: Sequence[Example] = (),
-    best: Sequence[Example] = (),
+    title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
     """The page, HTML.
 
     Args:
         title: what was scored.
         conditions: on what and how.
-        labels: names and colours of the classes.
-        scores, boundary, boundary_iou: of one evaluation.
-        bounds: what `intervals` gives for them.
+        evaluation: its scores.
         worst, best: what `examples` gives.
     """
-    bounds = bounds or {}
-    notes = "IoU, accuracy and boundary scores are in percent; ignored pixels count nowhere."
-    if bounds:
-        notes += f" Ranges are {LEVEL:.0f} % bootstrap intervals over images."
-    blocks = [
-        pages.heading(title, 1),
-        pages.paragraph(conditions, soft=True),
-        pages.cards(_means(scores, boundary, boundary_iou, bounds)),
-        pages.paragraph(notes, soft=True),
-        pages.heading("Classes"),
-        _class_table(labels, scores, boundary, boundary_iou, bounds),
-        pages.heading("Confusion"),
-        pages.paragraph("What the pixels of each true class were predicted as, in percent of its pixels."),
-        f'<div class="wide">{_confusion(scores, labels)}</div>',
-    ]
-    for name, some in (("Worst images", worst), ("Best images", best)):
-        if some:
-            maps = (each for example in some for each in (example.labels, example.sample.labels))
-            blocks += [pages.heading(name), pages.paragraph(_EXPLAINED), legend_of(maps, labels)]
-            blocks += [_panels(example, labels) for example in some]
-    return pages.page(title, *blocks)
+    labels = evaluation.labels
+    groups = [("Worst images", worst), ("Best images", best)]
+    return pages.render(
+        "evaluation.html",
+        title=title,
+        conditions=conditions,
+        means=[(name, percent(value), interval(bound)) for name, value, bound in evaluation.means()],
+        level=f"{LEVEL:.0f}" if evaluation.bounds else "",
+        columns=list(_class_columns(evaluation)),
+        classes=_classes(evaluation),
+        names=labels.names,
+        confusion=_confusion_rows(evaluation.scores),
+        numbered=len(labels) <= NUMBERED,
+        groups=[
+            (name, _legend(some, labels), [_panels(each, labels) for each in some]) for name, some in groups if some
+        ],
+    )
 
 
-_EXPLAINED = (
-    "By the image's own mIoU. Errors: right pixels are black, ignored ones grey, wrong ones have the colour of their "
-    "true class."
-)
-
-
-def _means(
-    scores: Scores, boundary: BoundaryF | None, boundary_iou: BoundaryIoU | None, bounds: Bounds
-) -> list[tuple[str, str, str]]:
-    """Name, value and interval of each mean."""
-    means = [
-        ("mIoU", scores.miou, bounds.get("miou")),
-        ("pixel accuracy", scores.pixel_accuracy, bounds.get("pixel_accuracy")),
-        ("mean accuracy", scores.mean_accuracy, bounds.get("mean_accuracy")),
-        ("frequency-weighted IoU", scores.frequency_weighted_iou, bounds.get("frequency_weighted_iou")),
-    ]
+def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page tells of each class beside its IoU: name of the column → `(C,)` in percent."""
+    scores, boundary = evaluation.scores, evaluation.boundary
+    columns = {
+        "accuracy": scores.accuracy,
+        "% of truth": 100 * ratio(scores.truth, scores.truth.sum()),
+        "% of prediction": 100 * ratio(scores.predicted, scores.predicted.sum()),
+    }
     if boundary:
-        drawn = bounds.get("boundary_f")
-        for index, (distance, mean) in enumerate(boundary.mean.items()):
-            means.append((f"boundary F, {distance} px", mean, None if drawn is None else drawn[:, index]))
-    if boundary_iou:
-        means.append(("boundary IoU", boundary_iou.mean, bounds.get("boundary_iou")))
-    return [(name, percent(value), interval(bound)) for name, value, bound in means]
+        columns |= {f"F {distance} px": f for distance, f in zip(boundary.distances, boundary.f, strict=True)}
+    if evaluation.boundary_iou:
+        columns["boundary IoU"] = evaluation.boundary_iou.iou
+    return columns
 
 
-def _class_table(
-    labels: LabelSet,
-    scores: Scores,
-    boundary: BoundaryF | None,
-    boundary_iou: BoundaryIoU | None,
-    bounds: Bounds,
-) -> str:
-    head = ["class", "", "IoU", "", "accuracy", "% of truth", "% of prediction"]
-    counts = scores.counts
-    columns = [
-        scores.accuracy,
-        100 * ratio(counts.truth, counts.truth.sum()),
-        100 * ratio(counts.predicted, counts.predicted.sum()),
-    ]
-    if boundary:
-        head += [f"F {distance} px" for distance in boundary.distances]
-        columns += list(boundary.f)
-    if boundary_iou:
-        head.append("boundary IoU")
-        columns.append(boundary_iou.iou)
-    intervals = bounds.get("iou")
+def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of the table of classes."""
     rows = []
-    for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
-        bound = None if intervals is None else intervals[:, index]
-        iou = float(scores.iou[index])
-        shown = pages.bar(iou, bound), percent(iou), f'<span class="soft">{interval(bound)}</span>'
-        rows.append(
-            [pages.named(name, color), *shown, *(percent(float(column[index])) for column in columns)],
-        )
-    return pages.table(head, rows)
+    columns, iou = _class_columns(evaluation).values(), evaluation.scores.iou
+    for index, (name, color) in enumerate(zip(evaluation.labels.names, evaluation.labels.palette, strict=True)):
+        bound = evaluation.bound("iou", index)
+        values = [percent(float(column[index])) for column in columns]
+        shown = {"iou": percent(iou[index]), "range": interval(bound), "values": values}
+        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown})
+    return rows
 
 
-def _confusion(scores: Scores, labels: LabelSet) -> str:
-    drawn = draw_confusion(scores.confusion, labels.names)
-    return pages.picture(drawn, "confusion matrix", longest=max(drawn.shape))
+def _confusion_rows(scores: Scores) -> list[list[tuple[str, float]]]:
+    """Of each cell its share of the row as text, and in percent how deep its colour is; NaN for an absent class."""
+    return [[(cell_text(share), float(10 * share**0.5)) for share in row] for row in shares(scores.confusion)]
 
 
-def legend_of(maps: Iterable[NDArray[np.uint8]], labels: LabelSet) -> str:
-    """The classes that label maps hold, as HTML."""
+def _legend(some: Sequence[Example], labels: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
+    return legend_of((each for example in some for each in (example.labels, example.sample.labels)), labels)
+
+
+def legend_of(maps: Iterable[NDArray[np.uint8]], labels: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the classes that label maps hold."""
     seen = np.bincount(np.concatenate([np.unique(each) for each in maps]), minlength=256)[: len(labels)] > 0
-    chosen = np.flatnonzero(seen)
-    return pages.legend([labels.names[index] for index in chosen], [labels.palette[index] for index in chosen])
+    return [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
 
 
-def _panels(example: Example, labels: LabelSet) -> str:
+def _panels(example: Example, labels: LabelSet) -> tuple[str, list[tuple[pages.Picture, str]]]:
+    """Name of the image, and its pictures with their captions."""
     image, truth, name = example.sample
     colors, true_colors = (colorize(each, labels.palette) for each in (example.labels, truth))
     errors = error_map(example.labels, truth, labels.palette)
-    return pages.heading(name, 3) + pages.pictures(
-        [
-            (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
-            (pages.picture(true_colors, f"{name}, truth"), "truth"),
-            (pages.picture(colors, f"{name}, prediction"), f"prediction: mIoU {percent(example.miou)}"),
-            (pages.picture(errors, f"{name}, errors"), f"errors: {percent(100 - example.pixel_accuracy)} % of pixels"),
-        ]
-    )
+    return name, [
+        (pages.embedded(image[..., :3], f"{name}, image", photo=True), "image"),
+        (pages.embedded(true_colors, f"{name}, truth"), "truth"),
+        (pages.embedded(colors, f"{name}, prediction"), f"prediction: mIoU {percent(example.miou)}"),
+        (pages.embedded(errors, f"{name}, errors"), f"errors: {percent(100 - example.pixel_accuracy)} % of pixels"),
+    ]

@@ -80,9 +80,8 @@ def most_changed(
         scores: of each, with those of each image.
         count: of each, at most; images without a change are in neither. Equal ones come in the split's order.
     """
-    per_image = np.stack([each.images.miou for each in scores if each.images is not None])  # (models, N)
+    per_image = np.stack([each.images.miou for each in scores])  # (models, N)
     ids = scores[0].ids
-    assert len(per_image) == len(models) and ids is not None
     gains = np.nan_to_num(per_image[-1] - per_image[0])
 
     def changed(at: int) -> Changed:
@@ -98,67 +97,70 @@ def most_changed(
     return gained, lost
 
 
-def changed_block(changed: Changed, names: Sequence[str], labels: LabelSet) -> str:
-    """Image, truth, each prediction, and what each but the first changes, as HTML."""
+def changed_pictures(changed: Changed, names: Sequence[str], labels: LabelSet) -> list[tuple[pages.Picture, str]]:
+    """Image, truth, each prediction, and what each but the first changes, with captions."""
     image, truth, name = changed.sample
     entries = [
-        (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
-        (pages.picture(colorize(truth, labels.palette), f"{name}, truth"), "truth"),
+        (pages.embedded(image[..., :3], f"{name}, image", photo=True), "image"),
+        (pages.embedded(colorize(truth, labels.palette), f"{name}, truth"), "truth"),
     ]
     for index, (model, predicted, miou) in enumerate(zip(names, changed.labels, changed.miou, strict=True)):
         colors = colorize(predicted, labels.palette)
         gain = f", {signed(miou - changed.miou[0])}" if index else ""
-        entries.append((pages.picture(colors, f"{name}, {model}"), f"{model}: mIoU {percent(miou)}{gain}"))
+        entries.append((pages.embedded(colors, f"{name}, {model}"), f"{model}: mIoU {percent(miou)}{gain}"))
     for model, predicted in list(zip(names, changed.labels, strict=True))[1:]:
         difference = difference_map(changed.labels[0], predicted, truth)
-        entries.append((pages.picture(difference, f"{name}, changes by {model}"), f"changes, {names[0]} to {model}"))
-    return pages.heading(name, 3) + pages.pictures(entries)
+        entries.append((pages.embedded(difference, f"{name}, changes by {model}"), f"changes, {names[0]} to {model}"))
+    return entries
 
 
-def classes_legend(some: Sequence[Changed], labels: LabelSet) -> str:
-    """The classes that truth and predictions of these images hold, as HTML."""
-    return legend_of((each for changed in some for each in (changed.sample.labels, *changed.labels)), labels)
-
-
-def differences_legend() -> str:
-    """What the colours of `difference_map` mean, as HTML."""
-    return pages.legend([name for name, _ in DIFFERENCES], [color for _, color in DIFFERENCES])
+def comparison_page(
+    title: str,
+    conditions: str,
+    results: SideBySide,
+    gained: Sequence[Changed] = (),
+    lost: Sequence[Changed] = (),
+) -> str:
+    """The page of scores side by side and of the images that change most, HTML."""
+    names, labels = [result.name for result in results.results], results.labels
+    groups = []
+    for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
+        if some:
+            about = f"By their own mIoU, from {names[0]} to {names[-1]}."
+            maps = (each for changed in some for each in (changed.sample.labels, *changed.labels))
+            entries = [(changed.sample.name, changed_pictures(changed, names, labels)) for changed in some]
+            groups.append((heading, about, [legend_of(maps, labels), DIFFERENCES], entries))
+    images = {"head": IMAGES_HEAD, "note": IMAGES_NOTE, "rows": image_rows(results)}
+    return results.page(title, conditions, images=images, groups=groups)
 
 
 # Image by image -----------------------------------------------------------------------------------------------------
 
-_IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
+IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
 IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or their prediction."
 
 
 def image_table(results: SideBySide) -> Table:
-    """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
+    """`image_rows` for the terminal."""
     table = Table(title="Images, by their own mIoU", title_justify="left")
-    for name in _IMAGES_HEAD:
+    for name in IMAGES_HEAD:
         table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for row in _image_rows(results):
+    for row in image_rows(results):
         table.add_row(*map(escape, row))
     return table
 
 
-def image_blocks(results: SideBySide) -> list[str]:
-    """`image_table` as HTML."""
-    rows = [[pages.text(cell) for cell in row] for row in _image_rows(results)]
-    return [pages.heading("Images"), pages.paragraph(IMAGES_NOTE, soft=True), pages.table(_IMAGES_HEAD, rows)]
-
-
 def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:
     """Name and mIoU of each image that counts, one for each model."""
-    ids = results.results[0].scores.ids
-    assert ids is not None
     miou = _image_miou(results)  # (models, N)
     return [
         {"name": dataset.name_of(int(index)), "miou": [number(value) for value in miou[:, at]]}
-        for at, index in enumerate(ids)
+        for at, index in enumerate(results.results[0].scores.ids)
     ]
 
 
-def _image_rows(results: SideBySide) -> list[tuple[str, ...]]:
+def image_rows(results: SideBySide) -> list[tuple[str, ...]]:
+    """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
     first, *others = _image_miou(results)
     rows = []
     for result, gains, miou in zip(results.results[1:], results.gains, others, strict=True):
@@ -169,4 +171,4 @@ def _image_rows(results: SideBySide) -> list[tuple[str, ...]]:
 
 def _image_miou(results: SideBySide) -> NDArray[np.float64]:
     """`(models, N)`."""
-    return np.stack([each.scores.images.miou for each in results.results if each.scores.images is not None])
+    return np.stack([each.scores.images.miou for each in results.results])
