@@ -66,7 +66,7 @@ def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArra
         colors = LinearSegmentedColormap.from_list(name, ["white", color])
         masked = np.ma.masked_invalid(np.where(hidden, np.nan, percent))
         image = axes.imshow(masked, colors, norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
-        scale = axes.inset_axes((0, -(25 + 55 * line) / side, 200 / side, 12 / side))
+        scale = axes.inset_axes((0, -(30 + 70 * line) / side, 200 / side, 12 / side))
         figure.colorbar(image, scale, orientation="horizontal", ticks=[0, 1, 10, 50, 100])
         scale.set_xlabel(f"{name}, % of the row")
     size = min(cell - 2, 16) * 72 / DPI

@@ -5,6 +5,7 @@ Sums of whole numbers, and rows in a fixed order, make scores exactly the same f
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -236,16 +237,11 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.fl
     """
     if not 0 < level < 100:
         raise CrispsegError(f"level is {level}; give percent, between 0 and 100")
-    tail = (1 - level / 100) / 2
-    ordered = np.sort(values, axis=0)  # NaN last
-    last = np.maximum((~np.isnan(values)).sum(0) - 1, 0)
-    bounds = []
-    for share in (tail, 1 - tail):
-        at = share * last
-        below = np.floor(at).astype(np.int64)
-        low, high = (np.take_along_axis(ordered, np.minimum(i, last)[None], 0)[0] for i in (below, below + 1))
-        bounds.append(low + (high - low) * (at - below))
-    return np.stack(bounds)
+    tail = (100 - level) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
+        bounds: NDArray[np.float64] = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+    return bounds
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
