@@ -237,17 +237,18 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.fl
     """
     if not 0 < level < 100:
         raise CrispsegError(f"level is {level}; give percent, between 0 and 100")
-    tail = (100 - level) / 2
+    tail = (1 - level / 100) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
-        bounds: NDArray[np.float64] = np.nanpercentile(values, (tail, 100 - tail), axis=0)
+        bounds: NDArray[np.float64] = np.nanquantile(values, (tail, 1 - tail), axis=0)
     return bounds
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
     """The mean of what is not NaN along an axis; NaN where all is."""
     present = ~np.isnan(values)
-    return ratio(np.where(present, values, 0).sum(axis), present.sum(axis))
+    count = present.sum(axis)
+    return ratio(np.where(present, values, 0).sum(axis), count)
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
