@@ -19,9 +19,7 @@ from crispseg.benchmarking.run import Deployed
 from crispseg.benchmarking.timing import take_turns
 from crispseg.cli.main import main
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.data.transforms import Normalize
 from crispseg.imaging import read_image
-from crispseg.inference.segmenter import as_batch
 
 BACKBONE = "test_efficientnet"
 SMALL = "sfnet{width: 16}"
@@ -55,7 +53,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a saved model of three classes on grey images."""
     folder = tmp_path_factory.mktemp("models") / "saved"
     torch.manual_seed(0)
-    create_model("fpn", num_classes=3, backbone="mobilenetv3_small_050", in_chans=1, width=16).save_pretrained(folder)
+    create_model("fpn", num_classes=3, backbone="test_resnet", in_chans=1, width=16).save_pretrained(folder)
     return folder
 
 
@@ -70,7 +68,7 @@ def report(saved: Path) -> Report:
 
 def test_counts(report: Report, saved: Path) -> None:
     sfnet = create_model("sfnet", num_classes=CLASSES, backbone=BACKBONE, width=16)
-    expected = {0: sfnet, 2: find(f"timm:{BACKBONE}").net, 3: SegmentationModel.from_pretrained(saved), 4: sfnet}
+    expected = {0: sfnet, 3: SegmentationModel.from_pretrained(saved), 4: sfnet}
     for index, net in expected.items():
         row, channels = report.rows[index], 1 if index == 3 else 3
         assert row.parameters == count_parameters(net)
@@ -82,7 +80,7 @@ def test_rows(report: Report, saved: Path) -> None:
         (SMALL, BACKBONE, CLASSES),
         ("smp:FPN", BACKBONE, CLASSES),
         (f"timm:{BACKBONE}", BACKBONE, None),
-        (str(saved), "mobilenetv3_small_050", 3),
+        (str(saved), "test_resnet", 3),
         (SMALL, BACKBONE, CLASSES),
     ]
     for row in report.rows:
@@ -129,7 +127,7 @@ def test_a_backbone_as_baseline() -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_what_is_timed_is_what_a_segmenter_does(dtype: Any) -> None:
-    contender = find(SMALL, backbone="mobilenetv3_small_050")
+    contender = find(SMALL, backbone="mobilenetv3_small_050")  # with random weights, of more than one opinion
     settings = Settings((HEIGHT, WIDTH), device="cpu", dtype=dtype)
     deployed = Deployed(contender, settings, torch.device("cpu"))
     segmenter = Segmenter(contender.net, "cpu", bf16=dtype == "bf16")
@@ -163,19 +161,6 @@ def test_both_ways_to_labels_agree(name: str, fold: bool, channels_last: bool) -
         assert (torch.from_numpy(one) == scores.argmax(0)).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("shape", [(40, 33), (20, 50)])
-@pytest.mark.parametrize("in_chans", [1, 3, 4])
-def test_as_batch(shape: tuple[int, int], in_chans: int) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (*shape, max(in_chans, 3)), np.uint8)
-    mean, std = (0.1, 0.2, 0.3, 0.4)[:in_chans], (0.4, 0.5, 0.6, 0.7)[:in_chans]
-    batch = as_batch(image, Normalize(mean, std, in_chans), torch.device("cpu"))
-    assert batch.shape == (1, in_chans, max(32, shape[0]), max(32, shape[1])) and batch.dtype == torch.float32
-    grey = image.mean(-1, keepdims=True) if in_chans == 1 else image
-    expected = (grey / 255 - np.array(mean)) / np.array(std)
-    inside = batch[0, :, : shape[0], : shape[1]].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(inside, expected, atol=1e-5)
-
-
 def test_the_conditions_end_with_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
@@ -198,16 +183,11 @@ def test_the_conditions_end_with_the_measurement(monkeypatch: pytest.MonkeyPatch
     ("changes", "phrase"),
     [
         ({"size": (31, 64)}, "size is 31 64; both sides must be at least 32"),
-        ({"size": (64, -1)}, "size is 64 -1"),
         ({"batch": 0}, "batch is 0; it must be at least 1"),
-        ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
-        ({"threads": 0}, "threads is 0; 1 to"),
         ({"threads": 10**6}, "threads is 1000000; 1 to"),
-        ({"num_classes": 1}, "num_classes is 1; 2 to 255 are possible"),
         ({"num_classes": 256}, "num_classes is 256; 2 to 255 are possible"),
         ({"dtype": "fp16"}, "dtype is 'fp16'; fp32 and bf16 are possible"),
-        ({"seed": -1}, "seed is -1; 0 to"),
         ({"seed": 2**32}, "seed is 4294967296; 0 to"),
     ],
 )
@@ -223,11 +203,6 @@ def test_sizes_that_a_network_refuses_are_found_before_the_work(
     monkeypatch.setattr("crispseg.benchmarking.run.Deployed", lambda *_: pytest.fail("measures already"))
     with refuses(f"'{name}' does not run at 65×96", "65", "--size"):
         benchmark(["fpn", name], Settings((65, 96), backbone=BACKBONE, device="cpu"))
-
-
-def test_no_models(refuses: Refuses) -> None:
-    with refuses("no model to measure"):
-        benchmark([], QUICK)
 
 
 def test_a_network_of_one_size() -> None:
@@ -281,7 +256,7 @@ def test_tables(report: Report, saved: Path) -> None:
         "2 rounds after 0 of warm-up",
         f"×: over the baseline, {SMALL}.",
         "timm's networks",
-        "(mobilenetv3_small_050, 3 classes)",
+        "(test_resnet, 3 classes)",
     ):
         assert phrase in text, phrase
     first, second = text.split("From images to label maps")
@@ -339,15 +314,15 @@ def test_command(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_options_of_models_and_json_on_the_standard_output(capsys: Capture) -> None:
-    names = [SMALL, "sfnet:mobilenetv3_small_050 {fuse: add, width: 16}"]
+    names = [SMALL, "sfnet:test_resnet {fuse: add, width: 16}"]
     assert main(["benchmark", *names, *map(str, FLAGS), "--json", "-"]) == 0
     captured = capsys.readouterr()
     rows = json.loads(captured.out)["models"]
     assert [row["model"] for row in rows] == names
-    alone = create_model("sfnet", num_classes=CLASSES, backbone="mobilenetv3_small_050", fuse="add", width=16)
+    alone = create_model("sfnet", num_classes=CLASSES, backbone="test_resnet", fuse="add", width=16)
     assert rows[1]["parameters"] == count_parameters(alone)
     assert rows[1]["multiply_adds"] == count_multiply_adds(alone, HEIGHT, WIDTH)
-    assert "(mobilenetv3_small_050" not in captured.err  # the name says it
+    assert "(test_resnet" not in captured.err  # the name says it
     assert "From images to label maps" in captured.err
 
 
@@ -366,13 +341,8 @@ def test_flags(given: list[Settings]) -> None:
         ([], "required: models"),
         (["sfnett"], "unknown model 'sfnett'; did you mean 'sfnet'?"),
         (["sfnet{fuze: add}"], "no option 'fuze'; did you mean 'fuse'?"),
-        (["fpn", "--size", "64"], "--size: expected 2 arguments"),
         (["fpn", "--size", "16", "64"], "size is 16 64; both sides must be at least 32"),
-        (["fpn", "--size", "a", "b"], "size"),
-        (["fpn", "--dtype", "fp16"], "fp16"),
-        (["fpn", "--threads", "0"], "threads is 0"),
         (["fpn", "--device", "gpu"], "device 'gpu' cannot be used"),
-        (["fpn", "--fold", "maybe"], "maybe"),
         (["fpn", "--jsn", "costs.json"], "unknown key --jsn; did you mean 'json'?"),
         (["fpn", "--plugins", "nope.py"], "plugin nope.py is no Python file"),
         (["fpn", "--size", "64", "96", "sfnet"], "unrecognized arguments: sfnet"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,21 @@ def table(compare: Any) -> Any:
 
 
 @pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    root, random = tmp_path / "data", np.random.default_rng(0)
+    for split in ("train", "val"):
+        lines = []
+        for index in range(2):
+            labels = np.repeat(np.repeat(random.integers(0, 12, (8, 12), np.uint8), 8, 0), 8, 1)
+            for folder, pixels in ((split, np.repeat(20 * labels[..., None], 3, 2)), (f"{split}annot", labels)):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / folder / f"{index}.png"), pixels)
+            lines.append(f"{split}/{index}.png {split}annot/{index}.png\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
 def weights(tmp_path: Path) -> Path:
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.safetensors")
     return tmp_path / "weights.safetensors"
@@ -88,6 +105,72 @@ def row(model: str, seed: int, miou: float, recipe: str, **changes: str) -> dict
         "torch": "2.8",
         **changes,
     }
+
+
+@pytest.mark.slow
+def test_train_and_score(
+    compare: Any,
+    table: Any,
+    camvid: Path,
+    weights: Path,
+    tmp_path: Path,
+    refuses: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs, arguments = tmp_path / "runs", ["--data", str(camvid), "--weights", str(weights)]
+    compare.main(["train", "tiny", "--runs", str(runs), *arguments])
+    made = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+    assert {path.name for path in runs.iterdir()} == {"sfnet-0", "sfnet-1", "sfnet_add-0", "sfnet_add-1", "smp_fpn-0"}
+    compare.main(["train", "tiny", "--runs", str(runs), *arguments])
+    assert made == {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}  # nothing to do
+
+    (runs / "sfnet-1" / "model").rename(runs / "sfnet-1" / "later")
+    compare.main(["score", "tiny", "--runs", str(runs)])
+    assert "sfnet-1" in capsys.readouterr().out  # is not finished
+    first = compare.read_rows(table.scores)
+    assert [(row["model"], row["seed"], row["commit"]) for row in first] == [
+        ("sfnet", "0", "abc1234"),
+        ("sfnet_add", "0", "abc1234"),
+        ("sfnet_add", "1", "abc1234"),
+        ("smp_fpn", "0", "abc1234"),
+    ]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    assert all((row["weights"], row["workers"]) == (digest, "0") for row in first)
+    own = compare.read_rows(runs / "sfnet-0" / "metrics.csv")[-1]
+    assert float(first[0]["miou"]) == pytest.approx(float(own["miou"]), abs=0.01)  # the tiny recipe trains in float32
+    assert float(first[0]["miou_in_training"]) == pytest.approx(float(own["miou"]), abs=0.001)
+    assert int(first[0]["parameters"]) > 10_000 and int(first[0]["multiply_adds"]) > 1_000_000
+    assert 0 < float(first[0]["boundary_f_3"]) < float(first[0]["boundary_f_5"]) <= 100
+
+    (runs / "sfnet-1" / "later").rename(runs / "sfnet-1" / "model")
+    compare.main(["score", "tiny", "--runs", str(runs)])
+    assert compare.read_rows(table.scores)[:4] == first and len(compare.read_rows(table.scores)) == 5
+
+    run = runs / "sfnet-0"
+
+    def refused(file: str, change: Callable[[str], str], *phrases: str) -> None:
+        text = (run / file).read_text()
+        assert change(text) != text
+        (run / file).write_text(change(text))
+        with refuses(str(run), *phrases):
+            compare.score_run(table, "sfnet", 0, run, None)
+        (run / file).write_text(text)
+
+    refused("metrics.csv", lambda text: text.replace(own["miou"], "99.0000"), "last one 99.00")
+    refused("config.yaml", lambda text: text.replace("batch_size: 2", "batch_size: 3"), "batch_size is 3, not 2")
+    refused("config.yaml", lambda text: text.replace("fuse: fam", "fuse: add"), "model.fuse is 'add', not 'fam'")
+    refused("config.yaml", lambda text: text.replace("devices: 1", "devices: 2"), "devices is 2, not 1")
+    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: true"), "no weight file")
+    refused("config.yaml", lambda text: text.replace(f"pretrained: {weights}", "pretrained: false"), "no weight file")
+    with refuses("sfnet-0", "seed is 0, not 1"):
+        compare.score_run(table, "sfnet", 1, run, None)
+    (run / "commit.txt").unlink()
+    with refuses("sfnet-0", "--commit"):
+        compare.score_run(table, "sfnet", 0, run, None)
+    assert compare.score_run(table, "sfnet", 0, run, "def4567") == {**first[0], "commit": "def4567"}
+    weights.rename(weights.with_name("elsewhere.safetensors"))
+    with refuses(str(weights), "does not exist"):
+        compare.score_run(table, "sfnet", 0, run, "def4567")
 
 
 @pytest.mark.parametrize("commit", ["HEAD", "main", "abc12", "abc123g", "", "ABC1234", "a" * 41, "abc1234\n"])

@@ -24,10 +24,10 @@ def find(name: str, **changes: Any) -> Any:
 
 
 def test_names_of_this_library() -> None:
-    contender = find("fpn:mobilenetv3_small_050")
+    contender = find("fpn:test_resnet")
     assert isinstance(contender.net, SegmentationModel)
-    assert (contender.net.info.name, contender.net.info.backbone) == ("fpn", "mobilenetv3_small_050")
-    assert (contender.backbone, contender.num_classes) == ("mobilenetv3_small_050", CLASSES)
+    assert (contender.net.info.name, contender.net.info.backbone) == ("fpn", "test_resnet")
+    assert (contender.backbone, contender.num_classes) == ("test_resnet", CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_options() -> None:
     assert contender.net.info == expected.info
     assert contender.name == "sfnet{fuse: add, width: 8}"
     # The documented example, and what all models share
-    other = find("sfnet:mobilenetv3_small_050 {context: conv, width: 64, in_chans: 1}")
-    assert (other.backbone, other.net.info.options["context"]) == ("mobilenetv3_small_050", "conv")
+    other = find("sfnet:test_resnet {context: conv, width: 64, in_chans: 1}")
+    assert (other.backbone, other.net.info.options["context"]) == ("test_resnet", "conv")
     assert (other.net.info.options["width"], other.normalize.in_chans) == (64, 1)
 
 
@@ -81,14 +81,10 @@ def test_timm_networks_have_no_classifier() -> None:
     ("name", "phrases"),
     [
         ("sfnett", ["unknown model 'sfnett'", "did you mean 'sfnet'?", "smp:ARCHITECTURE"]),
-        ("sfnet:a:b", ["unknown backbone 'a:b'"]),
-        ("smp:FPN:a:b", ["'smp:FPN:a:b'", "no encoder 'a:b'"]),
         ("sfnet:hf_hub:timm/resnet18", ["unknown backbone 'hf_hub:timm/resnet18'"]),
-        ("smp:FPN:tu-hf_hub:timm/resnet18", ["no encoder 'tu-hf_hub:timm/resnet18'"]),
         ("timm:hf_hub:timm/resnet18", ["no network 'hf_hub:timm/resnet18'", "timm.list_models()"]),
         ("sfnet{fuze: add}", ["model 'sfnet'", "no option 'fuze'", "did you mean 'fuse'?"]),
         ("sfnet{context: none}", ["context", "none", "conv"]),
-        ("sfnet{fuse: mean}", ["fuse", "'mean'", "add"]),
         ("sfnet{fuse}", ["option 'fuse'", "None"]),
         ("sfnet{fuse: add", ["'sfnet{fuse: add'", "{option: value}"]),
         ("sfnet{1: 2}", ["'sfnet{1: 2}'", "{option: value}"]),
@@ -96,17 +92,14 @@ def test_timm_networks_have_no_classifier() -> None:
         ("smp:FPN{width: 8}", ["'smp:FPN{width: 8}'", "options"]),
         ("timm:resnet18{width: 8}", ["'timm:resnet18{width: 8}'", "options"]),
         ("sfnet:", ["'sfnet:'", "leave the colon out"]),
-        ("sfnet:resnet19", ["resnet19"]),
         ("smp:FPM", ["'smp:FPM'", "no architecture 'FPM'", "did you mean 'FPN'?"]),
         ("smp:FPN:resnet19", ["no encoder 'resnet19'", "did you mean 'resnet1"]),
         ("smp:FPN:tf_efficientnet_lite0", ["no encoder 'tf_efficientnet_lite0'", "'tu-tf_efficientnet_lite0'"]),
-        ("smp:FPN:tu-resnet19", ["no encoder 'tu-resnet19'", "did you mean 'tu-resnet1"]),
         (
             "smp:Unet:tu-vit_tiny_patch16_224",
             ["'smp:Unet:tu-vit_tiny_patch16_224' cannot be built", "choose another backbone"],
         ),
         ("timm:resnet19", ["no network 'resnet19'", "did you mean 'resnet1"]),
-        ("nothing", ["unknown model 'nothing'"]),
     ],
 )
 def test_names_that_mean_nothing(name: str, phrases: list[str], refuses: Refuses) -> None:

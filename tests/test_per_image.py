@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.markup import render
 from torch import Tensor
 
-from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Counts, Scores, SegmentationScores
-from crispseg.evaluation.per_image import interval, mean_of_present, resample
+from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation.per_image import interval
 from crispseg.evaluation.scores import MEASURES
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.labels import LabelSet
@@ -261,40 +261,6 @@ def test_the_images_add_up_to_the_matrix() -> None:
     assert scores.measures()["image_miou"] == pytest.approx(scores.images.miou.mean())
 
 
-def draws(images: int, resamples: int, seed: int) -> NDArray[Any]:
-    """How often each image is drawn, `(resamples, images)`."""
-    weights: NDArray[Any] = resample(images, lambda weights: {"weights": weights}, resamples, seed)["weights"]
-    return weights
-
-
-def test_resampling_is_that_of_a_loop() -> None:
-    scores = counted(7, SIZES)
-    drawn = draws(5, 40, 1)
-    assert drawn.shape == (40, 5) and (drawn.sum(1) == 5).all() and len(np.unique(drawn, axis=0)) > 25
-    found = scores.resampled(40, 1)
-    for at, weights in enumerate(drawn.astype(int)):
-        chosen, images = np.repeat(np.arange(5), weights), scores.images
-        by_hand = Counts(images.hits[chosen], images.truth[chosen], images.predicted[chosen]).total()
-        for name in MEASURES:
-            np.testing.assert_array_equal(found[name][at], getattr(by_hand, name))
-        assert found["image_miou"][at] == pytest.approx(images.miou[chosen].mean())
-
-
-def test_boundary_resampling_is_that_of_a_loop() -> None:
-    metric = BoundaryScores(4, (1, 2))
-    for index, pair in enumerate(labelled(3, 4, SIZES)):
-        pair[1][pair[1] == index % 4] = 0  # classes are missing from images
-        pair[0][pair[0] == index % 4] = 0
-        metric.update(*pair, [index])
-    scores = metric.scores()
-    assert np.isnan(scores.per_image).any()
-    np.testing.assert_allclose(mean_of_present(scores.per_image, 0), scores.f, rtol=1e-12)
-    found = scores.resampled(30, 0)["boundary_f_of_classes"]
-    for f, weights in zip(found, draws(len(SIZES), 30, 0).astype(int), strict=True):
-        chosen = scores.per_image[np.repeat(np.arange(len(SIZES)), weights)]
-        np.testing.assert_allclose(f, mean_of_present(chosen, 0), rtol=1e-12)
-
-
 def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     pairs, resamples = labelled(5, 4, SIZES), 20
     for prediction, truth in pairs[1:]:  # class 3 is in one image, which some draws have not
@@ -324,19 +290,6 @@ def test_intervals_hold_the_score_and_follow_the_seed() -> None:
     assert wide[0] < bounds["miou"][0] < narrow[0] < narrow[1] < bounds["miou"][1] < wide[1]
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
-    """Pixel accuracy of images that are each right with probability 0.7."""
-    random, covered = np.random.default_rng(0), 0
-    for _ in range(100):
-        right = random.binomial(100, np.clip(random.normal(0.7, 0.1, 80), 0, 1))
-        truth = np.full((80, 2), 50)
-        images = Counts(np.stack([right // 2, right - right // 2], 1), truth, truth)
-        scores = Scores(np.eye(2, dtype=np.int64), images, np.arange(80))
-        low, high = scores.intervals(200)["pixel_accuracy"]
-        covered += int(low <= 70 <= high)
-    assert 89 <= covered <= 100  # 95 are expected
-
-
 def test_intervals_leave_out_what_is_undefined() -> None:
     values = np.random.default_rng(0).normal(size=(37, 2, 3))
     values[5:20, 0, 1] = np.nan
@@ -345,21 +298,6 @@ def test_intervals_leave_out_what_is_undefined() -> None:
     present = np.delete(values[:, 0, 1], slice(5, 20))
     np.testing.assert_allclose([low[0, 1], high[0, 1]], np.percentile(present, [5, 95]), rtol=1e-12)
     assert math.isnan(low[1, 2]) and math.isnan(high[1, 2])
-
-
-def test_two_runs_on_the_same_images_are_drawn_alike() -> None:
-    """A difference of scores thus has a narrower interval."""
-    pairs = labelled(4, 3, SIZES * 3)
-    better = []
-    for prediction, truth in pairs:
-        some = prediction.clone()
-        some[..., :2] = torch.where(truth == 255, 0, truth)[..., :2]
-        better.append((some, truth))
-    metrics = [updated([SegmentationScores(3, per_image=True)], each)[0] for each in (pairs, better)]
-    first, second = (metric.scores().resampled(500)["miou"] for metric in metrics)
-    difference = interval(second - first)
-    other = metrics[1].scores().resampled(500, seed=1)["miou"]  # draws of its own
-    assert difference[0] > 0 and np.ptp(difference) < 0.6 * np.ptp(interval(other - first))
 
 
 def test_impossible_bootstraps(refuses: Any) -> None:

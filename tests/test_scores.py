@@ -107,14 +107,3 @@ def test_no_pixels_give_nan_and_no_warning() -> None:
         warnings.simplefilter("error")
         scores = Scores(np.zeros((3, 3), np.int64))
         assert math.isnan(scores.miou) and math.isnan(scores.pixel_accuracy) and np.isnan(scores.iou).all()
-
-
-def test_matrices_of_processes_add_up() -> None:
-    one, other = pixels(1, 4, (3, 8, 8)), pixels(2, 4, (2, 5, 7))
-    first, second = scored(4, one), scored(4, other)
-    together = scored(4, one, other)
-    first.merge_state(second)  # by the reduction that distributed evaluation uses
-    assert torch.equal(first.compute(), together.compute())
-    assert first.scores().miou == together.scores().miou
-    mean = (scored(4, one).scores().miou + scored(4, other).scores().miou) / 2
-    assert first.scores().miou != pytest.approx(mean)  # an average of scores would be another number

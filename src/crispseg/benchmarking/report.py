@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 
 def as_tables(report: Report) -> Group:
     """The conditions, what networks count and how long a call takes, and how long an image takes to its labels."""
-    baseline = report.rows[0].model
+    settings = report.settings
     network = Table(title="One call of the network, to logits at the images' size", title_justify="left")
     labels = Table(title="From images to label maps", title_justify="left")
     for table, columns in (
@@ -31,30 +33,25 @@ def as_tables(report: Report) -> Group:
         for column in columns:
             table.add_column(column, justify="right")
     for row in report.rows:
-        times, name = row.milliseconds, escape(_label(row, report.settings))
-        network.add_row(
-            name,
-            f"{row.parameters / 1e6:.2f}",
-            f"{row.multiply_adds / 1e9:.2f}",
-            *(f"{value:.1f}" for value in times["forward"]),
-            f"{row.ratio['forward']:.2f}",
-        )
-        if row.num_classes is not None:
-            labels.add_row(
-                name,
-                *(f"{times[stage].median:.1f}" for stage in ("preprocess", "network", "postprocess")),
-                *(f"{value:.1f}" for value in times["total"]),
-                f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–",  # the baseline is a backbone
-            )
-    settings = report.settings
+        times, name = row.milliseconds, escape(_label(row, settings))
+        counts = f"{row.parameters / 1e6:.2f}", f"{row.multiply_adds / 1e9:.2f}"
+        network.add_row(name, *counts, *_one_decimal(times["forward"]), f"{row.ratio['forward']:.2f}")
+        if "total" in times:
+            stages = _one_decimal(times[stage].median for stage in ("preprocess", "network", "postprocess"))
+            ratio = f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–"  # the baseline is a backbone
+            labels.add_row(name, *stages, *_one_decimal(times["total"]), ratio)
     notes = [
         _conditions(report),
         f"Times are medians (p95: 95th percentiles) of {settings.repeats} rounds after {settings.warmup} of warm-up; "
-        f"in each round all take their turn. ×: over the baseline, {escape(baseline)}.",
+        f"in each round all take their turn. ×: over the baseline, {escape(report.rows[0].model)}.",
     ]
     if any(row.num_classes is None for row in report.rows):
         notes.append("timm's networks are called to their last features, and give no labels.")
     return Group(*notes, network, *([labels] if labels.row_count else []))
+
+
+def _one_decimal(values: Iterable[float]) -> list[str]:
+    return [f"{value:.1f}" for value in values]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -120,11 +117,9 @@ def processor_name(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are compared, where they are installed."""
+    """The versions of the packages that are compared, where they are installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

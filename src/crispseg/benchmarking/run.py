@@ -167,8 +167,8 @@ def benchmark(
     bases: dict[str, float] = {}
     for contender, (parameters, multiply_adds), taken, miou in zip(contenders, counts, laps, mious, strict=True):
         times = latencies(taken)
-        medians = {stage: times[stage].median for stage in ("forward", "total") if stage in times}
-        values = {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
+        medians: dict[str, float] = {stage: times[stage].median for stage in ("forward", "total") if stage in times}
+        values: dict[str, float] = {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
         bases = bases or values
         ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
         about = contender.name, contender.backbone, contender.num_classes

@@ -59,8 +59,8 @@ def run(argv: Sequence[str]) -> None:
     for table in (*results.tables(), image_table(results)):
         console.print(table)
     if parsed.json:
-        scores = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
-        write_json(parsed.json, {**scores, "image_scores": images_as_json(results, datasets[0])})
+        summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
+        write_json(parsed.json, {**summary, "image_scores": images_as_json(results, datasets[0])})
     if parsed.html:
         title = " and ".join(names) if len(names) == 2 else ", ".join(names)
         changed = most_changed(models, datasets[0], [result.scores for result in found])

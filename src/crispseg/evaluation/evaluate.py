@@ -73,4 +73,5 @@ def evaluate(
                 prediction = prediction.cpu()
             for metric in others:
                 metric.update(prediction, labels, [index])
-    return matrix.scores()
+    scores: Scores = matrix.scores()
+    return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
-from crispseg.inference.protocols import Protocol, predict_logits
-from crispseg.labels import LabelSet
+from crispseg.inference.protocols import WHOLE, Protocol, predict_logits
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.visuals import error_map
 
@@ -30,18 +30,39 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the split as the model sees it.
+    """An image of the split as one or several models see it.
 
     Args:
         sample: image and truth.
-        labels: `(H, W)` predicted class ids.
-        miou, pixel_accuracy: of this image alone, in percent.
+        labels: `(H, W)` predicted class ids of each model.
+        miou: of this image alone, of each model, in percent.
     """
 
     sample: Sample
-    labels: NDArray[np.uint8]
-    miou: float
-    pixel_accuracy: float
+    labels: tuple[NDArray[np.uint8], ...]
+    miou: tuple[float, ...]
+
+
+def example(
+    models: Sequence[SegmentationModel],
+    dataset: SegmentationDataset,
+    scores: Sequence[Scores],
+    at: int,
+    protocol: Protocol = WHOLE,
+) -> Example:
+    """One of the images that were scored, predicted again.
+
+    Args:
+        models: that were scored, in eval mode.
+        dataset: that they were scored on.
+        scores: of each model, with those of each image, as `evaluate` gives them.
+        at: index of the image among those that `scores` has.
+        protocol: by which they were scored.
+    """
+    index = int(scores[0].ids[at])
+    seen = [dataset.with_channels(model.info.in_chans)[index] for model in models]
+    labels = (predict_sample(model, sample, protocol) for model, sample in zip(models, seen, strict=True))
+    return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
 
 
 def examples(
@@ -50,24 +71,13 @@ def examples(
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 
     An image's mIoU is over the classes in its truth or its prediction, as a split's is. Equal ones come in the split's
-    order.
-
-    Args:
-        model: that was scored, in eval mode; it predicts these images again.
-        dataset: that it was scored on.
-        scores: with those of each image, as `evaluate` gives them.
-        protocol: that it was scored by.
-        count: of each, at most.
+    order. For the arguments see `example`; of each kind, there are at most `count`.
     """
-    miou, accuracy = scores.images.miou, scores.images.pixel_accuracy
+    miou = scores.images.miou
     worst = np.argsort(miou, kind="stable")[:count]
     best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
-
-    def example(at: int) -> Example:
-        sample = dataset[int(scores.ids[at])]
-        return Example(sample, predict_sample(model, sample, protocol), float(miou[at]), float(accuracy[at]))
-
-    return [example(at) for at in worst], [example(at) for at in best]
+    groups = [[example([model], dataset, [scores], at, protocol) for at in group] for group in (worst, best)]
+    return groups[0], groups[1]
 
 
 def predict_sample(model: SegmentationModel, sample: Sample, protocol: Protocol) -> NDArray[np.uint8]:
@@ -78,6 +88,34 @@ def predict_sample(model: SegmentationModel, sample: Sample, protocol: Protocol)
     with torch.inference_mode():
         labels = predict_logits(model, image, protocol).argmax(1)[0]
     return labels.to(torch.uint8).cpu().numpy()
+
+
+def example_group(
+    heading: str,
+    about: str,
+    some: Sequence[Example],
+    labels: LabelSet,
+    shown: Callable[[Example], Iterable[tuple[NDArray[np.uint8], str]]],
+) -> dict[str, Any]:
+    """What the templates show of some examples under one heading: the classes' legend and the pictures of each.
+
+    Args:
+        heading, about: text.
+        some: the examples.
+        labels: names and colours of the classes.
+        shown: what comes behind image and truth, pictures `(H, W, 3)` RGB and their captions.
+    """
+    maps = (np.unique(each) for one in some for each in (one.sample.labels, *one.labels))
+    seen = np.bincount(np.concatenate(list(maps)), minlength=256)[: len(labels)] > 0
+    images = []
+    for one in some:
+        image, truth, name = one.sample
+        pictures = [(pages.embedded(image[..., :3], f"{name}, image", photo=True), "image")]
+        for pixels, caption in ((colorize(truth, labels.palette), "truth"), *shown(one)):
+            pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
+        images.append((name, pictures))
+    classes = [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
+    return {"heading": heading, "about": about, "legends": [classes], "images": images}
 
 
 def report_page(
@@ -92,7 +130,15 @@ def report_page(
         worst, best: what `examples` gives.
     """
     labels = evaluation.labels
-    groups = [("Worst images", worst), ("Best images", best)]
+
+    def shown(one: Example) -> list[tuple[NDArray[np.uint8], str]]:
+        (predicted,), (miou,), truth = one.labels, one.miou, one.sample.labels
+        wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
+        return [
+            (colorize(predicted, labels.palette), f"prediction: mIoU {percent(miou)}"),
+            (error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"),
+        ]
+
     return pages.render(
         "evaluation.html",
         title=title,
@@ -105,9 +151,17 @@ def report_page(
         confusion=_confusion_rows(evaluation.scores),
         numbered=len(labels) <= NUMBERED,
         groups=[
-            (name, _legend(some, labels), [_panels(each, labels) for each in some]) for name, some in groups if some
+            example_group(name, _EXPLAINED, some, labels, shown)
+            for name, some in (("Worst images", worst), ("Best images", best))
+            if some
         ],
     )
+
+
+_EXPLAINED = (
+    "By the image's own mIoU. Errors: right pixels are black, ignored ones grey, wrong ones have the colour of their "
+    "true class."
+)
 
 
 def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
@@ -140,26 +194,3 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _confusion_rows(scores: Scores) -> list[list[tuple[str, float]]]:
     """Of each cell its share of the row as text, and in percent how deep its colour is; NaN for an absent class."""
     return [[(cell_text(share), float(10 * share**0.5)) for share in row] for row in shares(scores.confusion)]
-
-
-def _legend(some: Sequence[Example], labels: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
-    return legend_of((each for example in some for each in (example.labels, example.sample.labels)), labels)
-
-
-def legend_of(maps: Iterable[NDArray[np.uint8]], labels: LabelSet) -> list[tuple[str, tuple[int, int, int]]]:
-    """Names and colours of the classes that label maps hold."""
-    seen = np.bincount(np.concatenate([np.unique(each) for each in maps]), minlength=256)[: len(labels)] > 0
-    return [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
-
-
-def _panels(example: Example, labels: LabelSet) -> tuple[str, list[tuple[pages.Picture, str]]]:
-    """Name of the image, and its pictures with their captions."""
-    image, truth, name = example.sample
-    colors, true_colors = (colorize(each, labels.palette) for each in (example.labels, truth))
-    errors = error_map(example.labels, truth, labels.palette)
-    return name, [
-        (pages.embedded(image[..., :3], f"{name}, image", photo=True), "image"),
-        (pages.embedded(true_colors, f"{name}, truth"), "truth"),
-        (pages.embedded(colors, f"{name}, prediction"), f"prediction: mIoU {percent(example.miou)}"),
-        (pages.embedded(errors, f"{name}, errors"), f"errors: {percent(100 - example.pixel_accuracy)} % of pixels"),
-    ]

@@ -60,7 +60,7 @@ class Evaluation:
         return {name: value for part in parts for name, value in part.items() if name != "image_miou"}
 
     @cached_property
-    def bounds(self) -> dict[str, NDArray[np.float64]]:
+    def bounds(self) -> dict[str, Values]:
         """Bootstrap intervals of the measures `(2, ...)`; none without resamples or for fewer than two images."""
         if not self.resamples or len(self.scores.ids) < 2:
             return {}
@@ -69,7 +69,7 @@ class Evaluation:
 
     def bound(self, name: str, *index: int) -> NDArray[np.float64] | None:
         """`(2,)`, the interval of a measure, of one class or distance by its index; None where there is none."""
-        return self.bounds[name][:, *index] if self.bounds else None
+        return self.bounds[name][(slice(None), *index)] if self.bounds else None
 
     def means(self) -> list[tuple[str, float, NDArray[np.float64] | None]]:
         """What is told of all classes together: name, score and interval."""
