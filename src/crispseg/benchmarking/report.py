@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from crispseg.benchmarking.run import Report, Row, Settings
+from crispseg.evaluation.wording import text_table
 
 PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 
@@ -23,23 +23,25 @@ PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 def as_tables(report: Report) -> Group:
     """The conditions, what networks count and how long a call takes, and how long an image takes to its labels."""
     settings = report.settings
-    network = Table(title="One call of the network, to logits at the images' size", title_justify="left")
-    labels = Table(title="From images to label maps", title_justify="left")
-    for table, columns in (
-        (network, ("M parameters", "G multiply-adds", "ms", "p95", "×")),
-        (labels, ("pre", "network", "post", "total ms", "p95", "×")),
-    ):
-        table.add_column("model", overflow="fold")
-        for column in columns:
-            table.add_column(column, justify="right")
+    network, labels = [], []
     for row in report.rows:
-        times, name = row.milliseconds, escape(_label(row, settings))
+        times, name = row.milliseconds, _label(row, settings)
         counts = f"{row.parameters / 1e6:.2f}", f"{row.multiply_adds / 1e9:.2f}"
-        network.add_row(name, *counts, *_one_decimal(times["forward"]), f"{row.ratio['forward']:.2f}")
+        network.append([name, *counts, *_one_decimal(times["forward"]), f"{row.ratio['forward']:.2f}"])
         if "total" in times:
             stages = _one_decimal(times[stage].median for stage in ("preprocess", "network", "postprocess"))
             ratio = f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–"  # the baseline is a backbone
-            labels.add_row(name, *stages, *_one_decimal(times["total"]), ratio)
+            labels.append([name, *stages, *_one_decimal(times["total"]), ratio])
+    tables = [
+        text_table(
+            ["model", "M parameters", "G multiply-adds", "ms", "p95", "×"],
+            network,
+            title="One call of the network, to logits at the images' size",
+        )
+    ]
+    if labels:
+        head = ["model", "pre", "network", "post", "total ms", "p95", "×"]
+        tables.append(text_table(head, labels, title="From images to label maps"))
     notes = [
         _conditions(report),
         f"Times are medians (p95: 95th percentiles) of {settings.repeats} rounds after {settings.warmup} of warm-up; "
@@ -47,7 +49,7 @@ def as_tables(report: Report) -> Group:
     ]
     if any(row.num_classes is None for row in report.rows):
         notes.append("timm's networks are called to their last features, and give no labels.")
-    return Group(*notes, network, *([labels] if labels.row_count else []))
+    return Group(*notes, *tables)
 
 
 def _one_decimal(values: Iterable[float]) -> list[str]:

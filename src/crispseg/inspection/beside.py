@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.markup import escape
 from rich.table import Table
 
 from crispseg import pages
@@ -15,7 +14,7 @@ from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import change, change_number, number, percent, signed
+from crispseg.evaluation.wording import change, change_number, number, percent, signed, text_table
 from crispseg.labels import LabelSet
 
 DISTANCE = 3
@@ -91,23 +90,14 @@ class SideBySide:
         """Means, and the IoU and boundary F of classes."""
         numbered = len(self.results) > _NAMED_AT_ONCE
         names = [str(at) if numbered else result.name for at, result in enumerate(self.results, 1)]
-        means = Table(caption=self.note or None, caption_justify="left")
-        means.add_column("", overflow="fold")
-        for name in HEAD:
-            means.add_column(name, justify="right")
-        for index, (name, *row) in enumerate(self._rows(), 1):
-            means.add_row(*map(escape, (f"{index:2} {name}" if numbered else name, *row)))
-        if len(self.labels) > _CLASSES_AT_ONCE:
-            return [means]
-        tables = [means]
-        for title, values, key in self._class_scores():
-            tables.append(Table(title=f"{title}, and changes", title_justify="left"))
-            tables[-1].add_column("class", overflow="fold")
-            for name in names:
-                tables[-1].add_column(escape(name), justify="right", overflow="fold")
-            for index, label in enumerate(self.labels.names):
-                changes = [signed(float(gains[key].value[index])) for gains in self.gains]
-                tables[-1].add_row(escape(label), percent(float(values[index])), *changes)
+        rows = [(f"{at:2} {name}" if numbered else name, *row) for at, (name, *row) in enumerate(self._rows(), 1)]
+        tables = [text_table(["", *HEAD], rows, caption=self.note or None)]
+        for title, values, key in self._class_scores() if len(self.labels) <= _CLASSES_AT_ONCE else ():
+            classes = [
+                [label, percent(float(values[at])), *(signed(float(gains[key].value[at])) for gains in self.gains)]
+                for at, label in enumerate(self.labels.names)
+            ]
+            tables.append(text_table(["class", *names], classes, title=f"{title}, and changes"))
         return tables
 
     def _class_scores(self) -> list[tuple[str, NDArray[Any], str]]:

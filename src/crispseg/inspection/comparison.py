@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.markup import escape
 from rich.table import Table
 
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.report import Example, example, example_group
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import change, number, percent, signed
+from crispseg.evaluation.wording import change, number, percent, signed, text_table
 from crispseg.imaging import colorize
 from crispseg.inspection.beside import SideBySide
 from crispseg.labels import IGNORE
@@ -103,12 +102,7 @@ IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or thei
 
 def image_table(results: SideBySide) -> Table:
     """`image_rows` for the terminal."""
-    table = Table(title="Images, by their own mIoU", title_justify="left")
-    for name in IMAGES_HEAD:
-        table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for row in image_rows(results):
-        table.add_row(*map(escape, row))
-    return table
+    return text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
 
 
 def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:
