@@ -19,9 +19,9 @@ from crispseg.cli.main import main
 from crispseg.data import Scenes
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.paired import Gain, boundary_gains, score_gains
+from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import mean_of_present
-from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inspection import ablate, ablations_of
 from crispseg.inspection.ablation import replaced, scale, shuffle, uniform
 from crispseg.models.sfnet import FlowAlignment
@@ -123,13 +123,11 @@ def test_uniform_is_the_mean() -> None:
     assert torch.allclose(uniform((1,))(x), x.mean(1, keepdim=True).repeat(1, 5, 1, 1))
 
 
-def test_replaced_needs_both() -> None:
-    assert replaced("lrm.G", "lrm.B")(["a.lrm.G"]) == {}
-    changes = replaced("lrm.G", "lrm.B")(["a.lrm.B", "a.lrm.G", "b.lrm.B", "b.lrm.G"])
-    assert sorted(changes) == ["a.lrm.B", "a.lrm.G", "b.lrm.B", "b.lrm.G"]
-    changes["a.lrm.B"](torch.ones(1))
-    changes["b.lrm.B"](torch.zeros(1))
-    assert changes["a.lrm.G"](torch.rand(1)) == 1 and changes["b.lrm.G"](torch.rand(1)) == 0
+def test_replaced_gives_back_what_it_kept() -> None:
+    keep, replace = replaced()
+    for value in (1, 0):
+        assert keep(torch.full((2,), value)).tolist() == [value] * 2
+        assert replace(torch.rand(2)).tolist() == [value] * 2
 
 
 # Ablations ----------------------------------------------------------------------------------------------------------
@@ -155,7 +153,7 @@ def test_each_ablation_changes_the_logits(name: str, models: dict[str, Segmentat
     with torch.inference_mode():
         intact = model(images)
         for ablation in found.values():
-            with crispseg.alter(model, ablation.changes(list(taps(model)))):
+            with crispseg.alter(model, ablation.of(list(taps(model)))):
                 assert not torch.allclose(model(images), intact, atol=1e-4), ablation.name
         assert torch.equal(model(images), intact)
 
@@ -210,7 +208,7 @@ def test_each_ablation_does_what_it_says(name: str, models: dict[str, Segmentati
         with (
             torch.inference_mode(),
             crispseg.record(model) as before,
-            crispseg.alter(model, ablation.changes(list(taps(model)))),
+            crispseg.alter(model, ablation.of(list(taps(model)))),
             crispseg.record(model) as after,
         ):
             model(images)
@@ -249,7 +247,7 @@ def test_flow_of_zero_is_bilinear_fusion(models: dict[str, SegmentationModel], i
     bilinear = model_of("sfnet", **SYSTEMS["sfnet"])
     bilinear.decoder.fuses = nn.ModuleList(Bilinear(fam) for fam in bilinear.decoder.fuses)  # type: ignore[arg-type]
     model = models["sfnet"]
-    changes = ablations_of(model)["flow × 0"].changes(list(taps(model)))
+    changes = ablations_of(model)["flow × 0"].of(list(taps(model)))
     with torch.inference_mode(), crispseg.alter(model, changes):
         torch.testing.assert_close(model(images), bilinear(images), rtol=0, atol=1e-4)
 
@@ -257,10 +255,19 @@ def test_flow_of_zero_is_bilinear_fusion(models: dict[str, SegmentationModel], i
 def test_no_refinement_is_exact(models: dict[str, SegmentationModel], images: Tensor) -> None:
     for name in ("unept", "fpn"):
         model = models[name]
-        changes = ablations_of(model)["no refinement"].changes(list(taps(model)))
+        changes = ablations_of(model)["no refinement"].of(list(taps(model)))
         with torch.inference_mode(), crispseg.alter(model, changes):
             outputs = model.outputs(images)
             assert torch.equal(outputs.logits, outputs.unrefined)  # type: ignore[arg-type]
+
+
+def test_no_local_refinement_lets_all_through(models: dict[str, SegmentationModel], images: Tensor) -> None:
+    model = models["agln"]
+    changes = ablations_of(model)["no local refinement"].of(list(taps(model)))
+    with torch.inference_mode(), crispseg.alter(model, changes), crispseg.record(model) as seen:
+        model(images)
+    refined = [path for path in seen if path.endswith("lrm.G")]
+    assert len(refined) > 1 and all(torch.equal(seen[path], seen[f"{path[:-1]}B"]) for path in refined)
 
 
 def test_flow_of_one_reproduces_the_evaluation_exactly(models: dict[str, SegmentationModel]) -> None:
@@ -303,8 +310,7 @@ def test_gains_are_those_of_resampled_splits() -> None:
     first, second = (metric.scores() for metric in metrics)
     gains = score_gains(first, second, resamples=200, seed=3)
 
-    random = np.random.default_rng(3)
-    drawn = random.integers(6, size=(200, 6))
+    drawn = np.random.default_rng(3).integers(6, size=(200, 6))
     differences = []
     for images in drawn:
         values = []
@@ -316,31 +322,31 @@ def test_gains_are_those_of_resampled_splits() -> None:
     assert gains["miou"].value == pytest.approx(second.miou - first.miou)
     assert gains["miou"].interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
     assert gains["iou"].value == pytest.approx(second.iou - first.iou)
-    alone = second.images.intervals(200)["miou"]  # type: ignore[union-attr]
-    assert np.ptp(gains["miou"].interval) < 2 * np.ptp(alone)
+    own = second.images.miou - first.images.miou
+    assert gains["image_miou"].value == pytest.approx(own.mean())
+    assert gains["image_miou"].interval == pytest.approx(np.percentile(own[drawn].mean(1), [2.5, 97.5]))
+    assert np.ptp(gains["miou"].interval) < 2 * np.ptp(second.intervals(200)["miou"])
 
     before, after = (boundary.scores() for boundary in boundaries)
-    f = boundary_gains(before, after, resamples=50)
-    assert f["mean"].value == pytest.approx([after.mean[1] - before.mean[1], after.mean[2] - before.mean[2]])
-    assert f["f"].value.shape == (2, 4) and f["f"].interval.shape == (2, 2, 4)
-    differences = [
-        [mean_of_present(each.per_image[images], 0) for each in (before, after)]
+    f = score_gains(before, after, resamples=50)
+    assert f["boundary_f"].value == pytest.approx([after.mean[1] - before.mean[1], after.mean[2] - before.mean[2]])
+    assert f["boundary_f_of_classes"].value.shape == (2, 4)
+    assert f["boundary_f_of_classes"].at(1).interval.shape == (2, 4)
+    means = [
+        [mean_of_present(mean_of_present(each.per_image[images], 0)) for each in (before, after)]
         for images in np.random.default_rng(0).integers(6, size=(50, 6))
     ]
-    means = [[mean_of_present(value) for value in pair] for pair in differences]
     expected = np.percentile([after - before for before, after in means], [2.5, 97.5], axis=0)
-    np.testing.assert_allclose(f["mean"].interval, expected, atol=1e-10)
+    np.testing.assert_allclose(f["boundary_f"].interval, expected, atol=1e-10)
 
 
 def test_no_gain_over_itself_and_no_intervals_without_resamples() -> None:
     metric, boundary = SegmentationScores(4, per_image=True), BoundaryScores(4, [1])
-    metric.update(*labels(1), ids=range(6))
-    boundary.update(*labels(1), ids=range(6))
-    scores, f = metric.scores(), boundary.scores()
-    gain = score_gains(scores, scores)["miou"]
-    assert gain.value == 0 and (gain.interval == 0).all() and not gain.is_clear
-    assert np.isnan(score_gains(scores, scores, resamples=0)["iou"].interval).all()
-    assert np.isnan(boundary_gains(f, f, resamples=0)["mean"].interval).all()
+    for each in (metric, boundary):
+        each.update(*labels(1), ids=range(6))
+        for name, gain in score_gains(each.scores(), each.scores()).items():
+            assert np.all(gain.value == 0) and np.all(gain.interval == 0) and not gain.is_clear.any(), name
+            assert np.isnan(score_gains(each.scores(), each.scores(), resamples=0)[name].interval).all()
 
 
 @pytest.mark.parametrize(("interval", "clear"), [((1, 2), True), ((-2, -1), True), ((-1, 2), False)])
@@ -349,24 +355,19 @@ def test_a_gain_is_clear_if_its_interval_leaves_out_0(interval: tuple[float, flo
 
 
 def test_gains_need_the_same_images(refuses: Refuses) -> None:
-    scores, boundaries = [], []
-    for ids in (range(6), range(1, 7)):
-        metric, boundary = SegmentationScores(4, per_image=True), BoundaryScores(4, [1])
-        metric.update(*labels(1), ids=ids)
-        boundary.update(*labels(1), ids=ids)
-        scores.append(metric.scores())
-        boundaries.append(boundary.scores())
-    with refuses("not of the same images"):
-        score_gains(*scores)
-    other = SegmentationScores(4, per_image=True)
     prediction, truth = labels(1)
-    other.update(prediction, torch.where(truth == 3, 0, truth), ids=range(6))
-    with refuses("the same truth"):
-        score_gains(scores[0], other.scores())
-    with refuses("per_image=True"):
-        score_gains(scores[0], Scores(scores[0].confusion))
-    with refuses("not of the same images"):
-        boundary_gains(*boundaries)
+    other = torch.where(truth == 3, 0, truth)
+    for kind in (SegmentationScores, BoundaryScores):
+        found = []
+        for true, ids in ((truth, range(6)), (truth, range(1, 7)), (other, range(6))):
+            metric = kind(4, per_image=True) if kind is SegmentationScores else BoundaryScores(4, [1])
+            metric.update(prediction, true, ids=ids)
+            found.append(metric.scores())
+        with refuses("not of the same images"):
+            score_gains(found[0], found[1])
+        if kind is SegmentationScores:
+            with refuses("the same truth"):
+                score_gains(found[0], found[2])
 
 
 # Command ------------------------------------------------------------------------------------------------------------

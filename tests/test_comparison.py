@@ -19,7 +19,7 @@ from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
 from crispseg.data import Scenes, SegmentationDataset
 from crispseg.data.base import Sample
-from crispseg.evaluation import BoundaryScores, SegmentationScores
+from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
@@ -44,6 +44,11 @@ def models() -> list[SegmentationModel]:
 
 
 @pytest.fixture(scope="module")
+def scores(models: list[SegmentationModel]) -> list[Scores]:
+    return [evaluate(each, SCENES.dataset("val"), device="cpu", workers=0) for each in models]
+
+
+@pytest.fixture(scope="module")
 def runs(models: list[SegmentationModel], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("models")
     for index, each in enumerate(models):
@@ -61,10 +66,9 @@ def test_difference_map() -> None:
     assert len({color for _, color in DIFFERENCES}) == len(DIFFERENCES)
 
 
-def test_most_changed(models: list[SegmentationModel]) -> None:
-    val = SCENES.dataset("val")
-    scores = [evaluate(each, val, device="cpu", workers=0) for each in models[:2]]
-    gains = scores[1].images.miou - scores[0].images.miou  # type: ignore[union-attr]
+def test_most_changed(models: list[SegmentationModel], scores: list[Scores]) -> None:
+    val, scores = SCENES.dataset("val"), scores[:2]
+    gains = scores[1].images.miou - scores[0].images.miou
     gained, lost = most_changed(models[:2], val, scores, count=2)
     assert [each.miou[1] - each.miou[0] for each in gained] == pytest.approx(sorted(gains[gains > 0])[::-1][:2])
     assert [each.miou[1] - each.miou[0] for each in lost] == pytest.approx(sorted(gains[gains < 0])[:2])
@@ -72,7 +76,7 @@ def test_most_changed(models: list[SegmentationModel]) -> None:
     for each in gained + lost:
         at = names.index(each.sample.name)
         right = [(labels == each.sample.labels).sum() for labels in each.labels]
-        assert right == [score.images.hits[at].sum() for score in scores]  # type: ignore[union-attr]
+        assert right == [score.images.hits[at].sum() for score in scores]
     assert most_changed([models[0]] * 2, val, [scores[0]] * 2) == ([], [])
 
 
@@ -112,20 +116,17 @@ def test_most_changed_of_a_split_with_an_ignored_image(models: list[Segmentation
             assert alone.scores().miou == pytest.approx(miou)
 
 
-def test_command(
-    runs: list[str], models: list[SegmentationModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command(runs: list[str], scores: list[Scores], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [f"--json={tmp_path / 'a.json'}", f"--html={tmp_path / 'a.html'}"]
     assert main(["compare", *runs, *DATA, *files]) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
     summary = json.loads((tmp_path / "a.json").read_text())
     assert [each["name"] for each in summary["models"]] == ["m0", "m1", "m2"]
-    for each, network in zip(summary["models"], models, strict=True):
-        expected = evaluate(network, SCENES.dataset("val"), device="cpu", workers=0).miou
-        assert each["miou"] == pytest.approx(expected, abs=1e-4)
-        assert f"{expected:.1f}" in shown
+    for each, expected in zip(summary["models"], scores, strict=True):
+        assert each["miou"] == pytest.approx(expected.miou, abs=1e-4)
+        assert f"{expected.miou:.1f}" in shown
     val = SCENES.dataset("val")
-    miou = np.array([evaluate(each, val, device="cpu", workers=0).images.miou for each in models])  # type: ignore[union-attr]
+    miou = np.array([each.images.miou for each in scores])
     assert [each["name"] for each in summary["image_scores"]] == [val.name_of(index) for index in range(5)]
     np.testing.assert_allclose([each["miou"] for each in summary["image_scores"]], miou.T, atol=1e-4)
     change = summary["models"][2]["change"]["image_miou"]
@@ -134,7 +135,7 @@ def test_command(
     expected = np.percentile((miou[2] - miou[0])[draws].mean(1), [2.5, 97.5])
     assert change["interval"] == pytest.approx(expected, abs=1e-4)
     page = Page((tmp_path / "a.html").read_text())
-    assert "m0, m1, m2" in page.words
+    assert "Comparison of m0, m1, m2" in page.words
     at = page.words.index("mean change") + 1
     higher, lower = (miou[1:] > miou[0]).sum(1), (miou[1:] < miou[0]).sum(1)
     for row in range(2):
@@ -181,7 +182,7 @@ def test_the_page_has_the_scores_and_gains_of_each_class() -> None:
         results.append(Scored(name, f"which is {name}", metric.scores(), boundary.scores()))
     scores, f = results[1].scores, results[1].boundary.mean[3]
     labels = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
-    html = "\n".join(SideBySide(tuple(results), labels, 100).blocks())
+    html = SideBySide(tuple(results), labels, 100).page("x", "y")
     words = Page(html).words
     assert words[words.index("good") + 1 :][:3] == ["100.0", "100.0", "which is good"]
     change, lost = (f"−{100 - value:.1f}" for value in (scores.miou, f))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import multiprocessing
 import pickle
@@ -15,13 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.markup import render
 from torch import Tensor
 
-from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Counts, SegmentationScores
-from crispseg.evaluation.evaluate import intervals, score_table
-from crispseg.evaluation.per_image import interval, mean_of_present, resample
+from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation.per_image import interval
 from crispseg.evaluation.scores import MEASURES
+from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.labels import LabelSet
 
 Pair = tuple[Tensor, Tensor]
@@ -52,18 +51,38 @@ def all_metrics(classes: int) -> list[Any]:
     ]
 
 
+def updated(metrics: list[Any], pairs: list[Pair], numbered: bool = True) -> list[Any]:
+    for index, pair in enumerate(pairs):
+        for metric in metrics:
+            metric.update(*pair, [index] if numbered else None)
+    return metrics
+
+
+def counted(seed: int, sizes: list[tuple[int, int]]) -> Scores:
+    """The scores of random images of three classes."""
+    (metric,) = updated([SegmentationScores(3, per_image=True)], labelled(seed, 3, sizes))
+    scores: Scores = metric.scores()
+    return scores
+
+
+def evaluated(metrics: list[Any], resamples: int) -> Evaluation:
+    return Evaluation(
+        LabelSet.numbered(metrics[0].num_classes), *(metric.scores() for metric in metrics), resamples=resamples
+    )
+
+
 def everything(metrics: list[Any]) -> list[NDArray[Any]]:
     """All numbers that three metrics give, with intervals."""
-    scores, boundary, boundary_iou = (metric.scores() for metric in metrics)
-    bounds = intervals(scores, boundary, boundary_iou, 50)
+    evaluation = evaluated(metrics, 50)
+    scores, boundary = evaluation.scores, evaluation.boundary
+    assert boundary and evaluation.boundary_iou
     return [
         scores.confusion,
-        scores.images.rows,
-        *(np.array(getattr(scores, name)) for name in ("miou", "iou", "pixel_accuracy", "accuracy", "mean_accuracy")),
+        *(getattr(scores.images, name) for name in ("hits", "truth", "predicted")),
         *(getattr(boundary, name) for name in ("precision", "recall", "f", "images", "per_image")),
-        boundary_iou.iou,
-        *(each.ids for each in (scores, boundary, boundary_iou)),
-        *bounds.values(),
+        *(each.ids for each in (scores, boundary, evaluation.boundary_iou)),
+        *(np.asarray(value) for value in evaluation.measures.values()),
+        *evaluation.bounds.values(),
     ]
 
 
@@ -149,92 +168,97 @@ def test_images_come_in_the_order_of_their_numbers() -> None:
         assert metric.scores().ids.tolist() == [1, 2, 257, 300]
 
 
-def test_an_image_given_twice_is_refused(refuses: Any) -> None:
+def test_which_images_count(refuses: Any) -> None:
     (pair,) = labelled(0, 3, SIZES[:1])
-    for metric in all_metrics(3):
-        metric.update(*pair, [4])
-        metric.scores()
-        metric.update(*pair, [4])
-        with refuses("image 4", "more than once", "255"):
-            metric.scores()
-
-
-def test_numbers_are_checked(refuses: Any) -> None:
-    (pair,) = labelled(0, 3, SIZES[:1])
+    plain = torch.zeros(1, 8, 8, dtype=torch.int64)
     for metric in all_metrics(3):
         for ids in ([], [1, 2], [-1]):
             with refuses(f"ids are {ids} for 1 images"):
                 metric.update(*pair, ids)
         assert not len(metric.scores().ids)
-
-
-def test_images_of_ignored_pixels_do_not_count() -> None:
-    (pair,) = labelled(0, 3, SIZES[:1])
-    for metric in all_metrics(3):
         metric.update(*pair, [0])
-        metric.update(pair[0], torch.full_like(pair[1], 255), [1])
-        assert metric.scores().ids.tolist() == [0]
-
-
-def test_an_image_without_boundaries_counts_in_every_metric() -> None:
-    """So that all have the same images, and runs can be compared image by image."""
-    plain = torch.zeros(1, 8, 8, dtype=torch.int64)
-    for metric in all_metrics(3):
-        metric.update(plain, plain, [7])
-        assert metric.scores().ids.tolist() == [7]
-
-
-def test_reset_forgets_images() -> None:
-    (pair,) = labelled(0, 3, SIZES[:1])
-    for metric in all_metrics(3):
-        metric.update(*pair, [0])
+        metric.update(pair[0], torch.full_like(pair[1], 255), [1])  # all ignored
+        metric.update(plain, plain, [7])  # without boundaries: so that all metrics have the same images
+        assert metric.scores().ids.tolist() == [0, 7]
+        metric.update(*pair, [7])
+        with refuses("image 7", "more than once", "255"):
+            metric.scores()
         metric.reset()
         assert not len(metric.scores().ids)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("classes", [1, 256, -1, 2.5, "2"])
+def test_the_number_of_classes_is_checked(classes: Any, refuses: Any) -> None:
+    for kind in (SegmentationScores, BoundaryScores, BoundaryIoUScores):
+        with refuses(f"num_classes is {classes!r}", "2 to 255"):
+            kind(classes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
+    labels = torch.ones(1, 3, 4, dtype=torch.int64)
+    for metric in all_metrics(5):
+        with refuses(f"the prediction is {dtype}", "argmax"):
+            metric.update(labels.to(dtype), labels)
+        with refuses(f"the truth is {dtype}"):
+            metric.update(labels, labels.to(dtype))
+        assert not len(metric.scores().ids)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
+)
+def test_integers_of_all_widths(dtype: torch.dtype, refuses: Any) -> None:
+    """255 is no int8: there, -1 must not be taken for it, nor a number of classes for a negative one."""
+    prediction, truth = torch.randint(5, (2, 1, 12, 15))
+    given = prediction.to(dtype), truth.to(dtype)
+    for metric, usual in zip(all_metrics(200), all_metrics(200), strict=True):
+        metric.update(*given, [0])
+        usual.update(prediction, truth, [0])
+        torch.testing.assert_close(metric.compute(), usual.compute(), rtol=0, atol=0, equal_nan=True)
+    stray = truth.clone()
+    stray[0, 3, 4] = -1 if dtype == torch.int8 else 120
+    for metric in all_metrics(5):
+        with refuses(f"the truth holds value {stray[0, 3, 4]}"):
+            metric.update(given[0], stray.to(dtype))
+    assert (given[0] == prediction.to(dtype)).all() and (given[1] == truth.to(dtype)).all()  # are left alone
+
+
+def test_stray_values_are_named(refuses: Any) -> None:
+    good, bad = torch.zeros(2, 1, 3, 3, dtype=torch.int64)
+    ignored = torch.full_like(good, 255)
+    for metric in all_metrics(5):
+        for stray in (5, 254, 256, -1, 255):
+            bad[0, 1, 2] = stray
+            with refuses(f"the prediction holds value {stray}", "0 to 4", "255"):
+                metric.update(bad, good)
+            metric.update(bad, ignored)  # there, all is right
+            if stray != 255:
+                with refuses(f"the truth holds value {stray}", "0 to 4"):
+                    metric.update(good, bad)
+        assert not len(metric.scores().ids)  # a refused batch leaves no trace
+
+
+@pytest.mark.parametrize(("one", "other"), [((3, 4, 4), (3, 4, 5)), ((4, 4), (4, 4)), ((1, 2, 4, 4), (1, 4, 4))])
+def test_shapes_are_checked(one: tuple[int, ...], other: tuple[int, ...], refuses: Any) -> None:
+    for metric in all_metrics(2):
+        with refuses("(N, H, W)", str(one), str(other)):
+            metric.update(torch.zeros(one, dtype=torch.int64), torch.zeros(other, dtype=torch.int64))
 
 
 # Counts and intervals
 
 
 def test_the_images_add_up_to_the_matrix() -> None:
-    metric = SegmentationScores(3, per_image=True)
-    for index, pair in enumerate(labelled(2, 3, SIZES)):
-        metric.update(*pair, [index])
-    scores = metric.scores()
-    assert scores.images is not None
-    total = scores.images.total()
-    np.testing.assert_array_equal(total.rows, scores.counts.rows)
-    np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
-    np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
-    np.testing.assert_array_equal(total.predicted, scores.confusion.sum(0))
-
-
-def test_resampling_is_that_of_a_loop() -> None:
-    random = np.random.default_rng(0)
-    truth, predicted = random.integers(1, 50, (2, 6, 3))
-    images = Counts(np.minimum(truth, predicted) // 2, truth, predicted)
-    draws = resample(6, lambda weights: weights, 40, 1)
-    assert draws.shape == (40, 6) and (draws.sum(1) == 6).all() and len(np.unique(draws, axis=0)) > 30
-    drawn = images.resampled(40, 1)
-    for at, weights in enumerate(draws.astype(int)):
-        chosen = np.repeat(np.arange(6), weights)
-        by_hand = Counts(images.hits[chosen], images.truth[chosen], images.predicted[chosen]).total()
-        for name in ("miou", "iou", "accuracy", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"):
-            np.testing.assert_array_equal(getattr(drawn, name)[at], getattr(by_hand, name))
-
-
-def test_boundary_resampling_is_that_of_a_loop() -> None:
-    metric = BoundaryScores(4, (1, 2))
-    for index, pair in enumerate(labelled(3, 4, SIZES)):
-        pair[1][pair[1] == index % 4] = 0  # classes are missing from images
-        pair[0][pair[0] == index % 4] = 0
-        metric.update(*pair, [index])
-    scores = metric.scores()
-    assert np.isnan(scores.per_image).any()
-    np.testing.assert_allclose(mean_of_present(scores.per_image, 0), scores.f, rtol=1e-12)
-    draws = resample(len(SIZES), lambda weights: weights, 30, 0)
-    for f, weights in zip(scores.resampled(30, 0), draws.astype(int), strict=True):
-        chosen = scores.per_image[np.repeat(np.arange(len(SIZES)), weights)]
-        np.testing.assert_allclose(f, mean_of_present(chosen, 0), rtol=1e-12)
+    scores = counted(2, SIZES)
+    for total in (scores, scores.images.total()):
+        np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
+        np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
+        np.testing.assert_array_equal(total.predicted, scores.confusion.sum(0))
+    assert scores.measures()["image_miou"] == pytest.approx(scores.images.miou.mean())
 
 
 def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
@@ -242,166 +266,76 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     for prediction, truth in pairs[1:]:  # class 3 is in one image, which some draws have not
         truth[truth == 3] = 0
         prediction[prediction == 3] = 0
-    metrics = all_metrics(4)
-    for index in range(len(pairs)):
-        add(metrics, pairs, [index], True)
     drawn: dict[str, list[Any]] = {}
     for chosen in np.random.default_rng(0).integers(len(pairs), size=(resamples, len(pairs))):
-        again = all_metrics(4)
-        for index in chosen:
-            add(again, pairs, [index], False)
-        scores, boundary, boundary_iou = (metric.scores() for metric in again)
-        values = {name: getattr(scores, name) for name in MEASURES}
-        values |= {"boundary_f": list(boundary.mean.values()), "boundary_f_mean": boundary.mean_over_distances}
-        values["boundary_iou"] = boundary_iou.mean
-        for name, value in values.items():
+        again = evaluated(updated(all_metrics(4), [pairs[index] for index in chosen], numbered=False), 0)
+        assert not again.bounds
+        for name, value in again.measures.items():
             drawn.setdefault(name, []).append(value)
-    found = intervals(*(metric.scores() for metric in metrics), resamples)
+    found = evaluated(updated(all_metrics(4), pairs), resamples).bounds
     assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
     for name, low_high in found.items():
         np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
 
 
 def test_intervals_hold_the_score_and_follow_the_seed() -> None:
-    metric = SegmentationScores(3, per_image=True)
-    for index, pair in enumerate(labelled(2, 3, SIZES * 4)):
-        metric.update(*pair, [index])
-    scores = metric.scores()
-    assert scores.images is not None
-    bounds = scores.images.intervals()
-    for name in ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "iou", "accuracy"):
+    scores = counted(2, SIZES * 4)
+    bounds = scores.intervals()
+    for name in MEASURES:
         low, high = bounds[name]
         assert np.all(low < getattr(scores, name)) and np.all(getattr(scores, name) < high)
-    np.testing.assert_array_equal(bounds["iou"], scores.images.intervals()["iou"])
-    assert (bounds["miou"] != scores.images.intervals(seed=1)["miou"]).any()
-    wide, narrow = (scores.images.intervals(level=level)["miou"] for level in (99, 50))
+    np.testing.assert_array_equal(bounds["iou"], scores.intervals()["iou"])
+    assert (bounds["miou"] != scores.intervals(seed=1)["miou"]).any()
+    wide, narrow = (scores.intervals(level=level)["miou"] for level in (99, 50))
     assert wide[0] < bounds["miou"][0] < narrow[0] < narrow[1] < bounds["miou"][1] < wide[1]
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
-    """Pixel accuracy of images that are each right with probability 0.7."""
-    random, covered = np.random.default_rng(0), 0
-    for _ in range(200):
-        right = random.binomial(100, np.clip(random.normal(0.7, 0.1, 80), 0, 1))
-        truth = np.full((80, 2), 50)
-        hits = np.stack([right // 2, right - right // 2], 1)
-        low, high = Counts(hits, truth, truth).intervals(200)["pixel_accuracy"]
-        covered += int(low <= 70 <= high)
-    assert 180 <= covered <= 199  # 190 are expected
-
-
-def test_intervals_are_numpys_percentiles() -> None:
+def test_intervals_leave_out_what_is_undefined() -> None:
     values = np.random.default_rng(0).normal(size=(37, 2, 3))
     values[5:20, 0, 1] = np.nan
     values[:, 1, 2] = np.nan
     low, high = interval(values, 90)
-    for at in np.ndindex(2, 3):
-        present = values[(slice(None), *at)]
-        present = present[~np.isnan(present)]
-        expected = np.percentile(present, [5, 95]) if len(present) else [math.nan] * 2
-        np.testing.assert_allclose([low[at], high[at]], expected, rtol=1e-12)
-
-
-def test_two_runs_on_the_same_images_are_drawn_alike() -> None:
-    """A difference of scores thus has a narrower interval."""
-    pairs = labelled(4, 3, SIZES * 3)
-    runs: list[Counts] = []
-    for flip in (False, True):
-        metric = SegmentationScores(3, per_image=True)
-        for index, (prediction, truth) in enumerate(pairs):
-            better = prediction.clone()
-            better[..., :2] = torch.where(truth == 255, 0, truth)[..., :2] if flip else better[..., :2]
-            metric.update(better, truth, [index])
-        images = metric.scores().images
-        assert images is not None
-        runs.append(images)
-    first, second = (images.resampled(500) for images in runs)
-    difference = interval(second.miou - first.miou)
-    other = runs[1].resampled(500, seed=1)  # draws of its own
-    assert difference[0] > 0 and np.ptp(difference) < 0.6 * np.ptp(interval(other.miou - first.miou))
+    present = np.delete(values[:, 0, 1], slice(5, 20))
+    np.testing.assert_allclose([low[0, 1], high[0, 1]], np.percentile(present, [5, 95]), rtol=1e-12)
+    assert math.isnan(low[1, 2]) and math.isnan(high[1, 2])
 
 
 def test_impossible_bootstraps(refuses: Any) -> None:
-    one = Counts(*np.ones((3, 1, 2), np.int64))
-    with refuses("1 images", "at least 2"):
-        one.intervals()
-    two = Counts(*np.ones((3, 2, 2), np.int64))
-    with refuses("resamples is 0"):
-        two.intervals(0)
-    with refuses("level is 100"):
-        two.intervals(level=100)
+    for images, options, phrases in (
+        (SIZES[:1], {}, ["1 images", "at least 2"]),
+        (SIZES[:2], {"resamples": 0}, ["resamples is 0"]),
+        (SIZES[:2], {"level": 100}, ["level is 100"]),
+    ):
+        with refuses(*phrases):
+            counted(0, images).intervals(**options)  # type: ignore[arg-type]
 
 
 def test_mean_accuracy_and_frequency_weighted_iou() -> None:
     confusion = np.array([[6, 2, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     confusion[0, 2] = 2  # class 2 is predicted only, class 3 not at all
-    counts = Counts(np.diag(confusion), confusion.sum(1), confusion.sum(0))
-    np.testing.assert_allclose(counts.accuracy, [60, 50, math.nan, math.nan])
-    np.testing.assert_allclose(counts.iou, [100 * 6 / 11, 25, 0, math.nan])
-    assert counts.mean_accuracy == pytest.approx(55)
-    assert counts.frequency_weighted_iou == pytest.approx((10 * 600 / 11 + 2 * 25) / 12)
-
-
-def test_strays_in_the_prediction_are_named(refuses: Any) -> None:
-    metric = SegmentationScores(5)
-    truth = torch.tensor([[0, 255, 3]])
-    for stray in (-1, 5, 255):
-        with refuses(f"the prediction holds value {stray}", "0 to 4"):
-            metric.update(torch.tensor([[1, 2, stray]]), truth)
-    metric.update(torch.tensor([[1, -7, 3]]), truth)  # where the truth is ignored, all is right
-    with refuses("the truth holds value -1"):
-        metric.update(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, -1]]))
-    with refuses("one shape", "(1, 2)"):
-        metric.update(torch.tensor([[1, 2]]), truth)
-    assert int(metric.compute().sum()) == 2
-
-
-def test_names_with_brackets_are_shown_as_they_are() -> None:
-    metric = SegmentationScores(2)
-    metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
-    labels = LabelSet(("[bold]road", "sky [/]"), ((0, 0, 0), (1, 1, 1)))
-    console = Console(record=True, file=io.StringIO())
-    console.print(score_table(labels, {"IoU": metric.scores()}))
-    shown = console.export_text()
-    assert "[bold]road" in shown and "sky [/]" in shown
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint16, torch.uint32, torch.uint64])
-def test_integers_of_all_widths(dtype: torch.dtype, refuses: Any) -> None:
-    """255 is no int8: there, -1 must not be taken for it, nor a number of classes for a negative one."""
-    prediction, truth = torch.randint(5, (2, 1, 12, 15))
-    for metric, usual in zip(all_metrics(200), all_metrics(200), strict=True):
-        metric.update(prediction.to(dtype), truth.to(dtype), [0])
-        usual.update(prediction, truth, [0])
-        torch.testing.assert_close(metric.compute(), usual.compute(), rtol=0, atol=0, equal_nan=True)
-    stray = truth.clone()
-    stray[0, 3, 4] = -1 if dtype == torch.int8 else 120
-    for metric in all_metrics(5):
-        with refuses(f"the truth holds value {stray[0, 3, 4]}"):
-            metric.update(prediction.to(dtype), stray.to(dtype))
+    scores = Scores(confusion)
+    np.testing.assert_allclose(scores.accuracy, [60, 50, math.nan, math.nan])
+    np.testing.assert_allclose(scores.iou, [100 * 6 / 11, 25, 0, math.nan])
+    assert scores.mean_accuracy == pytest.approx(55)
+    assert scores.frequency_weighted_iou == pytest.approx((10 * 600 / 11 + 2 * 25) / 12)
 
 
 def test_the_table_shows_intervals() -> None:
-    metrics = all_metrics(3)
-    for index, pair in enumerate(labelled(0, 3, SIZES)):
-        for metric in metrics:
-            metric.update(*pair, [index])
-    scores, boundary, boundary_iou = (metric.scores() for metric in metrics)
-    bounds = intervals(scores, boundary, boundary_iou, 50)
-    table = score_table(LabelSet.numbered(3), {"IoU": scores}, boundary, boundary_iou, bounds)
-    names, values, shown = (list(column.cells) for column in table.columns)
-    assert names[3:] == [
-        "mIoU",
-        "mean accuracy",
-        "frequency-weighted IoU",
-        "pixel accuracy",
-        "boundary F, 1 px",
-        "boundary F, 2 px",
-        "boundary F, mean",
-        "boundary IoU",
-    ]
-    assert values[3] == f"{scores.miou:.1f}" and values[-1] == f"{boundary_iou.mean:.1f}"
+    metrics = updated(all_metrics(2), labelled(0, 2, SIZES))
+    evaluation = Evaluation(
+        LabelSet(("[bold]road", "sky [/]"), ((0, 0, 0), (1, 1, 1))),
+        *(metric.scores() for metric in metrics),
+        resamples=50,
+    )
+    scores, boundary, boundary_iou = evaluation.scores, evaluation.boundary, evaluation.boundary_iou
+    assert boundary and boundary_iou
+    names, values, shown = (list(column.cells) for column in score_table({"IoU": evaluation}).columns)
+    assert [render(name).plain for name in map(str, names[:2])] == ["[bold]road", "sky [/]"]
+    means = ["mIoU", "mean accuracy", "frequency-weighted IoU", "pixel accuracy"]
+    assert names[2:] == [*means, "boundary F, 1 px", "boundary F, 2 px", "boundary F, mean", "boundary IoU"]
+    assert values[2] == f"{scores.miou:.1f}" and values[-1] == f"{boundary_iou.mean:.1f}"
     assert values[-2] == f"{(boundary.mean[1] + boundary.mean[2]) / 2:.1f}"
+    bounds = evaluation.bounds
     expected = [*bounds["iou"].T, bounds["miou"], bounds["mean_accuracy"], bounds["frequency_weighted_iou"]]
     expected += [bounds["pixel_accuracy"], *bounds["boundary_f"].T, bounds["boundary_f_mean"], bounds["boundary_iou"]]
     assert shown == [f"{low:.1f} to {high:.1f}" for low, high in expected]

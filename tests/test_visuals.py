@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from crispseg import CrispsegError
 from crispseg.labels import LabelSet
@@ -57,8 +55,9 @@ def test_titles_are_centred_and_not_clipped() -> None:
     assert long.min() >= 2 * 7 + 300 and long.max() < figure.shape[1] - 5
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(2, 40), st.integers(1, 5), st.text(st.characters(codec="latin-1", categories=["L"]), max_size=60))
+@pytest.mark.parametrize(
+    ("classes", "columns", "name"), [(2, 1, ""), (7, 3, "a name of middling length"), (40, 1, "M" * 60)]
+)
 def test_the_legend_shows_every_colour_inside_the_figure(classes: int, columns: int, name: str) -> None:
     palette = tuple((10 + index, 100, 77) for index in range(classes))
     legend = LabelSet((f"{name}-first", *(f"class {index}" for index in range(1, classes))), palette)

@@ -1,6 +1,6 @@
 """Self-contained HTML pages: style, pictures, data and scripts, if any, are inside, and nothing is fetched.
 
-Every function takes text and gives HTML; `page` puts it together. Names from files and users are escaped.
+Pages are jinja2 templates in `crispseg/templates`, which escape all text; names from files and users can be anything.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from html import escape
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,43 +27,22 @@ SUFFIXES = (".html", ".htm")
 WIDEST = 640
 """Pixels of the longer side to which pictures are reduced by default."""
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --paper: #fff; --card: #f6f8fa; --line: #d1d9e0;
-  --bar: #4184c4; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117; --card: #151b23;
-  --line: #3d444d; --bar: #3a6ea5; } }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 72rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
-p { margin: .25rem 0 .75rem; max-width: 46rem; }
-.soft, figcaption { color: var(--soft); font-size: .875rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .75rem; margin: 1.25rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem; }
-.card b { display: block; font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { white-space: normal; vertical-align: bottom; min-width: 3.5rem; max-width: 11rem; overflow-wrap: break-word; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; z-index: 1;
-  background: var(--paper); white-space: normal; overflow-wrap: break-word;
-  min-width: 9.5rem; max-width: min(20rem, 45vw); }
-.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem; vertical-align: -.1rem;
-  border: 1px solid var(--line); border-radius: 2px; }
-:is(dd, td, .name):has(> .swatch) { padding-left: 1.525rem; text-indent: -1.525rem; }
-.bar { display: inline-block; position: relative; width: min(7rem, 16vw); height: .8rem; vertical-align: -.05rem;
-  background: var(--card); border: 1px solid var(--line); }
-.bar i, .bar u { position: absolute; }
-.bar i { inset: 0 auto 0 0; background: var(--bar); }
-.bar u { top: 50%; height: 0; border-top: 2px solid var(--ink); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .5rem; }
-figure { margin: 1rem 0; }
-.pictures figure { margin: 0; }
-.pictures img { width: 100%; }
-img { display: block; max-width: 100%; height: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: .75rem 0; font-size: .875rem; }
-"""
+
+@cache
+def environment() -> Environment:
+    """The templates of this package."""
+    return Environment(
+        loader=PackageLoader("crispseg"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of `crispseg/templates` with these values; text in them is escaped, `Markup` is not."""
+    return environment().get_template(template).render(**{"style": "", "script": "", **values})
 
 
 def page(title: str, *body: str, style: str = "", script: str = "") -> str:
@@ -78,93 +59,58 @@ def page(title: str, *body: str, style: str = "", script: str = "") -> str:
     """
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("a script with '</script' or '<!--' in it would end early or not at all; write it otherwise")
-    scripts, policy = "", ""
-    if script:
-        scripts = f"<script>\n{script}</script>\n"
-        allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-        policy = f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n'
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'{policy}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + f"\n{scripts}</body>\n</html>\n"
-    )
+    return render("page.html", title=title, body=Markup("\n".join(body)), style=Markup(style), script=Markup(script))
+
+
+def _block(name: str, *values: Any) -> str:
+    """A macro of `blocks.html`."""
+    return str(getattr(environment().get_template("blocks.html").module, name)(*values))
 
 
 def data_block(name: str, values: Any) -> str:
     """Values for a page's script, which finds them as JSON in the element of this id."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{escape(name)}">{text}</script>'
+    return _block("data", name, Markup(text))
 
 
 def heading(text: str, level: int = 2) -> str:
     """A heading of level 1, for the page, to 6."""
-    return f"<h{level}>{escape(text)}</h{level}>"
+    return _block("heading", text, level)
 
 
 def paragraph(text: str, soft: bool = False) -> str:
     """Running text; `soft` is smaller and paler."""
-    return f'<p class="soft">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
+    return _block("paragraph", text, soft)
 
 
 def cards(values: Sequence[tuple[str, str, str]]) -> str:
     """Numbers to see first: name, value, and what is small below it."""
-    cells = (
-        f'<div class="card">{escape(name)}<b>{escape(value)}</b><span class="soft">{escape(note)}</span></div>'
-        for name, value, note in values
-    )
-    return f'<div class="cards">{"".join(cells)}</div>'
+    return _block("cards", values)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls where it is too wide. `head` is text; cells are HTML."""
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead>\n<tbody>' + "\n".join(lines) + "</tbody></table></div>"
-    )
-
-
-def text(words: str) -> str:
-    """Text as HTML."""
-    return escape(words)
-
-
-def soft(words: str) -> str:
-    """Text, smaller and paler."""
-    return f'<span class="soft">{escape(words)}</span>'
-
-
-def swatch(color: Sequence[int]) -> str:
-    """A small square of an RGB colour, 0 to 255."""
-    return f'<span class="swatch" style="background: rgb({", ".join(map(str, map(int, color)))})"></span>'
+    return _block("table", head, [map(Markup, row) for row in rows])
 
 
 def named(text: str, color: Sequence[int]) -> str:
-    """A text behind its colour."""
-    return swatch(color) + escape(text)
+    """A text behind its RGB colour, 0 to 255."""
+    return _block("named", text, color)
 
 
-def bar(percent: float, interval: Sequence[float] | NDArray[np.float64] | None = None) -> str:
-    """A bar from 0 to 100 with an interval drawn on it; empty for NaN."""
-    if percent != percent:
-        return ""
-    whisker = ""
-    if interval is not None and not np.isnan(interval).any():
-        low, high = interval
-        whisker = f'<u style="left: {low:.2f}%; width: {high - low:.2f}%"></u>'
-    return f'<span class="bar"><i style="width: {percent:.2f}%"></i>{whisker}</span>'
+class Picture(NamedTuple):
+    """A picture inside a page, for the macro `img`."""
+
+    source: str
+    """The file, as a `data:` address."""
+    width: int
+    height: int
+    text: str
+    """For those who cannot see it."""
 
 
-def legend(names: Sequence[str], palette: Sequence[Sequence[int]]) -> str:
-    """Colours and names of classes."""
-    entries = (f"<span>{named(name, color)}</span>" for name, color in zip(names, palette, strict=True))
-    return f'<div class="legend">{"".join(entries)}</div>'
-
-
-def picture(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST) -> str:
-    """An `<img>` that holds its file.
+def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST) -> Picture:
+    """A picture as part of a page.
 
     Args:
         pixels: `(H, W, 3)` RGB; reduced by averaging until no side is longer than `longest`.
@@ -184,10 +130,12 @@ def picture(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longes
         _with_palette(pixels).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     height, width = pixels.shape[:2]
-    return (
-        f'<img src="data:image/{"jpeg" if photo else "png"};base64,{data}" width="{width}" height="{height}" '
-        f'alt="{escape(text)}">'
-    )
+    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", width, height, text)
+
+
+def picture(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST) -> str:
+    """`embedded` as an `<img>`, HTML."""
+    return _block("img", embedded(pixels, text, photo=photo, longest=longest))
 
 
 def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -199,12 +147,6 @@ def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8))
     picture.putpalette(np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1).astype(np.uint8).tobytes())
     return picture
-
-
-def pictures(entries: Sequence[tuple[str, str]]) -> str:
-    """Pictures side by side, below each other on narrow screens: HTML of each and its caption, text."""
-    figures = (f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>" for image, caption in entries)
-    return f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def check_page(path: Path) -> None:

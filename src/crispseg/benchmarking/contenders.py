@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from crispseg.backbones import DEEP_RESNETS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model, list_models
-from crispseg.models.registry import model_options
 from crispseg.normalize import Normalize
 
 
@@ -52,8 +51,12 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     if "" in rest:
         raise CrispsegError(f"'{name}' ends in the middle; write what follows the colon, or leave the colon out")
     if kind in list_models():
-        options = _options(name, kind, brace + written) if brace else {}
-        return _own(name, create_model(kind, num_classes=num_classes, backbone=":".join(rest) or backbone, **options))
+        options = {
+            "num_classes": num_classes,
+            "backbone": ":".join(rest) or backbone,
+            **_options(name, brace + written),
+        }
+        return _own(name, create_model(kind, **options))
     if kind in ("smp", "timm") and brace:
         raise CrispsegError(f"'{name}': only crispseg's models take options; leave {brace}{written} out")
     match kind, rest:
@@ -73,18 +76,14 @@ def stated_miou(contender: Contender) -> float | None:
     return net.info.metrics.get("val_miou") if isinstance(net, SegmentationModel) else None
 
 
-def _options(name: str, kind: str, written: str) -> dict[str, Any]:
-    """The options that a name ends in."""
+def _options(name: str, written: str) -> dict[str, Any]:
+    """The options that a name ends in; of these, `create_model` says what it does not know."""
     try:
-        options = yaml.safe_load(written)
+        options = yaml.safe_load(written or "{}")
     except yaml.YAMLError:
         options = None
     if not isinstance(options, dict) or not all(isinstance(option, str) for option in options):
         raise CrispsegError(f"'{name}' has no readable options; write '{{option: value}}' at the end of the name")
-    known = [*model_options(kind), "refine"]
-    for option in options:
-        if option not in known:
-            raise CrispsegError(f"'{name}': model '{kind}' has no option '{option}'{did_you_mean(option, known)}")
     return options
 
 
@@ -152,5 +151,9 @@ def _build(name: str, build: Callable[..., Any], *args: Any, **options: Any) -> 
     try:
         return build(*args, **options)
     except Exception as error:  # the libraries raise many types for parts that do not fit each other
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise CrispsegError(f"'{name}' cannot be built ({reason}); choose another backbone") from error
+        raise CrispsegError(f"'{name}' cannot be built ({reason(error)}); choose another backbone") from error
+
+
+def reason(error: Exception) -> str:
+    """What another library says, in one line."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,50 +13,47 @@ from typing import Any
 import torch
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from crispseg.benchmarking.run import Report, Row, Settings
+from crispseg.evaluation.wording import text_table
 
 PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 
 
 def as_tables(report: Report) -> Group:
     """The conditions, what networks count and how long a call takes, and how long an image takes to its labels."""
-    baseline = report.rows[0].model
-    network = Table(title="One call of the network, to logits at the images' size", title_justify="left")
-    labels = Table(title="From images to label maps", title_justify="left")
-    for table, columns in (
-        (network, ("M parameters", "G multiply-adds", "ms", "p95", "×")),
-        (labels, ("pre", "network", "post", "total ms", "p95", "×")),
-    ):
-        table.add_column("model", overflow="fold")
-        for column in columns:
-            table.add_column(column, justify="right")
-    for row in report.rows:
-        times, name = row.milliseconds, escape(_label(row, report.settings))
-        network.add_row(
-            name,
-            f"{row.parameters / 1e6:.2f}",
-            f"{row.multiply_adds / 1e9:.2f}",
-            *(f"{value:.1f}" for value in times["forward"]),
-            f"{row.ratio['forward']:.2f}",
-        )
-        if row.num_classes is not None:
-            labels.add_row(
-                name,
-                *(f"{times[stage].median:.1f}" for stage in ("preprocess", "network", "postprocess")),
-                *(f"{value:.1f}" for value in times["total"]),
-                f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–",  # the baseline is a backbone
-            )
     settings = report.settings
+    network, labels = [], []
+    for row in report.rows:
+        times, name = row.milliseconds, _label(row, settings)
+        counts = f"{row.parameters / 1e6:.2f}", f"{row.multiply_adds / 1e9:.2f}"
+        network.append([name, *counts, *_one_decimal(times["forward"]), f"{row.ratio['forward']:.2f}"])
+        if "total" in times:
+            stages = _one_decimal(times[stage].median for stage in ("preprocess", "network", "postprocess"))
+            ratio = f"{row.ratio['total']:.2f}" if "total" in row.ratio else "–"  # the baseline is a backbone
+            labels.append([name, *stages, *_one_decimal(times["total"]), ratio])
+    tables = [
+        text_table(
+            ["model", "M parameters", "G multiply-adds", "ms", "p95", "×"],
+            network,
+            title="One call of the network, to logits at the images' size",
+        )
+    ]
+    if labels:
+        head = ["model", "pre", "network", "post", "total ms", "p95", "×"]
+        tables.append(text_table(head, labels, title="From images to label maps"))
     notes = [
         _conditions(report),
         f"Times are medians (p95: 95th percentiles) of {settings.repeats} rounds after {settings.warmup} of warm-up; "
-        f"in each round all take their turn. ×: over the baseline, {escape(baseline)}.",
+        f"in each round all take their turn. ×: over the baseline, {escape(report.rows[0].model)}.",
     ]
     if any(row.num_classes is None for row in report.rows):
         notes.append("timm's networks are called to their last features, and give no labels.")
-    return Group(*notes, network, *([labels] if labels.row_count else []))
+    return Group(*notes, *tables)
+
+
+def _one_decimal(values: Iterable[float]) -> list[str]:
+    return [f"{value:.1f}" for value in values]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -120,11 +119,9 @@ def processor_name(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are compared, where they are installed."""
+    """The versions of the packages that are compared, where they are installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crispseg.benchmarking.contenders import Contender, find_contender, stated_miou
-from crispseg.benchmarking.timing import Clock, Laps, Latency, Stopwatch, latencies, take_turns, wall_clock
+from crispseg.benchmarking.contenders import Contender, find_contender, reason, stated_miou
+from crispseg.benchmarking.timing import Clock, Latency, Stopwatch, latencies, take_turns, wall_clock
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels
@@ -66,15 +67,13 @@ class Settings:
         if min(self.size) < MIN_SIDE:
             height, width = self.size
             raise CrispsegError(f"size is {height} {width}; both sides must be at least {MIN_SIDE}")
-        cores = os.cpu_count() or 1
-        limits = {"threads": (1, cores), "num_classes": (2, 255), "seed": (0, 2**32 - 1)}
+        limits = {"batch": (1, math.inf), "repeats": (1, math.inf), "warmup": (0, math.inf)}
+        limits |= {"threads": (1, os.cpu_count() or 1), "num_classes": (2, 255), "seed": (0, 2**32 - 1)}
         for key, (least, most) in limits.items():
             value = getattr(self, key)
             if value is not None and not least <= value <= most:
-                raise CrispsegError(f"{key} is {value}; {least} to {most} are possible")
-        for key, least in (("batch", 1), ("repeats", 1), ("warmup", 0)):
-            if getattr(self, key) < least:
-                raise CrispsegError(f"{key} is {getattr(self, key)}; it must be at least {least}")
+                possible = f"it must be at least {least}" if most == math.inf else f"{least} to {most} are possible"
+                raise CrispsegError(f"{key} is {value}; {possible}")
         if self.dtype not in ("fp32", "bf16"):
             raise CrispsegError(f"dtype is {self.dtype!r}; fp32 and bf16 are possible")
 
@@ -149,41 +148,32 @@ def benchmark(
                 f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
             )
         counts = [(count_parameters(contender.net), _multiply_adds(contender, settings)) for contender in contenders]
+        rounds = range(settings.warmup + settings.repeats)
+        console = console or Console(quiet=True)
         try:
             deployed = [Deployed(contender, settings, device) for contender in contenders]
-            laps = _measure(deployed, settings, console or Console(quiet=True), clock or wall_clock(device))
+            # Drawn between rounds only: a thread that draws would take time from what is measured.
+            with (
+                torch.inference_mode(),
+                Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as progress,
+            ):
+                tracked = progress.track(rounds, description="Measuring")
+                laps = take_turns(deployed, tracked, warmup=settings.warmup, clock=clock or wall_clock(device))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise CrispsegError("measuring needs more memory than there is; choose a smaller --size") from None
-    times = [latencies(rounds) for rounds in laps]
-    bases = _comparable(*counts[0], times[0])
-    rows = []
-    for contender, count, milliseconds, miou in zip(contenders, counts, times, mious, strict=True):
-        values = _comparable(*count, milliseconds)
+    rows: list[Row] = []
+    bases: dict[str, float] = {}
+    for contender, (parameters, multiply_adds), taken, miou in zip(contenders, counts, laps, mious, strict=True):
+        times = latencies(taken)
+        medians: dict[str, float] = {stage: times[stage].median for stage in ("forward", "total") if stage in times}
+        values: dict[str, float] = {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
+        bases = bases or values
         ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
-        rows.append(
-            Row(
-                contender.name,
-                contender.backbone,
-                contender.num_classes,
-                *count,
-                milliseconds=milliseconds,
-                ratio=ratio,
-                miou=miou,
-            )
-        )
+        about = contender.name, contender.backbone, contender.num_classes
+        rows.append(Row(*about, parameters, multiply_adds, times, ratio, miou))
     return Report(settings, device, threads, rows)
-
-
-@torch.inference_mode()
-def _measure(deployed: Sequence[Deployed], settings: Settings, console: Console, clock: Clock) -> list[list[Laps]]:
-    rounds = range(settings.warmup + settings.repeats)
-    # Drawn between rounds only: a thread that draws would take time from what is measured.
-    with Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as progress:
-        return take_turns(
-            deployed, progress.track(rounds, description="Measuring"), warmup=settings.warmup, clock=clock
-        )
 
 
 class Deployed:
@@ -244,31 +234,26 @@ def _multiply_adds(contender: Contender, settings: Settings) -> int:
     try:
         return count_multiply_adds(contender.net, height, width, contender.normalize.in_chans)
     except (AssertionError, RuntimeError, ValueError) as error:  # how networks of other libraries refuse a size
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         remedy = "choose another --size, such as a multiple of 32"
-        raise CrispsegError(f"'{contender.name}' does not run at {height}×{width} ({reason}); {remedy}") from error
-
-
-def _folded(contender: Contender, settings: Settings) -> nn.Module:
-    if not any(isinstance(module, _BatchNorm) for module in contender.net.modules()):
-        return contender.net.eval()
-    # Of the true size where that is small, for networks that take one size only.
-    height, width = (min(side, 256) for side in settings.size)
-    example = torch.randn(1, contender.normalize.in_chans, height, width)
-    try:
-        if isinstance(contender.net, SegmentationModel):
-            return fold_batch_norms(contender.net.eval(), example, smooth_outputs)
-        return fold_batch_norms(contender.net.eval(), example)
-    except (AssertionError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise CrispsegError(
-            f"cannot merge the batch norms of '{contender.name}' ({reason}); use --fold false"
+            f"'{contender.name}' does not run at {height}×{width} ({reason(error)}); {remedy}"
         ) from error
 
 
-def _comparable(parameters: int, multiply_adds: int, milliseconds: dict[str, Latency]) -> dict[str, float]:
-    medians = {stage: latency.median for stage, latency in milliseconds.items() if stage in ("forward", "total")}
-    return {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
+def _folded(contender: Contender, settings: Settings) -> nn.Module:
+    net = contender.net.eval()
+    if not any(isinstance(module, _BatchNorm) for module in net.modules()):
+        return net
+    # Of the true size where that is small, for networks that take one size only.
+    height, width = (min(side, 256) for side in settings.size)
+    example = torch.randn(1, contender.normalize.in_chans, height, width)
+    outputs = (smooth_outputs,) if isinstance(net, SegmentationModel) else ()
+    try:
+        return fold_batch_norms(net, example, *outputs)
+    except (AssertionError, RuntimeError) as error:
+        raise CrispsegError(
+            f"cannot merge the batch norms of '{contender.name}' ({reason(error)}); use --fold false"
+        ) from error
 
 
 @contextmanager

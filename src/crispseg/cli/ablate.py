@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
-from crispseg import pages
 from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring
+from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring, write_json
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.files import atomic_path
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
+from crispseg.pages import write_page
+
+ABOUT = (
+    "The trained model, and its scores when a quantity that it computes is changed. Nothing is trained again: this "
+    "tells what the model makes of the quantity."
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -51,17 +54,6 @@ def run(argv: Sequence[str]) -> None:
     for table in results.tables():
         console.print(table)
     if parsed.json:
-        with atomic_path(parsed.json) as temporary:
-            summary = {"split": parsed.split, "images": len(dataset), **results.as_json()}
-            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(parsed.json, {"split": parsed.split, "images": len(dataset), **results.as_json()})
     if parsed.html:
-        blocks = [
-            pages.heading(f"Ablation of {title}", 1),
-            pages.paragraph(conditions, soft=True),
-            pages.paragraph(
-                "The trained model, and its scores when a quantity that it computes is changed. Nothing is trained "
-                "again: this tells what the model makes of the quantity."
-            ),
-            *results.blocks(),
-        ]
-        pages.write_page(parsed.html, pages.page(f"Ablation of {title}", *blocks))
+        write_page(parsed.html, results.page(f"Ablation of {title}", conditions, about=ABOUT))

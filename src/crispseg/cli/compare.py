@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from crispseg import pages
 from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring
+from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.files import atomic_path
 from crispseg.inspection.beside import DISTANCE, Scored, SideBySide
-from crispseg.inspection.comparison import (
-    changed_block,
-    classes_legend,
-    differences_legend,
-    image_blocks,
-    image_table,
-    images_as_json,
-    most_changed,
-)
+from crispseg.inspection.comparison import comparison_page, image_table, images_as_json, most_changed
 from crispseg.models import SegmentationModel
+from crispseg.pages import write_page
 
 
 def run(argv: Sequence[str]) -> None:
@@ -65,34 +55,16 @@ def run(argv: Sequence[str]) -> None:
         )
         explanation = f"{model.info.name} on {model.info.backbone}"
         found.append(Scored(name, explanation, scores, boundary.scores()))
-    labels = datasets[0].labels
-    results = SideBySide(tuple(found), labels, parsed.bootstrap)
+    results = SideBySide(tuple(found), datasets[0].labels, parsed.bootstrap)
     for table in (*results.tables(), image_table(results)):
         console.print(table)
     if parsed.json:
-        with atomic_path(parsed.json) as temporary:
-            summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
-            summary["image_scores"] = images_as_json(results, datasets[0])
-            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
+        write_json(parsed.json, {**summary, "image_scores": images_as_json(results, datasets[0])})
     if parsed.html:
         title = " and ".join(names) if len(names) == 2 else ", ".join(names)
-        blocks = [
-            pages.heading(title, 1),
-            pages.paragraph(conditions, soft=True),
-            *results.blocks(),
-            *image_blocks(results),
-        ]
-        gained, lost = most_changed(models, datasets[0], [result.scores for result in found])
-        for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
-            if some:
-                blocks += [
-                    pages.heading(heading),
-                    pages.paragraph(f"By their own mIoU, from {names[0]} to {names[-1]}."),
-                    classes_legend(some, labels),
-                    differences_legend(),
-                    *(changed_block(each, names, labels) for each in some),
-                ]
-        pages.write_page(parsed.html, pages.page(f"Comparison of {title}", *blocks))
+        changed = most_changed(models, datasets[0], [result.scores for result in found])
+        write_page(parsed.html, comparison_page(f"Comparison of {title}", conditions, results, *changed))
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

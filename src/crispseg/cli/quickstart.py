@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.cli.evaluate import as_json
 from crispseg.cli.parsing import merge, parse_training, read_yaml, take_flag
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import evaluate, score_table
+from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.files import atomic_path
 from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
@@ -66,7 +66,9 @@ def run(argv: Sequence[str]) -> None:
 
     title = f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images"
     console.print(title, highlight=False, soft_wrap=True)
-    console.print(score_table(dataset.labels, {"before": before, "after": after}))
+    console.print(
+        score_table({"before": Evaluation(dataset.labels, before), "after": Evaluation(dataset.labels, after)})
+    )
     _save_scores(result.folder, result.model, before, after)
     picture = result.folder / "panels.png"
     write_image(picture, draw_panels(result.model, dataset))
@@ -105,7 +107,7 @@ def _save_scores(folder: Path, model: SegmentationModel, before: Scores, after: 
     """`scores.json` in the run, and the score on unseen images in the saved model."""
     labels = model.info.label_set()
     with atomic_path(folder / "scores.json") as temporary:
-        scores = {"before": as_json(before, labels), "after": as_json(after, labels)}
+        scores = {"before": Evaluation(labels, before).as_json(), "after": Evaluation(labels, after).as_json()}
         temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, "unseen_miou": round(after.miou, 2)})
     model.save_pretrained(folder / "model")

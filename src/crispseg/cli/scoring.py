@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -12,7 +14,7 @@ from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_ya
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
-from crispseg.files import writable_file
+from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import image_channels
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
@@ -106,3 +108,9 @@ def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split:
             )
         datasets.append(dataset)
     return datasets
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of scores."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

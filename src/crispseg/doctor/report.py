@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,34 +14,32 @@ from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity, plural
 
 FORMAT = 1
-"""Of the JSON report."""
+"""Version of the JSON report."""
 
 EXAMPLES = 3
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFORMATION: "cyan"}
 
 EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
-"""Of the command, by the worst finding; 2 is for mistakes in the command itself."""
+"""Exit status of the command, by the worst finding; 2 is for mistakes in the command itself."""
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything that was found, with all files."""
+    splits: dict[str, dict[str, Any]] = {split.name: {"pairs": len(split)} for split in diagnosis.subject.splits}
+    for report in diagnosis.reports:
+        splits[report.split] |= {
+            "readable": report.images,
+            "pixels": report.counts.tolist(),
+            "ignored": report.ignored,
+            "smallest": list(report.smallest),
+            "largest": list(report.largest),
+        }
     return {
         "format": FORMAT,
         "data": diagnosis.subject.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
-        "splits": {split.name: {"pairs": len(split)} for split in diagnosis.subject.splits}
-        | {
-            report.split: {
-                "pairs": len(next(split for split in diagnosis.subject.splits if split.name == report.split)),
-                "readable": report.images,
-                "pixels": report.counts.tolist(),
-                "ignored": report.ignored,
-                "smallest": list(report.smallest),
-                "largest": list(report.largest),
-            }
-            for report in diagnosis.reports
-        },
+        "splits": splits,
         "findings": [
             {
                 "code": one.code,
@@ -104,7 +102,7 @@ def _lines(one: Finding) -> Iterator[Text]:
     yield Text(f"    → {one.remedy}")
 
 
-def _classes(diagnosis: Diagnosis) -> RenderableType:
+def _classes(diagnosis: Diagnosis) -> Table:
     """The share of each class in each split."""
     table = Table(box=None, pad_edge=False)
     table.add_column("id", justify="right")
@@ -117,7 +115,7 @@ def _classes(diagnosis: Diagnosis) -> RenderableType:
         table.add_row(str(index), Text(name), *(f"{share:.2%}" if share else "never" for share in shares))
     ignored = [report.ignored / max(report.ignored + int(report.counts.sum()), 1) for report in diagnosis.reports]
     table.add_row("", "ignored", *(f"{share:.2%}" for share in ignored), style="dim")
-    return Group(table)
+    return table
 
 
 def left_out_lines(left_out: dict[str, str]) -> list[str]:

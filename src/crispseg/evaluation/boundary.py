@@ -24,20 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import (
-    LEVEL,
-    RESAMPLES,
-    LabelMapMetric,
-    interval,
-    mean_of_present,
-    ratio,
-    resample,
-)
+from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
 from crispseg.labels import IGNORE
 
 DISTANCES = (3, 5, 9, 12)
@@ -45,7 +35,7 @@ DISTANCES = (3, 5, 9, 12)
 
 
 @dataclass(frozen=True)
-class BoundaryF:
+class BoundaryF(ImageScores):
     """Boundary scores in percent, for each distance and class; NaN for a class without any boundary.
 
     Args:
@@ -69,33 +59,24 @@ class BoundaryF:
         """Distance → mean F over the classes that have boundaries; NaN if none has."""
         return dict(zip(self.distances, mean_of_present(self.f).tolist(), strict=True))
 
-    @property
-    def mean_over_distances(self) -> float:
-        """The mean of `mean`, as the last column of DDSM's Table 2."""
-        return float(mean_of_present(self.f).mean())
-
-    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
-        """F `(resamples, D, C)` of as many images, drawn with replacement from these; see `per_image.resample`."""
-        counted = ~np.isnan(self.per_image[:, :1])  # (N, 1, C)
-        values = np.where(counted, self.per_image, 0)
-
-        def means(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
+        """`boundary_f` `(D,)` over classes, `boundary_f_of_classes` `(D, C)`, `boundary_f_mean` `()` over distances."""
+        f = self.f
+        if weights is not None:
+            counted = ~np.isnan(self.per_image[:, :1])  # (N, 1, C)
+            values = np.where(counted, self.per_image, 0)
             sums, images = (np.tensordot(weights, each.astype(np.float64), 1) for each in (values, counted))
-            return ratio(sums, images)
-
-        return resample(len(self.per_image), means, resamples, seed)
-
-    def intervals(
-        self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-    ) -> dict[str, NDArray[np.float64]]:
-        """Bootstrap intervals, low and high: `mean` `(2, D)`, `mean_over_distances` `(2,)`, `f` `(2, D, C)`."""
-        f = self.resampled(resamples, seed)
+            f = ratio(sums, images)
         mean = mean_of_present(f)
-        drawn = {"mean": mean, "mean_over_distances": mean.mean(-1), "f": f}
-        return {name: interval(values, level) for name, values in drawn.items()}
+        return {"boundary_f": mean, "boundary_f_of_classes": f, "boundary_f_mean": mean.mean(-1)}
+
+    @property
+    def basis(self) -> list[object]:
+        """Numbers of the images, and the distances."""
+        return [self.ids.tolist(), self.distances]
 
 
-class BoundaryScores(LabelMapMetric):
+class BoundaryScores(PerImageMetric[BoundaryF]):
     """Accumulates boundary scores; right under distributed evaluation, by whole numbers for each image.
 
     Args:
@@ -117,26 +98,10 @@ class BoundaryScores(LabelMapMetric):
         """`(2 * (1 + D) * C,)`: boundary pixels, all and those that match, as `_matches` counts them."""
         return _matches(prediction, truth, self.num_classes, self.distances).ravel()
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Precision, recall and F in percent, `(3, D, num_classes)`, and the images that count for a class."""
-        scores = self._scores()
-        means = np.stack([scores.precision, scores.recall, scores.f])
-        return torch.from_numpy(means), torch.from_numpy(scores.images)
-
-    def scores(self) -> BoundaryF:
-        """The scores of all images so far, of all processes.
-
-        Raises:
-            CrispsegError: two images have the same number.
-        """
-        with self.gathered():
-            return self._scores()
-
-    def _scores(self) -> BoundaryF:
-        ids, rows = self.table()
-        points = rows.reshape(
-            len(rows), 2, 1 + len(self.distances), self.num_classes
-        )  # (N, found and wanted, 1 + D, C)
+    def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
+        """Precision, recall and F from the matched pixels of each image."""
+        shape = len(rows), 2, 1 + len(self.distances), self.num_classes
+        points = rows.reshape(shape)  # (N, found and wanted, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
         shares = np.divide(matched, every, out=np.ones(matched.shape), where=every > 0)
         precision, recall = shares[:, 0], shares[:, 1]  # (N, D, C)

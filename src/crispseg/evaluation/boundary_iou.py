@@ -23,21 +23,19 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES, LabelMapMetric
+from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values
 from crispseg.evaluation.scores import Counts
 from crispseg.labels import IGNORE
 
 DILATION_RATIO = 0.02
-"""Of the paper and its code: the bands' width is this part of the image's diagonal."""
+"""The bands' width as a part of the image's diagonal, by the paper and its code."""
 
 
 @dataclass(frozen=True)
-class BoundaryIoU:
+class BoundaryIoU(ImageScores):
     """Boundary IoU in percent.
 
     Args:
@@ -51,22 +49,26 @@ class BoundaryIoU:
     @property
     def iou(self) -> NDArray[np.float64]:
         """`(C,)`, of the whole split; NaN for a class without any band."""
-        return self.images.total().iou
+        iou: NDArray[np.float64] = self.images.total().iou
+        return iou
 
     @property
     def mean(self) -> float:
         """The mean over the classes with bands; NaN if there are none."""
         return float(self.images.total().miou)
 
-    def intervals(
-        self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-    ) -> dict[str, NDArray[np.float64]]:
-        """Bootstrap intervals over images, low and high: `mean` `(2,)` and `iou` `(2, C)`."""
-        drawn = self.images.intervals(resamples, seed, level)
-        return {"mean": drawn["miou"], "iou": drawn["iou"]}
+    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
+        """`boundary_iou` `()`, the mean over the classes, and `boundary_iou_of_classes` `(C,)`."""
+        total = self.images.total(weights)
+        return {"boundary_iou": total.miou, "boundary_iou_of_classes": total.iou}
+
+    @property
+    def basis(self) -> list[object]:
+        """Numbers of the images, and the bands of the truth."""
+        return [self.ids.tolist(), self.images.truth.tolist()]
 
 
-class BoundaryIoUScores(LabelMapMetric):
+class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
     """Accumulates Boundary IoU; right under distributed evaluation, by whole numbers for each image.
 
     Args:
@@ -91,19 +93,9 @@ class BoundaryIoUScores(LabelMapMetric):
         counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
         return np.concatenate([each[: self.num_classes] for each in counts])
 
-    def compute(self) -> Tensor:
-        """Boundary IoU of each class in percent, `(num_classes,)`; NaN for a class without any band."""
-        return torch.from_numpy(Counts.of_rows(self.table()[1]).total().iou)
-
-    def scores(self) -> BoundaryIoU:
-        """The scores of all images so far, of all processes.
-
-        Raises:
-            CrispsegError: two images have the same number.
-        """
-        with self.gathered():
-            ids, rows = self.table()
-            return BoundaryIoU(Counts.of_rows(rows), ids)
+    def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryIoU:
+        """The bands' pixels of each image."""
+        return BoundaryIoU(Counts.of_rows(rows), ids)
 
 
 def band_width(shape: Sequence[int], dilation_ratio: float = DILATION_RATIO) -> int:

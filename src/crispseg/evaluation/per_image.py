@@ -5,9 +5,10 @@ Sums of whole numbers, and rows in a fixed order, make scores exactly the same f
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -26,23 +27,70 @@ RESAMPLES = 1000
 LEVEL = 95.0
 """Percent of the resamples whose score lies within an interval."""
 
+Values: TypeAlias = Any
+"""Scores: a float64 array, or a float where there is no axis."""
+
 _CHUNK = 2**22  # weights that are in memory at once
 
 
-class PerImageMetric(Metric):  # type: ignore[misc]
+class ImageScores(ABC):
+    """Scores of a split that can be computed again for images drawn from it.
+
+    Attributes:
+        ids: `(N,)` numbers of the images, -1 for those without one.
+    """
+
+    ids: NDArray[np.int64]
+
+    @abstractmethod
+    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
+        """Name of each score → its value in percent, of any shape `(...)`.
+
+        With `weights` `(R, N)`, how often each image counts, the values are `(R, ...)`.
+        """
+
+    @property
+    @abstractmethod
+    def basis(self) -> list[object]:
+        """What two predictions of the same images have in common."""
+
+    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
+        """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`; see `resample`."""
+        return resample(len(self.ids), self.measures, resamples, seed)
+
+    def intervals(self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Values]:
+        """Bootstrap intervals over images for each of `measures`: `(2, ...)`, low and high."""
+        return {name: interval(values, level) for name, values in self.resampled(resamples, seed).items()}
+
+
+S = TypeVar("S", bound=ImageScores)
+
+
+class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
     """A metric whose state is a row of whole numbers for each image.
 
     Under distributed evaluation the rows of all processes are gathered; shares may be uneven or empty. Rows are ordered
     by the images' numbers, those without one by their content, so that the order of processes makes no difference.
+
+    Args:
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        numbers: how many a row has for each class.
+
+    Raises:
+        CrispsegError: another number of classes.
     """
 
     is_differentiable = False
     full_state_update = False
+    per_image = True
     rows: list[Tensor]
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, num_classes: int, numbers: int) -> None:
+        if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
+            raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
         super().__init__()
-        self._width = width
+        self.num_classes = num_classes
+        self._width = numbers * num_classes
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
@@ -51,25 +99,57 @@ class PerImageMetric(Metric):  # type: ignore[misc]
             self.rows.append(torch.zeros(0, 1 + self._width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def add_rows(self, rows: NDArray[np.int64], ids: Sequence[int] | None, counted: NDArray[np.bool_]) -> None:
-        """Keep the rows `(N, width)` of the images that count, `(N,)`, under their numbers.
+    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
+        """Add images. Those of which every pixel is ignored do not count: loaders fill up processes' shares with them.
 
-        Images of which every pixel is ignored do not count: loaders fill up the shares of processes with them.
+        Args:
+            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            ids: the images' numbers in the split.
 
         Raises:
-            CrispsegError: not as many numbers as rows, or a negative one.
+            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
+                ignored; not one number an image, or a negative one.
         """
-        self._check_ids(ids, len(rows))
+        if prediction.shape != truth.shape or (self.per_image and truth.ndim != 3):
+            raise CrispsegError(
+                f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
+                f"{tuple(truth.shape)}"
+            )
+        prediction, truth = (_usual_integers(*pair) for pair in (("prediction", prediction), ("truth", truth)))
+        if ids is not None and (len(ids) != len(truth) or any(number < 0 for number in ids)):
+            raise CrispsegError(f"ids are {list(ids)} for {len(truth)} images; give each image a number, 0 or larger")
+        rows = self.count(prediction, truth)
+        if rows is None:
+            return
         numbers = [UNNUMBERED] * len(rows) if ids is None else list(ids)
+        counted = (truth != IGNORE).flatten(1).any(1).cpu().numpy()
         kept = np.concatenate([np.array(numbers, np.int64)[:, None], rows], axis=1)[counted]
         self.rows.append(torch.from_numpy(kept).to(self.device))
 
-    def gathered(self) -> Any:
-        """A context in which `table` holds the images of all processes."""
-        return self.sync_context(dist_sync_fn=self.dist_sync_fn)
+    def count(self, prediction: Tensor, truth: Tensor) -> NDArray[np.int64] | None:
+        """`(N, numbers * num_classes)`, the rows of images; None to keep none."""
+        ignored = truth == IGNORE
+        maps = []
+        for name, labels in (("prediction", prediction), ("truth", truth)):
+            stray = ((labels < 0) | (labels >= self.num_classes)).logical_and_(~ignored)
+            if stray.any():
+                raise self.stray(name, labels[stray][0])
+            maps.append(labels.to(torch.uint8).masked_fill(ignored, IGNORE).cpu().numpy())
+        rows = [self.row(*pair) for pair in zip(*maps, strict=True)]
+        return np.array(rows, np.int64).reshape(len(truth), self._width)
+
+    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The row of an image from its labels `(H, W)`, both 255 where the truth is ignored."""
+        raise NotImplementedError
+
+    def stray(self, name: str, value: Tensor) -> CrispsegError:
+        """What is said of a label that is none."""
+        return CrispsegError(
+            f"the {name} holds value {int(value)}, but classes are 0 to {self.num_classes - 1} and {IGNORE} is ignored"
+        )
 
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers `(N,)` of the images so far and their rows `(N, width)`, in order.
+        """Numbers `(N,)` of the images so far and their rows `(N, numbers * num_classes)`, in order.
 
         Raises:
             CrispsegError: two images have the same number.
@@ -87,117 +167,50 @@ class PerImageMetric(Metric):  # type: ignore[misc]
             )
         return ids, table[:, 1:]
 
-    @staticmethod
-    def _check_ids(ids: Sequence[int] | None, images: int) -> None:
-        if ids is not None and (len(ids) != images or any(number < 0 for number in ids)):
-            raise CrispsegError(f"ids are {list(ids)} for {images} images; give each image a number, 0 or larger")
-
-
-class LabelMapMetric(PerImageMetric):
-    """A metric whose row is counted from the two label maps of an image, on the CPU, by `row`.
-
-    Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-        numbers: of a row, for each class.
-
-    Raises:
-        CrispsegError: another number of classes.
-    """
-
-    def __init__(self, num_classes: int, numbers: int) -> None:
-        check_num_classes(num_classes)
-        super().__init__(numbers * num_classes)
-        self.num_classes = num_classes
-
-    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
-        """Add images.
-
-        Args:
-            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
-            ids: the images' numbers in the split.
+    def scores(self) -> S:
+        """The scores of all images so far, of all processes.
 
         Raises:
-            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored; not one number an image.
+            CrispsegError: two images have the same number.
         """
-        predictions, truths = byte_labels(prediction, truth, self.num_classes)
-        rows = [self.row(*pair) for pair in zip(predictions, truths, strict=True)]
-        self.add_rows(np.array(rows, np.int64).reshape(len(truth), self._width), ids, (truths != IGNORE).any((1, 2)))
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self.scored(*self.table())
 
     @abstractmethod
-    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """`(numbers * num_classes,)` of an image from its labels `(H, W)`, both 255 where the truth is ignored."""
+    def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> S:
+        """The scores that follow from `table`."""
+
+    def compute(self) -> Any:
+        """The measures of `scores` as tensors, for torchmetrics."""
+        return {name: torch.as_tensor(value) for name, value in self.scored(*self.table()).measures().items()}
 
 
-def check_num_classes(num_classes: int) -> None:
-    """Class ids are bytes, and 255 is none of them.
-
-    Raises:
-        CrispsegError: another number.
-    """
-    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
-
-
-def integers(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _usual_integers(name: str, labels: Tensor) -> Tensor:
     """Class ids, not logits or probabilities; in a type that can hold 255 and that PyTorch can compare.
 
     An int8 would take 255 for -1, and PyTorch hardly has operators for unsigned integers of more than 8 bits.
-
-    Raises:
-        CrispsegError: other numbers than integers.
     """
-    for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
-    usual = torch.uint8, torch.int16, torch.int32, torch.int64
-    prediction, truth = (labels if labels.dtype in usual else labels.long() for labels in (prediction, truth))
-    return prediction, truth
-
-
-def byte_labels(prediction: Tensor, truth: Tensor, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Prediction and truth `(N, H, W)` on the CPU as bytes, 255 in both where the truth is ignored.
-
-    Raises:
-        CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-            ignored.
-    """
-    if prediction.shape != truth.shape or truth.ndim != 3:
-        raise CrispsegError(
-            f"prediction and truth must both be (N, H, W), not {tuple(prediction.shape)} and {tuple(truth.shape)}"
-        )
-    prediction, truth = integers(prediction, truth)
-    ignored = truth == IGNORE
-    pair = []
-    for name, labels in (("prediction", prediction), ("truth", truth)):
-        if labels.dtype != torch.uint8:
-            stray = ((labels < 0) | (labels >= num_classes)).logical_and_(~ignored)
-        else:
-            stray = (labels >= num_classes).logical_and_(~ignored)
-        if stray.any():
-            raise CrispsegError(
-                f"the {name} holds value {int(labels[stray][0])}, but classes are 0 to {num_classes - 1}"
-            )
-        pair.append(labels.to(torch.uint8).masked_fill(ignored, IGNORE).cpu().numpy())
-    return pair[0], pair[1]
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
+    return labels if labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64) else labels.long()
 
 
 def resample(
-    images: int, statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """A statistic of as many images drawn with replacement, `resamples` times.
+    images: int, statistics: Callable[[NDArray[np.float64]], dict[str, Values]], resamples: int, seed: int
+) -> dict[str, Values]:
+    """Statistics of as many images drawn with replacement, `resamples` times.
 
     The draws depend on the number of images and the seed alone. So two runs on the same images, in the same order, are
     resampled alike, and the difference of what this gives for each is a paired bootstrap.
 
     Args:
         images: how many there are.
-        statistic: of weights `(R, images)`, how often each image was drawn → `(R, ...)`.
+        statistics: of weights `(R, images)`, how often each image was drawn → `(R, ...)` under names.
         resamples: how often.
         seed: of the draws.
 
     Returns:
-        `(resamples, ...)`.
+        `(resamples, ...)` under the same names.
 
     Raises:
         CrispsegError: fewer than 2 images, no resamples.
@@ -207,13 +220,13 @@ def resample(
     if resamples < 1:
         raise CrispsegError(f"resamples is {resamples}; it must be at least 1, better {RESAMPLES}")
     random = np.random.default_rng(seed)
-    values, step = [], max(_CHUNK // images, 1)
+    parts, step = [], max(_CHUNK // images, 1)
     for first in range(0, resamples, step):
         count = min(step, resamples - first)
         drawn = random.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-        values.append(statistic(weights.astype(np.float64)))
-    return np.concatenate(values)
+        parts.append(statistics(weights.astype(np.float64)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:
@@ -225,28 +238,21 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.fl
     if not 0 < level < 100:
         raise CrispsegError(f"level is {level}; give percent, between 0 and 100")
     tail = (1 - level / 100) / 2
-    ordered = np.sort(values, axis=0)  # NaN last
-    last = np.maximum((~np.isnan(values)).sum(0) - 1, 0)
-    bounds = []
-    for share in (tail, 1 - tail):
-        at = share * last
-        below = np.floor(at).astype(np.int64)
-        low, high = (np.take_along_axis(ordered, np.minimum(i, last)[None], 0)[0] for i in (below, below + 1))
-        bounds.append(low + (high - low) * (at - below))
-    return np.stack(bounds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
+        bounds: NDArray[np.float64] = np.nanquantile(values, (tail, 1 - tail), axis=0)
+    return bounds
 
 
-def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
     """The mean of what is not NaN along an axis; NaN where all is."""
     present = ~np.isnan(values)
     count = present.sum(axis)
-    total = np.where(present, values, 0).sum(axis)
-    mean: NDArray[np.float64] = ratio(total, count)
-    return mean
+    return ratio(np.where(present, values, 0).sum(axis), count)
 
 
-def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
     """`part / whole`, NaN where `whole` is 0."""
     shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
-    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
-    return quotient
+    quotient = np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
+    return quotient if shape else float(quotient)

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from crispseg import pages
-from crispseg.data import SegmentationDataset, eval_transform
+from crispseg.data import SegmentationDataset
 from crispseg.data.base import Sample
-from crispseg.evaluation.boundary import BoundaryF
-from crispseg.evaluation.boundary_iou import BoundaryIoU
-from crispseg.evaluation.confusion import draw_confusion
+from crispseg.evaluation.confusion import NUMBERED, cell_text, shares
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
-from crispseg.inference.protocols import Protocol, predict_logits
-from crispseg.labels import LabelSet
+from crispseg.inference import Protocol, Segmenter
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.visuals import error_map
 
 EXAMPLES = 4
 """Best and worst images that a page shows of each."""
 
-Bounds = Mapping[str, NDArray[np.float64]]
-
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the split as the model sees it.
+    """An image of the split as one or several models see it.
 
     Args:
         sample: image and truth.
-        labels: `(H, W)` predicted class ids.
-        miou, pixel_accuracy: of this image alone, in percent.
+        labels: `(H, W)` predicted class ids of each model.
+        miou: of this image alone, of each model, in percent.
     """
 
     sample: Sample
-    labels: NDArray[np.uint8]
-    miou: float
-    pixel_accuracy: float
+    labels: tuple[NDArray[np.uint8], ...]
+    miou: tuple[float, ...]
+
+
+def example(
+    segmenters: Sequence[Segmenter], dataset: SegmentationDataset, scores: Sequence[Scores], at: int
+) -> Example:
+    """One of the images that were scored, predicted again.
+
+    Args:
+        segmenters: the models that were scored, by the protocol of the scores.
+        dataset: the split that they were scored on.
+        scores: the scores of each model, with those of each image, as `evaluate` gives them.
+        at: index of the image among those that `scores` has.
+    """
+    index = int(scores[0].ids[at])
+    seen = [dataset.with_channels(segmenter.info.in_chans)[index] for segmenter in segmenters]
+    labels = (segmenter.labels(sample.image) for segmenter, sample in zip(segmenters, seen, strict=True))
+    return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
 
 
 def examples(
@@ -52,79 +65,82 @@ def examples(
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 
     An image's mIoU is over the classes in its truth or its prediction, as a split's is. Equal ones come in the split's
-    order.
-
-    Args:
-        model: that was scored, in eval mode; it predicts these images again.
-        dataset: that it was scored on.
-        scores: with those of each image, as `evaluate` gives them.
-        protocol: that it was scored by.
-        count: of each, at most.
+    order. There are at most `count` of each kind; for the other arguments see `example`.
     """
-    assert scores.images is not None and scores.ids is not None
-    miou, accuracy = scores.images.miou, scores.images.pixel_accuracy
+    miou = scores.images.miou
     worst = np.argsort(miou, kind="stable")[:count]
     best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
-
-    def example(at: int) -> Example:
-        sample = dataset[int(scores.ids[at])]  # type: ignore[index]
-        return Example(sample, predict_sample(model, sample, protocol), float(miou[at]), float(accuracy[at]))
-
-    return [example(at) for at in worst], [example(at) for at in best]
+    segmenter = Segmenter(model, protocol=protocol)
+    groups = [[example([segmenter], dataset, [scores], at) for at in group] for group in (worst, best)]
+    return groups[0], groups[1]
 
 
-def predict_sample(model: SegmentationModel, sample: Sample, protocol: Protocol) -> NDArray[np.uint8]:
-    """Class ids `(H, W)`, as `evaluate` scores them."""
-    info = model.info
-    image = eval_transform(info.mean, info.std, info.in_chans)(sample)[0][None]  # (1, C, H, W)
-    image = image.to(next(model.parameters()).device, memory_format=torch.channels_last)
-    with torch.inference_mode():
-        labels = predict_logits(model, image, protocol).argmax(1)[0]
-    return labels.to(torch.uint8).cpu().numpy()
+def example_group(
+    heading: str,
+    about: str,
+    some: Sequence[Example],
+    labels: LabelSet,
+    shown: Callable[[Example], Iterable[tuple[NDArray[np.uint8], str]]],
+) -> dict[str, Any]:
+    """What the templates show of some examples under one heading: the classes' legend and the pictures of each.
+
+    Args:
+        heading, about: text.
+        some: the examples.
+        labels: names and colours of the classes.
+        shown: what comes behind image and truth, pictures `(H, W, 3)` RGB and their captions.
+    """
+    maps = (np.unique(each) for one in some for each in (one.sample.labels, *one.labels))
+    seen = np.bincount(np.concatenate(list(maps)), minlength=256)[: len(labels)] > 0
+    images = []
+    for one in some:
+        image, truth, name = one.sample
+        pictures = [(pages.embedded(image[..., :3], f"{name}, image", photo=True), "image")]
+        for pixels, caption in ((colorize(truth, labels.palette), "truth"), *shown(one)):
+            pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
+        images.append((name, pictures))
+    classes = [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
+    return {"heading": heading, "about": about, "legends": [classes], "images": images}
 
 
 def report_page(
-    title: str,
-    conditions: str,
-    labels: LabelSet,
-    scores: Scores,
-    boundary: BoundaryF | None = None,
-    boundary_iou: BoundaryIoU | None = None,
-    bounds: Bounds | None = None,
-    worst: Sequence[Example] = (),
-    best: Sequence[Example] = (),
+    title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
     """The page, HTML.
 
     Args:
         title: what was scored.
         conditions: on what and how.
-        labels: names and colours of the classes.
-        scores, boundary, boundary_iou: of one evaluation.
-        bounds: what `intervals` gives for them.
+        evaluation: its scores.
         worst, best: what `examples` gives.
     """
-    bounds = bounds or {}
-    notes = "IoU, accuracy and boundary scores are in percent; ignored pixels count nowhere."
-    if bounds:
-        notes += f" Ranges are {LEVEL:.0f} % bootstrap intervals over images."
-    blocks = [
-        pages.heading(title, 1),
-        pages.paragraph(conditions, soft=True),
-        pages.cards(_means(scores, boundary, boundary_iou, bounds)),
-        pages.paragraph(notes, soft=True),
-        pages.heading("Classes"),
-        _class_table(labels, scores, boundary, boundary_iou, bounds),
-        pages.heading("Confusion"),
-        pages.paragraph("What the pixels of each true class were predicted as, in percent of its pixels."),
-        f'<div class="wide">{_confusion(scores, labels)}</div>',
-    ]
-    for name, some in (("Worst images", worst), ("Best images", best)):
-        if some:
-            maps = (each for example in some for each in (example.labels, example.sample.labels))
-            blocks += [pages.heading(name), pages.paragraph(_EXPLAINED), legend_of(maps, labels)]
-            blocks += [_panels(example, labels) for example in some]
-    return pages.page(title, *blocks)
+    labels = evaluation.labels
+
+    def shown(one: Example) -> list[tuple[NDArray[np.uint8], str]]:
+        (predicted,), (miou,), truth = one.labels, one.miou, one.sample.labels
+        wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
+        return [
+            (colorize(predicted, labels.palette), f"prediction: mIoU {percent(miou)}"),
+            (error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"),
+        ]
+
+    return pages.render(
+        "evaluation.html",
+        title=title,
+        conditions=conditions,
+        means=[(name, percent(value), interval(bound)) for name, value, bound in evaluation.means()],
+        level=f"{LEVEL:.0f}" if evaluation.bounds else "",
+        columns=list(_class_columns(evaluation)),
+        classes=_classes(evaluation),
+        names=labels.names,
+        confusion=_confusion_rows(evaluation.scores),
+        numbered=len(labels) <= NUMBERED,
+        groups=[
+            example_group(name, _EXPLAINED, some, labels, shown)
+            for name, some in (("Worst images", worst), ("Best images", best))
+            if some
+        ],
+    )
 
 
 _EXPLAINED = (
@@ -133,78 +149,33 @@ _EXPLAINED = (
 )
 
 
-def _means(
-    scores: Scores, boundary: BoundaryF | None, boundary_iou: BoundaryIoU | None, bounds: Bounds
-) -> list[tuple[str, str, str]]:
-    """Name, value and interval of each mean."""
-    means = [
-        ("mIoU", scores.miou, bounds.get("miou")),
-        ("pixel accuracy", scores.pixel_accuracy, bounds.get("pixel_accuracy")),
-        ("mean accuracy", scores.mean_accuracy, bounds.get("mean_accuracy")),
-        ("frequency-weighted IoU", scores.frequency_weighted_iou, bounds.get("frequency_weighted_iou")),
-    ]
+def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page tells of each class beside its IoU: name of the column → `(C,)` in percent."""
+    scores, boundary = evaluation.scores, evaluation.boundary
+    columns = {
+        "accuracy": scores.accuracy,
+        "% of truth": 100 * ratio(scores.truth, scores.truth.sum()),
+        "% of prediction": 100 * ratio(scores.predicted, scores.predicted.sum()),
+    }
     if boundary:
-        drawn = bounds.get("boundary_f")
-        for index, (distance, mean) in enumerate(boundary.mean.items()):
-            means.append((f"boundary F, {distance} px", mean, None if drawn is None else drawn[:, index]))
-    if boundary_iou:
-        means.append(("boundary IoU", boundary_iou.mean, bounds.get("boundary_iou")))
-    return [(name, percent(value), interval(bound)) for name, value, bound in means]
+        columns |= {f"F {distance} px": f for distance, f in zip(boundary.distances, boundary.f, strict=True)}
+    if evaluation.boundary_iou:
+        columns["boundary IoU"] = evaluation.boundary_iou.iou
+    return columns
 
 
-def _class_table(
-    labels: LabelSet,
-    scores: Scores,
-    boundary: BoundaryF | None,
-    boundary_iou: BoundaryIoU | None,
-    bounds: Bounds,
-) -> str:
-    head = ["class", "", "IoU", "", "accuracy", "% of truth", "% of prediction"]
-    counts = scores.counts
-    columns = [
-        scores.accuracy,
-        100 * ratio(counts.truth, counts.truth.sum()),
-        100 * ratio(counts.predicted, counts.predicted.sum()),
-    ]
-    if boundary:
-        head += [f"F {distance} px" for distance in boundary.distances]
-        columns += list(boundary.f)
-    if boundary_iou:
-        head.append("boundary IoU")
-        columns.append(boundary_iou.iou)
-    intervals = bounds.get("iou")
+def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of the table of classes."""
     rows = []
-    for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
-        bound = None if intervals is None else intervals[:, index]
-        iou = float(scores.iou[index])
-        shown = pages.bar(iou, bound), percent(iou), f'<span class="soft">{interval(bound)}</span>'
-        rows.append(
-            [pages.named(name, color), *shown, *(percent(float(column[index])) for column in columns)],
-        )
-    return pages.table(head, rows)
+    columns, iou = _class_columns(evaluation).values(), evaluation.scores.iou
+    for index, (name, color) in enumerate(zip(evaluation.labels.names, evaluation.labels.palette, strict=True)):
+        bound = evaluation.bound("iou", index)
+        values = [percent(float(column[index])) for column in columns]
+        shown = {"iou": percent(iou[index]), "range": interval(bound), "values": values}
+        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown})
+    return rows
 
 
-def _confusion(scores: Scores, labels: LabelSet) -> str:
-    drawn = draw_confusion(scores.confusion, labels.names)
-    return pages.picture(drawn, "confusion matrix", longest=max(drawn.shape))
-
-
-def legend_of(maps: Iterable[NDArray[np.uint8]], labels: LabelSet) -> str:
-    """The classes that label maps hold, as HTML."""
-    seen = np.bincount(np.concatenate([np.unique(each) for each in maps]), minlength=256)[: len(labels)] > 0
-    chosen = np.flatnonzero(seen)
-    return pages.legend([labels.names[index] for index in chosen], [labels.palette[index] for index in chosen])
-
-
-def _panels(example: Example, labels: LabelSet) -> str:
-    image, truth, name = example.sample
-    colors, true_colors = (colorize(each, labels.palette) for each in (example.labels, truth))
-    errors = error_map(example.labels, truth, labels.palette)
-    return pages.heading(name, 3) + pages.pictures(
-        [
-            (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
-            (pages.picture(true_colors, f"{name}, truth"), "truth"),
-            (pages.picture(colors, f"{name}, prediction"), f"prediction: mIoU {percent(example.miou)}"),
-            (pages.picture(errors, f"{name}, errors"), f"errors: {percent(100 - example.pixel_accuracy)} % of pixels"),
-        ]
-    )
+def _confusion_rows(scores: Scores) -> list[list[tuple[str, float]]]:
+    """Of each cell its share of the row as text, and in percent how deep its colour is; NaN for an absent class."""
+    return [[(cell_text(share), float(10 * share**0.5)) for share in row] for row in shares(scores.confusion)]

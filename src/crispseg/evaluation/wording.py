@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
 
 from crispseg.evaluation.paired import Gain
 
@@ -39,3 +42,13 @@ def change_number(gain: Gain) -> dict[str, Any]:
     """A single gain for JSON: `value`, and `interval`, `[low, high]` or `null`."""
     low, high = map(number, gain.interval)
     return {"value": number(float(gain.value)), "interval": None if low is None else [low, high]}
+
+
+def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], **options: Any) -> Table:
+    """A table for the terminal, of plain text: the first column on the left, numbers on the right, titles too."""
+    table = Table(title_justify="left", caption_justify="left", **options)
+    for index, name in enumerate(head):
+        table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table

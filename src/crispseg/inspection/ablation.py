@@ -6,9 +6,10 @@ could learn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,6 @@ from crispseg.inspection.beside import DISTANCE, Scored
 from crispseg.models import SegmentationModel
 from crispseg.nn.record import Change, alter, taps
 
-Changes: TypeAlias = Mapping[str, Change]
-"""For `crispseg.alter`: from the paths of quantities to what is done to them."""
-
 
 @dataclass(frozen=True)
 class Ablation:
@@ -32,12 +30,27 @@ class Ablation:
     Args:
         name: for tables.
         explanation: what is done, and what is left.
-        changes: paths of all the model's quantities → those changed and how; none if the model has nothing to change.
+        changes: how the ends of quantities' paths are written, as regular expressions → what is done to these.
+        part: name of the part beside a quantity that computes it; without the part, the quantity is left alone.
     """
 
     name: str
     explanation: str
-    changes: Callable[[Sequence[str]], Changes]
+    changes: Mapping[str, Change]
+    part: str = ""
+
+    def of(self, paths: Sequence[str]) -> dict[str, Change]:
+        """The changes of a model whose quantities have these paths, for `crispseg.alter`; none if it has no such."""
+        return {
+            path: change
+            for ending, change in self.changes.items()
+            for path in paths
+            if re.search(rf"(^|\.)({ending})$", path) and self._computed(path, paths)
+        }
+
+    def _computed(self, path: str, paths: Sequence[str]) -> bool:
+        part = ".".join([*path.split(".")[:-1], self.part, ""])
+        return not self.part or any(other.startswith(part) for other in paths)
 
 
 # Changes ------------------------------------------------------------------------------------------------------------
@@ -49,17 +62,13 @@ def scale(factor: float) -> Change:
 
 
 def shuffle(dims: tuple[int, ...], seed: int = 0) -> Change:
-    """A fixed random permutation of the positions along some dimensions together: what is where no longer fits."""
+    """A fixed random permutation of the positions along neighbouring dimensions: what is where no longer fits."""
 
     def change(x: Tensor) -> Tensor:
-        axes = [dim % x.ndim for dim in dims]
-        rest = [dim for dim in range(x.ndim) if dim not in axes]
-        moved = x.permute(*rest, *axes)
-        flat = moved.flatten(len(rest))  # (..., positions)
-        order = torch.randperm(flat.shape[-1], generator=torch.Generator().manual_seed(seed)).to(x.device)
-        shuffled = flat[..., order].view(moved.shape)
-        inverse = sorted(range(x.ndim), key=[*rest, *axes].__getitem__)
-        return shuffled.permute(*inverse)
+        first, last = dims[0] % x.ndim, dims[-1] % x.ndim
+        flat = x.flatten(first, last)
+        order = torch.randperm(flat.shape[first], generator=torch.Generator().manual_seed(seed))
+        return flat.index_select(first, order.to(x.device)).view_as(x)
 
     return change
 
@@ -74,115 +83,66 @@ def constant(value: float) -> Change:
     return lambda x: torch.full_like(x, value)
 
 
-# Which quantities -----------------------------------------------------------------------------------------------------
+def replaced() -> tuple[Change, Change]:
+    """Changes of two quantities of a module, the second of which becomes the first, computed before it."""
+    kept: list[Tensor] = []
 
-
-def each(ending: str, change: Change) -> Callable[[Sequence[str]], Changes]:
-    """The change for all quantities whose path ends so."""
-
-    def changes(paths: Sequence[str]) -> Changes:
-        return {path: change for path in paths if f".{path}".endswith(f".{ending}")}
-
-    return changes
-
-
-def replaced(ending: str, source: str) -> Callable[[Sequence[str]], Changes]:
-    """Each quantity of an ending by that of another ending in the same module, which is computed before it."""
-
-    def changes(paths: Sequence[str]) -> Changes:
-        found: dict[str, Change] = {}
-        for path in each(ending, scale(1))(paths):
-            before = path.removesuffix(ending) + source
-            if before not in paths:
-                return {}
-            kept: dict[str, Tensor] = {}
-            found[before] = _keep(kept)
-            found[path] = lambda _, kept=kept: kept["it"]  # type: ignore[misc]
-        return found
-
-    return changes
-
-
-def _keep(kept: dict[str, Tensor]) -> Change:
-    def change(x: Tensor) -> Tensor:
-        kept["it"] = x
+    def keep(x: Tensor) -> Tensor:
+        kept[:] = [x]
         return x
 
-    return change
+    return keep, lambda _: kept.pop()
 
 
-def without_part(ending: str, part: str) -> Callable[[Sequence[str]], Changes]:
-    """Zero for each quantity of an ending, in modules that have the part which computes it."""
+# What is tried --------------------------------------------------------------------------------------------------------
 
-    def changes(paths: Sequence[str]) -> Changes:
-        found = each(ending, scale(0))(paths)
-        parts = {path: f"{path.removesuffix(ending)}{part}." for path in found}
-        return {path: found[path] for path in found if any(other.startswith(parts[path]) for other in paths)}
-
-    return changes
+_PIXELS, _QUERIES = (-2, -1), (1,)
+_KEEP, _REPLACE = replaced()
 
 
-def offsets(change: Change, of_queries: Change) -> Callable[[Sequence[str]], Changes]:
+def _offsets(change: Change, of_queries: Change) -> dict[str, Change]:
     """The learned offsets of sampled points, wherever a model has them.
 
     Args:
         change: of maps `(B, …, H, W)`, in DDSM's spatial part and in deformable convolutions.
         of_queries: of lists `(B, Q, …)`, in deformable attention.
     """
-
-    def changes(paths: Sequence[str]) -> Changes:
-        convolutions = [path for path in each("offset", change)(paths) if not path.endswith("sampler.offset")]
-        return {
-            **each("spatial.affinity.sampler.offset", change)(paths),
-            **dict.fromkeys(convolutions, change),
-            **each("attention.offsets", of_queries)(paths),
-        }
-
-    return changes
+    return {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset": change, r"attention\.offsets": of_queries}
 
 
-def weights(paths: Sequence[str]) -> Changes:
-    """The same weight for all points of a pixel, in DDSM's spatial part and in deformable attention.
-
-    What DDSM multiplies a sample by is its weight δ times its modulation Δm: both become the mean over the points.
-    """
-    return {
-        **each("spatial.affinity.weights", uniform((1,)))(paths),
-        **each("spatial.affinity.sampler.modulation", uniform((1,)))(paths),
-        **each("attention.weights", uniform((-2, -1)))(paths),
-    }
-
-
-_PIXELS, _QUERIES = (-2, -1), (1,)
-_FLOW = "flow"
+_SAME = {
+    # What DDSM multiplies a sample by is its weight δ times its modulation Δm: both become the mean over the points.
+    r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)),
+    r"attention\.weights": uniform((-2, -1)),
+}
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet
-    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", each(_FLOW, scale(0))),
-    Ablation("flow × 0.5", "half of each displacement", each(_FLOW, scale(0.5))),
-    Ablation("flow × 2", "twice each displacement", each(_FLOW, scale(2))),
-    Ablation("flow shuffled", "displacements of other pixels of the image", each(_FLOW, shuffle(_PIXELS))),
+    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {"flow": scale(0)}),
+    Ablation("flow × 0.5", "half of each displacement", {"flow": scale(0.5)}),
+    Ablation("flow × 2", "twice each displacement", {"flow": scale(2)}),
+    Ablation("flow shuffled", "displacements of other pixels of the image", {"flow": shuffle(_PIXELS)}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
         "offsets × 0",
         "points where they are without learned offsets: on a regular grid, or all on the pixel itself (UN-EPT)",
-        offsets(scale(0), scale(0)),
+        _offsets(scale(0), scale(0)),
     ),
-    Ablation("offsets × 2", "twice as far from there", offsets(scale(2), scale(2))),
-    Ablation("offsets shuffled", "offsets of other pixels of the image", offsets(shuffle(_PIXELS), shuffle(_QUERIES))),
-    Ablation("weights uniform", "all sampled points of a pixel count the same", weights),
-    Ablation("spatial part off", "DDSM without sampled pixels", without_part("x_Sout", "spatial")),
-    Ablation("channel part off", "DDSM without sampled channels", without_part("x_Cout", "channel")),
-    Ablation("queries shuffled", "UN-EPT's context queries of other pixels", each("context_queries", shuffle(_PIXELS))),
+    Ablation("offsets × 2", "twice as far from there", _offsets(scale(2), scale(2))),
+    Ablation("offsets shuffled", "offsets of other pixels of the image", _offsets(shuffle(_PIXELS), shuffle(_QUERIES))),
+    Ablation("weights uniform", "all sampled points of a pixel count the same", _SAME),
+    Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": scale(0)}, "spatial"),
+    Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": scale(0)}, "channel"),
+    Ablation("queries shuffled", "UN-EPT's context queries of other pixels", {"context_queries": shuffle(_PIXELS)}),
     # AGLN
-    Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", each("sdm.M", scale(0))),
-    Ablation("M uniform", "all pixels get the same mixture of descriptors", each("sdm.M", uniform(_PIXELS))),
-    Ablation("M shuffled", "mixtures of other pixels of the image", each("sdm.M", shuffle(_PIXELS))),
-    Ablation("no local refinement", "the encoder's features as they are", replaced("lrm.G", "lrm.B")),
-    Ablation("no encoder features", "what local refinement lets through is left out", each("lrm.G", scale(0))),
+    Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": scale(0)}),
+    Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),
+    Ablation("M shuffled", "mixtures of other pixels of the image", {r"sdm\.M": shuffle(_PIXELS)}),
+    Ablation("no local refinement", "the encoder's features as they are", {r"lrm\.B": _KEEP, r"lrm\.G": _REPLACE}),
+    Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": scale(0)}),
     # Boundary refinement of any model
-    Ablation("no refinement", "no pixel counts as a boundary", each("refiner.boundary", constant(-100.0))),
-    Ablation("direction shuffled", "directions of other pixels", each("refiner.direction", shuffle(_PIXELS))),
+    Ablation("no refinement", "no pixel counts as a boundary", {r"refiner\.boundary": constant(-100.0)}),
+    Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
 )
 """What is tried, as far as a model has the quantity."""
 
@@ -196,13 +156,11 @@ def ablations_of(model: SegmentationModel) -> dict[str, Ablation]:
         CrispsegError: the model has no quantity that could be changed.
     """
     paths = list(taps(model))
-    found = {ablation.name: ablation for ablation in ABLATIONS if ablation.changes(paths)}
-    flows = list(each(_FLOW, scale(0))(paths))
-    if len(flows) > 1:
-        for path in flows:
-            module = path.removesuffix(f".{_FLOW}")
-            name = f"flow × 0 in {module}"
-            found[name] = Ablation(name, f"{module} alone upsamples bilinearly", each(path, scale(0)))
+    found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}
+    flows = [path.removesuffix(".flow") for path in paths if path.endswith(".flow")]
+    for module in flows if len(flows) > 1 else ():
+        name, only = f"flow × 0 in {module}", {re.escape(f"{module}.flow"): scale(0)}
+        found[name] = Ablation(name, f"{module} alone upsamples bilinearly", only)
     if not found:
         raise CrispsegError(
             f"{model.info.name} has no flow, sampled points, descriptors or refinement to change; give a model with one"
@@ -233,8 +191,8 @@ def ablate(
             raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, known)}")
     chosen = [known[name] for name in names] if names is not None else list(known.values())
     paths = list(taps(model))
-    for ablation in (Ablation("intact", "the model as it is", lambda _: {}), *chosen):
+    for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
         boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
-        with alter(model, ablation.changes(paths)):
+        with alter(model, ablation.of(paths)):
             scores = evaluate(model, dataset, boundary=boundary, **options)
         yield Scored(ablation.name, ablation.explanation, scores, boundary.scores())

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.markup import escape
 from rich.table import Table
 
-from crispseg import pages
 from crispseg.data import SegmentationDataset
-from crispseg.data.base import Sample
-from crispseg.evaluation.report import legend_of, predict_sample
+from crispseg.evaluation.report import Example, example, example_group
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import change, number, percent, signed
+from crispseg.evaluation.wording import change, number, percent, signed, text_table
 from crispseg.imaging import colorize
-from crispseg.inference.protocols import WHOLE
+from crispseg.inference import Segmenter
 from crispseg.inspection.beside import SideBySide
-from crispseg.labels import IGNORE, LabelSet
+from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.visuals import IGNORED, RIGHT
 
@@ -54,24 +50,9 @@ def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: N
     return picture
 
 
-@dataclass(frozen=True)
-class Changed:
-    """An image on which models differ.
-
-    Args:
-        sample: image and truth.
-        labels: `(H, W)` predicted class ids of each model.
-        miou: of the image, of each model, in percent.
-    """
-
-    sample: Sample
-    labels: tuple[NDArray[np.uint8], ...]
-    miou: tuple[float, ...]
-
-
 def most_changed(
     models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
-) -> tuple[list[Changed], list[Changed]]:
+) -> tuple[list[Example], list[Example]]:
     """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
 
     Args:
@@ -80,85 +61,63 @@ def most_changed(
         scores: of each, with those of each image.
         count: of each, at most; images without a change are in neither. Equal ones come in the split's order.
     """
-    per_image = np.stack([each.images.miou for each in scores if each.images is not None])  # (models, N)
-    ids = scores[0].ids
-    assert len(per_image) == len(models) and ids is not None
-    gains = np.nan_to_num(per_image[-1] - per_image[0])
-
-    def changed(at: int) -> Changed:
-        parts = []
-        sample = dataset[int(ids[at])]
-        for model in models:
-            sample = dataset.with_channels(model.info.in_chans)[int(ids[at])]
-            parts.append(predict_sample(model, sample, WHOLE))
-        return Changed(sample, tuple(parts), tuple(map(float, per_image[:, at])))
-
-    gained = [changed(at) for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
-    lost = [changed(at) for at in np.argsort(gains, kind="stable")[:count] if gains[at] < 0]
-    return gained, lost
+    gains = np.nan_to_num(scores[-1].images.miou - scores[0].images.miou)
+    gained = [at for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
+    lost = [at for at in np.argsort(gains, kind="stable")[:count] if gains[at] < 0]
+    segmenters = [Segmenter(model) for model in models]
+    groups = [[example(segmenters, dataset, scores, at) for at in group] for group in (gained, lost)]
+    return groups[0], groups[1]
 
 
-def changed_block(changed: Changed, names: Sequence[str], labels: LabelSet) -> str:
-    """Image, truth, each prediction, and what each but the first changes, as HTML."""
-    image, truth, name = changed.sample
-    entries = [
-        (pages.picture(image[..., :3], f"{name}, image", photo=True), "image"),
-        (pages.picture(colorize(truth, labels.palette), f"{name}, truth"), "truth"),
-    ]
-    for index, (model, predicted, miou) in enumerate(zip(names, changed.labels, changed.miou, strict=True)):
-        colors = colorize(predicted, labels.palette)
-        gain = f", {signed(miou - changed.miou[0])}" if index else ""
-        entries.append((pages.picture(colors, f"{name}, {model}"), f"{model}: mIoU {percent(miou)}{gain}"))
-    for model, predicted in list(zip(names, changed.labels, strict=True))[1:]:
-        difference = difference_map(changed.labels[0], predicted, truth)
-        entries.append((pages.picture(difference, f"{name}, changes by {model}"), f"changes, {names[0]} to {model}"))
-    return pages.heading(name, 3) + pages.pictures(entries)
+def comparison_page(
+    title: str,
+    conditions: str,
+    results: SideBySide,
+    gained: Sequence[Example] = (),
+    lost: Sequence[Example] = (),
+) -> str:
+    """The page of scores side by side and of the images that change most, HTML."""
+    names, labels = [result.name for result in results.results], results.labels
 
+    def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
+        for index, (model, predicted, miou) in enumerate(zip(names, one.labels, one.miou, strict=True)):
+            gain = f", {signed(miou - one.miou[0])}" if index else ""
+            yield colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}{gain}"
+        for model, predicted in list(zip(names, one.labels, strict=True))[1:]:
+            yield difference_map(one.labels[0], predicted, one.sample.labels), f"changes, {names[0]} to {model}"
 
-def classes_legend(some: Sequence[Changed], labels: LabelSet) -> str:
-    """The classes that truth and predictions of these images hold, as HTML."""
-    return legend_of((each for changed in some for each in (changed.sample.labels, *changed.labels)), labels)
-
-
-def differences_legend() -> str:
-    """What the colours of `difference_map` mean, as HTML."""
-    return pages.legend([name for name, _ in DIFFERENCES], [color for _, color in DIFFERENCES])
+    about = f"By their own mIoU, from {names[0]} to {names[-1]}."
+    groups = []
+    for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
+        if some:
+            groups.append(example_group(heading, about, some, labels, shown))
+            groups[-1]["legends"].append(DIFFERENCES)
+    images = {"head": IMAGES_HEAD, "note": IMAGES_NOTE, "rows": image_rows(results)}
+    return results.page(title, conditions, images=images, groups=groups)
 
 
 # Image by image -----------------------------------------------------------------------------------------------------
 
-_IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
+IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
 IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or their prediction."
 
 
 def image_table(results: SideBySide) -> Table:
-    """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
-    table = Table(title="Images, by their own mIoU", title_justify="left")
-    for name in _IMAGES_HEAD:
-        table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for row in _image_rows(results):
-        table.add_row(*map(escape, row))
-    return table
-
-
-def image_blocks(results: SideBySide) -> list[str]:
-    """`image_table` as HTML."""
-    rows = [[pages.text(cell) for cell in row] for row in _image_rows(results)]
-    return [pages.heading("Images"), pages.paragraph(IMAGES_NOTE, soft=True), pages.table(_IMAGES_HEAD, rows)]
+    """`image_rows` for the terminal."""
+    return text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
 
 
 def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:
     """Name and mIoU of each image that counts, one for each model."""
-    ids = results.results[0].scores.ids
-    assert ids is not None
     miou = _image_miou(results)  # (models, N)
     return [
         {"name": dataset.name_of(int(index)), "miou": [number(value) for value in miou[:, at]]}
-        for at, index in enumerate(ids)
+        for at, index in enumerate(results.results[0].scores.ids)
     ]
 
 
-def _image_rows(results: SideBySide) -> list[tuple[str, ...]]:
+def image_rows(results: SideBySide) -> list[tuple[str, ...]]:
+    """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
     first, *others = _image_miou(results)
     rows = []
     for result, gains, miou in zip(results.results[1:], results.gains, others, strict=True):
@@ -169,4 +128,4 @@ def _image_rows(results: SideBySide) -> list[tuple[str, ...]]:
 
 def _image_miou(results: SideBySide) -> NDArray[np.float64]:
     """`(models, N)`."""
-    return np.stack([each.scores.images.miou for each in results.results if each.scores.images is not None])
+    return np.stack([each.scores.images.miou for each in results.results])
