@@ -73,16 +73,6 @@ def data_block(name: str, values: Any) -> str:
     return _block("data", name, Markup(text))
 
 
-def heading(text: str, level: int = 2) -> str:
-    """A heading of level 1, for the page, to 6."""
-    return _block("heading", text, level)
-
-
-def paragraph(text: str, soft: bool = False) -> str:
-    """Running text; `soft` is smaller and paler."""
-    return _block("paragraph", text, soft)
-
-
 def cards(values: Sequence[tuple[str, str, str]]) -> str:
     """Numbers to see first: name, value, and what is small below it."""
     return _block("cards", values)
