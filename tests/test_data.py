@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data.base import FileDataset, IdDecoder, Pair, Sample, SegmentationDataset, read_lines
-from crispseg.data.camvid import CamVid
-from crispseg.data.check import check_split, class_weights
-from crispseg.data.folder import ColorDecoder, Folder
+from crispseg.data import CamVid, Folder, check_split, class_weights
+from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
+from crispseg.data.decoders import ColorDecoder, IdDecoder
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet, default_palette
 

@@ -15,9 +15,8 @@ from scipy.io import savemat
 
 from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Cityscapes, Folder, Scenes, camvid, check_split
-from crispseg.data.base import Decoder
 from crispseg.data.catalogue import CATALOGUE
-from crispseg.data.mapping import mapping, spans
+from crispseg.data.decoders import Decoder, mapping, spans
 from crispseg.data.overview import contact_sheet, overview, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet

@@ -45,7 +45,7 @@ from crispseg.data import (
     coco_stuff,
     pascal_context,
 )
-from crispseg.data.layouts import TableDecoder
+from crispseg.data.decoders import TableDecoder
 
 # ------------------------------------------------------------------------------------------- classes and colours
 

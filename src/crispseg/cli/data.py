@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from crispseg.cli.downloading import run_download, say
-from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource, FileDataset, IdDecoder, SegmentationDataset, read_lines
+from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.data.catalogue import CATALOGUE, Entry
-from crispseg.data.folder import Folder, match
+from crispseg.data.decoders import Meaning, mapping
 from crispseg.data.importing import import_annotations
-from crispseg.data.mapping import Meaning, mapping
 from crispseg.data.overview import contact_sheet, overview, readable_splits
 from crispseg.data.sbd import IMAGES, augment
-from crispseg.doctor.recognise import recognise
+from crispseg.data.sources import PublicSource
+from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import write_image
 from crispseg.labels import LabelSet
@@ -74,7 +74,6 @@ def run_list(argv: Sequence[str]) -> None:
 
 def run_show(argv: Sequence[str]) -> None:
     """`crispseg data show NAME|DIR [--data.key value ...] [--out FILE]`"""
-    argv = list(argv)
     parser = Parser(
         prog="crispseg data show",
         description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
@@ -83,49 +82,33 @@ def run_show(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path | None, default=None, help="write a sheet of images and labels: .png or .jpg"
     )
-    parser.add_argument("--rows", type=int, default=4, help="images of each split in the sheet")
-    parser.add_argument("--sample", type=int, default=200, help="images of each split that are read to count pixels")
-    target = argv[0] if argv and not argv[0].startswith("-") else None
-    named = take_flag(expand_names(argv), "--data.name")
-    helps = "--help" in argv or "-h" in argv
-    about = "a data set's name, or a folder of data in a known layout; else --data says it"
-    if target is None and (named is None or helps):
-        parser.add_argument("target", metavar="DATA", nargs="?", help=about)
-        parser.add_argument("--data", help="data, as for training; brings --data.* keys")
-        parser.parse(argv)  # --help, or what is wrong
-        raise CrispsegError("give the data first: crispseg data show NAME, or --data with its keys")
-    data: Tree = {}
-    folders: Mapping[str, tuple[Path, Path]] = {}
-    if target is not None:
-        parser.add_argument("target", metavar="DATA", help=about)
-        data = {"name": target} if target in DATA_SOURCES or not Path(target).exists() else {}
-        if not data:
-            found = recognise(Path(target))
-            data, folders = dict(found.data), found.folders
-        elif target in CATALOGUE and target not in DATA_SOURCES:
-            _show_entry(CATALOGUE[target], Console())
-            return
-    kind: Any = data_source(str(data.get("name") or named))  # a did-you-mean for a wrong name
-    known = take_flag(argv, "--data.root") is not None or "root" in data
-    rooted = "root" in {field.name for field in dataclasses.fields(kind)}
-    if rooted and not known:
-        data = {**(data or {"name": named}), "root": "."}
-    parsed, source = parse_data(argv, {"data": data} if data else {"data": {"name": named}}, parser)
-    for key in ("rows", "sample"):
-        if getattr(parsed, key) < 1:
-            raise CrispsegError(f"--{key} is {getattr(parsed, key)}; give at least 1")
-
+    parser.add_argument("--rows", type=PositiveInt, default=4, help="images of each split in the sheet")
+    parser.add_argument(
+        "--sample", type=PositiveInt, default=200, help="images of each split that are read to count pixels"
+    )
+    target = take_target(argv, parser, "a data set's name, or a folder of data in a known layout; else --data says it")
     console = Console()
+    if target in CATALOGUE and target not in DATA_SOURCES:
+        _show_entry(CATALOGUE[target], console)
+        return
+    if target is not None and target not in DATA_SOURCES and Path(target).exists():
+        found = recognise(Path(target))
+    else:
+        found = Recognised({"name": target or take_flag(expand_names(argv), "--data.name")})
+    public = issubclass(data_source(found.data["name"]), PublicSource)
+    rootless = public and "root" not in found.data and take_flag(argv, "--data.root") is None
+    base = {"data": {**found.data, "root": "."} if rootless else dict(found.data)}
+    parsed, source = parse_data(argv, base, parser)
+    source = found.source(source)
+
     if source.name in CATALOGUE:
         _show_entry(CATALOGUE[source.name], console)
-    if rooted and not known:
+    if rootless and isinstance(source, PublicSource):
         if parsed.out is not None:
             raise CrispsegError("--out shows images, so it needs --data.root")
         _show_classes(source, console)
         return
-    splits, faults = (
-        _folder_splits(source, folders) if isinstance(source, Folder) and folders else readable_splits(source)
-    )
+    splits, faults = readable_splits(source)
     if not splits:
         raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
     _show_data(source.label_set(), splits, parsed.sample, console)
@@ -136,24 +119,6 @@ def run_show(argv: Sequence[str]) -> None:
         say(console, f"a sheet of images is in {parsed.out}")
 
 
-def _folder_splits(
-    source: Folder, folders: Mapping[str, tuple[Path, Path]]
-) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
-    """Own data with a folder of images and one of masks for each split, which `Folder` itself does not know."""
-    labels, decode = source.declared() or (
-        source.label_set(),
-        IdDecoder(len(source.label_set()), source.ignored_values),
-    )
-    found: dict[str, SegmentationDataset] = {}
-    faults = {}
-    for split, pair in folders.items():
-        try:
-            found[split] = FileDataset(tuple(match(*pair).values()), labels, decode)
-        except CrispsegError as error:
-            faults[split] = str(error)
-    return found, faults
-
-
 def _show_entry(entry: Entry, console: Console) -> None:
     counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
     say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
@@ -162,11 +127,10 @@ def _show_entry(entry: Entry, console: Console) -> None:
         say(console, entry.get)
 
 
-def _show_classes(source: DataSource, console: Console) -> None:
+def _show_classes(source: PublicSource, console: Console) -> None:
     """The mapping, from what is known without files."""
-    decoder = getattr(source, "decoder", None)
     try:
-        rows = mapping(decoder(), source.label_set()) if decoder else []
+        rows = mapping(source.decoder(), source.label_set())
     except CrispsegError as error:  # Mapillary's classes are in its own files
         say(console, f"the classes: {error}")
         return
@@ -235,53 +199,8 @@ def run_import(argv: Sequence[str]) -> None:
         "masks and classes.txt, which --data folder reads.",
     )
     parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
-    parser.add_argument(
-        "--images", type=Path | None, default=None, help="folder of the images; by default that of each JSON file"
-    )
-    parser.add_argument(
-        "--classes",
-        type=list[str] | Path | None,
-        default=None,
-        help="names in the order of the ids to be, as a list or a text file; by default as the annotations have them",
-    )
-    parser.add_argument(
-        "--background",
-        type=str | None,
-        default="background",
-        help="class of pixels that no shape holds, id 0 where it is not among the classes; null ignores them",
-    )
-    parser.add_argument("--ignore", type=list[str], default=[], help="classes whose pixels become 255")
-    parser.add_argument(
-        "--overlap",
-        type=Literal["smaller", "later", "ignore"],
-        default="smaller",
-        help="what a pixel of two classes becomes: that of the smaller shape, of the later one, or 255",
-    )
-    parser.add_argument(
-        "--crowds",
-        type=Literal["class", "ignore"],
-        default="class",
-        help="what COCO's crowds become: their class or 255",
-    )
-    parser.add_argument(
-        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
-    )
-    parsed = parser.parse(list(argv))
-    if parsed.workers is not None and parsed.workers < 1:
-        raise CrispsegError(f"workers is {parsed.workers}; it must be at least 1")
-    classes = read_lines(parsed.classes) if isinstance(parsed.classes, str | Path) else parsed.classes
-    done = import_annotations(
-        parsed.sources,
-        parsed.out,
-        images=parsed.images,
-        classes=classes,
-        background=parsed.background,
-        ignore=parsed.ignore,
-        overlap=parsed.overlap,
-        crowds=parsed.crowds,
-        threads=parsed.workers,
-    )
+    parser.add_function_arguments(import_annotations, as_group=False, skip={"sources"})
+    done = import_annotations(**vars(parser.parse(argv)))
     for line in done.lines():
         say(Console(), line)
 
@@ -292,15 +211,13 @@ def run_augment(argv: Sequence[str]) -> None:
         prog="crispseg data augment",
         description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012 from SBD's masks.",
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder VOCdevkit/VOC2012")
-    parser.add_argument("--sbd", type=Path, required=True, help="folder benchmark_RELEASE/dataset of SBD")
-    parsed = parser.parse(list(argv))
-    done = augment(parsed.root, parsed.sbd)
-    console = Console()
+    parser.add_function_arguments(augment, as_group=False)
+    parsed = parser.parse(argv)
+    done = augment(**vars(parsed))
     count = done.from_voc + done.from_sbd
     other = "" if count == IMAGES else f"; papers train on {IMAGES}"
-    say(console, f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
-    say(console, f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
+    say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+    say(Console(), f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

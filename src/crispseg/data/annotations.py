@@ -9,17 +9,17 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.data import shapes
-from crispseg.data.shapes import Patch
+from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
 
 OUTSIDE = 1.0
@@ -30,6 +30,9 @@ AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "ma
 
 LISTED = 5
 """Bad shapes that an error tells of, of all that it counts."""
+
+Key: TypeAlias = int | str
+"""How COCO's images and categories are called."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,22 @@ class Shape:
     """What it is drawn from, by its kind: outlines, corners, run lengths."""
     crowd: bool = False
 
-    def draw(self, height: int, width: int) -> list[Patch]:
-        """Its pixels in an image of this size, in one patch or several.
+    def draw(self, height: int, width: int) -> shapes.Pixels:
+        """Its pixels in an image of this size.
 
         Raises:
             ValueError: what it is drawn from makes no sense; the message says why, without the shape's name.
         """
         if self.kind == "runs":
-            size = self.parts.get("size")
-            if size != [height, width]:
+            if (size := self.parts.get("size")) != [height, width]:
                 raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
-            return [shapes.runs(self.parts.get("counts"), height, width)]
+            return shapes.runs(self.parts.get("counts"), height, width)
         outlines = [_points(part, AREAS[self.kind], height, width) for part in self.parts["points"]]
         if self.kind == "mask":
-            return [_picture(self.parts.get("mask"), outlines[0], height, width)]
+            return _picture(self.parts.get("mask"), outlines[0], height, width)
         make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(self.kind, shapes.polygon)
-        return [make(points, height, width) for points in outlines]
+        drawn = [make(points, height, width) for points in outlines]
+        return drawn[0] if len(drawn) == 1 else np.unique(np.concatenate(drawn))
 
 
 @dataclass
@@ -104,11 +107,10 @@ def refuse(faults: Sequence[Fault]) -> None:
     sources = {fault.source for fault in faults}
     if len(faults) == 1:
         raise CrispsegError(f"{faults[0].source}: {faults[0].text}")
-    if len(sources) == 1:
-        start, texts = f"{faults[0].source} has", [fault.text for fault in faults[:LISTED]]
-    else:
-        start, texts = f"{len(sources)} files have", [f"{source}: {text}" for source, text in faults[:LISTED]]
-    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts, 1))
+    alone = len(sources) == 1
+    texts = [fault.text if alone else f"{fault.source}: {fault.text}" for fault in faults]
+    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts[:LISTED], 1))
+    start = f"{faults[0].source} has" if alone else f"{len(sources)} files have"
     raise CrispsegError(f"{start} {len(faults)} bad shapes: {listed}{' …' if len(faults) > LISTED else ''}")
 
 
@@ -139,108 +141,112 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    names: dict[int, str] = {}
-    for index, entry in enumerate(_entries(path, tree, "categories", ("id", "name"))):
-        if not isinstance(entry["id"], int):
-            raise CrispsegError(
-                f"{path}: category {index} has the id {entry['id']!r}, which is no whole number; export it again"
-            )
-        if entry["id"] in names:
-            raise CrispsegError(f"{path} gives the id {entry['id']} to two categories; export it again")
-        names[entry["id"]] = str(entry["name"])
-    if not names:
+    if not tree.get("categories"):
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
-    images: dict[int | str, Annotated] = {}
-    for index, entry in enumerate(_entries(path, tree, "images", ("id", "file_name"))):
-        if not isinstance(entry["id"], int | str):
-            raise CrispsegError(f"{path}: image {index} has the id {entry['id']!r}, which is no id; export it again")
-        if entry["id"] in images:
-            raise CrispsegError(f"{path} gives the id {entry['id']} to two images; export it again")
-        try:
-            size = _size(entry, "height", "width")
-        except (TypeError, ValueError):
-            raise CrispsegError(f"{path}: height and width of image {index} are no numbers; export it again") from None
-        images[entry["id"]] = Annotated(str(entry["file_name"]), path, size)
+    names: dict[Key, str] = {}
+    images: dict[Key, Annotated] = {}
+    try:
+        for index, entry in enumerate(_list(tree, "categories")):
+            key, name = _fields(entry, f"category {index}", id=int, name=str)
+            _add(names, "categories", key, name)
+        for index, entry in enumerate(_list(tree, "images")):
+            key, name = _fields(entry, f"image {index}", id=int | str, file_name=str)
+            _add(images, "images", key, Annotated(name, path, _size(entry, f"image {index}", "height", "width")))
+    except ValueError as error:
+        raise CrispsegError(f"{path}: {error}; export it again") from None
     faults = []
     for index, entry in enumerate(tree["annotations"]):
         what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
         try:
-            shape = _coco_shape(entry, images, names)
+            image, category = _fields(entry, what, image_id=int | str, category_id=int | str)
+            if image not in images:
+                raise ValueError(f"{what} belongs to the image {image}, which is not listed; export it again")
+            images[image].shapes.append((what, _coco_shape(entry, what, category, names)))
         except ValueError as error:
-            faults.append(Fault(path, f"{what} {error}"))
-        else:
-            images[entry["image_id"]].shapes.append((what, shape))
+            faults.append(Fault(path, str(error)))
     return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), tuple(faults))
 
 
-def _entries(path: Path, tree: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """A list of COCO's objects, each with the keys; empty where there is none."""
-    found = tree.get(name) or []
-    if not isinstance(found, list):
-        raise CrispsegError(f"{path}: '{name}' is no list; export it again")
-    for index, entry in enumerate(found):
-        lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if lacking:
-            raise CrispsegError(f"{path}: entry {index} of '{name}' lacks {' and '.join(lacking)}; export it again")
-    return found
-
-
-def _coco_shape(entry: Any, images: Container[int | str], names: Mapping[int, str]) -> Shape:
-    """The shape of an annotation of these images and categories, by their ids.
+def _coco_shape(entry: Mapping[str, Any], what: str, category: Key, names: Mapping[Key, str]) -> Shape:
+    """The shape of an annotation.
 
     Raises:
-        ValueError: it makes no sense; the message says why and what to do, without the annotation's name.
+        ValueError: it makes no sense; the message says why and what to do.
     """
-    if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
-        raise ValueError("lacks image_id or category_id; export it again")
-    image, category = entry["image_id"], entry["category_id"]
-    if not all(isinstance(key, int | str) for key in (image, category)):
-        raise ValueError("has an image_id or category_id that is no id; export it again")
-    if image not in images:
-        raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
     if category not in names:
-        known = ", ".join(map(str, sorted(names)[:10])) + (", …" if len(names) > 10 else "")
-        raise ValueError(f"has the unknown category {category}; 'categories' lists {known}: add it there")
+        listed = few(sorted(names), 10)
+        raise ValueError(f"{what} has the unknown category {category}; 'categories' lists {listed}: add it there")
     label, found, crowd = names[category], entry.get("segmentation"), bool(entry.get("iscrowd"))
     if not found:
-        raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
+        raise ValueError(f"{what} has no segmentation, and a box alone makes no mask; remove it")
     if isinstance(found, dict):
         return Shape(label, "runs", found, crowd)
     if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
         parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
         return Shape(label, "polygon", {"points": parts}, crowd)
-    raise ValueError("has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it")
+    raise ValueError(
+        f"{what} has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it"
+    )
 
 
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    if not isinstance(tree.get("imagePath"), str):
-        raise CrispsegError(f"{path} has no imagePath, so its image is not known; save it with labelme again")
+    remedy = "save it with labelme again"
     try:
-        size = _size(tree, "imageHeight", "imageWidth")
-    except (TypeError, ValueError):
-        raise CrispsegError(f"{path}: imageHeight and imageWidth are no numbers; save it with labelme again") from None
-    image = Annotated(tree["imagePath"].replace("\\", "/"), path, size)
+        (name,) = _fields(tree, "it", imagePath=str)
+        image = Annotated(name.replace("\\", "/"), path, _size(tree, "it", "imageHeight", "imageWidth"))
+    except ValueError as error:
+        raise CrispsegError(f"{path}: {error}; {remedy}") from None
     faults = []
     for index, entry in enumerate(tree["shapes"]):
-        if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or "points" not in entry:
-            faults.append(Fault(path, f"shape {index} lacks a label or points; save it with labelme again"))
+        try:
+            label, points = _fields(entry, f"shape {index}", label=str, points=list)
+        except ValueError as error:
+            faults.append(Fault(path, f"{error}; {remedy}"))
             continue
-        kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{entry['label']}')"
+        kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{label}')"
         if kind not in AREAS:
-            remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
-            faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
+            text = f"{what} is of the kind '{kind}', which has no area; draw it as one of {few(AREAS)}, or remove it"
+            faults.append(Fault(path, text))
             continue
-        parts = {"points": [entry["points"]], "mask": entry.get("mask")}
-        image.shapes.append((what, Shape(entry["label"], kind, parts)))
+        image.shapes.append((what, Shape(label, kind, {"points": [points], "mask": entry.get("mask")})))
     names = tuple(sorted({shape.label for _, shape in image.shapes}))
     return Annotations("labelme", (image,), names, tuple(faults))
 
 
-def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
+def _list(tree: Mapping[str, Any], name: str) -> list[Any]:
+    if not isinstance(tree[name], list):
+        raise ValueError(f"'{name}' is no list")
+    found: list[Any] = tree[name]
+    return found
+
+
+def _fields(entry: Any, what: str, **kinds: Any) -> list[Any]:
+    """The values of an object's keys, which are of these kinds.
+
+    Raises:
+        ValueError: one is missing, or of another kind.
+    """
+    found = entry if isinstance(entry, dict) else {}
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"{what} has the {key} {found[key]!r}" if key in found else f"{what} lacks {key}")
+    return [found[key] for key in kinds]
+
+
+def _add(found: dict[Key, Any], name: str, key: Key, entry: Any) -> None:
+    if key in found:
+        raise ValueError(f"it gives the id {key} to two {name}")
+    found[key] = entry
+
+
+def _size(entry: Mapping[str, Any], what: str, height: str, width: str) -> tuple[int, int] | None:
     """`(H, W)`, or None where it is not given."""
     if entry.get(height) is None or entry.get(width) is None:
         return None
-    return int(entry[height]), int(entry[width])
+    try:
+        return int(entry[height]), int(entry[width])
+    except (TypeError, ValueError):
+        raise ValueError(f"{height} and {width} of {what} are no numbers") from None
 
 
 def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float64]:
@@ -251,9 +257,10 @@ def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float
     """
     try:
         points = np.asarray(given, np.float64)
+        sound = points.ndim == 2 and points.shape[1] == 2 and bool(np.isfinite(points).all())
     except (TypeError, ValueError):
-        raise ValueError("its points are no pairs of numbers") from None
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        sound = False
+    if not sound:
         raise ValueError("its points are no pairs of numbers")
     if len(points) < least:
         raise ValueError(f"it has {len(points)} points, but needs {least}")
@@ -264,7 +271,7 @@ def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float
     return points
 
 
-def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -> Patch:
+def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -> shapes.Pixels:
     """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
@@ -274,7 +281,7 @@ def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -
     left, top = corners.min(axis=0).round().astype(int).tolist()
     if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
         raise ValueError(f"its mask of {mask.shape[0]}x{mask.shape[1]} at ({left}, {top}) leaves the image")
-    return shapes.cropped(mask, top, left)
+    return shapes.placed(mask, top, left, width)
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:

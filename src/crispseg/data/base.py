@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from crispseg.data.decoders import Decoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
-from crispseg.labels import IGNORE, LabelSet
-
-Decoder: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
-"""A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
+from crispseg.labels import LabelSet
 
 
 class Sample(NamedTuple):
@@ -66,55 +62,6 @@ class Pair(NamedTuple):
     name: str
     image: Path
     mask: Path
-
-
-@dataclass(frozen=True)
-class IdDecoder:
-    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
-
-    An RGB mask counts as grey where its three channels agree everywhere; `remedy` says what to do where it has colours.
-    """
-
-    classes: int
-    ignore: tuple[int, ...] = ()
-    remedy: str = "say what they mean, by --data.palette"
-
-    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        mask = grey(mask, self.remedy)
-        labels = _id_table(self.classes, self.ignore).take(mask)
-        if labels.max() > IGNORE:
-            wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
-            allowed = ", ".join(map(str, sorted({IGNORE, *self.ignore})))
-            raise ValueError(
-                f"value {wrong} is out of range 0 to {self.classes - 1} (ignored: {allowed}); "
-                "correct the mask, the number of classes or the ignored values"
-            )
-        return labels.astype(np.uint8)
-
-
-def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
-    """A mask `(H, W)` or `(H, W, 3)` as one channel.
-
-    Raises:
-        ValueError: it has colours; the message ends with the remedy.
-    """
-    if mask.ndim == 2:
-        return mask
-    if (mask == mask[..., :1]).all():
-        return mask[..., 0]
-    colors = np.unique(mask.reshape(-1, 3), axis=0)
-    shown = ", ".join(str(color.tolist()) for color in colors[:12])
-    more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
-    raise ValueError(f"an RGB mask, with the colours {shown}{more}; {remedy}")
-
-
-@lru_cache(maxsize=8)
-def _id_table(classes: int, ignore: tuple[int, ...]) -> NDArray[np.uint16]:
-    """For each 8-bit or 16-bit value its label, 256 where it has none."""
-    table = np.full(2**16, IGNORE + 1, np.uint16)
-    table[:classes] = np.arange(classes)
-    table[[IGNORE, *ignore]] = IGNORE
-    return table
 
 
 class FileDataset(SegmentationDataset):

@@ -154,7 +154,12 @@ def parallel(
     """Results in order from a few threads, with a progress bar on stderr where that is a terminal.
 
     Decoding files releases the interpreter lock, so threads are enough.
+
+    Raises:
+        CrispsegError: fewer threads than one.
     """
+    if threads is not None and threads < 1:
+        raise CrispsegError(f"workers is {threads}; it must be at least 1")
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:

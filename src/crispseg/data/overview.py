@@ -33,25 +33,18 @@ class Overview(NamedTuple):
 def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
     """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
 
-    def read(index: int) -> NDArray[np.uint8] | str:
+    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
         try:
-            if isinstance(dataset, FileDataset):
-                return dataset.read_labels(index)
-            return dataset[index].labels
+            labels = dataset.read_labels(index) if isinstance(dataset, FileDataset) else dataset[index].labels
         except CrispsegError as error:
             return str(error)
-
-    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
-        labels = read(index)
-        return labels if isinstance(labels, str) else (np.bincount(labels.ravel(), minlength=256), labels.shape)
+        return np.bincount(labels.ravel(), minlength=256), labels.shape
 
     threads = None if isinstance(dataset, FileDataset) else 1
     results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", threads))
     found = [result for result in results if not isinstance(result, str)]
     faults = tuple(result for result in results if isinstance(result, str))
-    report = None
-    if found:
-        report = summary(split, dataset.labels, [counts for counts, _ in found], [size for _, size in found])
+    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
     return Overview(len(dataset), len(results), report, faults)
 
 

@@ -30,10 +30,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "data": diagnosis.subject.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
-        "splits": {split.name: {"pairs": len(split)} for split in diagnosis.subject.splits}
+        "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
         | {
             report.split: {
-                "pairs": len(next(split for split in diagnosis.subject.splits if split.name == report.split)),
+                "pairs": len(diagnosis.subject.splits[report.split]),
                 "readable": report.images,
                 "pixels": report.counts.tolist(),
                 "ignored": report.ignored,
@@ -65,7 +65,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    pairs = ", ".join(f"{split.name} {len(split)}" for split in diagnosis.subject.splits)
+    pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.name}: {pairs or 'no'} pairs")
     if diagnosis.reports:
         yield _classes(diagnosis)
