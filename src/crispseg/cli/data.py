@@ -15,7 +15,7 @@ from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, 
 from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import FileDataset, SegmentationDataset
-from crispseg.data.catalogue import CATALOGUE, Entry
+from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.decoders import Meaning, mapping
 from crispseg.data.importing import import_annotations
 from crispseg.data.overview import contact_sheet, overview, readable_splits
@@ -58,7 +58,7 @@ def run_list(argv: Sequence[str]) -> None:
         table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("download", no_wrap=True)
     table.add_column("licence")
-    for entry in CATALOGUE.values():
+    for entry in catalogue().values():
         sizes = [archive.size for archive in entry.archives]
         size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
         counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
@@ -88,8 +88,8 @@ def run_show(argv: Sequence[str]) -> None:
     )
     target = take_target(argv, parser, "a data set's name, or a folder of data in a known layout; else --data says it")
     console = Console()
-    if target in CATALOGUE and target not in DATA_SOURCES:
-        _show_entry(CATALOGUE[target], console)
+    if target in catalogue() and target not in DATA_SOURCES:
+        _show_entry(catalogue()[target], console)
         return
     if target is not None and target not in DATA_SOURCES and Path(target).exists():
         found = recognise(Path(target))
@@ -101,8 +101,8 @@ def run_show(argv: Sequence[str]) -> None:
     parsed, source = parse_data(argv, base, parser)
     source = found.source(source)
 
-    if source.name in CATALOGUE:
-        _show_entry(CATALOGUE[source.name], console)
+    if source.name in catalogue():
+        _show_entry(catalogue()[source.name], console)
     if rootless and isinstance(source, PublicSource):
         if parsed.out is not None:
             raise CrispsegError("--out shows images, so it needs --data.root")

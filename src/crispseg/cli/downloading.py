@@ -21,7 +21,7 @@ from rich.progress import (
 from crispseg.cli.parsing import Parser, build_data
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import DataSource
-from crispseg.data.catalogue import CATALOGUE, Entry
+from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.download import download
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
@@ -36,14 +36,14 @@ def run_download(argv: Sequence[str]) -> None:
         description="Download a data set whose licence allows it from an open address, unpack and check it; an "
         "interrupted one goes on where it broke off. Of others, say where they are to be had and check the folder.",
     )
-    parser.add_argument("name", help=f"one of {', '.join(CATALOGUE)}")
+    parser.add_argument("name", help=f"one of {', '.join(catalogue())}")
     parser.add_argument("--out", type=Path, required=True, help="folder to download to, or to check")
     parser.add_argument("--keep_archives", type=bool, default=False, help="keep the archives when they are unpacked")
     parsed = parser.parse(argv)
-    if parsed.name not in CATALOGUE:
+    if parsed.name not in catalogue():
         extra = "" if parsed.name not in DATA_SOURCES else "; it needs no download"
-        raise CrispsegError(f"unknown data set '{parsed.name}'{did_you_mean(parsed.name, CATALOGUE)}{extra}")
-    entry, out, console = CATALOGUE[parsed.name], parsed.out, Console()
+        raise CrispsegError(f"unknown data set '{parsed.name}'{did_you_mean(parsed.name, catalogue())}{extra}")
+    entry, out, console = catalogue()[parsed.name], parsed.out, Console()
     root = out / entry.root
     lines, problem = check_folder(entry, root)
     if problem and not entry.archives:

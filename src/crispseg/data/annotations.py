@@ -6,13 +6,13 @@ COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,37 +31,16 @@ AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "ma
 LISTED = 5
 """Bad shapes that an error tells of, of all that it counts."""
 
-Key: TypeAlias = int | str
-"""How COCO's images and categories are called."""
 
-
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """One thing that is marked in an image."""
 
+    name: str
+    """How errors call it."""
     label: str
-    kind: str
-    """One of `AREAS`, or "runs"."""
-    parts: Any
-    """What it is drawn from, by its kind: outlines, corners, run lengths."""
+    draw: Callable[[int, int], shapes.Pixels]
+    """Gives its pixels in an image of this height and width; its ValueError says why it makes no sense."""
     crowd: bool = False
-
-    def draw(self, height: int, width: int) -> shapes.Pixels:
-        """Its pixels in an image of this size.
-
-        Raises:
-            ValueError: what it is drawn from makes no sense; the message says why, without the shape's name.
-        """
-        if self.kind == "runs":
-            if (size := self.parts.get("size")) != [height, width]:
-                raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
-            return shapes.runs(self.parts.get("counts"), height, width)
-        outlines = [_points(part, AREAS[self.kind], height, width) for part in self.parts["points"]]
-        if self.kind == "mask":
-            return _picture(self.parts.get("mask"), outlines[0], height, width)
-        make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(self.kind, shapes.polygon)
-        drawn = [make(points, height, width) for points in outlines]
-        return drawn[0] if len(drawn) == 1 else np.unique(np.concatenate(drawn))
 
 
 @dataclass
@@ -74,8 +53,7 @@ class Annotated:
     """The file of annotations, and so where a relative path may start."""
     size: tuple[int, int] | None
     """`(H, W)` where the annotations say it."""
-    shapes: list[tuple[str, Shape]] = field(default_factory=list)
-    """Each with the name by which errors call it."""
+    shapes: list[Shape] = field(default_factory=list)
 
 
 class Fault(NamedTuple):
@@ -143,110 +121,90 @@ def read_annotations(path: Path) -> Annotations:
 def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
     if not tree.get("categories"):
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
-    names: dict[Key, str] = {}
-    images: dict[Key, Annotated] = {}
     try:
-        for index, entry in enumerate(_list(tree, "categories")):
-            key, name = _fields(entry, f"category {index}", id=int, name=str)
-            _add(names, "categories", key, name)
-        for index, entry in enumerate(_list(tree, "images")):
-            key, name = _fields(entry, f"image {index}", id=int | str, file_name=str)
-            _add(images, "images", key, Annotated(name, path, _size(entry, f"image {index}", "height", "width")))
-    except ValueError as error:
-        raise CrispsegError(f"{path}: {error}; export it again") from None
+        names = {int(entry["id"]): str(entry["name"]) for entry in tree["categories"]}
+        images = {
+            entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
+            for entry in tree["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_as(path, "'images' and 'categories' are not as COCO has them", error, "export it") from None
+    for key, found in (("categories", names), ("images", images)):
+        if len(found) < len(tree[key]):
+            raise CrispsegError(f"{path} gives one id to two {key}; export it again")
     faults = []
     for index, entry in enumerate(tree["annotations"]):
         what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
         try:
-            image, category = _fields(entry, what, image_id=int | str, category_id=int | str)
+            image = entry["image_id"]
             if image not in images:
-                raise ValueError(f"{what} belongs to the image {image}, which is not listed; export it again")
-            images[image].shapes.append((what, _coco_shape(entry, what, category, names)))
+                raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
+            images[image].shapes.append(_coco_shape(entry, what, names))
+        except (KeyError, TypeError) as error:
+            faults.append(Fault(path, f"{what} is not as COCO has it ({_reason(error)}); export it again"))
         except ValueError as error:
-            faults.append(Fault(path, str(error)))
+            faults.append(Fault(path, f"{what} {error}"))
     return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), tuple(faults))
 
 
-def _coco_shape(entry: Mapping[str, Any], what: str, category: Key, names: Mapping[Key, str]) -> Shape:
+def _coco_shape(entry: Mapping[str, Any], what: str, names: Mapping[int, str]) -> Shape:
     """The shape of an annotation.
 
     Raises:
-        ValueError: it makes no sense; the message says why and what to do.
+        ValueError: it makes no sense; the message says why and what to do, without the annotation's name.
+        KeyError, TypeError: it is no annotation at all.
     """
-    if category not in names:
+    if (category := entry["category_id"]) not in names:
         listed = few(sorted(names), 10)
-        raise ValueError(f"{what} has the unknown category {category}; 'categories' lists {listed}: add it there")
+        raise ValueError(f"has the unknown category {category}; 'categories' lists {listed}: add it there")
     label, found, crowd = names[category], entry.get("segmentation"), bool(entry.get("iscrowd"))
     if not found:
-        raise ValueError(f"{what} has no segmentation, and a box alone makes no mask; remove it")
+        raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
     if isinstance(found, dict):
-        return Shape(label, "runs", found, crowd)
+        return Shape(what, label, partial(_draw_runs, found), crowd)
     if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
         parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
-        return Shape(label, "polygon", {"points": parts}, crowd)
-    raise ValueError(
-        f"{what} has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it"
-    )
+        return Shape(what, label, partial(_draw_outlines, "polygon", parts), crowd)
+    raise ValueError("has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it")
 
 
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    remedy = "save it with labelme again"
     try:
-        (name,) = _fields(tree, "it", imagePath=str)
-        image = Annotated(name.replace("\\", "/"), path, _size(tree, "it", "imageHeight", "imageWidth"))
-    except ValueError as error:
-        raise CrispsegError(f"{path}: {error}; {remedy}") from None
+        image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_as(path, "it does not name its image as labelme does", error, "save it with labelme") from None
     faults = []
     for index, entry in enumerate(tree["shapes"]):
         try:
-            label, points = _fields(entry, f"shape {index}", label=str, points=list)
-        except ValueError as error:
-            faults.append(Fault(path, f"{error}; {remedy}"))
-            continue
-        kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{label}')"
-        if kind not in AREAS:
-            text = f"{what} is of the kind '{kind}', which has no area; draw it as one of {few(AREAS)}, or remove it"
+            label, kind = str(entry["label"]), entry.get("shape_type") or "polygon"
+            what, outlines = f"shape {index} ('{label}')", [entry["points"]]
+            if kind not in AREAS:
+                remedy = f"draw it as one of {few(AREAS)}, or remove it"
+                faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
+                continue
+        except (KeyError, TypeError, AttributeError) as error:
+            text = f"shape {index} is not as labelme has it ({_reason(error)}); save it with labelme again"
             faults.append(Fault(path, text))
             continue
-        image.shapes.append((what, Shape(label, kind, {"points": [points], "mask": entry.get("mask")})))
-    names = tuple(sorted({shape.label for _, shape in image.shapes}))
+        draw = partial(_draw_picture, entry) if kind == "mask" else partial(_draw_outlines, kind, outlines)
+        image.shapes.append(Shape(what, label, draw))
+    names = tuple(sorted({shape.label for shape in image.shapes}))
     return Annotations("labelme", (image,), names, tuple(faults))
 
 
-def _list(tree: Mapping[str, Any], name: str) -> list[Any]:
-    if not isinstance(tree[name], list):
-        raise ValueError(f"'{name}' is no list")
-    found: list[Any] = tree[name]
-    return found
-
-
-def _fields(entry: Any, what: str, **kinds: Any) -> list[Any]:
-    """The values of an object's keys, which are of these kinds.
-
-    Raises:
-        ValueError: one is missing, or of another kind.
-    """
-    found = entry if isinstance(entry, dict) else {}
-    for key, kind in kinds.items():
-        if not isinstance(found.get(key), kind):
-            raise ValueError(f"{what} has the {key} {found[key]!r}" if key in found else f"{what} lacks {key}")
-    return [found[key] for key in kinds]
-
-
-def _add(found: dict[Key, Any], name: str, key: Key, entry: Any) -> None:
-    if key in found:
-        raise ValueError(f"it gives the id {key} to two {name}")
-    found[key] = entry
-
-
-def _size(entry: Mapping[str, Any], what: str, height: str, width: str) -> tuple[int, int] | None:
+def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
     """`(H, W)`, or None where it is not given."""
     if entry.get(height) is None or entry.get(width) is None:
         return None
-    try:
-        return int(entry[height]), int(entry[width])
-    except (TypeError, ValueError):
-        raise ValueError(f"{height} and {width} of {what} are no numbers") from None
+    return int(entry[height]), int(entry[width])
+
+
+def _not_as(path: Path, what: str, error: Exception, remedy: str) -> CrispsegError:
+    return CrispsegError(f"{path}: {what} ({_reason(error)}); {remedy} again")
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float64]:
@@ -271,12 +229,26 @@ def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float
     return points
 
 
-def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -> shapes.Pixels:
+def _draw_outlines(kind: str, outlines: Sequence[Any], height: int, width: int) -> shapes.Pixels:
+    """What lies inside of one of the outlines, which are of labelme's kind."""
+    make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(kind, shapes.polygon)
+    drawn = [make(_points(points, AREAS[kind], height, width), height, width) for points in outlines]
+    return drawn[0] if len(drawn) == 1 else np.unique(np.concatenate(drawn))
+
+
+def _draw_runs(found: Mapping[str, Any], height: int, width: int) -> shapes.Pixels:
+    if (size := found.get("size")) != [height, width]:
+        raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
+    return shapes.runs(found.get("counts"), height, width)
+
+
+def _draw_picture(entry: Mapping[str, Any], height: int, width: int) -> shapes.Pixels:
     """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
+    corners = _points(entry["points"], AREAS["mask"], height, width)
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+        with Image.open(io.BytesIO(base64.b64decode(entry["mask"], validate=True))) as picture:
             mask = np.asarray(picture.convert("L")) > 0
-    except (TypeError, ValueError, OSError, binascii.Error):
+    except (KeyError, TypeError, ValueError, OSError):
         raise ValueError("its mask is no picture in base64") from None
     left, top = corners.min(axis=0).round().astype(int).tolist()
     if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:

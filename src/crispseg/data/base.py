@@ -32,6 +32,8 @@ class SegmentationDataset(Dataset[Sample], ABC):
     """One split: samples, and what their class ids mean."""
 
     labels: LabelSet
+    threads: ClassVar[int | None] = 1
+    """In how many threads samples may be read; None for any number."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -42,6 +44,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
     def name_of(self, index: int) -> str:
         """The name of a sample, where possible without reading it."""
         return self[index].name
+
+    def read_labels(self, index: int) -> NDArray[np.uint8]:
+        """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
+        return self[index].labels
 
     def with_channels(self, in_chans: int) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
@@ -74,6 +80,8 @@ class FileDataset(SegmentationDataset):
         channels: of the images, 3 or 4; see `read_image`.
     """
 
+    threads = None
+
     def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder, channels: int = 3) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
@@ -104,7 +112,7 @@ class FileDataset(SegmentationDataset):
         return Sample(image, labels, pair.name)
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
-        """The class ids `(H, W)` of one mask, without its image. Raises as `__getitem__` does."""
+        """The class ids `(H, W)` of one mask; its image is not read."""
         path = self.pairs[index].mask
         try:
             return self.decode(read_mask(path))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -34,6 +36,30 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where the files of a data set are below its root, and what mask values mean, as far as no code is needed.
+
+    Paths end in "*" and how the names of the files end; "{}" stands for the official name of a split.
+    """
+
+    hint: str
+    """What the root holds and where to get it, for errors."""
+    values: str
+    """How errors call the mask values."""
+    images: str
+    masks: Sequence[str]
+    """The first of these that has files counts."""
+    list: str = ""
+    """The file that names the images of a split; without it all that are there count."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Split → its official name, where that is another."""
+    void: bool = False
+    """Whether values that mean no class, up to the last that does, are ignored; else they are refused."""
+    test: str = ""
+    """Where the images are whose masks are not public."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One data set."""
 
@@ -51,13 +77,16 @@ class Entry:
     archives: tuple[Archive, ...] = ()
     root: str = "."
     """Below the folder that is downloaded to, what `--data.root` is."""
+    layout: Layout | None = None
 
 
-def _read() -> dict[str, Entry]:
+def _entry(layout: Mapping[str, Any] | None = None, archives: Sequence[Mapping[str, Any]] = (), **known: Any) -> Entry:
+    found = tuple(Archive(**archive) for archive in archives)
+    return Entry(**known, archives=found, layout=Layout(**layout) if layout else None)
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """Data set → what is known about it; read from `catalogue.yaml`."""
     text = resources.files("crispseg.data").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    archives = ((one, tuple(Archive(**found) for found in one.pop("archives", ()))) for one in yaml.safe_load(text))
-    return {one["name"]: Entry(**one, archives=found) for one, found in archives}
-
-
-CATALOGUE: dict[str, Entry] = _read()
-"""Data set → what is known about it."""
+    return {entry["name"]: _entry(**entry) for entry in yaml.safe_load(text)}

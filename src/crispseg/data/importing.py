@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,9 +125,13 @@ def import_annotations(
     refuse([fault for found in read.values() for fault in found.faults])
     ids, labels = _classes((found.names for found in read.values()), names, background, ignore)
     tasks = _tasks([image for found in read.values() for image in found.images], images)
-    for task in tasks:
-        for part in task.parts:
-            _check_names(part, ids, classes is not None)
+    for image in (part for task in tasks for part in task.parts):
+        for shape in image.shapes:
+            if shape.label not in ids:
+                remedy = "give --background, or add it to" if names is None else "add it to --classes, or to"
+                raise CrispsegError(
+                    f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} --ignore"
+                )
     empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
     unlisted = _unlisted({task.file for task in tasks}, images)  # before `out`, which may lie there, is written
     if background is None:
@@ -174,16 +179,16 @@ def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, Pixels]], list
     height, width = image_size(task.file)
     drawn, faults = [], []
     for part in task.parts:
-        if part.size not in (None, (height, width)):
+        if part.size is not None and part.size != (height, width):
             raise CrispsegError(
-                f"{part.source} says that {part.image} is {'x'.join(map(str, part.size or ()))}, but {task.file} is "
+                f"{part.source} says that {part.image} is {part.size[0]}x{part.size[1]}, but {task.file} is "
                 f"{height}x{width} (height x width); annotate the image as it is"
             )
-        for name, shape in part.shapes:
+        for shape in part.shapes:
             try:
                 drawn.append((shape, shape.draw(height, width)))
             except ValueError as error:
-                text = f"{name} of {part.image}: {error}; correct or remove it in the annotations"
+                text = f"{shape.name} of {part.image}: {error}; correct or remove it in the annotations"
                 faults.append(Fault(part.source, text))
     return (height, width), drawn, faults
 
@@ -232,23 +237,30 @@ def _classes(
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), labels
 
 
-def _check_names(image: Annotated, ids: dict[str, int], given: bool) -> None:
-    """Raise where a shape has a name that is no class."""
-    for what, shape in image.shapes:
-        if shape.label not in ids:
-            remedy = "add it to --classes, or to --ignore" if given else "give --background, or add it to --ignore"
-            raise CrispsegError(f"{image.source}: {what} is of the unknown class '{shape.label}'; {remedy}")
-
-
 def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     """The images, those that several annotations are about once, each with its name."""
-    find = _finder()
+
+    @cache
+    def below(root: Path) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for path in find_images(root) if root.is_dir() else []:
+            found[path.name].append(path)
+        return found
+
+    def find(root: Path, image: Path) -> Path | None:
+        """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
+        direct = [file for file in (root / image, root / image.name) if file.is_file()]
+        files = direct[:1] or below(root).get(image.name, [])
+        if len(files) > 1:
+            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one by --images")
+        return _absolute(files[0]) if files else None
+
     parts: dict[Path, list[Annotated]] = {}
     roots: dict[Path, Path] = {}
     missing = []
     for one in found:
         root = one.source.parent if images is None else images
-        file = find(root, one.image)
+        file = find(root, Path(one.image))
         if file is None:
             missing.append(root / one.image)
         else:
@@ -263,34 +275,12 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     for file, about in parts.items():
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
-        root = roots[file]
-        name = (file.relative_to(root) if file.is_relative_to(root) else Path(file.name)).with_suffix("").as_posix()
+        inside = file.is_relative_to(roots[file])
+        name = (file.relative_to(roots[file]) if inside else Path(file.name)).with_suffix("").as_posix()
         if name in tasks:
             raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
         tasks[name] = Task(file, name, tuple(about))
     return list(tasks.values())
-
-
-def _finder() -> Callable[[Path, str], Path | None]:
-    """Finds an image by the path that annotations give it; or by its name alone, in the folder or one below it."""
-
-    @cache  # files may come and go between calls of `import_annotations`, but not within one
-    def by_name(root: Path) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
-        for path in find_images(root):
-            found.setdefault(path.name, []).append(path)
-        return found
-
-    def find(root: Path, image: str) -> Path | None:
-        for file in (root / image, root / Path(image).name):
-            if file.is_file():
-                return _absolute(file)
-        below = by_name(root.resolve()).get(Path(image).name, []) if root.is_dir() else []
-        if len(below) > 1:
-            raise CrispsegError(f"{image} may be {below[0]} or {below[1]}; give the folder of one by --images")
-        return below[0] if below else None
-
-    return find
 
 
 def _absolute(file: Path) -> Path:
@@ -299,7 +289,7 @@ def _absolute(file: Path) -> Path:
 
 
 def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
-    folders = {file.parent for file in files} if images is None else {images.resolve()}
+    folders = {file.parent for file in files} if images is None else {images}
     return tuple(sorted({_absolute(file) for folder in folders for file in find_images(folder)} - files))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-from crispseg.data.base import DataSource, FileDataset, SegmentationDataset
+from crispseg.data.base import DataSource, SegmentationDataset
 from crispseg.data.check import SplitReport, parallel, summary
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
@@ -35,13 +35,12 @@ def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
 
     def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
         try:
-            labels = dataset.read_labels(index) if isinstance(dataset, FileDataset) else dataset[index].labels
+            labels = dataset.read_labels(index)
         except CrispsegError as error:
             return str(error)
         return np.bincount(labels.ravel(), minlength=256), labels.shape
 
-    threads = None if isinstance(dataset, FileDataset) else 1
-    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", threads))
+    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", dataset.threads))
     found = [result for result in results if not isinstance(result, str)]
     faults = tuple(result for result in results if isinstance(result, str))
     report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
@@ -73,21 +72,12 @@ def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows
 
 def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An RGB picture made to fit into a `CELL`, whole, on white."""
-    height, width = image.shape[:2]
-    scale = min(CELL[0] / height, CELL[1] / width)
-    size = max(round(height * scale), 1), max(round(width * scale), 1)
-    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    cell = np.full((*CELL, 3), PAPER, np.uint8)
-    top, left = (CELL[0] - size[0]) // 2, (CELL[1] - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = small
-    return cell
+    return np.asarray(ImageOps.pad(Image.fromarray(image), CELL[::-1], Image.Resampling.BOX, PAPER))
 
 
 def spread(count: int, most: int) -> list[int]:
     """At most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(index * (count - 1) / max(most - 1, 1)) for index in range(most)})
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:

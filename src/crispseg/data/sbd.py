@@ -51,7 +51,7 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
             SciPy, which reads SBD's files, is not installed.
     """
     target, lists = root / "SegmentationClassAug", root / "ImageSets" / "Segmentation"
-    own, val = (_names(lists / f"{split}.txt", VOC2012.hint) for split in ("train", "val"))
+    own, val = (_names(lists / f"{split}.txt", VOC2012(root).hint) for split in ("train", "val"))
     names = sorted((own | _names(sbd / "train.txt", _HINT) | _names(sbd / "val.txt", _HINT)) - val)
     if target.exists():
         raise CrispsegError(f"{target} is there already; remove it to make it anew")

@@ -1,7 +1,7 @@
 """Public data sets in their official layouts.
 
-Each says where its files are and which errors tell so; its classes, with the mask values that mean them and their
-colours, are in `tables/NAME.csv`. Downloading and licences are in `catalogue.yaml`.
+Where the files of each are and what is known about it is in `catalogue.yaml`; its classes, with the mask values that
+mean them and their colours, are in `tables/NAME.csv`. Here is what these cannot say.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_
 
 from crispseg.data.archives import waiting_archive
 from crispseg.data.base import FileDataset, Pair
+from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
 from crispseg.errors import CrispsegError, did_you_mean
@@ -55,21 +55,14 @@ def _color(levels: Iterable[Any]) -> Color:
 
 
 @dataclass(frozen=True)
-class PublicSource(ABC):
-    """A public data set below a folder `root`; the fields are its command-line keys.
+class PublicSource:
+    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
 
-    The class variables are `title`, how errors call it; `hint`, what its root holds and where to get it; `values`, how
-    errors call the mask values; `void`, the mask values that mean ignore; `test`, where the images without public masks
-    are.
+    The fields are its command-line keys. `train_on`, where there is one, says what the split "train" holds.
     """
 
     root: str | Path
     name: ClassVar[str]
-    title: ClassVar[str]
-    hint: ClassVar[str]
-    values: ClassVar[str]
-    void: ClassVar[Iterable[int]] = ()
-    test: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -84,6 +77,18 @@ class PublicSource(ABC):
         """The root as a path."""
         return Path(self.root)
 
+    @property
+    def layout(self) -> Layout:
+        """Where the files are."""
+        layout = catalogue()[self.name].layout
+        assert layout is not None
+        return layout
+
+    @property
+    def hint(self) -> str:
+        """What the root holds and where to get it, for errors."""
+        return self.layout.hint
+
     def official(self) -> Sequence[OfficialClass]:
         """The classes. Raises as `label_set` does."""
         return official_classes(self.name)
@@ -96,10 +101,14 @@ class PublicSource(ABC):
         """
         return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
 
-    def decoder(self) -> Decoder:
-        """From mask values, or colours, to class ids. Raises as `label_set` does."""
+    def decoder(self, part: str = "train") -> Decoder:
+        """From the mask values, or colours, of an official split to class ids. Raises as `label_set` does."""
         ids = {one.value: index for index, one in enumerate(self.official())}
-        return TableDecoder({**dict.fromkeys(self.void, IGNORE), **ids}, self.values)
+        return TableDecoder({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
+
+    def void(self) -> Iterable[int]:
+        """Mask values that are ignored unless they mean a class."""
+        return range(max(one.value for one in self.official())) if self.layout.void else ()
 
     def splits(self) -> tuple[str, ...]:
         """The splits with public masks."""
@@ -112,23 +121,40 @@ class PublicSource(ABC):
             CrispsegError: no such split, or one without public masks; missing folders, lists or files.
         """
         splits = self.splits()
-        if split == "test" and split not in splits and self.test:
+        if split == "test" and self.layout.test:
             raise CrispsegError(
-                f"the masks of {self.title}'s 'test' are not public but on its server, so it cannot be scored here; "
-                f"predict {self.folder / self.test} with 'crispseg predict', or score the split 'val'"
+                f"the masks of {self.name}'s 'test' are not public but on its server, so it cannot be scored here; "
+                f"predict {self.folder / self.layout.test} with 'crispseg predict', or score the split 'val'"
             )
         if split not in splits:
-            raise CrispsegError(f"{self.title} has no split '{split}'{did_you_mean(split, splits)}")
-        pairs = [pair for part in self.parts(split) for pair in self.pairs(part)]
-        return FileDataset(pairs, self.label_set(), self.decoder())
+            raise CrispsegError(f"{self.name} has no split '{split}'{did_you_mean(split, splits)}")
+        parts = self.parts(split)
+        pairs = [pair for part in parts for pair in self.pairs(part)]
+        return FileDataset(pairs, self.label_set(), self.decoder(parts[0]))
 
     def parts(self, split: str) -> tuple[str, ...]:
         """The official splits that a split is made of."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
-    @abstractmethod
     def pairs(self, part: str) -> list[Pair]:
         """The files of an official split. Raises as `dataset` does."""
+        return self._pairs(self.layout.images, self.mask_files(part), self.layout.list, part)
+
+    def mask_files(self, part: str) -> str:
+        """Where the masks of an official split are, as `Layout` has it."""
+        found = (masks for masks in self.layout.masks if any(self.folder.glob(self._fill(masks, part, "**/*"))))
+        return next(found, self.layout.masks[0])
+
+    def _pairs(self, images: str, masks: str, listing: str, part: str) -> list[Pair]:
+        """The pairs of an official split, from paths as `Layout` has them."""
+        (images, image_ending), (masks, mask_ending) = (self._fill(path, part).split("*") for path in (images, masks))
+        places = self.folder / images, image_ending, self.folder / masks, mask_ending
+        if listing:
+            return pair_listed(self.folder / self._fill(listing, part), *places, self.hint)
+        return pair_below(*places, self.hint)
+
+    def _fill(self, path: str, part: str, files: str = "*") -> str:
+        return path.format(self.layout.parts.get(part, part)).replace("*", files)
 
 
 @dataclass(frozen=True)
@@ -143,19 +169,6 @@ class ADE20K(PublicSource):
     """
 
     name = "ade20k"
-    title = "ADE20K"
-    hint = (
-        "the root of ADE20K is the folder ADEChallengeData2016, with {images,annotations}/{training,validation}; get "
-        "it by 'crispseg data download ade20k', or from http://sceneparsing.csail.mit.edu"
-    )
-    values = "values of ADE20K"
-    void = (0,)
-
-    def pairs(self, part: str) -> list[Pair]:
-        folder = _FOLDERS[part]
-        return pair_below(
-            self.folder / "images" / folder, ".jpg", self.folder / "annotations" / folder, ".png", self.hint
-        )
 
 
 @dataclass(frozen=True)
@@ -174,34 +187,12 @@ class Cityscapes(PublicSource):
 
     train_on: TrainOn = "train"
     name = "cityscapes"
-    title = "Cityscapes"
-    hint = (
-        "the root of Cityscapes holds leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and "
-        "gtFine/SPLIT/CITY/*_gtFine_labelIds.png; get leftImg8bit_trainvaltest and gtFine_trainvaltest from "
-        "https://www.cityscapes-dataset.com"
-    )
-    values = "label ids of Cityscapes"
-    void = range(34)
-    test = "leftImg8bit/test"
 
-    def decoder(self) -> Decoder:
+    def decoder(self, part: str = "train") -> Decoder:
         """From mask values to class ids: label ids, unless the root is there and holds train ids only."""
-        if self._kind == "labelIds":
-            return super().decoder()
+        if self.mask_files(part) == self.layout.masks[0]:
+            return super().decoder(part)
         return TableDecoder({index: index for index in range(19)}, "train ids of Cityscapes")
-
-    def pairs(self, part: str) -> list[Pair]:
-        images, masks = self.folder / "leftImg8bit" / part, self.folder / "gtFine" / part
-        return pair_below(images, "_leftImg8bit.png", masks, f"_gtFine_{self._kind}.png", self.hint)
-
-    @property
-    def _kind(self) -> str:
-        """Which masks there are."""
-        folders = [self.folder / "gtFine" / part for part in ("train", "val")]
-        for kind in ("labelIds", "labelTrainIds"):
-            if any(any(folder.rglob(f"*_gtFine_{kind}.png")) for folder in folders):
-                return kind
-        return "labelIds"
 
 
 @dataclass(frozen=True)
@@ -218,19 +209,6 @@ class CocoStuff(PublicSource):
     """
 
     name = "coco_stuff"
-    title = "COCO-Stuff"
-    hint = (
-        "the root of COCO-Stuff holds images/{train2017,val2017}/*.jpg and annotations/{train2017,val2017}/*.png (or "
-        "stuffthingmaps/…); get train2017.zip, val2017.zip and stuffthingmaps_trainval2017.zip by 'crispseg data "
-        "download coco_stuff', or from https://github.com/nightrome/cocostuff"
-    )
-    values = "values of COCO-Stuff (official ids less 1)"
-    test = "images/test2017"
-
-    def pairs(self, part: str) -> list[Pair]:
-        maps = self.folder / "stuffthingmaps"
-        masks = maps if maps.is_dir() else self.folder / "annotations"
-        return pair_below(self.folder / "images" / f"{part}2017", ".jpg", masks / f"{part}2017", ".png", self.hint)
 
 
 @dataclass(frozen=True)
@@ -248,26 +226,12 @@ class Mapillary(PublicSource):
 
     train_on: TrainOn = "train"
     name = "mapillary"
-    title = "Mapillary Vistas"
-    hint = (
-        "the root of Mapillary Vistas v1.2 holds config.json (or config_v1.2.json), {training,validation}/images/*.jpg "
-        "and {training,validation}/labels/*.png (or v1.2/labels); get it from https://www.mapillary.com/dataset/vistas"
-    )
-    values = "values in Mapillary's config.json"
-    test = "testing/images"
 
     def official(self) -> Sequence[OfficialClass]:
         return self._labels[0]
 
-    def decoder(self) -> Decoder:
-        ids = {one.value: index for index, one in enumerate(self.official())}
-        return TableDecoder({**dict.fromkeys(range(self._labels[1]), IGNORE), **ids}, self.values)
-
-    def pairs(self, part: str) -> list[Pair]:
-        folder = self.folder / _FOLDERS[part]
-        masks = folder / "v1.2" / "labels"  # of the package that holds v2.0 too
-        masks = masks if masks.is_dir() else folder / "labels"
-        return pair_below(folder / "images", ".jpg", masks, ".png", self.hint)
+    def void(self) -> Iterable[int]:
+        return range(self._labels[1])
 
     @cached_property
     def _labels(self) -> tuple[list[OfficialClass], int]:
@@ -309,23 +273,9 @@ class PascalContext(PublicSource):
 
     classes: Literal[59, 60] = 60
     name = "pascal_context"
-    title = "PASCAL-Context"
-    hint = (
-        "the root of PASCAL-Context is a folder VOC2010 with JPEGImages/*.jpg, SegmentationClassContext/*.png and "
-        "ImageSets/SegmentationContext/{train,val}.txt; get "
-        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar "
-        "and make masks and lists by MMSegmentation's pascal_context.py"
-    )
-    values = "values of PASCAL-Context"
-    void = (0,)
 
     def official(self) -> Sequence[OfficialClass]:
         return official_classes(self.name)[-self.classes :]
-
-    def pairs(self, part: str) -> list[Pair]:
-        root = self.folder
-        listing = root / "ImageSets" / "SegmentationContext" / f"{part}.txt"
-        return pair_listed(listing, root / "JPEGImages", ".jpg", root / "SegmentationClassContext", ".png", self.hint)
 
 
 @dataclass(frozen=True)
@@ -343,27 +293,16 @@ class VOC2012(PublicSource):
 
     train_on: Literal["train", "trainval", "aug"] = "train"
     name = "voc2012"
-    title = "PASCAL VOC 2012"
-    hint = (
-        "the root of PASCAL VOC 2012 is the folder VOCdevkit/VOC2012 with JPEGImages/*.jpg, SegmentationClass/*.png "
-        "and ImageSets/Segmentation/{train,val,trainval}.txt; get VOCtrainval_11-May-2012.tar by 'crispseg data "
-        "download voc2012', or from https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC; for --data.train_on aug it "
-        "also holds SegmentationClassAug/*.png, masks of class ids for all 10582 images, and train_aug.txt (or "
-        "trainaug.txt); make them from SBD, by 'crispseg data download sbd' and 'crispseg data augment'"
-    )
-    values = "values of PASCAL VOC"
-    test = "ImageSets/Segmentation/test.txt"
 
     def parts(self, split: str) -> tuple[str, ...]:
         return (self.train_on if split == "train" else split,)
 
     def pairs(self, part: str) -> list[Pair]:
-        lists = self.folder / "ImageSets" / "Segmentation"
-        listing = lists / f"{'train_aug' if part == 'aug' else part}.txt"
-        if part == "aug" and not listing.is_file() and (lists / "trainaug.txt").is_file():
-            listing = lists / "trainaug.txt"  # as the list goes around, too
-        masks = self.folder / ("SegmentationClassAug" if part == "aug" else "SegmentationClass")
-        return pair_listed(listing, self.folder / "JPEGImages", ".jpg", masks, ".png", self.hint)
+        if part != "aug":
+            return super().pairs(part)
+        lists = self.layout.list
+        names = [name for name in ("train_aug", "trainaug") if (self.folder / lists.format(name)).is_file()]
+        return self._pairs(self.layout.images, "SegmentationClassAug/*.png", lists, (*names, "train_aug")[0])
 
 
 @dataclass(frozen=True)
@@ -383,15 +322,8 @@ class CamVid(PublicSource):
 
     masks: Literal["ids", "colors"] = "ids"
     name = "camvid"
-    title = "CamVid"
-    hint = (
-        "a CamVid folder of SegNet's form, 480×360, holds train.txt, with lines 'train/x.png trainannot/x.png', and "
-        "the files these name; the original, read by --data.masks colors, holds 701_StillsRaw_full, "
-        "LabeledApproved_full and train.txt, val.txt, test.txt with the names of images (SegNet's lists serve), or "
-        "folders train and train_labels, val and val_labels, …; get it from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
-    )
 
-    def decoder(self) -> Decoder:
+    def decoder(self, part: str = "train") -> Decoder:
         if self.masks == "ids":
             return IdDecoder(11, ignore=(11,), remedy="give --data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
@@ -418,16 +350,15 @@ class CamVid(PublicSource):
         return splits
 
     def pairs(self, part: str) -> list[Pair]:
-        root, listing = self.folder, self.folder / f"{part}.txt"
         if self._in_folders(part):
-            return pair_below(root / part, ".png", root / f"{part}_labels", "_L.png", self.hint)
+            return self._pairs("{}/*.png", "{}_labels/*_L.png", "", part)
         if self.masks == "colors":
-            images, masks = root / "701_StillsRaw_full", root / "LabeledApproved_full"
-            return pair_listed(listing, images, ".png", masks, "_L.png", self.hint)
+            return super().pairs(part)
+        listing = self.folder / f"{part}.txt"
         pairs = []
         for line in read_listing(listing, self.hint):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
-            files = [root.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
+            files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
             if len(files) != 2 or any("/" not in word for word in line.split()):
                 raise CrispsegError(f"{listing}: malformed line '{line}'; {self.hint}")
             pairs.append(Pair(files[0].stem, files[0], files[1]))
@@ -435,7 +366,3 @@ class CamVid(PublicSource):
 
     def _in_folders(self, split: str) -> bool:
         return self.masks == "colors" and (self.folder / f"{split}_labels").is_dir()
-
-
-_FOLDERS = {"train": "training", "val": "validation"}
-"""Of ADE20K and Mapillary."""

@@ -132,7 +132,7 @@ def _left_out(diagnosis: Diagnosis) -> tuple[dict[str, str], set[int]]:
     for one in diagnosis.facts:
         for file, code in _faults(one, diagnosis.reading):
             reasons.setdefault(file, code)
-        if not _is_utf8(one.pair.name):
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in one.pair.name):  # a byte that Python could not decode
             reasons.setdefault(one.image_file, "a name that is not UTF-8, as lists are")
     order = list(diagnosis.subject.splits)
     for group in duplicate_groups(diagnosis.facts):
@@ -146,14 +146,6 @@ def _left_out(diagnosis: Diagnosis) -> tuple[dict[str, str], set[int]]:
             for one in stay[1:]:
                 leave(one, stay[:1], "duplicate-image")
     return reasons, again
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _faults(one: PairFacts, reading: Reading | None) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     # files that stand in two splits count once
     images = {one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}
     masks = {one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}
-    headers = [one.header for one in (*images.values(), *masks.values())]
+    headers = [*(one.header for one in images.values()), *(one.header for one in masks.values())]
     wrong = [one for one in headers if not one.suffix_fits]
     shown = ", ".join(sorted({f"{one.kind} in {Path(one.file).suffix}" for one in wrong}))
     frames = _files(one for one in headers if one.frames > 1)

@@ -209,7 +209,7 @@ def _read_by(
     rest = f"the {'colour' if in_colors else 'value'} {', '.join(shown[:8])}{more}"
     found = counted(
         "unknown-color" if in_colors else "value-out-of-range",
-        sorted(files, key=lambda file: -files[file]),
+        [file for file, _ in sorted(files.items(), key=lambda item: -item[1])],
         "mask has",
         rest if in_colors else f"{rest}, out of range 0 to {len(labels) - 1}",
         remedy=remedy,

@@ -268,14 +268,8 @@ class Scenes:
         """
         if split not in self.splits():
             raise CrispsegError(f"the built-in scenes have no split '{split}'{did_you_mean(split, self.splits())}")
-        for key, least in (
-            ("train", 1),
-            ("val", 1),
-            ("test", 1),
-            ("height", SMALLEST),
-            ("width", SMALLEST),
-            ("seed", 0),
-        ):
+        least_of = {"train": 1, "val": 1, "test": 1, "height": SMALLEST, "width": SMALLEST, "seed": 0}
+        for key, least in least_of.items():
             if (value := getattr(self, key)) < least:
                 raise CrispsegError(f"data.{key} is {value} for the built-in scenes; set it to at least {least}")
         return SceneDataset(
