@@ -8,7 +8,6 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from crispseg.cli.downloading import run_download, say
 from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
@@ -16,27 +15,15 @@ from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.data.catalogue import Entry, catalogue
-from crispseg.data.decoders import Meaning, mapping
+from crispseg.data.decoders import mapping
 from crispseg.data.importing import import_annotations
-from crispseg.data.overview import contact_sheet, overview, readable_splits
+from crispseg.data.overview import class_table, contact_sheet, overview, readable_splits
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import write_image
 from crispseg.labels import LabelSet
-
-HELP = """usage: crispseg data list|show|download|import|augment [...]
-
-Public data sets and annotations.
-
-  list        data sets: classes, images, licences, and which can be downloaded
-  show        what the masks' values mean, counts of each split, and a sheet of pictures
-  download    get a data set and check it; or say where it is to be had, and check a folder of it
-  import      turn annotations of COCO or labelme into a folder of masks
-  augment     make the augmented training set of PASCAL VOC 2012 from SBD
-
-crispseg data COMMAND --help explains the keys."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -47,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
-    COMMANDS[name](rest)
+    COMMANDS[name][0](rest)
 
 
 def run_list(argv: Sequence[str]) -> None:
@@ -134,21 +121,14 @@ def _show_classes(source: PublicSource, console: Console) -> None:
     except CrispsegError as error:  # Mapillary's classes are in its own files
         say(console, f"the classes: {error}")
         return
-    console.print(mapping_table(rows))
+    console.print(class_table(rows))
     say(console, "give --data.root DIR to count and to see images")
 
 
 def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
     """The mapping with the share of each class, and a line for each split."""
     first = next(iter(splits.values()))
-    if isinstance(first, FileDataset):
-        rows_of = mapping(first.decode, labels)
-    else:
-        rows_of = [
-            Meaning("", index, name, color)
-            for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
-        ]
-    shares = {}
+    reports = []
     lines = []
     for split, dataset in splits.items():
         seen = overview(dataset, split, sample)
@@ -158,37 +138,12 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
         else:
             head = seen.report.lines()[0].partition(" images, ")[2]
             lines.append(f"{split}: {seen.images} images{of}, {head}")
-            total = max(int(seen.report.counts.sum()), 1)
-            shares[split] = [count / total for count in seen.report.counts.tolist()]
+            reports.append(seen.report)
         if seen.faults:
             lines.append(f"{split}: {len(seen.faults)} of {seen.sampled} could not be read, first: {seen.faults[0]}")
-    console.print(mapping_table(rows_of, shares))
+    console.print(class_table(mapping(first.decode if isinstance(first, FileDataset) else None, labels), reports))
     for line in lines:
         say(console, line)
-
-
-def mapping_table(rows: Sequence[Meaning], shares: dict[str, list[float]] | None = None) -> Table:
-    """What mask values mean, and the share of each class in the pixels of each split."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    values = any(row.values for row in rows)
-    if values:
-        table.add_column("mask value", overflow="fold", max_width=48)
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("class")
-    table.add_column("colour", no_wrap=True)
-    for split in shares or {}:
-        table.add_column(split, justify="right", no_wrap=True)
-    for row in rows:
-        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
-        # Text, since brackets would be taken for markup
-        cells = [Text(row.values)] if values else []
-        ignored = row.label >= 255
-        cells += [Text(str(row.label)), Text(row.name), Text("") if ignored else color]
-        for found in (shares or {}).values():
-            share = None if ignored else found[row.label]
-            cells.append(Text("" if share is None else f"{share:.2%}" if share else "never"))
-        table.add_row(*cells)
-    return table
 
 
 def run_import(argv: Sequence[str]) -> None:
@@ -220,10 +175,18 @@ def run_augment(argv: Sequence[str]) -> None:
     say(Console(), f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "list": run_list,
-    "show": run_show,
-    "download": run_download,
-    "import": run_import,
-    "augment": run_augment,
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "list": (run_list, "data sets: classes, images, licences, and which can be downloaded"),
+    "show": (run_show, "what the masks' values mean, counts of each split, and a sheet of pictures"),
+    "download": (run_download, "get a data set and check it; or say where it is to be had, and check a folder of it"),
+    "import": (run_import, "turn annotations of COCO or labelme into a folder of masks"),
+    "augment": (run_augment, "make the augmented training set of PASCAL VOC 2012 from SBD"),
 }
+
+HELP = "\n".join(
+    [
+        f"usage: crispseg data {'|'.join(COMMANDS)} [...]\n\nPublic data sets and annotations.\n",
+        *(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items()),
+        "\ncrispseg data COMMAND --help explains the keys.",
+    ]
+)

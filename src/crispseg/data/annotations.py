@@ -262,15 +262,14 @@ def annotation_files(sources: Sequence[Path]) -> list[Path]:
     Raises:
         CrispsegError: a source is missing, or a folder without any.
     """
-    files: dict[Path, None] = {}
+    files: list[Path] = []
     for source in sources:
-        if source.is_dir():
-            found = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
-            if not found:
-                raise CrispsegError(f"{source} holds no JSON files; give annotations of COCO or labelme")
-        elif source.is_file():
-            found = [source]
-        else:
-            raise CrispsegError(f"{source} does not exist; give a JSON file of annotations, or a folder of them")
-        files.update(dict.fromkeys(found))
-    return list(files)
+        found = [source] if source.is_file() else sorted(source.rglob("*.json"))
+        found = [path for path in found if path == source or not path.name.startswith(".")]
+        if not found:
+            what = "holds no JSON files" if source.is_dir() else "does not exist"
+            raise CrispsegError(
+                f"{source} {what}; give a JSON file of annotations of COCO or labelme, or a folder of them"
+            )
+        files += found
+    return list(dict.fromkeys(files))

@@ -108,7 +108,12 @@ class FileDataset(SegmentationDataset):
         """
         pair = self.pairs[index]
         image, labels = read_image(pair.image, self.channels), self.read_labels(index)
-        check_same_size(pair, image.shape[:2], labels.shape)
+        if image.shape[:2] != labels.shape:
+            sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
+            raise CrispsegError(
+                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; resize one of "
+                "them, a mask with nearest-neighbour interpolation"
+            )
         return Sample(image, labels, pair.name)
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
@@ -118,19 +123,6 @@ class FileDataset(SegmentationDataset):
             return self.decode(read_mask(path))
         except ValueError as error:
             raise CrispsegError(f"{path}: {error}") from None
-
-
-def check_same_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    """Compare the `(H, W)` of a pair's files.
-
-    Raises:
-        CrispsegError: they differ.
-    """
-    if image != mask:
-        raise CrispsegError(
-            f"{pair.mask} is {mask[0]}x{mask[1]} (height x width) but its image {pair.image} is "
-            f"{image[0]}x{image[1]}; resize one of them, a mask with nearest-neighbour interpolation"
-        )
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -45,19 +45,27 @@ class SplitReport:
         """The names of the classes that never occur."""
         return tuple(name for name, count in zip(self.labels.names, self.counts, strict=True) if count == 0)
 
+    @property
+    def shares(self) -> list[float]:
+        """The share of each class in the labelled pixels."""
+        shares: list[float] = (self.counts / max(int(self.counts.sum()), 1)).tolist()
+        return shares
+
+    @property
+    def void(self) -> float:
+        """The share of ignored pixels."""
+        return self.ignored / max(int(self.counts.sum()) + self.ignored, 1)
+
     def lines(self) -> list[str]:
         """A summary to print: the sizes, then id, name and share of the labelled pixels of each class."""
         sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
-        pixels = int(self.counts.sum())
-        void = self.ignored / (pixels + self.ignored)
-        shares = self.counts / max(pixels, 1)
         width = max(map(len, self.labels.names))
         return [
             f"{self.split}: {self.images} images, {sizes[0] if sizes[0] == sizes[1] else ' to '.join(sizes)} pixels "
-            f"(height x width), {void:.1%} ignored",
+            f"(height x width), {self.void:.1%} ignored",
             *(
                 f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}"
-                for index, (name, share) in enumerate(zip(self.labels.names, shares, strict=True))
+                for index, (name, share) in enumerate(zip(self.labels.names, self.shares, strict=True))
             ),
         ]
 

@@ -153,10 +153,13 @@ class Meaning(NamedTuple):
     color: Color
 
 
-def mapping(decode: Decoder, labels: LabelSet) -> list[Meaning]:
-    """What a decoder makes of masks: a line for each class, in the order of the ids, and one for what is ignored."""
+def mapping(decode: Decoder | None, labels: LabelSet) -> list[Meaning]:
+    """What a decoder makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
+
+    Without a decoder, of data that are not made of files, the values are empty.
+    """
     found: dict[int, list[Any]] = defaultdict(list)
-    for value, label in decode.meaning.items():
+    for value, label in decode.meaning.items() if decode else ():
         found[label].append(value)
     if isinstance(decode, ColorDecoder):
         names = {color: f" {name}" for color, name in zip(decode.palette, decode.names, strict=bool(decode.names))}
@@ -166,7 +169,7 @@ def mapping(decode: Decoder, labels: LabelSet) -> list[Meaning]:
     else:
         shown = {label: spans(every) for label, every in found.items()}
     rows = [
-        Meaning(shown.get(index, "–"), index, name, color)
+        Meaning(shown.get(index, "–" if decode else ""), index, name, color)
         for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
     ]
     return [*rows, Meaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from rich.table import Table
+from rich.text import Text
 
 from crispseg.data.base import DataSource, SegmentationDataset
 from crispseg.data.check import SplitReport, parallel, summary
+from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.visuals import PAPER, overlay, panels
 
 CELL = (240, 320)
@@ -45,6 +49,29 @@ def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
     faults = tuple(result for result in results if isinstance(result, str))
     report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
     return Overview(len(dataset), len(results), report, faults)
+
+
+def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:
+    """What mask values mean, and the share of each class in the pixels of each split."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    values = any(row.values for row in rows)
+    if values:
+        table.add_column("mask value", overflow="fold", max_width=48)
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("class")
+    table.add_column("colour", no_wrap=True)
+    for report in reports:
+        table.add_column(report.split, justify="right", no_wrap=True)
+    for row in rows:
+        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
+        # Text, since brackets would be taken for markup
+        cells = [Text(row.values)] if values else []
+        cells += [Text(str(row.label)), Text(row.name), Text("") if row.label == IGNORE else color]
+        for report in reports:
+            share = report.void if row.label == IGNORE else report.shares[row.label]
+            cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
+        table.add_row(*cells)
+    return table
 
 
 def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> NDArray[np.uint8]:

@@ -106,11 +106,13 @@ def match(images: Path, masks: Path) -> dict[str, Pair]:
     """
     if images.resolve() == masks.resolve():
         raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
-    image_of, image_clashes = _by_name(images, masks)
-    mask_of, mask_clashes = _by_name(masks, images)
-    for name in image_clashes | mask_clashes:  # which of them is meant is not known
-        image_of.pop(name, None)
-        mask_of.pop(name, None)
+    image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
+    for name, paths in [*image_of.items(), *mask_of.items()]:
+        if len(paths) > 1:
+            message = f"{paths[0]} and {paths[1]} have the same name; rename or remove one of them"
+            pairing_fault(message, ("ambiguous-names", paths))
+            image_of.pop(name, None)  # which of them is meant is not known
+            mask_of.pop(name, None)
     for name in sorted(mask_of.keys() - image_of.keys()):
         base = _MASK_ENDING.sub("", name)
         if base not in image_of:
@@ -118,13 +120,14 @@ def match(images: Path, masks: Path) -> dict[str, Pair]:
         if base not in mask_of:
             mask_of[base] = mask_of.pop(name)
             continue
-        both = mask_of.pop(base), mask_of.pop(name)
+        both = mask_of.pop(base) + mask_of.pop(name)
         del image_of[base]
         pairing_fault(
             f"two masks fit one image: {both[0]} and {both[1]}; remove one of them", ("ambiguous-names", both)
         )
     hint = "give both the same names, or move the extra ones away"
-    return {pair.name: pair for pair in _joined(dict(sorted(image_of.items())), mask_of, images, masks, hint)}
+    first_of, second_of = ({name: paths[0] for name, paths in sorted(found.items())} for found in (image_of, mask_of))
+    return {pair.name: pair for pair in _joined(first_of, second_of, images, masks, hint)}
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
@@ -162,24 +165,14 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 
-def _by_name(folder: Path, other: Path) -> tuple[dict[str, Path], set[str]]:
-    """Files by their path in the folder without suffix, except those in the other folder if that lies inside.
-
-    Also the names that several files have, where that is not raised.
-    """
+def _by_name(folder: Path, other: Path) -> dict[str, list[Path]]:
+    """Files by their path in the folder without suffix, except those in the other folder if that lies inside."""
     root, beside = folder.resolve(), other.resolve()
     inside = folder / beside.relative_to(root) if beside.is_relative_to(root) else None
-    files: dict[str, Path] = {}
-    clashes = set()
+    files: dict[str, list[Path]] = {}
     for path in find_images(folder):
-        if inside is not None and path.is_relative_to(inside):
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            message = f"{files[name]} and {path} have the same name; rename or remove one of them"
-            pairing_fault(message, ("ambiguous-names", (files[name], path)))
-            clashes.add(name)
-        files[name] = path
+        if inside is None or not path.is_relative_to(inside):
+            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     if not files:
         raise CrispsegError(f"{folder} holds no images; known suffixes: {', '.join(sorted(SUFFIXES))}")
-    return files, clashes
+    return files

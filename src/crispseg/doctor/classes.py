@@ -20,9 +20,10 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
             code = "one-class-only" if report.counts.any() else "no-labels"
             message, _, remedy = fault.partition("; ")
             found.append(finding(code, message, count=1, remedy=remedy))
-        elif report.ignored > report.counts.sum():
-            share = report.ignored / (report.ignored + report.counts.sum())
-            found.append(finding("mostly-ignored", f"{report.split}: {share:.0%} of the pixels are ignored", count=1))
+        elif report.void > 0.5:
+            found.append(
+                finding("mostly-ignored", f"{report.split}: {report.void:.0%} of the pixels are ignored", count=1)
+            )
     if not reports or any(one.severity is Severity.ERROR for one in found):
         return found
     nowhere = [name for name in reports[0].labels.names if all(name in report.absent for report in reports)]
@@ -39,8 +40,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
 
 
 def _imbalance(report: SplitReport) -> list[Finding]:
-    shares = report.counts / max(int(report.counts.sum()), 1)
-    named = sorted((float(share), name) for name, share in zip(report.labels.names, shares, strict=True))
+    named = sorted(zip(report.shares, report.labels.names, strict=True))
     rare = {name: share for share, name in named if 0 < share < RARE}
     if not rare:
         return []

@@ -29,23 +29,12 @@ from crispseg.doctor.splits import duplicate_groups
 from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_folder, check_new_folder
-from crispseg.imaging import opened, write_labels
+from crispseg.imaging import ORIENTATION, opened, write_labels
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
 
 SUFFIX = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
-
-_TURNS = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What upright means for the EXIF orientations that swap the sides."""
-
-_BACK = {5: 5, 6: 8, 7: 7, 8: 6}
-"""The orientation that undoes another one."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +172,7 @@ def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading,
     if needs_turning(image, mask):
         labels = _turned(labels, header.orientation)
     elif needs_turning(mask, image):
-        labels = _turned(labels, _BACK[mask.header.orientation])
+        labels = _turned(labels, {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation))  # back
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", labels, reading.labels.palette)
 
 
@@ -203,4 +192,6 @@ def _labels(path: Path, mask: MaskFacts, reading: Reading) -> NDArray[np.uint8]:
 
 
 def _turned(labels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(labels).transpose(_TURNS[orientation]))
+    picture = Image.fromarray(labels)
+    picture.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture))

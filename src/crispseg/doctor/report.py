@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
+from crispseg.data.decoders import mapping
+from crispseg.data.overview import class_table
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity, plural
 
@@ -67,8 +68,8 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.name}: {pairs or 'no'} pairs")
-    if diagnosis.reports:
-        yield _classes(diagnosis)
+    if diagnosis.reports and diagnosis.reading:
+        yield class_table(mapping(diagnosis.reading.decoder, diagnosis.reading.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
@@ -102,22 +103,6 @@ def _lines(one: Finding) -> Iterator[Text]:
         if more:
             yield Text(f"    … and {more} more", style="dim")
     yield Text(f"    → {one.remedy}")
-
-
-def _classes(diagnosis: Diagnosis) -> RenderableType:
-    """The share of each class in each split."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", justify="right")
-    table.add_column("class")
-    for report in diagnosis.reports:
-        table.add_column(report.split, justify="right")
-    names = diagnosis.reports[0].labels.names
-    for index, name in enumerate(names):
-        shares = [report.counts[index] / max(int(report.counts.sum()), 1) for report in diagnosis.reports]
-        table.add_row(str(index), Text(name), *(f"{share:.2%}" if share else "never" for share in shares))
-    ignored = [report.ignored / max(report.ignored + int(report.counts.sum()), 1) for report in diagnosis.reports]
-    table.add_row("", "ignored", *(f"{share:.2%}" for share in ignored), style="dim")
-    return Group(table)
 
 
 def left_out_lines(left_out: dict[str, str]) -> list[str]:
