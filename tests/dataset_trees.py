@@ -19,8 +19,7 @@ from crispseg.data import (
     DataSource,
     Mapillary,
     PascalContext,
-    camvid,
-    coco_stuff,
+    official_classes,
 )
 from crispseg.labels import default_palette
 
@@ -110,7 +109,7 @@ def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) ->
     return VOC2012(root, **options)
 
 
-COCO_VALUES = [value - 1 for value in coco_stuff.IDS]
+COCO_VALUES = [one.value for one in official_classes("coco_stuff")]
 
 
 def make_coco_stuff(root: Path, masks: str = "annotations") -> CocoStuff:
@@ -146,7 +145,7 @@ def make_mapillary(root: Path, masks: str = "labels", config: str = "config.json
     return Mapillary(root, **options)
 
 
-ALL_COLORS = [color for color, _ in camvid.GROUPS.values()]
+ALL_COLORS = CamVid("nowhere", masks="colors").decoder().palette
 
 
 def make_camvid(root: Path) -> CamVid:

@@ -15,7 +15,7 @@ from torch import Tensor
 from crispseg import create_model, from_pretrained, record
 from crispseg.cli.main import main
 from crispseg.convert import convert_official
-from crispseg.data import camvid, cityscapes, pascal_context
+from crispseg.data import CamVid, Cityscapes, PascalContext
 
 State = dict[str, Tensor]
 
@@ -206,9 +206,9 @@ def test_a_malicious_checkpoint_runs_nothing(zipped: bool, df1: State, tmp_path:
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
-        (["--data", "cityscapes"], tuple(cityscapes.CLASSES)),
-        (["--data.name=camvid"], tuple(camvid.CLASSES)),
-        (["--data", "pascal_context", "--data.classes", "59"], pascal_context.NAMES[1:]),
+        (["--data", "cityscapes"], Cityscapes("x").label_set().names),
+        (["--data.name=camvid"], CamVid("x").label_set().names),
+        (["--data", "pascal_context", "--data.classes", "59"], PascalContext("x", classes=59).label_set().names),
         ([], ()),
     ],
 )

@@ -8,25 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_trees import save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data.base import FileDataset, IdDecoder, Pair, Sample, SegmentationDataset, read_lines
-from crispseg.data.camvid import CamVid
-from crispseg.data.check import check_split, class_weights
-from crispseg.data.folder import ColorDecoder, Folder
+from crispseg.data import Folder, check_split, class_weights
+from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
+from crispseg.data.decoders import ColorDecoder, IdDecoder
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet, default_palette
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "camvid"
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-
-
-def save(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-    return path
 
 
 def make_pair(root: Path, name: str, mask: np.ndarray, suffix: str = ".png", mask_name: str | None = None) -> None:
@@ -64,13 +57,8 @@ def one_line(error: pytest.ExceptionInfo[CrispsegError], *parts: object) -> None
 def test_default_palette_is_the_one_of_pascal_voc() -> None:
     palette = default_palette(255)
     assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert palette[20] == (0, 64, 128)
-    assert len(set(palette)) == 255
-
-
-def test_numbered_labels() -> None:
-    labels = LabelSet.numbered(3)
-    assert len(labels) == 3 and labels.names == ("class 0", "class 1", "class 2")
+    assert palette[20] == (0, 64, 128) and len(set(palette)) == 255
+    assert LabelSet.numbered(2) == LabelSet(("class 0", "class 1"), palette[:2])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +101,7 @@ def test_rgb_masks_need_equal_channels_to_be_ids() -> None:
         IdDecoder(2)(mask)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(palette=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=9, unique=True), data=st.data())
 def test_colours_become_ids(palette: list[tuple[int, int, int]], data: st.DataObject) -> None:
     void, colors = tuple(palette[:1]), tuple(palette[1:])
@@ -242,7 +230,8 @@ def test_files_without_partner_are_counted_and_named(ten: Path) -> None:
     save(ten / "masks" / "z.png", ids(0))
     with pytest.raises(CrispsegError) as error:
         folder(ten).dataset("train")
-    one_line(error, "2 of 12 images have no mask (x, y)", "1 of 11 masks have no image (z)")
+    one_line(error, f"2 of 12 images in {ten / 'images'} have no mask in {ten / 'masks'} (x, y)", "same names")
+    one_line(error, f"1 of 11 masks in {ten / 'masks'} have no image in {ten / 'images'} (z)")
 
 
 def test_folders_that_cannot_be_paired(ten: Path) -> None:
@@ -276,12 +265,9 @@ def test_split_by_share(ten: Path) -> None:
         assert len(names(folder(ten, val_ratio=ratio), "val")) == count
     with pytest.raises(CrispsegError, match=r"no split 'test'.*train, val"):
         folder(ten).dataset("test")
-
-
-def test_one_pair_cannot_be_split(tmp_path: Path) -> None:
-    make_pair(tmp_path, "a", ids(0, 1))
+    make_pair(ten / "one", "a", ids(0, 1))
     with pytest.raises(CrispsegError, match="holds one image"):
-        folder(tmp_path).dataset("train")
+        folder(ten / "one").dataset("train")
 
 
 def test_split_by_lists(ten: Path) -> None:
@@ -303,56 +289,6 @@ def test_split_by_lists(ten: Path) -> None:
     val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
     with pytest.raises(CrispsegError, match="'train' is empty"):
         folder(ten, val_list=val).dataset("val")
-
-
-# ---------------------------------------------------------------------------------------------------- CamVid
-
-
-@pytest.fixture
-def camvid(tmp_path: Path) -> Path:
-    for split in ("train", "val"):
-        save(tmp_path / split / "x.png", np.zeros((6, 8, 3), np.uint8))
-        save(tmp_path / f"{split}annot" / "x.png", ids(*range(12)))
-        (tmp_path / f"{split}.txt").write_text(f"/SegNet/CamVid/{split}/x.png /SegNet/CamVid/{split}annot/x.png\n")
-    return tmp_path
-
-
-def test_camvid_layout(camvid: Path) -> None:
-    source = CamVid(camvid)
-    assert source.splits() == ("train", "val") and len(source.label_set()) == 11
-    sample = source.dataset("val")[0]
-    np.testing.assert_array_equal(sample.labels, ids(*range(11), 255))
-    assert sample.name == "x"
-
-
-def test_camvid_mistakes(camvid: Path) -> None:
-    layout = "a CamVid folder holds train.txt"
-    with pytest.raises(CrispsegError, match=f"not a CamVid folder.*{layout}"):
-        CamVid(camvid / "train").splits()
-    with pytest.raises(CrispsegError, match="no split 'test'; it has train, val"):
-        CamVid(camvid).dataset("test")
-    save(camvid / "valannot" / "x.png", np.full((6, 8, 3), (128, 64, 128), np.uint8))
-    with pytest.raises(CrispsegError, match=r"valannot/x.png: an RGB mask, .*\]; give --data.masks colors"):
-        CamVid(camvid).dataset("val")[0]
-    (camvid / "train.txt").write_text("train/x.png\n")
-    with pytest.raises(CrispsegError, match=f"train.txt: malformed line 'train/x.png'; {layout}"):
-        CamVid(camvid).dataset("train")
-    (camvid / "train.txt").write_text("train/x.png trainannot/y.png\n")
-    with pytest.raises(CrispsegError, match=f"y.png is missing, though train.txt names it; {layout}"):
-        CamVid(camvid).dataset("train")
-    (camvid / "train.txt").write_text("\n")
-    with pytest.raises(CrispsegError, match=r"train.txt is empty"):
-        CamVid(camvid).dataset("train")
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="CamVid is not at hand")
-def test_camvid_itself() -> None:
-    source = CamVid(SHARED)
-    train, val = (check_split(source.dataset(split), split) for split in ("train", "val"))
-    assert (train.images, val.images) == (367, 101)
-    assert train.smallest == train.largest == (360, 480) and not train.absent
-    shares = dict(zip(train.labels.names, train.counts / train.counts.sum(), strict=True))
-    assert max(shares, key=shares.__getitem__) == "road" and min(shares, key=shares.__getitem__) == "bicyclist"
 
 
 def test_text_files_must_be_text(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ HEIGHT, WIDTH = 12, 16
 # ---------------------------------------------------------------------------------------------------------- shapes
 
 
-def full(patch: shapes.Patch, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    mask = np.zeros((height, width), bool)
-    mask[patch.top : patch.top + patch.mask.shape[0], patch.left : patch.left + patch.mask.shape[1]] = patch.mask
-    return mask
+def full(pixels: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    mask = np.zeros(height * width, bool)
+    mask[pixels] = True
+    assert mask.sum() == len(pixels)  # each is named once
+    return mask.reshape(height, width)
 
 
 def inside(x: float, y: float, points: Sequence[tuple[float, float]]) -> bool:
@@ -48,9 +49,7 @@ coordinates = st.tuples(st.integers(-4, 4 * WIDTH + 4), st.integers(-4, 4 * HEIG
 @given(points=st.lists(coordinates, min_size=3, max_size=7))
 def test_polygons_hold_the_pixels_whose_centre_is_inside(points: list[tuple[float, float]]) -> None:
     expected = [[inside(x + 0.5, y + 0.5, points) for x in range(WIDTH)] for y in range(HEIGHT)]
-    patch = shapes.polygon(np.array(points, np.float64), HEIGHT, WIDTH)
-    np.testing.assert_array_equal(full(patch), expected)
-    assert patch.area == np.sum(expected)
+    np.testing.assert_array_equal(full(shapes.polygon(np.array(points, np.float64), HEIGHT, WIDTH)), expected)
 
 
 def test_boxes_and_disks() -> None:
@@ -59,8 +58,8 @@ def test_boxes_and_disks() -> None:
     disk = full(shapes.circle(np.array([(5.0, 6.0), (8.0, 6.0)]), HEIGHT, WIDTH))
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     np.testing.assert_array_equal(disk, (x - 5) ** 2 + (y - 6) ** 2 < 9)
-    cut = shapes.circle(np.array([(0.0, 0.0), (3.0, 0.0)]), HEIGHT, WIDTH)
-    assert (cut.top, cut.left) == (0, 0) and cut.area == ((x**2 + y**2) < 9).sum()
+    cut = full(shapes.circle(np.array([(-0.6, 0.5), (2.7, 0.5)]), HEIGHT, WIDTH))
+    np.testing.assert_array_equal(cut, (x + 0.6) ** 2 + (y - 0.5) ** 2 < 3.3**2)
 
 
 def compressed(counts: Sequence[int]) -> str:
@@ -184,15 +183,12 @@ def test_who_is_on_top(overlap: Any, shared: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_of_equal_shapes_the_later_is_on_top(tmp_path: Path) -> None:
+def test_equal_shapes(tmp_path: Path) -> None:
+    """The later is on top; two of one class do not clash."""
     twice = [{"category_id": category, "segmentation": [box(2, 1, 6, 5)]} for category in (7, 3)]
-    assert mask_of(import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "out"))[1, 2] == 1
-
-
-def test_shapes_of_one_class_do_not_clash(tmp_path: Path) -> None:
-    twice = [{"category_id": 7, "segmentation": [box(2, 1, 6, 5)]}] * 2
-    done = import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "out", overlap="ignore")
-    assert set(np.unique(mask_of(done))) == {0, 2}
+    assert mask_of(import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "one"))[1, 2] == 1
+    source = coco(tmp_path / "a.json", twice[:1] * 2)
+    assert set(np.unique(mask_of(import_annotations([source], tmp_path / "two", overlap="ignore")))) == {0, 2}
 
 
 @pytest.mark.parametrize(("crowds", "value"), [("class", 1), ("ignore", 255)])
@@ -327,6 +323,9 @@ def test_shapes_without_area_are_refused(kind: str, tmp_path: Path, refuses: Any
         import_annotations([source], tmp_path / "out")
 
 
+TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
+
+
 @pytest.mark.parametrize(
     ("found", "more", "phrases"),
     [
@@ -335,14 +334,10 @@ def test_shapes_without_area_are_refused(kind: str, tmp_path: Path, refuses: Any
         ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 ('tree')", "no pairs of numbers"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
         ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
-        ([{"label": "tree"}], {}, ["shape 0 lacks a label or points"]),
-        ([shape("tree", [[1, 1], [2, 2], [3, 1]])], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
-        (
-            [shape("tree", [[1, 1], [2, 2], [3, 1]])],
-            {"imagePath": "gone.jpg"},
-            ["1 of 1 images", "gone.jpg", "--images"],
-        ),
-        ([shape("tree", [[1, 1], [2, 2], [3, 1]])], {"imagePath": None}, ["has no imagePath"]),
+        ([{"label": "tree"}], {}, ["shape 0 is not as labelme has it ('points' is missing)"]),
+        ([TREE], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
+        ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "--images"]),
+        ([TREE], {"imagePath": None}, ["does not name its image", "save it with labelme again"]),
         ([shape("#1", [[1, 1], [2, 2], [3, 1]])], {}, ["'#1' cannot be a line of classes.txt", "rename"]),
     ],
 )
@@ -371,7 +366,7 @@ def test_labelme_that_cannot_be_painted(
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "(20, 0) lies outside", "12x16"]),
         ({"category_id": 7, "segmentation": [[0, 0, 1, 1, 2, None]]}, ["annotation 100", "no pairs of numbers"]),
         ({"category_id": 7}, ["annotation 100 has no segmentation"]),
-        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotation 100 lacks image_id or category_id"]),
+        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotation 100 is not as COCO has it ('category_id' is missing)"]),
         ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["the image 5, which is not listed"]),
         (
             {"category_id": 7, "segmentation": {"size": [WIDTH, HEIGHT], "counts": [0]}},
@@ -381,17 +376,13 @@ def test_labelme_that_cannot_be_painted(
             {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 5]}},
             ["its counts make 5 pixels, but the image has 192"],
         ),
-        (
-            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, 193]}},
-            ["its counts hold -1"],
-        ),
-        (
-            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [2**62] * 4 + [192]}},
-            [f"its counts hold {2**62}, but the image has 192 pixels"],
-        ),
-        (
-            {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [[1], [2, 3]]}},
-            ["its counts are no list of whole numbers"],
+        *(
+            ({"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}}, ["its counts " + reason])
+            for counts, reason in (
+                ([-1, 193], "are no list of whole numbers from 0 on"),
+                ([2**62] * 4 + [192], f"make {2**64 + 192} pixels, but the image has 192"),
+                ([[1], [2, 3]], "are no list of whole numbers"),
+            )
         ),
         (
             {"category_id": 7, "segmentation": {"size": [HEIGHT, WIDTH], "counts": "?"}},
@@ -434,7 +425,7 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
     with refuses(
         f"2 files have 3 bad shapes: (1) {first}: shape 0 ('pole') is of the kind 'line'",
         f"(2) {last}: shape 0 ('pole')",
-        f"(3) {last}: shape 1 lacks a label or points; save it with labelme again",
+        f"(3) {last}: shape 1 is not as labelme has it ('label' is missing); save it with labelme again",
     ):
         import_annotations([tmp_path], tmp_path / "out")
 
@@ -446,25 +437,19 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
         ("", ["is no JSON (line 1"]),
         ("[1, 2]", ["neither COCO's", "nor labelme's 'shapes'"]),
         ('{"images": [], "annotations": []}', ["has no 'categories'"]),
-        (
-            '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "x"}]}',
-            ["entry 0 of 'images' lacks file_name"],
+        *(
+            (f'{{"images": {images}, "annotations": [], "categories": {categories}}}', ["COCO", reason])
+            for images, categories, reason in (
+                ('[{"id": 1}]', '[{"id": 1, "name": "x"}]', "'file_name' is missing"),
+                ('[{"id": 1, "file_name": "a", "height": "x", "width": 1}]', '[{"id": 1, "name": "x"}]', "'x'"),
+                ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "list"),
+                ("[]", '{"a": 1}', "not as COCO has them"),
+                ("[]", '[{"id": "a", "name": "x"}]', "'a'"),
+            )
         ),
-        (
-            '{"images": [{"id": 1, "file_name": "a.jpg", "height": "x", "width": 1}], "annotations": [], '
-            '"categories": [{"id": 1, "name": "x"}]}',
-            ["height and width of image 0 are no numbers"],
-        ),
-        (
-            '{"images": [{"id": [1], "file_name": "a.jpg"}], "annotations": [], '
-            '"categories": [{"id": 1, "name": "x"}]}',
-            ["image 0 has the id [1]"],
-        ),
-        ('{"images": [], "annotations": [], "categories": {"a": 1}}', ["'categories' is no list"]),
-        ('{"images": [], "annotations": [], "categories": [{"id": "a", "name": "x"}]}', ["category 0 has the id 'a'"]),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}',
-            ["gives the id 1 to two categories"],
+            ["gives one id to two categories"],
         ),
         ("1" * 5000, ["is no JSON"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["mark nothing in any image"]),

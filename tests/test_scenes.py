@@ -13,7 +13,7 @@ from crispseg.data.scenes.painter import Brush, Camera, Kind, Light
 from crispseg.data.scenes.things import Pole
 from crispseg.errors import CrispsegError
 
-COUNT = 40
+COUNT = 24
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,11 @@ def runs(mask: np.ndarray) -> np.ndarray:
     return np.nonzero(steps == -1)[1] - np.nonzero(steps == 1)[1]
 
 
-def test_shapes_and_types(scenes):
+def test_every_class_occurs_and_no_pixel_is_ignored(scenes):
     images, labels = scenes
     assert images.dtype == labels.dtype == np.uint8
     assert images.shape == (COUNT, 192, 256, 3) and labels.shape == (COUNT, 192, 256)
     assert len(LABELS) == len(Kind) == 12 and len(set(LABELS.palette)) == 12
-
-
-def test_every_class_occurs_and_no_pixel_is_ignored(scenes):
-    _, labels = scenes
     assert set(np.unique(labels)) == set(Kind)
     shares = [(labels == kind).any(axis=(1, 2)).mean() for kind in Kind]
     assert min(shares) > 0.6, "each class is in most scenes"
@@ -67,7 +63,7 @@ def test_poles_are_thin(scenes):
     assert poles.any(axis=(1, 2)).mean() > 0.9
 
 
-@pytest.mark.parametrize("height", [64, 192, 480, 1080])
+@pytest.mark.parametrize("height", [64, 480, 1080])
 @pytest.mark.parametrize("z", [3.0, 8.0, 50.0])
 def test_a_plain_post_is_2_to_4_pixels_wide_at_every_size(height, z):
     camera = Camera(focal=float(height), centre=height / 2, horizon=height / 2, eye=1.6, bend=0.0)
@@ -118,7 +114,7 @@ def test_context_is_informative(scenes):
 
 
 @given(seed=st.integers(0, 2**40), height=st.integers(64, 150), width=st.integers(64, 220))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_any_size_and_seed_draws_the_same_scene_twice(seed, height, width):
     image, labels = render_scene(seed, (height, width))
     assert image.shape == (height, width, 3) and labels.shape == (height, width)

@@ -34,7 +34,7 @@ def shown(image: Tensor) -> Tensor:
     return (levels[..., None] - torch.from_numpy(LEVELS).float()).abs()  # (H, W, 5)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(20, 120), st.integers(20, 120)),
     crop=st.none() | st.tuples(st.integers(16, 140), st.integers(16, 140)),
@@ -124,7 +124,7 @@ def test_flip(flip: float, expected: int) -> None:
 def test_crops_reach_every_place() -> None:
     sample = Sample(np.zeros((8, 8, 3), np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8), "places")
     transform = train_transform(Augment((2, 2), scale=(1, 1)), MEAN, STD)
-    seen = {int(value) for _ in range(600) for value in transform(sample)[1].flatten()}
+    seen = {int(value) for _ in range(450) for value in transform(sample)[1].flatten()}
     assert seen == set(range(64))
 
 

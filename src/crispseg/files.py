@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,4 +62,45 @@ def writable_file(path: str | Path) -> Path:
     writable_folder(path.parent)
     if path.is_dir():
         raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
+    return path
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder whose content becomes that of `path` when the block succeeds.
+
+    `path` is new or an empty folder, which stays, since it may be a link or where a disk is mounted. On an error
+    nothing is left behind.
+
+    Raises:
+        CrispsegError: `path` is a file or holds something, or cannot be written.
+    """
+    path = check_new_folder(path)
+    beside = path if path.exists() else path.absolute().parent
+    temporary = Path(tempfile.mkdtemp(dir=writable_folder(beside), prefix=f".{path.name}-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if beside == path:
+            for entry in temporary.iterdir():
+                entry.replace(path / entry.name)
+            temporary.rmdir()
+        else:
+            temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_new_folder(path: str | Path) -> Path:
+    """`path`, which is new or an empty folder.
+
+    Raises:
+        CrispsegError: it is not.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
+    if path.is_symlink() and not path.exists():
+        raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")
     return path

@@ -105,12 +105,12 @@ def test_colours_that_the_palette_lacks(tmp_path: Path) -> None:
 
 def test_antialiased_black_and_white_masks(tmp_path: Path) -> None:
     def soft(seed: int) -> Image.Image:
-        sharp = Image.fromarray(np.where(ids(seed, (512, 768)) > 1, 255, 0).astype(np.uint8))
+        sharp = Image.fromarray(np.where(ids(seed, (256, 384)) > 1, 255, 0).astype(np.uint8))
         return sharp.rotate(7, Image.Resampling.BILINEAR)
 
     tree = Tree(tmp_path, lambda seed: soft(seed), 3, 2)
     for path in (tmp_path / "images").iterdir():
-        save(path, photo(hash(path.name) % 1000, (512, 768)))
+        save(path, photo(hash(path.name) % 1000, (256, 384)))
     codes = set(named(tree.examine()))
     assert {"black-and-white-masks", "interpolated-edges"} <= codes and "sparse-ids" not in codes
 

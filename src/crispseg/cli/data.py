@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from crispseg.cli.downloading import run_download, say
-from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource, FileDataset, IdDecoder, SegmentationDataset, read_lines
-from crispseg.data.catalogue import CATALOGUE, Entry
-from crispseg.data.folder import Folder, match
+from crispseg.data.base import FileDataset, SegmentationDataset
+from crispseg.data.catalogue import Entry, catalogue
+from crispseg.data.decoders import mapping
 from crispseg.data.importing import import_annotations
-from crispseg.data.mapping import Meaning, mapping
-from crispseg.data.overview import contact_sheet, overview, readable_splits
+from crispseg.data.overview import class_table, contact_sheet, overview, readable_splits
 from crispseg.data.sbd import IMAGES, augment
-from crispseg.doctor.recognise import recognise
+from crispseg.data.sources import PublicSource
+from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import write_image
 from crispseg.labels import LabelSet
-
-HELP = """usage: crispseg data list|show|download|import|augment [...]
-
-Public data sets and annotations.
-
-  list        data sets: classes, images, licences, and which can be downloaded
-  show        what the masks' values mean, counts of each split, and a sheet of pictures
-  download    get a data set and check it; or say where it is to be had, and check a folder of it
-  import      turn annotations of COCO or labelme into a folder of masks
-  augment     make the augmented training set of PASCAL VOC 2012 from SBD
-
-crispseg data COMMAND --help explains the keys."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -47,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
-    COMMANDS[name](rest)
+    COMMANDS[name][0](rest)
 
 
 def run_list(argv: Sequence[str]) -> None:
@@ -58,7 +45,7 @@ def run_list(argv: Sequence[str]) -> None:
         table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("download", no_wrap=True)
     table.add_column("licence")
-    for entry in CATALOGUE.values():
+    for entry in catalogue().values():
         sizes = [archive.size for archive in entry.archives]
         size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
         counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
@@ -74,7 +61,6 @@ def run_list(argv: Sequence[str]) -> None:
 
 def run_show(argv: Sequence[str]) -> None:
     """`crispseg data show NAME|DIR [--data.key value ...] [--out FILE]`"""
-    argv = list(argv)
     parser = Parser(
         prog="crispseg data show",
         description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
@@ -83,49 +69,33 @@ def run_show(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path | None, default=None, help="write a sheet of images and labels: .png or .jpg"
     )
-    parser.add_argument("--rows", type=int, default=4, help="images of each split in the sheet")
-    parser.add_argument("--sample", type=int, default=200, help="images of each split that are read to count pixels")
-    target = argv[0] if argv and not argv[0].startswith("-") else None
-    named = take_flag(expand_names(argv), "--data.name")
-    helps = "--help" in argv or "-h" in argv
-    about = "a data set's name, or a folder of data in a known layout; else --data says it"
-    if target is None and (named is None or helps):
-        parser.add_argument("target", metavar="DATA", nargs="?", help=about)
-        parser.add_argument("--data", help="data, as for training; brings --data.* keys")
-        parser.parse(argv)  # --help, or what is wrong
-        raise CrispsegError("give the data first: crispseg data show NAME, or --data with its keys")
-    data: Tree = {}
-    folders: Mapping[str, tuple[Path, Path]] = {}
-    if target is not None:
-        parser.add_argument("target", metavar="DATA", help=about)
-        data = {"name": target} if target in DATA_SOURCES or not Path(target).exists() else {}
-        if not data:
-            found = recognise(Path(target))
-            data, folders = dict(found.data), found.folders
-        elif target in CATALOGUE and target not in DATA_SOURCES:
-            _show_entry(CATALOGUE[target], Console())
-            return
-    kind: Any = data_source(str(data.get("name") or named))  # a did-you-mean for a wrong name
-    known = take_flag(argv, "--data.root") is not None or "root" in data
-    rooted = "root" in {field.name for field in dataclasses.fields(kind)}
-    if rooted and not known:
-        data = {**(data or {"name": named}), "root": "."}
-    parsed, source = parse_data(argv, {"data": data} if data else {"data": {"name": named}}, parser)
-    for key in ("rows", "sample"):
-        if getattr(parsed, key) < 1:
-            raise CrispsegError(f"--{key} is {getattr(parsed, key)}; give at least 1")
-
+    parser.add_argument("--rows", type=PositiveInt, default=4, help="images of each split in the sheet")
+    parser.add_argument(
+        "--sample", type=PositiveInt, default=200, help="images of each split that are read to count pixels"
+    )
+    target = take_target(argv, parser, "a data set's name, or a folder of data in a known layout; else --data says it")
     console = Console()
-    if source.name in CATALOGUE:
-        _show_entry(CATALOGUE[source.name], console)
-    if rooted and not known:
+    if target in catalogue() and target not in DATA_SOURCES:
+        _show_entry(catalogue()[target], console)
+        return
+    if target is not None and target not in DATA_SOURCES and Path(target).exists():
+        found = recognise(Path(target))
+    else:
+        found = Recognised({"name": target or take_flag(expand_names(argv), "--data.name")})
+    public = issubclass(data_source(found.data["name"]), PublicSource)
+    rootless = public and "root" not in found.data and take_flag(argv, "--data.root") is None
+    base = {"data": {**found.data, "root": "."} if rootless else dict(found.data)}
+    parsed, source = parse_data(argv, base, parser)
+    source = found.source(source)
+
+    if source.name in catalogue():
+        _show_entry(catalogue()[source.name], console)
+    if rootless and isinstance(source, PublicSource):
         if parsed.out is not None:
             raise CrispsegError("--out shows images, so it needs --data.root")
         _show_classes(source, console)
         return
-    splits, faults = (
-        _folder_splits(source, folders) if isinstance(source, Folder) and folders else readable_splits(source)
-    )
+    splits, faults = readable_splits(source)
     if not splits:
         raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
     _show_data(source.label_set(), splits, parsed.sample, console)
@@ -136,24 +106,6 @@ def run_show(argv: Sequence[str]) -> None:
         say(console, f"a sheet of images is in {parsed.out}")
 
 
-def _folder_splits(
-    source: Folder, folders: Mapping[str, tuple[Path, Path]]
-) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
-    """Own data with a folder of images and one of masks for each split, which `Folder` itself does not know."""
-    labels, decode = source.declared() or (
-        source.label_set(),
-        IdDecoder(len(source.label_set()), source.ignored_values),
-    )
-    found: dict[str, SegmentationDataset] = {}
-    faults = {}
-    for split, pair in folders.items():
-        try:
-            found[split] = FileDataset(tuple(match(*pair).values()), labels, decode)
-        except CrispsegError as error:
-            faults[split] = str(error)
-    return found, faults
-
-
 def _show_entry(entry: Entry, console: Console) -> None:
     counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
     say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
@@ -162,29 +114,21 @@ def _show_entry(entry: Entry, console: Console) -> None:
         say(console, entry.get)
 
 
-def _show_classes(source: DataSource, console: Console) -> None:
+def _show_classes(source: PublicSource, console: Console) -> None:
     """The mapping, from what is known without files."""
-    decoder = getattr(source, "decoder", None)
     try:
-        rows = mapping(decoder(), source.label_set()) if decoder else []
+        rows = mapping(source.decoder(), source.label_set())
     except CrispsegError as error:  # Mapillary's classes are in its own files
         say(console, f"the classes: {error}")
         return
-    console.print(mapping_table(rows))
+    console.print(class_table(rows))
     say(console, "give --data.root DIR to count and to see images")
 
 
 def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
     """The mapping with the share of each class, and a line for each split."""
     first = next(iter(splits.values()))
-    if isinstance(first, FileDataset):
-        rows_of = mapping(first.decode, labels)
-    else:
-        rows_of = [
-            Meaning("", index, name, color)
-            for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
-        ]
-    shares = {}
+    reports = []
     lines = []
     for split, dataset in splits.items():
         seen = overview(dataset, split, sample)
@@ -194,37 +138,12 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
         else:
             head = seen.report.lines()[0].partition(" images, ")[2]
             lines.append(f"{split}: {seen.images} images{of}, {head}")
-            total = max(int(seen.report.counts.sum()), 1)
-            shares[split] = [count / total for count in seen.report.counts.tolist()]
+            reports.append(seen.report)
         if seen.faults:
             lines.append(f"{split}: {len(seen.faults)} of {seen.sampled} could not be read, first: {seen.faults[0]}")
-    console.print(mapping_table(rows_of, shares))
+    console.print(class_table(mapping(first.decode if isinstance(first, FileDataset) else None, labels), reports))
     for line in lines:
         say(console, line)
-
-
-def mapping_table(rows: Sequence[Meaning], shares: dict[str, list[float]] | None = None) -> Table:
-    """What mask values mean, and the share of each class in the pixels of each split."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    values = any(row.values for row in rows)
-    if values:
-        table.add_column("mask value", overflow="fold", max_width=48)
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("class")
-    table.add_column("colour", no_wrap=True)
-    for split in shares or {}:
-        table.add_column(split, justify="right", no_wrap=True)
-    for row in rows:
-        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
-        # Text, since brackets would be taken for markup
-        cells = [Text(row.values)] if values else []
-        ignored = row.label >= 255
-        cells += [Text(str(row.label)), Text(row.name), Text("") if ignored else color]
-        for found in (shares or {}).values():
-            share = None if ignored else found[row.label]
-            cells.append(Text("" if share is None else f"{share:.2%}" if share else "never"))
-        table.add_row(*cells)
-    return table
 
 
 def run_import(argv: Sequence[str]) -> None:
@@ -235,53 +154,8 @@ def run_import(argv: Sequence[str]) -> None:
         "masks and classes.txt, which --data folder reads.",
     )
     parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
-    parser.add_argument(
-        "--images", type=Path | None, default=None, help="folder of the images; by default that of each JSON file"
-    )
-    parser.add_argument(
-        "--classes",
-        type=list[str] | Path | None,
-        default=None,
-        help="names in the order of the ids to be, as a list or a text file; by default as the annotations have them",
-    )
-    parser.add_argument(
-        "--background",
-        type=str | None,
-        default="background",
-        help="class of pixels that no shape holds, id 0 where it is not among the classes; null ignores them",
-    )
-    parser.add_argument("--ignore", type=list[str], default=[], help="classes whose pixels become 255")
-    parser.add_argument(
-        "--overlap",
-        type=Literal["smaller", "later", "ignore"],
-        default="smaller",
-        help="what a pixel of two classes becomes: that of the smaller shape, of the later one, or 255",
-    )
-    parser.add_argument(
-        "--crowds",
-        type=Literal["class", "ignore"],
-        default="class",
-        help="what COCO's crowds become: their class or 255",
-    )
-    parser.add_argument(
-        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
-    )
-    parsed = parser.parse(list(argv))
-    if parsed.workers is not None and parsed.workers < 1:
-        raise CrispsegError(f"workers is {parsed.workers}; it must be at least 1")
-    classes = read_lines(parsed.classes) if isinstance(parsed.classes, str | Path) else parsed.classes
-    done = import_annotations(
-        parsed.sources,
-        parsed.out,
-        images=parsed.images,
-        classes=classes,
-        background=parsed.background,
-        ignore=parsed.ignore,
-        overlap=parsed.overlap,
-        crowds=parsed.crowds,
-        threads=parsed.workers,
-    )
+    parser.add_function_arguments(import_annotations, as_group=False, skip={"sources"})
+    done = import_annotations(**vars(parser.parse(argv)))
     for line in done.lines():
         say(Console(), line)
 
@@ -292,21 +166,27 @@ def run_augment(argv: Sequence[str]) -> None:
         prog="crispseg data augment",
         description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012 from SBD's masks.",
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder VOCdevkit/VOC2012")
-    parser.add_argument("--sbd", type=Path, required=True, help="folder benchmark_RELEASE/dataset of SBD")
-    parsed = parser.parse(list(argv))
-    done = augment(parsed.root, parsed.sbd)
-    console = Console()
+    parser.add_function_arguments(augment, as_group=False)
+    parsed = parser.parse(argv)
+    done = augment(**vars(parsed))
     count = done.from_voc + done.from_sbd
     other = "" if count == IMAGES else f"; papers train on {IMAGES}"
-    say(console, f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
-    say(console, f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
+    say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+    say(Console(), f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "list": run_list,
-    "show": run_show,
-    "download": run_download,
-    "import": run_import,
-    "augment": run_augment,
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "list": (run_list, "data sets: classes, images, licences, and which can be downloaded"),
+    "show": (run_show, "what the masks' values mean, counts of each split, and a sheet of pictures"),
+    "download": (run_download, "get a data set and check it; or say where it is to be had, and check a folder of it"),
+    "import": (run_import, "turn annotations of COCO or labelme into a folder of masks"),
+    "augment": (run_augment, "make the augmented training set of PASCAL VOC 2012 from SBD"),
 }
+
+HELP = "\n".join(
+    [
+        f"usage: crispseg data {'|'.join(COMMANDS)} [...]\n\nPublic data sets and annotations.\n",
+        *(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items()),
+        "\ncrispseg data COMMAND --help explains the keys.",
+    ]
+)

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser, Tree, data_source, expand_names, parse_data, read_yaml, take_flag
+from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
-from crispseg.data import DATA_SOURCES, Folder
+from crispseg.cli.target import take_target
+from crispseg.data import DATA_SOURCES
 from crispseg.data.base import DataSource
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
@@ -20,6 +21,7 @@ from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
+from crispseg.imaging import image_channels
 from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
@@ -34,7 +36,6 @@ DATA = (
 
 def run(argv: Sequence[str]) -> None:
     """Run the command. It exits with 0, 1 or 3 by the worst finding."""
-    argv = list(argv)
     parser = Parser(
         prog="crispseg doctor",
         description="Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits. "
@@ -55,40 +56,25 @@ def run(argv: Sequence[str]) -> None:
         "--in_chans",
         type=int | None,
         default=None,
-        help="of the model that will see the images, 1, 3 or 4; by default what a run recorded, else 3",
+        help="channels that the model takes, 1, 3 or 4; by default what a run recorded, else 3",
     )
     parser.add_argument(
         "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
     )
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
-    target = argv[0] if argv and not argv[0].startswith("-") else None
-    named = take_flag(expand_names(argv), "--data.name")
-    if target is None and (named is None or "--help" in argv or "-h" in argv):
-        parser.add_argument("target", metavar="DATA", nargs="?", help=DATA)
-        parser.add_argument("--data", help="data, as for training; brings --data.* keys")
-        parser.parse(argv)  # --help, or what is wrong
-        raise CrispsegError("give the data first: crispseg doctor DATA, or --data with its keys")
-    if target is not None:
-        parser.add_argument("target", metavar="DATA", help=DATA)
+    target = take_target(argv, parser, DATA)
     found, in_chans = (Recognised({}), 3) if target is None else _find(target)
     base: Tree = {"data": dict(found.data)} if found.data else {}
-    if not base:
-        data_source(str(named))  # a did-you-mean for a wrong name
     parsed, data = parse_data(argv, base, parser)
-    if parsed.workers is not None and parsed.workers < 1:
-        raise CrispsegError(f"workers is {parsed.workers}; it must be at least 1")
     load_plugins(parsed.plugins)
-    wanted = in_chans if parsed.in_chans is None else parsed.in_chans
-    if wanted not in (1, 3, 4):
-        raise CrispsegError(f"in_chans is {wanted}, but images have 1, 3 or 4 channels; use one of these")
     if parsed.fix is not None:
         check_out(parsed.fix, _roots(data, target))
 
-    folders = found.folders if isinstance(data, Folder) and str(data.images) == found.data.get("images") else {}
+    channels = image_channels(in_chans if parsed.in_chans is None else parsed.in_chans)
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
-        diagnosis = diagnose(subject_of(data, folders, 4 if wanted == 4 else 3), parsed.workers)
+        diagnosis = diagnose(subject_of(found.source(data), channels), parsed.workers)
         text = json.dumps(as_json(diagnosis), indent=2) + "\n"
         if file is not None:
             file.write_text(text, encoding="utf-8")

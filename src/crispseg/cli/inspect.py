@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.cli.parsing import Parser
-from crispseg.data.base import IdDecoder
+from crispseg.data.decoders import IdDecoder
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
 from crispseg.imaging import image_channels, read_image, read_mask

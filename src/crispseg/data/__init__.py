@@ -1,17 +1,20 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
-from crispseg.data.ade20k import ADE20K
 from crispseg.data.base import DataSource, Sample, SegmentationDataset
-from crispseg.data.camvid import CamVid
 from crispseg.data.check import SplitReport, check_split, class_weights
-from crispseg.data.cityscapes import Cityscapes
-from crispseg.data.coco_stuff import CocoStuff
 from crispseg.data.folder import Folder
-from crispseg.data.mapillary import Mapillary
-from crispseg.data.pascal_context import PascalContext
 from crispseg.data.scenes import Scenes
+from crispseg.data.sources import (
+    ADE20K,
+    VOC2012,
+    CamVid,
+    Cityscapes,
+    CocoStuff,
+    Mapillary,
+    PascalContext,
+    official_classes,
+)
 from crispseg.data.transforms import Augment, eval_transform, train_transform
-from crispseg.data.voc2012 import VOC2012
 from crispseg.labels import IGNORE, LabelSet
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
@@ -41,5 +44,6 @@ __all__ = [
     "check_split",
     "class_weights",
     "eval_transform",
+    "official_classes",
     "train_transform",
 ]

@@ -6,11 +6,11 @@ COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.data import shapes
-from crispseg.data.shapes import Patch
+from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
 
 OUTSIDE = 1.0
@@ -32,33 +32,15 @@ LISTED = 5
 """Bad shapes that an error tells of, of all that it counts."""
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """One thing that is marked in an image."""
 
+    name: str
+    """How errors call it."""
     label: str
-    kind: str
-    """One of `AREAS`, or "runs"."""
-    parts: Any
-    """What it is drawn from, by its kind: outlines, corners, run lengths."""
+    draw: Callable[[int, int], shapes.Pixels]
+    """Gives its pixels in an image of this height and width; its ValueError says why it makes no sense."""
     crowd: bool = False
-
-    def draw(self, height: int, width: int) -> list[Patch]:
-        """Its pixels in an image of this size, in one patch or several.
-
-        Raises:
-            ValueError: what it is drawn from makes no sense; the message says why, without the shape's name.
-        """
-        if self.kind == "runs":
-            size = self.parts.get("size")
-            if size != [height, width]:
-                raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
-            return [shapes.runs(self.parts.get("counts"), height, width)]
-        outlines = [_points(part, AREAS[self.kind], height, width) for part in self.parts["points"]]
-        if self.kind == "mask":
-            return [_picture(self.parts.get("mask"), outlines[0], height, width)]
-        make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(self.kind, shapes.polygon)
-        return [make(points, height, width) for points in outlines]
 
 
 @dataclass
@@ -71,8 +53,7 @@ class Annotated:
     """The file of annotations, and so where a relative path may start."""
     size: tuple[int, int] | None
     """`(H, W)` where the annotations say it."""
-    shapes: list[tuple[str, Shape]] = field(default_factory=list)
-    """Each with the name by which errors call it."""
+    shapes: list[Shape] = field(default_factory=list)
 
 
 class Fault(NamedTuple):
@@ -104,11 +85,10 @@ def refuse(faults: Sequence[Fault]) -> None:
     sources = {fault.source for fault in faults}
     if len(faults) == 1:
         raise CrispsegError(f"{faults[0].source}: {faults[0].text}")
-    if len(sources) == 1:
-        start, texts = f"{faults[0].source} has", [fault.text for fault in faults[:LISTED]]
-    else:
-        start, texts = f"{len(sources)} files have", [f"{source}: {text}" for source, text in faults[:LISTED]]
-    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts, 1))
+    alone = len(sources) == 1
+    texts = [fault.text if alone else f"{fault.source}: {fault.text}" for fault in faults]
+    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts[:LISTED], 1))
+    start = f"{faults[0].source} has" if alone else f"{len(sources)} files have"
     raise CrispsegError(f"{start} {len(faults)} bad shapes: {listed}{' …' if len(faults) > LISTED else ''}")
 
 
@@ -139,100 +119,76 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    names: dict[int, str] = {}
-    for index, entry in enumerate(_entries(path, tree, "categories", ("id", "name"))):
-        if not isinstance(entry["id"], int):
-            raise CrispsegError(
-                f"{path}: category {index} has the id {entry['id']!r}, which is no whole number; export it again"
-            )
-        if entry["id"] in names:
-            raise CrispsegError(f"{path} gives the id {entry['id']} to two categories; export it again")
-        names[entry["id"]] = str(entry["name"])
-    if not names:
+    if not tree.get("categories"):
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
-    images: dict[int | str, Annotated] = {}
-    for index, entry in enumerate(_entries(path, tree, "images", ("id", "file_name"))):
-        if not isinstance(entry["id"], int | str):
-            raise CrispsegError(f"{path}: image {index} has the id {entry['id']!r}, which is no id; export it again")
-        if entry["id"] in images:
-            raise CrispsegError(f"{path} gives the id {entry['id']} to two images; export it again")
-        try:
-            size = _size(entry, "height", "width")
-        except (TypeError, ValueError):
-            raise CrispsegError(f"{path}: height and width of image {index} are no numbers; export it again") from None
-        images[entry["id"]] = Annotated(str(entry["file_name"]), path, size)
+    try:
+        names = {int(entry["id"]): str(entry["name"]) for entry in tree["categories"]}
+        images = {
+            entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
+            for entry in tree["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_as(path, "'images' and 'categories' are not as COCO has them", error, "export it") from None
+    for key, found in (("categories", names), ("images", images)):
+        if len(found) < len(tree[key]):
+            raise CrispsegError(f"{path} gives one id to two {key}; export it again")
     faults = []
     for index, entry in enumerate(tree["annotations"]):
         what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
         try:
-            shape = _coco_shape(entry, images, names)
+            image = entry["image_id"]
+            if image not in images:
+                raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
+            images[image].shapes.append(_coco_shape(entry, what, names))
+        except (KeyError, TypeError) as error:
+            faults.append(Fault(path, f"{what} is not as COCO has it ({_reason(error)}); export it again"))
         except ValueError as error:
             faults.append(Fault(path, f"{what} {error}"))
-        else:
-            images[entry["image_id"]].shapes.append((what, shape))
     return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), tuple(faults))
 
 
-def _entries(path: Path, tree: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """A list of COCO's objects, each with the keys; empty where there is none."""
-    found = tree.get(name) or []
-    if not isinstance(found, list):
-        raise CrispsegError(f"{path}: '{name}' is no list; export it again")
-    for index, entry in enumerate(found):
-        lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if lacking:
-            raise CrispsegError(f"{path}: entry {index} of '{name}' lacks {' and '.join(lacking)}; export it again")
-    return found
-
-
-def _coco_shape(entry: Any, images: Container[int | str], names: Mapping[int, str]) -> Shape:
-    """The shape of an annotation of these images and categories, by their ids.
+def _coco_shape(entry: Mapping[str, Any], what: str, names: Mapping[int, str]) -> Shape:
+    """The shape of an annotation.
 
     Raises:
         ValueError: it makes no sense; the message says why and what to do, without the annotation's name.
+        KeyError, TypeError: it is no annotation at all.
     """
-    if not isinstance(entry, dict) or not {"image_id", "category_id"} <= entry.keys():
-        raise ValueError("lacks image_id or category_id; export it again")
-    image, category = entry["image_id"], entry["category_id"]
-    if not all(isinstance(key, int | str) for key in (image, category)):
-        raise ValueError("has an image_id or category_id that is no id; export it again")
-    if image not in images:
-        raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
-    if category not in names:
-        known = ", ".join(map(str, sorted(names)[:10])) + (", …" if len(names) > 10 else "")
-        raise ValueError(f"has the unknown category {category}; 'categories' lists {known}: add it there")
+    if (category := entry["category_id"]) not in names:
+        listed = few(sorted(names), 10)
+        raise ValueError(f"has the unknown category {category}; 'categories' lists {listed}: add it there")
     label, found, crowd = names[category], entry.get("segmentation"), bool(entry.get("iscrowd"))
     if not found:
         raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
     if isinstance(found, dict):
-        return Shape(label, "runs", found, crowd)
+        return Shape(what, label, partial(_draw_runs, found), crowd)
     if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
         parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
-        return Shape(label, "polygon", {"points": parts}, crowd)
+        return Shape(what, label, partial(_draw_outlines, "polygon", parts), crowd)
     raise ValueError("has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it")
 
 
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
-    if not isinstance(tree.get("imagePath"), str):
-        raise CrispsegError(f"{path} has no imagePath, so its image is not known; save it with labelme again")
     try:
-        size = _size(tree, "imageHeight", "imageWidth")
-    except (TypeError, ValueError):
-        raise CrispsegError(f"{path}: imageHeight and imageWidth are no numbers; save it with labelme again") from None
-    image = Annotated(tree["imagePath"].replace("\\", "/"), path, size)
+        image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_as(path, "it does not name its image as labelme does", error, "save it with labelme") from None
     faults = []
     for index, entry in enumerate(tree["shapes"]):
-        if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or "points" not in entry:
-            faults.append(Fault(path, f"shape {index} lacks a label or points; save it with labelme again"))
+        try:
+            label, kind = str(entry["label"]), entry.get("shape_type") or "polygon"
+            what, outlines = f"shape {index} ('{label}')", [entry["points"]]
+            if kind not in AREAS:
+                remedy = f"draw it as one of {few(AREAS)}, or remove it"
+                faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
+                continue
+        except (KeyError, TypeError, AttributeError) as error:
+            text = f"shape {index} is not as labelme has it ({_reason(error)}); save it with labelme again"
+            faults.append(Fault(path, text))
             continue
-        kind, what = str(entry.get("shape_type") or "polygon"), f"shape {index} ('{entry['label']}')"
-        if kind not in AREAS:
-            remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
-            faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
-            continue
-        parts = {"points": [entry["points"]], "mask": entry.get("mask")}
-        image.shapes.append((what, Shape(entry["label"], kind, parts)))
-    names = tuple(sorted({shape.label for _, shape in image.shapes}))
+        draw = partial(_draw_picture, entry) if kind == "mask" else partial(_draw_outlines, kind, outlines)
+        image.shapes.append(Shape(what, label, draw))
+    names = tuple(sorted({shape.label for shape in image.shapes}))
     return Annotations("labelme", (image,), names, tuple(faults))
 
 
@@ -243,6 +199,14 @@ def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] 
     return int(entry[height]), int(entry[width])
 
 
+def _not_as(path: Path, what: str, error: Exception, remedy: str) -> CrispsegError:
+    return CrispsegError(f"{path}: {what} ({_reason(error)}); {remedy} again")
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+
+
 def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float64]:
     """Points `(N, 2)`, checked.
 
@@ -251,9 +215,10 @@ def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float
     """
     try:
         points = np.asarray(given, np.float64)
+        sound = points.ndim == 2 and points.shape[1] == 2 and bool(np.isfinite(points).all())
     except (TypeError, ValueError):
-        raise ValueError("its points are no pairs of numbers") from None
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        sound = False
+    if not sound:
         raise ValueError("its points are no pairs of numbers")
     if len(points) < least:
         raise ValueError(f"it has {len(points)} points, but needs {least}")
@@ -264,17 +229,31 @@ def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float
     return points
 
 
-def _picture(text: Any, corners: NDArray[np.float64], height: int, width: int) -> Patch:
+def _draw_outlines(kind: str, outlines: Sequence[Any], height: int, width: int) -> shapes.Pixels:
+    """What lies inside of one of the outlines, which are of labelme's kind."""
+    make = {"rectangle": shapes.rectangle, "circle": shapes.circle}.get(kind, shapes.polygon)
+    drawn = [make(_points(points, AREAS[kind], height, width), height, width) for points in outlines]
+    return drawn[0] if len(drawn) == 1 else np.unique(np.concatenate(drawn))
+
+
+def _draw_runs(found: Mapping[str, Any], height: int, width: int) -> shapes.Pixels:
+    if (size := found.get("size")) != [height, width]:
+        raise ValueError(f"its size is {size}, but the image is {[height, width]} (height, width)")
+    return shapes.runs(found.get("counts"), height, width)
+
+
+def _draw_picture(entry: Mapping[str, Any], height: int, width: int) -> shapes.Pixels:
     """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
+    corners = _points(entry["points"], AREAS["mask"], height, width)
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+        with Image.open(io.BytesIO(base64.b64decode(entry["mask"], validate=True))) as picture:
             mask = np.asarray(picture.convert("L")) > 0
-    except (TypeError, ValueError, OSError, binascii.Error):
+    except (KeyError, TypeError, ValueError, OSError):
         raise ValueError("its mask is no picture in base64") from None
     left, top = corners.min(axis=0).round().astype(int).tolist()
     if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
         raise ValueError(f"its mask of {mask.shape[0]}x{mask.shape[1]} at ({left}, {top}) leaves the image")
-    return shapes.cropped(mask, top, left)
+    return shapes.placed(mask, top, left, width)
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
@@ -283,15 +262,14 @@ def annotation_files(sources: Sequence[Path]) -> list[Path]:
     Raises:
         CrispsegError: a source is missing, or a folder without any.
     """
-    files: dict[Path, None] = {}
+    files: list[Path] = []
     for source in sources:
-        if source.is_dir():
-            found = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
-            if not found:
-                raise CrispsegError(f"{source} holds no JSON files; give annotations of COCO or labelme")
-        elif source.is_file():
-            found = [source]
-        else:
-            raise CrispsegError(f"{source} does not exist; give a JSON file of annotations, or a folder of them")
-        files.update(dict.fromkeys(found))
-    return list(files)
+        found = [source] if source.is_file() else sorted(source.rglob("*.json"))
+        found = [path for path in found if path == source or not path.name.startswith(".")]
+        if not found:
+            what = "holds no JSON files" if source.is_dir() else "does not exist"
+            raise CrispsegError(
+                f"{source} {what}; give a JSON file of annotations of COCO or labelme, or a folder of them"
+            )
+        files += found
+    return list(dict.fromkeys(files))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -41,9 +40,9 @@ def looks_whole(path: Path) -> bool:
 def waiting_archive(missing: Path) -> str:
     """What to say about an archive that lies where a path is missing, or stands in its way; empty if there is none."""
     near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
-    found = [near] if near.is_file() else []
-    with suppress(OSError):  # a folder that cannot be read has its own error elsewhere
-        found += sorted(near.iterdir()) if near.is_dir() else []
+    found = [near]
+    with suppress(OSError):  # no folder, or one that cannot be read, which has its own error elsewhere
+        found = sorted(near.iterdir())
     for path in found:
         if path.suffix == PARTIAL and is_archive(path.with_suffix("")):
             return f"; {path} is half a download: run 'crispseg data download' again, which resumes it"
@@ -55,18 +54,18 @@ def waiting_archive(missing: Path) -> str:
 
 
 def unpacked_size(path: Path) -> int:
-    """Bytes that the files of a zip or an uncompressed tar take; of a gzip, the archive's own size at least.
+    """Bytes that the files of an archive take, as a zip says; of others the archive's own size, at least.
 
     Raises:
-        CrispsegError: it is no such archive, or cut off.
+        CrispsegError: it is no zip, or cut off.
     """
-    if path.suffix.lower() == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return sum(entry.file_size for entry in archive.infolist())
-        except (zipfile.BadZipFile, OSError) as error:
-            raise _damaged(path, error) from None
-    return path.stat().st_size
+    if path.suffix.lower() != ".zip":
+        return path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _damaged(path, error) from None
 
 
 def unpack(path: Path, folder: Path) -> int:
@@ -86,9 +85,16 @@ def unpack(path: Path, folder: Path) -> int:
         inside = Path(name)
         try:
             if path.suffix.lower() == ".zip":
-                _unpack_zip(path, inside)
+                with zipfile.ZipFile(path) as archive:
+                    for entry in archive.namelist():
+                        if entry.startswith(("/", "\\")) or ".." in entry.replace("\\", "/").split("/"):
+                            raise _outside(path, entry)
+                    archive.extractall(inside)
             else:
-                _unpack_tar(path, inside)
+                with tarfile.open(path) as tar:
+                    tar.extractall(inside, (one for one in tar if one.isfile() or one.isdir()), filter="data")
+        except tarfile.FilterError as error:
+            raise _outside(path, error.tarinfo.name) from None
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
             raise _damaged(path, error) from None
         except OSError as error:
@@ -110,27 +116,6 @@ def unpack(path: Path, folder: Path) -> int:
     return len(files)
 
 
-def _unpack_zip(path: Path, folder: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        for entry in entries:
-            parts = Path(entry.filename.replace("\\", "/")).parts
-            if ".." in parts or Path(entry.filename).is_absolute():
-                raise _outside(path, entry.filename)
-        for entry in entries:
-            archive.extract(entry, folder)  # reads to the end, and so checks the CRC
-
-
-def _unpack_tar(path: Path, folder: Path) -> None:
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() or member.isdir():
-                    archive.extract(member, folder, filter="data")
-    except tarfile.FilterError as error:
-        raise _outside(path, error.tarinfo.name) from None
-
-
 def _outside(path: Path, entry: str) -> CrispsegError:
     return CrispsegError(
         f"{path} holds the entry '{entry}', which would be written outside of the folder; nothing was unpacked: do not "
@@ -141,9 +126,3 @@ def _outside(path: Path, entry: str) -> CrispsegError:
 def _damaged(path: Path, error: Exception) -> CrispsegError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return CrispsegError(f"{path} is damaged or only half there ({reason}); remove it and download it again")
-
-
-def free_space(folder: Path) -> int:
-    """Bytes that can be written where a folder is, or will be."""
-    near = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
-    return shutil.disk_usage(near).free

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from crispseg.data.decoders import Decoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
-from crispseg.labels import IGNORE, LabelSet
-
-Decoder: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
-"""A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
+from crispseg.labels import LabelSet
 
 
 class Sample(NamedTuple):
@@ -36,6 +32,8 @@ class SegmentationDataset(Dataset[Sample], ABC):
     """One split: samples, and what their class ids mean."""
 
     labels: LabelSet
+    threads: ClassVar[int | None] = 1
+    """In how many threads samples may be read; None for any number."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -46,6 +44,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
     def name_of(self, index: int) -> str:
         """The name of a sample, where possible without reading it."""
         return self[index].name
+
+    def read_labels(self, index: int) -> NDArray[np.uint8]:
+        """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
+        return self[index].labels
 
     def with_channels(self, in_chans: int) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
@@ -68,55 +70,6 @@ class Pair(NamedTuple):
     mask: Path
 
 
-@dataclass(frozen=True)
-class IdDecoder:
-    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
-
-    An RGB mask counts as grey where its three channels agree everywhere; `remedy` says what to do where it has colours.
-    """
-
-    classes: int
-    ignore: tuple[int, ...] = ()
-    remedy: str = "say what they mean, by --data.palette"
-
-    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        mask = grey(mask, self.remedy)
-        labels = _id_table(self.classes, self.ignore).take(mask)
-        if labels.max() > IGNORE:
-            wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
-            allowed = ", ".join(map(str, sorted({IGNORE, *self.ignore})))
-            raise ValueError(
-                f"value {wrong} is out of range 0 to {self.classes - 1} (ignored: {allowed}); "
-                "correct the mask, the number of classes or the ignored values"
-            )
-        return labels.astype(np.uint8)
-
-
-def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
-    """A mask `(H, W)` or `(H, W, 3)` as one channel.
-
-    Raises:
-        ValueError: it has colours; the message ends with the remedy.
-    """
-    if mask.ndim == 2:
-        return mask
-    if (mask == mask[..., :1]).all():
-        return mask[..., 0]
-    colors = np.unique(mask.reshape(-1, 3), axis=0)
-    shown = ", ".join(str(color.tolist()) for color in colors[:12])
-    more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
-    raise ValueError(f"an RGB mask, with the colours {shown}{more}; {remedy}")
-
-
-@lru_cache(maxsize=8)
-def _id_table(classes: int, ignore: tuple[int, ...]) -> NDArray[np.uint16]:
-    """For each 8-bit or 16-bit value its label, 256 where it has none."""
-    table = np.full(2**16, IGNORE + 1, np.uint16)
-    table[:classes] = np.arange(classes)
-    table[[IGNORE, *ignore]] = IGNORE
-    return table
-
-
 class FileDataset(SegmentationDataset):
     """A split made of image files and mask files.
 
@@ -126,6 +79,8 @@ class FileDataset(SegmentationDataset):
         decode: turns a mask as it is in the file into class ids.
         channels: of the images, 3 or 4; see `read_image`.
     """
+
+    threads = None
 
     def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder, channels: int = 3) -> None:
         self.pairs = tuple(pairs)
@@ -153,29 +108,21 @@ class FileDataset(SegmentationDataset):
         """
         pair = self.pairs[index]
         image, labels = read_image(pair.image, self.channels), self.read_labels(index)
-        check_same_size(pair, image.shape[:2], labels.shape)
+        if image.shape[:2] != labels.shape:
+            sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
+            raise CrispsegError(
+                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; resize one of "
+                "them, a mask with nearest-neighbour interpolation"
+            )
         return Sample(image, labels, pair.name)
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
-        """The class ids `(H, W)` of one mask, without its image. Raises as `__getitem__` does."""
+        """The class ids `(H, W)` of one mask; its image is not read."""
         path = self.pairs[index].mask
         try:
             return self.decode(read_mask(path))
         except ValueError as error:
             raise CrispsegError(f"{path}: {error}") from None
-
-
-def check_same_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    """Compare the `(H, W)` of a pair's files.
-
-    Raises:
-        CrispsegError: they differ.
-    """
-    if image != mask:
-        raise CrispsegError(
-            f"{pair.mask} is {mask[0]}x{mask[1]} (height x width) but its image {pair.image} is "
-            f"{image[0]}x{image[1]}; resize one of them, a mask with nearest-neighbour interpolation"
-        )
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,19 +45,27 @@ class SplitReport:
         """The names of the classes that never occur."""
         return tuple(name for name, count in zip(self.labels.names, self.counts, strict=True) if count == 0)
 
+    @property
+    def shares(self) -> list[float]:
+        """The share of each class in the labelled pixels."""
+        shares: list[float] = (self.counts / max(int(self.counts.sum()), 1)).tolist()
+        return shares
+
+    @property
+    def void(self) -> float:
+        """The share of ignored pixels."""
+        return self.ignored / max(int(self.counts.sum()) + self.ignored, 1)
+
     def lines(self) -> list[str]:
         """A summary to print: the sizes, then id, name and share of the labelled pixels of each class."""
         sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
-        pixels = int(self.counts.sum())
-        void = self.ignored / (pixels + self.ignored)
-        shares = self.counts / max(pixels, 1)
         width = max(map(len, self.labels.names))
         return [
             f"{self.split}: {self.images} images, {sizes[0] if sizes[0] == sizes[1] else ' to '.join(sizes)} pixels "
-            f"(height x width), {void:.1%} ignored",
+            f"(height x width), {self.void:.1%} ignored",
             *(
                 f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}"
-                for index, (name, share) in enumerate(zip(self.labels.names, shares, strict=True))
+                for index, (name, share) in enumerate(zip(self.labels.names, self.shares, strict=True))
             ),
         ]
 
@@ -75,22 +83,22 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     """
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
-    threads = None if isinstance(dataset, FileDataset) else 1  # others do not promise to be safe in threads
 
-    def attempt(index: int) -> _Found | str:
+    def attempt(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
         try:
-            return _inspect_files(dataset, index) if isinstance(dataset, FileDataset) else _inspect(dataset, index)
+            labels = _checked(dataset, index)
         except CrispsegError as error:
             return str(error)
+        return np.bincount(labels.ravel(), minlength=256), labels.shape
 
-    results = list(parallel(attempt, range(len(dataset)), f"Checking {split}", threads))
+    results = list(parallel(attempt, range(len(dataset)), f"Checking {split}", dataset.threads))
     found = [result for result in results if not isinstance(result, str)]
     bad = [result for result in results if isinstance(result, str)]
     if bad:
         more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
 
-    report = summary(split, dataset.labels, [one.histogram for one in found], [one.size for one in found])
+    report = summary(split, dataset.labels, *zip(*found, strict=True))
     if fault := too_few_classes(report):
         raise CrispsegError(fault)
     return report
@@ -154,7 +162,12 @@ def parallel(
     """Results in order from a few threads, with a progress bar on stderr where that is a terminal.
 
     Decoding files releases the interpreter lock, so threads are enough.
+
+    Raises:
+        CrispsegError: fewer threads than one.
     """
+    if threads is not None and threads < 1:
+        raise CrispsegError(f"workers is {threads}; it must be at least 1")
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
@@ -168,30 +181,24 @@ def parallel(
         )
 
 
-class _Found(NamedTuple):
-    """What one sample holds: pixels for each of the 256 labels, and `(H, W)`."""
+def _checked(dataset: SegmentationDataset, index: int) -> NDArray[np.uint8]:
+    """The labels `(H, W)` of a sample that could be trained on.
 
-    histogram: NDArray[np.int64]
-    size: tuple[int, ...]
-
-
-def _inspect_files(dataset: FileDataset, index: int) -> _Found:
-    labels = dataset.read_labels(index)
-    image = dataset.pairs[index].image
-    if image_size(image, dataset.channels) != labels.shape or not _ends_well(image):
-        dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
-    return _Found(np.bincount(labels.ravel(), minlength=256), labels.shape)
-
-
-def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
+    Raises:
+        CrispsegError: it could not.
+    """
+    if isinstance(dataset, FileDataset):
+        labels, file = dataset.read_labels(index), dataset.pairs[index].image
+        if image_size(file, dataset.channels) != labels.shape or not _ends_well(file):
+            dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
+        return labels
     image, labels, name = dataset[index]
-    histogram = np.bincount(labels.ravel(), minlength=256)
-    wrong = np.flatnonzero(histogram[len(dataset.labels) : IGNORE]) + len(dataset.labels)
+    wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]
     if len(wrong):
         raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {len(dataset.labels) - 1} (ignored: 255)")
     if image.shape[:2] != labels.shape:
         raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
-    return _Found(histogram, labels.shape)
+    return labels
 
 
 def _ends_well(path: Path) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import re
-import ssl
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from crispseg.data.archives import PARTIAL, free_space, looks_whole, unpack, unpacked_size
+from crispseg.data.archives import PARTIAL, looks_whole, unpack, unpacked_size
 from crispseg.data.catalogue import Archive, Entry
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
@@ -52,16 +51,13 @@ def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = 
     """
     writable_folder(out)
     files = [fetch(archive, out, progress) for archive in entry.archives]
-    needed, free = sum(map(unpacked_size, files)), free_space(out)
-    if needed > free:
-        raise CrispsegError(_no_space(out, needed, free, "unpack the archives"))
+    _check_space(out, sum(map(unpacked_size, files)), "unpack the archives")
     count = 0
     for archive, file in zip(entry.archives, files, strict=True):
         progress(f"Unpacking {file.name}", 0, None)
         count += unpack(file, out / archive.folder)
-    if not keep_archives:
-        for file in files:
-            file.unlink()
+    for file in [] if keep_archives else files:
+        file.unlink()
     return count
 
 
@@ -76,18 +72,17 @@ def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
     Raises:
         CrispsegError: as `download`.
     """
-    path = folder / archive.file
+    path, part = folder / archive.file, folder / (archive.file + PARTIAL)
     if path.exists():
         if fault := _fault(archive, path, progress):
             raise CrispsegError(f"{path} {fault}; remove it, so that it is downloaded again")
         return path
-    part = folder / (archive.file + PARTIAL)
-    failures = 0
-    while True:
+    failures, whole = 0, False
+    while not whole:
         before = _size(part)
         try:
             _transfer(archive, part, progress)
-            break
+            whole = True
         except _Interrupted as error:
             failures = failures + 1 if _size(part) <= before else 1
             if failures >= TRIES:
@@ -119,27 +114,32 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
         request.add_header("Range", f"bytes={start}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            start, total = _span(response, start)
-            rest = None if total is None else total - start
-            if rest is not None and rest > (free := free_space(part.parent)):
-                raise CrispsegError(_no_space(part.parent, rest, free, f"download {archive.file}"))
+            length = response.headers.get("Content-Length")
+            if response.status != 206:
+                start = 0  # the server knows no parts
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise _Interrupted("the server sends another part than was asked for")
+            total = None if length is None else start + int(length)
+            _check_space(part.parent, int(length or 0), f"download {archive.file}")
             if archive.size is not None and total not in (None, archive.size):
                 raise CrispsegError(
                     f"{archive.url} has {total:,} bytes now, not {archive.size:,}; it is another file than expected"
                 )
             with part.open("r+b" if start else "wb") as file:
                 file.seek(start)
-                done = start
                 while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    done += len(chunk)
-                    progress(f"Downloading {archive.file}", done, total)
-            if total is not None and done < total:
+                    try:
+                        file.write(chunk)
+                    except OSError as error:
+                        raise CrispsegError(
+                            f"cannot write {part} ({error.strerror}); make room or choose another folder"
+                        ) from None
+                    progress(f"Downloading {archive.file}", file.tell(), total)
+            if total is not None and _size(part) < total:
                 raise _Interrupted(f"{total:,} were announced")
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to send, or the part is longer than the file
-            match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-            if match and int(match[1]) == start:
+            if error.headers.get("Content-Range") == f"bytes */{start}":
                 return
             part.unlink(missing_ok=True)
             raise _Interrupted("the part of an earlier download does not fit the file") from None
@@ -149,23 +149,8 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
             f"{archive.url}: the server answers {error.code} {error.reason}; the address may have moved, get the file "
             f"by hand and put it at {part.with_suffix('')}"
         ) from None
-    except urllib.error.URLError as error:
-        raise _Interrupted(str(error.reason)) from None
-    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _Interrupted(str(error) or type(error).__name__) from None
-    except OSError as error:
-        raise CrispsegError(f"cannot write {part} ({error.strerror}); make room or choose another folder") from None
-
-
-def _span(response: http.client.HTTPResponse, asked: int) -> tuple[int, int | None]:
-    """The byte that a response starts from, and how many the whole file has; a server may not know parts."""
-    if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != asked:
-            raise _Interrupted("the server sends another part than was asked for")
-        return asked, int(match[2])
-    length = response.headers.get("Content-Length")
-    return 0, None if length is None else int(length)
+    except (OSError, http.client.HTTPException) as error:  # of the connection
+        raise _Interrupted(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
 
 
 def _fault(archive: Archive, path: Path, progress: Progress) -> str:
@@ -173,25 +158,25 @@ def _fault(archive: Archive, path: Path, progress: Progress) -> str:
     size = _size(path)
     if archive.size is not None and size != archive.size:
         return f"has {size:,} bytes, not {archive.size:,}"
-    if archive.md5 is not None:
-        digest = hashlib.md5(usedforsecurity=False)
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                progress(f"Verifying {archive.file}", file.tell(), size)
-        if digest.hexdigest() != archive.md5:
-            return f"has the MD5 {digest.hexdigest()}, not {archive.md5}"
-    elif not looks_whole(path):
-        return "is no complete archive"
-    return ""
+    if archive.md5 is None:
+        return "" if looks_whole(path) else "is no complete archive"
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            progress(f"Verifying {archive.file}", file.tell(), size)
+    found = digest.hexdigest()
+    return "" if found == archive.md5 else f"has the MD5 {found}, not {archive.md5}"
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _no_space(folder: Path, needed: int, free: int, purpose: str) -> str:
-    return (
-        f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed to {purpose}; make room or "
-        "choose another folder"
-    )
+def _check_space(folder: Path, needed: int, purpose: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CrispsegError(
+            f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed to {purpose}; make room or "
+            "choose another folder"
+        )

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crispseg.data.base import Decoder, FileDataset, IdDecoder, Pair, grey, read_lines
+from crispseg.data.base import FileDataset, Pair, read_lines
 from crispseg.data.check import BLACK_AND_WHITE, parallel
-from crispseg.data.pairing import pairing_fault
+from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, grey
+from crispseg.data.pairing import few, match, pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images, read_mask
 from crispseg.labels import IGNORE, Color, LabelSet, default_palette
 
 SPLITS = ("train", "val")
-_MASK_ENDING = re.compile(r"[-_](masks?|labels?|gt|seg|L)$")
 
 
 @dataclass(frozen=True)
@@ -119,27 +119,25 @@ class Folder:
             for split, path in zip(SPLITS, (self.train_list, self.val_list), strict=True)
             if path is not None
         }
-        if len(given) == 2:
-            both = sorted(set(given["train"]) & set(given["val"]))
-            if both:
-                pairing_fault(
-                    f"{len(both)} images stand in both {self.train_list} and {self.val_list}: {_few(both)}; "
-                    "validate on images that are not trained on"
-                )  # where faults are collected, equal images in two splits are found anyway
-            return given
-        if given:
-            (split, names), (other,) = next(iter(given.items())), set(SPLITS) - set(given)
-            rest = sorted(set(every) - set(names))
-        else:
+        if not given:
             if len(every) < 2:
                 raise CrispsegError(f"{self.images} holds one image; two or more are needed, to train and to validate")
             order = np.random.default_rng(self.seed).permutation(len(every))
             count = min(max(round(self.val_ratio * len(every)), 1), len(every) - 1)
-            split, names = "val", sorted(every[index] for index in order[:count])
-            other, rest = "train", sorted(every[index] for index in order[count:])
-        if not rest:
-            raise CrispsegError(f"the list of '{split}' names every image, so '{other}' is empty; shorten the list")
-        return {split: names, other: rest}
+            given["val"] = sorted(every[index] for index in order[:count])
+        for split, other in (SPLITS, SPLITS[::-1]):
+            if other not in given:
+                given[other] = sorted(set(every) - set(given[split]))
+                if not given[other]:
+                    raise CrispsegError(
+                        f"the list of '{split}' names all images, so '{other}' is empty; shorten the list"
+                    )
+        if both := sorted(set(given["train"]) & set(given["val"])):
+            pairing_fault(
+                f"{len(both)} images stand in both {self.train_list} and {self.val_list}: {few(both)}; "
+                "validate on images that are not trained on"
+            )  # where faults are collected, equal images in two splits are found anyway
+        return given
 
     @cached_property
     def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
@@ -157,27 +155,20 @@ class Folder:
 
     @cached_property
     def _labels(self) -> LabelSet:
-        names: Sequence[str] | None = None
-        if isinstance(self.classes, (str, Path)):
-            names = read_lines(self.classes)
-        elif self.classes is not None:
-            names = self.classes
-        colors, file_names = self._colors or (None, None)
-        names = file_names if names is None else names
-        counts = {
+        colors, names = self._colors or (None, None)
+        if self.classes is not None:
+            names = tuple(read_lines(self.classes) if isinstance(self.classes, (str, Path)) else self.classes)
+        declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
             "data.palette": None if colors is None else len(colors),
         }
-        declared = {key: count for key, count in counts.items() if count is not None}
-        if len(set(declared.values())) > 1:
-            stated = ", ".join(f"{key} {count}" for key, count in declared.items())
+        counts = {key: count for key, count in declared.items() if count is not None}
+        if len(set(counts.values())) > 1:
+            stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
-        count = next(iter(declared.values())) if declared else self._count()
-        return LabelSet(
-            tuple(names) if names is not None else tuple(f"class {index}" for index in range(count)),
-            colors or default_palette(count),
-        )
+        count = next(iter(counts.values())) if counts else self._count()
+        return LabelSet(names or tuple(f"class {index}" for index in range(count)), colors or default_palette(count))
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -204,125 +195,53 @@ class Folder:
                     f"the masks in {self.masks} hold only {' and '.join(map(str, [*ids, IGNORE]))}, and {IGNORE} means "
                     f"ignore; if they are black and white, {BLACK_AND_WHITE}"
                 )
-            raise CrispsegError(f"the masks in {self.masks} hold only the value {_few(ids) or 'to ignore'}; {remedy}")
+            raise CrispsegError(f"the masks in {self.masks} hold only the value {few(ids) or 'to ignore'}; {remedy}")
         if not plausible_ids(ids):
             raise CrispsegError(
-                f"the masks in {self.masks} hold {len(ids)} values up to {ids[-1]} ({_few(ids)}), which hardly are "
+                f"the masks in {self.masks} hold {len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are "
                 f"all class ids; {remedy}"
             )
         return ids[-1] + 1
 
 
+@dataclass(frozen=True)
+class SplitFolders(Folder):
+    """Own data with a folder of images and one of masks for each split, such as train/images and train/masks."""
+
+    folders: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
+    """Split → folder of images, folder of masks."""
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.folders)
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The files of one split. Raises as `dataset` does."""
+        return list(match(*self.folders[split]).values())
+
+    def unlisted(self) -> list[Path]:
+        """The images beside the folders of the splits."""
+        used = [images for images, _ in self.folders.values()]
+        return [file for file in find_images(self.images) if not any(file.is_relative_to(one) for one in used)]
+
+    @cached_property
+    def _pairs(self) -> dict[str, Pair]:
+        pairs: dict[str, Pair] = {}
+        for split in self.folders:
+            with suppress(CrispsegError):  # said where the split is asked for; the classes are those of the others
+                pairs |= {f"{split}/{pair.name}": pair for pair in self.pairs(split)}
+        return pairs
+
+
+def folder_flags(folder: Path, lists: Iterable[str]) -> str:
+    """The flags that use a folder of `images`, `masks`, `classes.txt` and a list for each of some splits."""
+    entries = {"images": "images", "masks": "masks", "classes": "classes.txt"}
+    entries |= {f"{split}_list": f"{split}.txt" for split in lists}
+    return " ".join(["--data folder", *(f"--data.{key} {folder / name}" for key, name in entries.items())])
+
+
 def plausible_ids(values: Sequence[int]) -> bool:
     """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
     return 2 * len(values) >= values[-1] + 1
-
-
-@dataclass(frozen=True)
-class ColorDecoder:
-    """Masks whose colours mean the classes; a grey value v is the colour (v, v, v)."""
-
-    palette: tuple[Color, ...]
-    ignore: tuple[Color, ...] = ()
-
-    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        if mask.dtype != np.uint8:
-            raise ValueError("16-bit values, which no palette of 8-bit colours can decode; save the mask with 8 bits")
-        channels = (mask, mask, mask) if mask.ndim == 2 else np.moveaxis(mask, -1, 0)
-        packed = _packed(*channels)
-        labels = _color_table(self.palette).take(packed)
-        void = packed[labels == IGNORE]
-        known = _packed(*np.array(self.ignore, np.uint8).reshape(-1, 3).T)
-        strange, counts = np.unique(void[~np.isin(void, known)], return_counts=True)
-        if len(strange):
-            most = counts.argmax()
-            color = [int(strange[most]) >> shift & 0xFF for shift in (16, 8, 0)]
-            others = f" (and {len(strange) - 1} other colours)" if len(strange) > 1 else ""
-            hint = " or, if the values are class ids, leave data.palette out" if mask.ndim == 2 else ""
-            raise ValueError(
-                f"the colour {color} of {counts[most]} pixels{others} is not in data.palette; "
-                f"add it there or to data.ignore{hint}"
-            )
-        return labels
-
-
-def _packed(red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    packed: NDArray[np.uint32] = (red.astype(np.uint32) << np.uint32(16)) | (green.astype(np.uint32) << np.uint32(8))
-    return packed | blue
-
-
-@lru_cache(maxsize=2)  # 16 MB each
-def _color_table(palette: tuple[Color, ...]) -> NDArray[np.uint8]:
-    """The class of each of the 2^24 packed colours, 255 for those of none."""
-    table = np.full(2**24, IGNORE, np.uint8)
-    table[_packed(*np.array(palette, np.uint8).T)] = np.arange(len(palette))
-    return table
-
-
-def match(images: Path, masks: Path) -> dict[str, Pair]:
-    """Pair images with masks by their path in the folder without suffix; sorted by that name.
-
-    Raises:
-        CrispsegError: a folder is missing or empty, two files have one name, or a file has no partner.
-    """
-    if images.resolve() == masks.resolve():
-        raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
-    image_of, image_clashes = _by_name(images, masks)
-    mask_of, mask_clashes = _by_name(masks, images)
-    for name in image_clashes | mask_clashes:  # which of them is meant is not known
-        image_of.pop(name, None)
-        mask_of.pop(name, None)
-    for name in sorted(mask_of.keys() - image_of.keys()):
-        base = _MASK_ENDING.sub("", name)
-        if base in image_of and name != base:
-            if base in mask_of:
-                both = (mask_of[base], mask_of[name])
-                pairing_fault(
-                    f"two masks fit one image: {both[0]} and {both[1]}; remove one of them", ("ambiguous-names", both)
-                )
-                del image_of[base], mask_of[base], mask_of[name]
-                continue
-            mask_of[base] = mask_of.pop(name)
-    lonely = {"image": sorted(image_of.keys() - mask_of.keys()), "mask": sorted(mask_of.keys() - image_of.keys())}
-    if any(lonely.values()):
-        found = " and ".join(
-            f"{len(names)} of {total} {kind}s have no {other} ({_few(names)})"
-            for (kind, names), total, other in zip(
-                lonely.items(), (len(image_of), len(mask_of)), ("mask", "image"), strict=True
-            )
-            if names
-        )
-        pairing_fault(
-            f"{found} in {images} and {masks}; give both the same names, or move the extra ones away",
-            ("image-without-mask", (image_of[name] for name in lonely["image"])),
-            ("mask-without-image", (mask_of[name] for name in lonely["mask"])),
-        )
-    return {name: Pair(name, image_of[name], mask_of[name]) for name in sorted(image_of) if name in mask_of}
-
-
-def _by_name(folder: Path, other: Path) -> tuple[dict[str, Path], set[str]]:
-    """Files by their path in the folder without suffix, except those in the other folder if that lies inside.
-
-    Also the names that several files have, where that is not raised.
-    """
-    paths = find_images(folder)
-    if other.resolve().is_relative_to(folder.resolve()):
-        inside = folder / other.resolve().relative_to(folder.resolve())
-        paths = [path for path in paths if not path.is_relative_to(inside)]
-    files: dict[str, Path] = {}
-    clashes = set()
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            pairing_fault(
-                f"{files[name]} and {path} have the same name; rename or remove one of them",
-                ("ambiguous-names", (files[name], path)),
-            )
-            clashes.add(name)
-        files[name] = path
-    if not files:
-        raise CrispsegError(f"{folder} holds no images; known suffixes: {', '.join(sorted(SUFFIXES))}")
-    return files, clashes
 
 
 def _chosen(path: Path, names: Sequence[str]) -> list[str]:
@@ -339,7 +258,7 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
     unknown = [key for key in keys if key not in known]
     if unknown:
         pairing_fault(
-            f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {_few(unknown)}; "
+            f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "
             "write one name a line, with its sub-folder",
             ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
         )
@@ -360,7 +279,7 @@ def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None
 
 def _values(path: Path) -> set[int]:
     try:
-        return set(np.unique(grey(read_mask(path), IdDecoder.remedy)).tolist())
+        return set(np.unique(grey(read_mask(path), "say what they mean, by --data.palette")).tolist())
     except ValueError as error:
         raise CrispsegError(f"{path}: {error}") from None
 
@@ -370,7 +289,3 @@ def _as_color(value: int | Color) -> Color:
     if len(color) != 3 or not all(0 <= level <= 255 for level in color):
         raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
     return color
-
-
-def _few(items: Sequence[object]) -> str:
-    return ", ".join(map(str, items[:5])) + (", …" if len(items) > 5 else "")

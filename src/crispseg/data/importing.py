@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
+from crispseg.data.base import read_lines
 from crispseg.data.check import parallel
-from crispseg.data.shapes import Patch
+from crispseg.data.folder import folder_flags
+from crispseg.data.pairing import few
+from crispseg.data.shapes import Pixels
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.files import atomic_path, writable_folder
+from crispseg.files import atomic_folder, check_new_folder
 from crispseg.imaging import SUFFIXES, find_images, image_size, write_labels
 from crispseg.labels import IGNORE, LabelSet, default_palette
 
@@ -73,16 +76,14 @@ class Imported:
         lines = [f"wrote {self.out}: {self.images} images, {self.shapes} shapes, {len(self.labels)} classes"]
         if self.empty:
             what = "all background" if self.kept_empty else "left out"
-            lines.append(f"{len(self.empty)} images without annotations ({what}): {_few(self.empty)}")
+            lines.append(f"{len(self.empty)} images without annotations ({what}): {_names(self.empty)}")
         if self.unlisted:
-            lines.append(f"{len(self.unlisted)} pictures that no annotation names (left out): {_few(self.unlisted)}")
+            lines.append(f"{len(self.unlisted)} pictures that no annotation names (left out): {_names(self.unlisted)}")
         if self.without_pixels:
             lines.append(f"{self.without_pixels} shapes hold the centre of no pixel, and so are in no mask")
-        flags = [f"--data.{split}_list {self.out / split}.txt" for split in self.splits]
         if self.splits:
             lines.append(", ".join(f"{count} images to {split}" for split, count in self.splits.items()))
-        data = f"--data folder --data.images {self.out / 'images'} --data.masks {self.out / 'masks'}"
-        return [*lines, " ".join([data, f"--data.classes {self.out / 'classes.txt'}", *flags])]
+        return [*lines, folder_flags(self.out, self.splits)]
 
 
 def import_annotations(
@@ -90,12 +91,12 @@ def import_annotations(
     out: Path,
     *,
     images: Path | None = None,
-    classes: Sequence[str] | None = None,
+    classes: list[str] | Path | None = None,
     background: str | None = "background",
     ignore: Sequence[str] = (),
     overlap: Overlap = "smaller",
     crowds: Literal["class", "ignore"] = "class",
-    threads: int | None = None,
+    workers: int | None = None,
 ) -> Imported:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
 
@@ -104,70 +105,64 @@ def import_annotations(
 
     Args:
         sources: JSON files of COCO or labelme, or folders of them.
-        out: new or empty folder.
-        images: the folder that the names of images start from, or one above; by default that of each annotation file.
-        classes: names in the order of the ids to be; by default COCO's in the order of their ids, labelme's in that of
-            the alphabet. `background` is put in front where it is not among them.
-        background: the class of pixels that no shape holds; None ignores them.
+        out: new or empty folder to write to.
+        images: folder that the names of images start from, or one above; by default that of each JSON file.
+        classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their
+            ids, labelme's in that of the alphabet. The background is put in front where it is not among them.
+        background: class of pixels that no shape holds; null ignores them.
         ignore: names of classes whose pixels become 255.
-        overlap: see `Overlap`.
-        crowds: what COCO's crowds are: their class, or ignored.
-        threads: by default one a processor, at most 8.
+        overlap: what a pixel of two classes becomes: that of the smaller shape, of the later one, or ignore (255).
+        crowds: what COCO's crowds become: their class, or ignore (255).
+        workers: threads; by default one a processor, at most 8.
 
     Raises:
         CrispsegError: annotations that cannot be read or contradict themselves, an unknown class, a shape outside of
             its image, a missing image or one of another size, images of one name, or an `out` that holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CrispsegError(f"{out} is {'not empty' if out.is_dir() else 'a file'}; give a new folder")
+    check_new_folder(out)
+    names = read_lines(classes) if isinstance(classes, str | Path) else classes
     read = {path: read_annotations(path) for path in annotation_files(sources)}
     refuse([fault for found in read.values() for fault in found.faults])
-    ids, labels = _classes((found.names for found in read.values()), classes, background, ignore)
-    _by_name.cache_clear()  # files may come and go between calls
+    ids, labels = _classes((found.names for found in read.values()), names, background, ignore)
     tasks = _tasks([image for found in read.values() for image in found.images], images)
-    for task in tasks:
-        for part in task.parts:
-            _check_names(part, ids, classes is not None)
-    checked = parallel(lambda task: _draw(task)[2], tasks, "Checking shapes", threads)
-    refuse([fault for faults in checked for fault in faults])  # of all, before anything is written
+    for image in (part for task in tasks for part in task.parts):
+        for shape in image.shapes:
+            if shape.label not in ids:
+                remedy = "give --background, or add it to" if names is None else "add it to --classes, or to"
+                raise CrispsegError(
+                    f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} --ignore"
+                )
     empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
     unlisted = _unlisted({task.file for task in tasks}, images)  # before `out`, which may lie there, is written
     if background is None:
         tasks = [task for task in tasks if task.file not in empty]
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} mark nothing in any image; give other annotations")
+    kinds = {path: found.kind for path, found in read.items()}
+    splits = _splits(tasks, kinds)
 
     rest = IGNORE if background is None else ids[background]
-    writable_folder(out.absolute().parent)
-    temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}-"))
-    try:
+    with atomic_folder(out) as folder:
 
-        def write(task: Task) -> int:
-            mask, lost = paint(task, ids, rest, overlap, crowds)
-            write_labels(temporary / "masks" / f"{task.name}.png", mask, labels.palette)
-            with atomic_path(temporary / "images" / f"{task.name}{task.file.suffix}") as copy:
-                shutil.copyfile(task.file, copy)
-            return lost
+        def write(task: Task) -> tuple[int, list[Fault]]:
+            size, drawn, faults = _draw(task)
+            mask = _paint(size, drawn, ids, rest, overlap, crowds == "ignore")
+            write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
+            image = folder / "images" / f"{task.name}{task.file.suffix}"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(task.file, image)
+            return sum(not len(pixels) for _, pixels in drawn), faults
 
-        lost = sum(parallel(write, tasks, "Painting masks", threads))
-        _write_lines(temporary / "classes.txt", labels.names)
-        kind_of = {path: found.kind for path, found in read.items()}
-        splits = _splits(tasks, kind_of)
-        for split, names in splits.items():
-            _write_lines(temporary / f"{split}.txt", names)
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()  # it is empty
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        written = list(parallel(write, tasks, "Painting masks", workers))
+        refuse([fault for _, faults in written for fault in faults])  # of all images, and nothing is left of `out`
+        for name, lines in {"classes": labels.names, **splits}.items():
+            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Imported(
         out,
         labels,
         len(tasks),
         sum(len(part.shapes) for task in tasks for part in task.parts),
-        lost,
+        sum(lost for lost, _ in written),
         empty,
         background is not None,
         unlisted,
@@ -175,46 +170,7 @@ def import_annotations(
     )
 
 
-def paint(
-    task: Task,
-    ids: dict[str, int],
-    rest: int = IGNORE,
-    overlap: Overlap = "smaller",
-    crowds: Literal["class", "ignore"] = "class",
-) -> tuple[NDArray[np.uint8], int]:
-    """The mask `(H, W)` of an image, and how many of its shapes hold no pixel.
-
-    Args:
-        task: the image.
-        ids: the class id, or 255, of each name.
-        rest: the label of pixels that no shape holds.
-        overlap, crowds: see `import_annotations`.
-
-    Raises:
-        CrispsegError: a shape makes no sense in the image, or the annotations say another size than it has.
-    """
-    size, drawn, faults = _draw(task)
-    refuse(faults)
-    lost = sum(not any(patch.area for patch in patches) for _, patches in drawn)
-    if overlap == "smaller":  # a stable sort: of equal ones the later stays on top
-        drawn.sort(key=lambda one: (not one[0].crowd, -sum(patch.area for patch in one[1])))
-    mask = np.full(size, rest, np.uint8)
-    seen = np.zeros(size, bool)
-    for shape, patches in drawn:
-        label = IGNORE if shape.crowd and crowds == "ignore" else ids[shape.label]
-        for top, left, inside in patches:
-            box = slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])
-            if overlap == "ignore":
-                clash = inside & seen[box] & (mask[box] != label)
-                seen[box] |= inside
-                mask[box][inside] = label
-                mask[box][clash] = IGNORE
-            else:
-                mask[box][inside] = label
-    return mask, lost
-
-
-def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, list[Patch]]], list[Fault]]:
+def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, Pixels]], list[Fault]]:
     """An image's size `(H, W)`, its shapes with their pixels, and what is wrong with those that have none.
 
     Raises:
@@ -223,18 +179,39 @@ def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, list[Patch]]],
     height, width = image_size(task.file)
     drawn, faults = [], []
     for part in task.parts:
-        if part.size not in (None, (height, width)):
+        if part.size is not None and part.size != (height, width):
             raise CrispsegError(
-                f"{part.source} says that {part.image} is {_size(part.size)}, but {task.file} is "
-                f"{_size((height, width))} (height x width); annotate the image as it is"
+                f"{part.source} says that {part.image} is {part.size[0]}x{part.size[1]}, but {task.file} is "
+                f"{height}x{width} (height x width); annotate the image as it is"
             )
-        for name, shape in part.shapes:
+        for shape in part.shapes:
             try:
                 drawn.append((shape, shape.draw(height, width)))
             except ValueError as error:
-                text = f"{name} of {part.image}: {error}; correct or remove it in the annotations"
+                text = f"{shape.name} of {part.image}: {error}; correct or remove it in the annotations"
                 faults.append(Fault(part.source, text))
     return (height, width), drawn, faults
+
+
+def _paint(
+    size: tuple[int, int],
+    drawn: list[tuple[Shape, Pixels]],
+    ids: dict[str, int],
+    rest: int,
+    overlap: Overlap,
+    no_crowds: bool,
+) -> NDArray[np.uint8]:
+    """The mask `(H, W)` of shapes; pixels that none holds become `rest`, and with `no_crowds` those of crowds 255."""
+    if overlap == "smaller":  # a stable sort: of equal ones the later stays on top
+        drawn = sorted(drawn, key=lambda one: (not one[0].crowd, -len(one[1])))
+    mask = np.full(size[0] * size[1], rest, np.uint8)
+    seen = np.zeros(mask.shape, bool)
+    for shape, pixels in drawn:
+        label = IGNORE if shape.crowd and no_crowds else ids[shape.label]
+        clash = pixels[seen[pixels] & (mask[pixels] != label)] if overlap == "ignore" else []
+        mask[pixels], seen[pixels] = label, True
+        mask[clash] = IGNORE
+    return mask.reshape(size)
 
 
 def _classes(
@@ -260,22 +237,30 @@ def _classes(
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), labels
 
 
-def _check_names(image: Annotated, ids: dict[str, int], given: bool) -> None:
-    """Raise where a shape has a name that is no class."""
-    for what, shape in image.shapes:
-        if shape.label not in ids:
-            remedy = "add it to --classes, or to --ignore" if given else "give --background, or add it to --ignore"
-            raise CrispsegError(f"{image.source}: {what} is of the unknown class '{shape.label}'; {remedy}")
-
-
 def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     """The images, those that several annotations are about once, each with its name."""
+
+    @cache
+    def below(root: Path) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for path in find_images(root) if root.is_dir() else []:
+            found[path.name].append(path)
+        return found
+
+    def find(root: Path, image: Path) -> Path | None:
+        """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
+        direct = [file for file in (root / image, root / image.name) if file.is_file()]
+        files = direct[:1] or below(root).get(image.name, [])
+        if len(files) > 1:
+            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one by --images")
+        return _absolute(files[0]) if files else None
+
     parts: dict[Path, list[Annotated]] = {}
     roots: dict[Path, Path] = {}
     missing = []
     for one in found:
         root = one.source.parent if images is None else images
-        file = _find(root, one.image)
+        file = find(root, Path(one.image))
         if file is None:
             missing.append(root / one.image)
         else:
@@ -290,31 +275,12 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     for file, about in parts.items():
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
-        root = roots[file]
-        name = (file.relative_to(root) if file.is_relative_to(root) else Path(file.name)).with_suffix("").as_posix()
+        inside = file.is_relative_to(roots[file])
+        name = (file.relative_to(roots[file]) if inside else Path(file.name)).with_suffix("").as_posix()
         if name in tasks:
             raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
         tasks[name] = Task(file, name, tuple(about))
     return list(tasks.values())
-
-
-def _find(root: Path, image: str) -> Path | None:
-    """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
-    for file in (root / image, root / Path(image).name):
-        if file.is_file():
-            return _absolute(file)
-    below = _by_name(root.resolve()).get(Path(image).name, []) if root.is_dir() else []
-    if len(below) > 1:
-        raise CrispsegError(f"{image} may be {below[0]} or {below[1]}; give the folder of one by --images")
-    return below[0] if below else None
-
-
-@lru_cache(maxsize=4)
-def _by_name(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in find_images(root):
-        found.setdefault(path.name, []).append(path)
-    return found
 
 
 def _absolute(file: Path) -> Path:
@@ -323,13 +289,8 @@ def _absolute(file: Path) -> Path:
 
 
 def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
-    folders = {file.parent for file in files} if images is None else {images.resolve()}
-    return tuple(path for path in sorted({*_pictures(folders)}) if path not in files)
-
-
-def _pictures(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in folders:
-        yield from map(_absolute, find_images(folder))
+    folders = {file.parent for file in files} if images is None else {images}
+    return tuple(sorted({_absolute(file) for folder in folders for file in find_images(folder)} - files))
 
 
 def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str]]:
@@ -347,14 +308,5 @@ def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str
     return {split: sorted(names) for split, names in splits.items()} if all(splits.values()) else {}
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with atomic_path(path) as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    return "x".join(map(str, size or ()))
-
-
-def _few(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
+def _names(files: Sequence[Path]) -> str:
+    return few(file.name for file in files)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from rich.table import Table
+from rich.text import Text
 
-from crispseg.data.base import DataSource, FileDataset, SegmentationDataset
+from crispseg.data.base import DataSource, SegmentationDataset
 from crispseg.data.check import SplitReport, parallel, summary
+from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.visuals import PAPER, overlay, panels
 
 CELL = (240, 320)
@@ -33,26 +37,41 @@ class Overview(NamedTuple):
 def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
     """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
 
-    def read(index: int) -> NDArray[np.uint8] | str:
+    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
         try:
-            if isinstance(dataset, FileDataset):
-                return dataset.read_labels(index)
-            return dataset[index].labels
+            labels = dataset.read_labels(index)
         except CrispsegError as error:
             return str(error)
+        return np.bincount(labels.ravel(), minlength=256), labels.shape
 
-    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
-        labels = read(index)
-        return labels if isinstance(labels, str) else (np.bincount(labels.ravel(), minlength=256), labels.shape)
-
-    threads = None if isinstance(dataset, FileDataset) else 1
-    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", threads))
+    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", dataset.threads))
     found = [result for result in results if not isinstance(result, str)]
     faults = tuple(result for result in results if isinstance(result, str))
-    report = None
-    if found:
-        report = summary(split, dataset.labels, [counts for counts, _ in found], [size for _, size in found])
+    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
     return Overview(len(dataset), len(results), report, faults)
+
+
+def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:
+    """What mask values mean, and the share of each class in the pixels of each split."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    values = any(row.values for row in rows)
+    if values:
+        table.add_column("mask value", overflow="fold", max_width=48)
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("class")
+    table.add_column("colour", no_wrap=True)
+    for report in reports:
+        table.add_column(report.split, justify="right", no_wrap=True)
+    for row in rows:
+        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
+        # Text, since brackets would be taken for markup
+        cells = [Text(row.values)] if values else []
+        cells += [Text(str(row.label)), Text(row.name), Text("") if row.label == IGNORE else color]
+        for report in reports:
+            share = report.void if row.label == IGNORE else report.shares[row.label]
+            cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
+        table.add_row(*cells)
+    return table
 
 
 def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> NDArray[np.uint8]:
@@ -80,21 +99,12 @@ def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows
 
 def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An RGB picture made to fit into a `CELL`, whole, on white."""
-    height, width = image.shape[:2]
-    scale = min(CELL[0] / height, CELL[1] / width)
-    size = max(round(height * scale), 1), max(round(width * scale), 1)
-    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    cell = np.full((*CELL, 3), PAPER, np.uint8)
-    top, left = (CELL[0] - size[0]) // 2, (CELL[1] - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = small
-    return cell
+    return np.asarray(ImageOps.pad(Image.fromarray(image), CELL[::-1], Image.Resampling.BOX, PAPER))
 
 
 def spread(count: int, most: int) -> list[int]:
     """At most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(index * (count - 1) / max(most - 1, 1)) for index in range(most)})
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:

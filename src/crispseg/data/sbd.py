@@ -7,27 +7,25 @@ VOC's train and of SBD's train and val, without those of VOC's val: 10582.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.archives import waiting_archive
-from crispseg.data.base import read_lines
 from crispseg.data.check import parallel
-from crispseg.data.voc2012 import AUGMENTED, NAMES
+from crispseg.data.pairing import read_listing
+from crispseg.data.sources import VOC2012, official_classes
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.files import atomic_folder, atomic_path
 from crispseg.imaging import write_labels
 from crispseg.labels import default_palette
 
 IMAGES = 10582
 """In the augmented training set."""
 
-_VOC = "the root of PASCAL VOC 2012 is the folder VOCdevkit/VOC2012"
-_SBD = "the folder of SBD is benchmark_RELEASE/dataset of its benchmark.tgz, with cls/*.mat, train.txt and val.txt"
+_CLASSES = len(official_classes(VOC2012.name))
+_HINT = "the folder of SBD is benchmark_RELEASE/dataset of its benchmark.tgz, with cls/*.mat, train.txt and val.txt"
 
 
 class Augmented(NamedTuple):
@@ -38,51 +36,52 @@ class Augmented(NamedTuple):
     from_sbd: int
 
 
-def augment(root: Path, sbd: Path, threads: int | None = None) -> Augmented:
+def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
     """Write SegmentationClassAug and ImageSets/Segmentation/train_aug.txt into the folder of VOC 2012.
 
     Images of VOC's own train split keep VOC's masks, whose borders are finer; the others get SBD's.
 
     Args:
-        root: folder VOC2012.
-        sbd: folder benchmark_RELEASE/dataset.
-        threads: by default one a processor, at most 8.
+        root: folder VOCdevkit/VOC2012.
+        sbd: folder benchmark_RELEASE/dataset of SBD.
+        workers: threads; by default one a processor, at most 8.
 
     Raises:
         CrispsegError: a folder is not what it should be, a file is missing or damaged, the masks are there already, or
             SciPy, which reads SBD's files, is not installed.
     """
-    target, listing = root / "SegmentationClassAug", root / "ImageSets" / "Segmentation" / f"{AUGMENTED[0]}.txt"
-    train, val = (_names(root / "ImageSets" / "Segmentation" / f"{split}.txt", _VOC) for split in ("train", "val"))
-    every = {name for split in ("train", "val") for name in _names(sbd / f"{split}.txt", _SBD)}
+    target, lists = root / "SegmentationClassAug", root / "ImageSets" / "Segmentation"
+    own, val = (_names(lists / f"{split}.txt", VOC2012(root).hint) for split in ("train", "val"))
+    names = sorted((own | _names(sbd / "train.txt", _HINT) | _names(sbd / "val.txt", _HINT)) - val)
     if target.exists():
         raise CrispsegError(f"{target} is there already; remove it to make it anew")
-    own = set(train)
-    names = sorted((own | every) - set(val))
-
-    temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{target.name}-"))
-    try:
+    with atomic_folder(target) as folder:
 
         def write(name: str) -> None:
-            path = temporary / f"{name}.png"
             if name not in own:
-                write_labels(path, read_mat(sbd / "cls" / f"{name}.mat"), default_palette(len(NAMES)))
+                write_labels(folder / f"{name}.png", read_mat(sbd / "cls" / f"{name}.mat"), default_palette(_CLASSES))
                 return
             mask = root / "SegmentationClass" / f"{name}.png"
             if not mask.is_file():
                 raise CrispsegError(f"{mask} is missing, though train.txt names it; restore VOC 2012")
-            shutil.copyfile(mask, path)
+            shutil.copyfile(mask, folder / f"{name}.png")
 
-        for _ in parallel(write, names, "Writing masks", threads):
-            pass
-        temporary.chmod(0o755)
-        temporary.replace(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    with atomic_path(listing) as file:
+        list(parallel(write, names, "Writing masks", workers))
+    with atomic_path(lists / "train_aug.txt") as file:
         file.write_text("\n".join(names) + "\n", encoding="utf-8")
     return Augmented(target, len(own & set(names)), len(set(names) - own))
+
+
+def listed_masks(sbd: Path, split: str) -> list[Path]:
+    """The masks of SBD's own train or val.
+
+    Raises:
+        CrispsegError: the list or one of its masks is missing.
+    """
+    masks = [sbd / "cls" / f"{name}.mat" for name in sorted(_names(sbd / f"{split}.txt", _HINT))]
+    if lost := [mask for mask in masks if not mask.is_file()]:
+        raise CrispsegError(f"{len(lost)} of {len(masks)} masks of '{split}' are missing, first {lost[0]}; {_HINT}")
+    return masks
 
 
 def read_mat(path: Path) -> NDArray[np.uint8]:
@@ -96,18 +95,16 @@ def read_mat(path: Path) -> NDArray[np.uint8]:
     except ImportError:
         raise CrispsegError("SBD's masks are MATLAB files, which SciPy reads; pip install 'crispseg[sbd]'") from None
     if not path.is_file():
-        raise CrispsegError(f"{path} is missing; {_SBD}")
+        raise CrispsegError(f"{path} is missing; {_HINT}")
     try:
         mask: NDArray[np.uint8] = loadmat(path, variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0]
+        if mask.ndim != 2 or mask.max() >= _CLASSES:
+            raise ValueError(f"values up to {mask.max()}, not 0 to {_CLASSES - 1}")
     except Exception as error:  # SciPy raises almost anything on broken data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrispsegError(f"{path} is none of SBD's masks ({reason}); unpack SBD again") from None
-    if mask.ndim != 2 or mask.max() >= len(NAMES):
-        raise CrispsegError(f"{path} holds values up to {mask.max()}, not 0 to {len(NAMES) - 1}; unpack SBD again")
     return mask
 
 
-def _names(listing: Path, hint: str) -> list[str]:
-    if not listing.is_file():
-        raise CrispsegError(f"{listing} is missing{waiting_archive(listing)}; {hint}")
-    return [line.split()[0] for line in read_lines(listing)]
+def _names(listing: Path, hint: str) -> set[str]:
+    return {line.split()[0] for line in read_listing(listing, hint)}

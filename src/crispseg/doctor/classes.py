@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crispseg.data.check import SplitReport, too_few_classes
+from crispseg.data.pairing import few
 from crispseg.doctor.kinds import Finding, Severity, finding
 
 RARE, VERY_RARE = 1e-2, 1e-4
@@ -19,51 +20,32 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
             code = "one-class-only" if report.counts.any() else "no-labels"
             message, _, remedy = fault.partition("; ")
             found.append(finding(code, message, count=1, remedy=remedy))
-        elif report.ignored > report.counts.sum():
-            share = report.ignored / (report.ignored + report.counts.sum())
-            found.append(finding("mostly-ignored", f"{report.split}: {share:.0%} of the pixels are ignored", count=1))
-    if not reports or any(one.code in ("no-labels", "one-class-only") for one in found):
-        return found
-    names = reports[0].labels.names
-    nowhere = [name for name in names if all(name in report.absent for report in reports)]
-    if nowhere:
-        listed = _few(nowhere)
-        found.append(
-            finding(
-                "class-never-occurs",
-                f"never in any split: {listed}" if len(reports) > 1 else f"never in {reports[0].split}: {listed}",
-                count=len(nowhere),
-                classes=nowhere,
+        elif report.void > 0.5:
+            found.append(
+                finding("mostly-ignored", f"{report.split}: {report.void:.0%} of the pixels are ignored", count=1)
             )
-        )
+    if not reports or any(one.severity is Severity.ERROR for one in found):
+        return found
+    nowhere = [name for name in reports[0].labels.names if all(name in report.absent for report in reports)]
+    if nowhere:
+        where = "any split" if len(reports) > 1 else reports[0].split
+        message = f"never in {where}: {few(nowhere, 20)}"
+        found.append(finding("class-never-occurs", message, count=len(nowhere), classes=nowhere))
     lacking = {report.split: [name for name in report.absent if name not in nowhere] for report in reports}
     if any(lacking.values()):
-        parts = [f"never in {split}: {_few(absent)}" for split, absent in lacking.items() if absent]
-        found.append(
-            finding(
-                "class-in-one-split",
-                "; ".join(parts),
-                count=len(set().union(*lacking.values())),
-                lacking=lacking,
-            )
-        )
-    found += _imbalance(reports[0])
-    return found
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        message = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items() if absent)
+        count = len(set().union(*lacking.values()))
+        found.append(finding("class-in-one-split", message, count=count, lacking=lacking))
+    return [*found, *_imbalance(reports[0])]
 
 
 def _imbalance(report: SplitReport) -> list[Finding]:
-    shares = report.counts / max(int(report.counts.sum()), 1)
-    rare = {name: float(share) for name, share in zip(report.labels.names, shares, strict=True) if 0 < share < RARE}
+    named = sorted(zip(report.shares, report.labels.names, strict=True))
+    rare = {name: share for share, name in named if 0 < share < RARE}
     if not rare:
         return []
-    rarest = sorted(rare, key=rare.__getitem__)
-    shown = ", ".join(f"{name} {100 * rare[name]:.2g} %" for name in rarest[:5])
-    more = f" and {len(rarest) - 5} more" if len(rarest) > 5 else ""
-    severity = Severity.WARNING if rare[rarest[0]] < VERY_RARE else Severity.INFORMATION
+    shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
+    severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
     who = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
-    message = f"{who} less than 1 % of the labelled pixels of {report.split}; shares: {shown}{more}"
+    message = f"{who} less than 1 % of the labelled pixels of {report.split}; shares: {shown}"
     return [finding("class-imbalance", message, count=len(rare), severity=severity, shares=rare)]

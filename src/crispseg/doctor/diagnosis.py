@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +9,12 @@ import numpy as np
 
 from crispseg.data.check import SplitReport, summary
 from crispseg.doctor.classes import class_findings
-from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts
-from crispseg.doctor.kinds import KINDS, Finding, Severity, finding, plural, worst
+from crispseg.doctor.kinds import KINDS, Finding, Severity, counted, worst
 from crispseg.doctor.pairs import file_findings, pair_findings, pairing_findings
-from crispseg.doctor.scan import scan
+from crispseg.doctor.scan import PairFacts, readable, scan
 from crispseg.doctor.splits import duplicate_findings
 from crispseg.doctor.subject import Subject
-from crispseg.doctor.values import Reading, read_values
+from crispseg.doctor.values import Reading, read_values, usable
 from crispseg.labels import IGNORE
 
 
@@ -31,10 +29,11 @@ class Diagnosis:
     reading: Reading | None
     """How the masks are best read; None if none can be."""
     reports: tuple[SplitReport, ...]
-    """Of the splits of which anything could be read."""
+    """Reports of the splits of which anything could be read."""
 
     @property
     def severity(self) -> Severity:
+        """That of the worst finding."""
         return worst(self.findings)
 
 
@@ -42,7 +41,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     """Read every file once, in threads, and say what is wrong; see `scan` for `workers`."""
     facts = scan(subject, workers)
     reading = read_values(subject, facts)
-    reports = _reports(facts, reading) if reading else []
+    reports = _reports(subject, facts, reading) if reading else []
     found = [
         *pairing_findings(subject),
         *file_findings(facts, subject.channels),
@@ -56,39 +55,27 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     return Diagnosis(subject, tuple(facts), tuple(found), reading, tuple(reports))
 
 
-def _reports(facts: Sequence[PairFacts], reading: Reading) -> list[SplitReport]:
+def _reports(subject: Subject, facts: Sequence[PairFacts], reading: Reading) -> list[SplitReport]:
     """What `check_split` would say of the pairs that can be read."""
-    by_split: dict[str, list[PairFacts]] = defaultdict(list)
-    for one in facts:
-        if isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts) and not one.mask.header.lossy:
-            by_split[one.split].append(one)
+    pairs = [(one.split, mask) for one, _, mask in readable(facts) if not mask.header.lossy]
     reports = []
-    for split, pairs in by_split.items():
-        masks = [one.mask for one in pairs if isinstance(one.mask, MaskFacts)]
-        histograms = [reading.decode(split, mask).histogram(mask) for mask in masks]
-        reports.append(summary(split, reading.labels, histograms, [mask.size for mask in masks]))
+    for split in subject.splits:
+        masks = [mask for name, mask in pairs if name == split]
+        if masks:
+            histograms = [reading.decode(mask).histogram(mask) for mask in masks]
+            reports.append(summary(split, reading.labels, histograms, [mask.size for mask in masks]))
     return reports
 
 
 def _label_findings(facts: Sequence[PairFacts], reading: Reading) -> list[Finding]:
     """Masks without labels, and masks of one class."""
-    empty, single = [], []
-    for one in facts:
-        if not isinstance(one.mask, MaskFacts) or one.mask.header.lossy:
-            continue
-        decoded = reading.decode(one.split, one.mask)
-        if decoded.bad.any():
-            continue
+    by_count: dict[int, list[str]] = {0: [], 1: []}
+    for mask in usable(facts):
+        decoded = reading.decode(mask)
         classes = np.unique(decoded.labels[decoded.labels != IGNORE])
-        if len(classes) == 0:
-            empty.append(one.mask_file)
-        elif len(classes) == 1:
-            single.append(one.mask_file)
-    found = []
-    if empty:
-        message = f"{plural(len(empty), 'mask', ('has', 'have'))} no labelled pixel, all is ignored"
-        found.append(finding("all-ignored", message, empty))
-    if single:
-        message = f"{plural(len(single), 'mask', ('holds', 'hold'))} one class and nothing else"
-        found.append(finding("single-class-mask", message, single))
-    return found
+        if not decoded.bad.any() and len(classes) in by_count:
+            by_count[len(classes)].append(mask.header.file)
+    return [
+        *counted("all-ignored", by_count[0], "mask has", "no labelled pixel, all is ignored"),
+        *counted("single-class-mask", by_count[1], "mask holds", "one class and nothing else"),
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crispseg.data.base import DataSource
+from crispseg.data.folder import Folder, SplitFolders
 from crispseg.errors import CrispsegError
 
 IMAGES = ("images", "image", "imgs", "img", "photos")
@@ -33,8 +34,14 @@ class Recognised:
     """Settings for `--data.*`, and folders of splits that these cannot say."""
 
     data: Mapping[str, Any]
-    folders: Mapping[str, tuple[Path, Path]] = dataclasses.field(default_factory=dict)
+    folders: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
     """Split → folder of images, folder of masks."""
+
+    def source(self, parsed: DataSource) -> DataSource:
+        """The data source that came of the settings and further flags, with the folders unless they do not fit."""
+        if not self.folders or not isinstance(parsed, Folder) or str(parsed.images) != self.data.get("images"):
+            return parsed
+        return SplitFolders(**vars(parsed), folders=self.folders)
 
 
 def recognise(root: Path) -> Recognised:
@@ -54,25 +61,15 @@ def recognise(root: Path) -> Recognised:
     training = root / "images/training"  # own data may look so too, but their names differ
     if (root / "annotations/training").is_dir() and training.is_dir() and any(training.glob("ADE_*")):
         return Recognised({"name": "ade20k", "root": str(root)})
-    images, masks = _first(root, IMAGES), _first(root, MASKS)
     declared = {"classes": str(root / "classes.txt")} if (root / "classes.txt").is_file() else {}
-    if images and masks:
-        folders = {
-            split: (_first(images, names) or images / names[0], _first(masks, names) or masks / names[0])
-            for split, names in SPLITS.items()
-        }
-        lists = {
-            f"{split}_list": str(root / f"{split}.txt")
-            for split in ("train", "val")
-            if (root / f"{split}.txt").is_file()
-        }
+    images, masks = _first(root, IMAGES), _first(root, MASKS)
+    if images.is_dir() and masks.is_dir():
+        folders = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
+        lists = {f"{split}_list": str(path) for split in ("train", "val") if (path := root / f"{split}.txt").is_file()}
         data = {"name": "folder", "images": str(images), "masks": str(masks), **declared, **lists}
         return Recognised(data, _splits(folders, 2))
-    folders = {
-        split: (_first(folder, IMAGES) or folder / IMAGES[0], _first(folder, MASKS) or folder / MASKS[0])
-        for split, names in SPLITS.items()
-        if (folder := _first(root, names))
-    }
+    below = {split: _first(root, names) for split, names in SPLITS.items()}
+    folders = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
     if folders := _splits(folders, 1):
         images, masks = next(pair for pair in folders.values() if _both(pair))
         return Recognised({"name": "folder", "images": str(images), "masks": str(masks), **declared}, folders)
@@ -82,8 +79,9 @@ def recognise(root: Path) -> Recognised:
     )
 
 
-def _first(root: Path | None, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None) if root else None
+def _first(root: Path, names: tuple[str, ...]) -> Path:
+    """The folder of one of these names that is there, else that of the first name."""
+    return next((root / name for name in names if (root / name).is_dir()), root / names[0])
 
 
 def _both(pair: tuple[Path, Path]) -> bool:

@@ -7,39 +7,42 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from crispseg.data.decoders import mapping
+from crispseg.data.overview import class_table
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity, plural
 
 FORMAT = 1
-"""Version of the JSON report."""
+"""Of the JSON report."""
 
 EXAMPLES = 3
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFORMATION: "cyan"}
 
 EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
-"""Exit status of the command, by the worst finding; 2 is for mistakes in the command itself."""
+"""Of the command, by the worst finding; 2 is for mistakes in the command itself."""
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything that was found, with all files."""
-    splits: dict[str, dict[str, Any]] = {split.name: {"pairs": len(split)} for split in diagnosis.subject.splits}
-    for report in diagnosis.reports:
-        splits[report.split] |= {
-            "readable": report.images,
-            "pixels": report.counts.tolist(),
-            "ignored": report.ignored,
-            "smallest": list(report.smallest),
-            "largest": list(report.largest),
-        }
     return {
         "format": FORMAT,
         "data": diagnosis.subject.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
-        "splits": splits,
+        "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
+        | {
+            report.split: {
+                "pairs": len(diagnosis.subject.splits[report.split]),
+                "readable": report.images,
+                "pixels": report.counts.tolist(),
+                "ignored": report.ignored,
+                "smallest": list(report.smallest),
+                "largest": list(report.largest),
+            }
+            for report in diagnosis.reports
+        },
         "findings": [
             {
                 "code": one.code,
@@ -63,10 +66,10 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    pairs = ", ".join(f"{split.name} {len(split)}" for split in diagnosis.subject.splits)
+    pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.name}: {pairs or 'no'} pairs")
-    if diagnosis.reports:
-        yield _classes(diagnosis)
+    if diagnosis.reports and diagnosis.reading:
+        yield class_table(mapping(diagnosis.reading.decoder, diagnosis.reading.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
@@ -100,22 +103,6 @@ def _lines(one: Finding) -> Iterator[Text]:
         if more:
             yield Text(f"    … and {more} more", style="dim")
     yield Text(f"    → {one.remedy}")
-
-
-def _classes(diagnosis: Diagnosis) -> Table:
-    """The share of each class in each split."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", justify="right")
-    table.add_column("class")
-    for report in diagnosis.reports:
-        table.add_column(report.split, justify="right")
-    names = diagnosis.reports[0].labels.names
-    for index, name in enumerate(names):
-        shares = [report.counts[index] / max(int(report.counts.sum()), 1) for report in diagnosis.reports]
-        table.add_row(str(index), Text(name), *(f"{share:.2%}" if share else "never" for share in shares))
-    ignored = [report.ignored / max(report.ignored + int(report.counts.sum()), 1) for report in diagnosis.reports]
-    table.add_row("", "ignored", *(f"{share:.2%}" for share in ignored), style="dim")
-    return table
 
 
 def left_out_lines(left_out: dict[str, str]) -> list[str]:

@@ -1,11 +1,12 @@
-"""One pass over each file: it is decoded once, and its facts are gathered from the decoded pixels."""
+"""One pass over each file: it is decoded once, and leaves a few numbers and digests, never its pixels."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,120 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffIm
 
 from crispseg.data.base import Pair, SegmentationDataset
 from crispseg.data.check import parallel
-from crispseg.doctor.facts import Header, ImageFacts, ImageResult, MaskFacts, MaskResult, PairFacts, Unreadable
-from crispseg.doctor.subject import Split, Subject
+from crispseg.data.decoders import pack_colors
+from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
 from crispseg.imaging import MAX_PIXELS, ORIENTATION, image_size, mask_values, opened, raw_mode, rgb_values, stretch_of
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
 
-THUMBNAIL = (8, 8)
+
+class Unreadable(NamedTuple):
+    """Why a file gives no facts."""
+
+    code: str
+    """That of the finding."""
+    reason: str
+    """The line that training would stop with."""
+
+
+class Header(NamedTuple):
+    """What a file says about itself."""
+
+    file: str
+    kind: str
+    """Pillow's name of the format, such as PNG; empty for samples that are no files."""
+    mode: str
+    stored: tuple[int, int]
+    """`(H, W)` as stored."""
+    bits: int = 8
+    """Bits a channel."""
+    orientation: int = 1
+    """EXIF's orientation, 1 to 8; 1 is upright."""
+    frames: int = 1
+    alpha: Literal["none", "opaque", "varying"] = "none"
+    suffix_fits: bool = True
+    """Whether the suffix is one of the format."""
+    lossy: bool = False
+    """Whether the compression changes values."""
+    dropped: int = 0
+    """Channels of the file that are not decoded."""
+
+
+class ImageFacts(NamedTuple):
+    """An image that can be read."""
+
+    header: Header
+    size: tuple[int, int]
+    """`(H, W)` upright."""
+    grey: bool
+    """Whether its three channels agree everywhere."""
+    constant: bool
+    """Whether all pixels have one colour."""
+    peak: int
+    """The largest value of an image of 16 bits a channel that has one channel; 0 otherwise."""
+    digest: bytes
+    """The decoded, upright pixels, in short."""
+    thumbnail: NDArray[np.uint8]
+    """`(192,)`: 8×8 RGB."""
+
+
+class MaskFacts(NamedTuple):
+    """A mask that can be read."""
+
+    header: Header
+    size: tuple[int, int]
+    """`(H, W)` upright."""
+    values: NDArray[Any]
+    """`(n,)` values, or `(n, 3)` colours where the channels differ: the `KEPT` most frequent ones, sorted."""
+    counts: NDArray[np.int64]
+    """`(n,)` pixels of each."""
+    distinct: int
+    """How many values or colours there are in all."""
+    blended: float
+    """The share of the steps between flat areas that go over values in between; see `blended_steps`."""
+    shown: NDArray[np.uint8] | None
+    """`(n, 3)` what the file's own palette shows for each of the values; None without a palette."""
+    digest: bytes
+    """The decoded values, in short."""
+
+    @property
+    def colors(self) -> bool:
+        """Whether the values are colours."""
+        return self.values.ndim == 2
+
+
+ImageResult: TypeAlias = ImageFacts | Unreadable
+MaskResult: TypeAlias = MaskFacts | Unreadable
+
+
+class PairFacts(NamedTuple):
+    """One pair in a split."""
+
+    split: str
+    pair: Pair
+    image: ImageResult
+    mask: MaskResult
+
+    @property
+    def image_file(self) -> str:
+        """The path of the image."""
+        return str(self.pair.image)
+
+    @property
+    def mask_file(self) -> str:
+        """The path of the mask."""
+        return str(self.pair.mask)
+
+
+def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskFacts]]:
+    """The pairs of which both files can be read, with the facts of each."""
+    return [
+        (one, one.image, one.mask)
+        for one in facts
+        if isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts)
+    ]
 
 
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
@@ -34,13 +140,13 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
             lock, and threads cost no start. Each holds one decoded pair. Samples that are no files take one thread.
     """
     facts: list[PairFacts] = []
-    for split in subject.splits:
-        title = f"Examining {split.name}"
-        if isinstance(split.items, SegmentationDataset):
-            sample = partial(_scan_sample, split, split.items)
-            facts += parallel(sample, range(len(split)), title, 1)  # they do not promise to be safe in threads
+    for split, items in subject.splits.items():
+        title = f"Examining {split}"
+        if isinstance(items, SegmentationDataset):
+            sample = partial(_scan_sample, split, items)
+            facts += parallel(sample, range(len(items)), title, 1)  # they do not promise to be safe in threads
         else:
-            facts += parallel(partial(_scan_pair, split.name, subject.channels), split.items, title, workers)
+            facts += parallel(partial(_scan_pair, split, subject.channels), items, title, workers)
     return facts
 
 
@@ -48,20 +154,19 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
     return PairFacts(split, pair, scan_image(pair.image, channels), scan_mask(pair.mask))
 
 
-def _scan_sample(split: Split, dataset: SegmentationDataset, index: int) -> PairFacts:
-    """Of a data set that is not made of files. An error of its own counts as an unreadable image."""
+def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
+    """A sample that is not made of files. An error of its own counts as an unreadable image."""
+    image: ImageResult
+    mask: MaskResult
     try:
-        image, labels, name = dataset[index]
+        pixels, labels, name = dataset[index]
     except CrispsegError as error:
-        broken, name = Unreadable("unreadable-file", str(error)), f"{split.name} {index}"
-        return PairFacts(split.name, Pair(name, Path(name), Path(name)), broken, broken)
-    header = Header(name, "", "RGB", 8, image.shape[:2], 1, 1, "none", True, False)
-    return PairFacts(
-        split.name,
-        Pair(name, Path(name), Path(name)),
-        _image_facts(header, np.ascontiguousarray(image[..., :3]), 0),
-        _mask_facts(header._replace(mode="L", stored=labels.shape), labels, None),
-    )
+        name = f"{split} {index}"
+        image = mask = Unreadable("unreadable-file", str(error))
+    else:
+        image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
+        mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
+    return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
 def scan_image(path: Path, channels: int = 3) -> ImageResult:
@@ -82,46 +187,51 @@ def scan_image(path: Path, channels: int = 3) -> ImageResult:
 def scan_mask(path: Path) -> MaskResult:
     """Read a mask, even one that training refuses for its lossy compression."""
     try:
-        with opened(path) as picture:
-            if picture.format == "PPM":  # whose values Pillow spreads over 0 to 255, and which training refuses
-                return Unreadable("unusable-mask", f"{path} is a PGM, PPM or PBM; save it as 8-bit PNG")
-            stretch = stretch_of(picture)
-            header = _load(picture, path)
-            ImageOps.exif_transpose(picture, in_place=True)
-            palette = picture.getpalette() if picture.mode == "P" else None
-            values = mask_values(picture, path, stretch)
+        return _mask_facts(*load_mask(path))
     except CrispsegError as error:
         return _unreadable(path, error, "mask")
-    return _mask_facts(header, values, palette)
+
+
+def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:
+    """What a mask's file says about itself, its upright values and the levels of its palette, if it has one.
+
+    Raises:
+        CrispsegError: it cannot be read.
+    """
+    with opened(path) as picture:
+        if picture.format == "PPM":  # whose values Pillow spreads over 0 to 255, and which training refuses
+            raise CrispsegError(f"{path} is a PGM, PPM or PBM; save it as 8-bit PNG")
+        stretch = stretch_of(picture)
+        header = _load(picture, path)
+        ImageOps.exif_transpose(picture, in_place=True)
+        return header, mask_values(picture, path, stretch), picture.getpalette() if picture.mode == "P" else None
 
 
 def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
     """Which kind of fault it is that `opened` met."""
-    reason = str(error)
+    code = "unreadable-file"
     try:
         if not path.exists():
-            return Unreadable("missing-file", reason)
-        if path.stat().st_size == 0:
-            return Unreadable("empty-file", reason)
-        with path.open("rb") as file, Image.open(file) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                return Unreadable("too-large", reason)
-            mode = picture.mode
-            try:
+            code = "missing-file"
+        elif path.stat().st_size == 0:
+            code = "empty-file"
+        else:
+            with path.open("rb") as file, Image.open(file) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                mode = picture.mode
                 picture.load()
-            except Exception:  # on broken data Pillow's decoders raise almost anything
-                return Unreadable("unreadable-file", reason)
-            if role == "mask":
-                return Unreadable("unusable-mask", reason)
-            return Unreadable("value-range-unknown" if mode[0] in "IF" else "channel-missing", reason)
+                image_code = "value-range-unknown" if mode[0] in "IF" else "channel-missing"
+                code = "unusable-mask" if role == "mask" else image_code
     except Image.DecompressionBombError:
-        return Unreadable("too-large", reason)
+        code = "too-large"
     except PermissionError:
-        return Unreadable("no-permission", reason)
+        code = "no-permission"
     except UnidentifiedImageError:
-        return Unreadable("no-image-format", reason)
-    except Exception:
-        return Unreadable("unreadable-file", reason)
+        code = "no-image-format"
+    except Exception:  # on broken data Pillow's decoders raise almost anything
+        pass
+    return Unreadable(code, str(error))
 
 
 def _load(picture: Image.Image, path: Path) -> Header:
@@ -136,35 +246,32 @@ def _load(picture: Image.Image, path: Path) -> Header:
     picture.load()
     if not isinstance(picture, TiffImageFile):  # a PNG may say it behind its pixels
         orientation = picture.getexif().get(ORIENTATION, 1)
-    bits = 16 if ";16" in raw or picture.mode.startswith("I") else 8
     return Header(
         str(path),
         kind,
         picture.mode,
-        bits,
         stored,
-        orientation if orientation in range(1, 9) else 1,
-        int(frames),
-        _alpha(picture),
-        path.suffix.lower() in _suffixes(kind),
-        _is_lossy(picture, path),
-        max(dropped, 0),
+        bits=16 if ";16" in raw or picture.mode.startswith("I") else 8,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        frames=int(frames),
+        alpha=_alpha(picture),
+        suffix_fits=path.suffix.lower() in _suffixes(kind),
+        lossy=_is_lossy(picture, path),
+        dropped=max(dropped, 0),
     )
 
 
-def _alpha(picture: Image.Image) -> Any:
-    if picture.mode in ("RGBA", "LA", "PA"):
-        lowest = picture.getchannel("A").getextrema()[0]
-    elif "transparency" in picture.info and picture.mode in ("P", "L", "RGB"):
-        lowest = picture.convert("RGBA").getchannel("A").getextrema()[0]
-    else:
-        return "none"
-    return "opaque" if lowest == 255 else "varying"
+def _alpha(picture: Image.Image) -> Literal["none", "opaque", "varying"]:
+    if picture.mode not in ("RGBA", "LA", "PA"):
+        if "transparency" not in picture.info or picture.mode not in ("P", "L", "RGB"):
+            return "none"
+        picture = picture.convert("RGBA")
+    return "opaque" if picture.getchannel("A").getextrema()[0] == 255 else "varying"
 
 
 @lru_cache
 def _suffixes(kind: str) -> frozenset[str]:
-    kinds = {"MPO": ("JPEG", "MPO")}.get(kind, (kind,))
+    kinds = ("JPEG", "MPO") if kind == "MPO" else (kind,)
     return frozenset(suffix for suffix, known in Image.registered_extensions().items() if known in kinds)
 
 
@@ -180,66 +287,41 @@ def _is_lossy(picture: Image.Image, path: Path) -> bool:
 
 def _image_facts(header: Header, pixels: NDArray[np.uint8], peak: int) -> ImageFacts:
     picture = Image.fromarray(pixels)
-    thumbnail = picture.resize(THUMBNAIL, Image.Resampling.BOX)
-    (red, red_top), (green, green_top), (blue, blue_top) = picture.getextrema()  # type: ignore[misc]
     return ImageFacts(
         header,
         pixels.shape[:2],
-        _is_grey(pixels),
-        bool((red, green, blue) == (red_top, green_top, blue_top)),
-        peak if header.bits == 16 else 0,
-        _digest(pixels),
-        np.asarray(thumbnail, np.uint8).ravel(),
+        grey=bool((pixels == pixels[..., :1]).all()),
+        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
+        peak=peak if header.bits == 16 else 0,
+        digest=_digest(pixels),
+        thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
     )
 
 
-def _is_grey(pixels: NDArray[np.uint8]) -> bool:
-    for step in (16, 1):  # a few pixels tell of most images that they are not
-        part = pixels[::step, ::step]
-        red, green, blue = part[..., 0], part[..., 1], part[..., 2]
-        if not (np.array_equal(red, green) and np.array_equal(green, blue)):
-            return False
-    return True
-
-
 def _mask_facts(header: Header, mask: NDArray[Any], palette: list[int] | None) -> MaskFacts:
-    digest = _digest(mask)
+    digest, shown = _digest(mask), None
+    if mask.ndim == 3 and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]
+    values, counts, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
     if mask.ndim == 3:
-        if _is_grey(mask):
-            mask = mask[..., 0]
-        else:
-            red, green, blue = (mask[..., channel].astype(np.uint32) for channel in range(3))
-            packed = (red << np.uint32(16)) | (green << np.uint32(8)) | blue
-            values, counts, distinct = count_values(packed)
-            colors = np.stack([values >> 16 & 0xFF, values >> 8 & 0xFF, values & 0xFF], axis=-1).astype(np.uint8)
-            blended = blended_steps((red + green + blue).astype(np.int32))
-            return MaskFacts(header, mask.shape[:2], colors, counts, distinct, blended, None, digest)
-    values, counts, distinct = count_values(mask)
-    shown = None
-    if palette is not None:
+        values = np.stack([values >> 16 & 0xFF, values >> 8 & 0xFF, values & 0xFF], axis=-1).astype(np.uint8)
+    elif palette is not None:
         table = np.zeros((256, 3), np.uint8)
         table[: len(palette) // 3] = np.array(palette, np.uint8).reshape(-1, 3)
         shown = table[values]
-    blended = blended_steps(mask.astype(np.int32)) if distinct > 2 else 0.0
-    return MaskFacts(header, mask.shape, values, counts, distinct, blended, shown, digest)
+    levels = mask.astype(np.int32)
+    blended = blended_steps(levels.sum(axis=-1) if mask.ndim == 3 else levels) if distinct > 2 else 0.0
+    return MaskFacts(header, mask.shape[:2], values, counts, distinct, blended, shown, digest)
 
 
 def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
     """The `KEPT` most frequent values, sorted, their pixels, and how many values there are."""
-    if mask.dtype == np.uint8:
-        histogram = sum((np.bincount(rows.ravel(), minlength=256) for rows in _blocks(mask)), np.zeros(256, np.int64))
-        values = np.flatnonzero(histogram)
-        return values, histogram[values], len(values)
     flat = mask.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))  # labels come in long runs
-    lengths = np.diff(np.append(starts, flat.size))
     values, inverse = np.unique(flat[starts], return_inverse=True)
-    counts = np.bincount(inverse, lengths).astype(np.int64)
-    distinct = len(values)
-    if distinct > KEPT:
-        most = np.sort(np.argsort(-counts, kind="stable")[:KEPT])
-        values, counts = values[most], counts[most]
-    return values, counts, distinct
+    counts = np.bincount(inverse, np.diff(np.append(starts, flat.size))).astype(np.int64)
+    most = np.sort(np.argsort(-counts, kind="stable")[:KEPT])
+    return values[most], counts[most], len(values)
 
 
 def blended_steps(values: NDArray[np.int32]) -> float:
@@ -261,12 +343,6 @@ def blended_steps(values: NDArray[np.int32]) -> float:
         # one change by more than 1, between two flat areas
         steps += int((flat[:, :-2] & (abs(change[:, 1:-1]) > 1) & flat[:, 2:]).sum())
     return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
-
-
-def _blocks(array: NDArray[Any]) -> list[NDArray[Any]]:
-    """Blocks of rows of about 4 million pixels, which bound the memory that counting takes."""
-    rows = max(2**22 // max(array.shape[1], 1), 1)
-    return [array[start : start + rows] for start in range(0, array.shape[0], rows)]
 
 
 def _digest(array: NDArray[Any]) -> bytes:

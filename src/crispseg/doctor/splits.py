@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts
-from crispseg.doctor.kinds import Finding, Severity, finding, plural
+from crispseg.doctor.kinds import Finding, Severity, counted, finding, plural
+from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, readable
 from crispseg.doctor.subject import Subject
 
 NEAR = 0.03
@@ -35,34 +35,40 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
     """The same image twice, the same mask for different images, and one image with two masks."""
     between, within, contradicting = [], [], []
     for group in duplicate_groups(facts):
-        names = [one.image_file for one in group]
-        splits = [one.split for one in group]
-        if len(set(splits)) > 1:
-            between.append(names)
-        for split in dict.fromkeys(splits):
-            same = [name for name, own in zip(names, splits, strict=True) if own == split]
-            if len(same) > 1:
-                within.append(same)
+        by_split: dict[str, list[str]] = defaultdict(list)
+        for one in group:
+            by_split[one.split].append(one.image_file)
+        if len(by_split) > 1:
+            between.append([one.image_file for one in group])
+        within += [files for files in by_split.values() if len(files) > 1]
         if len({one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}) > 1:
-            contradicting.append(names)
-    found = []
-    for code, groups, message in (
-        ("image-in-two-splits", between, f"{plural(len(between), 'picture', ('is', 'are'))} in more than one split"),
-        ("duplicate-image", within, f"{plural(len(within), 'picture', ('is', 'are'))} in one split more than once"),
-        (
-            "contradicting-masks",
-            contradicting,
-            f"{plural(len(contradicting), 'picture', ('has', 'have'))} two or more different masks",
-        ),
-    ):
-        if groups:
-            files = [name for names in groups for name in names]
-            found.append(finding(code, message, files, count=len(groups), groups=groups))
-    if subject.val_in_train:
-        found = [one.less() if one.code == "image-in-two-splits" else one for one in found]
+            contradicting.append([one.image_file for one in group])
     near = near_duplicates(facts)
-    found += _near_findings(near)
-    return found + _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
+    across, beside = (
+        [[a.image_file, b.image_file] for a, b in near if (a.split != b.split) is apart] for apart in (True, False)
+    )
+    shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
+    wanted = Severity.INFORMATION if subject.val_in_train else None
+    return [
+        *_grouped("image-in-two-splits", between, "picture is", "in more than one split", severity=wanted),
+        *_grouped("duplicate-image", within, "picture is", "in one split more than once"),
+        *_grouped("contradicting-masks", contradicting, "picture has", "two or more different masks"),
+        *_grouped("near-duplicate", across, "pair", "of pictures in different splits hardly differ"),
+        *_grouped(
+            "near-duplicate", beside, "pair", "of pictures in one split hardly differ", severity=Severity.INFORMATION
+        ),
+        *counted("shared-mask", _flat(shared), "image has", "a mask that another image has too", groups=shared),
+    ]
+
+
+def _grouped(code: str, groups: list[list[str]], subject: str, rest: str, **more: Any) -> list[Finding]:
+    """A finding that counts groups of files, where there are any."""
+    message = f"{plural(len(groups), subject)} {rest}"
+    return [finding(code, message, _flat(groups), count=len(groups), groups=groups, **more)] if groups else []
+
+
+def _flat(groups: list[list[str]]) -> list[str]:
+    return [file for files in groups for file in files]
 
 
 def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
@@ -71,18 +77,18 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
     Images are sorted by mean brightness. A difference of means is a lower bound of the rms difference, so each image
     is compared with the few that follow it within the bound.
     """
-    unique: dict[bytes, tuple[PairFacts, NDArray[np.uint8]]] = {}
+    unique: dict[bytes, tuple[PairFacts, ImageFacts]] = {}
     for one in facts:
         if isinstance(one.image, ImageFacts):
-            unique.setdefault(one.image.digest, (one, one.image.thumbnail))
+            unique.setdefault(one.image.digest, (one, one.image))
     if len(unique) < 2:
         return []
-    thumbnails = np.stack([thumbnail for _, thumbnail in unique.values()]).astype(np.float32)  # (images, 192)
+    owners = [one for one, _ in unique.values()]
+    thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(np.float32)  # (images, 192)
     contrast = thumbnails.std(axis=1)
     means = thumbnails.mean(axis=1)
     order = np.argsort(means, kind="stable")
     order = order[contrast[order] >= LEAST_CONTRAST]
-    owners = [one for one, _ in unique.values()]
     found = []
     for step in range(1, len(order)):
         first, second = order[:-step], order[step:]
@@ -99,37 +105,14 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
     return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
 
 
-def _near_findings(near: list[tuple[PairFacts, PairFacts]]) -> list[Finding]:
-    found = []
-    for across in (True, False):
-        groups = [[a.image_file, b.image_file] for a, b in near if (a.split != b.split) == across]
-        if groups:
-            where = "in different splits" if across else "in one split"
-            one = finding(
-                "near-duplicate",
-                f"{plural(len(groups), 'pair')} of pictures {where} hardly differ",
-                [name for names in groups for name in names],
-                count=len(groups),
-                severity=Severity.WARNING if across else Severity.INFORMATION,
-                groups=groups,
-            )
-            found.append(one)
-    return found
-
-
-def _shared_masks(facts: Sequence[PairFacts], near: set[frozenset[str]]) -> list[Finding]:
-    """One mask for images that neither are nor look the same."""
+def _shared_masks(facts: Sequence[PairFacts], near: set[frozenset[str]]) -> list[list[str]]:
+    """Groups of masks that are one, for images that neither are nor look the same."""
     groups: dict[bytes, dict[bytes, PairFacts]] = defaultdict(dict)
-    for one in facts:
-        if isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts) and one.mask.distinct > 1:
-            groups[one.mask.digest].setdefault(one.image.digest, one)
-    shared = []
-    for group in groups.values():
-        pairs = list(group.values())
-        if len(pairs) > 1 and not any(frozenset((pairs[0].image_file, one.image_file)) in near for one in pairs[1:]):
-            shared.append([one.mask_file for one in pairs])
-    if not shared:
-        return []
-    files = [name for names in shared for name in names]
-    message = f"{plural(len(files), 'image', ('has', 'have'))} a mask that another image has too"
-    return [finding("shared-mask", message, files, groups=shared)]
+    for one, image, mask in readable(facts):
+        if mask.distinct > 1:
+            groups[mask.digest].setdefault(image.digest, one)
+    return [
+        [one.mask_file for one in (first, *others)]
+        for first, *others in (list(group.values()) for group in groups.values())
+        if others and not any(frozenset((first.image_file, one.image_file)) in near for one in others)
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data import ade20k, cityscapes, voc2012
+from crispseg.data import official_classes
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image, write_labels
 from crispseg.labels import Color, default_palette
@@ -82,21 +82,18 @@ def _cityscapes_file(image: Path) -> Path:
     return Path(f"{found[1]}_labelIds.png")
 
 
+def _format(
+    source: str, title: str, file: Callable[[Path], Path], palette: tuple[Color, ...] | None = None
+) -> ServerFormat:
+    """The format of a data source's server."""
+    classes = official_classes(source)
+    return ServerFormat(title, tuple(one.name for one in classes), tuple(one.value for one in classes), file, palette)
+
+
 FORMATS: dict[str, ServerFormat] = {
-    "cityscapes": ServerFormat(
-        "Cityscapes",
-        tuple(cityscapes.CLASSES),
-        tuple(value for value, _ in cityscapes.CLASSES.values()),
-        _cityscapes_file,
-    ),
-    "ade20k": ServerFormat(
-        "ADE20K", tuple(ade20k.CLASSES), tuple(range(1, 151)), lambda image: Path(f"{image.stem}.png")
-    ),
-    "voc": ServerFormat(
-        "PASCAL VOC 2012",
-        voc2012.NAMES,
-        tuple(range(21)),
-        lambda image: Path(VOC_FOLDER, f"{image.stem}.png"),
-        default_palette(255),
+    "cityscapes": _format("cityscapes", "Cityscapes", _cityscapes_file),
+    "ade20k": _format("ade20k", "ADE20K", lambda image: Path(f"{image.stem}.png")),
+    "voc": _format(
+        "voc2012", "PASCAL VOC 2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), default_palette(255)
     ),
 }

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.base import Sample, SegmentationDataset
-from crispseg.data.scenes.layout import KERBSTONE, Street, draw_tone, furnish, lay_out_street
+from crispseg.data.scenes.layout import COLORS, KERBSTONE, Street, draw_tone, furnish, lay_out_street
 from crispseg.data.scenes.painter import Brush, Camera, Kind, Light, Points, Rgb
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.labels import LabelSet
@@ -36,16 +36,6 @@ LABELS = LabelSet(
 )
 SMALLEST = 64  # pixels
 
-SKIES: tuple[tuple[Rgb, Rgb], ...] = (  # zenith, horizon
-    ((84, 138, 210), (188, 210, 228)),
-    ((112, 158, 206), (218, 224, 224)),
-    ((160, 168, 176), (206, 208, 206)),
-    ((128, 134, 144), (178, 182, 186)),
-    ((110, 130, 172), (236, 204, 170)),
-)
-ASPHALT = ((96, 96, 100), (116, 112, 108), (82, 84, 92), (132, 130, 128))
-PAVING = ((150, 146, 140), (128, 124, 122), (160, 142, 128), (140, 144, 150))
-GRASS = ((102, 132, 62), (86, 116, 58), (138, 130, 84), (122, 108, 82))
 
 # Texture per class id: standard deviation of the grain (one pixel) and of the mottling (a few pixels), in grey levels.
 GRAIN = np.array([6, 5, 4, 5, 1, 12, 9, 2, 5, 3, 2, 5], np.float32)
@@ -73,7 +63,7 @@ def render_scene(
         eye=rng.uniform(1.5, 2.3),
         bend=rng.uniform(-0.0016, 0.0016),
     )
-    sky = SKIES[int(rng.integers(len(SKIES)))]
+    sky = COLORS["skies"][int(rng.integers(len(COLORS["skies"])))]
     brush = Brush(np.empty((height, width, 4), np.uint8), camera, _weather(rng, haze=sky[1]), rng)
     street = lay_out_street(rng)
     things = sorted(furnish(rng, street, camera), key=lambda thing: -thing.distance)
@@ -148,7 +138,7 @@ def _surface(
     rng: np.random.Generator, street: Street, x: FloatImage, z: FloatImage
 ) -> tuple[NDArray[np.uint8], FloatImage]:
     """Class ids (H, W) and colours (H, W, 3) of the bare ground."""
-    asphalt, paving, grass = (draw_tone(rng, palette) for palette in (ASPHALT, PAVING, GRASS))
+    asphalt, paving, grass = (draw_tone(rng, COLORS[ground]) for ground in ("asphalt", "paving", "grass"))
     stone = (paving[0] + 24, paving[1] + 24, paving[2] + 24)
     outwards = [(Kind.PAVEMENT, stone), (Kind.TERRAIN, grass), (Kind.PAVEMENT, paving), (Kind.TERRAIN, grass)]
     strips = [*reversed(outwards), (Kind.ROAD, asphalt), *outwards]
@@ -268,14 +258,8 @@ class Scenes:
         """
         if split not in self.splits():
             raise CrispsegError(f"the built-in scenes have no split '{split}'{did_you_mean(split, self.splits())}")
-        for key, least in (
-            ("train", 1),
-            ("val", 1),
-            ("test", 1),
-            ("height", SMALLEST),
-            ("width", SMALLEST),
-            ("seed", 0),
-        ):
+        least_of = {"train": 1, "val": 1, "test": 1, "height": SMALLEST, "width": SMALLEST, "seed": 0}
+        for key, least in least_of.items():
             if (value := getattr(self, key)) < least:
                 raise CrispsegError(f"data.{key} is {value} for the built-in scenes; set it to at least {least}")
         return SceneDataset(

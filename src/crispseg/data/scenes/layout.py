@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import pairwise
 from math import pi
+from typing import Any
 
 import numpy as np
 
@@ -15,31 +18,10 @@ from crispseg.data.scenes.things import Building, Car, Fence, Pedestrian, Pole, 
 KERBSTONE = 0.18  # metres
 END = 90.0  # metres; where the street meets its backdrop
 
-# Colours of the materials. They overlap between the classes on purpose: grey cars on grey roads, green signs before
-# trees, brown poles before brick, pale houses before a pale sky.
-WALLS = (
-    *((176, 160, 138), (150, 86, 68), (196, 190, 178), (120, 122, 128), (148, 166, 182), (128, 140, 112)),
-    *((206, 186, 140), (110, 90, 78), (172, 124, 104), (208, 206, 204), (134, 106, 88)),
-)
-ROOFS = ((120, 66, 52), (84, 82, 88), (104, 88, 76), (70, 90, 84), (140, 84, 60))
-GLASS = ((64, 74, 86), (84, 98, 112), (52, 54, 60), (104, 122, 138))
-FENCES = ((136, 108, 80), (164, 156, 142), (104, 110, 94), (150, 88, 70), (186, 184, 178), (92, 78, 66))
-LEAVES = ((74, 104, 52), (58, 88, 50), (98, 118, 58), (112, 106, 54), (142, 112, 56), (68, 92, 72))
-BARK = ((86, 70, 56), (104, 94, 84), (72, 62, 54))
-PAINTS = (
-    *((112, 114, 118), (66, 68, 72), (186, 188, 190), (150, 40, 38), (48, 72, 122), (62, 92, 74)),
-    *((170, 154, 128), (36, 38, 42), (214, 212, 206), (128, 140, 152), (196, 152, 60)),
-)
-POSTS = ((112, 114, 116), (70, 72, 74), (146, 148, 150), (92, 76, 60), (58, 74, 66), (176, 176, 172))
-CLOTHES = ((60, 64, 84), (150, 52, 50), (96, 100, 104), (188, 170, 140), (44, 46, 50), (72, 100, 84), (200, 196, 188))
-SKIN = ((214, 168, 140), (170, 118, 90), (112, 76, 58))
-HAIR = ((50, 40, 34), (96, 72, 48), (150, 124, 84), (110, 108, 106))
-PLATES = (
-    *(("round", (186, 36, 40), (232, 230, 224)), ("triangle", (190, 40, 42), (236, 232, 222))),
-    *(("round", (36, 78, 150), (48, 92, 170)), ("square", (230, 230, 226), (42, 84, 150))),
-    *(("square", (226, 226, 220), (44, 110, 74)), ("square", (60, 56, 50), (224, 178, 52))),
-    *(("round", (190, 38, 40), (46, 82, 150)), ("square", (196, 150, 60), (214, 206, 190))),
-)
+# Colours of the materials, of plates (shape, rim, face) and of skies (zenith, horizon). They overlap between the
+# classes on purpose: grey cars on grey roads, green signs before trees, brown poles before brick, pale houses before a
+# pale sky.
+COLORS: dict[str, Any] = json.loads(resources.files("crispseg.data.scenes").joinpath("colors.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -113,7 +95,7 @@ def _free(street: Street, near: float, far: float) -> bool:
 
 
 def _building(rng: np.random.Generator, x: float, outer: float, near: float, far: float, height: float) -> Building:
-    wall = draw_tone(rng, WALLS)
+    wall = draw_tone(rng, COLORS["walls"])
     shift = -26.0 if rng.random() < 0.5 else 24.0
     return Building(
         x=x,
@@ -123,8 +105,8 @@ def _building(rng: np.random.Generator, x: float, outer: float, near: float, far
         height=height,
         rise=rng.uniform(1.8, 3.5) if rng.random() < 0.5 else 0.0,
         wall=wall,
-        roof=draw_tone(rng, ROOFS),
-        glass=draw_tone(rng, GLASS),
+        roof=draw_tone(rng, COLORS["roofs"]),
+        glass=draw_tone(rng, COLORS["glass"]),
         trim=(wall[0] + shift, wall[1] + shift, wall[2] + shift),
         shop=bool(rng.random() < 0.3),
     )
@@ -140,7 +122,14 @@ def _backdrop(rng: np.random.Generator) -> Iterator[Thing]:
             yield _building(rng, x, x + wide, distance, distance + 1, rng.uniform(5, 18))
         else:
             radius = rng.uniform(3, 6)
-            yield Tree(x + wide / 2, distance, radius * 0.95, radius, draw_tone(rng, LEAVES), draw_tone(rng, BARK))
+            yield Tree(
+                x + wide / 2,
+                distance,
+                radius * 0.95,
+                radius,
+                draw_tone(rng, COLORS["leaves"]),
+                draw_tone(rng, COLORS["bark"]),
+            )
         x += wide * rng.uniform(0.6, 1.0)
 
 
@@ -148,7 +137,7 @@ def _houses(rng: np.random.Generator, street: Street, side: Side) -> Iterator[Th
     z = rng.uniform(-8, 0)
     storeys = rng.uniform(1.8, 4.6)
     fenced = side.line > side.pavement and rng.random() < 0.65
-    color, boards, tall = draw_tone(rng, FENCES), bool(rng.random() < 0.5), rng.uniform(0.9, 1.7)
+    color, boards, tall = draw_tone(rng, COLORS["fences"]), bool(rng.random() < 0.5), rng.uniform(0.9, 1.7)
     while z < END:
         length = rng.uniform(7, 15)
         if street.crossing and z < street.crossing[1] + 3 and z + length > street.crossing[0] - 3:
@@ -166,7 +155,7 @@ def _houses(rng: np.random.Generator, street: Street, side: Side) -> Iterator[Th
         if gap and z + length > NEAR:
             at = z + length + 0.5 * gap
             ends = (x, at), (x + side.sign * 12, at)
-            yield Fence(*ends, rng.uniform(1.4, 2.2), draw_tone(rng, FENCES), bool(rng.random() < 0.5))
+            yield Fence(*ends, rng.uniform(1.4, 2.2), draw_tone(rng, COLORS["fences"]), bool(rng.random() < 0.5))
         z += length + gap
 
 
@@ -179,12 +168,12 @@ def _fence(x: float, near: float, far: float, height: float, color: Rgb, boards:
 
 def _park(rng: np.random.Generator, street: Street, side: Side) -> Iterator[Thing]:
     if rng.random() < 0.7:
-        style = rng.uniform(0.9, 2.0), draw_tone(rng, FENCES), bool(rng.random() < 0.6)
+        style = rng.uniform(0.9, 2.0), draw_tone(rng, COLORS["fences"]), bool(rng.random() < 0.6)
         near, far = street.crossing or (END, END)
         for start, end in ((NEAR, near - 2), (far + 2, END)):
             if end > start:
                 yield from _fence(side.sign * (side.pavement + 0.1), start, end, *style)
-    leaves, bark = draw_tone(rng, LEAVES), draw_tone(rng, BARK)
+    leaves, bark = draw_tone(rng, COLORS["leaves"]), draw_tone(rng, COLORS["bark"])
     for z in np.arange(rng.uniform(5, 9), END, rng.uniform(5, 9)):
         at, x = float(z) + rng.uniform(-2, 2), side.sign * (side.pavement + rng.uniform(2.5, 22))
         if _free(street, at - 2, at + 2):
@@ -197,7 +186,7 @@ def _street_trees(rng: np.random.Generator, street: Street, side: Side) -> Itera
     if rng.random() < 0.45:
         return
     x = side.sign * ((side.kerb + side.verge) / 2 if side.verge > side.kerb + KERBSTONE else side.kerb + 0.7)
-    leaves, bark, size = draw_tone(rng, LEAVES), draw_tone(rng, BARK), rng.uniform(1.1, 2.2)
+    leaves, bark, size = draw_tone(rng, COLORS["leaves"]), draw_tone(rng, COLORS["bark"]), rng.uniform(1.1, 2.2)
     for z in np.arange(rng.uniform(7, 16), 70, rng.uniform(8, 16)):
         if _free(street, z - 2, z + 2) and rng.random() < 0.8:
             radius = size * rng.uniform(0.8, 1.2)
@@ -212,7 +201,9 @@ def _car(rng: np.random.Generator, x: float, z: float, yaw: float) -> Car:
         (5.2, 1.95, 2.25, 1.15, (0.0, 0.01, 0.76, 0.9)),  # van
     )
     length, width, height, waist, cabin = shapes[rng.choice(4, p=(0.35, 0.3, 0.22, 0.13))]
-    return Car(x, z, yaw + rng.normal(0, 0.025), length, width, height, waist, cabin, draw_tone(rng, PAINTS, 8))
+    return Car(
+        x, z, yaw + rng.normal(0, 0.025), length, width, height, waist, cabin, draw_tone(rng, COLORS["paints"], 8)
+    )
 
 
 def _cars(rng: np.random.Generator, street: Street) -> Iterator[Thing]:
@@ -239,10 +230,10 @@ def _pedestrians(rng: np.random.Generator, street: Street) -> Iterator[Thing]:
             z=z,
             height=rng.uniform(1.45, 1.9),
             stride=rng.uniform(0.04, 0.26),
-            skin=draw_tone(rng, SKIN, 6),
-            hair=draw_tone(rng, HAIR, 6),
-            coat=draw_tone(rng, CLOTHES),
-            trousers=draw_tone(rng, CLOTHES),
+            skin=draw_tone(rng, COLORS["skin"], 6),
+            hair=draw_tone(rng, COLORS["hair"], 6),
+            coat=draw_tone(rng, COLORS["clothes"]),
+            trousers=draw_tone(rng, COLORS["clothes"]),
         )
 
     for side in street.sides:
@@ -259,15 +250,15 @@ def _poles(rng: np.random.Generator, street: Street, camera: Camera) -> Iterator
     for side in street.sides:
         x = side.sign * (side.kerb + 0.45)
         if rng.random() < 0.55:
-            color, height, arm = draw_tone(rng, POSTS, 8), rng.uniform(4.8, 7), rng.uniform(0.9, 1.8)
+            color, height, arm = draw_tone(rng, COLORS["posts"], 8), rng.uniform(4.8, 7), rng.uniform(0.9, 1.8)
             for z in np.arange(rng.uniform(6, 18), 45, rng.uniform(16, 26)):
                 wanted.append(Pole(x, float(z), height, color, -side.sign * arm))
         for _ in range(int(rng.integers(1, 4))):
-            shape, rim, face = PLATES[int(rng.integers(len(PLATES)))]
-            post, at = draw_tone(rng, POSTS, 8), rng.uniform(5, 22)
+            shape, rim, face = COLORS["plates"][int(rng.integers(len(COLORS["plates"])))]
+            post, at = draw_tone(rng, COLORS["posts"], 8), rng.uniform(5, 22)
             wanted.append(Pole(x, at, rng.uniform(2.5, 3.2), post, sign=shape, plate=(rim, face)))
         if street.crossing and street.crossing[0] < 26 and rng.random() < 0.7:
-            post, box = draw_tone(rng, POSTS, 8), draw_tone(rng, ((44, 46, 44), (62, 60, 52)), 6)
+            post, box = draw_tone(rng, COLORS["posts"], 8), draw_tone(rng, ((44, 46, 44), (62, 60, 52)), 6)
             at = street.crossing[0] - 1.5
             wanted.append(Pole(x, at, rng.uniform(3.2, 3.8), post, sign="lights", plate=(box, box)))
     taken: list[tuple[float, float]] = []  # column and half the width in pixels

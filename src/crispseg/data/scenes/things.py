@@ -131,19 +131,26 @@ WHEEL = 0.34 * np.stack([np.cos(TURN), 1 + np.sin(TURN), 0 * TURN], axis=1)  # (
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A trunk under an irregular crown; a bush when the crown sits on the ground."""
+class Standing:
+    """What stands at one place."""
 
     x: float
     z: float
+
+    @property
+    def distance(self) -> float:
+        """Metres to it."""
+        return self.z
+
+
+@dataclass(frozen=True)
+class Tree(Standing):
+    """A trunk under an irregular crown; a bush when the crown sits on the ground."""
+
     crown: float  # height of the crown's centre
     radius: float
     leaves: Rgb
     bark: Rgb
-
-    @property
-    def distance(self) -> float:
-        return self.z
 
     def solids(self) -> list[Points]:
         disc = np.array((self.x, self.crown, self.z)) + 1.1 * self.radius * DISC
@@ -180,11 +187,9 @@ LAMPS = np.stack([part(0.03, 0.19, 0.6, 0.85), part(0.81, 0.97, 0.6, 0.85)])  # 
 
 
 @dataclass(frozen=True)
-class Car:
+class Car(Standing):
     """A body and a cabin, each a six-sided block, on four wheels."""
 
-    x: float
-    z: float  # of its middle
     yaw: float  # 0 drives away from the camera, pi towards it
     length: float
     width: float
@@ -192,10 +197,6 @@ class Car:
     waist: float  # height of the bonnet
     cabin: tuple[float, float, float, float]  # rear to front as fractions of the length: base, roof, roof, base
     paint: Rgb
-
-    @property
-    def distance(self) -> float:
-        return self.z
 
     def _world(self, local: Points) -> Points:
         """(…, 3) forward, up, right → (…, 3) x, y, z."""
@@ -262,21 +263,15 @@ class Car:
 
 
 @dataclass(frozen=True)
-class Pedestrian:
+class Pedestrian(Standing):
     """Head, torso, arms and two legs."""
 
-    x: float
-    z: float
     height: float
     stride: float  # half the distance between the feet, metres
     skin: Rgb
     hair: Rgb
     coat: Rgb
     trousers: Rgb
-
-    @property
-    def distance(self) -> float:
-        return self.z
 
     def solids(self) -> list[Points]:
         feet = np.array([(self.x + dx, 0, self.z) for dx in (-0.2, 0.2)], float)
@@ -308,20 +303,14 @@ class Pedestrian:
 
 
 @dataclass(frozen=True)
-class Pole:
+class Pole(Standing):
     """A post 2 to 4 pixels wide, with a lamp arm, a traffic sign or traffic lights on it, or nothing."""
 
-    x: float
-    z: float
     height: float
     color: Rgb
     arm: float = 0.0  # metres towards +x
     sign: str = ""  # "round", "triangle", "square", "lights", or empty for none
     plate: tuple[Rgb, Rgb] = ((0, 0, 0), (0, 0, 0))  # rim and face
-
-    @property
-    def distance(self) -> float:
-        return self.z
 
     def solids(self) -> list[Points]:
         foot = np.array([(self.x + dx, 0, self.z) for dx in (-0.08, 0.08)], float)

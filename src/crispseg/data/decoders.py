@@ -1,0 +1,186 @@
+"""From what the masks of a data set hold, values or colours, to class ids; and the same as a table to be looked at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.labels import IGNORE, Color, LabelSet
+
+
+def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
+    """A mask `(H, W)` or `(H, W, 3)` as one channel.
+
+    Raises:
+        ValueError: it has colours; the message ends with the remedy.
+    """
+    if mask.ndim == 2:
+        return mask
+    if (mask == mask[..., :1]).all():
+        return mask[..., 0]
+    colors = np.unique(mask.reshape(-1, 3), axis=0)
+    shown = ", ".join(str(color.tolist()) for color in colors[:12])
+    more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
+    raise ValueError(f"an RGB mask, with the colours {shown}{more}; {remedy}")
+
+
+class ValueDecoder:
+    """Masks whose values mean classes. An RGB mask counts as grey where its three channels agree everywhere.
+
+    Args:
+        meaning: the class id of each mask value, or 255 to ignore it. 255 itself is ignored in any case, and any other
+            value is refused.
+        remedy: what to do about a mask that has colours.
+        refusal: what is wrong with a value without meaning, and what to do.
+    """
+
+    def __init__(self, meaning: Mapping[int, int], remedy: str, refusal: str) -> None:
+        self.meaning, self.remedy, self.refusal = {**meaning, IGNORE: IGNORE}, remedy, refusal
+        self._labels = np.full(2**16, IGNORE + 1, np.uint16)  # of each 8-bit or 16-bit value
+        self._labels[list(self.meaning)] = list(self.meaning.values())
+
+    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        mask = grey(mask, self.remedy)
+        labels = self._labels.take(mask)
+        if labels.max() > IGNORE:
+            wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
+            raise ValueError(f"value {wrong} {self.refusal}")
+        return labels.astype(np.uint8)
+
+
+class TableDecoder(ValueDecoder):
+    """Masks of a public data set, whose values mean classes by a table; errors call the values `values`."""
+
+    def __init__(self, meaning: Mapping[int, int], values: str) -> None:
+        refusal = f"is none of the {values}, 0 to {max(meaning)}; restore the original mask"
+        super().__init__(meaning, f"give the original mask, of {values}", refusal)
+
+
+class IdDecoder(ValueDecoder):
+    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept."""
+
+    def __init__(
+        self, classes: int, ignore: tuple[int, ...] = (), remedy: str = "say what they mean, by --data.palette"
+    ) -> None:
+        void = ", ".join(map(str, sorted({IGNORE, *ignore})))
+        refusal = (
+            f"is out of range 0 to {classes - 1} (ignored: {void}); "
+            "correct the mask, the number of classes or the ignored values"
+        )
+        super().__init__(
+            {**{index: index for index in range(classes)}, **dict.fromkeys(ignore, IGNORE)}, remedy, refusal
+        )
+
+
+@dataclass(frozen=True)
+class ColorDecoder:
+    """Masks whose colours mean classes; a grey value v is the colour (v, v, v).
+
+    Args:
+        palette: the colours.
+        ignore: further colours, whose pixels become 255.
+        ids: the class id of each colour of `palette`, or 255; by default they are numbered.
+        names: what the colours are called, if not by the name of the class.
+        refusal: what is wrong with a colour that is none of these, and what to do.
+        if_grey: what else may be done where the mask is grey.
+    """
+
+    palette: tuple[Color, ...]
+    ignore: tuple[Color, ...] = ()
+    ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    refusal: str = "is not in data.palette; add it there or to data.ignore"
+    if_grey: str = " or, if the values are class ids, leave data.palette out"
+
+    @property
+    def meaning(self) -> dict[Color, int]:
+        """The class id, or 255, of each colour."""
+        ids = self.ids or range(len(self.palette))
+        return {**dict.fromkeys(self.ignore, IGNORE), **dict(zip(self.palette, ids, strict=True))}
+
+    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        if mask.dtype != np.uint8:
+            raise ValueError("16-bit values, which no palette of 8-bit colours can decode; save the mask with 8 bits")
+        packed = pack_colors(np.repeat(mask[..., None], 3, axis=-1) if mask.ndim == 2 else mask)
+        labels = _color_table(self).take(packed)
+        void = packed[labels == IGNORE]
+        known = pack_colors(
+            np.array([color for color, label in self.meaning.items() if label == IGNORE]).reshape(-1, 3)
+        )
+        strange, counts = np.unique(void[~np.isin(void, known)], return_counts=True)
+        if len(strange):
+            most = counts.argmax()
+            color = [int(strange[most]) >> shift & 0xFF for shift in (16, 8, 0)]
+            others = f" (and {len(strange) - 1} other colours)" if len(strange) > 1 else ""
+            hint = self.if_grey if mask.ndim == 2 else ""
+            raise ValueError(f"the colour {color} of {counts[most]} pixels{others} {self.refusal}{hint}")
+        return labels
+
+
+Decoder: TypeAlias = ValueDecoder | ColorDecoder
+"""A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
+
+
+def pack_colors(colors: NDArray[Any]) -> NDArray[np.uint32]:
+    """Colours `(..., 3)` of 0 to 255 as single numbers `(...)`."""
+    red, green, blue = (colors[..., channel].astype(np.uint32) for channel in range(3))
+    packed: NDArray[np.uint32] = (red << np.uint32(16)) | (green << np.uint32(8)) | blue
+    return packed
+
+
+@lru_cache(maxsize=2)  # 16 MB each
+def _color_table(decoder: ColorDecoder) -> NDArray[np.uint8]:
+    """The class of each of the 2^24 packed colours, 255 for those of none."""
+    table = np.full(2**24, IGNORE, np.uint8)
+    table[pack_colors(np.array([*decoder.meaning]))] = list(decoder.meaning.values())
+    return table
+
+
+class Meaning(NamedTuple):
+    """What some values, or colours, of masks mean."""
+
+    values: str
+    """As they are in the files: "7", "0–3, 9", or colours "[128, 64, 128]"."""
+    label: int
+    """The class id; 255 means ignore."""
+    name: str
+    color: Color
+
+
+def mapping(decode: Decoder | None, labels: LabelSet) -> list[Meaning]:
+    """What a decoder makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
+
+    Without a decoder, of data that are not made of files, the values are empty.
+    """
+    found: dict[int, list[Any]] = defaultdict(list)
+    for value, label in decode.meaning.items() if decode else ():
+        found[label].append(value)
+    if isinstance(decode, ColorDecoder):
+        names = {color: f" {name}" for color, name in zip(decode.palette, decode.names, strict=bool(decode.names))}
+        shown = {
+            label: ", ".join(f"{list(one)}{names.get(one, '')}" for one in every) for label, every in found.items()
+        }
+    else:
+        shown = {label: spans(every) for label, every in found.items()}
+    rows = [
+        Meaning(shown.get(index, "–" if decode else ""), index, name, color)
+        for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
+    ]
+    return [*rows, Meaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows
+
+
+def spans(values: Iterable[int]) -> str:
+    """Numbers in order, those in a row as "first–last"."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)

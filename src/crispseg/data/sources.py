@@ -1,0 +1,368 @@
+"""Public data sets in their official layouts.
+
+Where the files of each are and what is known about it is in `catalogue.yaml`; its classes, with the mask values that
+mean them and their colours, are in `tables/NAME.csv`. Here is what these cannot say.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+
+from crispseg.data.archives import waiting_archive
+from crispseg.data.base import FileDataset, Pair
+from crispseg.data.catalogue import Layout, catalogue
+from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder
+from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.labels import IGNORE, Color, LabelSet
+
+TrainOn: TypeAlias = Literal["train", "trainval"]
+"""What the split "train" holds; "val" is the same either way."""
+
+
+class OfficialClass(NamedTuple):
+    """A class of a public data set."""
+
+    value: int
+    """Which means it in the masks."""
+    name: str
+    color: Color
+
+
+def read_table(name: str) -> list[list[str]]:
+    """The rows of a table of this package, without its header."""
+    text = resources.files("crispseg.data").joinpath(f"tables/{name}.csv").read_text(encoding="utf-8")
+    return list(csv.reader(text.splitlines()))[1:]
+
+
+@lru_cache
+def official_classes(name: str) -> tuple[OfficialClass, ...]:
+    """The classes of a public data set, in the order of their ids."""
+    return tuple(OfficialClass(int(value), label, _color(color)) for value, label, *color in read_table(name))
+
+
+def _color(levels: Iterable[Any]) -> Color:
+    red, green, blue = map(int, levels)
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class PublicSource:
+    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
+
+    The fields are its command-line keys. `train_on`, where there is one, says what the split "train" holds.
+    """
+
+    root: str | Path
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), get_args(hints[field.name])
+            exact = any(type(value) is type(choice) and value == choice for choice in choices)
+            if get_origin(hints[field.name]) is Literal and not exact:
+                raise CrispsegError(f"data.{field.name} is {value!r}; choose one of {', '.join(map(str, choices))}")
+
+    @property
+    def folder(self) -> Path:
+        """The root as a path."""
+        return Path(self.root)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files are."""
+        layout = catalogue()[self.name].layout
+        assert layout is not None
+        return layout
+
+    @property
+    def hint(self) -> str:
+        """What the root holds and where to get it, for errors."""
+        return self.layout.hint
+
+    def official(self) -> Sequence[OfficialClass]:
+        """The classes. Raises as `label_set` does."""
+        return official_classes(self.name)
+
+    def label_set(self) -> LabelSet:
+        """Names and colours of the classes.
+
+        Raises:
+            CrispsegError: the classes are in a file of the data set, which is missing or damaged.
+        """
+        return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
+
+    def decoder(self, part: str = "train") -> Decoder:
+        """From the mask values, or colours, of an official split to class ids. Raises as `label_set` does."""
+        ids = {one.value: index for index, one in enumerate(self.official())}
+        return TableDecoder({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
+
+    def void(self) -> Iterable[int]:
+        """Mask values that are ignored unless they mean a class."""
+        return range(max(one.value for one in self.official())) if self.layout.void else ()
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits with public masks."""
+        return ("train", "val")
+
+    def dataset(self, split: str) -> FileDataset:
+        """One split.
+
+        Raises:
+            CrispsegError: no such split, or one without public masks; missing folders, lists or files.
+        """
+        splits = self.splits()
+        if split == "test" and self.layout.test:
+            raise CrispsegError(
+                f"the masks of {self.name}'s 'test' are not public but on its server, so it cannot be scored here; "
+                f"predict {self.folder / self.layout.test} with 'crispseg predict', or score the split 'val'"
+            )
+        if split not in splits:
+            raise CrispsegError(f"{self.name} has no split '{split}'{did_you_mean(split, splits)}")
+        parts = self.parts(split)
+        pairs = [pair for part in parts for pair in self.pairs(part)]
+        return FileDataset(pairs, self.label_set(), self.decoder(parts[0]))
+
+    def parts(self, split: str) -> tuple[str, ...]:
+        """The official splits that a split is made of."""
+        return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
+
+    def pairs(self, part: str) -> list[Pair]:
+        """The files of an official split. Raises as `dataset` does."""
+        return self._pairs(self.layout.images, self.mask_files(part), self.layout.list, part)
+
+    def mask_files(self, part: str) -> str:
+        """Where the masks of an official split are, as `Layout` has it."""
+        found = (masks for masks in self.layout.masks if any(self.folder.glob(self._fill(masks, part, "**/*"))))
+        return next(found, self.layout.masks[0])
+
+    def _pairs(self, images: str, masks: str, listing: str, part: str) -> list[Pair]:
+        """The pairs of an official split, from paths as `Layout` has them."""
+        (images, image_ending), (masks, mask_ending) = (self._fill(path, part).split("*") for path in (images, masks))
+        places = self.folder / images, image_ending, self.folder / masks, mask_ending
+        if listing:
+            return pair_listed(self.folder / self._fill(listing, part), *places, self.hint)
+        return pair_below(*places, self.hint)
+
+    def _fill(self, path: str, part: str, files: str = "*") -> str:
+        return path.format(self.layout.parts.get(part, part)).replace("*", files)
+
+
+@dataclass(frozen=True)
+class ADE20K(PublicSource):
+    """ADE20K, 150 classes, from ADEChallengeData2016.zip. The masks of its test images are not public.
+
+    Zhou et al.: Scene parsing through ADE20K dataset. CVPR 2017. Names are the first of each class in the challenge's
+    objectInfo150, colours those of its color150, where road and skyscraper share one. Value 0, "other", is ignored.
+
+    Args:
+        root: folder ADEChallengeData2016, with images and annotations.
+    """
+
+    name = "ade20k"
+
+
+@dataclass(frozen=True)
+class Cityscapes(PublicSource):
+    """Cityscapes with fine annotations and 19 classes, 2048×1024 pixels. The masks of the test split are not public.
+
+    Cordts et al.: The Cityscapes dataset for semantic urban scene understanding. CVPR 2016. Masks `*_labelIds.png` are
+    read where the folders hold them, else `*_labelTrainIds.png`. Label ids below 34 of no class, such as 4 (static) or
+    29 (caravan), are ignored.
+
+    Args:
+        root: folder with leftImg8bit and gtFine.
+        train_on: train, or trainval to train on the val images too, as for the test server; val scores are then of
+            images that were trained on.
+    """
+
+    train_on: TrainOn = "train"
+    name = "cityscapes"
+
+    def decoder(self, part: str = "train") -> Decoder:
+        """From mask values to class ids: label ids, unless the root is there and holds train ids only."""
+        if self.mask_files(part) == self.layout.masks[0]:
+            return super().decoder(part)
+        return TableDecoder({index: index for index in range(19)}, "train ids of Cityscapes")
+
+
+@dataclass(frozen=True)
+class CocoStuff(PublicSource):
+    """COCO-Stuff with all 171 classes, from the masks "stuffthingmaps". Those of the test images are not public.
+
+    Caesar, Uijlings and Ferrari: COCO-Stuff: thing and stuff classes in context. CVPR 2018. The masks hold the official
+    id, 1 to 182, less 1. 11 of these ids, such as 12 (street sign), have no masks, and their values are refused: where
+    they occur, the masks hold something else. The masks come without colours; those of the classes are the ones that
+    PASCAL VOC gives to the official ids.
+
+    Args:
+        root: folder with images/train2017, images/val2017 and, in annotations or stuffthingmaps, the same of masks.
+    """
+
+    name = "coco_stuff"
+
+
+@dataclass(frozen=True)
+class Mapillary(PublicSource):
+    """Mapillary Vistas v1.2 with the classes that its own config.json marks as evaluated, 65 of 66; others are ignored.
+
+    Neuhold et al.: The Mapillary Vistas dataset for semantic understanding of street scenes. ICCV 2017. The masks of
+    its split 'testing' are not public.
+
+    Args:
+        root: folder with config.json, training and validation.
+        train_on: train, or trainval to train on the validation images too, as SFNet's pre-training does; val scores are
+            then of images that were trained on.
+    """
+
+    train_on: TrainOn = "train"
+    name = "mapillary"
+
+    def official(self) -> Sequence[OfficialClass]:
+        return self._labels[0]
+
+    def void(self) -> Iterable[int]:
+        return range(self._labels[1])
+
+    @cached_property
+    def _labels(self) -> tuple[list[OfficialClass], int]:
+        """The evaluated classes, and how many mask values there are; the package of v2.0 has the first config."""
+        names = ("config_v1.2.json", "config.json")
+        path = next((path for name in names if (path := self.folder / name).is_file()), None)
+        if path is None:
+            waiting = waiting_archive(self.folder / names[0])
+            raise CrispsegError(f"{self.root} holds no {' or '.join(names)}{waiting}; {self.hint}")
+        try:
+            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+            known = [
+                OfficialClass(value, str(label["readable"]), _color(label["color"]))
+                for value, label in enumerate(labels)
+                if label["evaluate"]
+            ]
+            if len(known) < 2:
+                raise ValueError("fewer than two are evaluated")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            message = f"{path} is no list of Mapillary's labels ({reason}); restore it; {self.hint}"
+            raise CrispsegError(message) from None
+        return known, len(labels)
+
+
+@dataclass(frozen=True)
+class PascalContext(PublicSource):
+    """PASCAL-Context as PNG masks, in the layout that MMSegmentation's converter leaves.
+
+    Mottaghi et al.: The role of context for object detection and semantic segmentation in the wild. CVPR 2014. Classes
+    are in the order of the mask values, 0 to 59, of the common PNGs: the alphabet, as in the 459 labels that they are
+    made from. Mottaghi's own list of the 59, 59_labels.txt, has another order; masks with that one are not read here.
+    There are no official colours; these are the ones that PASCAL VOC gives to ids 0 to 59.
+
+    Args:
+        root: folder VOC2010, with JPEGImages, SegmentationClassContext and ImageSets.
+        classes: 59 ignores the background, 60 counts it as class 0. Papers report one or the other.
+    """
+
+    classes: Literal[59, 60] = 60
+    name = "pascal_context"
+
+    def official(self) -> Sequence[OfficialClass]:
+        return official_classes(self.name)[-self.classes :]
+
+
+@dataclass(frozen=True)
+class VOC2012(PublicSource):
+    """PASCAL VOC 2012, 20 kinds of objects and background. The masks of its test images are not public.
+
+    Everingham et al.: The PASCAL visual object classes (VOC) challenge. IJCV 2010. The augmented training set of 10582
+    images has masks of Hariharan et al.: Semantic contours from inverse detectors. ICCV 2011 (SBD).
+
+    Args:
+        root: folder VOC2012, with JPEGImages, SegmentationClass and ImageSets.
+        train_on: train; aug for the augmented training set, from SegmentationClassAug; or trainval to train on the val
+            images too, as for the test server, val scores being then of images that were trained on.
+    """
+
+    train_on: Literal["train", "trainval", "aug"] = "train"
+    name = "voc2012"
+
+    def parts(self, split: str) -> tuple[str, ...]:
+        return (self.train_on if split == "train" else split,)
+
+    def pairs(self, part: str) -> list[Pair]:
+        if part != "aug":
+            return super().pairs(part)
+        lists = self.layout.list
+        names = [name for name in ("train_aug", "trainaug") if (self.folder / lists.format(name)).is_file()]
+        return self._pairs(self.layout.images, "SegmentationClassAug/*.png", lists, (*names, "train_aug")[0])
+
+
+@dataclass(frozen=True)
+class CamVid(PublicSource):
+    """CamVid with 11 classes.
+
+    Brostow, Fauqueur and Cipolla: Semantic object classes in video: a high-definition ground truth database. PRL 2009.
+    Papers name the 11 of the original's 32 classes that count, but not how the others are grouped. The grouping in
+    tables/camvid_colors.csv is that of MathWorks' CamVid example, said there to be SegNet's; some loaders group the
+    rare ones otherwise, or ignore them.
+
+    Args:
+        root: folder with train.txt, val.txt (or test.txt) and the images and masks that these lists name.
+        masks: ids for masks of class ids, as in SegNet's form of 480×360 pixels; colors for the original's masks in
+            32 colours, of 960×720 pixels, in LabeledApproved_full or in folders such as train_labels.
+    """
+
+    masks: Literal["ids", "colors"] = "ids"
+    name = "camvid"
+
+    def decoder(self, part: str = "train") -> Decoder:
+        if self.masks == "ids":
+            return IdDecoder(11, ignore=(11,), remedy="give --data.masks colors for masks in CamVid's colours")
+        ids = {one.name: index for index, one in enumerate(self.official())}
+        rows = read_table("camvid_colors")
+        return ColorDecoder(
+            tuple(_color(color) for _, *color, _ in rows),
+            ids=tuple(ids.get(group, IGNORE) for *_, group in rows),
+            names=tuple(row[0] for row in rows),
+            refusal="is none of CamVid's 32; restore the mask",
+            if_grey=" or, if the values are class ids, leave data.masks at 'ids'",
+        )
+
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, val and test that have a list, or a folder of masks.
+
+        Raises:
+            CrispsegError: there is none.
+        """
+        root, every = self.folder, ("train", "val", "test")
+        splits = tuple(split for split in every if (root / f"{split}.txt").is_file() or self._in_folders(split))
+        if not splits:
+            missing = f"no train.txt, val.txt or test.txt{waiting_archive(root / 'train.txt')}"
+            raise CrispsegError(f"{root} is not a CamVid folder: {missing}; {self.hint}")
+        return splits
+
+    def pairs(self, part: str) -> list[Pair]:
+        if self._in_folders(part):
+            return self._pairs("{}/*.png", "{}_labels/*_L.png", "", part)
+        if self.masks == "colors":
+            return super().pairs(part)
+        listing = self.folder / f"{part}.txt"
+        pairs = []
+        for line in read_listing(listing, self.hint):
+            # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
+            files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
+            if len(files) != 2 or any("/" not in word for word in line.split()):
+                raise CrispsegError(f"{listing}: malformed line '{line}'; {self.hint}")
+            pairs.append(Pair(files[0].stem, files[0], files[1]))
+        return present(pairs, listing, self.hint)
+
+    def _in_folders(self, split: str) -> bool:
+        return self.masks == "colors" and (self.folder / f"{split}_labels").is_dir()
