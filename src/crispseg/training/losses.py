@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
@@ -21,6 +20,8 @@ BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "directio
 LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
 """What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
 
+LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its focal loss was a sum over classes
+
 
 def check_losses(names: Iterable[str]) -> None:
     """Find out before long work starts that a loss cannot be built.
@@ -29,16 +30,11 @@ def check_losses(names: Iterable[str]) -> None:
         CrispsegError: it needs segmentation-models-pytorch, which is not installed or too old.
     """
     foreign = [name for name in names if name != "cross_entropy"]
-    if foreign and (find_spec("segmentation_models_pytorch") is None or _library_version() < (0, 6)):
+    if foreign and not LIBRARY:
         raise CrispsegError(
             f"loss names {foreign[0]}, which needs segmentation-models-pytorch 0.6 or later: "
             "pip install 'crispseg[losses]'"
         )
-
-
-def _library_version() -> tuple[int, ...]:
-    """Before 0.6, its focal loss was a sum over classes."""
-    return tuple(int(number) for number in version("segmentation-models-pytorch").split(".")[:2])
 
 
 def build_loss(
