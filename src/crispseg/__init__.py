@@ -31,19 +31,14 @@ __all__ = [
     "record",
 ]
 
-_HOMES = {
-    "crispseg.decoders": ("contexts", "fuses", "merges"),
-    "crispseg.inference": ("Segmentation", "Segmenter"),
-    "crispseg.models": ("SegmentationModel", "create_model", "list_models"),
-    "crispseg.nn": ("alter", "record"),
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch when it is needed, so that `crispseg --help` is there at once."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
+    if name in __all__:
+        for home in ("models", "decoders", "inference", "nn"):  # models first: it registers its parts
+            module = importlib.import_module(f"crispseg.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module 'crispseg' has no attribute '{name}'")
 
 

@@ -110,13 +110,13 @@ class TrainConfig:
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
     epochs: PositiveInt = 50
-    iterations: int | None = Field(None, ge=1)
+    iterations: int | None = Field(default=None, ge=1)
     batch_size: PositiveInt = 8
     accumulate: PositiveInt = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: NonNegativeFloat = 0.01
     backbone_lr_factor: NonNegativeFloat = 1.0
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 5e-4
     decay_norms_and_biases: bool = True
     schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
@@ -124,23 +124,23 @@ class TrainConfig:
     lr_drops: list[float] = Field(default_factory=lambda: [2 / 3], min_length=1)
     warmup: NonNegativeInt = 0
     loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0}, min_length=1)
-    hard_fraction: float = Field(0.1, gt=0, le=1)
+    hard_fraction: float = Field(default=0.1, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.4
     class_weights: Literal["balanced"] | list[float] | None = None
     boundary_distance: PositiveInt = 5
     boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
-    clip: float | None = Field(None, gt=0)
+    clip: float | None = Field(default=None, gt=0)
     freeze_backbone: bool = False
-    ema: float | None = Field(None, gt=0, lt=1)
-    patience: int | None = Field(None, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
     val_every: PositiveInt = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: PositiveInt = 1
     workers: NonNegativeInt = 2
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
     init_from: str | None = None
     plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
@@ -162,8 +162,7 @@ class TrainConfig:
         ):
             for name, weight in weights.items():
                 if name not in known:
-                    example = f"write '{{{known[0]}: 1}}', a number for each"
-                    raise CrispsegError(f"{key} has no '{name}'{did_you_mean(name, known)}; {example}")
+                    raise CrispsegError(f"{key} has no '{name}'{did_you_mean(name, known)}")
                 if weight < 0:
                     raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
         if not all(0 < share < 1 for share in self.lr_drops):

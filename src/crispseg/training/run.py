@@ -11,6 +11,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,7 +19,6 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
-from torch import nn
 
 from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
@@ -42,7 +42,7 @@ from crispseg.training.checkpoints import (
     load_checkpoint,
 )
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss, check_losses
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, lacks_bf16
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
@@ -90,7 +90,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not _is_first_process():
         console = Console(quiet=True)
     load_plugins(config.plugins)
-    check_losses(config.losses)
+    build_loss(config.losses)  # where its library is missing, this is told before the data are read
     folder = check_folder(config, resume=resume)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
@@ -122,10 +122,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = _class_weights(config, reports[0])
-    loss: nn.Module = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
-    if config.model.refine:
-        loss = BoundaryRefinementLoss(loss, config.boundary_weights)
-    task = SegmentationTask(model, loss, config)
+    loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
+    refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
+    task = SegmentationTask(model, refined or loss, config)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
     if on_cpu_bf16 and lacks_bf16():
         note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
@@ -284,7 +283,9 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, console: Console) 
             f"use {f'--devices {found}' if found else '--accelerator cpu'}"
         )
     steps = steps_per_epoch(batches, config)
-    plugins = [AtomicCheckpoints(), *([SyncedNorms()] if _on_cuda(config) and config.devices > 1 else [])]
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if _on_cuda(config) and config.devices > 1:
+        plugins.append(SyncedNorms())
     timer = Timer()
     callbacks: list[Callback] = [timer, MetricsFile(folder / METRICS, timer), LastEvaluation()]
     callbacks += [BestCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
