@@ -125,7 +125,7 @@ def add_model_keys(parser: Parser, name: str) -> None:
     group = parser.add_argument_group(f"The model; '--model {name}' is short for '--model.name {name}'")
     group.add_class_arguments(ModelConfig, "model", as_group=False, skip={"options"})
     text = docstring_parser.parse(inspect.getdoc(models[name]) or "")
-    explained = {entry.arg_name: (entry.description or "").replace("%", "%%") for entry in text.params}
+    explained = {entry.arg_name: entry.description for entry in text.params}
     for key, option in model_options(name).items():
         kind = option.annotation
         if dict in (kind, *get_args(kind)):
