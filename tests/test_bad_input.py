@@ -140,41 +140,37 @@ def test_a_broken_image_to_predict(name: str, finished: Path, tmp_path: Path, ca
     assert list(files(tmp_path)) == [name]
 
 
-def test_a_mask_value_out_of_range(data: Path, error: Error) -> None:
+def change_mask(data: Path) -> None:
     mask = np.zeros(SIZE, np.uint8)
     mask[5, 7] = 77
     write_image(data / "masks/3.png", mask)
-    line = error(*train_on(data))
-    for phrase in (str(data / "masks/3.png"), "value 77", "0 to 2", "correct"):
-        assert phrase in line
 
 
-def test_many_bad_masks_are_one_line(data: Path, error: Error) -> None:
+def change_all_masks(data: Path) -> None:
     for index in range(6):
         write_image(data / f"masks/{index}.png", np.full(SIZE, 200, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "phrases"),
+    [
+        (change_mask, ["{data}/masks/3.png", "value 77", "0 to 2", "correct"]),
+        (change_all_masks, ["value 200", "5 of 5 pairs in 'train'"]),
+        (
+            lambda data: write_image(data / "masks/2.png", np.zeros((64, 90), np.uint8)),
+            ["{data}/masks/2.png", "64x90", "{data}/images/2.png", "64x96", "resize"],
+        ),
+        (lambda data: (data / "masks/4.png").unlink(), ["images have no mask", "(4)", "same names"]),
+        (lambda data: (data / "images/4.png").unlink(), ["masks have no image", "(4)", "same names"]),
+        (lambda data: shutil.rmtree(data / "masks"), ["{data}/masks is missing; give a folder"]),
+        (lambda data: shutil.rmtree(data / "images"), ["{data}/images is missing; give a folder"]),
+    ],
+)
+def test_pairs_that_do_not_fit(change: Callable[[Path], None], phrases: list[str], data: Path, error: Error) -> None:
+    change(data)
     line = error(*train_on(data))
-    assert line.count("value 200") == 5 and "5 of 5 pairs in 'train'" in line
-
-
-def test_an_image_and_a_mask_of_two_sizes(data: Path, error: Error) -> None:
-    write_image(data / "masks/2.png", np.zeros((64, 90), np.uint8))
-    line = error(*train_on(data))
-    for phrase in (str(data / "masks/2.png"), "64x90", str(data / "images/2.png"), "64x96", "resize"):
-        assert phrase in line
-
-
-@pytest.mark.parametrize(("lost", "phrase"), [("masks", "images have no mask"), ("images", "masks have no image")])
-def test_a_file_without_its_partner(lost: str, phrase: str, data: Path, error: Error) -> None:
-    (data / lost / "4.png").unlink()
-    line = error(*train_on(data))
-    assert phrase in line and "(4)" in line and "same names" in line
-
-
-@pytest.mark.parametrize("lost", ["masks", "images"])
-def test_a_missing_folder(lost: str, data: Path, error: Error) -> None:
-    shutil.rmtree(data / lost)
-    line = error(*train_on(data))
-    assert f"{data / lost} is missing; give a folder" in line
+    for phrase in phrases:
+        assert phrase.format(data=data) in line
 
 
 def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error) -> None:
@@ -182,16 +178,6 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
         write_image(path, np.full(SIZE, 77, np.uint8))
     line = error("evaluate", finished, *folder_flags(data)[:-1], "--data.num_classes=12", "--workers=0")
     assert str(data / "masks") in line and "value 77" in line
-
-
-@pytest.mark.parametrize("made", [False, True])
-def test_a_wrong_camvid_folder(made: bool, tmp_path: Path, error: Error) -> None:
-    root = tmp_path / "camvid"
-    if made:
-        root.mkdir()
-        (root / "notes.txt").write_text("none of its lists")
-    line = error("train", *TINY, "--data=camvid", f"--data.root={root}", f"--out={tmp_path / 'run'}")
-    assert f"{root} is not a CamVid folder" in line and "train.txt" in line
 
 
 def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
@@ -220,12 +206,14 @@ def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
         (["--model.merge=sum"], ["unknown merge part 'sum'", "concat"]),
         (["--data.height=10"], ["data.height is 10", "at least 64"]),
         (["--data.train=0"], ["data.train is 0", "at least 1"]),
+        (["--data=camvid", "--data.root=none"], ["none is not a CamVid folder", "train.txt"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
         (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
     ],
 )
 def test_an_unknown_name(flags: list[str], phrases: list[str], tmp_path: Path, error: Error) -> None:
-    line = error("train", *FLAGS, *flags, f"--out={tmp_path / 'run'}")
+    argv = TINY if flags[0].startswith("--data=") else FLAGS
+    line = error("train", *argv, *flags, f"--out={tmp_path / 'run'}")
     for phrase in phrases:
         assert phrase in line
 
@@ -298,15 +286,16 @@ def damage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return apply
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_a_damaged_model(
-    command: str, damage: Callable[[Path], None], run: Path, data: Path, tmp_path: Path, error: Error
-) -> None:
+def test_a_damaged_model(damage: Callable[[Path], None], run: Path, data: Path, tmp_path: Path, error: Error) -> None:
     weights = run / "model/model.safetensors"
     damage(weights)
-    argv = [data / "images", "--out", tmp_path / "out"] if command == "predict" else ["--workers=0"]
-    line = error(command, run, *argv)
-    assert str(weights) in line and "damaged" in line
+    for argv in (
+        ("predict", run, data / "images", "--out", tmp_path / "out"),
+        ("evaluate", run, "--workers=0"),
+        ("train", *FLAGS, f"--init_from={run}", f"--out={tmp_path / 'run'}"),
+    ):
+        line = error(*argv)
+        assert str(weights) in line and "damaged" in line
     assert not (tmp_path / "pwned").exists()
 
 
@@ -354,9 +343,11 @@ def test_damaged_backbone_weights(suffix: str, damage: Callable[[Path], None], t
     assert not (tmp_path / "pwned").exists()
 
 
-def test_missing_backbone_weights(tmp_path: Path, error: Error) -> None:
+@pytest.mark.parametrize("flag", ["--model.pretrained", "--init_from"])
+def test_missing_weights(flag: str, tmp_path: Path, error: Error) -> None:
     path = tmp_path / "missing.safetensors"
-    assert str(path) in error("train", *FLAGS, f"--model.pretrained={path}", f"--out={tmp_path / 'run'}")
+    line = error("train", *FLAGS, f"{flag}={path}", f"--out={tmp_path / 'run'}")
+    assert str(path) in line and "does not exist" in line
 
 
 def test_weights_that_do_not_fit_their_config(run: Path, data: Path, tmp_path: Path, error: Error) -> None:
@@ -364,12 +355,3 @@ def test_weights_that_do_not_fit_their_config(run: Path, data: Path, tmp_path: P
     config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
     line = error("predict", run, data / "images", "--out", tmp_path / "out")
     assert str(run / "model/model.safetensors") in line and "does not fit its config.json" in line
-
-
-def test_a_damaged_or_missing_start(damage: Callable[[Path], None], run: Path, tmp_path: Path, error: Error) -> None:
-    line = error("train", *FLAGS, f"--init_from={tmp_path / 'missing'}", f"--out={tmp_path / 'run'}")
-    assert str(tmp_path / "missing") in line and "does not exist" in line
-    weights = run / "model/model.safetensors"
-    damage(weights)
-    line = error("train", *FLAGS, f"--init_from={run}", f"--out={tmp_path / 'run'}")
-    assert str(weights) in line and "damaged" in line

@@ -25,7 +25,6 @@ FLAGS = [
     *("--augment.crop=[64,96]", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
-STILL = Augment(crop=(64, 96), scale=(1.0, 1.0), flip=0.0)
 
 
 def tiny(out: Path, **changes: Any) -> TrainConfig:
