@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
 from crispseg.files import atomic_path
 from crispseg.training.task import SegmentationTask
@@ -82,14 +83,22 @@ def time_left(trainer: L.Trainer, timer: Timer) -> str:
 
 
 class Bars(RichProgressBar):
-    """Lightning's progress bars, with the time left of the whole run, for a terminal."""
+    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
 
     def __init__(self, timer: Timer) -> None:
         super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
         self.timer = timer
 
+    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
+        return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        return {**super().get_metrics(trainer, pl_module), "left": time_left(trainer, self.timer)}
+        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
+        shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
+        return {**shown, "left": time_left(trainer, self.timer)}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class Lines(Callback):
