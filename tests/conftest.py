@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from training_runs import quietly, tiny
 
 from crispseg import CrispsegError
+from crispseg.training import Run
 
 settings.register_profile("crispseg", deadline=None, derandomize=True, database=None)
 settings.load_profile("crispseg")
@@ -84,6 +86,12 @@ def refuses() -> Refuses:
             assert phrase in message
 
     return check
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One finished run of two epochs, for all tests that only look at it or copy its folder."""
+    return quietly(tiny(tmp_path_factory.mktemp("runs") / "tiny"))
 
 
 @pytest.fixture(scope="module")

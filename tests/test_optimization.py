@@ -71,8 +71,7 @@ def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
 def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
     sgd = build_optimizer(model, TrainConfig(optimizer="sgd", momentum=0.7))
     assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7
-    adamw = build_optimizer(model, TrainConfig(optimizer="adamw"))
-    assert isinstance(adamw, torch.optim.AdamW) and adamw.defaults["betas"] == (0.9, 0.999)
+    assert isinstance(build_optimizer(model, TrainConfig(optimizer="adamw")), torch.optim.AdamW)
 
 
 # Schedules ----------------------------------------------------------------------------------------------------------
@@ -115,7 +114,7 @@ def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int
 @pytest.mark.parametrize(("part", "whole"), [(1, 3), (2, 3), (3, 10), (7, 10), (14, 25)])
 def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
     config = TrainConfig(schedule="step", lr_drops=[part / whole])
-    for times in range(1, 2000):
+    for times in range(1, 500):
         factor = learning_rate_factor(config, whole * times, 10)
         assert (factor(part * times - 1), factor(part * times)) == (1.0, 0.1)
 
@@ -156,57 +155,25 @@ def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
 # In a run -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def rates(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
-    """Learning rates of backbone and rest at each batch of the runs that follow."""
-    seen: list[list[float]] = []
-    training_step = SegmentationTask.training_step
-
-    def spy(task: SegmentationTask, *args: Any) -> Tensor:
-        seen.append([group["lr"] for group in task.trainer.optimizers[0].param_groups])
-        return training_step(task, *args)
-
-    monkeypatch.setattr(SegmentationTask, "training_step", spy)
-    return seen
-
-
-DROPPED: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "backbone_lr_factor": 0.1, "schedule": "step"}
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),  # 2 steps an epoch
     [
-        ({"epochs": 3}, [1, 1, 1, 1, 0.1, 0.1]),
         ({"epochs": 3, "warmup": 2}, [0.5, 1, 1, 1, 0.1, 0.1]),
-        ({"iterations": 3}, [1, 1, 0.1]),
         ({"iterations": 3, "batch_size": 2, "accumulate": 2}, [1, 1, 1, 1, 0.1, 0.1]),
-        ({"epochs": 2, "lr_drops": [0.25, 0.5]}, [1, 0.1, 0.01, 0.01]),
     ],
 )
 def test_the_learning_rate_of_a_run_drops(
-    changes: dict[str, Any], expected: list[float], tmp_path: Path, rates: list[list[float]]
+    changes: dict[str, Any], expected: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished = quietly(tiny(tmp_path / "run", **DROPPED | changes))
-    np.testing.assert_allclose(rates, [[0.001 * factor, 0.01 * factor] for factor in expected])
-    assert float(rows(finished.folder)[-1]["lr"]) == pytest.approx(0.01 * expected[-1])
-
-
-def test_a_resumed_run_drops_where_it_would_have(
-    tmp_path: Path, rates: list[list[float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny(tmp_path / "run", epochs=3, warmup=3, **DROPPED)
+    rates: list[list[float]] = []  # of backbone and rest, at each batch
     training_step = SegmentationTask.training_step
 
-    def interrupted(task: SegmentationTask, *args: Any) -> Tensor:
-        if task.global_step == 3:
-            raise KeyboardInterrupt
+    def spy(task: SegmentationTask, *args: Any) -> Tensor:
+        rates.append([group["lr"] for group in task.trainer.optimizers[0].param_groups])
         return training_step(task, *args)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SegmentationTask, "training_step", interrupted)
-        quietly(config)
-    assert len(rates) == 3
-    quietly(config, resume=True)  # from the end of the first epoch
-    whole = [[0.001 * factor, 0.01 * factor] for factor in (1 / 3, 2 / 3, 1, 1, 0.1, 0.1)]
-    np.testing.assert_allclose(rates, whole[:3] + whole[2:])
-    assert [float(row["lr"]) for row in rows(tmp_path / "run")] == pytest.approx([0.01, 0.001, 0.001])
+    monkeypatch.setattr(SegmentationTask, "training_step", spy)
+    dropped: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "backbone_lr_factor": 0.1, "schedule": "step"}
+    finished = quietly(tiny(tmp_path / "run", **dropped | changes))
+    np.testing.assert_allclose(rates, [[0.001 * factor, 0.01 * factor] for factor in expected])
+    assert float(rows(finished.folder)[-1]["lr"]) == pytest.approx(0.01 * expected[-1])

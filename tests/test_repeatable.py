@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from training_runs import SCENES, equal, quietly, rows, state, tiny, without_time
+from training_runs import MODEL, SCENES, equal, quietly, rows, state, tiny, without_time
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.data import Augment, Scenes, train_transform
+from crispseg.data import Augment, train_transform
 from crispseg.data.loading import Shuffled, train_loader
 from crispseg.evaluation import Scores
 from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, Run, TrainConfig
-from crispseg.training import run as run_module
+from crispseg.training.task import SegmentationTask
 
 AUGMENT = Augment(crop=(64, 96), photometric=True)
 DROPPING = ModelConfig("sfnet", "test_efficientnet", options={"width": 8})  # its PPM has dropout
@@ -88,13 +86,12 @@ def test_augmentation_is_the_same_for_any_number_of_workers() -> None:
     expected = batches(0, range(2))
     assert len(expected) == 4
     assert not torch.equal(expected[0], expected[2]), "every epoch is augmented anew"
-    for workers in (1, 2):
-        assert all(map(torch.equal, batches(workers, range(2)), expected))
+    assert all(map(torch.equal, batches(2, range(2)), expected))
     assert all(map(torch.equal, batches(0, range(1, 2)), expected[2:])), "an epoch does not depend on the one before"
 
 
 def test_batches_can_start_within_an_epoch() -> None:
-    assert all(map(torch.equal, batches(2, range(1, 3), start=(1, 1)), batches(0, range(1, 3))[1:]))
+    assert all(map(torch.equal, batches(0, range(1, 3), start=(1, 1)), batches(0, range(1, 3))[1:]))
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
@@ -129,110 +126,91 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 # Runs --------------------------------------------------------------------------------------------------------------
 
 
-def test_runs_with_one_seed_are_equal_bit_for_bit(tmp_path: Path) -> None:
-    runs = [
-        quietly(repeatable(tmp_path / name, seed=seed, workers=workers))
-        for name, seed, workers in (("one", 3, 0), ("two", 3, 1), ("other", 4, 0))
-    ]
-    assert equal(state(runs[0].model), state(runs[1].model))
-    assert not equal(state(runs[0].model), state(runs[2].model))
-    assert without_time(tmp_path / "one") == without_time(tmp_path / "two")
-
-
 class Killed(Exception):
     """The run ends here."""
 
 
-class KillAt(Callback):
-    """Ends a run when it comes to a hook at this step."""
-
-    def __init__(self, step: int, hook: str) -> None:
-        def kill(trainer: Any, *_: Any) -> None:
-            if trainer.global_step == step:
-                raise Killed
-
-        setattr(self, hook, kill)
-
-
 def killed(config: TrainConfig, step: int, monkeypatch: pytest.MonkeyPatch, hook: str = "on_train_batch_start") -> None:
-    make = run_module._callbacks
+    """A run that ends when it comes to a hook at this step."""
+    original = getattr(SegmentationTask, hook)
+
+    def kill(task: SegmentationTask, *args: Any) -> None:
+        if task.global_step == step:
+            raise Killed
+        original(task, *args)
+
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(run_module, "_callbacks", lambda *args: [*make(*args), KillAt(step, hook)])
+        patch.setattr(SegmentationTask, hook, kill)
         quietly(config)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "plain": {"checkpoint_every": 1},
-    "ema": {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2},
-    "accumulate": {"checkpoint_every": 1, "accumulate": 2, "data": Scenes(14, 4, 4, 64, 96)},
-}
+ALL: dict[str, Any] = {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2, "batch_size": 1, "accumulate": 2}
 
 
-@pytest.fixture(scope="module", params=CHANGES)
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Run]:
-    """Options, and a run with them that nothing ended."""
-    options = CHANGES[request.param]
-    return options, quietly(repeatable(tmp_path_factory.mktemp("runs") / "whole", **options))
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two epochs of four steps that nothing ended."""
+    return quietly(repeatable(tmp_path_factory.mktemp("runs") / "plain"))
 
 
-@pytest.mark.parametrize("killed_at", [1, 4, 5])
+def test_runs_with_one_seed_are_equal_bit_for_bit(plain: Run, tmp_path: Path) -> None:
+    assert not torch.are_deterministic_algorithms_enabled()  # as it was before
+    again = quietly(repeatable(tmp_path / "again", workers=1))
+    other = quietly(repeatable(tmp_path / "other", seed=4, epochs=1))
+    assert equal(state(again.model), state(plain.model))
+    assert not equal(state(other.model), state(plain.model))
+    assert without_time(again.folder) == without_time(plain.folder)
+
+
+@pytest.mark.parametrize(("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6)])
 def test_a_run_that_ends_within_an_epoch_goes_on_as_if_it_had_not(
-    killed_at: int, whole: tuple[dict[str, Any], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], step: int, reached: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options, expected = whole
-    killed(repeatable(tmp_path / "killed", **options), killed_at, monkeypatch)
-    if not (tmp_path / "killed/checkpoints/last.ckpt").is_file():
-        assert killed_at < options["checkpoint_every"]
-        return
-    reached = torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert reached == killed_at - killed_at % options["checkpoint_every"]
-    resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
-    assert equal(state(resumed.model), state(expected.model))
-    assert without_time(tmp_path / "killed") == without_time(expected.folder)
-
-
-@pytest.mark.parametrize("iterations", [3, 6, 8])
-def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
-    iterations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {"iterations": iterations, "checkpoint_every": 1}
-    whole = quietly(repeatable(tmp_path / "whole", **options))
-    killed(repeatable(tmp_path / "killed", **options), iterations, monkeypatch, "on_validation_start")
-    resumed = quietly(repeatable(tmp_path / "killed", **options), resume=True)
+    whole = plain if options is not ALL else quietly(repeatable(tmp_path / "whole", **options))
+    config = repeatable(tmp_path / "killed", **options)
+    killed(config, step, monkeypatch)
+    assert steps(tmp_path / "killed/checkpoints/last.ckpt") == reached
+    resumed = quietly(config, resume=True)
     assert equal(state(resumed.model), state(whole.model))
-    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    assert without_time(tmp_path / "killed") == without_time(whole.folder)
+
+
+@pytest.mark.parametrize("iterations", [3, 8])
+def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
+    iterations: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = repeatable(tmp_path / "killed", iterations=iterations, checkpoint_every=1)
+    killed(config, iterations, monkeypatch, "on_validation_start")
+    resumed = quietly(config, resume=True)
+    whole = plain if iterations == 8 else quietly(repeatable(tmp_path / "whole", iterations=iterations))
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(whole.folder)
     assert rows(tmp_path / "killed")[-1]["step"] == str(iterations)
 
 
-def stopping_early(out: Path, **changes: Any) -> TrainConfig:
-    return repeatable(out, **{"epochs": 9, "patience": 2, **changes})
+def short(out: Path, **changes: Any) -> TrainConfig:
+    """A step an epoch."""
+    return repeatable(out, **{"model": MODEL, "batch_size": 8, **changes})
 
 
 def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scores, "miou", 10.0)  # never a better one
-    whole = quietly(stopping_early(tmp_path / "whole"))
-    early = len(rows(tmp_path / "whole"))
-    assert early == 3
-    killed(stopping_early(tmp_path / "killed"), 4 * early, monkeypatch, "on_train_end")
-    assert not (tmp_path / "killed/model").exists()
-    resumed = quietly(stopping_early(tmp_path / "killed"), resume=True)
-    assert equal(state(resumed.model), state(whole.model))
-    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
-    quietly(stopping_early(tmp_path / "killed"), resume=True)
-    assert len(rows(tmp_path / "killed")) == early
-    quietly(stopping_early(tmp_path / "killed", patience=4), resume=True)  # unless it gets more patience
-    assert len(rows(tmp_path / "killed")) == early + 2
+    config = short(tmp_path / "run", epochs=9, patience=2)
+    killed(config, 3, monkeypatch, "on_train_end")
+    assert not (tmp_path / "run/model").exists()
+    quietly(config, resume=True)
+    assert len(rows(tmp_path / "run")) == 3 and (tmp_path / "run/model").exists()
+    quietly(dataclasses.replace(config, patience=4), resume=True)  # unless it gets more patience
+    assert len(rows(tmp_path / "run")) == 5
 
 
 def test_a_moved_run_keeps_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Scores, "miou", 90.0)
-        best = quietly(repeatable(tmp_path / "here", epochs=1))
+        best = quietly(short(tmp_path / "here", epochs=1))
     (tmp_path / "here").rename(tmp_path / "there")
-    again = quietly(repeatable(tmp_path / "there", epochs=1), resume=True)
-    assert again.miou == 90 and equal(state(again.model), state(best.model))
     monkeypatch.setattr(Scores, "miou", 10.0)
-    longer = quietly(repeatable(tmp_path / "there", epochs=2), resume=True)
+    longer = quietly(short(tmp_path / "there", epochs=2), resume=True)
     assert len(rows(tmp_path / "there")) == 2
     assert longer.miou == 90 and equal(state(longer.model), state(best.model))
 
@@ -240,26 +218,19 @@ def test_a_moved_run_keeps_its_best_weights(tmp_path: Path, monkeypatch: pytest.
 def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last, best = (tmp_path / "run/checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     monkeypatch.setattr(Scores, "miou", 10.0)
-    quietly(repeatable(tmp_path / "run", epochs=1))
+    quietly(short(tmp_path / "run", epochs=1))
     after_one = last.read_bytes()
     monkeypatch.setattr(Scores, "miou", 90.0)
-    two = quietly(repeatable(tmp_path / "run"), resume=True)
+    two = quietly(short(tmp_path / "run"), resume=True)
     last.write_bytes(after_one)  # as if killed when best.ckpt was written and last.ckpt was not
-    assert (step(last), step(best)) == (4, 8)
+    assert (steps(last), steps(best)) == (1, 2)
     monkeypatch.setattr(Scores, "miou", 20.0)
-    resumed = quietly(repeatable(tmp_path / "run"), resume=True)
+    resumed = quietly(short(tmp_path / "run"), resume=True)
     assert resumed.miou == 90 and equal(state(resumed.model), state(two.model))
 
 
-def test_pytorch_is_left_as_deterministic_as_it_was(tmp_path: Path) -> None:
-    quietly(repeatable(tmp_path / "run", epochs=1))
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
 def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     saved: list[Path] = []
     save = torch.save
 
@@ -268,8 +239,8 @@ def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch:
         save(_object, path)
 
     monkeypatch.setattr(torch, "save", note)
-    quietly(repeatable(tmp_path / "run", checkpoint_every=1, epochs=1))
-    assert len(saved) > 3 and set(saved) == {tmp_path / "run/checkpoints"}
+    quietly(short(tmp_path / "run", checkpoint_every=1, epochs=1, batch_size=4))
+    assert len(saved) == 3 and set(saved) == {tmp_path / "run/checkpoints"}
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
@@ -277,7 +248,7 @@ def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch:
 def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path) -> None:
     flags = [
         *("--model=sfnet", "--model.backbone=test_efficientnet", "--model.width=8", "--epochs=3", "--batch_size=2"),
-        *("--data.train=40", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+        *("--data.train=24", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
         *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
     ]
     assert main(["train", *flags, f"--out={tmp_path / 'whole'}"]) == 0
@@ -292,38 +263,21 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path)
     )
     try:
         deadline = time.monotonic() + 120
-        while step(last) < 23:  # of 20 an epoch
+        while steps(last) < 15:  # of 12 an epoch
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it had ended by itself"
-    assert step(last) % 20 != 0 and len(rows(tmp_path / "killed")) < 3
+    assert steps(last) % 12 != 0 and 0 < len(rows(tmp_path / "killed")) < 3
     assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
 
     assert equal(state(from_pretrained(tmp_path / "killed")), state(from_pretrained(tmp_path / "whole")))
     ends = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed")]
-    assert ends[0]["global_step"] == ends[1]["global_step"] == 60
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 36
     assert equal(ends[0]["state_dict"], ends[1]["state_dict"])
     assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
 
 
-def step(checkpoint: Path) -> int:
+def steps(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, weights_only=True)["global_step"]) if checkpoint.is_file() else 0
-
-
-def test_what_is_not_deterministic_is_named_once() -> None:
-    console = Console(record=True, width=200, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-    with warnings.catch_warnings(), run_module._naming_what_is_not_deterministic(console):
-        warnings.simplefilter("always")
-        for _ in range(2):
-            warnings.warn(
-                "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1
-            )
-        warnings.warn("median CUDA with indices output does not have a deterministic implementation, but", stacklevel=1)
-        with pytest.warns(match="another"):
-            warnings.warn("another matter", stacklevel=1)
-    assert console.export_text().splitlines() == [
-        f"{name} is not deterministic on this device; runs will differ slightly"
-        for name in ("grid_sampler_2d_backward_cuda", "median CUDA with indices output")
-    ]

@@ -78,13 +78,8 @@ def test_numbers_are_those_of_unept(name: str, tmp_path: Path, capsys: pytest.Ca
     tree = print_config(UNEPT / f"{name}.yaml", f"--data.root={tmp_path}", capsys=capsys)
     assert tree["data"] == {**data, "root": str(tmp_path)}
     assert {key: tree["model"][key] for key in MODEL} == MODEL
-    assert tree["augment"] == {
-        "crop": [crop, crop],
-        "scale": [0.5, 2.0],
-        "flip": 0.5,
-        "photometric": True,
-        "longer_side": None,
-    }
+    augment = {"crop": [crop, crop], "scale": [0.5, 2.0], "flip": 0.5, "photometric": True, "longer_side": None}
+    assert tree["augment"] == augment
     assert {key: tree[key] for key in SHARED} == SHARED
     assert tree["iterations"] == iterations
     assert tree["batch_size"] * tree["devices"] * tree["accumulate"] == 16
@@ -119,10 +114,6 @@ def test_flags_build_the_networks_of_unept(score: float, tmp_path: Path) -> None
     assert {part.points for part in attentions} == {points}
 
 
-def test_deit_is_the_file_that_the_released_code_starts_from() -> None:
-    assert timm.get_pretrained_cfg(DEIT).url.endswith("deit_base_distilled_patch16_384-d0272ac0.pth")
-
-
 def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that timm does with them but the download, on a small DeiT."""
     name = "deit_tiny_distilled_patch16_224"
@@ -136,6 +127,7 @@ def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", download)
     flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
     config = parse_training([str(UNEPT / "ade20k.yaml"), *flags], {}, prog="", description="")
+    assert timm.get_pretrained_cfg(DEIT).url.endswith("deit_base_distilled_patch16_384-d0272ac0.pth")  # as the code's
     own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
     assert asked == [f"timm/{name}.fb_in1k"]
     assert {"pos_embed", "dist_token", "blocks.11.mlp.fc2.weight"} <= own.keys()
@@ -148,10 +140,10 @@ def test_a_recipe_of_unept_trains(tmp_path: Path) -> None:
     for split, city in (("train", "aachen"), ("train", "ulm"), ("train", "bonn"), ("val", "lindau")):
         cityscapes_pair(root, split, f"{city}/{city}_000000_000019", [7] * 40 + [26] * 56, height=64, width=96)
     flags = ["--model.backbone=test_efficientnet", "--model.pretrained=false", "--model.width=16", "--model.points=4"]
-    flags += ["--augment.crop=[64,64]", "--iterations=6", "--batch_size=1", "--val_every=1", "--workers=0"]
+    flags += ["--augment.crop=[64,64]", "--iterations=3", "--batch_size=1", "--val_every=1", "--workers=0"]
     flags += ["--loggers=[]", f"--data.root={root}", f"--out={tmp_path / 'run'}"]
     assert main(["train", str(UNEPT / "cityscapes.yaml"), *flags]) == 0
     with (tmp_path / "run" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rates = {int(row["step"]): float(row["lr"]) for row in csv.DictReader(file)}
-    assert rates == {3: 1e-4, 6: 1e-5}
+    assert rates == {3: 1e-5}
     assert (tmp_path / "run" / "model" / "config.json").is_file()

@@ -19,8 +19,12 @@ from crispseg.training import ModelConfig, Run, TrainConfig, train
 
 SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
 MODEL = ModelConfig("fpn", "test_efficientnet", options={"width": 16})
-STILL = Augment(crop=(64, 96), scale=(1.0, 1.0), flip=0.0)
-ROAD, BUILDING, SKY = 0, 2, 4
+FLAGS = [
+    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+    *("--augment.crop=[64,96]", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
+]
+"""Flags of `tiny`."""
 
 
 def tiny(out: Path, **changes: Any) -> TrainConfig:

@@ -1,12 +1,18 @@
 """crispseg: semantic segmentation with crisp boundaries, on any timm backbone."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from crispseg.decoders import contexts, fuses, merges
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from crispseg.errors import CrispsegError
-from crispseg.inference import Segmentation, Segmenter
-from crispseg.models import SegmentationModel, create_model, list_models
-from crispseg.nn import alter, record
+
+if TYPE_CHECKING:
+    from crispseg.decoders import contexts, fuses, merges
+    from crispseg.inference import Segmentation, Segmenter
+    from crispseg.models import SegmentationModel, create_model, list_models
+    from crispseg.nn import alter, record
 
 __version__ = "0.1.0.dev0"
 
@@ -26,10 +32,22 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """Import PyTorch when it is needed, so that `crispseg --help` is there at once."""
+    if name in __all__:
+        for home in ("models", "decoders", "inference", "nn"):  # models first: it registers its parts
+            module = importlib.import_module(f"crispseg.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'crispseg' has no attribute '{name}'")
+
+
 def from_pretrained(folder_or_hub_id: str | Path) -> SegmentationModel:
     """Load a saved model, in eval mode, from its folder, a finished run's folder or the Hugging Face hub.
 
     Raises:
         CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
     """
+    from crispseg.models import SegmentationModel
+
     return SegmentationModel.from_pretrained(folder_or_hub_id)

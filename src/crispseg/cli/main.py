@@ -108,20 +108,16 @@ def _unwound_by_sigterm() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
+    handle = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if handle:
+        signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if handle:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _own_line(message: str) -> str:
     """Errors from data workers come with their traceback; the last line is ours."""
     return message.strip().splitlines()[-1].removeprefix("crispseg.errors.CrispsegError: ") if message else message
-
-
-if __name__ == "__main__":
-    sys.exit(main())

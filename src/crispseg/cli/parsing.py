@@ -6,24 +6,27 @@ them: `--data folder` brings `--data.images`, and every key is typed, explained 
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.data import DATA_SOURCES, Augment, DataSource
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.models.registry import models
+from crispseg.models.registry import model_options, models
 from crispseg.plugins import load_plugins
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
 
+DEFAULTS: Tree = {"model": {"name": "sfnet"}, "data": {"name": "scenes"}}
 GROUPS = ("model", "data", "augment")
 NAMED = ("model", "data")  # groups whose keys depend on their `name`
 SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", "refine")
@@ -37,23 +40,26 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise, in one line; argparse would print and exit."""
-        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-        raise CrispsegError(re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(lines))) from ex
+        raise CrispsegError(re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(str(message).split()))) from ex
 
-    def keys(self) -> list[str]:
-        """All flags, without dashes."""
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        return [flag.removeprefix("--") for flag in flags if flag.startswith("--") and not flag.endswith("+")]
+    def check_key(self, key: str, shown: str) -> None:
+        """Refuse what is neither a flag nor, as `model.fuse_options.pixels`, an entry of one whose value is a mapping.
+
+        Raises:
+            CrispsegError: with a did-you-mean.
+        """
+        flags = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
+        if key not in flags and key.rpartition(".")[0] not in flags:
+            raise CrispsegError(f"{shown}{did_you_mean(key, [flag for flag in flags if not flag.endswith('+')])}")
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """Parse; an unknown flag gets a did-you-mean."""
         # `--plugins a.py` adds one to the list, as `--plugins+` does.
         argv = [re.sub(r"^--plugins(?=$|=)", "--plugins+", token) for token in argv]
-        known = self.keys()
         for token in argv:
-            key = token.removeprefix("--").partition("=")[0].removesuffix("+")
-            if re.match(r"--[a-zA-Z]", token) and key not in known:
-                raise CrispsegError(f"unknown key --{key}{did_you_mean(key, known)}")
+            if re.match(r"--[a-zA-Z]", token):
+                key = token.removeprefix("--").partition("=")[0]
+                self.check_key(key, f"unknown key --{key}")
         return self.parse_args(argv)
 
 
@@ -63,26 +69,16 @@ def expand_names(argv: Sequence[str]) -> list[str]:
     return [pattern.sub(r"--\1.name\2", token) for token in argv]
 
 
+def flag_values(argv: Sequence[str], *flags: str) -> list[str]:
+    """All values of a flag that decides which others there are, before there is a parser for them."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(*flags, dest="values", action="append", nargs="?", const="", default=[])
+    return [value for value in first.parse_known_args(argv)[0].values if value]
+
+
 def take_flag(argv: Sequence[str], flag: str) -> str | None:
-    """The last value of a flag that decides which others there are."""
-    value = None
-    for index, token in enumerate(argv):
-        if token.startswith(f"{flag}="):
-            value = token.partition("=")[2]
-        elif token == flag and index + 1 < len(argv):
-            value = argv[index + 1]
-    return value
-
-
-def load_named_plugins(argv: Sequence[str], tree: Tree) -> None:
-    """Load the plugins of a file and of flags now, since what they register may be named by other keys."""
-    files = list(tree.get("plugins") or [])
-    for index, token in enumerate(argv):
-        key, _, value = token.partition("=")
-        if key.removesuffix("+") == "--plugins":
-            entry = yaml.safe_load(value or (argv[index + 1] if index + 1 < len(argv) else "[]"))
-            files += entry if isinstance(entry, list) else [str(entry)]
-    load_plugins(files)
+    """The last value of such a flag."""
+    return next(reversed(flag_values(argv, flag)), None)
 
 
 def read_yaml(path: str | Path) -> Tree:
@@ -111,32 +107,31 @@ def read_yaml(path: str | Path) -> Tree:
 
 def merge(base: Tree, over: Tree) -> Tree:
     """`over` on top of `base`; keys of another model or data set, and weights of its classes, are left behind."""
-    merged = dict(base)
-    if _renames("data", base, over):
-        merged.pop("class_weights", None)
-    for key, value in over.items():
-        below = merged.get(key)
-        if key in GROUPS and isinstance(value, dict) and isinstance(below, dict):
-            if key in NAMED and _renames(key, base, over):
-                kept = SHARED_MODEL_KEYS if key == "model" else ()
-                below = {name: entry for name, entry in below.items() if name in kept}
-            merged[key] = {**below, **value}
-        else:
-            merged[key] = value
+    merged = base | over
+    for group in GROUPS:
+        if group in base and group in over:
+            names = {tree[group]["name"] for tree in (base, over) if "name" in tree[group]}
+            kept = base[group]
+            if len(names) == 2:  # never of "augment", which has no name
+                kept = {key: kept[key] for key in kept if group == "model" and key in SHARED_MODEL_KEYS}
+                if group == "data" and "class_weights" not in over:
+                    merged.pop("class_weights", None)
+            merged[group] = kept | over[group]
     return merged
-
-
-def _renames(group: str, base: Tree, over: Tree) -> bool:
-    """Whether `over` names another model or other data than `base` does."""
-    old, new = ((tree.get(group) or {}).get("name") for tree in (base, over))
-    return None not in (old, new) and old != new
 
 
 def add_model_keys(parser: Parser, name: str) -> None:
     """`--model.*`: what all models share, and the options of this one."""
     group = parser.add_argument_group(f"The model; '--model {name}' is short for '--model.name {name}'")
     group.add_class_arguments(ModelConfig, "model", as_group=False, skip={"options"})
-    group.add_function_arguments(models[name], "model", as_group=False, skip={"spec", "num_classes", "auxiliary"})
+    text = docstring_parser.parse(inspect.getdoc(models[name]) or "")
+    explained = {entry.arg_name: entry.description for entry in text.params}
+    for key, option in model_options(name).items():
+        kind = option.annotation
+        if dict in (kind, *get_args(kind)):
+            kind = dict[str, Any] | None  # of a plain dict the values would stay strings
+        if key != "auxiliary":  # training decides
+            group.add_argument(f"--model.{key}", type=kind, default=option.default, help=explained.get(key))
     parser.set_defaults({"model.name": name})
 
 
@@ -186,57 +181,46 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
         CrispsegError: an unknown key, a wrong type or value.
     """
     argv = expand_names(argv)
-    tree, source = recipe, "the built-in recipe"
+    tree, source = merge(DEFAULTS, recipe), "the built-in recipe"
     if argv and not argv[0].startswith("-"):
-        source = argv[0]
+        source, *argv = argv
         tree = merge(tree, read_yaml(source))
-        argv = argv[1:]
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
-    load_named_plugins(argv, tree)
+    load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
+    for value in flag_values(argv, "--plugins", "--plugins+"):
+        files = yaml.safe_load(value)
+        load_plugins(files if isinstance(files, list) else [str(files)])
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
 
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")
-    names = {group: (tree.get(group) or {}).get("name", default) for group, default in _DEFAULT_NAMES.items()}
-    add_model_keys(parser, names["model"])
-    add_data_keys(parser, names["data"])
+    add_model_keys(parser, tree["model"]["name"])
+    add_data_keys(parser, tree["data"]["name"])
     group = parser.add_argument_group("Random changes to the training images")
     group.add_class_arguments(Augment, "augment", as_group=False)
     group = parser.add_argument_group("The training")
     group.add_class_arguments(TrainConfig, as_group=False, skip=set(GROUPS))
-    parsed = parser.parse([*as_flags(tree, parser, source), *argv])
+    values = parser.parse([*as_flags(tree, parser, source), *argv]).as_dict()
 
-    values = dict(vars(parsed))
-    model, data, augment = (dict(vars(values.pop(group))) for group in GROUPS)
+    print_config = values.pop("print_config")
+    model, data, augment = (values.pop(group) for group in GROUPS)
     shared = {key: model.pop(key) for key in SHARED_MODEL_KEYS}
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
     config = TrainConfig(
-        model=ModelConfig(**shared, options=model),
-        data=build_data(data),
-        augment=Augment(**augment),
-        **{key: value for key, value in values.items() if key in fields},
+        model=ModelConfig(**shared, options=model), data=build_data(data), augment=Augment(**augment), **values
     )
-    if parsed.print_config:
+    if print_config:
         print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
         raise SystemExit(0)
     return config
 
 
-_DEFAULT_NAMES = {"model": "sfnet", "data": "scenes"}
-
-
 def as_flags(tree: Tree, parser: Parser, source: str) -> list[str]:
     """Settings as flags, so that files and flags are parsed, converted and checked in one way."""
-    flags: list[str] = []
-    known = parser.keys()
-    for key, value in tree.items():
-        nested = key in GROUPS and isinstance(value, dict)
-        entries = {f"{key}.{name}": entry for name, entry in value.items()} if nested else {key: value}
-        for name, entry in entries.items():
-            if name not in known:
-                raise CrispsegError(f"{source}: unknown key '{name}'{did_you_mean(name, known)}")
-            flags.append(f"--{name}={entry if isinstance(entry, str) else json.dumps(entry)}")
-    return flags
+    entries = {key: value for key, value in tree.items() if key not in GROUPS}
+    entries |= {f"{group}.{key}": value for group in GROUPS for key, value in tree.get(group, {}).items()}
+    for key in entries:
+        parser.check_key(key, f"{source}: unknown key '{key}'")
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in entries.items()]

@@ -16,18 +16,17 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.cli.parsing import merge, parse_training, read_yaml, take_flag
+from crispseg.cli.parsing import merge, parse_training, read_yaml
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.files import atomic_path
 from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.training import TrainConfig, train
+from crispseg.training import train
 from crispseg.training.precision import lacks_bf16
 from crispseg.training.run import CONFIG, check_folder, starting_model
 from crispseg.visuals import error_map, panels
@@ -41,13 +40,10 @@ DESCRIPTION = (
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     started = time.monotonic()
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     recipe = read_yaml(Path(str(resources.files("crispseg") / "recipes" / "quickstart.yaml")))
     in_fp32 = lacks_bf16() and not torch.cuda.is_available()  # where bf16 would take more than twice as long
-    if in_fp32:
-        recipe = merge(recipe, {"precision": "fp32"})
-    if take_flag(argv, "--out") is None:
-        recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
+    recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))} | ({"precision": "fp32"} if in_fp32 else {}))
     config = parse_training(argv, recipe, prog="crispseg quickstart", description=DESCRIPTION)
     load_plugins(config.plugins)
     if config.devices > 1:
@@ -57,26 +53,28 @@ def run(argv: Sequence[str]) -> None:
     check_split(dataset, "unseen")
 
     if in_fp32 and config.precision == "fp32":
-        console.print("Training in fp32, since this processor has no bf16 instructions.", highlight=False)
-    console.print("Before training:", highlight=False)
-    before = evaluate(_untrained(config, dataset), dataset, workers=config.workers)
-    console.print(f"mIoU on {len(dataset)} unseen images: {before.miou:.1f}", highlight=False)
+        console.print("Training in fp32, since this processor has no bf16 instructions.")
+    console.print("Before training:")
+    L.seed_everything(config.seed, verbose=False)
+    model, _ = starting_model(config, dataset.labels)  # as training will find it
+    before = evaluate(model, dataset, workers=config.workers)
+    console.print(f"mIoU on {len(dataset)} unseen images: {before.miou:.1f}")
     result = train(config, console=console)
-    after = evaluate(result.model, dataset, workers=config.workers)
+    model = result.model
+    after = evaluate(model, dataset, workers=config.workers)
 
-    title = f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images"
-    console.print(title, highlight=False, soft_wrap=True)
-    console.print(
-        score_table({"before": Evaluation(dataset.labels, before), "after": Evaluation(dataset.labels, after)})
-    )
-    _save_scores(result.folder, result.model, before, after)
-    picture = result.folder / "panels.png"
-    write_image(picture, draw_panels(result.model, dataset))
-    console.print(f"pictures: {picture}", highlight=False)
-    console.print(
-        f"done in {time.monotonic() - started:.0f} s; the model is in {result.folder / 'model'}", highlight=False
-    )
-    console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions", highlight=False)
+    console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
+    scores = {"before": Evaluation(dataset.labels, before), "after": Evaluation(dataset.labels, after)}
+    console.print(score_table(scores), soft_wrap=False)
+    with atomic_path(result.folder / "scores.json") as temporary:
+        text = json.dumps({when: each.as_json() for when, each in scores.items()}, indent=2)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, "unseen_miou": round(after.miou, 2)})
+    model.save_pretrained(result.folder / "model")
+    write_image(result.folder / "panels.png", draw_panels(model, dataset))
+    console.print(f"pictures: {result.folder / 'panels.png'}")
+    console.print(f"done in {time.monotonic() - started:.0f} s; the model is in {result.folder / 'model'}")
+    console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions")
 
 
 def unseen(data: DataSource) -> SegmentationDataset:
@@ -95,22 +93,6 @@ def draw_panels(model: SegmentationModel, dataset: SegmentationDataset, count: i
         truth_colors, colors = (colorize(labels, palette) for labels in (truth, result.labels))
         rows.append([result.image, truth_colors, colors, error_map(result.labels, truth, palette)])
     return panels(rows, ["image", "truth", "prediction", "errors"], dataset.labels)
-
-
-def _untrained(config: TrainConfig, dataset: SegmentationDataset) -> SegmentationModel:
-    """The model as training will find it."""
-    L.seed_everything(config.seed, verbose=False)
-    return starting_model(config, dataset.labels)[0]
-
-
-def _save_scores(folder: Path, model: SegmentationModel, before: Scores, after: Scores) -> None:
-    """`scores.json` in the run, and the score on unseen images in the saved model."""
-    labels = model.info.label_set()
-    with atomic_path(folder / "scores.json") as temporary:
-        scores = {"before": Evaluation(labels, before).as_json(), "after": Evaluation(labels, after).as_json()}
-        temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, "unseen_miou": round(after.miou, 2)})
-    model.save_pretrained(folder / "model")
 
 
 def _unused(folder: Path) -> Path:

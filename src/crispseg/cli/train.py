@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from crispseg.cli.parsing import parse_training, take_flag
+from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegError
 from crispseg.training import train
 from crispseg.training.run import CONFIG
@@ -18,12 +19,12 @@ DESCRIPTION = (
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
-    argv = list(argv)
-    folder = take_flag(argv, "--resume")
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--resume", nargs="?", const="")
+    chosen, argv = first.parse_known_args(argv)
+    folder = chosen.resume
     if folder is not None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
-        at = next(index for index, token in enumerate(argv) if token.partition("=")[0] == "--resume")
-        del argv[at : at + (1 if "=" in argv[at] else 2)]
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
     train(parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION), resume=folder is not None)

@@ -9,45 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
-from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
-from crispseg.labels import LabelSet
 from crispseg.training.task import SegmentationTask
 
 
 class MetricsFile(Callback):
-    """Writes `metrics.csv`, a row for each evaluation; a resumed run continues it.
+    """Writes `metrics.csv`, a row for each evaluation. The rows are in checkpoints, so a resumed run continues it.
 
-    Columns: epoch (1 is the first), step, seconds since the start of the (latest) training, lr, train_loss (mean of the
-    epoch), miou, pixel_accuracy and one IoU a class, in percent. The file is whole at any time.
+    Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch), miou,
+    pixel_accuracy and one IoU a class, in percent. The file is whole at any time.
     """
 
-    def __init__(self, path: Path, labels: LabelSet) -> None:
+    def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
-        self.labels = labels
+        self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.evaluated = 0  # the latest epoch with an evaluation
         self.loss, self.batches = 0.0, 0  # sum over this epoch; in checkpoints, since a resumed epoch has one mean
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.loss, "batches": self.batches}
+        return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.loss, self.batches = state_dict["loss"], state_dict["batches"]
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.evaluated = trainer.current_epoch + 1
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = time.monotonic()
-        if self.path.is_file():
-            # What was evaluated after the checkpoint that training continues from is evaluated again.
-            self.rows = [row for row in read_rows(self.path) if int(row["step"]) <= trainer.global_step]
+        self.rows, self.loss, self.batches = list(state_dict["rows"]), state_dict["loss"], state_dict["batches"]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,51 +43,27 @@ class MetricsFile(Callback):
         self.batches += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loss = self.loss / max(self.batches, 1)
         self.loss, self.batches = 0.0, 0
-        if trainer.current_epoch + 1 != self.evaluated or not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, SegmentationTask)
-        assert pl_module.scores is not None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
         scores = pl_module.scores
+        percent = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+        percent |= {f"iou/{name}": iou for name, iou in zip(pl_module.model.info.class_names, scores.iou, strict=True)}
         row = {
             "epoch": str(trainer.current_epoch + 1),
             "step": str(trainer.global_step),
-            "seconds": f"{time.monotonic() - self.started:.1f}",
-            "lr": f"{max(group['lr'] for group in trainer.optimizers[0].param_groups):.3g}",
-            "train_loss": _number(loss),
-            "miou": _number(scores.miou),
-            "pixel_accuracy": _number(scores.pixel_accuracy),
-            **{f"iou/{name}": _number(value) for name, value in zip(self.labels.names, scores.iou, strict=True)},
+            "seconds": f"{self.timer.time_elapsed():.1f}",
+            "lr": f"{pl_module.lr:.3g}",
+            "train_loss": f"{self.loss / self.batches:.4f}",
+            **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
         self.rows.append(row)
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`.
-
-    Raises:
-        CrispsegError: it is damaged.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            int(row["step"])
-            if None in row or None in row.values():
-                raise ValueError
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        reason = type(error).__name__
-        raise CrispsegError(f"{path} is damaged ({reason}); restore it, or remove it to begin a new one") from None
-    return rows
-
-
-def _number(value: Any) -> str:
-    return "" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                writer.writeheader()
+                writer.writerows(self.rows)
 
 
 class LastEvaluation(Callback):
@@ -112,40 +75,27 @@ class LastEvaluation(Callback):
             trainer.should_stop = True
 
 
-class Clock:
-    """Estimates how long a training will still take."""
-
-    def start(self, trainer: L.Trainer) -> None:
-        self.started = time.monotonic()
-        self.first_step = trainer.global_step
-
-    def left(self, trainer: L.Trainer) -> str:
-        """Minutes and seconds to the end of the run, such as "3:05"."""
-        steps = int(trainer.estimated_stepping_batches) - trainer.global_step
-        done = max(trainer.global_step - self.first_step, 1)
-        seconds = round((time.monotonic() - self.started) / done * steps)
-        return f"{seconds // 60}:{seconds % 60:02}"
+def time_left(trainer: L.Trainer, timer: Timer) -> str:
+    """Estimated minutes and seconds to the end of the run, such as "3:05"."""
+    steps = int(trainer.estimated_stepping_batches) - trainer.global_step
+    seconds = round(timer.time_elapsed() / max(trainer.global_step, 1) * steps)
+    return f"{seconds // 60}:{seconds % 60:02}"
 
 
 class Bars(RichProgressBar):
-    """Progress bars with loss, mIoU and the time left of the whole run, for a terminal."""
+    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Timer) -> None:
         super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
-        self.clock = Clock()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.clock.start(trainer)
+        self.timer = timer
 
     def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
         return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        shown = super().get_metrics(trainer, pl_module)
-        names = {"train/loss_step": ("loss", ".3f"), "val/miou": ("mIoU", ".1f")}
-        metrics = {names[key][0]: f"{value:{names[key][1]}}" for key, value in shown.items() if key in names}
-        return {**metrics, "left": self.clock.left(trainer)}
+        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
+        shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
+        return {**shown, "left": time_left(trainer, self.timer)}
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
@@ -156,32 +106,23 @@ class Lines(Callback):
 
     every = 30.0
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, timer: Timer, console: Console) -> None:
+        self.timer = timer
         self.console = console
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.clock = Clock()
-        self.clock.start(trainer)
         self.latest = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if time.monotonic() - self.latest > self.every:
-            self._say(trainer, "")
+            self._say(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            assert isinstance(pl_module, SegmentationTask)
-            assert pl_module.scores is not None
-            self._say(trainer, f"  mIoU {pl_module.scores.miou:.1f}")
+        self._say(trainer, f"  mIoU {trainer.callback_metrics['val/miou']:.1f}")
 
-    def _say(self, trainer: L.Trainer, more: str) -> None:
+    def _say(self, trainer: L.Trainer, more: str = "") -> None:
         self.latest = time.monotonic()
-        if not trainer.is_global_zero:
-            return
-        step = f"{trainer.global_step}/{trainer.estimated_stepping_batches}"
-        loss = trainer.callback_metrics.get("train/loss_step", np.nan)
         self.console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {step}  "
-            f"loss {float(loss):.3f}{more}  {self.clock.left(trainer)} left",
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
+            f"step {trainer.global_step}/{trainer.estimated_stepping_batches}  "
+            f"loss {trainer.callback_metrics['train/loss_step']:.3f}{more}  {time_left(trainer, self.timer)} left",
             highlight=False,
         )

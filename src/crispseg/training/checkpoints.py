@@ -27,32 +27,29 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class EpochCheckpoint(ModelCheckpoint):
-    """`last.ckpt` at the end of each epoch or, with a `monitor`, `best.ckpt` at the best evaluation so far.
+class BestCheckpoint(ModelCheckpoint):
+    """Writes `best.ckpt` at the best evaluation so far, and finds it again where the run's folder was moved."""
 
-    It finds its file again where the run's folder was moved. The best score is that of `best.ckpt`, which a killed run
-    may have written without coming to write `last.ckpt`.
-    """
-
-    def __init__(self, path: Path, **options: Any) -> None:
-        super().__init__(path.parent, path.stem, enable_version_counter=False, **options)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.parent, path.stem, monitor="val/miou", mode="max", enable_version_counter=False)
+        self.path = path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        assert self.dirpath is not None
-        own = Path(self.dirpath) / f"{self.filename}.ckpt"
-        if self.monitor and own.is_file():
-            state_dict = torch.load(own, "cpu", weights_only=True)["callbacks"][self.state_key]
-        moved = {**state_dict, "dirpath": self.dirpath}
-        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            moved[key] = str(own) if moved.get(key) else ""
-        moved["best_k_models"] = {str(own): score for score in state_dict["best_k_models"].values()}
-        super().load_state_dict(moved)
+        if not self.path.is_file():
+            return  # nothing was evaluated so far
+        # A killed run may have written this file without coming to write last.ckpt.
+        state = torch.load(self.path, "cpu", weights_only=True)["callbacks"][self.state_key]
+        best = {"best_model_path": str(self.path), "kth_best_model_path": str(self.path), "dirpath": self.dirpath}
+        super().load_state_dict({**state, **best, "best_k_models": {str(self.path): state["best_model_score"]}})
 
 
-class StepCheckpoint(Checkpoint):
-    """Writes `last.ckpt` every so many steps, besides those at the end of an epoch and of the run."""
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` at the end of each epoch and of the run and, if asked, every so many steps between.
 
-    def __init__(self, path: Path, every: int) -> None:
+    `ModelCheckpoint` would also write where gradients are being accumulated.
+    """
+
+    def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
 
@@ -62,8 +59,11 @@ class StepCheckpoint(Checkpoint):
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # After its last step a run would seem to be over when it is resumed, and never be evaluated.
         over = trainer.is_last_batch or trainer.global_step >= trainer.estimated_stepping_batches
-        if stepped and trainer.global_step % self.every == 0 and not over:
+        if self.every and stepped and trainer.global_step % self.every == 0 and not over:
             trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 class Patience(EarlyStopping):
@@ -80,25 +80,23 @@ class Patience(EarlyStopping):
             trainer.should_stop = True  # it had stopped before
 
 
-def check_checkpoints(folder: Path, model: SegmentationModel) -> tuple[int, int]:
-    """Find out now, not when they are needed, that checkpoints of a run are damaged or of another model.
+def load_checkpoint(path: Path, model: SegmentationModel) -> int:
+    """Give a model, with its heads for deep supervision, the weights in a checkpoint.
 
     Returns:
-        The steps of the last checkpoint and of the best one; 0 where there is none.
+        The checkpoint's step.
 
     Raises:
-        CrispsegError: one is.
+        CrispsegError: it is missing, damaged or of another model.
     """
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    steps = {LAST: 0, BEST: 0}
-    for name in steps:
-        if (folder / name).is_file():
-            weights, steps[name] = read_checkpoint(folder / name)
-            if own != {key: value.shape for key, value in weights.items()}:
-                raise CrispsegError(
-                    f"checkpoint {folder / name} is of another model; resume with the model and data of the run"
-                )
-    return steps[LAST], steps[BEST]
+    weights, step = read_checkpoint(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise CrispsegError(
+            f"checkpoint {path} is of another model; resume with the model and data of the run"
+        ) from None
+    return step
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from crispseg.data import DATA_SOURCES, Augment, DataSource, Scenes
+import pydantic
+from pydantic import Field, ModelWrapValidatorHandler, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic_core import to_jsonable_python
+
+from crispseg.data import Augment, DataSource, Scenes
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
 from crispseg.refinement import Refinement
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What `crispseg.create_model` is given.
 
@@ -36,7 +39,7 @@ class ModelConfig:
     pretrained: bool | str = False
     in_chans: int = 3
     refine: Refinement | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
         """The model, with heads for deep supervision if asked."""
@@ -52,9 +55,11 @@ class ModelConfig:
         )
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(
+    frozen=True, config=pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
+)
 class TrainConfig:
-    """A training run.
+    """A training run. A value that cannot be is a `CrispsegError`.
 
     Args:
         model: the model.
@@ -100,96 +105,72 @@ class TrainConfig:
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataSource = field(default_factory=Scenes)
-    augment: Augment = field(default_factory=Augment)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: pydantic.SkipValidation[DataSource] = Field(default_factory=Scenes)
+    augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
-    epochs: int = 50
-    iterations: int | None = None
-    batch_size: int = 8
-    accumulate: int = 1
+    epochs: PositiveInt = 50
+    iterations: int | None = Field(default=None, ge=1)
+    batch_size: PositiveInt = 8
+    accumulate: PositiveInt = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    backbone_lr_factor: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: NonNegativeFloat = 0.01
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 5e-4
     decay_norms_and_biases: bool = True
     schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
-    power: float = 0.9
-    lr_drops: list[float] = field(default_factory=lambda: [2 / 3])
-    warmup: int = 0
-    loss: dict[str, float] | str = field(default_factory=lambda: {"cross_entropy": 1.0})
-    hard_fraction: float = 0.1
-    auxiliary_weight: float = 0.4
+    power: NonNegativeFloat = 0.9
+    lr_drops: list[float] = Field(default_factory=lambda: [2 / 3], min_length=1)
+    warmup: NonNegativeInt = 0
+    loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0}, min_length=1)
+    hard_fraction: float = Field(default=0.1, gt=0, le=1)
+    auxiliary_weight: NonNegativeFloat = 0.4
     class_weights: Literal["balanced"] | list[float] | None = None
-    boundary_distance: int = 5
-    boundary_weights: dict[str, float] = field(default_factory=lambda: dict(BOUNDARY_WEIGHTS))
-    clip: float | None = None
+    boundary_distance: PositiveInt = 5
+    boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
+    clip: float | None = Field(default=None, gt=0)
     freeze_backbone: bool = False
-    ema: float | None = None
-    patience: int | None = None
-    val_every: int = 1
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
+    val_every: PositiveInt = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    workers: int = 2
-    seed: int = 0
+    devices: PositiveInt = 1
+    workers: NonNegativeInt = 2
+    seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
-    checkpoint_every: int | None = None
+    checkpoint_every: int | None = Field(default=None, ge=1)
     init_from: str | None = None
-    plugins: list[str] = field(default_factory=list)
+    plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
+        try:
+            return validate(values)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key, remedy = first["loc"][0], first["msg"].replace("Input should", "it should")
+            raise CrispsegError(f"{key} is {first['input']!r}; {remedy}") from None
+
     def __post_init__(self) -> None:
-        at_least = {
-            "epochs": 1,
-            "batch_size": 1,
-            "accumulate": 1,
-            "devices": 1,
-            "val_every": 1,
-            "boundary_distance": 1,
-            "workers": 0,
-            "warmup": 0,
-        }
-        for key, least in {**at_least, "iterations": 1, "patience": 1, "checkpoint_every": 1}.items():
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise CrispsegError(f"{key} is {value}; it must be at least {least}")
-        for key, hint in get_type_hints(TrainConfig).items():
-            if get_origin(hint) is Literal and getattr(self, key) not in get_args(hint):
-                raise CrispsegError(
-                    f"{key} is {getattr(self, key)!r}{did_you_mean(str(getattr(self, key)), get_args(hint))}"
-                )
-        for key in ("lr", "weight_decay", "auxiliary_weight", "backbone_lr_factor", "momentum", "power"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise CrispsegError(f"{key} is {getattr(self, key)}; it must be a number that is not negative")
-        if self.momentum >= 1:
-            raise CrispsegError(f"momentum is {self.momentum}; it must be below 1")
-        if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
+        for key, weights, known in (
+            ("loss", self.losses, LOSSES),
+            ("boundary_weights", self.boundary_weights, tuple(BOUNDARY_WEIGHTS)),
+        ):
+            for name, weight in weights.items():
+                if name not in known:
+                    raise CrispsegError(f"{key} has no '{name}'{did_you_mean(name, known)}")
+                if weight < 0:
+                    raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
+        if not all(0 < share < 1 for share in self.lr_drops):
             raise CrispsegError(
                 f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
             )
-        if not 0 <= self.seed < 2**32:
-            raise CrispsegError(f"seed is {self.seed}; it must be between 0 and {2**32 - 1}")
-        if isinstance(self.class_weights, list) and not all(0 <= weight < math.inf for weight in self.class_weights):
+        if isinstance(self.class_weights, list) and min(self.class_weights, default=0) < 0:
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
-        for name, weight in self.losses.items():
-            if name.startswith("{"):  # a mapping that could not be read as one
-                raise CrispsegError(f"loss is {name}; write '{{dice: 0.5}}', a number for each name")
-            if name not in LOSSES:
-                weights = "; give a name, or weights such as {cross_entropy: 1, dice: 0.5}"
-                raise CrispsegError(
-                    f"unknown loss '{name}'{did_you_mean(name, LOSSES) if name.isidentifier() else weights}"
-                )
-            if not 0 < weight < math.inf:
-                raise CrispsegError(f"the weight of loss {name} is {weight}; it must be positive and finite")
-        if not self.losses:
-            raise CrispsegError(f"loss names none; give one or more of {', '.join(LOSSES)}")
-        for name, weight in self.boundary_weights.items():
-            if name not in BOUNDARY_WEIGHTS:
-                raise CrispsegError(f"boundary_weights has no '{name}'{did_you_mean(name, BOUNDARY_WEIGHTS)}")
-            if not 0 <= weight < math.inf:
-                raise CrispsegError(f"boundary_weights: {name} is {weight}; it must be a number that is not negative")
         if self.class_weights is not None and "cross_entropy" not in self.losses:
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
@@ -198,14 +179,10 @@ class TrainConfig:
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size > 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
-        if self.augment.crop is not None and min(self.augment.crop) < 32:
-            raise CrispsegError(f"augment.crop is {list(self.augment.crop)}; models need at least 32 pixels a side")
-        if not 0 < self.hard_fraction <= 1:
-            raise CrispsegError(f"hard_fraction is {self.hard_fraction}; it must be above 0 and at most 1")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise CrispsegError(f"ema is {self.ema}; it must be between 0 and 1, such as 0.999")
-        if self.clip is not None and self.clip <= 0:
-            raise CrispsegError(f"clip is {self.clip}; it must be positive")
+        if self.augment.crop is not None and min(self.augment.crop) < MIN_SIDE:
+            raise CrispsegError(
+                f"augment.crop is {list(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
+            )
 
     @property
     def losses(self) -> dict[str, float]:
@@ -215,42 +192,21 @@ class TrainConfig:
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain types only, in the shape of a YAML file, defaults included."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    model = dataclasses.asdict(config.model)
     defaults = {key: option.default for key, option in model_options(config.model.name).items()}
     defaults.pop("auxiliary", None)  # training decides
-    model |= defaults | model.pop("options")
-    values["model"] = model
-    values["data"] = data_to_dict(config.data)
-    for holder, key in ((model, "pretrained"), (values, "init_from")):
-        if isinstance(holder[key], str) and Path(holder[key]).exists():
-            holder[key] = str(Path(holder[key]).absolute())
-    values["plugins"] = [str(Path(file).absolute()) for file in config.plugins]
-    values["augment"] = dataclasses.asdict(config.augment)
-    plain = _plain(values)
-    assert isinstance(plain, dict)
+    model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
+    del model["options"]
+    fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
+    tree = vars(config) | {
+        "model": model,
+        "data": {"name": config.data.name} | {name: _absolute(getattr(config.data, name)) for name in fields},
+        "init_from": _absolute(config.init_from),
+        "plugins": [Path(file).absolute() for file in config.plugins],
+    }
+    plain: dict[str, Any] = to_jsonable_python(tree)
     return plain
 
 
-def data_to_dict(data: DataSource) -> dict[str, Any]:
-    """A data source as YAML has it; paths are made absolute, so that it works from any folder."""
-    fields = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}  # type: ignore[arg-type]
-    for key, value in fields.items():
-        if isinstance(value, str | Path) and Path(value).exists():
-            fields[key] = Path(value).absolute()
-    plain = _plain({"name": data.name, **fields})
-    assert isinstance(plain, dict)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
-
-
-__all__ = ["DATA_SOURCES", "ModelConfig", "TrainConfig", "config_to_dict", "data_to_dict"]
+def _absolute(value: Any) -> Any:
+    """A path that exists works from any folder; anything else stays as it is."""
+    return Path(value).absolute() if isinstance(value, str | Path) and Path(value).exists() else value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from importlib.metadata import version
-from importlib.util import find_spec
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
@@ -22,24 +21,7 @@ BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "directio
 LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
 """What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
 
-
-def check_losses(names: Iterable[str]) -> None:
-    """Find out before long work starts that a loss cannot be built.
-
-    Raises:
-        CrispsegError: it needs segmentation-models-pytorch, which is not installed or too old.
-    """
-    foreign = [name for name in names if name != "cross_entropy"]
-    if foreign and (find_spec("segmentation_models_pytorch") is None or _library_version() < (0, 6)):
-        raise CrispsegError(
-            f"loss names {foreign[0]}, which needs segmentation-models-pytorch 0.6 or later: "
-            "pip install 'crispseg[losses]'"
-        )
-
-
-def _library_version() -> tuple[int, ...]:
-    """Before 0.6, its focal loss was a sum over classes."""
-    return tuple(int(number) for number in version("segmentation-models-pytorch").split(".")[:2])
+LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its focal loss was a sum over classes
 
 
 def build_loss(
@@ -48,35 +30,31 @@ def build_loss(
     """The weighted sum of some of `LOSSES`.
 
     Args:
-        weights: of the losses, by name.
-        hard_fraction, class_weights: of `CrossEntropy`.
+        weights: weight of each loss, by name.
+        hard_fraction, class_weights: as in `CrossEntropy`.
 
     Raises:
-        CrispsegError: as `check_losses`.
+        CrispsegError: a loss needs segmentation-models-pytorch, which is not installed or too old.
     """
-    check_losses(weights)
-
-    def build(name: str) -> nn.Module:
-        return CrossEntropy(hard_fraction, class_weights) if name == "cross_entropy" else LibraryLoss(name)
-
-    return WeightedSum({name: (weight, build(name)) for name, weight in weights.items()})
+    cross_entropy = CrossEntropy(hard_fraction, class_weights)
+    return WeightedSum(
+        {name: cross_entropy if name == "cross_entropy" else LibraryLoss(name) for name in weights}, weights
+    )
 
 
 class WeightedSum(nn.Module):
     """`Σ weight · loss(logits, labels)`, computed in float32 whatever the precision of the logits."""
 
-    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
+    def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.weights = [weight for weight, _ in terms.values()]
-        self.losses = nn.ModuleDict({name: loss for name, (_, loss) in terms.items()})
+        self.losses = nn.ModuleDict(losses)
+        self.weights = weights
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number."""
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
-            terms = [
-                weight * loss(logits, labels) for weight, loss in zip(self.weights, self.losses.values(), strict=True)
-            ]
+            terms = [self.weights[name] * loss(logits, labels) for name, loss in self.losses.items()]
             return torch.stack(terms).sum()
 
 
@@ -129,6 +107,11 @@ class LibraryLoss(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        if not LIBRARY:
+            raise CrispsegError(
+                f"loss names {name}, which needs segmentation-models-pytorch 0.6 or later: "
+                "pip install 'crispseg[losses]'"
+            )
         from segmentation_models_pytorch import losses  # takes a second to import, and is optional
 
         kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]

@@ -46,9 +46,5 @@ def lacks_bf16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     Args:
         cpuinfo: where Linux says what processors can; elsewhere nothing is known.
     """
-    try:
-        lines = Path(cpuinfo).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    known = [line.split() for line in lines if line.partition(":")[0].strip() in ("flags", "Features")]
-    return bool(known) and not any({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words) for words in known)
+    words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
+    return bool(words & {"flags", "Features"}) and not words & {"avx512_bf16", "amx_bf16", "bf16"}

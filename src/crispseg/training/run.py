@@ -7,10 +7,8 @@ import functools
 import importlib.util
 import logging
 import os
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
@@ -33,19 +31,18 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
-from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile, read_rows
+from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
 from crispseg.training.checkpoints import (
     BEST,
     LAST,
     AtomicCheckpoints,
-    EpochCheckpoint,
+    BestCheckpoint,
+    LastCheckpoint,
     Patience,
-    StepCheckpoint,
-    check_checkpoints,
-    read_checkpoint,
+    load_checkpoint,
 )
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss, check_losses
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, lacks_bf16
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
 
@@ -93,14 +90,13 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not _is_first_process():
         console = Console(quiet=True)
     load_plugins(config.plugins)
-    check_losses(config.losses)
+    build_loss(config.losses)  # where its library is missing, this is told before the data are read
     folder = check_folder(config, resume=resume)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
-    last, best_step = check_checkpoints(folder, model) if resume else (0, 0)
-    if resume and (folder / METRICS).is_file():
-        read_rows(folder / METRICS)
+    last = load_checkpoint(folder / LAST, model) if resume else 0
+    best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
     train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     _check_sizes(config, reports)
@@ -118,8 +114,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         devices=config.devices,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    if not config.iterations and max(last, best_step) > config.epochs * per_epoch:
-        done = -(-max(last, best_step) // per_epoch)
+    if not config.iterations and max(last, best) > config.epochs * per_epoch:
+        done = -(-max(last, best) // per_epoch)
         raise CrispsegError(
             f"epochs is {config.epochs}, but the run in {folder} has begun epoch {done}; give that or more"
         )
@@ -129,29 +125,30 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
     refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
     task = SegmentationTask(model, refined or loss, config)
-    callbacks = _callbacks(config, folder, labels, console)
     on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
     if on_cpu_bf16 and lacks_bf16():
         note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
         console.print(note, highlight=False, soft_wrap=True)
-    depthwise = float32_depthwise(model) if on_cpu_bf16 else nullcontext()
-    deterministic = _naming_what_is_not_deterministic(console) if config.deterministic else nullcontext()
-    with warnings.catch_warnings(), depthwise, deterministic:
+    deterministic = torch.get_deterministic_debug_mode()
+    with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         _quiet()
-        trainer = _trainer(config, folder, len(loaders[0]), callbacks)
-        _record(config, folder)
+        trainer = _trainer(config, folder, len(loaders[0]), console)
+        if _is_first_process():
+            with atomic_path(folder / CONFIG) as temporary:
+                temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
         try:
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except SystemExit:  # how Lightning leaves when it is interrupted
             done = (folder / LAST).is_file()
             again = f"go on with: crispseg train --resume {folder}" if done else "no epoch was finished, start it again"
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {again}") from None
+        finally:
+            torch.set_deterministic_debug_mode(deterministic)  # as before Lightning set it
 
-    best = callbacks[0]
-    assert isinstance(best, EpochCheckpoint)
-    model.load_state_dict(read_checkpoint(folder / BEST)[0])
-    assert best.best_model_score is not None
-    miou = float(best.best_model_score)
+    load_checkpoint(folder / BEST, model)
+    assert isinstance(trainer.checkpoint_callback, BestCheckpoint)
+    assert trainer.checkpoint_callback.best_model_score is not None
+    miou = float(trainer.checkpoint_callback.best_model_score)
     model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
     if trainer.is_global_zero:
         model.save_pretrained(folder / "model")
@@ -175,8 +172,8 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        changed = [key for key, value in config_to_dict(config).items() if _known(recorded, key, value) != value]
-        if fixed := sorted(set(changed) - MAY_CHANGE):
+        settings = config_to_dict(config)
+        if fixed := sorted(key for key in settings.keys() - MAY_CHANGE if recorded.get(key) != settings[key]):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -184,19 +181,6 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
-
-
-def _known(recorded: dict[str, Any], key: str, value: Any) -> Any:
-    """What a run's file says; settings that did not exist when it was written count as those of now, or as None."""
-    known = recorded.get(key, value)
-    return {**dict.fromkeys(value), **known} if isinstance(value, dict) and isinstance(known, dict) else known
-
-
-def _record(config: TrainConfig, folder: Path) -> None:
-    """Write `config.yaml`, from which this run can be repeated."""
-    if _is_first_process():
-        with atomic_path(folder / CONFIG) as temporary:
-            temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
 
 
 def _is_first_process() -> bool:
@@ -239,25 +223,22 @@ def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
         CrispsegError: the two are different networks.
     """
     same_classes = model.info.label_set().names == start.info.label_set().names
-    weights = start.state_dict()
+    anew = ["auxiliary_heads."]
     if not same_classes:
-        weights = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
-    if model.refiner is None:
-        weights = {key: value for key, value in weights.items() if not key.startswith("refiner.")}
-    anew = ("auxiliary_heads.", "classifier.", *(["refiner."] if start.refiner is None else []))
-    own = model.state_dict()
-    wanted = [key for key in own if not key.startswith(anew)]
-    wrong = [
-        key
-        for key in {*wanted, *weights}
-        if key not in own or key not in weights or own[key].shape != weights[key].shape
-    ]
-    if wrong:
+        anew.append("classifier.")
+    if not (model.refiner and start.refiner):
+        anew.append("refiner.")
+    weights = {key: value for key, value in start.state_dict().items() if not key.startswith(tuple(anew))}
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        fits = not unexpected and all(key.startswith(tuple(anew)) for key in missing)
+    except RuntimeError:  # shapes differ
+        fits = False
+    if not fits:
         raise CrispsegError(
             f"init_from: a {start.info.name} on {start.info.backbone} does not fit a {model.info.name} on "
-            f"{model.info.backbone}, {len(wrong)} tensors differ; choose the same model, backbone and options"
+            f"{model.info.backbone}; choose the same model, backbone and options"
         )
-    model.load_state_dict(weights, strict=False)
     return "all weights were taken over" if same_classes else "weights were taken over, the classifier starts anew"
 
 
@@ -295,22 +276,30 @@ def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | N
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
-def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Callback]) -> L.Trainer:
-    steps = steps_per_epoch(batches, config)
-    epochs = -(-config.iterations // steps) if config.iterations else config.epochs
-    accelerator = {"cuda": "gpu"}.get(config.accelerator, config.accelerator)
-    if config.accelerator == "cuda" and torch.cuda.device_count() < config.devices:
-        found = torch.cuda.device_count()
+def _trainer(config: TrainConfig, folder: Path, batches: int, console: Console) -> L.Trainer:
+    if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
         raise CrispsegError(
             f"accelerator is cuda with {config.devices} device(s), but PyTorch finds {found}; "
             f"use {f'--devices {found}' if found else '--accelerator cpu'}"
         )
+    steps = steps_per_epoch(batches, config)
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if _on_cuda(config) and config.devices > 1:
+        plugins.append(SyncedNorms())
+    timer = Timer()
+    callbacks: list[Callback] = [timer, MetricsFile(folder / METRICS, timer), LastEvaluation()]
+    callbacks += [BestCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+    callbacks.append(Bars(timer) if console.is_terminal else Lines(timer, console))
+    if config.ema:
+        callbacks.append(EMAWeightAveraging(decay=config.ema))
+    if config.patience:
+        callbacks.append(Patience(config.patience))
     return L.Trainer(
-        accelerator=accelerator,
+        accelerator=config.accelerator,
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=[AtomicCheckpoints(), *([SyncedNorms()] if _on_cuda(config) and config.devices > 1 else [])],
-        max_epochs=epochs,
+        plugins=plugins,
+        max_epochs=-(-config.iterations // steps) if config.iterations else config.epochs,
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
@@ -322,7 +311,7 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, callbacks: list[Ca
         log_every_n_steps=1 if batches < 50 else 50,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, Bars) for callback in callbacks),
+        enable_progress_bar=console.is_terminal,
     )
 
 
@@ -331,58 +320,17 @@ def _on_cuda(config: TrainConfig) -> bool:
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
-    def installed(name: str) -> bool:
-        return importlib.util.find_spec(name) is not None
-
-    wanted = config.loggers if config.loggers is not None else (["tensorboard"] if installed("tensorboard") else [])
-    for name in wanted:
-        if not installed(name):
+    """Those asked for; by default TensorBoard where it is installed."""
+    default = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    loggers: list[Logger] = []
+    for name in default if config.loggers is None else config.loggers:
+        if importlib.util.find_spec(name) is None:
             raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
-    make: dict[str, Any] = {
-        "tensorboard": lambda: TensorBoardLogger(folder, name="", version="tensorboard"),
-        "wandb": lambda: WandbLogger(project="crispseg", name=folder.name, save_dir=folder),
-    }
-    return [make[name]() for name in wanted]
-
-
-def _callbacks(config: TrainConfig, folder: Path, labels: LabelSet, console: Console) -> list[Callback]:
-    best = EpochCheckpoint(folder / BEST, monitor="val/miou", mode="max")
-    last = EpochCheckpoint(folder / LAST, save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [best, last, MetricsFile(folder / METRICS, labels), LastEvaluation()]
-    if config.checkpoint_every:
-        callbacks.append(StepCheckpoint(folder / LAST, config.checkpoint_every))
-    callbacks.append(Bars() if console.is_terminal else Lines(console))
-    if config.ema:
-        callbacks.append(EMAWeightAveraging(decay=config.ema))
-    if config.patience:
-        callbacks.append(Patience(config.patience))
-    return callbacks
-
-
-@contextmanager
-def _naming_what_is_not_deterministic(console: Console) -> Iterator[None]:
-    """Say once for each operation without a deterministic implementation that it is one, as PyTorch meets it.
-
-    Afterwards PyTorch is as deterministic as it was before, whatever Lightning has set.
-    """
-    named: set[str] = set()
-    show = warnings.showwarning
-
-    def filtered(message: Any, *rest: Any, **more: Any) -> None:
-        found = re.match(r"(.+?) does not have a deterministic implementation", str(message))
-        if found is None:
-            show(message, *rest, **more)
-        elif found[1] not in named:
-            named.add(found[1])
-            console.print(f"{found[1]} is not deterministic on this device; runs will differ slightly", style="yellow")
-
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    warnings.showwarning = filtered
-    try:
-        yield
-    finally:
-        warnings.showwarning = show
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if name == "tensorboard":
+            loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        else:
+            loggers.append(WandbLogger(project="crispseg", name=folder.name, save_dir=folder))
+    return loggers
 
 
 def _quiet() -> None:

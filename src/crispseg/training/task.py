@@ -23,8 +23,7 @@ class SyncedNorms(LayerSync):
     """Batch norms that share statistics between devices; timm's converter keeps the activations of its own norms."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        converted: nn.Module = convert_sync_batchnorm(model)
-        return converted
+        return convert_sync_batchnorm(model)  # type: ignore[no-any-return]
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Nothing: the trained model is read from its saved form."""
@@ -64,7 +63,7 @@ class SegmentationTask(L.LightningModule):
         loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
         if not torch.isfinite(loss):
             raise CrispsegError(
-                f"the loss became {loss.item()} at step {self.global_step} (lr {self._lr():.2g}); lower lr, add warmup "
+                f"the loss became {loss.item()} at step {self.global_step} (lr {self.lr:.2g}); lower lr, add warmup "
                 "steps, set clip to 1, or try precision fp32"
             )
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
@@ -89,7 +88,9 @@ class SegmentationTask(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
-    def _lr(self) -> float:
+    @property
+    def lr(self) -> float:
+        """The largest learning rate of a parameter group."""
         return float(max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
 
