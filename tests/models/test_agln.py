@@ -23,7 +23,7 @@ from crispseg.models.agln import (
     resample_channels,
 )
 
-from .base import ModelTester, TapShape, patches
+from .base import ExportTester, ModelTester, TapShape, patches
 
 STRIDES = (4, 8, 16)
 DESCRIPTORS = 6
@@ -43,7 +43,8 @@ def agln_taps(*, dense: bool = True, descriptors: int = DESCRIPTORS) -> dict[str
     return taps
 
 
-class AGLNTester(ModelTester):
+class TestAGLN(ExportTester):
+    name = "agln"
     options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
     taps: ClassVar = agln_taps()
 
@@ -59,26 +60,20 @@ class AGLNTester(ModelTester):
         # Eight seeds gave up to 0.042 and at least 0.974; without these steps 0.09 to 0.30 and 0.80 to 0.91.
         self.check_bfloat16(model.eval(), error=0.1, same_labels=0.93)
 
-
-class TestAGLN(AGLNTester):
-    name = "agln"
-
-    def test_straight(self, tmp_path: Path) -> None:
-        """Fig. 4a."""
-        self.check_option(tmp_path, taps=agln_taps(dense=False), connection="straight")
-
-    @pytest.mark.parametrize("refinement", ["channel", "spatial"])
-    def test_half_of_the_refinement(self, refinement: str, tmp_path: Path) -> None:
-        """Table V."""
-        taps = agln_taps(dense=False)
-        zero = self.descriptors_only_feed_alpha() if refinement == "channel" else frozenset()
-        self.check_option(tmp_path, taps=taps, zero_gradients=zero, refinement=refinement, connection="straight")
-
-    def test_no_refinement(self, tmp_path: Path) -> None:
-        """AGLN⁻ of Table IV."""
-        zero = self.descriptors_only_feed_alpha()
-        taps = agln_taps(dense=False)
-        self.check_option(tmp_path, taps=taps, zero_gradients=zero, refinement="none", connection="straight")
+    @pytest.mark.parametrize(
+        ("options", "gated"),
+        [
+            ({}, True),  # Fig. 4a
+            ({"refinement": "spatial"}, True),  # Table V
+            ({"refinement": "channel"}, False),
+            ({"refinement": "none"}, False),  # AGLN⁻ of Table IV
+            ({"learn_alpha": False}, True),  # Table VI
+            ({"learn_beta": False}, True),
+        ],
+    )
+    def test_straight(self, options: dict[str, Any], gated: bool, tmp_path: Path) -> None:
+        zero = frozenset() if gated else self.descriptors_only_feed_alpha()
+        self.check_option(tmp_path, taps=agln_taps(dense=False), zero_gradients=zero, connection="straight", **options)
 
     @staticmethod
     def descriptors_only_feed_alpha() -> frozenset[str]:
@@ -92,16 +87,15 @@ class TestAGLN(AGLNTester):
         """Table IV: N = 1, and GAP-GEM."""
         self.check_option(tmp_path, taps=agln_taps(descriptors=1), **options)
 
-    @pytest.mark.parametrize("options", [{"learn_alpha": False}, {"learn_beta": False}])
-    def test_fixed_scalars(self, options: dict[str, Any], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("fixed", [None, "learn_alpha", "learn_beta"])
+    def test_fixed_scalars(self, fixed: str | None) -> None:
         """Table VI."""
-        self.check_option(tmp_path, taps=agln_taps(dense=False), connection="straight", **options)
-        block = self.build(**options).decoder.fuses[0].blocks[0]
-        alpha, beta = block.sdm.alpha, block.beta
-        assert (alpha.item(), beta.item()) == (0 if options.get("learn_alpha", True) else 1, 1)
-        assert [name for name in ("sdm.alpha", "beta") if name in dict(block.named_parameters())] == [
-            name for name, option in (("sdm.alpha", "learn_alpha"), ("beta", "learn_beta")) if options.get(option, True)
-        ]
+        block = self.build(**({fixed: False} if fixed else {})).decoder.fuses[0].blocks[0]
+        assert (block.sdm.alpha.item(), block.beta.item()) == (1 if fixed == "learn_alpha" else 0, 1)
+        learned = {"learn_alpha": "sdm.alpha", "learn_beta": "beta"}
+        assert {*dict(block.named_parameters())}.intersection(learned.values()) == {
+            name for option, name in learned.items() if option != fixed
+        }
 
     def test_residual_starts_as_without_refinement(self, tmp_path: Path) -> None:
         """γ of the released code."""
@@ -138,9 +132,10 @@ class TestAGLN(AGLNTester):
             self.build(descriptors=64, pooling="average")
 
 
-class TestAGLNLite(AGLNTester):
+class TestAGLNLite(ModelTester):
     name = "agln_lite"
-    export_options: ClassVar = {"connection": "straight"}  # dense connections are in the graph of AGLN
+    options, taps = TestAGLN.options, TestAGLN.taps
+    test_bfloat16_is_close_to_float32 = TestAGLN.test_bfloat16_is_close_to_float32
 
 
 # Eqs. 1 to 6 ------------------------------------------------------------------------------------------------------
@@ -377,7 +372,7 @@ def test_average_pooling_in_bfloat16() -> None:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layout_in_memory_is_kept(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    """Of the taps, of what the convolutions are given and of the gradients."""
+    """Of the taps and of what the convolutions are given."""
     block = ContextFusionBlock(4, 3)
     nn.init.ones_(block.sdm.alpha)
     a, b = (torch.randn(2, 4, 5, 3).contiguous(memory_format=memory_format).requires_grad_() for _ in range(2))
@@ -412,13 +407,6 @@ def test_steps_hold_a_block_for_each_set_and_each_block_its_own() -> None:
         for block, expected in zip(fuse.blocks, descriptors[: 3 - step], strict=True):
             assert torch.equal(given[block][1], made[decoder.laterals[step]])
             assert torch.equal(given[block][2], expected)
-
-
-def test_block_in_the_place_of_other_fuse_parts() -> None:
-    for name in ("fpn", "sfnet", "deeplabv3plus"):
-        model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, fuse="cfb").train()
-        model(torch.randn(2, 3, 65, 97)).square().sum().backward()
-        assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 # Counts -----------------------------------------------------------------------------------------------------------
