@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,10 +32,17 @@ def build(name: str = "sfnet", **options: Any) -> SegmentationModel:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    build().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    build().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def saved(original: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(original, tmp_path / "model"))
 
 
 def edit_config(folder: Path, **changes: Any) -> None:
@@ -45,10 +53,10 @@ def edit_config(folder: Path, **changes: Any) -> None:
 # What is saved ------------------------------------------------------------------------------------------------------
 
 
-def test_a_save_is_three_files_and_no_pickle(saved: Path) -> None:
-    assert {path.name for path in saved.iterdir()} == FILES
-    assert [path.name for path in saved.parent.iterdir()] == ["model"]  # no temporary folder is left
-    assert load_file(saved / "model.safetensors").keys() == build().state_dict().keys()
+def test_a_save_is_three_files_and_no_pickle(original: Path) -> None:
+    assert {path.name for path in original.iterdir()} == FILES
+    assert [path.name for path in original.parent.iterdir()] == ["model"]  # no temporary folder is left
+    assert load_file(original / "model.safetensors").keys() == build().state_dict().keys()
 
 
 def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
@@ -70,12 +78,14 @@ def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
     assert "auxiliary" not in config["options"]
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_defaults_are_saved_too(name: str, tmp_path: Path) -> None:
-    create_model(name, num_classes=3, backbone="test_efficientnet").save_pretrained(tmp_path / "model")
-    options = json.loads((tmp_path / "model/config.json").read_text())["options"]
-    assert options.keys() == model_options(name).keys() - {"auxiliary"}
-    assert isinstance(options["width"], int)
+def test_all_that_a_model_is_said_to_be_is_saved() -> None:
+    """Defaults too, which may change."""
+    for name in list_models():
+        with torch.device("meta"):
+            info = create_model(name, num_classes=3, backbone="test_efficientnet", auxiliary=True).info
+        options = json.loads(info.to_json())["options"]
+        assert {"width"} <= options.keys() <= model_options(name).keys() - {"auxiliary"}
+        assert isinstance(options["width"], int)
 
 
 def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
@@ -99,13 +109,13 @@ def test_others_may_read_what_the_umask_allows(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(FILES, "0o644")
 
 
-@pytest.mark.parametrize("folder", [".", "new/deeper", "with space"])
-def test_any_folder_will_do(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    build().save_pretrained(folder)
-    assert {path.name for path in Path(folder).iterdir()} == FILES
-    assert from_pretrained(folder).info.name == "sfnet"
+    for folder in (".", "new/deeper", "with space"):
+        build().save_pretrained(folder)
+        assert {path.name for path in Path(folder).iterdir()} >= FILES
+        assert from_pretrained(folder).info.name == "sfnet"
 
 
 def test_a_run_folder_gives_its_model(saved: Path) -> None:
@@ -174,6 +184,7 @@ except CrispsegError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 65, 97)
     expected = {"images": images}
@@ -237,24 +248,16 @@ def test_a_damaged_config_is_refused(content: bytes, tmp_path: Path, refuses: An
         ModelInfo.read(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("content", INCOMPLETE)
-def test_a_model_with_an_incomplete_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
-    (saved / "config.json").write_bytes(content)
-    with refuses(str(saved / "config.json"), "is no saved crispseg model"):
-        from_pretrained(saved)
-
-
-@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("content", [b"{", b'{"format_version": 1}'])
 def test_a_model_with_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
     (saved / "config.json").write_bytes(content)
     with refuses(str(saved / "config.json"), "is no saved crispseg model"):
         from_pretrained(saved)
 
 
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 99])
-def test_a_later_format_is_refused(version: int, saved: Path, refuses: Any) -> None:
-    edit_config(saved, format_version=version, something_new=True)
-    with refuses(str(saved / "config.json"), f"format version {version}", "upgrade"):
+def test_a_later_format_is_refused(saved: Path, refuses: Any) -> None:
+    edit_config(saved, format_version=FORMAT_VERSION + 1, something_new=True)
+    with refuses(str(saved / "config.json"), f"format version {FORMAT_VERSION + 1}", "upgrade"):
         from_pretrained(saved)
 
 
