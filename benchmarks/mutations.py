@@ -31,7 +31,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "crispseg"
-TESTS_AT_MOST = 150
+TESTS_AT_MOST = 500
 SECONDS_AT_MOST = 240
 RETRIES = 3
 
