@@ -135,11 +135,7 @@ MUTATIONS = [
         "total + self.loss(logits, labels)",
     ),
     Mutation("training: weights of Eq. 7", '"boundary": 3.0, "direction": 0.7', '"boundary": 0.7, "direction": 3.0'),
-    Mutation(
-        "training: draws of a step",
-        "self.current_epoch, batch_index, self.global_rank",
-        "self.current_epoch, 0, self.global_rank",
-    ),
+    Mutation("training: class weights", "self.class_weights[labels[counted]].sum()", "counted.sum()"),
 ]
 
 

@@ -39,7 +39,7 @@ def test_features_are_a_pyramid_at_any_size(name: str, channels: tuple[int, ...]
     backbone = Backbone(name).eval()
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == channels
-    for height, width in ((32, 32), (33, 57), (97, 160), (64, 95)):
+    for height, width in ((32, 32), (33, 57), (64, 95)):
         with torch.no_grad():
             features = backbone(torch.randn(1, 3, height, width))
         assert [tuple(feature.shape) for feature in features] == [
@@ -80,14 +80,15 @@ def test_strides_that_are_no_pyramid_are_refused(strides: tuple[int, ...], refus
         Backbone(TINY, strides=strides)
 
 
-@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", "resnet101_deep"])
-def test_deep_stems_are_three_convolutions(name: str) -> None:
-    stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
-    assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
-        (64, (3, 3), (2, 2)),
-        (64, (3, 3), (1, 1)),
-        (128, (3, 3), (1, 1)),
-    ]
+def test_deep_stems_are_three_convolutions() -> None:
+    for name in ("resnet18_deep", "resnet50_deep", "resnet101_deep"):
+        with torch.device("meta"):
+            stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
+        assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
+            (64, (3, 3), (2, 2)),
+            (64, (3, 3), (1, 1)),
+            (128, (3, 3), (1, 1)),
+        ]
 
 
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
@@ -99,7 +100,6 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
             assert ours == pytest.approx((sum(theirs) / 3,))
         else:
             assert ours == (*theirs, theirs[0])[:in_chans]
-    assert Backbone("tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_strides_that_the_network_lacks_are_refused(refuses: Any) -> None:
         Backbone(TINY, strides=(4, 8, 64))
 
 
-@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", TINY])
+@pytest.mark.parametrize("name", ["resnet18_deep", TINY])
 def test_weights_that_cannot_be_got_are_refused(
     name: str, refuses: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -181,13 +181,12 @@ Write = Callable[[dict[str, Tensor], Path], Any]
         ("parallel.pth", lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path)),
     ],
 )
-@pytest.mark.parametrize("as_type", [str, Path])
 def test_a_local_weight_file_gives_its_network_s_features(
-    file: str, write: Write, as_type: type, published: nn.Module, tmp_path: Path
+    file: str, write: Write, published: nn.Module, tmp_path: Path
 ) -> None:
     write(published.state_dict(), tmp_path / file)
     images = torch.randn(1, 3, 64, 96)
-    features = Backbone(TINY, pretrained=as_type(tmp_path / file)).eval()(images)
+    features = Backbone(TINY, pretrained=tmp_path / file).eval()(images)
     expected = published.forward_intermediates(images, intermediates_only=True)[-4:]
     for ours, theirs in zip(features, expected, strict=True):
         assert torch.equal(ours, theirs)
@@ -199,7 +198,9 @@ def test_real_weights_give_the_features_of_timm(shared: Path) -> None:
     net.load_state_dict(load_file(path))
     images = torch.randn(1, 3, 64, 64)
     expected = net.forward_intermediates(images, intermediates_only=True)[-4:]
-    features = Backbone("tf_efficientnet_lite0", pretrained=path).eval()(images)
+    backbone = Backbone("tf_efficientnet_lite0", pretrained=str(path)).eval()
+    assert backbone.mean == (0.5, 0.5, 0.5)
+    features = backbone(images)
     for ours, theirs in zip(features, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -317,7 +318,7 @@ def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path) ->
     whole = path.read_bytes()
 
     @given(st.integers(1, len(whole) - 1))
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     def check(length: int) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(CrispsegError):

@@ -1,4 +1,4 @@
-"""Context parts against formulations of their own, with plain loops in float64."""
+"""Plain parts of a decoder against formulations of their own, with plain loops in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crispseg import contexts
-from crispseg.decoders import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
+from crispseg.decoders import AtrousSpatialPyramidPooling, Concat, DenseASPP, NonLocal, UpsampleAdd
 
 PARTS = ["aspp", "conv", "denseaspp", "nonlocal", "ppm"]
 
@@ -130,3 +130,31 @@ def test_contexts_work_on_any_feature_of_a_single_image(name: str, size: tuple[i
         assert level.isfinite().all()
     level.sum().backward()
     assert feature.grad.isfinite().all()
+
+
+# Other kinds of parts ---------------------------------------------------------------------------------------------
+
+
+def enlarged(x: Tensor, height: int, width: int) -> Tensor:
+    """(C, h, w) bilinearly, the centres of the corner pixels on each other."""
+    rows, columns = (torch.linspace(0, n - 1, m).double() for n, m in zip(x.shape[1:], (height, width), strict=True))
+    weights = [
+        (1 - (places[:, None] - torch.arange(n)).abs()).clamp(min=0)  # (m, n)
+        for places, n in zip((rows, columns), x.shape[1:], strict=True)
+    ]
+    return torch.einsum("ry,cx,kyx->krc", *weights, x)
+
+
+@pytest.mark.parametrize("coarse_channels", [3, 5])
+def test_addition_is_of_the_upsampled_level(coarse_channels: int) -> None:
+    module: Any = UpsampleAdd(3, coarse_channels).double()
+    fine, coarse = (torch.randn(1, n, *size).double() for n, size in ((3, (9, 12)), (coarse_channels, (5, 6))))
+    projected = module.project(coarse)[0]
+    torch.testing.assert_close(module(fine, coarse)[0], fine[0] + enlarged(projected, 9, 12), atol=1e-5, rtol=0)
+
+
+def test_concatenation_is_at_the_finest_level() -> None:
+    module: Any = lively(Concat(3, 2, 4))
+    levels = [torch.randn(1, 2, *size).double() for size in ((7, 8), (4, 4), (1, 2))]
+    together = torch.cat([enlarged(level[0], 7, 8) for level in levels])
+    torch.testing.assert_close(module(levels)[0], block(together, module.conv), atol=1e-5, rtol=0)

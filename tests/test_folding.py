@@ -36,16 +36,15 @@ def assert_equal(model: nn.Module, folded: nn.Module, images: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "of_backbone"),
-    [("resnet18", 20), ("tf_efficientnet_lite0", 48), ("mobilenetv3_small_050", 34), ("convnext_atto", 0)],
+    [("test_resnet", 15), ("test_efficientnet", 12), ("mobilenetv3_small_050", 34), ("test_convnext", 0)],
 )
 def test_every_batch_norm_of_a_model_is_folded(backbone: str, of_backbone: int) -> None:
-    model = trained(create_model("sfnet", num_classes=5, backbone=backbone, width=32))
+    model = trained(create_model("sfnet", num_classes=5, backbone=backbone, width=16))
     assert batch_norms(model) == of_backbone + 12
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = fold_batch_norms(model, torch.randn(1, 3, 64, 64))
     assert batch_norms(folded) == 0
-    for size in ((64, 96), (71, 50)):
-        assert_equal(model, folded, torch.randn(2, 3, *size))
+    assert_equal(model, folded, torch.randn(2, 3, 71, 50))
     assert batch_norms(model) == of_backbone + 12
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 

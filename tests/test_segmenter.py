@@ -25,7 +25,7 @@ PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160), (250, 1
 def build(in_chans: int = 3) -> SegmentationModel:
     """A small model whose classes all occur."""
     torch.manual_seed(0)
-    model = create_model("sfnet", num_classes=5, backbone="mobilenetv3_small_050", width=16, in_chans=in_chans)
+    model = create_model("sfnet", num_classes=5, backbone="test_efficientnet", width=16, in_chans=in_chans)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -79,7 +79,7 @@ def assert_labels(labels: np.ndarray, logits: torch.Tensor) -> None:
     assert (best - chosen).max() <= 1e-4 * logits.abs().max()
 
 
-@pytest.mark.parametrize("size", [(48, 70), (33, 57), (471, 630)])
+@pytest.mark.parametrize("size", [(48, 70), (33, 57), (171, 230)])
 def test_labels_are_those_of_the_model(model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]) -> None:
     image = picture(*size)
     result, logits = segmenter(image), expected(model, image)
@@ -356,7 +356,7 @@ def test_what_a_segmenter_cannot_be_made_of(
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.tuples(st.integers(1, 12), st.integers(1, 12)),
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
