@@ -89,7 +89,7 @@ class TestDDSMUPerNet(ExportTester):
 
     def test_points_make_a_grid(self, refuses: Any) -> None:
         for option in ("pixels", "channels"):
-            with refuses(f"option '{option}'", "is 10", "one of 1, 9, 25, 49"):
+            with refuses("10", "1, 9, 25"):
                 self.build(**{option: 10})
 
     def test_channels_are_a_square(self, refuses: Any) -> None:
