@@ -38,8 +38,10 @@ def agln_taps(*, dense: bool = True, descriptors: int = DESCRIPTORS) -> dict[str
     for step, stride in enumerate(STRIDES):
         for block in range(3 - step if dense else 1):
             path = f"decoder.fuses.{step}.blocks.{block}"
-            for tap in ("sdm.M", "sdm.E", "lrm.B", "lrm.G"):
+            for tap in ("sdm.A", "sdm.M", "sdm.E", "lrm.B", "lrm.G"):
                 taps[f"{path}.{tap}"] = (16, stride)
+            if descriptors > 1:
+                taps[f"{path}.sdm.A_av"] = (descriptors, stride)
     return taps
 
 

@@ -29,9 +29,13 @@ class TestDeepLabV3Plus(ExportTester):
             self.build(width=0)
 
     @pytest.mark.parametrize(
-        ("fuse", "seen"), [("add", {}), ("fam", {"flow": 2, "warped": 16}), ("dcn", {"offset": 18})]
+        ("fuse", "seen"),
+        [
+            ("add", {}),
+            ("fam", {"fine": (16, 4), "coarse": (16, 16), "flow": (2, 4), "warped": (16, 4)}),
+            ("dcn", {"offset": (18, 4), "fused": (16, 4)}),  # DDSM, Table 1, "+DCN"
+        ],
     )
-    def test_other_fuse_parts(self, fuse: str, seen: dict[str, int], tmp_path: Path) -> None:
-        """dcn: DDSM, Table 1, "+DCN"."""
-        taps = self.taps | {f"decoder.fuse.{tap}": (channels, 4) for tap, channels in seen.items()}
+    def test_other_fuse_parts(self, fuse: str, seen: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+        taps = self.taps | {f"decoder.fuse.{tap}": shape for tap, shape in seen.items()}
         self.check_option(tmp_path, taps=taps, fuse=fuse)

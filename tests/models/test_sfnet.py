@@ -21,9 +21,9 @@ from .base import ExportTester
 class TestSFNet(ExportTester):
     name = "sfnet"
     taps: ClassVar = {"decoder.coarsest": (16, 32)} | {
-        f"decoder.fuses.{level}.{tap}": (channels, stride)
+        f"decoder.fuses.{level}.{tap}": (channels, 2 * stride if tap == "coarse" else stride)
         for level, stride in enumerate((4, 8, 16))
-        for tap, channels in (("flow", 2), ("warped", 16))
+        for tap, channels in (("fine", 16), ("coarse", 16), ("flow", 2), ("warped", 16))
     }
     single_value_norms = frozenset({"decoder.context.stages.0.2"})  # the 1×1 bin of pyramid pooling
 
@@ -140,4 +140,4 @@ def test_flow_alignment_works_without_the_rest_of_the_system() -> None:
     fine = torch.randn(1, 8, 7, 5)
     with record(holder) as seen:
         assert holder[1](fine, torch.randn(1, 4, 3, 2)).shape == fine.shape
-    assert seen.keys() == {"1.flow", "1.warped"}
+    assert seen.keys() == {"1.fine", "1.coarse", "1.flow", "1.warped"}

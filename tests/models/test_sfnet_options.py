@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ from crispseg.models.sfnet import AlignedConcat, correlate, warp
 from .test_sfnet import TestSFNet as Base
 
 STRIDES = (4, 8, 16)  # of the finer level of the steps F3 → F2, F4 → F3, F5 → F4
-FLOW = {"flow": 2, "warped": 16}
+FLOW = {"fine": 16, "coarse": 16, "flow": 2, "warped": 16}
+DCN = {"offset": 18, "fused": 16}
 TINY = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
 
 
 def taps(*steps: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """What `record` sees: names and channels of each step's taps, the finest step first."""
     return {"decoder.coarsest": (16, 32)} | {
-        f"decoder.fuses.{index}.{tap}": (channels, stride)
+        f"decoder.fuses.{index}.{tap}": (channels, 2 * stride if tap == "coarse" else stride)
         for index, (step, stride) in enumerate(zip(steps, STRIDES, strict=True))
         for tap, channels in step.items()
     }
@@ -57,12 +59,16 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
         {"flow_net": "correlation", "fuse_levels": [5]},
         taps({}, {}, {"correlation": 81, **FLOW}),
     ),
-    "2d F5": ({"fuse": "dcn", "fuse_levels": [5]}, taps({}, {}, {"offset": 18})),
-    "2d": ({"fuse": "dcn"}, taps({"offset": 18}, {"offset": 18}, {"offset": 18})),
+    "2d F5": ({"fuse": "dcn", "fuse_levels": [5]}, taps({}, {}, DCN)),
+    "2d": ({"fuse": "dcn"}, taps(DCN, DCN, DCN)),
     "3.3": (
         {"merge": "aligned"},
         taps(FLOW, FLOW, FLOW)
-        | {f"decoder.merge.fams.{i}.{tap}": (channels, 4) for i in range(3) for tap, channels in FLOW.items()},
+        | {
+            f"decoder.merge.fams.{i}.{tap}": (channels, 8 << i if tap == "coarse" else 4)
+            for i in range(3)
+            for tap, channels in FLOW.items()
+        },
     ),
 }
 
@@ -81,16 +87,17 @@ def test_the_non_local_row_starts_as_the_identity(tmp_path: Path) -> None:
 
 
 def light(*strides: int) -> dict[str, tuple[int, int]]:
-    """What `record` sees of a decoder whose steps end at these strides."""
-    steps = enumerate(strides)
-    return {"decoder.coarsest": (16, 32)} | {
-        f"decoder.fuses.{index}.{tap}": (channels, stride) for index, stride in steps for tap, channels in FLOW.items()
+    """What `record` sees of a decoder whose levels have these strides."""
+    return {"decoder.coarsest": (16, strides[-1])} | {
+        f"decoder.fuses.{index}.{tap}": (channels, coarse if tap == "coarse" else fine)
+        for index, (fine, coarse) in enumerate(pairwise(strides))
+        for tap, channels in FLOW.items()
     }
 
 
 @pytest.mark.parametrize(
     ("backbone", "seen"),
-    [("df1", light(16, 32)), ("df2", light(8, 16)), ("shufflenetv2_x1_0", light(4, 8, 16))],
+    [("df1", light(16, 32, 32)), ("df2", light(8, 16, 32)), ("shufflenetv2_x1_0", light(4, 8, 16, 32))],
 )
 def test_every_light_backbone_works(backbone: str, seen: dict[str, tuple[int, int]], tmp_path: Path) -> None:
     """Table 1d."""

@@ -13,5 +13,8 @@ class TestUPerNet(ModelTester):
 
     def test_deformable_convolution(self, tmp_path: Path) -> None:
         """DDSM, Table 1, "+DCN"."""
-        taps = self.taps | {f"decoder.fuses.{step}.offset": (18, 4 << step) for step in (0, 1)}
+        dcn = (("offset", 18), ("fused", 16))
+        taps = self.taps | {
+            f"decoder.fuses.{step}.{tap}": (channels, 4 << step) for step in (0, 1) for tap, channels in dcn
+        }
         self.check_option(tmp_path, taps=taps, fuse="dcn", fuse_levels=[3, 4])
