@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from reference import convolved, sampled
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -188,14 +189,6 @@ def test_the_command_line_takes_every_option(tmp_path: Path, capsys: pytest.Capt
     assert _settings([str(file)], capsys) == {**flags, "flow_kernel": 5, "fuse_levels": [4, 5]}
 
 
-@pytest.mark.parametrize(("flag", "value"), [("flow_kernel", "4"), ("fuse_levels", "[a]"), ("flow_net", "siamese")])
-def test_the_command_line_refuses_other_values(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", f"--model.{flag}={value}", "--print_config"]) == 2
-    message = capsys.readouterr().err
-    assert f"model.{flag}" in message
-    assert message.count("\n") == 1
-
-
 def _settings(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The options that `--print_config` shows for these flags, without the defaults."""
     assert main(["train", *argv, "--print_config"]) == 0
@@ -253,14 +246,9 @@ def test_the_kernel_is_as_large_as_it_says(kernel: int) -> None:
     fine, coarse = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 6, 5)
     with torch.no_grad(), record(module) as seen:
         module(fine, coarse)
-        both = torch.cat([module.compress_coarse(coarse), module.compress_fine(fine)], 1)[0].double()
-    weight = module.predict_flow.weight.detach().double()
-    expected = torch.zeros(1, 2, 6, 5, dtype=torch.float64)
-    for y, x, i, j in itertools.product(range(6), range(5), range(kernel), range(kernel)):
-        qy, qx = y + i - kernel // 2, x + j - kernel // 2
-        if 0 <= qy < 6 and 0 <= qx < 5:
-            expected[0, :, y, x] += weight[:, :, i, j] @ both[:, qy, qx]
-    torch.testing.assert_close(seen["flow"].double(), expected, atol=1e-5, rtol=0)
+        both = torch.cat([module.compress_coarse(coarse), module.compress_fine(fine)], 1)
+    assert module.predict_flow.weight.shape == (2, 4, kernel, kernel)
+    torch.testing.assert_close(seen["flow"], convolved(both, module.predict_flow.weight))
 
 
 # Table 2(c): correlation --------------------------------------------------------------------------------------------
@@ -269,14 +257,14 @@ def test_the_kernel_is_as_large_as_it_says(kernel: int) -> None:
 @pytest.mark.parametrize("reach", [0, 1, 4])
 def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> None:
     fine, coarse = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
-    side = 2 * reach + 1
-    expected = torch.zeros(2, side * side, 4, 5, dtype=torch.float64)
-    for n, y, x, i, j in itertools.product(range(2), range(4), range(5), range(side), range(side)):
-        qy, qx = y + i - reach, x + j - reach
-        if 0 <= qy < 4 and 0 <= qx < 5:
-            for c in range(3):
-                expected[n, i * side + j, y, x] += fine[n, c, y, x].double() * coarse[n, c, qy, qx].double() / 3
-    torch.testing.assert_close(correlate(fine, coarse, reach).double(), expected, atol=1e-5, rtol=0)
+    displacements = range(-reach, reach + 1)
+    for n in range(2):
+        displaced = [
+            sampled(coarse[n], *torch.broadcast_tensors(torch.arange(5) + x, torch.arange(4)[:, None] + y))
+            for y, x in itertools.product(displacements, displacements)
+        ]
+        expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
+        torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
 
 
 def test_the_flow_is_predicted_from_the_correlation() -> None:
@@ -307,15 +295,6 @@ def test_correlation_keeps_no_copies_of_the_map() -> None:
 # Table 2(d): deformable convolution ---------------------------------------------------------------------------------
 
 
-def bilinear_at(image: Tensor, y: float, x: float) -> Tensor:
-    """(C, H, W) → (C,) at a point in pixels, zero outside."""
-    value = torch.zeros(image.shape[0], dtype=torch.float64)
-    for qy, qx in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
-        if 0 <= qy < image.shape[1] and 0 <= qx < image.shape[2]:
-            value += (1 - abs(y - qy)) * (1 - abs(x - qx)) * image[:, qy, qx]
-    return value
-
-
 @pytest.mark.parametrize("coarse_channels", [3, 5])
 def test_deformable_convolution_is_the_sum_over_displaced_points(coarse_channels: int) -> None:
     module = DeformableFuse(3, coarse_channels)
@@ -328,13 +307,11 @@ def test_deformable_convolution_is_the_sum_over_displaced_points(coarse_channels
     offset = nn.functional.conv2d(both, module.predict_offset.weight.double(), padding=1)
     torch.testing.assert_close(seen["offset"].double(), offset, atol=1e-5, rtol=0)
     assert offset.abs().max() > 1
-    expected = torch.zeros(1, 3, 6, 5, dtype=torch.float64)
-    weight = module.deform.weight.detach().double()
-    for y, x, tap in itertools.product(range(6), range(5), range(9)):
-        dy, dx = seen["offset"][0, 2 * tap : 2 * tap + 2, y, x].tolist()
-        value = bilinear_at(both[0], y + tap // 3 - 1 + dy, x + tap % 3 - 1 + dx)
-        expected[0, :, y, x] += weight[:, :, tap // 3, tap % 3] @ value
-    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
+    dy, dx = seen["offset"][0].double().unflatten(0, (9, 2)).unbind(1)  # (9, H, W) each
+    tap = torch.arange(9)[:, None, None]
+    points = sampled(both[0], torch.arange(5) + tap % 3 - 1 + dx, torch.arange(6)[:, None] + tap // 3 - 1 + dy)
+    expected = torch.einsum("oct,cthw->ohw", module.deform.weight.detach().double().flatten(2), points)
+    torch.testing.assert_close(out[0].double(), expected, atol=1e-5, rtol=0)
 
 
 def test_deformable_convolution_starts_as_a_plain_one() -> None:
@@ -342,18 +319,6 @@ def test_deformable_convolution_starts_as_a_plain_one() -> None:
     fine = torch.randn(2, 4, 9, 7)
     plain = nn.functional.conv2d(torch.cat([torch.ones(2, 4, 9, 7), fine], 1), module.deform.weight, padding=1)
     torch.testing.assert_close(module(fine, torch.ones(2, 4, 5, 4)), plain, atol=1e-5, rtol=0)
-
-
-def test_deformable_convolution_works_under_bfloat16() -> None:
-    module = DeformableFuse(4, 4)
-    fine, coarse = torch.randn(1, 4, 9, 7), torch.randn(1, 4, 5, 4)
-    expected = module(fine, coarse)
-    with torch.autocast("cpu", torch.bfloat16):
-        fused = module(fine.bfloat16(), coarse.bfloat16())
-        assert fused.dtype == torch.bfloat16
-        fused.sum().backward()
-    torch.testing.assert_close(fused.float(), expected, atol=0.05, rtol=0)
-    assert module.predict_offset.weight.grad.any()
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
@@ -372,11 +337,10 @@ def test_deformable_convolution_works_in_any_precision(dtype: torch.dtype, error
     assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in module.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_deformable_model_runs_in_any_precision(dtype: torch.dtype) -> None:
-    model = create_model("sfnet", **TINY, fuse="dcn").to(dtype).eval()
-    logits = model(torch.randn(1, 3, 33, 57, dtype=dtype))
-    assert logits.dtype == dtype and logits.isfinite().all()
+def test_a_deformable_model_runs_in_any_precision() -> None:
+    for dtype in (torch.bfloat16, torch.float64):
+        logits = create_model("sfnet", **TINY, fuse="dcn").to(dtype).eval()(torch.randn(1, 3, 33, 57, dtype=dtype))
+        assert logits.dtype == dtype and logits.isfinite().all()
 
 
 def test_deformable_convolution_counts_as_a_convolution() -> None:
