@@ -10,12 +10,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crispseg import CrispsegError
 from crispseg.backbones import Backbone, read_state_dict
 
 TINY = "test_efficientnet"
@@ -66,18 +63,17 @@ def test_padding_is_zeros_to_the_right_and_below() -> None:
         assert torch.equal(ours, theirs[..., : -(-33 // stride), : -(-57 // stride)])
 
 
-@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 32), (2, 4)])
-def test_other_strides_can_be_asked_for(strides: tuple[int, ...]) -> None:
-    backbone = Backbone(TINY, strides=strides).eval()
-    assert backbone.strides == strides
-    sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
-    assert sizes == [64 // stride for stride in strides]
-
-
-@pytest.mark.parametrize("strides", [(), (32, 4), (4, 4)])
-def test_strides_that_are_no_pyramid_are_refused(strides: tuple[int, ...], refuses: Any) -> None:
-    with refuses("strides", str(list(strides))):
-        Backbone(TINY, strides=strides)
+def test_other_strides_can_be_asked_for(refuses: Any) -> None:
+    for strides in ((8, 16, 32), (4, 32), (2, 4)):
+        backbone = Backbone(TINY, strides=strides).eval()
+        assert backbone.strides == strides
+        sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
+        assert sizes == [64 // stride for stride in strides]
+    for strides in ((), (32, 4), (4, 4)):
+        with refuses("strides", str(list(strides))):
+            Backbone(TINY, strides=strides)
+    with refuses(TINY, "[4, 8, 64] are needed"):
+        Backbone(TINY, strides=(4, 8, 64))
 
 
 def test_deep_stems_are_three_convolutions() -> None:
@@ -138,11 +134,6 @@ def test_a_network_without_a_pyramid_names_what_works(name: str, phrase: str, re
 def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
     with refuses("efficientformerv2_s0", "fixed image sizes", "ResNet"):
         Backbone("efficientformerv2_s0")
-
-
-def test_strides_that_the_network_lacks_are_refused(refuses: Any) -> None:
-    with refuses(TINY, "[4, 8, 64] are needed"):
-        Backbone(TINY, strides=(4, 8, 64))
 
 
 @pytest.mark.parametrize("name", ["resnet18_deep", TINY])
@@ -259,7 +250,8 @@ def test_code_in_a_weight_file_does_not_run(
 
 
 @pytest.mark.parametrize(
-    "value", [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}]
+    "value",
+    [[torch.ones(1)], torch.ones(1), {"a": 1}, {1: torch.ones(1)}, {"state_dict": {"a": torch.ones(1), "b": 2}}],
 )
 def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
     torch.save(value, tmp_path / "weights.pth")
@@ -267,16 +259,10 @@ def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refu
         read_state_dict(tmp_path / "weights.pth")
 
 
-def test_keys_that_are_no_names_are_refused(tmp_path: Path, refuses: Any) -> None:
-    torch.save({1: torch.ones(1)}, tmp_path / "weights.pth")
-    with refuses(str(tmp_path / "weights.pth"), "no state dict"):
-        read_state_dict(tmp_path / "weights.pth")
-
-
-@pytest.mark.parametrize("path", ["missing.pth", "missing.safetensors", "."])
-def test_a_missing_file_is_refused(path: str, tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path / path), "does not exist"):
-        Backbone(TINY, pretrained=tmp_path / path)
+def test_a_missing_file_is_refused(tmp_path: Path, refuses: Any) -> None:
+    for path in ("missing.pth", "missing.safetensors", "."):
+        with refuses(str(tmp_path / path), "does not exist"):
+            Backbone(TINY, pretrained=tmp_path / path)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 18\n"
@@ -288,10 +274,10 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 
         ("weights.safetensors", b""),
         ("weights.safetensors", POINTER),
         ("weights.safetensors", b"PK\x03\x04 a PyTorch file under a wrong name"),
-        pytest.param("weights.pth", b""),
+        ("weights.pth", b""),
         ("weights.pth", POINTER),
         ("weights.pth", b"<!DOCTYPE html>\n<html>not found</html>\n"),
-        pytest.param("weights.pth", b"hello\n"),
+        ("weights.pth", b"hello\n"),
         ("weights.pth", b"PK\x03\x04" + bytes(100)),
     ],
 )
@@ -301,30 +287,15 @@ def test_a_file_of_something_else_is_refused(file: str, content: bytes, tmp_path
         read_state_dict(tmp_path / file)
 
 
-@pytest.mark.parametrize(
-    ("file", "write"),
-    [
-        ("weights.safetensors", save_file),
-        ("weights.pth", torch.save),
-        pytest.param(
-            "legacy.pth",
-            lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
-        ),
-    ],
-)
-def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "write"), [("weights.safetensors", save_file), ("weights.pth", torch.save)])
+def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path, refuses: Any) -> None:
     path = tmp_path / file
     write({"stem.weight": torch.randn(4, 3, 3, 3), "stem.bias": torch.randn(4)}, path)
     whole = path.read_bytes()
-
-    @given(st.integers(1, len(whole) - 1))
-    @settings(max_examples=30)
-    def check(length: int) -> None:
+    for length in (*range(1, 16), *range(16, len(whole), len(whole) // 16), len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CrispsegError):
+        with refuses(str(path)):
             read_state_dict(path)
-
-    check()
 
 
 # Freezing -----------------------------------------------------------------------------------------------------------
