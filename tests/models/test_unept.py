@@ -96,15 +96,11 @@ class TestUNEPT(ExportTester):
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], model.decoder.learned)
 
-    def test_encodings_on_features(self, tmp_path: Path) -> None:
-        """§4.2."""
+    def test_other_encodings_and_attention(self, tmp_path: Path) -> None:
+        """§4.2, and as in the released code."""
         self.check_option(tmp_path, taps=self.taps, encodings="features")
-
-    def test_full_self_attention(self, tmp_path: Path) -> None:
-        """As in the released code."""
-        self.check_option(
-            tmp_path, taps=unept_taps(full=True), zero_gradients=self.zero_gradients, self_attention="full"
-        )
+        taps = unept_taps(full=True)
+        self.check_option(tmp_path, taps=taps, zero_gradients=self.zero_gradients, self_attention="full")
 
     @pytest.mark.parametrize(("output_stride", "strides"), [(16, (8, 16, 16)), (32, (8, 16, 32))])
     def test_levels_of_several_sizes(self, output_stride: int, strides: tuple[int, ...]) -> None:
@@ -120,11 +116,9 @@ class TestUNEPT(ExportTester):
             self.build(backbone="ghostnet_100")
         assert self.build(backbone="ghostnet_100", output_stride=32).backbone.strides == (8, 16, 32)
 
-    def test_widths_are_shared_by_heads(self, refuses: Any) -> None:
+    def test_other_values_are_refused(self, refuses: Any) -> None:
         with refuses("width is 20", "multiple of 8"):
             self.build(width=20)
-
-    def test_other_values_are_refused(self, refuses: Any) -> None:
         for dropout in (-0.1, 1.0):
             with refuses(f"dropout is {dropout}"):
                 self.build(dropout=dropout)
@@ -210,11 +204,6 @@ def test_sine_positions_are_those_of_detr() -> None:
             torch.testing.assert_close(encoded[row, column], torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def test_positions_agree_across_levels() -> None:
-    fine = sine_positions((12, 12), 32).view(4, 3, 4, 3, 32)[:, 1, :, 1]  # centres of 3×3 pixels
-    torch.testing.assert_close(fine.flatten(0, 1), sine_positions((4, 4), 32), atol=1e-5, rtol=0)
-
-
 def test_full_attention_is_that_of_torch() -> None:
     ours, theirs = FullAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
@@ -226,12 +215,12 @@ def test_full_attention_is_that_of_torch() -> None:
     torch.testing.assert_close(ours(query, query, values, []), theirs(query, query, values)[0])
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 57), (97, 160)])
-def test_the_spatial_branch_ends_at_an_eighth(height: int, width: int) -> None:
+def test_the_spatial_branch_ends_at_an_eighth() -> None:
     branch = SpatialBranch(3, 16)
-    out = branch(torch.randn(2, 3, height, width))
-    assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
     assert sum(isinstance(part, nn.Conv2d) for part in branch.modules()) == 3
+    for height, width in ((32, 32), (33, 57), (97, 160)):
+        out = branch(torch.randn(2, 3, height, width))
+        assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
 
 
 # ViTs -------------------------------------------------------------------------------------------------------------
@@ -300,25 +289,14 @@ def test_weights_of_a_vit_load(tmp_path: Path) -> None:
     assert "pos_embed" in own
 
 
-def test_a_vit_has_its_own_stride(refuses: Any) -> None:
+def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
+    for name in ("resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"):
+        assert plain_strides(name) == []
     assert vit(output_stride=16).backbone.strides == (16, 16, 16)
     with refuses("'test_vit' has stride 16", "leave out output_stride=8"):
         vit(output_stride=8)
-
-
-def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
     with refuses("mixer_s32_224", "fixed image sizes", "vit_base_patch16_224"):
         create_model("unept", num_classes=3, backbone="mixer_s32_224")
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"]
-)
-def test_networks_with_a_pyramid_are_not_plain(name: str) -> None:
-    assert plain_strides(name) == []
-
-
-def test_other_models_on_a_vit_say_what_works(refuses: Any) -> None:
     with refuses("test_vit", "at strides [16]", "resnet18"):
         create_model("sfnet", num_classes=3, backbone="test_vit")
 
