@@ -4,18 +4,28 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint format clean
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: quickstart test test-slow test-all lint docs format clean
 
 quickstart: $(INSTALLED)  ## train, test and look at SFNet on built-in street scenes
 	$(BIN)/crispseg quickstart
 
-test: $(INSTALLED)  ## all tests, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(INSTALLED)  ## all tests but the slow ones, in two processes of one thread each: some minutes
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long runs, processes
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## all tests
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## the site of the documentation, in site/
+	$(BIN)/mkdocs build --strict
 
 format: $(INSTALLED)  ## apply the style
 	$(BIN)/ruff check --fix .
@@ -28,4 +38,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

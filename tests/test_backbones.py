@@ -10,12 +10,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crispseg import CrispsegError
 from crispseg.backbones import Backbone, read_state_dict
 
 TINY = "test_efficientnet"
@@ -39,7 +36,7 @@ def test_features_are_a_pyramid_at_any_size(name: str, channels: tuple[int, ...]
     backbone = Backbone(name).eval()
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == channels
-    for height, width in ((32, 32), (33, 57), (97, 160), (64, 95)):
+    for height, width in ((32, 32), (33, 57), (64, 95)):
         with torch.no_grad():
             features = backbone(torch.randn(1, 3, height, width))
         assert [tuple(feature.shape) for feature in features] == [
@@ -66,28 +63,28 @@ def test_padding_is_zeros_to_the_right_and_below() -> None:
         assert torch.equal(ours, theirs[..., : -(-33 // stride), : -(-57 // stride)])
 
 
-@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 32), (2, 4)])
-def test_other_strides_can_be_asked_for(strides: tuple[int, ...]) -> None:
-    backbone = Backbone(TINY, strides=strides).eval()
-    assert backbone.strides == strides
-    sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
-    assert sizes == [64 // stride for stride in strides]
+def test_other_strides_can_be_asked_for(refuses: Any) -> None:
+    for strides in ((8, 16, 32), (4, 32), (2, 4)):
+        backbone = Backbone(TINY, strides=strides).eval()
+        assert backbone.strides == strides
+        sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
+        assert sizes == [64 // stride for stride in strides]
+    for strides in ((), (32, 4), (4, 4)):
+        with refuses("strides", str(list(strides))):
+            Backbone(TINY, strides=strides)
+    with refuses(TINY, "[4, 8, 64] are needed"):
+        Backbone(TINY, strides=(4, 8, 64))
 
 
-@pytest.mark.parametrize("strides", [(), (32, 4), (4, 4)])
-def test_strides_that_are_no_pyramid_are_refused(strides: tuple[int, ...], refuses: Any) -> None:
-    with refuses("strides", str(list(strides))):
-        Backbone(TINY, strides=strides)
-
-
-@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", "resnet101_deep"])
-def test_deep_stems_are_three_convolutions(name: str) -> None:
-    stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
-    assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
-        (64, (3, 3), (2, 2)),
-        (64, (3, 3), (1, 1)),
-        (128, (3, 3), (1, 1)),
-    ]
+def test_deep_stems_are_three_convolutions() -> None:
+    for name in ("resnet18_deep", "resnet50_deep", "resnet101_deep"):
+        with torch.device("meta"):
+            stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
+        assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
+            (64, (3, 3), (2, 2)),
+            (64, (3, 3), (1, 1)),
+            (128, (3, 3), (1, 1)),
+        ]
 
 
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
@@ -99,7 +96,6 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
             assert ours == pytest.approx((sum(theirs) / 3,))
         else:
             assert ours == (*theirs, theirs[0])[:in_chans]
-    assert Backbone("tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -140,12 +136,7 @@ def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
         Backbone("efficientformerv2_s0")
 
 
-def test_strides_that_the_network_lacks_are_refused(refuses: Any) -> None:
-    with refuses(TINY, "[4, 8, 64] are needed"):
-        Backbone(TINY, strides=(4, 8, 64))
-
-
-@pytest.mark.parametrize("name", ["resnet18_deep", "resnet50_deep", TINY])
+@pytest.mark.parametrize("name", ["resnet18_deep", TINY])
 def test_weights_that_cannot_be_got_are_refused(
     name: str, refuses: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -181,13 +172,12 @@ Write = Callable[[dict[str, Tensor], Path], Any]
         ("parallel.pth", lambda state, path: torch.save({f"module.{k}": v for k, v in state.items()}, path)),
     ],
 )
-@pytest.mark.parametrize("as_type", [str, Path])
 def test_a_local_weight_file_gives_its_network_s_features(
-    file: str, write: Write, as_type: type, published: nn.Module, tmp_path: Path
+    file: str, write: Write, published: nn.Module, tmp_path: Path
 ) -> None:
     write(published.state_dict(), tmp_path / file)
     images = torch.randn(1, 3, 64, 96)
-    features = Backbone(TINY, pretrained=as_type(tmp_path / file)).eval()(images)
+    features = Backbone(TINY, pretrained=tmp_path / file).eval()(images)
     expected = published.forward_intermediates(images, intermediates_only=True)[-4:]
     for ours, theirs in zip(features, expected, strict=True):
         assert torch.equal(ours, theirs)
@@ -199,7 +189,9 @@ def test_real_weights_give_the_features_of_timm(shared: Path) -> None:
     net.load_state_dict(load_file(path))
     images = torch.randn(1, 3, 64, 64)
     expected = net.forward_intermediates(images, intermediates_only=True)[-4:]
-    features = Backbone("tf_efficientnet_lite0", pretrained=path).eval()(images)
+    backbone = Backbone("tf_efficientnet_lite0", pretrained=str(path)).eval()
+    assert backbone.mean == (0.5, 0.5, 0.5)
+    features = backbone(images)
     for ours, theirs in zip(features, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -258,7 +250,8 @@ def test_code_in_a_weight_file_does_not_run(
 
 
 @pytest.mark.parametrize(
-    "value", [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}]
+    "value",
+    [[torch.ones(1)], torch.ones(1), {"a": 1}, {1: torch.ones(1)}, {"state_dict": {"a": torch.ones(1), "b": 2}}],
 )
 def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
     torch.save(value, tmp_path / "weights.pth")
@@ -266,16 +259,10 @@ def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refu
         read_state_dict(tmp_path / "weights.pth")
 
 
-def test_keys_that_are_no_names_are_refused(tmp_path: Path, refuses: Any) -> None:
-    torch.save({1: torch.ones(1)}, tmp_path / "weights.pth")
-    with refuses(str(tmp_path / "weights.pth"), "no state dict"):
-        read_state_dict(tmp_path / "weights.pth")
-
-
-@pytest.mark.parametrize("path", ["missing.pth", "missing.safetensors", "."])
-def test_a_missing_file_is_refused(path: str, tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path / path), "does not exist"):
-        Backbone(TINY, pretrained=tmp_path / path)
+def test_a_missing_file_is_refused(tmp_path: Path, refuses: Any) -> None:
+    for path in ("missing.pth", "missing.safetensors", "."):
+        with refuses(str(tmp_path / path), "does not exist"):
+            Backbone(TINY, pretrained=tmp_path / path)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 18\n"
@@ -287,10 +274,10 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 
         ("weights.safetensors", b""),
         ("weights.safetensors", POINTER),
         ("weights.safetensors", b"PK\x03\x04 a PyTorch file under a wrong name"),
-        pytest.param("weights.pth", b""),
+        ("weights.pth", b""),
         ("weights.pth", POINTER),
         ("weights.pth", b"<!DOCTYPE html>\n<html>not found</html>\n"),
-        pytest.param("weights.pth", b"hello\n"),
+        ("weights.pth", b"hello\n"),
         ("weights.pth", b"PK\x03\x04" + bytes(100)),
     ],
 )
@@ -300,30 +287,15 @@ def test_a_file_of_something_else_is_refused(file: str, content: bytes, tmp_path
         read_state_dict(tmp_path / file)
 
 
-@pytest.mark.parametrize(
-    ("file", "write"),
-    [
-        ("weights.safetensors", save_file),
-        ("weights.pth", torch.save),
-        pytest.param(
-            "legacy.pth",
-            lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
-        ),
-    ],
-)
-def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "write"), [("weights.safetensors", save_file), ("weights.pth", torch.save)])
+def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path, refuses: Any) -> None:
     path = tmp_path / file
     write({"stem.weight": torch.randn(4, 3, 3, 3), "stem.bias": torch.randn(4)}, path)
     whole = path.read_bytes()
-
-    @given(st.integers(1, len(whole) - 1))
-    @settings(max_examples=60)
-    def check(length: int) -> None:
+    for length in (*range(1, 16), *range(16, len(whole), len(whole) // 16), len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CrispsegError):
+        with refuses(str(path)):
             read_state_dict(path)
-
-    check()
 
 
 # Freezing -----------------------------------------------------------------------------------------------------------

@@ -302,8 +302,8 @@ def test_command(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "new" / "costs.json"
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "from crispseg.models import models\nfrom crispseg.models.fpn import fpn\n"
-        "@models.register('mine')\ndef mine(spec, num_classes, *, auxiliary: bool = False):\n"
+        "from crispseg.models import models\nfrom crispseg.models import fpn\n"
+        "@models.register('mine')\ndef mine(spec, num_classes):\n"
         "    return fpn(spec, num_classes, width=8)\n"
     )
     argv = ["benchmark", "mine", "smp:FPN", *map(str, FLAGS), "--plugins", str(plugin)]

@@ -1,4 +1,4 @@
-"""Context parts against formulations of their own, with plain loops in float64."""
+"""Plain parts of a decoder against formulations of their own, with plain loops in float64."""
 
 from __future__ import annotations
 
@@ -9,48 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import conv_norm_relu, convolved, enlarged, lively, normalized
 from torch import Tensor, nn
 
 from crispseg import contexts
-from crispseg.decoders import AtrousSpatialPyramidPooling, DenseASPP, NonLocal
+from crispseg.decoders import AtrousSpatialPyramidPooling, Concat, DenseASPP, NonLocal, UpsampleAdd
 
 PARTS = ["aspp", "conv", "denseaspp", "nonlocal", "ppm"]
-
-
-def lively(module: nn.Module) -> nn.Module:
-    """In eval mode, with batch norms that do something."""
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 2)
-            for tensor in (norm.bias, norm.running_mean):
-                nn.init.normal_(tensor)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return module.double().eval().requires_grad_(False)
-
-
-def convolve(x: Tensor, weight: Tensor, rate: int = 1) -> Tensor:
-    """(C, h, w) and (D, C, k, k) → (D, h, w): a pixel and a tap at a time, zero outside."""
-    _, h, w = x.shape
-    side = weight.shape[-1]
-    out = torch.zeros(weight.shape[0], h, w, dtype=torch.float64)
-    for y, x_, i, j in itertools.product(range(h), range(w), range(side), range(side)):
-        qy, qx = y + (i - side // 2) * rate, x_ + (j - side // 2) * rate
-        if 0 <= qy < h and 0 <= qx < w:
-            out[:, y, x_] += weight[:, :, i, j] @ x[:, qy, qx]
-    return out
-
-
-def normalize(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """A batch norm's formula on (C, h, w)."""
-    mean, variance, gain, shift = (
-        v[:, None, None] for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (variance + norm.eps).sqrt() * gain + shift
-
-
-def block(x: Tensor, conv_norm_relu: nn.Sequential, rate: int = 1) -> Tensor:
-    conv, norm = conv_norm_relu[0], conv_norm_relu[1]
-    return normalize(convolve(x, conv.weight, rate), norm).clamp(min=0)
 
 
 def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
@@ -67,9 +32,9 @@ def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
         weighted = [a * embed(module.g, other) for a, other in zip(affinities, points, strict=True)]
         attended.append(sum(weighted) / sum(affinities))
     y = torch.stack(attended, dim=1).unflatten(1, (3, 5))
-    z = feature[0] + normalize(convolve(y, module.w_z[0].weight), module.w_z[1])
+    z = feature[0] + normalized(convolved(y, module.w_z[0].weight), module.w_z[1])
     level, context = module(feature)
-    torch.testing.assert_close(level[0], block(z, module.conv), atol=1e-5, rtol=0)
+    torch.testing.assert_close(level[0], conv_norm_relu(z, module.conv), atol=1e-5, rtol=0)
     assert context.descriptors == ()
 
 
@@ -98,10 +63,10 @@ def test_aspp_is_four_convolutions_and_a_mean() -> None:
     assert module.rates == (6, 12, 18)
     feature = torch.randn(1, 4, 20, 14, dtype=torch.float64)
     x = feature[0]
-    branches = [block(x, branch, rate) for branch, rate in zip(module.branches, (1, 6, 12, 18), strict=True)]
+    branches = [conv_norm_relu(x, branch, rate) for branch, rate in zip(module.branches, (1, 6, 12, 18), strict=True)]
     mean = torch.stack([x[:, y, x_] for y, x_ in itertools.product(range(20), range(14))]).mean(0)[:, None, None]
-    image = block(mean, module.image[1:]).expand(-1, 20, 14)
-    expected = block(torch.cat([*branches, image]), module.join)
+    image = conv_norm_relu(mean, module.image[1:]).expand(-1, 20, 14)
+    expected = conv_norm_relu(torch.cat([*branches, image]), module.join)
     torch.testing.assert_close(module(feature)[0][0], expected, atol=1e-5, rtol=0)
 
 
@@ -113,9 +78,9 @@ def test_denseaspp_sees_all_that_came_before() -> None:
     for layer, rate in zip(module.layers, (3, 6, 12, 18, 24), strict=True):
         norm1, _, reduce, norm2, _, dilated = layer
         assert (reduce.out_channels, dilated.out_channels) == (4, 1)  # C / 2 and C / 8
-        reduced = convolve(normalize(x, norm1).clamp(min=0), reduce.weight)
-        x = torch.cat([x, convolve(normalize(reduced, norm2).clamp(min=0), dilated.weight, rate)])
-    torch.testing.assert_close(module(feature)[0][0], block(x, module.join), atol=1e-5, rtol=0)
+        reduced = convolved(normalized(x, norm1).clamp(min=0), reduce.weight)
+        x = torch.cat([x, convolved(normalized(reduced, norm2).clamp(min=0), dilated.weight, rate)])
+    torch.testing.assert_close(module(feature)[0][0], conv_norm_relu(x, module.join), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -130,3 +95,21 @@ def test_contexts_work_on_any_feature_of_a_single_image(name: str, size: tuple[i
         assert level.isfinite().all()
     level.sum().backward()
     assert feature.grad.isfinite().all()
+
+
+# Other kinds of parts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coarse_channels", [3, 5])
+def test_addition_is_of_the_upsampled_level(coarse_channels: int) -> None:
+    module: Any = UpsampleAdd(3, coarse_channels).double()
+    fine, coarse = (torch.randn(1, n, *size).double() for n, size in ((3, (9, 12)), (coarse_channels, (5, 6))))
+    projected = module.project(coarse)[0]
+    torch.testing.assert_close(module(fine, coarse)[0], fine[0] + enlarged(projected, 9, 12), atol=1e-5, rtol=0)
+
+
+def test_concatenation_is_at_the_finest_level() -> None:
+    module: Any = lively(Concat(3, 2, 4))
+    levels = [torch.randn(1, 2, *size).double() for size in ((7, 8), (4, 4), (1, 2))]
+    together = torch.cat([enlarged(level[0], 7, 8) for level in levels])
+    torch.testing.assert_close(module(levels)[0], conv_norm_relu(together, module.conv), atol=1e-5, rtol=0)

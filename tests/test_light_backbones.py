@@ -11,18 +11,13 @@ import torchvision
 from released_sfnet import Released
 from torch import Tensor, nn
 
-from crispseg import create_model, from_pretrained
+from crispseg import create_model
 from crispseg.backbones import NAMED_BACKBONES, Backbone
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.inference.folding import fold_batch_norms
 
 SHUFFLENET = "shufflenetv2_x1_0"
 LIGHT = ("df1", "df2", SHUFFLENET)
-PYRAMIDS = {
-    "df1": {16: 128, 32: 512},
-    "df2": {8: 128, 16: 256, 32: 512},
-    SHUFFLENET: {4: 24, 8: 116, 16: 232, 32: 1024},
-}
 
 
 def lively(name: str, **options: Any) -> Backbone:
@@ -51,18 +46,13 @@ def test_the_names_are_listed() -> None:
         (SHUFFLENET, (4, 8, 16, 32), (24, 116, 232, 1024)),
     ],
 )
-@pytest.mark.parametrize("in_chans", [1, 3, 4])
-def test_features_have_these_sizes(
-    name: str, strides: tuple[int, ...], channels: tuple[int, ...], in_chans: int
-) -> None:
-    backbone = Backbone(name, in_chans=in_chans).eval()
+def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels: tuple[int, ...]) -> None:
+    backbone = Backbone(name, in_chans=4).eval()
     assert (backbone.strides, backbone.channels) == (strides, channels)
-    assert len(backbone.mean) == len(backbone.std) == in_chans
-    if in_chans == 3:
-        assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    for batch, height, width in ((1, 32, 32), (2, 33, 57), (1, 97, 160)):
+    assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406, 0.485), (0.229, 0.224, 0.225, 0.229))
+    for batch, height, width in ((1, 32, 32), (2, 33, 57)):
         with torch.no_grad():
-            features = backbone(torch.randn(batch, in_chans, height, width))
+            features = backbone(torch.randn(batch, 4, height, width))
         assert [tuple(feature.shape) for feature in features] == [
             (batch, width_of, -(-height // stride), -(-width // stride))
             for width_of, stride in zip(channels, strides, strict=True)
@@ -90,16 +80,13 @@ def test_other_strides_give_the_deepest_features(
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_strides_that_they_lack_are_refused(name: str, refuses: Any) -> None:
+def test_what_they_cannot_do_is_refused(name: str, refuses: Any) -> None:
     with refuses(name, "[4, 8, 64] are needed", "resnet18"):
         Backbone(name, strides=(4, 8, 64))
-
-
-@pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", LIGHT)
-def test_they_cannot_be_dilated(name: str, output_stride: int, refuses: Any) -> None:
-    with refuses(name, f"output_stride {output_stride}", "resnet18_deep"):
-        Backbone(name, output_stride=output_stride)
+    with refuses(name, "output_stride 8", "resnet18_deep"):
+        Backbone(name, output_stride=8)
+    with refuses("32×32", "freeze the backbone"):
+        Backbone(name).train()(torch.randn(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -117,16 +104,6 @@ def test_bfloat16_is_close_to_float32(name: str) -> None:
         rounded = backbone(images)
     for feature, expected in zip(rounded, backbone(images), strict=True):
         assert (feature.float() - expected).square().mean().sqrt() < 0.03 * expected.std()
-
-
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_frozen_one_never_trains(name: str) -> None:
-    backbone = Backbone(name)
-    backbone.freeze()
-    before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    features = backbone.train()(torch.randn(1, 3, 32, 32))
-    assert not any(feature.requires_grad for feature in features)
-    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
@@ -184,7 +161,7 @@ def test_a_file_of_torchvision_gives_torchvision_s_features(torchvision_s: nn.Mo
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("in_chans", [1, 3, 4])
+@pytest.mark.parametrize("in_chans", [1, 4])
 def test_published_weights_come_through_torchvision(
     in_chans: int, torchvision_s: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +174,7 @@ def test_published_weights_come_through_torchvision(
     net = Backbone(SHUFFLENET, pretrained=True, in_chans=in_chans).net
     assert torch.equal(net.conv5[0].weight, torchvision_s.conv5[0].weight)
     rgb = torchvision_s.conv1[0].weight
-    expected = {1: rgb.sum(1, keepdim=True), 3: rgb, 4: torch.cat([rgb, rgb[:, :1]], 1) * 3 / 4}[in_chans]
+    expected = {1: rgb.sum(1, keepdim=True), 4: torch.cat([rgb, rgb[:, :1]], 1) * 3 / 4}[in_chans]
     torch.testing.assert_close(net.conv1[0].weight, expected)
 
 
@@ -223,6 +200,7 @@ def test_published_weights_that_cannot_be_got_are_refused(
         ("df2", {"width": 128, "fuse": "add"}, 18.66e6, 48.2),
         (SHUFFLENET, {}, 1.90e6, 16.7),
         (SHUFFLENET, {"fuse": "add"}, 1.88e6, 16.3),
+        ("resnet101_deep", {"released_dilation": True}, 50.32e6, 413.5),  # dilation changes no count
     ],
 )
 def test_counts(name: str, options: dict[str, Any], parameters: float, giga: float) -> None:
@@ -230,35 +208,3 @@ def test_counts(name: str, options: dict[str, Any], parameters: float, giga: flo
         model = create_model("sfnet", num_classes=19, backbone=name, **options)
     assert count_parameters(model) == pytest.approx(parameters, rel=0.005)
     assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.015)
-
-
-def test_released_dilation_changes_no_count() -> None:
-    with torch.device("meta"):  # nothing is computed
-        model = create_model("sfnet", num_classes=19, backbone="resnet101_deep", released_dilation=True)
-    assert 409e9 <= count_multiply_adds(model, 1024, 1024) <= 418e9
-
-
-@pytest.mark.parametrize("name", LIGHT)
-def test_sfnet_trains_and_predicts_at_any_size(name: str, tmp_path: Path) -> None:
-    model = create_model("sfnet", num_classes=5, backbone=name, auxiliary=True)
-    assert model.info.options["width"] == 64
-    for size in ((1, 65, 97), (2, 33, 71)):
-        images = torch.randn(size[0], 3, *size[1:])
-        model.train().zero_grad()
-        outputs = model.outputs(images)
-        maps = (outputs.logits, *(outputs.auxiliary or ()))
-        assert {tuple(logits.shape) for logits in maps} == {(size[0], 5, *size[1:])}
-        torch.stack([(logits * torch.randn_like(logits)).sum() for logits in maps]).sum().backward()
-        gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
-        assert [key for key, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
-        assert model.eval()(images).shape == (size[0], 5, *size[1:])
-    model.save_pretrained(tmp_path / "model")
-    loaded = from_pretrained(tmp_path / "model")
-    assert loaded.info.backbone == name
-    assert torch.equal(loaded(images), model(images))
-
-
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_single_value_per_channel_says_what_to_do(name: str, refuses: Any) -> None:
-    with refuses("32×32", "freeze the backbone"):
-        Backbone(name).train()(torch.randn(1, 3, 32, 32))

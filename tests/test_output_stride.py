@@ -12,16 +12,12 @@ from torch import nn
 from crispseg.backbones import Backbone
 from crispseg.inference.folding import fold_batch_norms
 
-DILATED = ("resnet18", "resnet18_deep", "test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "test_convnext")
 
-
-@pytest.mark.parametrize("name", DILATED)
+@pytest.mark.parametrize("name", ["resnet18_deep", "test_resnet", "test_efficientnet", "test_convnext"])
 @pytest.mark.parametrize(
     ("options", "strides"),
     [
         ({"output_stride": 8}, (4, 8)),
-        ({"output_stride": 16}, (4, 8, 16)),
-        ({"output_stride": 8, "strides": (8,)}, (8,)),
         ({"output_stride": 16, "strides": (4, 16)}, (4, 16)),
         ({"output_stride": 8, "strides": (4, 8, 8, 8)}, (4, 8, 8, 8)),
     ],
@@ -32,7 +28,7 @@ def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, 
     assert backbone.channels[-1] == plain.channels[-1]  # all of the network
     keys = {key for key in backbone.state_dict() if "running" in key}
     assert keys == {key for key in plain.state_dict() if "running" in key}
-    for height, width in ((32, 32), (33, 57), (97, 70)):
+    for height, width in ((32, 32), (33, 57)):
         with torch.no_grad():
             features = backbone(torch.randn(1, 3, height, width))
         assert [tuple(feature.shape) for feature in features] == [
@@ -41,15 +37,16 @@ def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, 
         ]
 
 
-@pytest.mark.parametrize("name", ["resnet18_deep", "resnet26", "efficientnet_lite0"])  # no strided pooling
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(
+    ("name", "output_stride"), [("resnet18_deep", 8), ("resnet26", 16), ("efficientnet_lite0", 8)]
+)  # no strided pooling
 def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -> None:
     """Dilation leaves the weights' meaning as it is: the plain feature is a subset of the dilated one."""
     plain = Backbone(name, strides=(32,)).eval()
     dilated = Backbone(name, strides=(output_stride,), output_stride=output_stride).eval()
     dilated.load_state_dict(plain.state_dict())
     step = 32 // output_stride
-    for size in ((64, 96), (65, 131)):
+    for size in ((64, 96), (65, 71)):
         images = torch.randn(1, 3, *size)
         coarse, fine = plain(images)[0], dilated(images)[0]
         scale = coarse.abs().max().item()
@@ -83,10 +80,10 @@ def test_a_network_that_cannot_be_dilated_names_some_that_can(name: str, refuses
         Backbone(name, strides=(8,), output_stride=8)
 
 
-@pytest.mark.parametrize("output_stride", [0, 4, 12, 64, None, "8"])
-def test_other_output_strides_are_refused(output_stride: Any, refuses: Any) -> None:
-    with refuses(f"output_stride is {output_stride!r}", "8, 16 or 32"):
-        Backbone("test_efficientnet", output_stride=output_stride)
+def test_other_output_strides_are_refused(refuses: Any) -> None:
+    for output_stride in (0, 4, 12, 64, None, "8"):
+        with refuses(f"output_stride is {output_stride!r}", "8, 16 or 32"):
+            Backbone("test_efficientnet", output_stride=output_stride)
 
 
 def test_strides_beyond_the_output_stride_are_refused(refuses: Any) -> None:

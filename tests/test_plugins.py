@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
-from crispseg.imaging import read_mask, write_image
+from crispseg.imaging import write_image
 from crispseg.plugins import load_plugins
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
@@ -59,38 +60,48 @@ def unknown_again() -> Iterator[None]:
 def test_a_fuse_part_trains_and_predicts(
     plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     choice = ["--model", "fpn", "--model.fuse", "gated"]
+    monkeypatch.chdir(tmp_path)
+    with unknown_again():
+        assert main(["train", "--plugins", "my_fuse.py", *choice, *TINY, "--out", "run"]) == 0, capsys.readouterr().err
     write_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8))
-    for argv in (
-        ["train", *choice, *TINY, "--out", "run"],
-        ["predict", "run", "photo.png", "--out", "predictions"],
-        ["evaluate", "run/model", "--workers", "0"],
-    ):
-        with unknown_again():
-            assert main([*argv, "--plugins", "my_fuse.py"]) == 0, capsys.readouterr().err
-    assert read_mask(tmp_path / "predictions/photo.png").shape == (40, 70)
+    with unknown_again():
+        argv = ["predict", "run", "photo.png", "--out", "predictions", "--plugins", "my_fuse.py"]
+        assert main(argv) == 0, capsys.readouterr().err
+    with Image.open(tmp_path / "predictions/photo.png") as written:
+        assert written.mode == "P" and written.size == (70, 40)
+
+    with unknown_again():
+        argv = ["evaluate", "run/model", "--plugins", "my_fuse.py", "--workers", "0"]
+        assert main(argv) == 0, capsys.readouterr().err
     assert "mIoU" in capsys.readouterr().out
 
     # Now nobody has loaded the file.
-    for argv in (["predict", "run", "photo.png", "--out", "else"], ["train", *choice, *TINY, "--out", "new"]):
-        assert main(argv) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("crispseg: error: ") and "unknown fuse part 'gated'; known: add, " in line
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--out", str(tmp_path / "else")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: ") and "unknown fuse part 'gated'; known: add, " in line
+    assert main(["train", *choice, *TINY, "--out", str(tmp_path / "other")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: unknown fuse part 'gated'")
     assert not (tmp_path / "else").exists() or not list((tmp_path / "else").iterdir())
 
 
 def test_a_file_is_run_once(tmp_path: Path) -> None:
     path = tmp_path / "part.py"
     path.write_text(
-        "import crispseg\nfrom crispseg.decoders.common import UpsampleAdd\n\n"
+        "import crispseg\nfrom crispseg.decoders import UpsampleAdd\n\n"
         "crispseg.fuses.register('of_a_test')(UpsampleAdd)\n"
     )
-    with unknown_again():
+    before = dict(fuses._entries)
+    try:
         load_plugins([path])
         load_plugins([str(path), path])
         model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, fuse="of_a_test")
         assert model.info.options["fuse"] == "of_a_test"
+    finally:
+        fuses._entries.clear()
+        fuses._entries.update(before)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +136,8 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
     (tmp_path / "own_model.py").write_text(
         "from crispseg.models import fpn, models\n\n\n"
         "@models.register('own_model')\n"
-        "def own_model(spec, num_classes, *, width: int = 8, auxiliary: bool = False):\n"
-        "    return fpn(spec, num_classes, width=width, auxiliary=auxiliary)\n"
+        "def own_model(spec, num_classes, *, width: int = 8):\n"
+        "    return fpn(spec, num_classes, width=width)\n"
     )
     argv = ["--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
     config = parse_training(argv, {}, prog="crispseg train", description="")

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crispseg.decoders import PyramidPooling
-from crispseg.decoders.common import BinAverages
-from crispseg.nn import resize
+from crispseg.nn import BinAverages, resize
 
 GRIDS = (1, 2, 3, 6)
 

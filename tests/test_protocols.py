@@ -147,36 +147,28 @@ def test_windows_come_in_batches_and_shrink_to_small_images() -> None:
 # Views --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
+@pytest.mark.parametrize(
+    "options", [{"average": "logits"}, {"average": "probabilities"}, {"window": 32, "stride": 24, "blend": "linear"}]
+)
 @torch.no_grad()
-def test_scales_and_flip_are_averaged_as_by_hand(average: Any) -> None:
+def test_views_are_averaged_as_by_hand(options: dict[str, Any]) -> None:
+    """Scales and their mirror images, with windows that slide over each."""
     toy, images = Toy(), torch.randn(1, 3, 40, 56)
-    protocol = Protocol(scales=(0.5, 1.0, 1.5), flip=True, average=average)
-    before = images.clone()
+    protocol = Protocol(scales=(0.8, 1.0, 1.5), flip=True, **options)
+    before, of_probabilities = images.clone(), protocol.average == "probabilities"
     result = average_views(toy, images, protocol)
+    one = dataclasses.replace(protocol, scales=(1.0,), flip=False, average="logits")
     views = []
-    for size in ((20, 28), (40, 56), (60, 84)):
+    for size in ((32, 45), (40, 56), (60, 84)):
         view = F.interpolate(images, size, mode="bilinear", antialias=size[0] < 40) if size[0] != 40 else images
-        for logits in (toy(view), toy(view.flip(3)).flip(3)):
+        for logits in (one_view(toy, view, one), one_view(toy, view.flip(3), one).flip(3)):
             logits = F.interpolate(logits, (40, 56), mode="bilinear") if size[0] != 40 else logits
-            views.append(logits.softmax(1) if average == "probabilities" else logits)
+            views.append(logits.softmax(1) if of_probabilities else logits)
     mean = torch.stack(views).mean(0)
-    torch.testing.assert_close(result.softmax(1) if average == "probabilities" else result, mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(result.softmax(1) if of_probabilities else result, mean, rtol=1e-4, atol=1e-6)
     assert torch.equal(images, before)
     other = average_views(toy, images, dataclasses.replace(protocol, flip=False))
     assert not torch.allclose(other, result, atol=1e-3)
-
-
-@torch.no_grad()
-def test_windows_slide_over_every_scale_and_its_mirror() -> None:
-    toy, images = Toy(), torch.randn(1, 3, 40, 56)
-    slide = Protocol(window=32, stride=24, blend="linear")
-    result = average_views(toy, images, dataclasses.replace(slide, scales=(1.0, 2.0), flip=True))
-    views = []
-    for view in (images, F.interpolate(images, (80, 112), mode="bilinear")):
-        for logits in (one_view(toy, view, slide), one_view(toy, view.flip(3), slide).flip(3)):
-            views.append(F.interpolate(logits, (40, 56), mode="bilinear"))
-    torch.testing.assert_close(result, torch.stack(views).mean(0), rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160), (250, 1
 def build(in_chans: int = 3) -> SegmentationModel:
     """A small model whose classes all occur."""
     torch.manual_seed(0)
-    model = create_model("sfnet", num_classes=5, backbone="mobilenetv3_small_050", width=16, in_chans=in_chans)
+    model = create_model("sfnet", num_classes=5, backbone="test_efficientnet", width=16, in_chans=in_chans)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -79,13 +79,16 @@ def assert_labels(labels: np.ndarray, logits: torch.Tensor) -> None:
     assert (best - chosen).max() <= 1e-4 * logits.abs().max()
 
 
-@pytest.mark.parametrize("size", [(48, 70), (33, 57), (471, 630)])
+@pytest.mark.parametrize("size", [(48, 70), (33, 57), (171, 230)])
 def test_labels_are_those_of_the_model(model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]) -> None:
     image = picture(*size)
     result, logits = segmenter(image), expected(model, image)
     assert_labels(result.labels, logits)
     assert (result.labels == logits.argmax(0).numpy()).mean() >= 0.999
-    np.testing.assert_allclose(result.probabilities(), logits.softmax(0), atol=1e-4)
+    probabilities = result.probabilities()
+    assert probabilities.dtype == np.float32 and probabilities.shape == (5, *size)
+    np.testing.assert_allclose(probabilities, logits.softmax(0), atol=1e-4)
+    assert (probabilities.argmax(0) == result.labels).all()
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 90), (31, 32)])
@@ -101,15 +104,10 @@ def test_small_images_are_extended_by_their_edge(
     assert result.overlay().shape == (*size, 3)
 
 
-def test_grey_models_see_the_mean_of_the_channels() -> None:
-    grey = build(in_chans=1)
-    image = picture()
-    result = Segmenter(grey)(image)
-    assert_labels(result.labels, expected(grey, image))
-
-
-def test_grey_models_take_grey_arrays_and_files(tmp_path: Path) -> None:
-    segmenter = Segmenter(build(in_chans=1))
+def test_grey_models_see_the_mean_of_the_channels(tmp_path: Path) -> None:
+    model = build(in_chans=1)
+    segmenter = Segmenter(model)
+    assert_labels(segmenter(picture()).labels, expected(model, picture()))
     grey = picture()[..., 0]
     image = np.repeat(grey[..., None], 3, axis=2)
     Image.fromarray(grey).save(tmp_path / "grey.png")
@@ -146,14 +144,6 @@ def test_four_channels(tmp_path: Path) -> None:
             segmenter(source)
 
 
-def test_probabilities(segmenter: Segmenter) -> None:
-    result = segmenter(picture(61, 83))
-    probabilities = result.probabilities()
-    assert probabilities.dtype == np.float32 and probabilities.shape == (5, 61, 83)
-    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
-    assert (probabilities.argmax(0) == result.labels).all()
-
-
 def test_every_kind_of_source(segmenter: Segmenter, tmp_path: Path) -> None:
     image = picture()
     Image.fromarray(image).save(tmp_path / "street.png")
@@ -180,10 +170,10 @@ def test_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
         assert np.array_equal(result.image, upright)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-def test_pil_modes_become_rgb(segmenter: Segmenter, mode: str) -> None:
-    opened = Image.fromarray(picture()).convert(mode)
-    assert np.array_equal(segmenter(opened).image, np.array(opened.convert("RGB")))
+def test_pil_modes_become_rgb(segmenter: Segmenter) -> None:
+    for mode in ("L", "LA", "P", "RGBA", "CMYK", "1"):
+        opened = Image.fromarray(picture()).convert(mode)
+        assert np.array_equal(segmenter(opened).image, np.array(opened.convert("RGB")))
 
 
 def test_the_caller_may_reuse_an_array(segmenter: Segmenter) -> None:
@@ -253,12 +243,9 @@ def test_stream_gives_what_precedes_a_broken_image(segmenter: Segmenter, tmp_pat
     next(stream)
     with pytest.raises(CrispsegError, match=r"missing\.png does not exist"):
         next(stream)
-
-
-@pytest.mark.parametrize("images", ["street.png", Path("street.png"), 3])
-def test_stream_takes_several_images(segmenter: Segmenter, images: Any) -> None:
-    with pytest.raises(CrispsegError, match="stream takes several images"):
-        next(segmenter.stream(images))
+    for images in ("street.png", Path("street.png"), 3):
+        with pytest.raises(CrispsegError, match="stream takes several images"):
+            next(segmenter.stream(images))
 
 
 def test_save(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -356,7 +343,7 @@ def test_what_a_segmenter_cannot_be_made_of(
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.tuples(st.integers(1, 12), st.integers(1, 12)),
     st.tuples(st.integers(1, 70), st.integers(1, 70)),

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
+from reference import assert_close, enlarged, one_by_one, rand, sampled, softmax
 from torch import Tensor, nn
 
 from crispseg import create_model, record
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models.ddsm import DDSM, ChannelAffinity, DynamicSampler, PositionEmbedding, SpatialAffinity
 
-from .base import ModelTester
+from .base import ExportTester, ModelTester
 
 # Taps of one DDSM of 16 reduced channels: channels and stride, or the whole shape.
 
@@ -47,7 +49,7 @@ def ddsm_taps(path: str, stride: int, coarse: int) -> dict[str, tuple[int, ...]]
     return level_taps(path, stride, coarse) | spatial_taps(path, stride) | channel_taps(path, stride)
 
 
-class TestDDSMUPerNet(ModelTester):
+class TestDDSMUPerNet(ExportTester):
     name = "ddsm_upernet"
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
     single_value_norms = frozenset({"decoder.context.stages.0.2"})
@@ -87,10 +89,10 @@ class TestDDSMUPerNet(ModelTester):
             **{option: 25},
         )
 
-    @pytest.mark.parametrize("option", ["pixels", "channels"])
-    def test_points_make_a_grid(self, option: str, refuses: Any) -> None:
-        with refuses(f"option '{option}'", "is 10", "one of 1, 9, 25, 49"):
-            self.build(**{option: 10})
+    def test_points_make_a_grid(self, refuses: Any) -> None:
+        for option in ("pixels", "channels"):
+            with refuses("10", "1, 9, 25"):
+                self.build(**{option: 10})
 
     def test_channels_are_a_square(self, refuses: Any) -> None:
         with refuses("24 channels", "16 or 25"):
@@ -103,11 +105,6 @@ class TestDDSMDeepLabV3Plus(ModelTester):
     auxiliary_maps = 1
     single_value_norms = frozenset({"decoder.context.image.2"})
     taps: ClassVar = {"decoder.coarsest": (24, 16), **ddsm_taps("decoder.fuse", 4, 16)}
-    export_options: ClassVar = {"affinity": "spatial"}  # both are in the graph of DDSMUPerNet
-
-    def test_a_backbone_with_one_value_per_channel_says_what_to_do(self, refuses: Any) -> None:
-        """At output stride 16, the smallest image still leaves four values."""
-        self.build().train()(torch.randn(1, 3, 32, 32)).sum().backward()
 
     @pytest.mark.parametrize("affinity", ["spatial", "channel"])
     def test_one_affinity_alone(self, affinity: str, tmp_path: Path) -> None:
@@ -119,95 +116,39 @@ class TestDDSMDeepLabV3Plus(ModelTester):
 # Eqs. 1 to 3 ------------------------------------------------------------------------------------------------------
 
 
-def bilinear(x: Tensor, column: float, row: float) -> Tensor:
-    """`x` (C, H, W) at a place between pixels; zero outside."""
-    total = torch.zeros(x.shape[0], dtype=x.dtype)
-    left, top = math.floor(column), math.floor(row)
-    for r in (top, top + 1):
-        for c in (left, left + 1):
-            if 0 <= r < x.shape[1] and 0 <= c < x.shape[2]:
-                total += x[:, r, c] * (1 - abs(row - r)) * (1 - abs(column - c))
-    return total
-
-
-def eq1(x: Tensor, r: int, c: int, offset: Tensor, modulation: Tensor) -> list[Tensor]:
-    """F(x(p)) at p = (r, c), from `offset` (2N, H, W), x before y, and `modulation` (N, H, W)."""
-    n_points = modulation.shape[0]
-    k = round(math.sqrt(n_points))
-    sampled = []
-    for n in range(n_points):
-        p_n = (n % k - (k - 1) / 2, n // k - (k - 1) / 2)
-        q_x, q_y = offset[2 * n, r, c].item(), offset[2 * n + 1, r, c].item()
-        sampled.append(bilinear(x, c + p_n[0] + q_x, r + p_n[1] + q_y) * modulation[n, r, c])
-    return sampled
+def eq1(x: Tensor, offset: Tensor, modulation: Tensor) -> Tensor:
+    """F(x(p)) at every p: `x` (C, H, W), `offset` (2N, H, W), x before y, `modulation` (N, H, W) → (C, N, H, W)."""
+    points, height, width = modulation.shape
+    k, n = math.isqrt(points), torch.arange(points)[:, None, None]
+    columns = torch.arange(width) + n % k - (k - 1) / 2 + offset[0::2]
+    rows = torch.arange(height)[:, None] + n // k - (k - 1) / 2 + offset[1::2]
+    return sampled(x, columns, rows) * modulation
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, conv: nn.Conv2d) -> Tensor:
     """The sum over n of Eqs. 2 and 3 at every position; `conv` predicts offsets, then modulations."""
-    out = torch.zeros(value.shape[0], *query.shape[1:], dtype=query.dtype)
-    predicted = one_by_one(conv.weight, key) + conv.bias[:, None, None]
-    n_points = len(predicted) // 3
-    offset, modulation = predicted[: 2 * n_points], 1 / (1 + torch.exp(-predicted[2 * n_points :]))
-    for r in range(query.shape[1]):
-        for c in range(query.shape[2]):
-            keys, values = eq1(key, r, c, offset, modulation), eq1(value, r, c, offset, modulation)
-            scores = [math.exp((query[:, r, c] @ each).item()) for each in keys]
-            for score, each in zip(scores, values, strict=True):
-                out[:, r, c] += score / sum(scores) * each
-    return out
-
-
-def one_by_one(weight: Tensor, x: Tensor) -> Tensor:
-    return torch.einsum("oi,ihw->ohw", weight[:, :, 0, 0], x)
-
-
-def enlarged(x: Tensor, height: int, width: int, *, aligned: bool) -> Tensor:
-    """`x` (C, h, w) bilinearly at the size given, place by place."""
-    h, w = x.shape[-2:]
-    out = torch.zeros(x.shape[0], height, width, dtype=x.dtype)
-    for r in range(height):
-        for c in range(width):
-            if aligned:
-                row, column = (i * (n - 1) / max(m - 1, 1) for i, n, m in ((r, h, height), (c, w, width)))
-            else:
-                row, column = (
-                    min(max((i + 0.5) * n / m - 0.5, 0), n - 1) for i, n, m in ((r, h, height), (c, w, width))
-                )
-            out[:, r, c] = bilinear(x, column, row)
-    return out
-
-
-def averaged(x: Tensor, size: int) -> Tensor:
-    h, w = x.shape[-2:]
-    out = torch.zeros(x.shape[0], size, size, dtype=x.dtype)
-    for r in range(size):
-        for c in range(size):
-            rows = slice(r * h // size, -(-(r + 1) * h // size))
-            columns = slice(c * w // size, -(-(c + 1) * w // size))
-            out[:, r, c] = x[:, rows, columns].mean((1, 2))
-    return out
+    predicted = one_by_one(conv, key)
+    points = len(predicted) // 3
+    predictions = predicted[: 2 * points], 1 / (1 + torch.exp(-predicted[2 * points :]))
+    weights = softmax(torch.einsum("chw,cnhw->nhw", query, eq1(key, *predictions)), 0)
+    return torch.einsum("nhw,cnhw->chw", weights, eq1(value, *predictions))
 
 
 def embedded(x: Tensor, embedding: PositionEmbedding) -> Tensor:
-    rows = enlarged(embedding.rows[0], x.shape[1], 1, aligned=True)
-    columns = enlarged(embedding.columns[0], 1, x.shape[2], aligned=True)
-    return x + rows + columns
+    return x + enlarged(embedding.rows[0], x.shape[1], 1) + enlarged(embedding.columns[0], 1, x.shape[2])
 
 
 def eq2(part: SpatialAffinity, x_l: Tensor, x_h: Tensor) -> Tensor:
-    fine = embedded(x_l, part.e_pl)
-    coarse = embedded(enlarged(x_h, *x_l.shape[1:], aligned=True), part.e_ph)
-    query, value = one_by_one(part.w_theta.weight, fine), one_by_one(part.w_g.weight, coarse)
-    key = one_by_one(part.w_phi.weight, torch.cat([fine, coarse]))
-    return attend(query, key, value, part.affinity.sampler.predict)
+    fine, coarse = embedded(x_l, part.e_pl), embedded(enlarged(x_h, *x_l.shape[1:]), part.e_ph)
+    key = one_by_one(part.w_phi, torch.cat([fine, coarse]))
+    return attend(one_by_one(part.w_theta, fine), key, one_by_one(part.w_g, coarse), part.affinity.sampler.predict)
 
 
 def eq3(part: ChannelAffinity, x_l: Tensor, x_h: Tensor, pooled: int, downsampled: int) -> Tensor:
-    x_lp, x_hp, x_hd = averaged(x_l, pooled), averaged(x_h, pooled), averaged(x_h, downsampled)
-    alpha = one_by_one(part.w_alpha.weight, x_lp)
-    beta = one_by_one(part.w_beta.weight, torch.cat([x_lp, x_hp]))
-    gamma = one_by_one(part.w_gamma.weight, x_hd)
-    side = round(math.sqrt(len(x_l)))
+    x_lp, x_hp = (F.adaptive_avg_pool2d(x, pooled) for x in (x_l, x_h))
+    x_hd = F.adaptive_avg_pool2d(x_h, downsampled)
+    maps = (one_by_one(part.w_alpha, x_lp), one_by_one(part.w_beta, torch.cat([x_lp, x_hp])))
+    side = math.isqrt(len(x_l))
 
     def as_image(x: Tensor) -> Tensor:
         """c × a × a → a² × √c × √c: the pixel (i, j) of the image is channel i · √c + j."""
@@ -216,39 +157,30 @@ def eq3(part: ChannelAffinity, x_l: Tensor, x_h: Tensor, pooled: int, downsample
             image[:, channel // side, channel % side] = x[channel].reshape(-1)
         return image
 
-    attended = attend(as_image(alpha), as_image(beta), as_image(gamma), part.affinity.sampler.predict)
-    maps = [attended[:, c // side, c % side].reshape(downsampled, downsampled) for c in range(len(x_l))]
-    return enlarged(torch.stack(maps), *x_l.shape[1:], aligned=False)
+    images = map(as_image, (*maps, one_by_one(part.w_gamma, x_hd)))
+    attended = attend(*images, part.affinity.sampler.predict)
+    channels = [attended[:, c // side, c % side].reshape(downsampled, downsampled) for c in range(len(x_l))]
+    return enlarged(torch.stack(channels), *x_l.shape[1:], aligned=False)
 
 
 def shaken(part: nn.Module) -> Any:
     """In float64, with offsets and modulations that are not those of initialisation."""
-    part = part.double()
     for module in part.modules():
         if isinstance(module, DynamicSampler):
             nn.init.normal_(module.predict.weight, std=0.3)
             nn.init.normal_(module.predict.bias, std=1.0)
-    return part
+    return part.double()
 
 
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize("points", [1, 9, 25])
+@pytest.mark.parametrize("points", [1, 9])
 def test_sampler_is_equation_1(points: int) -> None:
-    x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
-    sampler = shaken(DynamicSampler(3, points))
+    x, sampler = rand(2, 3, 5, 7), shaken(DynamicSampler(3, points))
     with record(sampler) as seen:
         grid, modulation = sampler(x)
     assert grid.shape == (2, points, 5, 7, 2)
-    sampled = nn.functional.grid_sample(x, grid.flatten(1, 2), align_corners=False).unflatten(2, (points, 5))
-    sampled = sampled * modulation[:, None]
+    found = F.grid_sample(x, grid.flatten(1, 2), align_corners=False).unflatten(2, (points, 5)) * modulation[:, None]
     for b in range(2):
-        for r in range(5):
-            for c in range(7):
-                expected = eq1(x[b], r, c, seen["offset"][b], seen["modulation"][b])
-                assert_close(sampled[b, :, :, r, c], torch.stack(expected, dim=1))
+        assert_close(found[b], eq1(x[b], seen["offset"][b], seen["modulation"][b]))
 
 
 def test_offsets_start_at_the_grid_and_modulations_at_one_half() -> None:
@@ -259,21 +191,19 @@ def test_offsets_start_at_the_grid_and_modulations_at_one_half() -> None:
     torch.testing.assert_close(y[:, 1, 2], torch.tensor([0.0, 0, 0, 1, 1, 1, 2, 2, 2]))
 
 
-@pytest.mark.parametrize("points", [9, 25])
-@pytest.mark.parametrize("sizes", [((6, 7), (3, 4)), ((5, 3), (1, 1)), ((4, 6), (4, 6))])
+@pytest.mark.parametrize(("points", "sizes"), [(9, ((6, 7), (3, 4))), (25, ((5, 3), (1, 1))), (9, ((4, 6), (4, 6)))])
 def test_spatial_affinity_is_equation_2(points: int, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     part = shaken(SpatialAffinity(4, points))
-    x_l, x_h = (torch.randn(2, 4, *size, dtype=torch.float64) for size in sizes)
+    x_l, x_h = (rand(2, 4, *size) for size in sizes)
     out = part(x_l, x_h)
     for b in range(2):
         assert_close(out[b], eq2(part, x_l[b], x_h[b]))
 
 
-@pytest.mark.parametrize("points", [9, 25])
-@pytest.mark.parametrize("sizes", [((9, 11), (4, 5)), ((3, 2), (1, 1))])
+@pytest.mark.parametrize(("points", "sizes"), [(9, ((9, 11), (4, 5))), (25, ((3, 2), (1, 1)))])
 def test_channel_affinity_is_equation_3(points: int, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     part = shaken(ChannelAffinity(16, points, pooled=3, downsampled=5))
-    x_l, x_h = (torch.randn(2, 16, *size, dtype=torch.float64) for size in sizes)
+    x_l, x_h = (rand(2, 16, *size) for size in sizes)
     out = part(x_l, x_h)
     for b in range(2):
         assert_close(out[b], eq3(part, x_l[b], x_h[b], 3, 5))
@@ -282,14 +212,14 @@ def test_channel_affinity_is_equation_3(points: int, sizes: tuple[tuple[int, int
 @pytest.mark.parametrize("affinity", ["both", "spatial", "channel"])
 def test_module_is_fine_plus_both(affinity: str) -> None:
     part = shaken(DDSM(6, 5, pixels=9, affinity=affinity, reduced=4))
-    fine, coarse = torch.randn(1, 6, 5, 6, dtype=torch.float64), torch.randn(1, 5, 3, 3, dtype=torch.float64)
-    x_l, x_h = (one_by_one(conv.weight, x[0]) for conv, x in ((part.reduce_fine, fine), (part.reduce_coarse, coarse)))
+    fine, coarse = rand(1, 6, 5, 6), rand(1, 5, 3, 3)
+    x_l, x_h = (one_by_one(conv, x[0]) for conv, x in ((part.reduce_fine, fine), (part.reduce_coarse, coarse)))
     total = torch.zeros_like(x_l)
     if affinity != "channel":
         total += eq2(part.spatial, x_l, x_h)
     if affinity != "spatial":
         total += eq3(part.channel, x_l, x_h, 8, 16)
-    assert_close(part(fine, coarse)[0], fine[0] + one_by_one(part.expand.weight, total))
+    assert_close(part(fine, coarse)[0], fine[0] + one_by_one(part.expand, total))
 
 
 @pytest.mark.parametrize("tap", ["offset", "modulation"])

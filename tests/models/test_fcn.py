@@ -17,7 +17,6 @@ class TestFCN(ModelTester):
     stride = 32
     auxiliary_maps = 0
     taps: ClassVar = {"decoder.coarsest": (16, 32)}
-    export_options: ClassVar = {"output_stride": 8}  # all else is in the graphs of other models
 
     @pytest.mark.parametrize("output_stride", [8, 16])
     def test_dilated(self, output_stride: int, tmp_path: Path) -> None:
@@ -35,9 +34,8 @@ class TestFCN(ModelTester):
 
 def test_dilation_makes_the_features_finer_and_dearer() -> None:
     """SFNet §1: 57.2 frames a second without dilation, 8.7 with."""
-    models = [create_model("fcn", num_classes=19, backbone="resnet18", output_stride=stride) for stride in (32, 8)]
-    images = torch.randn(1, 3, 64, 96)
-    assert [tuple(model.eval().coarse_logits(images).shape[-2:]) for model in models] == [(2, 3), (8, 12)]
+    with torch.device("meta"):  # nothing is computed
+        models = [create_model("fcn", num_classes=19, backbone="resnet18", output_stride=stride) for stride in (32, 8)]
     assert models[0].decoder.width == 128
     plain, dilated = (model.state_dict() for model in models)
     assert {key: value.shape for key, value in plain.items()} == {key: value.shape for key, value in dilated.items()}

@@ -14,8 +14,6 @@ from .base import ModelTester
 class TestFPN(ModelTester):
     name = "fpn"
     taps: ClassVar = {"decoder.coarsest": (16, 32)}
-    # All of FPN is in the graphs of TestUPerNet and TestRefinedFPN; tests/test_export.py exports it by the command.
-    test_an_exported_file_computes_the_same_at_any_size = None
 
 
 def test_counts_are_those_of_agln_s_baseline() -> None:
@@ -26,8 +24,14 @@ def test_counts_are_those_of_agln_s_baseline() -> None:
     assert count_multiply_adds(model, 480, 480) == pytest.approx(124.6e9, rel=0.025)
 
 
-def test_parts_of_other_systems_work_in_its_place() -> None:
-    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, context="ppm", fuse="fam")
+@pytest.mark.parametrize(
+    ("fuse", "tap"), [("fam", "flow"), ("ddsm", "x_Sout"), ("cfb", "cfb.sdm.M"), ("dcn", "offset")]
+)
+def test_parts_of_other_systems_work_in_its_place(fuse: str, tap: str) -> None:
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, context="ppm", fuse=fuse)
     with record(model) as seen:
-        assert model(torch.randn(2, 3, 33, 57)).shape == (2, 3, 33, 57)
-    assert "decoder.fuses.0.flow" in seen
+        logits = model(torch.randn(2, 3, 33, 57))
+    assert logits.shape == (2, 3, 33, 57)
+    assert f"decoder.fuses.0.{tap}" in seen
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

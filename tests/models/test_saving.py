@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import crispseg.models.base
 from crispseg import CrispsegError, SegmentationModel, create_model, from_pretrained, list_models
-from crispseg.models.info import FORMAT_VERSION, ModelInfo
+from crispseg.models.info import FORMAT_VERSION
 from crispseg.models.registry import model_options
 
 FILES = {"config.json", "model.safetensors", "README.md"}
@@ -31,24 +32,26 @@ def build(name: str = "sfnet", **options: Any) -> SegmentationModel:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    build().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    build().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def saved(original: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(original, tmp_path / "model"))
 
 
 # What is saved ------------------------------------------------------------------------------------------------------
 
 
-def test_a_save_is_three_files_and_no_pickle(saved: Path) -> None:
-    assert {path.name for path in saved.iterdir()} == FILES
-    assert [path.name for path in saved.parent.iterdir()] == ["model"]  # no temporary folder is left
-    assert load_file(saved / "model.safetensors").keys() == build().state_dict().keys()
+def test_a_save_is_three_files_and_no_pickle(original: Path) -> None:
+    assert {path.name for path in original.iterdir()} == FILES
+    assert [path.name for path in original.parent.iterdir()] == ["model"]  # no temporary folder is left
+    assert load_file(original / "model.safetensors").keys() == build().state_dict().keys()
 
 
 def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
@@ -70,12 +73,14 @@ def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
     assert "auxiliary" not in config["options"]
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_defaults_are_saved_too(name: str, tmp_path: Path) -> None:
-    create_model(name, num_classes=3, backbone="test_efficientnet").save_pretrained(tmp_path / "model")
-    options = json.loads((tmp_path / "model/config.json").read_text())["options"]
-    assert options.keys() == model_options(name).keys() - {"auxiliary"}
-    assert isinstance(options["width"], int)
+def test_all_that_a_model_is_said_to_be_is_saved() -> None:
+    """Defaults too, which may change."""
+    for name in list_models():
+        with torch.device("meta"):
+            info = create_model(name, num_classes=3, backbone="test_efficientnet", auxiliary=True).info
+        options = json.loads(info.to_json())["options"]
+        assert {"width"} <= options.keys() <= model_options(name).keys() - {"auxiliary"}
+        assert isinstance(options["width"], int)
 
 
 def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
@@ -89,23 +94,13 @@ def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
     assert "per_class" not in card
 
 
-def test_others_may_read_what_the_umask_allows(tmp_path: Path) -> None:
-    earlier = os.umask(0o022)
-    try:
-        build().save_pretrained(tmp_path / "model")
-    finally:
-        os.umask(earlier)
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").iterdir()}
-    assert modes == dict.fromkeys(FILES, "0o644")
-
-
-@pytest.mark.parametrize("folder", [".", "new/deeper", "with space"])
-def test_any_folder_will_do(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    build().save_pretrained(folder)
-    assert {path.name for path in Path(folder).iterdir()} == FILES
-    assert from_pretrained(folder).info.name == "sfnet"
+    for folder in (".", "new/deeper", "with space"):
+        build().save_pretrained(folder)
+        assert {path.name for path in Path(folder).iterdir()} >= FILES
+        assert from_pretrained(folder).info.name == "sfnet"
 
 
 def test_a_run_folder_gives_its_model(saved: Path) -> None:
@@ -174,6 +169,7 @@ except CrispsegError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 65, 97)
     expected = {"images": images}
@@ -198,10 +194,10 @@ def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> No
 # What cannot be loaded ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["missing", "some/deep/folder", "/missing/model", "name with space/x"])
-def test_a_missing_folder_is_refused(source: str, refuses: Any) -> None:
-    with refuses(f"{source} does not exist", "hub id"):
-        from_pretrained(source)
+def test_a_missing_folder_is_refused(refuses: Any) -> None:
+    for source in ("missing", "some/deep/folder", "/missing/model", "name with space/x"):
+        with refuses(f"{source} does not exist", "hub id"):
+            from_pretrained(source)
 
 
 def test_a_hub_id_that_cannot_be_reached_is_refused(
@@ -226,78 +222,48 @@ def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
         from_pretrained(saved)
 
 
-INCOMPLETE = [b"{}", b'{"format_version": 1}']
-DAMAGED = [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00"]
-
-
-@pytest.mark.parametrize("content", DAMAGED + INCOMPLETE)
-def test_a_damaged_config_is_refused(content: bytes, tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "config.json").write_bytes(content)
-    with refuses(str(tmp_path / "config.json"), "is no saved crispseg model"):
-        ModelInfo.read(tmp_path / "config.json")
-
-
-@pytest.mark.parametrize("content", INCOMPLETE)
-def test_a_model_with_an_incomplete_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"format_version": 1}', b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00"]
+)
+def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
     (saved / "config.json").write_bytes(content)
     with refuses(str(saved / "config.json"), "is no saved crispseg model"):
         from_pretrained(saved)
 
 
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_model_with_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
-    (saved / "config.json").write_bytes(content)
-    with refuses(str(saved / "config.json"), "is no saved crispseg model"):
-        from_pretrained(saved)
-
-
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 99])
-def test_a_later_format_is_refused(version: int, saved: Path, refuses: Any) -> None:
-    edit_config(saved, format_version=version, something_new=True)
-    with refuses(str(saved / "config.json"), f"format version {version}", "upgrade"):
-        from_pretrained(saved)
+NO_MODEL = "is no saved crispseg model"
 
 
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
-        ({"format_version": "1"}, "is no saved crispseg model"),
-        ({"format_version": None}, "is no saved crispseg model"),
+        ({"format_version": FORMAT_VERSION + 1, "something_new": True}, f"{FORMAT_VERSION + 1}, newer than"),
+        ({"format_version": "1"}, NO_MODEL),
+        ({"format_version": None}, NO_MODEL),
         ({"surprise": 1}, "surprise"),
-        ({"palette": [1, 2, 3]}, "is no saved crispseg model"),
+        ({"palette": [1, 2, 3]}, NO_MODEL),
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
+        ({"name": ["sfnet"]}, NO_MODEL),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
+        ({"backbone": None}, NO_MODEL),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
         ({"options": {"width": 8, "fuze": "fam"}}, "no option 'fuze'"),
+        ({"options": {"width": "8"}}, "'8'"),
+        ({"options": []}, NO_MODEL),
         ({"num_classes": 0}, "0 classes"),
+        ({"num_classes": "3"}, NO_MODEL),
+        ({"in_chans": None}, NO_MODEL),
+        ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, NO_MODEL),
+        ({"class_names": "abc"}, NO_MODEL),
+        ({"mean": []}, NO_MODEL),
+        ({"std": ["a", "b", "c"]}, NO_MODEL),
+        ({"ignore_label": "none"}, NO_MODEL),
     ],
 )
 def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: Path, refuses: Any) -> None:
-    edit_config(saved, **changes)
+    path = saved / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with refuses(phrase):
-        from_pretrained(saved)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"num_classes": "3"},
-        {"in_chans": None},
-        {"backbone": None},
-        {"name": ["sfnet"]},
-        {"options": []},
-        {"options": {"width": "8"}},
-        {"options": {"width": 8, "fuse": None}},
-        {"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]},
-        {"class_names": "abc"},
-        {"mean": []},
-        {"std": ["a", "b", "c"]},
-        {"ignore_label": "none"},
-    ],
-)
-def test_a_config_of_wrong_types_is_refused(changes: dict[str, Any], saved: Path, refuses: Any) -> None:
-    edit_config(saved, **changes)
-    with refuses():
         from_pretrained(saved)
 
 

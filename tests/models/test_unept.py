@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from reference import enlarged
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from crispseg import SegmentationModel, create_model, export, record
+from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention
 from crispseg.refinement import SpatialBranch, shift
 
-from .base import NUM_CLASSES, ModelTester, TapShape
+from .base import NUM_CLASSES, ExportTester, TapShape, check_exported, check_taps
 
 HEADS = 8
 
@@ -58,7 +61,7 @@ def enliven(model: SegmentationModel) -> SegmentationModel:
     return model
 
 
-class TestUNEPT(ModelTester):
+class TestUNEPT(ExportTester):
     name = "unept"
     options: ClassVar = {"width": 16, "points": 4}
     stride = 8
@@ -69,10 +72,6 @@ class TestUNEPT(ModelTester):
     @classmethod
     def build_lively(cls, **extra: Any) -> SegmentationModel:
         return enliven(super().build_lively(**extra))
-
-    def test_a_backbone_with_one_value_per_channel_says_what_to_do(self, refuses: Any) -> None:
-        """At output stride 8, the smallest image still leaves 16 values."""
-        self.build().train()(torch.randn(1, 3, 32, 32)).sum().backward()
 
     def test_one_level(self, tmp_path: Path) -> None:
         """Table 6, L = 1; and N = 16."""
@@ -89,62 +88,50 @@ class TestUNEPT(ModelTester):
 
     def test_naive_queries(self, tmp_path: Path) -> None:
         self.check_option(tmp_path, taps=self.taps, zero_gradients=self.zero_gradients, queries="naive")
-        model = self.build_lively(queries="naive")
-        found = []
+        model, found = self.build_lively(queries="naive", levels=1), []
         for _ in range(2):
-            with record(model) as seen:
-                model(torch.randn(1, 3, 480, 480))
+            with record(model) as seen, torch.no_grad():
+                model(torch.randn(1, 3, 480, 480))  # an eighth of which is the size that is learned
             found.append(seen["decoder.context_queries"])
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], model.decoder.learned)
 
-    def test_encodings_on_features(self, tmp_path: Path) -> None:
-        """§4.2."""
+    def test_other_encodings_and_attention(self, tmp_path: Path) -> None:
+        """§4.2, and as in the released code."""
         self.check_option(tmp_path, taps=self.taps, encodings="features")
-
-    def test_full_self_attention(self, tmp_path: Path) -> None:
-        """As in the released code."""
-        self.check_option(
-            tmp_path, taps=unept_taps(full=True), zero_gradients=self.zero_gradients, self_attention="full"
-        )
+        taps = unept_taps(full=True)
+        self.check_option(tmp_path, taps=taps, zero_gradients=self.zero_gradients, self_attention="full")
 
     @pytest.mark.parametrize(("output_stride", "strides"), [(16, (8, 16, 16)), (32, (8, 16, 32))])
-    def test_levels_of_several_sizes(self, output_stride: int, strides: tuple[int, ...], tmp_path: Path) -> None:
+    def test_levels_of_several_sizes(self, output_stride: int, strides: tuple[int, ...]) -> None:
         images = torch.randn(2, 3, 65, 97)
         model = self.build_lively(output_stride=output_stride)
         assert model.backbone.strides == strides
         with record(model) as seen:
             assert model(images).isfinite().all()
-        assert {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()} == {
-            path: tap(65, 97) if callable(tap) else (16, 9, 13) for path, tap in unept_taps(strides=strides).items()
-        }
+        check_taps(seen, unept_taps(strides=strides), (65, 97))
 
     def test_a_backbone_that_cannot_be_dilated_takes_its_own_strides(self, refuses: Any) -> None:
         with refuses("ghostnet_100", "output_stride 8"):
             self.build(backbone="ghostnet_100")
         assert self.build(backbone="ghostnet_100", output_stride=32).backbone.strides == (8, 16, 32)
 
-    def test_widths_are_shared_by_heads(self, refuses: Any) -> None:
+    def test_other_values_are_refused(self, refuses: Any) -> None:
         with refuses("width is 20", "multiple of 8"):
             self.build(width=20)
-
-    @pytest.mark.parametrize("dropout", [-0.1, 1.0])
-    def test_dropout_is_a_share(self, dropout: float, refuses: Any) -> None:
-        with refuses(f"dropout is {dropout}"):
-            self.build(dropout=dropout)
-
-    @pytest.mark.parametrize(("option", "value"), [("levels", 2), ("points", 8), ("queries", "fixed")])
-    def test_other_values_are_refused(self, option: str, value: Any, refuses: Any) -> None:
-        with refuses(f"option '{option}'", "one of"):
-            self.build(**{option: value})
+        for dropout in (-0.1, 1.0):
+            with refuses(f"dropout is {dropout}"):
+                self.build(dropout=dropout)
+        for option, value in (("levels", 2), ("points", 8), ("queries", "fixed")):
+            with refuses(f"option '{option}'", "one of"):
+                self.build(**{option: value})
 
     def test_queries_come_from_the_image(self) -> None:
         """Same features, other images: the logits change."""
-        model = self.reference()
-        images = torch.randn(2, 3, 64, 96)
-        features = [feature[:1].expand(2, -1, -1, -1) for feature in model.backbone(images)]
-        decoded = model.decoder(features, images, model.detail(images)).feature
-        assert (decoded[0] - decoded[1]).abs().max() > 0.01
+        model, images = self.build_lively(), torch.randn(2, 3, 64, 96)
+        with features_of(model, [feature[:1].expand(2, -1, -1, -1) for feature in model.backbone(images)]):
+            logits = model.coarse_logits(images)
+        assert (logits[0] - logits[1]).abs().max() > 0.01
 
     def test_boundary_refinement_starts_from_the_context_queries(self, tmp_path: Path) -> None:
         """Fig. 1: one spatial branch for both."""
@@ -157,10 +144,9 @@ class TestUNEPT(ModelTester):
             outputs = model.outputs(images)
         expected = model.refiner.maps(images, seen["decoder.context_queries"])
         for ours, theirs in zip((outputs.boundary, outputs.direction), expected, strict=True):
-            assert ours is not None
             torch.testing.assert_close(ours, theirs)
-        offsets = model.offsets(images)
-        assert offsets is not None and outputs.unrefined is not None
+        assert outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None
+        offsets = model.refiner.offsets(outputs.boundary, outputs.direction)
         assert 0.05 < (offsets != 0).any(1).float().mean() < 0.95
         assert torch.equal(outputs.logits, shift(outputs.unrefined, offsets))
 
@@ -188,10 +174,18 @@ class TestUNEPT(ModelTester):
         changed = [feature.clone() for feature in features]
         for feature in changed:
             feature[:, :, 12:, 12:] += 1
-        images = torch.zeros(1, 3, 128, 128)
-        detail = model.detail(images)
-        before, after = (model.decoder(each, images, detail).feature for each in (features, changed))
-        assert (before - after)[0, :, 3, 3].abs().max() > 1e-3
+        logits = []
+        for each in (features, changed):
+            with features_of(model, each), torch.no_grad():
+                logits.append(model.coarse_logits(torch.zeros(1, 3, 128, 128)))
+        assert (logits[0] - logits[1])[0, :, 3, 3].abs().max() > 1e-3
+
+
+@contextmanager
+def features_of(model: SegmentationModel, features: Sequence[Tensor]) -> Iterator[None]:
+    """In which the backbone gives these, whatever the images are."""
+    with patch.object(model.backbone, "forward", lambda _images: features):
+        yield
 
 
 # Parts ------------------------------------------------------------------------------------------------------------
@@ -210,11 +204,6 @@ def test_sine_positions_are_those_of_detr() -> None:
             torch.testing.assert_close(encoded[row, column], torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def test_positions_agree_across_levels() -> None:
-    fine = sine_positions((12, 12), 32).view(4, 3, 4, 3, 32)[:, 1, :, 1]  # centres of 3×3 pixels
-    torch.testing.assert_close(fine.flatten(0, 1), sine_positions((4, 4), 32), atol=1e-5, rtol=0)
-
-
 def test_full_attention_is_that_of_torch() -> None:
     ours, theirs = FullAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
@@ -226,12 +215,12 @@ def test_full_attention_is_that_of_torch() -> None:
     torch.testing.assert_close(ours(query, query, values, []), theirs(query, query, values)[0])
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 57), (97, 160)])
-def test_the_spatial_branch_ends_at_an_eighth(height: int, width: int) -> None:
+def test_the_spatial_branch_ends_at_an_eighth() -> None:
     branch = SpatialBranch(3, 16)
-    out = branch(torch.randn(2, 3, height, width))
-    assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
     assert sum(isinstance(part, nn.Conv2d) for part in branch.modules()) == 3
+    for height, width in ((32, 32), (33, 57), (97, 160)):
+        out = branch(torch.randn(2, 3, height, width))
+        assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
 
 
 # ViTs -------------------------------------------------------------------------------------------------------------
@@ -242,20 +231,15 @@ def vit(**options: Any) -> SegmentationModel:
     return enliven(model).eval()
 
 
-@pytest.mark.parametrize("size", [(1, 97, 160), (2, 97, 160), (1, 360, 480), (2, 33, 57)])
-@pytest.mark.parametrize("training", [False, True])
-def test_a_vit_takes_any_size(size: tuple[int, int, int], training: bool) -> None:
-    batch, height, width = size
+@pytest.mark.parametrize(("size", "training"), [((97, 160), False), ((33, 57), True)])
+def test_a_vit_takes_any_size(size: tuple[int, int], training: bool) -> None:
     model = vit().train(training)
     with record(model) as seen:
-        logits = model(torch.randn(batch, 3, height, width))
-    assert logits.shape == (batch, NUM_CLASSES, height, width)
+        logits = model(torch.randn(2, 3, *size))
+    assert logits.shape == (2, NUM_CLASSES, *size)
     assert logits.isfinite().all()
-    taps = unept_taps(strides=(16, 16, 16))
-    assert {path: tuple(tensor.shape[1:]) for path, tensor in seen.items()} == {
-        path: tap(height, width) if callable(tap) else (16, -(-height // 8), -(-width // 8))
-        for path, tap in taps.items()
-    }
+    queries = {"decoder.context_queries": (16, 8)}
+    check_taps(seen, unept_taps(strides=(16, 16, 16)) | queries, size)
     if training:
         logits.square().mean().backward()
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
@@ -291,17 +275,9 @@ def test_position_embeddings_are_resized_bilinearly() -> None:
     patches = torch.zeros(1, 7, 5, 64)
     tokens = model._pos_embed(patches)
     side = model.patch_embed.grid_size[0]
-    grid = model.pos_embed[0, own:].view(side, side, 64)
-    for row, column in ((0, 0), (3, 2), (6, 4)):
-        y, x = ((place + 0.5) * side / length - 0.5 for place, length in ((row, 7), (column, 5)))
-        y, x = (min(max(place, 0), side - 1) for place in (y, x))
-        expected: Tensor = sum(
-            (1 - abs(y - r)) * (1 - abs(x - c)) * grid[r, c]
-            for r in range(side)
-            for c in range(side)
-            if abs(y - r) < 1 and abs(x - c) < 1
-        )
-        torch.testing.assert_close(tokens[0, own + row * 5 + column], expected, atol=1e-5, rtol=0)
+    grid = model.pos_embed[0, own:].mT.unflatten(1, (side, side))
+    expected = enlarged(grid, 7, 5, aligned=False).flatten(1).mT.float()
+    torch.testing.assert_close(tokens[0, own:], expected, atol=1e-5, rtol=0)
 
 
 def test_weights_of_a_vit_load(tmp_path: Path) -> None:
@@ -313,46 +289,30 @@ def test_weights_of_a_vit_load(tmp_path: Path) -> None:
     assert "pos_embed" in own
 
 
-def test_a_vit_has_its_own_stride(refuses: Any) -> None:
+def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
+    for name in ("resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"):
+        assert plain_strides(name) == []
     assert vit(output_stride=16).backbone.strides == (16, 16, 16)
     with refuses("'test_vit' has stride 16", "leave out output_stride=8"):
         vit(output_stride=8)
-
-
-def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
     with refuses("mixer_s32_224", "fixed image sizes", "vit_base_patch16_224"):
         create_model("unept", num_classes=3, backbone="mixer_s32_224")
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"]
-)
-def test_networks_with_a_pyramid_are_not_plain(name: str) -> None:
-    assert plain_strides(name) == []
-
-
-def test_other_models_on_a_vit_say_what_works(refuses: Any) -> None:
     with refuses("test_vit", "at strides [16]", "resnet18"):
         create_model("sfnet", num_classes=3, backbone="test_vit")
 
 
+@pytest.mark.slow
 def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
     """Of one level: attention to several is in the graph of `TestUNEPT`."""
-    model = vit(levels=1)
-    program, metadata = export.trace(model), export.describe(model.info)
-    export.write_onnx(program, tmp_path / "model.onnx", metadata)
-    export.write_torch(program, tmp_path / "model.pt2", metadata)
-    for run, _ in (export.open_onnx(tmp_path / "model.onnx"), export.open_torch(tmp_path / "model.pt2")):
-        for size in export.CHECKED:
-            comparison = export.compare(run, model, size)
-            assert comparison.agrees, comparison
+    check_exported(vit(levels=1), tmp_path)
 
 
 # Counts -----------------------------------------------------------------------------------------------------------
 
 
 def test_counts_are_those_of_table_7() -> None:
-    model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384")
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384")
     assert count_parameters(model) / 1e6 == pytest.approx(94, rel=0.01)
     assert count_multiply_adds(model, 480, 480, attention=False) / 1e9 == pytest.approx(99, rel=0.03)
 
@@ -384,15 +344,16 @@ def test_what_is_no_attention_are_all_products_with_weights(backbone: str, self_
 @pytest.mark.parametrize("backbone", ["deit_base_distilled_patch16_384", "resnet50"])
 def test_the_backbones_of_the_paper_take_any_size(backbone: str) -> None:
     """On meta tensors: shapes only."""
-    model = create_model("unept", num_classes=NUM_CLASSES, backbone=backbone).to("meta")
-    for height, width in ((480, 480), (360, 480), (97, 160), (512, 1024)):
-        for batch in (1, 2):
-            for training in (False, True):
-                images = torch.empty(batch, 3, height, width, device="meta")
-                assert model.train(training)(images).shape == (batch, NUM_CLASSES, height, width)
+    with torch.device("meta"):
+        model = create_model("unept", num_classes=NUM_CLASSES, backbone=backbone)
+    for training, size in ((False, (1, 480, 480)), (True, (2, 97, 160)), (False, (2, 512, 1024))):
+        batch, height, width = size
+        images = torch.empty(batch, 3, height, width, device="meta")
+        assert model.train(training)(images).shape == (batch, NUM_CLASSES, height, width)
 
 
 def test_resnet50_is_dilated_to_an_eighth() -> None:
-    backbone = create_model("unept", num_classes=3, backbone="resnet50", width=16).backbone
+    with torch.device("meta"):
+        backbone = create_model("unept", num_classes=3, backbone="resnet50", width=16).backbone
     assert backbone.strides == (8, 8, 8)
     assert backbone.channels == (512, 1024, 2048)

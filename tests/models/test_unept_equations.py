@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from crispseg import create_model
+from crispseg import SegmentationModel, create_model, record
 from crispseg.models.unept import EPT, FeedForward, Residual, sine_positions
 from crispseg.nn import DeformableAttention
 
 WIDTH, DROPOUT = 16, 0.25
-CHANNELS, SIZES = (3, 5, 4), ((6, 8), (3, 4), (2, 2))
+SIZES = ((6, 8), (3, 4), (2, 2))
 
 
-def lively(**options: Any) -> EPT:
-    """With parameters none of which is zero, one, or without effect."""
-    levels = options.pop("levels", 3)
-    part = EPT(CHANNELS[:levels], 3, WIDTH, points=4, dropout=DROPOUT, **options).double().eval()
-    for parameter in part.parameters():
+def lively(**options: Any) -> SegmentationModel:
+    """With parameters of the decoder none of which is zero, one, or without effect."""
+    options = {"backbone": "test_efficientnet", "width": WIDTH, "points": 4, "dropout": DROPOUT, **options}
+    model = create_model("unept", num_classes=3, **options).double().eval()
+    for parameter in model.decoder.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, 0.5, 0.3)
-    for module in part.modules():
+    for module in model.modules():
         if isinstance(module, DeformableAttention):
             nn.init.normal_(module.sampling_offsets.weight, std=0.5)
             nn.init.normal_(module.attention_weights.weight, std=0.5)
-    return part.requires_grad_(False)
+    return model.requires_grad_(False)
 
 
 def centres(height: int, width: int) -> Tensor:
@@ -94,21 +95,21 @@ def weakened(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_encoder_and_decoder_are_those_of_the_paper(options: dict[str, Any]) -> None:
-    part = lively(**options)
-    features = [
-        torch.randn(2, channels, *size, dtype=torch.float64)
-        for channels, size in zip(CHANNELS[: len(part.laterals)], SIZES, strict=False)
-    ]
-    images = torch.zeros(2, 3, 41, 57, dtype=torch.float64)
+    model = lively(**options)
+    part = model.decoder
+    channels = model.backbone.channels
+    features = [torch.randn(2, width, *size).double() for width, size in zip(channels, SIZES, strict=False)]
+    with record(model) as seen, patch.object(model.backbone, "forward", lambda _images: features):
+        found = model.coarse_logits(torch.randn(2, 3, 41, 57, dtype=torch.float64))
+    context = seen["decoder.context_queries"]
+    assert context.shape == (2, WIDTH, 6, 8)
     if options.get("queries") == "naive":
-        detail = None
-        context = torch.nn.functional.interpolate(part.learned, (6, 8), mode="bilinear").expand(2, -1, -1, -1)
-    else:
-        detail = context = torch.randn(2, WIDTH, 6, 8, dtype=torch.float64)
-    found = part(features, images, detail).feature
-    expected = written_out(part, features, context, options.get("encodings") != "features")
-    assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)  # positions and reference points are float32
+        expected = nn.functional.interpolate(part.learned, (6, 8), mode="bilinear").expand(2, -1, -1, -1)
+        torch.testing.assert_close(context, expected)
+    decoded = written_out(part, features, context, options.get("encodings") != "features")
+    assert decoded.std() > 0.1
+    # positions and reference points are float32
+    torch.testing.assert_close(found, model.classifier(decoded), atol=1e-5, rtol=0)
 
 
 def test_the_share_of_dropout_is_the_given_one() -> None:

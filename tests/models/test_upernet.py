@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
-
-import pytest
+from typing import ClassVar
 
 from .base import ModelTester
 
@@ -20,8 +18,3 @@ class TestUPerNet(ModelTester):
             f"decoder.fuses.{step}.{tap}": (channels, 4 << step) for step in (0, 1) for tap, channels in dcn
         }
         self.check_option(tmp_path, taps=taps, fuse="dcn", fuse_levels=[3, 4])
-
-    @pytest.mark.parametrize("levels", [[], [2], [3, 3], [6]])
-    def test_levels_are_those_that_exist(self, levels: list[int], refuses: Any) -> None:
-        with refuses(f"fuse_levels is {levels}", "3, 4, 5"):
-            self.build(fuse="fam", fuse_levels=levels)

@@ -1,0 +1,114 @@
+"""What the frame does for all models alike, shown on one. test_refinement.py: what it does for those that refine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crispseg import CrispsegError, from_pretrained, list_models, record
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.models import Outputs
+
+from .base import NUM_CLASSES, check_saved, equal, state
+from .test_fpn import TestFPN as Base
+
+
+def test_all_names_of_the_contract_are_listed() -> None:
+    hosts = {"fcn", "fpn", "upernet", "deeplabv3plus"}
+    assert hosts | {"sfnet", "ddsm_upernet", "ddsm_deeplabv3plus", "agln", "agln_lite", "unept"} <= set(list_models())
+
+
+@pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])
+def test_images_that_no_model_takes_are_refused(call: str, refuses: Any) -> None:
+    run = getattr(Base.reference(), call)
+    for height, width in ((31, 64), (64, 31), (1, 1)):
+        with refuses(f"{height}×{width}", "at least 32"):
+            run(torch.randn(1, 3, height, width))
+    for images in (torch.randn(3, 64, 64), torch.randn(1, 4, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
+        with refuses("float images (N, 3, H, W)", str(tuple(images.shape)), "crispseg.Segmenter"):
+            run(images)
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_images_need_not_be_rgb(in_chans: int, tmp_path: Path) -> None:
+    model = Base.build(in_chans=in_chans).eval()
+    assert len(model.info.mean) == len(model.info.std) == in_chans
+    check_saved(model, torch.randn(1, in_chans, 33, 57), tmp_path)
+
+
+def test_outputs_say_what_the_model_has() -> None:
+    images = torch.randn(2, 3, 33, 57)
+    plain = Base.reference().outputs(images)
+    assert isinstance(plain, Outputs)
+    assert plain._fields == ("logits", "unrefined", "auxiliary", "boundary", "direction")
+    assert plain[1:] == (None,) * 4
+    deep = Base.build(auxiliary=True).outputs(images)
+    assert isinstance(deep.auxiliary, tuple)
+    assert [logits.shape for logits in deep.auxiliary] == [(2, NUM_CLASSES, 33, 57)] * 3
+
+
+def test_auxiliary_heads_are_in_no_count() -> None:
+    plain, model = Base.build(), Base.build(auxiliary=True)
+    assert len([*model.parameters()]) > len([*plain.parameters()])
+    assert count_parameters(model) == count_parameters(plain)
+    assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
+    assert "auxiliary" not in model.info.options
+
+
+def test_counting_leaves_the_model_as_it_is() -> None:
+    model = Base.build().train()
+    before = state(model)
+    assert count_multiply_adds(model, 128, 128) > 3.5 * count_multiply_adds(model, 64, 64)
+    assert model.training
+    assert equal(state(model), before)
+
+
+def test_a_backbone_with_one_value_per_channel_says_what_to_do(refuses: Any) -> None:
+    model = Base.build().train()
+    with refuses("32×32", "freeze the backbone"):
+        model(torch.randn(1, 3, 32, 32))
+
+
+def test_a_frozen_backbone_stays_as_it_is() -> None:
+    model = Base.build().train()
+    model.backbone.freeze()
+    before, decoder_before = state(model.backbone), state(model.decoder)
+    groups = model.parameter_groups()
+    assert groups["backbone"] == []
+    optimizer = torch.optim.SGD(groups["decoder"], lr=0.1)
+    for _ in range(3):
+        model.train()
+        model(torch.randn(1, 3, 32, 32)).square().mean().backward()  # refused unless the backbone is frozen
+        optimizer.step()
+        model.eval()
+    assert equal(state(model.backbone), before)
+    assert not equal(state(model.decoder), decoder_before)
+
+
+def test_parameter_groups_hold_each_parameter_once() -> None:
+    model = Base.build(auxiliary=True, refine="boundary")
+    groups = model.parameter_groups()
+    assert {id(p) for p in groups["backbone"]} == {id(p) for p in model.backbone.parameters()}
+    together = [id(parameter) for group in groups.values() for parameter in group]
+    assert sorted(together) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_record_leaves_nothing_behind() -> None:
+    model = Base.build()
+    with pytest.raises(CrispsegError), record(model):
+        model(torch.randn(1, 3, 8, 8))
+    with record(model) as seen:
+        pass
+    model(torch.randn(2, 3, 64, 64))
+    assert seen == {}
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_in_channels_last_is_saved(tmp_path: Path) -> None:
+    model, images = Base.build_lively(), torch.randn(1, 3, 33, 57)
+    expected = model(images)
+    model.to(memory_format=torch.channels_last).save_pretrained(tmp_path)
+    assert torch.equal(from_pretrained(tmp_path)(images), expected)

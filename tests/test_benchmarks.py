@@ -1,0 +1,200 @@
+"""The measurements in benchmarks/: that what they compare is equal, and that they print it. Nothing is timed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dataset_trees import save
+from torch import Tensor, nn
+
+from crispseg.models.ddsm import Affinity
+from crispseg.refinement.boundary import STEPS
+from crispseg.refinement.targets import boundary_targets
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+Script = Callable[[str], Any]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """A script by its name; its threads stay this process's."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def imported(name: str) -> ModuleType:
+        module = importlib.import_module(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        for library, setting in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
+            if hasattr(module, library):
+                monkeypatch.setattr(getattr(module, library), setting, lambda threads: None)
+        return module
+
+    return imported
+
+
+def table_rows(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+
+
+# Attention --------------------------------------------------------------------------------------------------------
+
+
+def test_all_ways_of_sampled_attention_agree(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("sampled_attention")
+    assert 0 < module.largest_difference(points=9) < 1e-9
+
+    def unmodulated(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+        found: Tensor = module.ours(query, key, value, grid, modulation.sqrt())
+        return found
+
+    monkeypatch.setitem(module.WAYS, "wrong", unmodulated)
+    with pytest.raises(AssertionError, match=r"^wrong: "):
+        module.largest_difference(points=9)
+
+
+def test_our_sampled_attention_is_what_ddsm_does(script: Script) -> None:
+    affinity = Affinity(6, 9)
+    nn.init.normal_(affinity.sampler.predict.weight)
+    query, key, value = torch.randn(3, 2, 6, 9, 7).unbind(0)
+    result = script("sampled_attention").ours(query, key, value, *affinity.sampler(key))
+    torch.testing.assert_close(result, affinity(query, key, value), rtol=0, atol=0)
+
+
+def test_deformable_attention_prints_its_tables(
+    script: Script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    processes, module = script("processes"), script("deformable_attention")
+
+    def measure(ways: Any, threads: int, rounds: int) -> Any:
+        shapes = {way: [tuple(each.shape) for each in prepare()(True)] for way, prepare in ways.items()}
+        values, points = (1, 18, 8, 32), (1, 18, 8, 2, 4)
+        assert shapes == {way: [(1, 18, 256), values, (*points, 2), points] for way in ("hugging face", "crispseg")}
+        costs = {"hugging face": processes.Cost(2, 60, 50), "crispseg": processes.Cost(3, 30, 10)}
+        return {False: costs, True: costs}
+
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(processes, "forget_peak", lambda: None)  # which not all systems have
+    module.main(["--size=20", "--stride=8", "--levels=2", "--points=4", "--rounds=1", "--threads=1"])
+    printed = capsys.readouterr().out
+    assert re.search(r"agree within \de-\d\d in float64", printed)
+    theirs = ["hugging face", "2.000", "1.00", "60", "1.00", "50", "1.00"]
+    assert table_rows(printed) == 2 * [theirs, ["crispseg", "3.000", "1.50", "30", "0.50", "10", "0.20"]]
+
+
+def test_the_cost_of_several_calls(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median of the seconds but the first, the most memory of all, the memory without a hold."""
+    processes = script("processes")
+
+    def take_turns(ways: Any, threads: int, rounds: int, hold_back: bool) -> Any:
+        costs = [(9, 70), (1, 50), (2, 60), (6, 50)] if hold_back else [(4, 30)]
+        assert rounds == len(costs)
+        return {
+            (way, backward): [processes.Cost(*cost) for cost in costs] for way in ways for backward in (False, True)
+        }
+
+    monkeypatch.setattr(processes, "_take_turns", take_turns)
+    cost = processes.Cost(2, 70, 30)
+    assert processes.measure({"a": lambda: None}, 1, 3) == {False: {"a": cost}, True: {"a": cost}}
+
+
+# Metrics, targets and refinement ------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*binary_dilation:FutureWarning")
+def test_metrics_that_differ_are_refused(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage")
+    module = script("metrics")
+    module.main(["--height=96", "--width=192", "--rounds=1", "--threads=1"])
+    printed = capsys.readouterr().out
+    assert "All counts are equal." in printed
+    names = [row[0] for row in table_rows(printed)]
+    matrix = ["torchmetrics", "crispseg", "crispseg, counts of each image"]
+    assert names == [*matrix, *matrix, "scikit-image", "OpenCV", "crispseg"]
+    prediction, truth = (torch.from_numpy(each)[None].long() for each in module.make_pair(64, 96))
+    for make in (module.matrix_ways, module.boundary_ways):
+        ways = make(prediction, truth)
+        other = make(torch.where(prediction == 0, 1, prediction), truth)
+        name = next(iter(ways))
+        with pytest.raises(AssertionError, match=f"{name} counts other things"):
+            module.measure({**ways, name: other[name]}, 1)
+
+
+def test_boundary_targets_that_differ_are_refused(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for directions that are halfway between two."""
+    pytest.importorskip("scipy")
+    module = script("boundary_targets")
+    module.main(["--height=72", "--width=96", "--count=2", "--rounds=1"])
+    printed = capsys.readouterr().out
+    assert [row[0] for row in table_rows(printed)] == ["SciPy, whole image", "crispseg"]
+    assert "2 masks of 96×72 pixels" in printed and "All targets are equal, but for" in printed
+    plain, angles = np.array([[0, 2, 8]], np.uint8), np.array([[0.5, 2, 0]])
+    assert module.halfway(np.array([[1, 2, 8]], np.uint8), plain, angles) == 1
+    for ours in ([[7, 2, 8]], [[8, 2, 8]], [[0, 3, 8]], [[0, 2, 0]]):
+        with pytest.raises(AssertionError, match="other targets at 1 pixels"):
+            module.halfway(np.array(ours, np.uint8), plain, angles)
+
+
+def test_masks_of_a_folder(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "abc":
+        save(tmp_path / f"{name}.png", np.repeat(np.array([[0, 3, 11]], np.uint8), 4, 0))
+    found = script("masks").masks_of(tmp_path, 2, 8, 6, 11)
+    assert len(found) == 2 and np.array_equal(found[0], np.repeat([[0, 0, 3, 3, 255, 255]], 8, 0))
+    save(tmp_path / "a.png", np.zeros((4, 3, 3), np.uint8))
+    for folder, phrase in ((tmp_path, "a.png holds no class ids"), (tmp_path / "none", "none is missing")):
+        with pytest.raises(SystemExit) as stopped:
+            script("refinement_steps").main([f"--masks={folder}"])
+        assert stopped.value.code == 2 and phrase in capsys.readouterr().err
+
+
+def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    """Step by step, pixel by pixel; ignored pixels and those of no boundary stay."""
+    module = script("refinement_steps")
+    truth = np.zeros((24, 30), np.uint8)
+    truth[6:18, 8:14] = 1
+    truth[4:9, 20:29] = 2
+    truth[20:, :5] = 255
+    targets = boundary_targets(truth)
+
+    def walked(y: int, x: int, steps: int) -> tuple[int, int]:
+        if steps == 0 or targets[y, x] >= 8:
+            return y, x
+        dx, dy = STEPS[targets[y, x]]
+        return walked(min(max(y + dy, 0), 23), min(max(x + dx, 0), 29), steps - 1)
+
+    for steps, way in ((1, "1 step"), (2, "2 steps"), (3, "3 steps")):
+        found = module.WAYS[way](truth)[0].numpy()
+        for y, x in np.ndindex(*truth.shape):
+            to = np.clip((y + found[1, y, x], x + found[0, y, x]), 0, (23, 29))
+            assert tuple(to) == walked(y, x, steps), (way, y, x)
+    found = module.measure([truth])
+    assert all(row["2 steps"].wrong < 0.2 * row["before"].wrong for row in found.values())
+    module.main(["--height=72", "--width=96", "--count=1"])
+    names = [row[0] for row in table_rows(capsys.readouterr().out)]
+    assert names == 2 * ["grown 1 px", "shrunk 1 px", "grown 2 px", "shrunk 2 px"]
+
+
+def test_data_loading_prints_its_rates(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 2)):
+        for index in range(count):
+            save(tmp_path / split / f"{index}.png", random.integers(0, 256, (36, 48, 3), np.uint8))
+            save(tmp_path / f"{split}annot" / f"{index}.png", random.integers(0, 12, (36, 48), np.uint8))
+        lines = (f"{split}/{index}.png {split}annot/{index}.png\n" for index in range(count))
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    script("data_speed").main([f"--root={tmp_path}", "--workers=1"])
+    shown = capsys.readouterr().out
+    assert re.search(r"training loader, 1 workers: [1-9]\d* images a second", shown)
+    assert re.search(r"doctor: 7 pairs in \d+\.\d s", shown)
