@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from training_runs import MODEL, SCENES, files, quietly, rows, tiny, without_time
 
 from crispseg.cli.main import main
@@ -81,3 +82,12 @@ def test_a_missing_best_checkpoint_is_named(copied: TrainConfig, tiny_run: Run, 
     with refuses("no checkpoint", "best.ckpt", "restore it"):
         quietly(copied, resume=True)
     assert without_time(copied.out) == without_time(tiny_run.folder)
+
+
+def test_rows_from_before_checkpoints_had_them_are_kept(copied: TrainConfig) -> None:
+    last, before = copied.out / "checkpoints/last.ckpt", rows(copied.out)
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["callbacks"]["MetricsFile"]["rows"]
+    torch.save(checkpoint, last)
+    quietly(dataclasses.replace(copied, epochs=3), resume=True)
+    assert rows(copied.out)[:2] == before and len(rows(copied.out)) == 3

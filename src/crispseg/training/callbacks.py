@@ -34,7 +34,13 @@ class MetricsFile(Callback):
         return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.loss, self.batches = list(state_dict["rows"]), state_dict["loss"], state_dict["batches"]
+        self.loss, self.batches = state_dict["loss"], state_dict["batches"]
+        self.rows = list(state_dict.get("rows", ()))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step and not self.rows and self.path.is_file():  # from before checkpoints had the rows
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

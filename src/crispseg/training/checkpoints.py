@@ -27,8 +27,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt` at the best evaluation so far, and finds it again where the run's folder was moved."""
+class EpochCheckpoint(ModelCheckpoint):
+    """Writes `best.ckpt` at the best evaluation so far, and finds it again where the run's folder was moved.
+
+    Checkpoints hold its state under the name of this class.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path.parent, path.stem, monitor="val/miou", mode="max", enable_version_counter=False)

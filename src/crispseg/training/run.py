@@ -36,7 +36,7 @@ from crispseg.training.checkpoints import (
     BEST,
     LAST,
     AtomicCheckpoints,
-    BestCheckpoint,
+    EpochCheckpoint,
     LastCheckpoint,
     Patience,
     load_checkpoint,
@@ -146,7 +146,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             torch.set_deterministic_debug_mode(deterministic)  # as before Lightning set it
 
     load_checkpoint(folder / BEST, model)
-    assert isinstance(trainer.checkpoint_callback, BestCheckpoint)
+    assert isinstance(trainer.checkpoint_callback, EpochCheckpoint)
     assert trainer.checkpoint_callback.best_model_score is not None
     miou = float(trainer.checkpoint_callback.best_model_score)
     model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
@@ -172,8 +172,8 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        settings = config_to_dict(config)
-        if fixed := sorted(key for key in settings.keys() - MAY_CHANGE if recorded.get(key) != settings[key]):
+        changed = {key for key, value in config_to_dict(config).items() if _known(recorded, key, value) != value}
+        if fixed := sorted(changed - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -181,6 +181,12 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
+
+
+def _known(recorded: dict[str, Any], key: str, value: Any) -> Any:
+    """What a run's file says; settings that did not exist when it was written count as those of now, or as None."""
+    known = recorded.get(key, value)
+    return {**dict.fromkeys(value), **known} if isinstance(value, dict) and isinstance(known, dict) else known
 
 
 def _is_first_process() -> bool:
@@ -288,7 +294,7 @@ def _trainer(config: TrainConfig, folder: Path, batches: int, console: Console) 
         plugins.append(SyncedNorms())
     timer = Timer()
     callbacks: list[Callback] = [timer, MetricsFile(folder / METRICS, timer), LastEvaluation()]
-    callbacks += [BestCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+    callbacks += [EpochCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
     callbacks.append(Bars(timer) if console.is_terminal else Lines(timer, console))
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
