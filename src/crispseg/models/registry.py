@@ -56,7 +56,7 @@ def preset(
     def built(spec: BackboneSpec, num_classes: int, **options: Any) -> Any:
         of_part = {key: options.pop(key) for key in own if key in options}
         settings = {**fixed, **defaults, **options}
-        if of_part:
+        if of_part and settings["fuse"] == part:
             settings["fuse_options"] = {**of_part, **(settings.get("fuse_options") or {})}
         return build(spec, num_classes, **settings)
 
@@ -91,8 +91,8 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a model, defaults included, in the order and form in which they are saved.
 
-    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, those of any
-    other fuse part in `fuse_options`; they may be given in either way.
+    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, those given of
+    any other fuse part in `fuse_options`; they may be given in either way.
 
     Raises:
         CrispsegError: an unknown model, part or option, or a value of the wrong type.
@@ -100,23 +100,20 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = model_options(name)
     check_options(f"model '{name}'", options, known)
     resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | dict(options))
-    if "fuse_options" not in known:
-        return resolved
-    given = resolved["fuse_options"] or {}
+    given = resolved.pop("fuse_options", None) or {}
     part: str | None = getattr(models[name], "part", None)
     fuse = str(resolved.get("fuse", part))
-    there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
-    check_options(f"fuse part '{fuse}'", given, there)
     if fuse == part:
-        del resolved["fuse_options"]
+        check_options(f"fuse part '{fuse}'", given, keyword_options(fuses[fuse]))
         return resolved | given
     for key in keyword_options(fuses[part]) if part else ():
-        if resolved.pop(key) != known[key].default:
+        if resolved[key] != known[key].default:
             raise CrispsegError(
                 f"'{key}' is an option of fuse part '{part}', but fuse is '{fuse}'; leave it out, or name options of "
                 f"{fuse} in fuse_options"
             )
-    resolved["fuse_options"] = {key: parameter.default for key, parameter in there.items()} | given
-    if not there:
-        del resolved["fuse_options"]
+    if given:
+        there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
+        check_options(f"fuse part '{fuse}'", given, there)
+        resolved["fuse_options"] = {key: parameter.default for key, parameter in there.items()} | given
     return resolved
