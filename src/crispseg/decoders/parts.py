@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from crispseg.options import check_options, keyword_options
+from crispseg.options import checked_options, keyword_options
 from crispseg.registry import Registry
 
 Part = TypeVar("Part", bound=Callable[..., nn.Module])
@@ -97,8 +97,7 @@ def configured(parts: Registry[Part], name: str, options: Mapping[str, Any] | No
     part = parts[name]
     if not options:
         return part
-    check_options(f"{parts.kind} '{name}'", options, keyword_options(part))
-    return cast(Part, partial(part, **options))
+    return cast(Part, partial(part, **checked_options(f"{parts.kind} '{name}'", options, keyword_options(part))))
 
 
 OWN = "; if it is your own, name its file with --plugins"

@@ -13,7 +13,7 @@ from typing import Any
 from crispseg.backbones import Backbone
 from crispseg.decoders import fuses
 from crispseg.errors import CrispsegError
-from crispseg.options import check_options, keyword_options
+from crispseg.options import checked_options, keyword_options
 from crispseg.registry import Registry
 
 
@@ -98,14 +98,13 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         CrispsegError: an unknown model, part or option, or a value of the wrong type.
     """
     known = model_options(name)
-    check_options(f"model '{name}'", options, known)
-    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | dict(options))
+    given = checked_options(f"model '{name}'", options, known)
+    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | given)
     given = resolved.pop("fuse_options", None) or {}
     part: str | None = getattr(models[name], "part", None)
     fuse = str(resolved.get("fuse", part))
     if fuse == part:
-        check_options(f"fuse part '{fuse}'", given, keyword_options(fuses[fuse]))
-        return resolved | given
+        return resolved | checked_options(f"fuse part '{fuse}'", given, keyword_options(fuses[fuse]))
     for key in keyword_options(fuses[part]) if part else ():
         if resolved[key] != known[key].default:
             raise CrispsegError(
@@ -114,6 +113,6 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             )
     if given:
         there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
-        check_options(f"fuse part '{fuse}'", given, there)
+        given = checked_options(f"fuse part '{fuse}'", given, there)
         resolved["fuse_options"] = {key: parameter.default for key, parameter in there.items()} | given
     return resolved
