@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import conv_norm_relu, convolved, enlarged, lively, normalized
 from torch import Tensor, nn
 
 from crispseg import contexts
-from crispseg.decoders import AtrousSpatialPyramidPooling, Concat, DenseASPP, NonLocal, UpsampleAdd
+from crispseg.decoders import AtrousSpatialPyramidPooling, Concat, DenseASPP, NonLocal, PyramidPooling, UpsampleAdd
 
 PARTS = ["aspp", "conv", "denseaspp", "nonlocal", "ppm"]
 
@@ -56,6 +57,17 @@ def test_nonlocal_does_not_hold_all_affinities() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(torch.randn(1, 4, 32, 32))
     assert max(sizes) <= 4 * 32 * 32
+
+
+def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> None:
+    module = lively(PyramidPooling(4, 3))
+    feature = torch.randn(1, 4, 7, 9, dtype=torch.float64)
+    seen = []
+    for size, (_, conv, norm) in zip((1, 2, 3, 6), module.stages, strict=True):
+        averages = F.adaptive_avg_pool2d(feature[0], size)
+        seen.append(enlarged(normalized(convolved(averages, conv.weight), norm), 7, 9))
+    expected = conv_norm_relu(torch.cat([*seen, feature[0]]), module.bottleneck[:3])
+    torch.testing.assert_close(module(feature)[0][0], expected, atol=1e-5, rtol=0)
 
 
 def test_aspp_is_four_convolutions_and_a_mean() -> None:
