@@ -325,3 +325,18 @@ def test_other_errors_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(backbone.net, "forward", fail)
     with pytest.raises(ValueError, match="something else"):
         backbone(torch.randn(1, 3, 32, 32))
+
+
+def test_strides_are_read_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is built twice, but its weights are made once."""
+    made: list[set[str]] = []
+    build = timm.create_model
+
+    def watched(*args: Any, **options: Any) -> Any:
+        net = build(*args, **options)
+        made.append({parameter.device.type for parameter in net.parameters()})
+        return net
+
+    monkeypatch.setattr(timm, "create_model", watched)
+    Backbone("test_efficientnet")
+    assert made == [{"meta"}, {"cpu"}]
