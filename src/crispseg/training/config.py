@@ -193,7 +193,6 @@ class TrainConfig:
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain types only, in the shape of a YAML file, defaults included."""
     defaults = {key: option.default for key, option in model_options(config.model.name).items()}
-    defaults.pop("auxiliary", None)  # training decides
     model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
     fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
