@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
 from crispseg.errors import CrispsegError
-from crispseg.labels import IGNORE, LabelSet, default_palette
+from crispseg.labels import IGNORE, Color, LabelSet, default_palette
 
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class ModelInfo:
     """How a model was built, what its classes mean, and how it came about.
 
@@ -36,7 +38,7 @@ class ModelInfo:
     in_chans: int
     options: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[Color, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     ignore_label: int = IGNORE
@@ -44,19 +46,9 @@ class ModelInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        types: dict[str, type] = {
-            **dict.fromkeys(("name", "backbone"), str),
-            **dict.fromkeys(("num_classes", "in_chans", "ignore_label"), int),
-            **dict.fromkeys(("options", "recipe", "metrics"), dict),
-            **dict.fromkeys(("class_names", "palette", "mean", "std"), tuple),
-        }
-        for key, expected in types.items():
-            if not isinstance(getattr(self, key), expected):
-                raise ValueError(f"{key} is {getattr(self, key)!r}, not of type {expected.__name__}")
         for key in ("mean", "std"):
-            values = getattr(self, key)
-            if len(values) != self.in_chans or not all(isinstance(value, int | float) for value in values):
-                raise ValueError(f"{key} is {list(values)}, not {self.in_chans} numbers")
+            if len(getattr(self, key)) != self.in_chans:
+                raise ValueError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
         if self.ignore_label != IGNORE:
@@ -83,24 +75,14 @@ class ModelInfo:
         try:
             config = json.loads(Path(path).read_text(encoding="utf-8"))
             version = config.pop("format_version")
-            if version > FORMAT_VERSION:
-                raise CrispsegError(
-                    f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg"
-                )
-            return cls(**_tuples(config))
+            newer = version > FORMAT_VERSION
+            info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CrispsegError) as error:
-            if isinstance(error, CrispsegError) and "format version" in str(error):
-                raise
             reason = f"missing {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise CrispsegError(f"{path} is no saved crispseg model ({reason}); save the model again") from None
-
-
-def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples they were."""
-    tuples = {f.name for f in fields(ModelInfo) if str(f.type).startswith("tuple")}
-    return {
-        key: tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
-        if key in tuples and isinstance(value, list)
-        else value
-        for key, value in config.items()
-    }
+        if info is None:
+            raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")
+        return info
