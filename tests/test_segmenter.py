@@ -373,14 +373,14 @@ def test_an_image_too_large_for_the_memory_is_left_out(
     model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter(model)
-    compute = Segmenter._compute
+    see = segmenter._see
 
-    def limited(self: Segmenter, image: Any, path: Any) -> Any:
+    def limited(image: Any) -> Any:
         if image.shape[0] > 50:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return compute(self, image, path)
+        return see(image)
 
-    monkeypatch.setattr(Segmenter, "_compute", limited)
+    monkeypatch.setattr(segmenter, "_see", limited)
     small, large = np.zeros((40, 40, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
     with pytest.raises(CrispsegError, match="40×60 pixels needs more memory"):
         segmenter(large)

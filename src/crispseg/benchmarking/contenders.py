@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from crispseg.backbones import DEEP_RESNETS
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.normalize import Normalize
 
@@ -40,8 +40,8 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
         name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, and behind it options as YAML has them, such as
             `sfnet:resnet50{fuse: add}`; `smp:ARCHITECTURE` or `smp:ARCHITECTURE:ENCODER` of
             segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder or a hub id.
-        backbone: where the name has none.
-        num_classes: of all but saved models, which have their own.
+        backbone: backbone where the name has none.
+        num_classes: number of classes; saved models have their own.
 
     Raises:
         CrispsegError: nothing is known by that name, it cannot be built, or its library is missing.
@@ -71,7 +71,7 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
 
 
 def stated_miou(contender: Contender) -> float | None:
-    """In percent, of the val split at the end of its training, which a saved model keeps."""
+    """The mIoU in percent on the val split at the end of training, which a saved model keeps; None if it has none."""
     net = contender.net
     return net.info.metrics.get("val_miou") if isinstance(net, SegmentationModel) else None
 
@@ -151,9 +151,4 @@ def _build(name: str, build: Callable[..., Any], *args: Any, **options: Any) -> 
     try:
         return build(*args, **options)
     except Exception as error:  # the libraries raise many types for parts that do not fit each other
-        raise CrispsegError(f"'{name}' cannot be built ({reason(error)}); choose another backbone") from error
-
-
-def reason(error: Exception) -> str:
-    """What another library says, in one line."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise CrispsegError(f"'{name}' cannot be built ({one_line(error)}); choose another backbone") from error

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
+from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
@@ -57,7 +57,7 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
         parser.parse(list(argv))  # --help, or what is missing
         raise CrispsegError(f"give the run first: {parser.prog} RUN")
     base = recorded_data(argv[0])
-    if "data" not in base and take_flag(expand_names(argv), "--data.name") is None:
+    if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     parsed, data = parse_data(argv, base, parser)
     if parsed.bootstrap and parsed.bootstrap < FEWEST:

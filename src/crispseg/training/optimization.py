@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from crispseg.models import SegmentationModel
@@ -20,20 +19,15 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     groups: list[dict[str, Any]] = []
     for part, parameters in model.parameter_groups().items():
         lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
-        for decayed, members in _split(parameters, config.decay_norms_and_biases):
-            weight_decay = config.weight_decay if decayed else 0.0
-            groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
+        decayed, free = [], []  # norms and biases are what has one dimension
+        for parameter in parameters:
+            (decayed if config.decay_norms_and_biases or parameter.ndim > 1 else free).append(parameter)
+        for members, weight_decay in ((decayed, config.weight_decay), (free, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     return AdamW(groups, lr=config.lr)
-
-
-def _split(parameters: Iterable[nn.Parameter], decay_all: bool) -> list[tuple[bool, list[nn.Parameter]]]:
-    """(decayed, parameters), without empty groups; norms and biases are what has one dimension."""
-    parameters = list(parameters)
-    decayed = [p for p in parameters if decay_all or p.ndim > 1]
-    free = [p for p in parameters if not decay_all and p.ndim <= 1]
-    return [(flag, members) for flag, members in ((True, decayed), (False, free)) if members]
 
 
 def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) -> Callable[[int], float]:
