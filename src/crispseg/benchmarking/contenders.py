@@ -31,6 +31,8 @@ class Contender:
     """`None` for a backbone, which has no classes."""
     normalize: Normalize
     """What its images need."""
+    miou: float | None = None
+    """In percent on the val split at the end of training, where a saved model says it."""
 
 
 def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
@@ -70,12 +72,6 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")
 
 
-def stated_miou(contender: Contender) -> float | None:
-    """The mIoU in percent on the val split at the end of training, which a saved model keeps; None if it has none."""
-    net = contender.net
-    return net.info.metrics.get("val_miou") if isinstance(net, SegmentationModel) else None
-
-
 def _options(name: str, written: str) -> dict[str, Any]:
     """The options that a name ends in; of these, `create_model` says what it does not know."""
     try:
@@ -89,7 +85,8 @@ def _options(name: str, written: str) -> dict[str, Any]:
 
 def _own(name: str, model: SegmentationModel) -> Contender:
     info = model.info
-    return Contender(name, model, info.backbone, info.num_classes, Normalize(info.mean, info.std, info.in_chans))
+    normalize = Normalize(info.mean, info.std, info.in_chans)
+    return Contender(name, model, info.backbone, info.num_classes, normalize, info.metrics.get("val_miou"))
 
 
 def _smp(name: str, architecture: str, encoder: str, backbone: str, num_classes: int) -> Contender:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import pydantic
@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crispseg.benchmarking.contenders import Contender, find_contender, stated_miou
+from crispseg.benchmarking.contenders import Contender, find_contender
 from crispseg.benchmarking.timing import Clock, Latency, Stopwatch, latencies, take_turns, wall_clock
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError, one_line
@@ -133,7 +133,7 @@ def benchmark(
         contenders = [
             find_contender(name, backbone=settings.backbone, num_classes=settings.num_classes) for name in models
         ]
-        mious = [stated_miou(contender) for contender in contenders]
+        mious = [contender.miou for contender in contenders]
         if scored and None in mious:
             raise CrispsegError(
                 f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
@@ -152,14 +152,14 @@ def benchmark(
             laps = take_turns(deployed, tracked, warmup=settings.warmup, clock=clock or wall_clock(device))
     rows: list[Row] = []
     bases: dict[str, float] = {}
-    for contender, (parameters, multiply_adds), taken, miou in zip(contenders, counts, laps, mious, strict=True):
+    for contender, (parameters, multiply_adds), taken in zip(contenders, counts, laps, strict=True):
         times = latencies(taken)
         medians: dict[str, float] = {stage: times[stage].median for stage in ("forward", "total") if stage in times}
         values: dict[str, float] = {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
         bases = bases or values
         ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
         about = contender.name, contender.backbone, contender.num_classes
-        rows.append(Row(*about, parameters, multiply_adds, times, ratio, miou))
+        rows.append(Row(*about, parameters, multiply_adds, times, ratio, contender.miou))
     return Report(settings, device, threads, rows)
 
 
@@ -172,7 +172,8 @@ class Deployed:
         self.bf16 = settings.dtype == "bf16"
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         net = _folded(contender, settings) if settings.fold else contender.net.eval()
-        self.net = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.net: Any = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.enlarges = not isinstance(net, SegmentationModel) or net.refiner is not None
         shape = (settings.batch, *settings.size, image_channels(contender.normalize.in_chans))
         self.images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)  # (N, H, W, C)
         self.batch = self.preprocess(self.images)
@@ -193,25 +194,23 @@ class Deployed:
 
     def forward(self, batch: Tensor) -> Tensor:
         """Logits at the images' size, or a backbone's features."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            output: Tensor = self.net(batch)
-        return output
+        return self._run(self.net, batch)
 
     def network(self, batch: Tensor) -> Tensor:
         """What `postprocess` takes: of a crispseg model without refinement, the logits before they are enlarged."""
-        if not isinstance(self.net, SegmentationModel) or self.net.refiner is not None:
-            return self.forward(batch)
+        return self._run(self.net if self.enlarges else self.net.coarse_logits, batch)
+
+    def _run(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.net.coarse_logits(batch)
+            return function(batch)
 
     def postprocess(self, logits: Tensor) -> list[NDArray[np.uint8]]:
         """One label map `(H, W)` an image."""
-        if isinstance(self.net, SegmentationModel) and self.net.refiner is None:
-            size = self.images.shape[1:3]
-            labels = [upsampled_argmax(one[None], size) for one in logits.float()]
-        else:
+        if self.enlarges:
             # max finds the index several times faster than argmax on a CPU.
             labels = list(logits.max(1).indices.to(torch.uint8))
+        else:
+            labels = [upsampled_argmax(one[None], self.images.shape[1:3]) for one in logits.float()]
         return [one.cpu().numpy() for one in labels]
 
 

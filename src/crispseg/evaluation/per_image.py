@@ -50,9 +50,9 @@ class ImageScores(ABC):
         """
 
     @property
-    @abstractmethod
     def basis(self) -> list[object]:
-        """What two predictions of the same images have in common."""
+        """What two predictions of the same images have in common: the images' numbers, and what else decides."""
+        return [self.ids.tolist()]
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
         """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`.

@@ -125,11 +125,12 @@ class Segmenter:
         protocol: Protocol | str = "whole",
     ) -> None:
         self.protocol = named_protocol(protocol)
-        model = (
-            SegmentationModel.from_pretrained(model_or_path)
-            if isinstance(model_or_path, str | Path)
-            else _checked(model_or_path)
-        )
+        model = model_or_path
+        if isinstance(model, str | Path):
+            model = SegmentationModel.from_pretrained(model)
+        elif not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
+            kind = type(model).__name__
+            raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info = model.info
         self.label_set = self.info.label_set()
@@ -304,12 +305,6 @@ def check_finite(model: SegmentationModel) -> None:
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
         raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
-
-
-def _checked(model: object) -> SegmentationModel:
-    if not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
-        raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {type(model).__name__}")
-    return model
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from crispseg.models import SegmentationModel
@@ -19,10 +20,10 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     groups: list[dict[str, Any]] = []
     for part, parameters in model.parameter_groups().items():
         lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
-        decayed, free = [], []  # norms and biases are what has one dimension
+        kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
         for parameter in parameters:
-            (decayed if config.decay_norms_and_biases or parameter.ndim > 1 else free).append(parameter)
-        for members, weight_decay in ((decayed, config.weight_decay), (free, 0.0)):
+            kinds[not config.decay_norms_and_biases and parameter.ndim <= 1].append(parameter)  # norms and biases
+        for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
             if members:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "sgd":
