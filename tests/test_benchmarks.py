@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_trees import save
 from torch import Tensor, nn
 
 from crispseg.models.ddsm import Affinity
@@ -154,19 +153,3 @@ def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytes
     module.main(["--height=72", "--width=96", "--count=1"])
     names = [row[0] for row in table_rows(capsys.readouterr().out)]
     assert names == 2 * ["grown 1 px", "shrunk 1 px", "grown 2 px", "shrunk 2 px"]
-
-
-def test_data_loading_prints_its_rates(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    random = np.random.default_rng(0)
-    for split, count in (("train", 5), ("val", 2)):
-        for index in range(count):
-            save(tmp_path / split / f"{index}.png", random.integers(0, 256, (36, 48, 3), np.uint8))
-            save(tmp_path / f"{split}annot" / f"{index}.png", random.integers(0, 12, (36, 48), np.uint8))
-        lines = (f"{split}/{index}.png {split}annot/{index}.png\n" for index in range(count))
-        (tmp_path / f"{split}.txt").write_text("".join(lines))
-    script("data_speed").main([f"--root={tmp_path}", "--workers=1"])
-    shown = capsys.readouterr().out
-    assert re.search(r"training loader, 1 workers: [1-9]\d* images a second", shown)
-    assert re.search(r"doctor: 7 pairs in \d+\.\d s", shown)

@@ -106,16 +106,6 @@ def test_scores_are_those_of_a_loop(
         np.testing.assert_allclose(scores.mean[distance], mean, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("shift", "f"), [(0, 100), (3, 100), (4, 0)])
-def test_a_shifted_edge(shift: int, f: float) -> None:
-    truth, prediction = torch.zeros(2, 1, 20, 30, dtype=torch.int64)
-    truth[..., 12:] = 1
-    prediction[..., 12 + shift :] = 1
-    scores = scored(2, prediction, truth, (3,))
-    assert scores.f.tolist() == [[f, f]]
-    assert scores.mean == {3: f}
-
-
 def test_distances_are_euclidean_and_inclusive() -> None:
     truth, prediction = torch.zeros(2, 1, 20, 20, dtype=torch.int64)
     truth[0, 5, 5] = 1

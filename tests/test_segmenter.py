@@ -208,12 +208,9 @@ def test_other_sources_are_refused(segmenter: Segmenter, source: Any, message: s
 
 
 def test_unreadable_files(segmenter: Segmenter, tmp_path: Path) -> None:
-    whole = tmp_path / "whole.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
-    contents = {"empty.png": b"", "text.png": b"not an image", "cut.png": whole.read_bytes()[:4000]}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    for name in (*contents, "missing.png"):
+    Image.fromarray(picture()).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-80])
+    for name in ("cut.png", "missing.png"):
         with pytest.raises(CrispsegError, match=name):
             segmenter(tmp_path / name)
     with Image.open(tmp_path / "cut.png") as opened, pytest.raises(CrispsegError, match="cannot be read"):

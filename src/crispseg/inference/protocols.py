@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import resources
 from itertools import product
 from typing import Annotated, Literal, TypeAlias
 
 import pydantic
 import torch
 import torch.nn.functional as F
+import yaml
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -95,22 +97,8 @@ class Protocol(Settings):
 
 WHOLE = Protocol()
 
-
-QUARTERS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-
-PROTOCOLS: dict[str, Protocol] = {
-    "whole": WHOLE,
-    # SFNet, §4.1 and §7: 7 scales and flip. Its released eval.py takes the mean of logits.
-    "sfnet-ms": Protocol(scales=QUARTERS, flip=True),
-    # SFNet, Table 7: sliding crop and flip. Crop and overlap (1/3) are the defaults of its released eval.py.
-    "sfnet-slide": Protocol(flip=True, window=832),
-    # DDSM: "following CCNet", whose first released evaluate.py has these scales.
-    "ddsm-ms": Protocol(scales=QUARTERS[1:], flip=True),
-    # AGLN, §IV-A: random scales in [0.5, 2.0] and random flips. Here a fixed set of the same range.
-    "agln-ms": Protocol(scales=QUARTERS, flip=True, average="probabilities"),
-    # UN-EPT, §4.2. Its released code takes the mean of probabilities.
-    "unept-ms": Protocol(scales=QUARTERS[:-1], flip=True, average="probabilities"),
-}
+_PRESETS = resources.files("crispseg.inference").joinpath("protocols.yaml").read_text(encoding="utf-8")
+PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESETS).items()}
 """By name; docs/protocols.md has sources and costs."""
 
 
