@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import TINY, error_of, output_of, parse
+from test_cli import error_of, output_of, parse
+from training_runs import FLAGS
 
 from crispseg import SegmentationModel, create_model
 from crispseg.imaging import read_mask, write_image, write_labels
@@ -140,7 +141,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_a_run_is_trained_and_used_with_refinement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    output_of(capsys, "train", *TINY, "--model.refine=boundary", "--boundary_weights={direction: 0.5}", f"--out={run}")
+    output_of(capsys, "train", *FLAGS, "--model.refine=boundary", "--boundary_weights={direction: 0.5}", f"--out={run}")
     assert json.loads((run / "model/config.json").read_text())["options"]["refine"] == "boundary"
     assert "refine: boundary" in (run / "config.yaml").read_text()
     assert "mIoU" in output_of(capsys, "evaluate", run, "--workers=0")
