@@ -104,25 +104,16 @@ def test_total_is_the_sum_of_each_round() -> None:
 
 def test_ratios_are_over_the_first(report: Report) -> None:
     first = report.rows[0]
-    assert set(first.ratio.values()) == {1.0} and set(first.ratio) == {
-        "parameters",
-        "multiply_adds",
-        "forward",
-        "total",
-    }
+    assert first.ratio == dict.fromkeys(("parameters", "multiply_adds", "forward", "total"), 1.0)
     for row in report.rows:
         assert row.ratio["parameters"] == row.parameters / first.parameters
         assert row.ratio["multiply_adds"] == row.multiply_adds / first.multiply_adds
         for stage in row.ratio.keys() - {"parameters", "multiply_adds"}:
             assert row.ratio[stage] == row.milliseconds[stage].median / first.milliseconds[stage].median
-    assert report.rows[-1].ratio["parameters"] == 1
     assert "total" not in report.rows[2].ratio
-
-
-def test_a_backbone_as_baseline() -> None:
-    report = benchmark([f"timm:{BACKBONE}", SMALL], QUICK)
-    assert report.rows[1].ratio.keys() == {"parameters", "multiply_adds", "forward"}
-    assert "–" in printed(report)
+    of_backbone = benchmark([f"timm:{BACKBONE}", SMALL], QUICK)
+    assert of_backbone.rows[1].ratio.keys() == {"parameters", "multiply_adds", "forward"}
+    assert "–" in printed(of_backbone)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -182,13 +173,13 @@ def test_the_conditions_end_with_the_measurement(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
-        ({"size": (31, 64)}, "size is 31 64; both sides must be at least 32"),
-        ({"batch": 0}, "batch is 0; it must be at least 1"),
-        ({"warmup": -1}, "warmup is -1; it must be at least 0"),
-        ({"threads": 10**6}, "threads is 1000000; 1 to"),
-        ({"num_classes": 256}, "num_classes is 256; 2 to 255 are possible"),
-        ({"dtype": "fp16"}, "dtype is 'fp16'; fp32 and bf16 are possible"),
-        ({"seed": 2**32}, "seed is 4294967296; 0 to"),
+        ({"size": (31, 64)}, "size is 31; it should be greater than or equal to 32"),
+        ({"batch": 0}, "batch is 0; it should be greater than 0"),
+        ({"warmup": -1}, "warmup is -1; it should be greater than or equal to 0"),
+        ({"threads": 10**6}, "threads is 1000000; it should be less than"),
+        ({"num_classes": 256}, "num_classes is 256; it should be less than or equal to 255"),
+        ({"dtype": "fp16"}, "dtype is 'fp16'; it should be 'fp32' or 'bf16'"),
+        ({"seed": 2**32}, "seed is 4294967296; it should be less than"),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], phrase: str, refuses: Refuses) -> None:
@@ -262,16 +253,11 @@ def test_tables(report: Report, saved: Path) -> None:
     first, second = text.split("From images to label maps")
     rows = [line for line in first.splitlines() if line.startswith("│")]
     assert len(rows) == 5 and sum(line.startswith("│") for line in second.splitlines()) == 4
-    cells = [cell.strip() for cell in rows[0].split("│")[1:-1]]
     row = report.rows[0]
-    assert cells == [
-        SMALL,
-        f"{row.parameters / 1e6:.2f}",
-        f"{row.multiply_adds / 1e9:.2f}",
-        f"{row.milliseconds['forward'].median:.1f}",
-        f"{row.milliseconds['forward'].p95:.1f}",
-        "1.00",
-    ]
+    median, p95 = row.milliseconds["forward"]
+    counts = [f"{row.parameters / 1e6:.2f}", f"{row.multiply_adds / 1e9:.2f}"]
+    cells = [cell.strip() for cell in rows[0].split("│")[1:-1]]
+    assert cells == [SMALL, *counts, f"{median:.1f}", f"{p95:.1f}", "1.00"]
     assert "timm:" not in second
 
 
@@ -300,17 +286,10 @@ def given(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 def test_command(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "new" / "costs.json"
-    plugin = tmp_path / "mine.py"
-    plugin.write_text(
-        "from crispseg.models import models\nfrom crispseg.models import fpn\n"
-        "@models.register('mine')\ndef mine(spec, num_classes):\n"
-        "    return fpn(spec, num_classes, width=8)\n"
-    )
-    argv = ["benchmark", "mine", "smp:FPN", *map(str, FLAGS), "--plugins", str(plugin)]
-    assert main([*argv, "--json", str(file)]) == 0
+    assert main(["benchmark", SMALL, "smp:FPN", *map(str, FLAGS), "--json", str(file)]) == 0
     captured = capsys.readouterr()
-    assert "mine" in captured.out and "smp:FPN" in captured.out and not captured.err
-    assert [row["model"] for row in json.loads(file.read_text())["models"]] == ["mine", "smp:FPN"]
+    assert SMALL in captured.out and "smp:FPN" in captured.out and not captured.err
+    assert [row["model"] for row in json.loads(file.read_text())["models"]] == [SMALL, "smp:FPN"]
 
 
 def test_options_of_models_and_json_on_the_standard_output(capsys: Capture) -> None:
@@ -341,7 +320,7 @@ def test_flags(given: list[Settings]) -> None:
         ([], "required: models"),
         (["sfnett"], "unknown model 'sfnett'; did you mean 'sfnet'?"),
         (["sfnet{fuze: add}"], "no option 'fuze'; did you mean 'fuse'?"),
-        (["fpn", "--size", "16", "64"], "size is 16 64; both sides must be at least 32"),
+        (["fpn", "--size", "16", "64"], "size is 16; it should be greater than or equal to 32"),
         (["fpn", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["fpn", "--jsn", "costs.json"], "unknown key --jsn; did you mean 'json'?"),
         (["fpn", "--plugins", "nope.py"], "plugin nope.py is no Python file"),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_trees import save
 from torch import Tensor, nn
 
 from crispseg.models.ddsm import Affinity
@@ -90,22 +89,6 @@ def test_deformable_attention_prints_its_tables(
     assert table_rows(printed) == 2 * [theirs, ["crispseg", "3.000", "1.50", "30", "0.50", "10", "0.20"]]
 
 
-def test_the_cost_of_several_calls(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The median of the seconds but the first, the most memory of all, the memory without a hold."""
-    processes = script("processes")
-
-    def take_turns(ways: Any, threads: int, rounds: int, hold_back: bool) -> Any:
-        costs = [(9, 70), (1, 50), (2, 60), (6, 50)] if hold_back else [(4, 30)]
-        assert rounds == len(costs)
-        return {
-            (way, backward): [processes.Cost(*cost) for cost in costs] for way in ways for backward in (False, True)
-        }
-
-    monkeypatch.setattr(processes, "_take_turns", take_turns)
-    cost = processes.Cost(2, 70, 30)
-    assert processes.measure({"a": lambda: None}, 1, 3) == {False: {"a": cost}, True: {"a": cost}}
-
-
 # Metrics, targets and refinement ------------------------------------------------------------------------------------
 
 
@@ -145,18 +128,6 @@ def test_boundary_targets_that_differ_are_refused(
             module.halfway(np.array(ours, np.uint8), plain, angles)
 
 
-def test_masks_of_a_folder(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in "abc":
-        save(tmp_path / f"{name}.png", np.repeat(np.array([[0, 3, 11]], np.uint8), 4, 0))
-    found = script("masks").masks_of(tmp_path, 2, 8, 6, 11)
-    assert len(found) == 2 and np.array_equal(found[0], np.repeat([[0, 0, 3, 3, 255, 255]], 8, 0))
-    save(tmp_path / "a.png", np.zeros((4, 3, 3), np.uint8))
-    for folder, phrase in ((tmp_path, "a.png holds no class ids"), (tmp_path / "none", "none is missing")):
-        with pytest.raises(SystemExit) as stopped:
-            script("refinement_steps").main([f"--masks={folder}"])
-        assert stopped.value.code == 2 and phrase in capsys.readouterr().err
-
-
 def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
     """Step by step, pixel by pixel; ignored pixels and those of no boundary stay."""
     module = script("refinement_steps")
@@ -182,19 +153,3 @@ def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytes
     module.main(["--height=72", "--width=96", "--count=1"])
     names = [row[0] for row in table_rows(capsys.readouterr().out)]
     assert names == 2 * ["grown 1 px", "shrunk 1 px", "grown 2 px", "shrunk 2 px"]
-
-
-def test_data_loading_prints_its_rates(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    random = np.random.default_rng(0)
-    for split, count in (("train", 5), ("val", 2)):
-        for index in range(count):
-            save(tmp_path / split / f"{index}.png", random.integers(0, 256, (36, 48, 3), np.uint8))
-            save(tmp_path / f"{split}annot" / f"{index}.png", random.integers(0, 12, (36, 48), np.uint8))
-        lines = (f"{split}/{index}.png {split}annot/{index}.png\n" for index in range(count))
-        (tmp_path / f"{split}.txt").write_text("".join(lines))
-    script("data_speed").main([f"--root={tmp_path}", "--workers=1"])
-    shown = capsys.readouterr().out
-    assert re.search(r"training loader, 1 workers: [1-9]\d* images a second", shown)
-    assert re.search(r"doctor: 7 pairs in \d+\.\d s", shown)

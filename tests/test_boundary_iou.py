@@ -117,15 +117,6 @@ def test_ignored_pixels_make_no_outline() -> None:
     assert scores.images.truth[0, 0] == 40**2 - 38**2 - 2 * 4  # which is 1 pixel wide
 
 
-def test_a_class_that_only_one_of_the_two_has_scores_0() -> None:
-    empty, some = torch.zeros(2, 1, 20, 20, dtype=torch.int64)
-    some[:, 5:12, 5:12] = 1
-    for pair in ((empty, some), (some, empty)):
-        scores = scored(3, *pair)
-        assert scores.iou[1] == 0 and math.isnan(scores.iou[2])
-        assert scores.mean == pytest.approx(scores.iou[0] / 2)
-
-
 def test_intersections_and_unions_are_summed_over_images() -> None:
     prediction, truth = masks(0, 3, (4, 20, 24), 0.05)
     scores = scored(3, prediction, truth)

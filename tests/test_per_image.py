@@ -310,16 +310,6 @@ def test_impossible_bootstraps(refuses: Any) -> None:
             counted(0, images).intervals(**options)  # type: ignore[arg-type]
 
 
-def test_mean_accuracy_and_frequency_weighted_iou() -> None:
-    confusion = np.array([[6, 2, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    confusion[0, 2] = 2  # class 2 is predicted only, class 3 not at all
-    scores = Scores(confusion)
-    np.testing.assert_allclose(scores.accuracy, [60, 50, math.nan, math.nan])
-    np.testing.assert_allclose(scores.iou, [100 * 6 / 11, 25, 0, math.nan])
-    assert scores.mean_accuracy == pytest.approx(55)
-    assert scores.frequency_weighted_iou == pytest.approx((10 * 600 / 11 + 2 * 25) / 12)
-
-
 def test_the_table_shows_intervals() -> None:
     metrics = updated(all_metrics(2), labelled(0, 2, SIZES))
     evaluation = Evaluation(

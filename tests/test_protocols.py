@@ -238,17 +238,17 @@ def test_evaluate_by_a_protocol(model: SegmentationModel) -> None:
 @pytest.mark.parametrize(
     ("values", "phrase"),
     [
-        ({"scales": ()}, "scales is []"),
-        ({"scales": (0.5, 0.0)}, "scales is [0.5, 0.0]"),
+        ({"scales": ()}, "scales is ()"),
+        ({"scales": (0.5, 0.0)}, "scales is 0.0; it should be greater than 0"),
         ({"scales": (1.0, float("nan"))}, "nan"),
-        ({"scales": (9.0,)}, "up to 8"),
+        ({"scales": (9.0,)}, "scales is 9.0; it should be less than or equal to 8"),
         ({"scales": (1.0, 0.5, 1.0)}, "each scale once"),
-        ({"window": 16}, "window is 16; give a side of at least 32"),
+        ({"window": 16}, "window is 16; it should be greater than or equal to 32"),
         ({"stride": 16}, "stride is 16, but without windows"),
         ({"window": 64, "stride": 0}, "stride is 0; give 1 to 64"),
         ({"window": 64, "stride": 65}, "stride is 65; give 1 to 64"),
-        ({"blend": "gauss"}, "blend is 'gauss'; choose one of uniform, linear"),
-        ({"average": "votes"}, "average is 'votes'; choose one of logits, probabilities"),
+        ({"blend": "gauss"}, "blend is 'gauss'; it should be 'uniform' or 'linear'"),
+        ({"average": "votes"}, "average is 'votes'; it should be 'logits' or 'probabilities'"),
         ({"batch": 0}, "batch is 0"),
     ],
 )
@@ -300,7 +300,7 @@ def test_evaluate_from_the_command_line(
     ("flags", "phrase"),
     [
         (["--protocol=agln"], "unknown protocol 'agln'; did you mean 'agln-ms'?"),
-        (["--scales", "0"], "--scales is [0.0]"),
+        (["--scales", "0"], "--scales is 0.0"),
         (["--stride=8"], "--stride is 8, but without windows"),
         (["--protocol=sfnet-slide", "--window=20"], "--window is 20"),
         (["--protocol=sfnet-slide", "--stride=900"], "--stride is 900; give 1 to 832"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -306,18 +305,6 @@ def test_training_end_to_end(refined: Run) -> None:
 def test_workers_and_bfloat16(tmp_path: Path) -> None:
     quietly(tiny(tmp_path, model=REFINED, epochs=1, workers=1, precision="bf16"))
     assert math.isfinite(float(rows(tmp_path)[0]["train_loss"]))
-
-
-def test_a_run_from_before_there_was_refinement_goes_on(plain: Run, tmp_path: Path, refuses: Any) -> None:
-    """And cannot begin to refine."""
-    shutil.copytree(plain.folder, tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "config.yaml"
-    recorded = yaml.safe_load(path.read_text())
-    del recorded["model"]["refine"], recorded["boundary_distance"], recorded["boundary_weights"]
-    path.write_text(yaml.safe_dump(recorded))
-    with refuses("--resume cannot change", "model"):
-        quietly(tiny(tmp_path, model=REFINED, epochs=2), resume=True)
-    quietly(tiny(tmp_path, epochs=2), resume=True)
 
 
 def test_refinement_can_be_added_to_a_trained_model_and_left_off(plain: Run, refined: Run, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from training_runs import MODEL, SCENES, files, quietly, rows, tiny, without_time
 
 from crispseg.cli.main import main
-from crispseg.training import Run, TrainConfig
+from crispseg.cli.parsing import parse_training
+from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training.config import config_to_dict
 from crispseg.training.run import check_folder, starting_model
 
 
@@ -91,3 +94,21 @@ def test_rows_from_before_checkpoints_had_them_are_kept(copied: TrainConfig) -> 
     torch.save(checkpoint, last)
     quietly(dataclasses.replace(copied, epochs=3), resume=True)
     assert rows(copied.out)[:2] == before and len(rows(copied.out)) == 3
+
+
+def test_settings_that_a_run_is_too_old_to_have_count_as_their_defaults(tmp_path: Path, refuses: Any) -> None:
+    model = ModelConfig("sfnet", "test_efficientnet", options={"fuse": "add", "width": 16})
+    recorded = config_to_dict(tiny(tmp_path, model=model))
+    assert recorded["model"]["flow_kernel"] == 3  # an option of the part that `fuse` replaces
+    del recorded["model"]["fuse_options"], recorded["model"]["refine"], recorded["augment"]["flip"]
+    del recorded["boundary_distance"], recorded["boundary_weights"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(recorded))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    config = parse_training([str(path), "--epochs=3"], {}, prog="", description="")
+    assert check_folder(config, resume=True) == tmp_path
+    config.model.build(8, auxiliary=True)
+    with refuses("cannot change boundary_distance, model"):
+        refining = dataclasses.replace(model, refine="boundary")
+        check_folder(dataclasses.replace(config, boundary_distance=9, model=refining), resume=True)

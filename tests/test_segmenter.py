@@ -208,12 +208,9 @@ def test_other_sources_are_refused(segmenter: Segmenter, source: Any, message: s
 
 
 def test_unreadable_files(segmenter: Segmenter, tmp_path: Path) -> None:
-    whole = tmp_path / "whole.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
-    contents = {"empty.png": b"", "text.png": b"not an image", "cut.png": whole.read_bytes()[:4000]}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    for name in (*contents, "missing.png"):
+    Image.fromarray(picture()).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-80])
+    for name in ("cut.png", "missing.png"):
         with pytest.raises(CrispsegError, match=name):
             segmenter(tmp_path / name)
     with Image.open(tmp_path / "cut.png") as opened, pytest.raises(CrispsegError, match="cannot be read"):
@@ -373,14 +370,14 @@ def test_an_image_too_large_for_the_memory_is_left_out(
     model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter(model)
-    compute = Segmenter._compute
+    see = segmenter._see
 
-    def limited(self: Segmenter, image: Any, path: Any) -> Any:
+    def limited(image: Any) -> Any:
         if image.shape[0] > 50:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return compute(self, image, path)
+        return see(image)
 
-    monkeypatch.setattr(Segmenter, "_compute", limited)
+    monkeypatch.setattr(segmenter, "_see", limited)
     small, large = np.zeros((40, 40, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
     with pytest.raises(CrispsegError, match="40×60 pixels needs more memory"):
         segmenter(large)

@@ -40,26 +40,25 @@ def error_of(capsys: Capture, *argv: object) -> str:
     return line
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150), ("voc", 21)])
-def test_values(name: str, classes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cityscapes", [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]),
+        ("ade20k", list(range(1, 151))),
+        ("voc", list(range(21))),
+    ],
+)
+def test_values(name: str, expected: list[int], tmp_path: Path) -> None:
     server = FORMATS[name]
-    assert len(server.names) == len(server.values) == classes
-    labels = np.arange(classes, dtype=np.uint8)[None]
+    assert len(server.names) == len(server.values)
+    labels = np.arange(len(server.names), dtype=np.uint8)[None]
     path = server.save(tmp_path, Path("in/berlin_000000_000019_leftImg8bit.png"), labels)
     with Image.open(path) as written:
-        values = np.array(written)[0].tolist()
+        assert np.array(written)[0].tolist() == expected
         assert written.mode == ("P" if name == "voc" else "L")
         if name == "voc":
             palette = np.array(written.getpalette("RGB")).reshape(-1, 3)[:255]
             assert palette.tolist() == [list(color) for color in default_palette(255)]
-    assert (
-        values
-        == {
-            "cityscapes": [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33],
-            "ade20k": list(range(1, 151)),
-            "voc": list(range(21)),
-        }[name]
-    )
 
 
 def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:
@@ -95,16 +94,13 @@ def test_other_servers(form: str, classes: int, image: str, written: str, tmp_pa
 
 def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     model, out = saved(tmp_path / "model", 21), tmp_path / "out"
-    image = picture(tmp_path / "in/photo.png", 40, 64)
-    assert "'citys'" in error_of(capsys, model, image, "--out", out, "--format=citys")
-    line = error_of(capsys, model, image, "--out", out, "--format=cityscapes")
-    assert "photo.png is not named as Cityscapes names images" in line
-    assert "the model has 21 classes, but ADE20K has 150" in error_of(
-        capsys, model, image, "--out", out, "--format=ade20k"
-    )
-    line = error_of(capsys, model, image, "--out", tmp_path / "in", "--format=ade20k")
-    assert "would write beside the image" in line
-    picture(tmp_path / "more/photo.jpg", 40, 64)
-    line = error_of(capsys, model, image, tmp_path / "more", "--out", out, "--format=voc")
-    assert "would both write" in line
+    image, other = (picture(tmp_path / name, 40, 64) for name in ("in/photo.png", "more/photo.jpg"))
+    for form, images, folder, phrase in (
+        ("citys", [image], out, "'citys'"),
+        ("cityscapes", [image], out, "photo.png is not named as Cityscapes names images"),
+        ("ade20k", [image], out, "the model has 21 classes, but ADE20K has 150"),
+        ("ade20k", [image], image.parent, "would write beside the image"),
+        ("voc", [image, other], out, "would both write"),
+    ):
+        assert phrase in error_of(capsys, model, *images, "--out", folder, "--format", form)
     assert not out.exists() or not files(out)

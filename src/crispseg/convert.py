@@ -38,7 +38,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type; training-only heads are dropped.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         labels: class names and colours, which the checkpoint lacks, in the order of its classes.
 
     Raises:

@@ -14,8 +14,8 @@ class CrispsegError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line; the name of its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, as one line without a full stop; the name of its type where it says nothing."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ class Comparison(NamedTuple):
     size: tuple[int, int, int]
     """Images, height, width."""
     largest: float
-    """Of the model's logits, absolute."""
+    """The largest of the model's logits, absolute."""
     difference: float
     """The largest of any logit, absolute; of a refined model, without the pixels that are `DECIDED_OTHERWISE`."""
     same_labels: float

@@ -42,7 +42,7 @@ def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
     Of several frames or pages the first is read.
 
     Args:
-        path: of the file.
+        path: path of the file.
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
             4 for the values of RGB and a fourth channel as they are in the file.
         formats: that are read, by Pillow's names; by default all that it knows.
@@ -177,9 +177,7 @@ def find_images(folder: str | Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     )
 
 

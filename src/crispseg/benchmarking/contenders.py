@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from crispseg.backbones import DEEP_RESNETS
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.normalize import Normalize
 
@@ -31,6 +31,8 @@ class Contender:
     """`None` for a backbone, which has no classes."""
     normalize: Normalize
     """What its images need."""
+    miou: float | None = None
+    """In percent on the val split at the end of training, where a saved model says it."""
 
 
 def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
@@ -40,8 +42,8 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
         name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, and behind it options as YAML has them, such as
             `sfnet:resnet50{fuse: add}`; `smp:ARCHITECTURE` or `smp:ARCHITECTURE:ENCODER` of
             segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder or a hub id.
-        backbone: where the name has none.
-        num_classes: of all but saved models, which have their own.
+        backbone: backbone where the name has none.
+        num_classes: number of classes; saved models have their own.
 
     Raises:
         CrispsegError: nothing is known by that name, it cannot be built, or its library is missing.
@@ -70,12 +72,6 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")
 
 
-def stated_miou(contender: Contender) -> float | None:
-    """In percent, of the val split at the end of its training, which a saved model keeps."""
-    net = contender.net
-    return net.info.metrics.get("val_miou") if isinstance(net, SegmentationModel) else None
-
-
 def _options(name: str, written: str) -> dict[str, Any]:
     """The options that a name ends in; of these, `create_model` says what it does not know."""
     try:
@@ -89,7 +85,8 @@ def _options(name: str, written: str) -> dict[str, Any]:
 
 def _own(name: str, model: SegmentationModel) -> Contender:
     info = model.info
-    return Contender(name, model, info.backbone, info.num_classes, Normalize(info.mean, info.std, info.in_chans))
+    normalize = Normalize(info.mean, info.std, info.in_chans)
+    return Contender(name, model, info.backbone, info.num_classes, normalize, info.metrics.get("val_miou"))
 
 
 def _smp(name: str, architecture: str, encoder: str, backbone: str, num_classes: int) -> Contender:
@@ -151,9 +148,4 @@ def _build(name: str, build: Callable[..., Any], *args: Any, **options: Any) -> 
     try:
         return build(*args, **options)
     except Exception as error:  # the libraries raise many types for parts that do not fit each other
-        raise CrispsegError(f"'{name}' cannot be built ({reason(error)}); choose another backbone") from error
-
-
-def reason(error: Exception) -> str:
-    """What another library says, in one line."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise CrispsegError(f"'{name}' cannot be built ({one_line(error)}); choose another backbone") from error

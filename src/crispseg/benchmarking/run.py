@@ -2,80 +2,71 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crispseg.benchmarking.contenders import Contender, find_contender, reason, stated_miou
+from crispseg.benchmarking.contenders import Contender, find_contender
 from crispseg.benchmarking.timing import Clock, Latency, Stopwatch, latencies, take_turns, wall_clock
 from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.inference.segmenter import as_batch, out_of_memory, smooth_outputs, upsampled_argmax, usable_device
+from crispseg.inference.segmenter import as_batch, enough_memory, smooth_outputs, upsampled_argmax, usable_device
 from crispseg.models import SegmentationModel
+from crispseg.settings import CHECKS
+from crispseg.settings import Settings as Checked
+
+Side: TypeAlias = Annotated[int, Field(ge=MIN_SIDE)]
 
 
-@dataclass(frozen=True)
-class Settings:
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class Settings(Checked):
     """The conditions, the same for all networks. By default they are those of `crispseg.Segmenter`.
 
     Args:
-        size: height and width of the images.
-        batch: images at a time; `Segmenter` takes one.
-        backbone: of networks whose name has none.
-        num_classes: of networks that were not saved with their own.
-        threads: of PyTorch on the CPU; by default as many as it chooses.
-        device: by default a CUDA device where there is one, else the CPU.
+        size: height and width of the images in pixels.
+        batch: images at a time; prediction takes one.
+        backbone: backbone of models whose name has none.
+        num_classes: classes of models that were not saved with their own.
+        threads: threads of PyTorch on the CPU; by default as many as it chooses.
+        device: cpu or cuda; by default CUDA where there is one.
         dtype: fp32, or bf16 to convolve in bfloat16.
         fold: merge batch norms into convolutions.
         channels_last: lay out weights and images that way.
-        repeats: rounds that count.
-        warmup: rounds before, which do not.
-        seed: of the random weights and images.
+        repeats: rounds that count; in each, every model takes its turn.
+        warmup: rounds before, which do not count.
+        seed: seed of the random weights and images.
 
     Raises:
         CrispsegError: a value out of range.
     """
 
-    size: tuple[int, int] = (512, 1024)
-    batch: int = 1
+    size: tuple[Side, Side] = (512, 1024)
+    batch: PositiveInt = 1
     backbone: str = "resnet18_deep"
-    num_classes: int = 19
-    threads: int | None = None
+    num_classes: int = Field(default=19, ge=2, le=255)
+    threads: int | None = Field(default=None, ge=1, le=os.cpu_count())
     device: str | None = None
     dtype: Literal["fp32", "bf16"] = "fp32"
     fold: bool = True
     channels_last: bool = True
-    repeats: int = 30
-    warmup: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.size) < MIN_SIDE:
-            height, width = self.size
-            raise CrispsegError(f"size is {height} {width}; both sides must be at least {MIN_SIDE}")
-        limits = {"batch": (1, math.inf), "repeats": (1, math.inf), "warmup": (0, math.inf)}
-        limits |= {"threads": (1, os.cpu_count() or 1), "num_classes": (2, 255), "seed": (0, 2**32 - 1)}
-        for key, (least, most) in limits.items():
-            value = getattr(self, key)
-            if value is not None and not least <= value <= most:
-                possible = f"it must be at least {least}" if most == math.inf else f"{least} to {most} are possible"
-                raise CrispsegError(f"{key} is {value}; {possible}")
-        if self.dtype not in ("fp32", "bf16"):
-            raise CrispsegError(f"dtype is {self.dtype!r}; fp32 and bf16 are possible")
+    repeats: PositiveInt = 30
+    warmup: NonNegativeInt = 5
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)
@@ -142,7 +133,7 @@ def benchmark(
         contenders = [
             find_contender(name, backbone=settings.backbone, num_classes=settings.num_classes) for name in models
         ]
-        mious = [stated_miou(contender) for contender in contenders]
+        mious = [contender.miou for contender in contenders]
         if scored and None in mious:
             raise CrispsegError(
                 f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
@@ -150,29 +141,25 @@ def benchmark(
         counts = [(count_parameters(contender.net), _multiply_adds(contender, settings)) for contender in contenders]
         rounds = range(settings.warmup + settings.repeats)
         console = console or Console(quiet=True)
-        try:
-            deployed = [Deployed(contender, settings, device) for contender in contenders]
+        with (
+            enough_memory("measuring needs", "choose a smaller --size"),
+            torch.inference_mode(),
             # Drawn between rounds only: a thread that draws would take time from what is measured.
-            with (
-                torch.inference_mode(),
-                Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as progress,
-            ):
-                tracked = progress.track(rounds, description="Measuring")
-                laps = take_turns(deployed, tracked, warmup=settings.warmup, clock=clock or wall_clock(device))
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise CrispsegError("measuring needs more memory than there is; choose a smaller --size") from None
+            Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as progress,
+        ):
+            deployed = [Deployed(contender, settings, device) for contender in contenders]
+            tracked = progress.track(rounds, description="Measuring")
+            laps = take_turns(deployed, tracked, warmup=settings.warmup, clock=clock or wall_clock(device))
     rows: list[Row] = []
     bases: dict[str, float] = {}
-    for contender, (parameters, multiply_adds), taken, miou in zip(contenders, counts, laps, mious, strict=True):
+    for contender, (parameters, multiply_adds), taken in zip(contenders, counts, laps, strict=True):
         times = latencies(taken)
         medians: dict[str, float] = {stage: times[stage].median for stage in ("forward", "total") if stage in times}
         values: dict[str, float] = {"parameters": parameters, "multiply_adds": multiply_adds, **medians}
         bases = bases or values
         ratio = {key: value / bases[key] for key, value in values.items() if key in bases}
         about = contender.name, contender.backbone, contender.num_classes
-        rows.append(Row(*about, parameters, multiply_adds, times, ratio, miou))
+        rows.append(Row(*about, parameters, multiply_adds, times, ratio, contender.miou))
     return Report(settings, device, threads, rows)
 
 
@@ -185,7 +172,8 @@ class Deployed:
         self.bf16 = settings.dtype == "bf16"
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         net = _folded(contender, settings) if settings.fold else contender.net.eval()
-        self.net = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.net: Any = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.enlarges = not isinstance(net, SegmentationModel) or net.refiner is not None
         shape = (settings.batch, *settings.size, image_channels(contender.normalize.in_chans))
         self.images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)  # (N, H, W, C)
         self.batch = self.preprocess(self.images)
@@ -206,25 +194,23 @@ class Deployed:
 
     def forward(self, batch: Tensor) -> Tensor:
         """Logits at the images' size, or a backbone's features."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            output: Tensor = self.net(batch)
-        return output
+        return self._run(self.net, batch)
 
     def network(self, batch: Tensor) -> Tensor:
         """What `postprocess` takes: of a crispseg model without refinement, the logits before they are enlarged."""
-        if not isinstance(self.net, SegmentationModel) or self.net.refiner is not None:
-            return self.forward(batch)
+        return self._run(self.net if self.enlarges else self.net.coarse_logits, batch)
+
+    def _run(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.net.coarse_logits(batch)
+            return function(batch)
 
     def postprocess(self, logits: Tensor) -> list[NDArray[np.uint8]]:
         """One label map `(H, W)` an image."""
-        if isinstance(self.net, SegmentationModel) and self.net.refiner is None:
-            size = self.images.shape[1:3]
-            labels = [upsampled_argmax(one[None], size) for one in logits.float()]
-        else:
+        if self.enlarges:
             # max finds the index several times faster than argmax on a CPU.
             labels = list(logits.max(1).indices.to(torch.uint8))
+        else:
+            labels = [upsampled_argmax(one[None], self.images.shape[1:3]) for one in logits.float()]
         return [one.cpu().numpy() for one in labels]
 
 
@@ -234,9 +220,9 @@ def _multiply_adds(contender: Contender, settings: Settings) -> int:
     try:
         return count_multiply_adds(contender.net, height, width, contender.normalize.in_chans)
     except (AssertionError, RuntimeError, ValueError) as error:  # how networks of other libraries refuse a size
-        remedy = "choose another --size, such as a multiple of 32"
         raise CrispsegError(
-            f"'{contender.name}' does not run at {height}×{width} ({reason(error)}); {remedy}"
+            f"'{contender.name}' does not run at {height}×{width} ({one_line(error)}); choose another --size, such as "
+            "a multiple of 32"
         ) from error
 
 
@@ -252,7 +238,7 @@ def _folded(contender: Contender, settings: Settings) -> nn.Module:
         return fold_batch_norms(net, example, *outputs)
     except (AssertionError, RuntimeError) as error:
         raise CrispsegError(
-            f"cannot merge the batch norms of '{contender.name}' ({reason(error)}); use --fold false"
+            f"cannot merge the batch norms of '{contender.name}' ({one_line(error)}); use --fold false"
         ) from error
 
 

@@ -37,7 +37,7 @@ Turn: TypeAlias = Callable[[Stopwatch], None]
 
 
 class Latency(NamedTuple):
-    """Of all rounds, in milliseconds."""
+    """Times over all rounds, in milliseconds."""
 
     median: float
     p95: float
@@ -76,11 +76,10 @@ def latencies(rounds: Sequence[Laps]) -> dict[str, Latency]:
 
 def wall_clock(device: torch.device) -> Clock:
     """Wall-clock time at which the device has done all that was asked of it."""
-    if device.type == "cpu":
-        return time.perf_counter
 
     def clock() -> float:
-        torch.accelerator.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         return time.perf_counter()
 
     return clock

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring, write_json
+from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
         if name not in known:
             raise CrispsegError(f"--only: no ablation '{name}'{did_you_mean(name, known)}")
     only = None if parsed.only is None else list(dict.fromkeys(parsed.only))
-    dataset = checked_split(model, data, parsed.split)
+    (dataset,) = checked_splits([model], data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
     conditions = f"{data.name} {parsed.split}, {len(dataset)} images"

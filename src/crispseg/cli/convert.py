@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.parsing import Parser, data_name, data_source, parse_data
 from crispseg.convert import convert_official
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="the official .pth file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    name, labels = take_flag(expand_names(argv), "--data.name"), None
+    name, labels = data_name(argv), None
     if name is None:
         parser.add_argument("--data", help="data whose class names and colours the model gets; may bring --data.* keys")
         parsed = parser.parse(list(argv))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crispseg.cli.downloading import run_download, say
-from crispseg.cli.parsing import Parser, data_source, expand_names, parse_data, take_flag
+from crispseg.cli.parsing import Parser, data_name, data_source, parse_data, take_flag
 from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import FileDataset, SegmentationDataset
@@ -81,7 +81,7 @@ def run_show(argv: Sequence[str]) -> None:
     if target is not None and target not in DATA_SOURCES and Path(target).exists():
         found = recognise(Path(target))
     else:
-        found = Recognised({"name": target or take_flag(expand_names(argv), "--data.name")})
+        found = Recognised({"name": target or data_name(argv)})
     public = issubclass(data_source(found.data["name"]), PublicSource)
     rootless = public and "root" not in found.data and take_flag(argv, "--data.root") is None
     base = {"data": {**found.data, "root": "."} if rootless else dict(found.data)}

@@ -76,9 +76,14 @@ def flag_values(argv: Sequence[str], *flags: str) -> list[str]:
     return [value for value in first.parse_known_args(argv)[0].values if value]
 
 
-def take_flag(argv: Sequence[str], flag: str) -> str | None:
+def take_flag(argv: Sequence[str], *flags: str) -> str | None:
     """The last value of such a flag."""
-    return next(reversed(flag_values(argv, flag)), None)
+    return next(reversed(flag_values(argv, *flags)), None)
+
+
+def data_name(argv: Sequence[str]) -> str | None:
+    """The data source that `--data`, or `--data.name`, names."""
+    return take_flag(argv, "--data", "--data.name")
 
 
 def read_yaml(path: str | Path) -> Tree:
@@ -161,11 +166,10 @@ def build_data(values: Mapping[str, Any]) -> DataSource:
 
 def parse_data(argv: Sequence[str], base: Tree, parser: Parser) -> tuple[Namespace, DataSource]:
     """Parse flags of a command that has `--data.*` keys; `base` holds the data it starts from, as YAML has it."""
-    argv = expand_names(argv)
-    chosen = {"data": {"name": take_flag(argv, "--data.name")}} if take_flag(argv, "--data.name") else {}
-    tree = merge(base, chosen)
+    name = data_name(argv)
+    tree = merge(base, {"data": {"name": name}} if name else {})
     add_data_keys(parser, tree["data"]["name"])
-    parsed = parser.parse([*as_flags({"data": tree["data"]}, parser, "the recorded data"), *argv])
+    parsed = parser.parse([*as_flags({"data": tree["data"]}, parser, "the recorded data"), *expand_names(argv)])
     return parsed, build_data(vars(parsed.data))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.cli.parsing import merge, parse_training, read_yaml
+from crispseg.cli.scoring import write_json
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation, score_table
-from crispseg.files import atomic_path
 from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
@@ -66,9 +65,7 @@ def run(argv: Sequence[str]) -> None:
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
     scores = {"before": Evaluation(dataset.labels, before), "after": Evaluation(dataset.labels, after)}
     console.print(score_table(scores), soft_wrap=False)
-    with atomic_path(result.folder / "scores.json") as temporary:
-        text = json.dumps({when: each.as_json() for when, each in scores.items()}, indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(result.folder / "scores.json", {when: each.as_json() for when, each in scores.items()})
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, "unseen_miou": round(after.miou, 2)})
     model.save_pretrained(result.folder / "model")
     write_image(result.folder / "panels.png", draw_panels(model, dataset))

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser, Tree, expand_names, parse_data, read_yaml, take_flag
+from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml
 from crispseg.data import DataSource, SegmentationDataset, check_split
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
@@ -57,7 +57,7 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
         parser.parse(list(argv))  # --help, or what is missing
         raise CrispsegError(f"give the run first: {parser.prog} RUN")
     base = recorded_data(argv[0])
-    if "data" not in base and take_flag(expand_names(argv), "--data.name") is None:
+    if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     parsed, data = parse_data(argv, base, parser)
     if parsed.bootstrap and parsed.bootstrap < FEWEST:
@@ -80,17 +80,12 @@ def recorded_data(run: str) -> Tree:
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def checked_split(model: SegmentationModel, data: DataSource, split: str) -> SegmentationDataset:
-    """The split, checked, as the model sees it. Says so where its classes have other names than the model's.
+def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
+    """The split as each model sees it, checked. Says so where its classes have other names than the model's.
 
     Raises:
-        CrispsegError: no such split, faults in it, or images without the model's channels.
+        CrispsegError: no such split, faults in it, or images without a model's channels.
     """
-    return checked_splits([model], data, split)[0]
-
-
-def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """As `checked_split`, for each of several models; images that several see alike are checked once."""
     whole, checked = data.dataset(split), set()
     datasets = []
     for model in models:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crispseg.cli.parsing import Parser, data_source, expand_names, take_flag
+from crispseg.cli.parsing import Parser, data_name, data_source
 from crispseg.errors import CrispsegError
 
 
@@ -17,7 +17,7 @@ def take_target(argv: Sequence[str], parser: Parser, about: str) -> str | None:
     if argv and not argv[0].startswith("-"):
         parser.add_argument("target", metavar="DATA", help=about)
         return argv[0]
-    named = take_flag(expand_names(argv), "--data.name")
+    named = data_name(argv)
     if named is None or "--help" in argv or "-h" in argv:
         parser.add_argument("target", metavar="DATA", nargs="?", help=about)
         parser.add_argument("--data", help="data, as for training; brings --data.* keys")

@@ -20,7 +20,7 @@ from crispseg.data.scenes import render_scene
 from crispseg.demo.uploads import Limits, read_upload
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, write_labels
-from crispseg.inference.segmenter import out_of_memory
+from crispseg.inference.segmenter import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.models import SegmentationModel
@@ -94,15 +94,11 @@ class Demo:
         if not path.resolve().is_relative_to(self.folder):  # Gradio checks only what says of itself that it is a file
             raise CrispsegError("this is no uploaded image; upload one first")
         pixels = read_upload(path, image_channels(model.info.in_chans), self.limits)
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                return inspect_image(
-                    model, pixels, name=path.stem, device=self.device, pixels=self.limits.working_pixels
-                )
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise CrispsegError(f"{path.name} needs more memory than there is; cut or shrink it") from None
+        with (
+            enough_memory(f"{path.name} needs", "cut or shrink it"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            return inspect_image(model, pixels, name=path.stem, device=self.device, pixels=self.limits.working_pixels)
 
     def blocks(self) -> Any:
         """The page, as `gradio.Blocks`."""

@@ -72,8 +72,7 @@ class BoundaryF(ImageScores):
 
     @property
     def basis(self) -> list[object]:
-        """Numbers of the images, and the distances."""
-        return [self.ids.tolist(), self.distances]
+        return [*super().basis, self.distances]
 
 
 class BoundaryScores(PerImageMetric[BoundaryF]):

@@ -64,8 +64,7 @@ class BoundaryIoU(ImageScores):
 
     @property
     def basis(self) -> list[object]:
-        """Numbers of the images, and the bands of the truth."""
-        return [self.ids.tolist(), self.images.truth.tolist()]
+        return [*super().basis, self.images.truth.tolist()]
 
 
 class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):

@@ -43,7 +43,7 @@ def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArra
 
     Args:
         confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.
-        names: of the `C` classes.
+        names: names of the `C` classes.
 
     Returns:
         `(H, W, 3)` RGB, about 300 pixels wide for 2 classes and 2300 for 150.

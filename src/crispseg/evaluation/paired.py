@@ -44,7 +44,7 @@ def score_gains(
     Args:
         first, second: scores of one kind, of the same images.
         resamples: how often images are drawn; 0 for no intervals.
-        seed: of the draws.
+        seed: seed of the draws.
         level: percent.
 
     Raises:

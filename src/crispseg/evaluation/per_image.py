@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -50,13 +50,32 @@ class ImageScores(ABC):
         """
 
     @property
-    @abstractmethod
     def basis(self) -> list[object]:
-        """What two predictions of the same images have in common."""
+        """What two predictions of the same images have in common: the images' numbers, and what else decides."""
+        return [self.ids.tolist()]
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
-        """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`; see `resample`."""
-        return resample(len(self.ids), self.measures, resamples, seed)
+        """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`.
+
+        The draws depend on the number of images and the seed alone. So two predictions of the same images are resampled
+        alike, and the difference of what this gives for each is a paired bootstrap.
+
+        Raises:
+            CrispsegError: fewer than 2 images, no resamples.
+        """
+        images = len(self.ids)
+        if images < 2:
+            raise CrispsegError(f"{images} images have no bootstrap intervals; give at least 2")
+        if resamples < 1:
+            raise CrispsegError(f"resamples is {resamples}; it must be at least 1, better {RESAMPLES}")
+        random = np.random.default_rng(seed)
+        parts, step = [], max(_CHUNK // images, 1)
+        for first in range(0, resamples, step):
+            count = min(step, resamples - first)
+            drawn = random.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
+            weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
+            parts.append(self.measures(weights.astype(np.float64)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def intervals(self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Values]:
         """Bootstrap intervals over images for each of `measures`: `(2, ...)`, low and high."""
@@ -193,40 +212,6 @@ def _usual_integers(name: str, labels: Tensor) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
     return labels if labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64) else labels.long()
-
-
-def resample(
-    images: int, statistics: Callable[[NDArray[np.float64]], dict[str, Values]], resamples: int, seed: int
-) -> dict[str, Values]:
-    """Statistics of as many images drawn with replacement, `resamples` times.
-
-    The draws depend on the number of images and the seed alone. So two runs on the same images, in the same order, are
-    resampled alike, and the difference of what this gives for each is a paired bootstrap.
-
-    Args:
-        images: how many there are.
-        statistics: of weights `(R, images)`, how often each image was drawn → `(R, ...)` under names.
-        resamples: how often.
-        seed: of the draws.
-
-    Returns:
-        `(resamples, ...)` under the same names.
-
-    Raises:
-        CrispsegError: fewer than 2 images, no resamples.
-    """
-    if images < 2:
-        raise CrispsegError(f"{images} images have no bootstrap intervals; give at least 2")
-    if resamples < 1:
-        raise CrispsegError(f"resamples is {resamples}; it must be at least 1, better {RESAMPLES}")
-    random = np.random.default_rng(seed)
-    parts, step = [], max(_CHUNK // images, 1)
-    for first in range(0, resamples, step):
-        count = min(step, resamples - first)
-        drawn = random.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-        parts.append(statistics(weights.astype(np.float64)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ class Example:
     Args:
         sample: image and truth.
         labels: `(H, W)` predicted class ids of each model.
-        miou: of this image alone, of each model, in percent.
+        miou: mIoU of each model on this image alone, in percent.
     """
 
     sample: Sample
@@ -177,5 +177,5 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _confusion_rows(scores: Scores) -> list[list[tuple[str, float]]]:
-    """Of each cell its share of the row as text, and in percent how deep its colour is; NaN for an absent class."""
+    """The cells: share of the row as text, and how deep the colour is in percent; NaN for an absent class."""
     return [[(cell_text(share), float(10 * share**0.5)) for share in row] for row in shares(scores.confusion)]

@@ -103,8 +103,7 @@ class Scores(Counts, ImageScores):
 
     @property
     def basis(self) -> list[object]:
-        """Numbers and truth of the images."""
-        return [self.ids.tolist(), self.images.truth.tolist()]
+        return [*super().basis, self.images.truth.tolist()]
 
 
 class SegmentationScores(PerImageMetric[Scores]):

@@ -40,7 +40,7 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
         RuntimeError: the copy does not compute what the model computes.
     """
     folded = copy.deepcopy(model).eval()
-    run = run or _call
+    run = run or (lambda model, example: model(example))
     expected, pairs = _observe(folded, example, run)
     for norm, conv in pairs.items():
         _merge(conv, norm)
@@ -54,10 +54,6 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
         if not error <= TOLERANCE * largest:
             raise RuntimeError(f"merging {len(pairs)} batch norms changed outputs of up to {largest:g} by {error:g}")
     return folded
-
-
-def _call(model: nn.Module, example: Tensor) -> Any:
-    return model(example)
 
 
 def _observe(

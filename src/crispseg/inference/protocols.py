@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import resources
 from itertools import product
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias
 
+import pydantic
 import torch
 import torch.nn.functional as F
+import yaml
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.refinement import shift
+from crispseg.settings import CHECKS, Settings
 
 MIN_SIDE = 32
 """What models need; smaller images are extended to it by repeating their last row and column."""
@@ -32,8 +36,8 @@ Function: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
 
 
-@dataclass(frozen=True)
-class Protocol:
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class Protocol(Settings):
     """How an image is seen. The default is the whole image once, at its own size.
 
     Args:
@@ -52,30 +56,21 @@ class Protocol:
         CrispsegError: a value that makes no sense.
     """
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
-    window: int | None = None
+    window: int | None = Field(default=None, ge=MIN_SIDE)
     stride: int | None = None
     blend: Blend = "uniform"
     average: Average = "logits"
-    batch: int = 4
+    batch: PositiveInt = 4
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
-            raise CrispsegError(f"scales is {list(self.scales)}; give one or more factors above 0 and up to 8")
         if len(set(self.scales)) < len(self.scales):
             raise CrispsegError(f"scales is {list(self.scales)}; name each scale once")
-        if self.window is not None and self.window < MIN_SIDE:
-            raise CrispsegError(f"window is {self.window}; give a side of at least {MIN_SIDE} pixels, such as 768")
         if self.stride is not None and self.window is None:
             raise CrispsegError(f"stride is {self.stride}, but without windows there is none; give a window too")
         if self.window is not None and not 1 <= self.step <= self.window:
             raise CrispsegError(f"stride is {self.stride}; give 1 to {self.window} pixels, the side of the window")
-        for name, choices in (("blend", get_args(Blend)), ("average", get_args(Average))):
-            if getattr(self, name) not in choices:
-                raise CrispsegError(f"{name} is '{getattr(self, name)}'; choose one of {', '.join(choices)}")
-        if self.batch < 1:
-            raise CrispsegError(f"batch is {self.batch}; give at least 1 window")
 
     @property
     def step(self) -> int:
@@ -102,24 +97,8 @@ class Protocol:
 
 WHOLE = Protocol()
 
-
-def _quarters(first: float, last: float) -> tuple[float, ...]:
-    return tuple(quarter / 4 for quarter in range(round(4 * first), round(4 * last) + 1))
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "whole": WHOLE,
-    # SFNet, §4.1 and §7: 7 scales and flip. Its released eval.py takes the mean of logits.
-    "sfnet-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True),
-    # SFNet, Table 7: sliding crop and flip. Crop and overlap (1/3) are the defaults of its released eval.py.
-    "sfnet-slide": Protocol(flip=True, window=832),
-    # DDSM: "following CCNet", whose first released evaluate.py has these scales.
-    "ddsm-ms": Protocol(scales=_quarters(0.75, 2.0), flip=True),
-    # AGLN, §IV-A: random scales in [0.5, 2.0] and random flips. Here a fixed set of the same range.
-    "agln-ms": Protocol(scales=_quarters(0.5, 2.0), flip=True, average="probabilities"),
-    # UN-EPT, §4.2. Its released code takes the mean of probabilities.
-    "unept-ms": Protocol(scales=_quarters(0.5, 1.75), flip=True, average="probabilities"),
-}
+_PRESETS = resources.files("crispseg.inference").joinpath("protocols.yaml").read_text(encoding="utf-8")
+PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESETS).items()}
 """By name; docs/protocols.md has sources and costs."""
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
-from crispseg.inference.segmenter import as_batch, check_finite, out_of_memory, usable_device
+from crispseg.inference.segmenter import as_batch, check_finite, enough_memory, usable_device
 from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel
 from crispseg.normalize import Normalize
@@ -49,6 +49,7 @@ class Refiner:
         self._normalize = Normalize(model.info.mean, model.info.std, model.info.in_chans)
         self._model = copy.deepcopy(model).eval().to(self.device)
 
+    @torch.inference_mode()
     def __call__(self, image: str | Path | NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Refine the labels of an image.
 
@@ -72,20 +73,11 @@ class Refiner:
         if pixels.shape[:2] != labels.shape:
             sizes = ["{}×{}".format(*shape[:2]) for shape in (labels.shape, pixels.shape)]
             raise ValueError(f"labels of {sizes[0]} pixels (height × width), but the image has {sizes[1]}")
-        try:
-            return self._refine(pixels, labels)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            name = image if isinstance(image, str | Path) else "the image"
-            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
-            raise CrispsegError(f"{name} of {size} pixels needs more memory than there is; cut or shrink it") from None
-
-    @torch.inference_mode()
-    def _refine(self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
-        assert offsets is not None
         height, width = labels.shape
+        name = image if isinstance(image, str | Path) else "the image"
+        with enough_memory(f"{name} of {width}×{height} pixels needs", "cut or shrink it"):
+            offsets = self._model.offsets(as_batch(pixels, self._normalize, self.device))
+        assert offsets is not None
         before = torch.from_numpy(labels).to(self.device)[None, None]  # (1, 1, H, W)
         after = shift(before, offsets[..., :height, :width])
         kept = (before == IGNORE) | (after == IGNORE)

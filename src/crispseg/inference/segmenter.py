@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
@@ -16,8 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, read_image, write_image, write_labels
+from crispseg.errors import CrispsegError, one_line
+from crispseg.imaging import image_channels, read_image, rgb_values, write_image, write_labels
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
@@ -124,11 +125,12 @@ class Segmenter:
         protocol: Protocol | str = "whole",
     ) -> None:
         self.protocol = named_protocol(protocol)
-        model = (
-            SegmentationModel.from_pretrained(model_or_path)
-            if isinstance(model_or_path, str | Path)
-            else _checked(model_or_path)
-        )
+        model = model_or_path
+        if isinstance(model, str | Path):
+            model = SegmentationModel.from_pretrained(model)
+        elif not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
+            kind = type(model).__name__
+            raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info = model.info
         self.label_set = self.info.label_set()
@@ -192,21 +194,11 @@ class Segmenter:
                     continue
                 yield result
 
-    def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
-        try:
-            return self._compute(image, path)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            size = f"{image.shape[1]}×{image.shape[0]}"
-            name = path or "the image"
-            raise CrispsegError(
-                f"{name} of {size} pixels needs more memory than there is; cut or shrink it, or use --tiles for a TIFF"
-            ) from None
-
     @torch.inference_mode()
-    def _compute(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
-        labels, logits, offsets = self._see(image)
+    def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
+        task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
+        with enough_memory(task, "cut or shrink it, or use --tiles for a TIFF"):
+            labels, logits, offsets = self._see(image)
         rgb = np.ascontiguousarray(image[..., :3])
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         if offsets is not None:
@@ -285,9 +277,23 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-def out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether that is what an error means; torch.OutOfMemoryError is a RuntimeError, and on a CPU nothing more."""
-    return isinstance(error, MemoryError) or bool(re.search("out of memory|allocate memory", str(error)))
+@contextmanager
+def enough_memory(task: str, remedy: str) -> Iterator[None]:
+    """Tell in one line that the block needs more memory than there is.
+
+    Args:
+        task: what needs it, and the verb.
+        remedy: what to do about it.
+
+    Raises:
+        CrispsegError: there is not enough.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
+        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
+            raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
+        raise
 
 
 def check_finite(model: SegmentationModel) -> None:
@@ -299,12 +305,6 @@ def check_finite(model: SegmentationModel) -> None:
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
         raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
-
-
-def _checked(model: object) -> SegmentationModel:
-    if not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
-        raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {type(model).__name__}")
-    return model
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
@@ -354,8 +354,6 @@ def _pixels(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
         upright = ImageOps.exif_transpose(picture)
         if channels == 4:
             return np.array(upright)
-        upright.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
-        return np.array(upright.convert("RGB"))
+        return rgb_values(upright)
     except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CrispsegError(f"the PIL image {picture} cannot be read ({reason}); restore its file") from None
+        raise CrispsegError(f"the PIL image {picture} cannot be read ({one_line(error)}); restore its file") from None

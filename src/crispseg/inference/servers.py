@@ -26,7 +26,7 @@ class ServerFormat:
 
     Args:
         data: what the server calls its data.
-        names: of its classes, in the order of the class ids.
+        names: names of its classes, in the order of the class ids.
         values: the pixel value of each class.
         file: from an image's path to that of its prediction, inside the folder to submit.
         palette: colours of the values, for palette PNGs; None for grey ones.

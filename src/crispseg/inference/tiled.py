@@ -19,7 +19,7 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.inference.protocols import window_starts
-from crispseg.inference.segmenter import Segmenter, out_of_memory
+from crispseg.inference.segmenter import Segmenter, enough_memory
 from crispseg.inference.tiff import open_tiff
 
 MIN_TILE = 128
@@ -72,12 +72,8 @@ def segment_tiff(
     with open_tiff(source, image_channels(segmenter.info.in_chans)) as image, atomic_path(target) as temporary:
         labels = segmenter.label_set
         rows = blended_rows(segmenter.logits, image.read, image.size, len(labels), tile, segmenter.device, progress)
-        try:
+        with enough_memory(f"tiles of {tile} pixels need", "make them smaller"):
             image.write_labels(temporary, rows, labels.palette)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise CrispsegError(f"tiles of {tile} pixels need more memory than there is; make them smaller") from None
         return image.size
 
 
@@ -100,12 +96,12 @@ def blended_rows(
     """Labels of an image from top to bottom, some rows `(h, W)` at a time.
 
     Args:
-        logits_of: of a tile.
+        logits_of: computes the logits of a tile.
         read: rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
         classes: C.
         tile: side of the tiles.
-        device: of the logits.
+        device: device of the logits.
         progress: see `Progress`.
     """
     overlap = tile // OVERLAP

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-from pydantic import Field, ModelWrapValidatorHandler, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_core import to_jsonable_python
 
 from crispseg.data import Augment, DataSource, Scenes
@@ -16,6 +16,7 @@ from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
 from crispseg.refinement import Refinement
+from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
 
 
@@ -55,10 +56,8 @@ class ModelConfig:
         )
 
 
-@pydantic.dataclasses.dataclass(
-    frozen=True, config=pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
-)
-class TrainConfig:
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class TrainConfig(Settings):
     """A training run. A value that cannot be is a `CrispsegError`.
 
     Args:
@@ -73,12 +72,12 @@ class TrainConfig:
         optimizer: sgd or adamw.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
-        momentum: of SGD.
-        weight_decay: of SGD (added to the gradient) or AdamW (decoupled).
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
         schedule: poly decays the learning rate at every step, poly_epoch at every epoch, step at lr_drops, constant
             never.
-        power: of the polynomial decay.
+        power: exponent of the polynomial decay.
         lr_drops: shares of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
         loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
@@ -144,16 +143,6 @@ class TrainConfig:
     init_from: str | None = None
     plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
-
-    @pydantic.model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
-        try:
-            return validate(values)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key, remedy = first["loc"][0], first["msg"].replace("Input should", "it should")
-            raise CrispsegError(f"{key} is {first['input']!r}; {remedy}") from None
 
     def __post_init__(self) -> None:
         for key, weights, known in (

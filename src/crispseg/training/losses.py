@@ -148,7 +148,7 @@ class BoundaryRefinementLoss(nn.Module):
 
     Args:
         loss: on logits, of which the auxiliary ones join the first term.
-        weights: of the terms, by the names of `BOUNDARY_WEIGHTS`, which those not given have.
+        weights: weights of the terms, by name; those not given are as in `BOUNDARY_WEIGHTS`.
     """
 
     def __init__(self, loss: DeepSupervision, weights: Mapping[str, float] | None = None) -> None:
@@ -174,7 +174,7 @@ def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         boundary: logits `(N, 1, H, W)`.
-        targets: of `boundary_targets`, `(N, H, W)`.
+        targets: what `boundary_targets` gives, `(N, H, W)`.
     """
     counted = targets != IGNORE
     truth = (counted & (targets != NO_BOUNDARY)).float()
@@ -187,7 +187,7 @@ def direction_loss(direction: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         direction: logits `(N, 8, H, W)`.
-        targets: of `boundary_targets`, `(N, H, W)`.
+        targets: what `boundary_targets` gives, `(N, H, W)`.
     """
     known = targets < DIRECTIONS
     truth = targets.long().masked_fill(~known, IGNORE)

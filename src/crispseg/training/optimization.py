@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -20,20 +20,15 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     groups: list[dict[str, Any]] = []
     for part, parameters in model.parameter_groups().items():
         lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
-        for decayed, members in _split(parameters, config.decay_norms_and_biases):
-            weight_decay = config.weight_decay if decayed else 0.0
-            groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
+        kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+        for parameter in parameters:
+            kinds[not config.decay_norms_and_biases and parameter.ndim <= 1].append(parameter)  # norms and biases
+        for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
+            if members:
+                groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     return AdamW(groups, lr=config.lr)
-
-
-def _split(parameters: Iterable[nn.Parameter], decay_all: bool) -> list[tuple[bool, list[nn.Parameter]]]:
-    """(decayed, parameters), without empty groups; norms and biases are what has one dimension."""
-    parameters = list(parameters)
-    decayed = [p for p in parameters if decay_all or p.ndim > 1]
-    free = [p for p in parameters if not decay_all and p.ndim <= 1]
-    return [(flag, members) for flag, members in ((True, decayed), (False, free)) if members]
 
 
 def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) -> Callable[[int], float]:

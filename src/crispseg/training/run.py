@@ -41,7 +41,7 @@ from crispseg.training.checkpoints import (
     Patience,
     load_checkpoint,
 )
-from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, lacks_bf16
 from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
@@ -172,8 +172,11 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        changed = {key for key, value in config_to_dict(config).items() if _known(recorded, key, value) != value}
-        if fixed := sorted(changed - MAY_CHANGE):
+        # Settings that did not exist when the run began count as their defaults.
+        known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
+        for key, value in recorded.items():
+            known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
+        if fixed := sorted({key for key, value in config_to_dict(config).items() if known[key] != value} - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -181,12 +184,6 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
-
-
-def _known(recorded: dict[str, Any], key: str, value: Any) -> Any:
-    """What a run's file says; settings that did not exist when it was written count as those of now, or as None."""
-    known = recorded.get(key, value)
-    return {**dict.fromkeys(value), **known} if isinstance(value, dict) and isinstance(known, dict) else known
 
 
 def _is_first_process() -> bool:

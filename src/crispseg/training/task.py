@@ -38,12 +38,12 @@ class SegmentationTask(L.LightningModule):
     """One model, one loss, one score.
 
     Args:
-        model: to train.
-        loss: of `model.outputs(images)`, the labels and what else a batch holds.
+        model: model to train.
+        loss: called with `model.outputs(images)`, the labels and what else a batch holds.
         config: the run.
 
     Attributes:
-        scores: of the latest evaluation on the val split; `None` before the first.
+        scores: scores of the latest evaluation on the val split; `None` before the first.
     """
 
     def __init__(self, model: SegmentationModel, loss: nn.Module, config: TrainConfig) -> None:
