@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crispseg.data.scenes import LABELS, Scenes, render_scene
 from crispseg.data.scenes.painter import Brush, Camera, Kind, Light
-from crispseg.data.scenes.things import Pole
+from crispseg.data.scenes.things import pole
 from crispseg.errors import CrispsegError
 
 COUNT = 24
@@ -69,7 +69,7 @@ def test_a_plain_post_is_2_to_4_pixels_wide_at_every_size(height, z):
     camera = Camera(focal=float(height), centre=height / 2, horizon=height / 2, eye=1.6, bend=0.0)
     light = Light(sun=(0.0, 1.0, 0.0), direct=0.5, ambient=0.5, haze=(200.0, 200.0, 200.0), visibility=200.0)
     canvas = np.zeros((height, height, 4), np.uint8)
-    Pole(x=0.0, z=z, height=5.0, color=(90.0, 90.0, 90.0)).draw(Brush(canvas, camera, light, np.random.default_rng(0)))
+    pole(x=0.0, z=z, height=5.0, color=(90.0, 90.0, 90.0)).draw(Brush(canvas, camera, light, np.random.default_rng(0)))
     lengths = runs(canvas[..., 3] == Kind.POLE)
     assert len(set(lengths)) == 1 and 2 <= lengths[0] <= 4
     assert len(lengths) == pytest.approx(min(5.0 / z, 0.5 + 1.6 / z, 1.0) * height, abs=2)
