@@ -425,7 +425,7 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
     with refuses(
         f"2 files have 3 bad shapes: (1) {first}: shape 0 ('pole') is of the kind 'line'",
         f"(2) {last}: shape 0 ('pole')",
-        f"(3) {last}: shape 1 is not as labelme has it ('label' is missing); save it with labelme again",
+        f"(3) {last}: shape 1 is not as labelme has it ('label' is missing); export it again",
     ):
         import_annotations([tmp_path], tmp_path / "out")
 
@@ -433,8 +433,8 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [
-        ('{"images": [}', ["is no JSON (line 1, column 13", "export it again"]),
-        ("", ["is no JSON (line 1"]),
+        ('{"images": [}', ["is no JSON (Expecting value: line 1 column 13", "export it again"]),
+        ("", ["is no JSON (Expecting value: line 1"]),
         ("[1, 2]", ["neither COCO's", "nor labelme's 'shapes'"]),
         ('{"images": [], "annotations": []}', ["has no 'categories'"]),
         *(

@@ -102,12 +102,7 @@ def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
 
 
 def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
-    """Download what is missing in the partial file; it is complete afterwards.
-
-    Raises:
-        _Interrupted: it is not, and trying again may help.
-        CrispsegError: trying again does not help.
-    """
+    """Download what is missing in the partial file. Where trying again may help, `_Interrupted` is raised."""
     start = _size(part)
     request = urllib.request.Request(archive.url, headers={"User-Agent": "crispseg", "Accept-Encoding": "identity"})
     if start:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.base import DataSource, SegmentationDataset
-from crispseg.data.check import SplitReport, parallel, summary
+from crispseg.data.check import SplitReport, survey
 from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
@@ -29,26 +29,16 @@ class Overview(NamedTuple):
     sampled: int
     """How many of them were read."""
     report: SplitReport | None
-    """Of those that could be read; None where none could."""
+    """What those hold that could be read; None where none could."""
     faults: tuple[str, ...]
     """Why others could not."""
 
 
 def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
     """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
-
-    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
-        try:
-            labels = dataset.read_labels(index)
-        except CrispsegError as error:
-            return str(error)
-        return np.bincount(labels.ravel(), minlength=256), labels.shape
-
-    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", dataset.threads))
-    found = [result for result in results if not isinstance(result, str)]
-    faults = tuple(result for result in results if isinstance(result, str))
-    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
-    return Overview(len(dataset), len(results), report, faults)
+    indices = spread(len(dataset), sample)
+    report, faults = survey(dataset, split, indices, dataset.read_labels, f"Reading {split}")
+    return Overview(len(dataset), len(indices), report, tuple(faults))
 
 
 def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:

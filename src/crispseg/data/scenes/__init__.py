@@ -210,8 +210,8 @@ class Scenes:
         train: number of scenes to train on.
         val: number of scenes to validate on.
         test: number of scenes to test on.
-        height: of the images, in pixels, at least 64.
-        width: of the images, in pixels, at least 64.
+        height: height of the images in pixels, at least 64.
+        width: width of the images in pixels, at least 64.
         seed: another number draws another town.
     """
 

@@ -33,15 +33,10 @@ class Side:
 class Street:
     """What the ground is like."""
 
-    left: Side
-    right: Side
+    sides: tuple[Side, Side]  # left and right
     lanes: tuple[float, ...]  # x of the edges of the lanes
     crossing: tuple[float, float] | None  # near and far edge of a cross street
     zebra: float | None  # near edge of a zebra crossing
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        return self.left, self.right
 
 
 def lay_out_street(rng: np.random.Generator) -> Street:
@@ -60,7 +55,7 @@ def lay_out_street(rng: np.random.Generator) -> Street:
     near = rng.uniform(13, 32)
     crossing = (near, near + rng.uniform(6, 9)) if rng.random() < 0.45 else None
     zebra = near - 5.5 if crossing and rng.random() < 0.7 else rng.uniform(7, 16) if rng.random() < 0.25 else None
-    return Street(sides[0], sides[1], lanes, crossing, zebra)
+    return Street((sides[0], sides[1]), lanes, crossing, zebra)
 
 
 def furnish(rng: np.random.Generator, street: Street, camera: Camera) -> Iterator[Thing]:
@@ -176,8 +171,9 @@ def _pedestrians(rng: np.random.Generator, street: Street) -> Iterator[Thing]:
             x = side.sign * rng.uniform(side.verge + 0.9, side.pavement - 0.3)
             yield pedestrian(rng, x, 6 + 26 * rng.random())
     if street.zebra is not None:
+        left, right = street.sides
         for _ in range(int(rng.integers(0, 4))):
-            x = rng.uniform(-street.left.kerb, street.right.kerb)
+            x = rng.uniform(-left.kerb, right.kerb)
             yield pedestrian(rng, x, street.zebra + rng.uniform(0.4, 2.4))
 
 

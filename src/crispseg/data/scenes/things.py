@@ -238,15 +238,9 @@ def pedestrian(rng: np.random.Generator, x: float, z: float) -> Thing:
 def pole(
     x: float, z: float, height: float, color: Rgb, arm: float = 0.0, sign: str = "", plate: Sequence[Rgb] = ()
 ) -> Thing:
-    """A post 2 to 4 pixels wide, with a lamp arm, a traffic sign or traffic lights on it, or nothing.
+    """A post 2 to 4 pixels wide, with a lamp on an arm `arm` metres to the right, a sign, or nothing.
 
-    Args:
-        x, z: its place.
-        height: metres.
-        color: colour of the post.
-        arm: metres towards +x.
-        sign: round, triangle, square or lights; empty for none.
-        plate: colours of the sign's rim and face, or of the lights' box.
+    A sign is "round", "triangle", "square", of a rim and a face of the colours `plate`, or "lights" in a box of one.
     """
 
     def draw(brush: Brush) -> None:
