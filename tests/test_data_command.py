@@ -14,10 +14,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from crispseg.cli.main import main
-from crispseg.data import DATA_SOURCES, VOC2012, Folder, Scenes, check_split
+from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue
 from crispseg.data.decoders import mapping, spans
-from crispseg.data.overview import contact_sheet, overview, spread
+from crispseg.data.overview import contact_sheet, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
 
@@ -182,14 +182,6 @@ def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run("show", "voc2012", f"--data.root={root}") == 0
     shown = capsys.readouterr().out
     assert "val.txt is missing" in shown and "train: 1 of 2 could not be read, first: " in shown
-
-
-def test_overview_counts_a_sample() -> None:
-    data = Scenes(train=5, height=64, width=64).dataset("train")
-    seen = overview(data, "train", 2)
-    assert (seen.images, seen.sampled, seen.faults) == (5, 2, ())
-    expected = sum(np.bincount(data[index].labels.ravel(), minlength=256) for index in (0, 4))
-    assert seen.report is not None and seen.report.counts.tolist() == expected[: len(data.labels)].tolist()
 
 
 @pytest.mark.parametrize(("count", "most", "indices"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0]), (0, 4, [])])

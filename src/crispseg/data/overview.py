@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.base import DataSource, SegmentationDataset
-from crispseg.data.check import SplitReport, survey
+from crispseg.data.check import SplitReport
 from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
@@ -20,25 +19,6 @@ from crispseg.visuals import PAPER, overlay, panels
 
 CELL = (240, 320)
 """Height and width of a picture in the sheet, in pixels."""
-
-
-class Overview(NamedTuple):
-    """A split."""
-
-    images: int
-    sampled: int
-    """How many of them were read."""
-    report: SplitReport | None
-    """What those hold that could be read; None where none could."""
-    faults: tuple[str, ...]
-    """Why others could not."""
-
-
-def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
-    """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
-    indices = spread(len(dataset), sample)
-    report, faults = survey(dataset, split, indices, dataset.read_labels, f"Reading {split}")
-    return Overview(len(dataset), len(indices), report, tuple(faults))
 
 
 def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:
