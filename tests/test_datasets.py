@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -179,23 +180,18 @@ def test_cityscapes_masks_of_train_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("val")[0].labels, grid([*range(19), 255]))
 
 
-def test_ade20k_ignores_other(tmp_path: Path) -> None:
-    labels = make_ade20k(tmp_path).dataset("train")[0].labels
-    np.testing.assert_array_equal(labels, grid([255, *range(150)], 10, 20))
-
-
-@pytest.mark.parametrize(("classes", "table"), [(59, [255, *range(59)]), (60, [*range(60)])])
-def test_pascal_context_background(classes: int, table: list[int], tmp_path: Path) -> None:
-    sample = make_pascal_context(tmp_path, classes=classes).dataset("val")[0]
-    assert sample.name == "2008_000002"
-    np.testing.assert_array_equal(sample.labels, grid(table, 8, 10))
-
-
-@pytest.mark.parametrize("masks", ["annotations", "stuffthingmaps"])
-def test_coco_stuff_masks_hold_the_id_less_one(masks: str, tmp_path: Path) -> None:
-    source = make_coco_stuff(tmp_path, masks)
-    np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([*range(171), 255], 12, 15))
-    np.testing.assert_array_equal(source.dataset("val")[0].labels, grid([170, 255], 12, 15))
+@pytest.mark.parametrize(
+    ("make", "options", "first"),
+    [
+        (make_ade20k, {}, grid([255, *range(150)], 10, 20)),  # "other" is ignored
+        (make_pascal_context, {"classes": 59}, grid([255, *range(59)], 8, 10)),
+        (make_pascal_context, {"classes": 60}, grid([*range(60)], 8, 10)),
+        (make_coco_stuff, {"masks": "annotations"}, grid([*range(171), 255], 12, 15)),
+        (make_coco_stuff, {"masks": "stuffthingmaps"}, grid([*range(171), 255], 12, 15)),
+    ],
+)
+def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +255,6 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     for text, phrases in (
         ("train/x.png\n", ["train.txt: malformed line 'train/x.png'"]),
         ("train/x.png trainannot/y.png\n", ["1 of the 2 files", "y.png"]),
-        ("\n", ["train.txt is empty"]),
     ):
         (tmp_path / "train.txt").write_text(text)
         with refuses(*phrases):
@@ -318,10 +313,7 @@ def test_masks_that_are_not_public(name: str, where: str, tmp_path: Path, refuse
 def remove(*paths: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for path in paths:
-            file = root / path
-            for inner in sorted(file.rglob("*"), reverse=True):
-                inner.rmdir() if inner.is_dir() else inner.unlink()
-            file.rmdir() if file.is_dir() else file.unlink()
+            shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
 
     return change
 
@@ -357,7 +349,6 @@ BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("coco_stuff", {}, remove("annotations/train2017"), ["train2017 is missing", "crispseg data download coco_stuff"]),
     ("mapillary", {}, remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
-    ("mapillary", {}, write("config.json", '{"labels": [{"readable": "Bird"}]}'), ["no list of Mapillary's"]),
     ("mapillary", {}, write("config.json", '{"labels": []}'), ["fewer than"]),
     ("mapillary", {}, remove("training"), ["training is missing", "config.json"]),
     ("camvid", COLORS, remove("LabeledApproved_full", "701_StillsRaw_full"), ["4 of the 4 files", "SegNet's form"]),
@@ -389,7 +380,6 @@ def test_what_is_missing_gets_one_line(
         ("cityscapes", "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", 34, "label ids of Cityscapes|33"),
         ("ade20k", "annotations/validation/ADE_val_00000001.png", 151, "values of ADE20K|150"),
         ("pascal_context", "SegmentationClassContext/2008_000002.png", 60, "values of PASCAL-Context|59"),
-        ("coco_stuff", "annotations/val2017/000000000139.png", 182, "values of COCO-Stuff (official ids less 1)|181"),
         ("coco_stuff", "annotations/val2017/000000000139.png", 11, "values of COCO-Stuff (official ids less 1)|181"),
         ("mapillary", "validation/labels/cD-4.png", 4, "values in Mapillary's config.json|3"),
         ("voc2012", "SegmentationClass/2007_000033.png", 21, "values of PASCAL VOC|20"),
@@ -442,8 +432,6 @@ def test_a_wrong_root_and_an_archive_in_the_way_are_named(name: str, tmp_path: P
     [
         (lambda: Cityscapes("x", train_on="all"), ["data.train_on is 'all'", "train, trainval"]),  # type: ignore[arg-type]
         (lambda: PascalContext("x", classes=60.0), ["data.classes is 60.0", "59, 60"]),  # type: ignore[arg-type]
-        (lambda: CamVid("x", masks="rgb"), ["data.masks is 'rgb'", "ids, colors"]),  # type: ignore[arg-type]
-        (lambda: VOC2012("x", train_on="train_aug"), ["data.train_on is 'train_aug'", "aug"]),  # type: ignore[arg-type]
     ],
 )
 def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuses: Any) -> None:
@@ -454,19 +442,10 @@ def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuse
 # -------------------------------------------------------------------------------------------------- command line
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("cityscapes", ["--data.root", "--data.train_on"]),
-        ("pascal_context", ["--data.classes {59,60}"]),
-        ("camvid", ["--data.masks {ids,colors}"]),
-        ("voc2012", ["--data.root", "--data.train_on {train,trainval,aug}"]),
-    ],
-)
-def test_help_explains_the_keys(name: str, keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", name, "--help"]) == 0
+def test_help_explains_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "voc2012", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(key in shown for key in keys)
+    assert "--data.root" in shown and "--data.train_on {train,trainval,aug}" in shown
 
 
 def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
