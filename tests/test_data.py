@@ -192,18 +192,14 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
     ("options", "reason"),
     [
         ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
-        ({"classes": ["a"], "palette": [BLACK, WHITE]}, "data.classes 1, data.palette 2"),
         ({"classes": []}, "0 classes"),
         ({"num_classes": 1}, "1 classes"),
         ({"palette": [BLACK, BLACK]}, "to two classes"),
         ({"palette": [BLACK, (1, 2)]}, "is not a colour"),
-        ({"palette": [BLACK, (1, 2, 300)]}, "is not a colour"),
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
         ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
         ({"num_classes": 3, "ignore": (-1,)}, "data.ignore holds -1"),
         ({"val_ratio": 0.0}, "data.val_ratio is 0.0"),
-        ({"val_ratio": 1.0}, "data.val_ratio is 1.0"),
-        ({"classes": "nowhere.txt"}, "cannot read nowhere.txt"),
         ({"num_classes": 3, "train_list": "nowhere.txt"}, "cannot read nowhere.txt"),
     ],
 )
@@ -282,10 +278,9 @@ def test_split_by_lists(ten: Path) -> None:
 
 def test_text_files_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(CrispsegError, match="not UTF-8"):
-        read_lines(tmp_path / "x.txt")
-    with pytest.raises(CrispsegError, match="cannot read"):
-        read_lines(tmp_path)
+    for path, reason in ((tmp_path / "x.txt", "not UTF-8"), (tmp_path, "cannot read")):
+        with pytest.raises(CrispsegError, match=reason):
+            read_lines(path)
 
 
 # ---------------------------------------------------------------------------------------------------- the check

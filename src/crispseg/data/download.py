@@ -64,13 +64,7 @@ def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = 
 def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
     """Download one archive, or take the verified one that is there.
 
-    Until it is complete and verified its name ends in `.part`, from which a later call goes on.
-
-    Returns:
-        The file, in `folder`.
-
-    Raises:
-        CrispsegError: as `download`.
+    Until it is complete and verified its name ends in `.part`, from which a later call goes on. Raises as `download`.
     """
     path, part = folder / archive.file, folder / (archive.file + PARTIAL)
     if path.exists():
