@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,13 +43,6 @@ def ten(tmp_path: Path) -> Path:
     for index in range(10):
         make_pair(tmp_path, f"{index:02d}", ids(0, 1, 2, 255))
     return tmp_path
-
-
-def one_line(error: pytest.ExceptionInfo[CrispsegError], *parts: object) -> None:
-    message = str(error.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message, message
 
 
 # ---------------------------------------------------------------------------------------------------- label sets
@@ -145,12 +139,9 @@ def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
     assert len(Folder(tmp_path, tmp_path / "masks", num_classes=2).dataset("train")) == 1
 
 
-def test_classes_from_a_file(ten: Path) -> None:
+def test_classes_from_a_file_or_read_off_the_masks(ten: Path) -> None:
     (ten / "classes.txt").write_text("# names\nroad\n\nparked car\nsky\n")
     assert folder(ten, classes=ten / "classes.txt").label_set().names == ("road", "parked car", "sky")
-
-
-def test_number_of_classes_is_read_off_the_masks(ten: Path) -> None:
     assert folder(ten).label_set() == LabelSet.numbered(3)
     assert len(folder(ten, ignore=(2,)).label_set()) == 2
 
@@ -170,15 +161,13 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
         folder(tmp_path, palette=tmp_path / "palette.txt").label_set()
 
 
-def test_black_and_white_masks(tmp_path: Path) -> None:
+def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
     for name in "ab":
         make_pair(tmp_path, name, ids(0, 255))
-    with pytest.raises(CrispsegError) as error:
+    with refuses("hold only 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'"):
         folder(tmp_path).label_set()
-    one_line(error, "hold only 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'")
-    with pytest.raises(CrispsegError, match="nothing but class 0 and 255") as error:
+    with refuses("nothing but class 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'"):
         check_split(folder(tmp_path, classes=["no", "yes"]).dataset("train"), "train")
-    one_line(error, "--data.palette '[[0,0,0],[255,255,255]]'")
     source = folder(tmp_path, palette=[BLACK, WHITE])
     assert source.label_set().names == ("class 0", "class 1")
     np.testing.assert_array_equal(check_split(source.dataset("train"), "train").counts, [24, 24])
@@ -203,45 +192,41 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
     ("options", "reason"),
     [
         ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
-        ({"classes": ["a"], "palette": [BLACK, WHITE]}, "data.classes 1, data.palette 2"),
         ({"classes": []}, "0 classes"),
         ({"num_classes": 1}, "1 classes"),
         ({"palette": [BLACK, BLACK]}, "to two classes"),
         ({"palette": [BLACK, (1, 2)]}, "is not a colour"),
-        ({"palette": [BLACK, (1, 2, 300)]}, "is not a colour"),
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
         ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
         ({"num_classes": 3, "ignore": (-1,)}, "data.ignore holds -1"),
         ({"val_ratio": 0.0}, "data.val_ratio is 0.0"),
-        ({"val_ratio": 1.0}, "data.val_ratio is 1.0"),
-        ({"classes": "nowhere.txt"}, "cannot read nowhere.txt"),
         ({"num_classes": 3, "train_list": "nowhere.txt"}, "cannot read nowhere.txt"),
     ],
 )
-def test_wrong_declarations_are_named(ten: Path, options: dict[str, object], reason: str) -> None:
-    with pytest.raises(CrispsegError, match=reason) as error:
+def test_wrong_declarations_are_named(ten: Path, options: dict[str, object], reason: str, refuses: Any) -> None:
+    with refuses(reason):
         folder(ten, **options).dataset("train")
-    one_line(error)
 
 
-def test_files_without_partner_are_counted_and_named(ten: Path) -> None:
+def test_files_without_partner_are_counted_and_named(ten: Path, refuses: Any) -> None:
     for name in ("x", "y"):
         save(ten / "images" / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
     save(ten / "masks" / "z.png", ids(0))
-    with pytest.raises(CrispsegError) as error:
+    images, masks = ten / "images", ten / "masks"
+    no_mask = f"2 of 12 images in {images} have no mask in {masks} (x, y)"
+    with refuses(no_mask, f"1 of 11 masks in {masks} have no image in {images} (z)", "same names"):
         folder(ten).dataset("train")
-    one_line(error, f"2 of 12 images in {ten / 'images'} have no mask in {ten / 'masks'} (x, y)", "same names")
-    one_line(error, f"1 of 11 masks in {ten / 'masks'} have no image in {ten / 'images'} (z)")
 
 
 def test_folders_that_cannot_be_paired(ten: Path) -> None:
-    with pytest.raises(CrispsegError, match="same folder"):
-        Folder(ten / "images", ten / "images").dataset("train")
-    with pytest.raises(CrispsegError, match="missing"):
-        Folder(ten / "images", ten / "nowhere").dataset("train")
     (ten / "empty").mkdir()
-    with pytest.raises(CrispsegError, match="holds no images"):
-        Folder(ten / "empty", ten / "masks").dataset("train")
+    for images, masks, reason in (
+        ("images", "images", "same folder"),
+        ("images", "nowhere", "missing"),
+        ("empty", "masks", "holds no images"),
+    ):
+        with pytest.raises(CrispsegError, match=reason):
+            Folder(ten / images, ten / masks).dataset("train")
     save(ten / "masks" / "00_mask.png", ids(0))
     with pytest.raises(CrispsegError, match="two masks fit one image"):
         folder(ten).dataset("train")
@@ -293,10 +278,9 @@ def test_split_by_lists(ten: Path) -> None:
 
 def test_text_files_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(CrispsegError, match="not UTF-8"):
-        read_lines(tmp_path / "x.txt")
-    with pytest.raises(CrispsegError, match="cannot read"):
-        read_lines(tmp_path)
+    for path, reason in ((tmp_path / "x.txt", "not UTF-8"), (tmp_path, "cannot read")):
+        with pytest.raises(CrispsegError, match=reason):
+            read_lines(path)
 
 
 # ---------------------------------------------------------------------------------------------------- the check
@@ -319,9 +303,9 @@ def test_report_counts(tmp_path: Path) -> None:
     assert "3 images, 3x8 to 6x20" in text and "class 0  62.50%" in text and "class 3  never occurs" in text
 
 
-def damage(root: Path) -> dict[str, str]:
-    """Make most of ten pairs bad, each in its own way."""
-    images, masks = root / "images", root / "masks"
+def test_every_kind_of_damage_is_found(ten: Path, refuses: Any) -> None:
+    images, masks = ten / "images", ten / "masks"
+    pairs = [Pair(f"{i:02d}", images / f"{i:02d}.png", masks / f"{i:02d}.png") for i in range(10)]
     save(masks / "00.png", ids(0, 17))
     save(masks / "01.png", ids(0, 1)[:3])
     (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:-30])
@@ -331,7 +315,7 @@ def damage(root: Path) -> dict[str, str]:
     Image.open(images / "05.png").save(buffer, "JPEG")
     (images / "05.png").write_bytes(buffer.getvalue()[:-20])
     (images / "06.png").unlink()
-    return {
+    reasons = {
         "masks/00.png": "value 17 is out of range 0 to 2",
         "masks/01.png": "is 3x8 (height x width) but its image",
         "masks/02.png": "is broken",
@@ -340,22 +324,14 @@ def damage(root: Path) -> dict[str, str]:
         "images/05.png": "is broken",
         "images/06.png": "does not exist",
     }
-
-
-def test_every_kind_of_damage_is_found(ten: Path) -> None:
-    pairs = [Pair(f"{i:02d}", ten / "images" / f"{i:02d}.png", ten / "masks" / f"{i:02d}.png") for i in range(10)]
-    reasons = damage(ten)
     dataset = FileDataset(pairs, LabelSet.numbered(3), IdDecoder(3))
-    with pytest.raises(CrispsegError) as error:
+    with refuses("7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more"):
         check_split(dataset, "train")
-    one_line(error, "7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more")
     for index, (file, reason) in enumerate(reasons.items()):
-        with pytest.raises(CrispsegError) as error:
+        with refuses("1 of 1 pairs", str(ten / file), reason):
             check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.decode), "val")
-        one_line(error, "1 of 1 pairs", ten / file, reason)
-        with pytest.raises(CrispsegError) as error:
+        with refuses(str(ten / file), reason):
             dataset[index]
-        one_line(error, ten / file, reason)
     assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.decode), "train").images == 3
 
 
@@ -368,7 +344,7 @@ def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
     assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdDecoder(2)), "train").images == 2
 
 
-def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path) -> None:
+def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path, refuses: Any) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4), np.uint8)
     for name, image in zip("ab", images, strict=True):
         make_pair(tmp_path, name, ids(0, 1))
@@ -380,9 +356,8 @@ def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path) -> Non
     np.testing.assert_array_equal(four[0].image, images["ab".index(name)])
     assert check_split(four, "train").images == 1
     save(tmp_path / "images" / f"{name}.png", images[0, ..., :3])
-    with pytest.raises(CrispsegError) as error:
+    with refuses("1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3"):
         check_split(four, "train")
-    one_line(error, "1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3")
     assert check_split(plain, "train").images == 1
     with pytest.raises(CrispsegError, match="in_chans is 2, but images have 1, 3 or 4"):
         plain.with_channels(2)
@@ -424,9 +399,10 @@ def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) 
 
 def test_datasets_without_files_are_checked_too() -> None:
     assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
-    with pytest.raises(CrispsegError, match="1 of 2 pairs in 'val' are bad: sample 1: value 7 is out of range 0 to 1"):
-        check_split(InMemory(ids(0), ids(0, 7)), "val")
-    with pytest.raises(CrispsegError, match="sample 0: the image is"):
-        check_split(InMemory(ids(0)[:2]), "val")
-    with pytest.raises(CrispsegError, match="'val' has no samples"):
-        check_split(InMemory(), "val")
+    for masks, reason in (
+        ([ids(0), ids(0, 7)], "1 of 2 pairs in 'val' are bad: sample 1: value 7 is out of range 0 to 1"),
+        ([ids(0)[:2]], "sample 0: the image is"),
+        ([], "'val' has no samples"),
+    ):
+        with pytest.raises(CrispsegError, match=reason):
+            check_split(InMemory(*masks), "val")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -65,17 +66,7 @@ def known(name: str) -> dict[str, tuple[int, tuple[int, int, int]]]:
             [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33],
             {"road": (7, (128, 64, 128)), "pole": (17, (153, 153, 153)), "train": (31, (0, 80, 100))},
         ),
-        (
-            "ade20k",
-            150,
-            range(1, 151),
-            {
-                "wall": (1, (120, 120, 120)),
-                "road": (7, (140, 140, 140)),
-                "television receiver": (90, (0, 255, 194)),
-                "flag": (150, (92, 0, 255)),
-            },
-        ),
+        ("ade20k", 150, range(1, 151), {"wall": (1, (120, 120, 120)), "flag": (150, (92, 0, 255))}),
         (
             "pascal_context",
             60,
@@ -86,13 +77,7 @@ def known(name: str) -> dict[str, tuple[int, tuple[int, int, int]]]:
             "coco_stuff",  # the official id less 1, without 11 things that have no masks
             171,
             sorted(set(range(182)) - {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}),
-            {
-                "person": (0, VOC_COLORS[1]),
-                "stop sign": (12, VOC_COLORS[13]),
-                "toothbrush": (89, VOC_COLORS[90]),
-                "banner": (91, VOC_COLORS[92]),
-                "wood": (181, VOC_COLORS[182]),
-            },
+            {"person": (0, VOC_COLORS[1]), "stop sign": (12, VOC_COLORS[13]), "wood": (181, VOC_COLORS[182])},
         ),
         (
             "voc2012",
@@ -179,23 +164,18 @@ def test_cityscapes_masks_of_train_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("val")[0].labels, grid([*range(19), 255]))
 
 
-def test_ade20k_ignores_other(tmp_path: Path) -> None:
-    labels = make_ade20k(tmp_path).dataset("train")[0].labels
-    np.testing.assert_array_equal(labels, grid([255, *range(150)], 10, 20))
-
-
-@pytest.mark.parametrize(("classes", "table"), [(59, [255, *range(59)]), (60, [*range(60)])])
-def test_pascal_context_background(classes: int, table: list[int], tmp_path: Path) -> None:
-    sample = make_pascal_context(tmp_path, classes=classes).dataset("val")[0]
-    assert sample.name == "2008_000002"
-    np.testing.assert_array_equal(sample.labels, grid(table, 8, 10))
-
-
-@pytest.mark.parametrize("masks", ["annotations", "stuffthingmaps"])
-def test_coco_stuff_masks_hold_the_id_less_one(masks: str, tmp_path: Path) -> None:
-    source = make_coco_stuff(tmp_path, masks)
-    np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([*range(171), 255], 12, 15))
-    np.testing.assert_array_equal(source.dataset("val")[0].labels, grid([170, 255], 12, 15))
+@pytest.mark.parametrize(
+    ("make", "options", "first"),
+    [
+        (make_ade20k, {}, grid([255, *range(150)], 10, 20)),  # "other" is ignored
+        (make_pascal_context, {"classes": 59}, grid([255, *range(59)], 8, 10)),
+        (make_pascal_context, {"classes": 60}, grid([*range(60)], 8, 10)),
+        (make_coco_stuff, {"masks": "annotations"}, grid([*range(171), 255], 12, 15)),
+        (make_coco_stuff, {"masks": "stuffthingmaps"}, grid([*range(171), 255], 12, 15)),
+    ],
+)
+def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +239,6 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     for text, phrases in (
         ("train/x.png\n", ["train.txt: malformed line 'train/x.png'"]),
         ("train/x.png trainannot/y.png\n", ["1 of the 2 files", "y.png"]),
-        ("\n", ["train.txt is empty"]),
     ):
         (tmp_path / "train.txt").write_text(text)
         with refuses(*phrases):
@@ -318,18 +297,7 @@ def test_masks_that_are_not_public(name: str, where: str, tmp_path: Path, refuse
 def remove(*paths: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for path in paths:
-            file = root / path
-            for inner in sorted(file.rglob("*"), reverse=True):
-                inner.rmdir() if inner.is_dir() else inner.unlink()
-            file.rmdir() if file.is_dir() else file.unlink()
-
-    return change
-
-
-def empty(path: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        remove(path)(root)
-        (root / path).mkdir()
+            shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
 
     return change
 
@@ -342,7 +310,12 @@ CONTEXT, VOC = "ImageSets/SegmentationContext/train.txt", "ImageSets/Segmentatio
 COLORS, AUG = {"masks": "colors"}, {"train_on": "aug"}
 BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("cityscapes", {}, remove("gtFine"), ["gtFine is missing", "gtFine_trainvaltest", "cityscapes-dataset.com"]),
-    ("cityscapes", {}, empty("leftImg8bit/train"), ["train holds no files *_leftImg8bit.png", "get leftImg8bit"]),
+    (
+        "cityscapes",
+        {},
+        remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"),
+        ["train holds no files *_leftImg8bit.png", "get leftImg8bit"],
+    ),
     ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),
     ("ade20k", {}, remove("annotations/training"), ["annotations/training is missing", "sceneparsing.csail.mit.edu"]),
@@ -354,12 +327,9 @@ BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
         remove("SegmentationClassContext/2008_000007.png"),
         ["1 of the 4 files", "first", "SegmentationClassContext/2008_000007.png", "MMSegmentation"],
     ),
-    ("coco_stuff", {}, remove("annotations/train2017"), ["train2017 is missing", "crispseg data download coco_stuff"]),
     ("mapillary", {}, remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
-    ("mapillary", {}, write("config.json", '{"labels": [{"readable": "Bird"}]}'), ["no list of Mapillary's"]),
     ("mapillary", {}, write("config.json", '{"labels": []}'), ["fewer than"]),
-    ("mapillary", {}, remove("training"), ["training is missing", "config.json"]),
     ("camvid", COLORS, remove("LabeledApproved_full", "701_StillsRaw_full"), ["4 of the 4 files", "SegNet's form"]),
     ("camvid", COLORS, remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "mi.eng.cam.ac.uk"]),
     ("voc2012", {}, remove(f"{VOC}/train.txt"), [f"{VOC}/train.txt is missing", "VOCdevkit/VOC2012", "VOCtrainval"]),
@@ -389,7 +359,6 @@ def test_what_is_missing_gets_one_line(
         ("cityscapes", "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", 34, "label ids of Cityscapes|33"),
         ("ade20k", "annotations/validation/ADE_val_00000001.png", 151, "values of ADE20K|150"),
         ("pascal_context", "SegmentationClassContext/2008_000002.png", 60, "values of PASCAL-Context|59"),
-        ("coco_stuff", "annotations/val2017/000000000139.png", 182, "values of COCO-Stuff (official ids less 1)|181"),
         ("coco_stuff", "annotations/val2017/000000000139.png", 11, "values of COCO-Stuff (official ids less 1)|181"),
         ("mapillary", "validation/labels/cD-4.png", 4, "values in Mapillary's config.json|3"),
         ("voc2012", "SegmentationClass/2007_000033.png", 21, "values of PASCAL VOC|20"),
@@ -442,8 +411,6 @@ def test_a_wrong_root_and_an_archive_in_the_way_are_named(name: str, tmp_path: P
     [
         (lambda: Cityscapes("x", train_on="all"), ["data.train_on is 'all'", "train, trainval"]),  # type: ignore[arg-type]
         (lambda: PascalContext("x", classes=60.0), ["data.classes is 60.0", "59, 60"]),  # type: ignore[arg-type]
-        (lambda: CamVid("x", masks="rgb"), ["data.masks is 'rgb'", "ids, colors"]),  # type: ignore[arg-type]
-        (lambda: VOC2012("x", train_on="train_aug"), ["data.train_on is 'train_aug'", "aug"]),  # type: ignore[arg-type]
     ],
 )
 def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuses: Any) -> None:
@@ -454,19 +421,10 @@ def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuse
 # -------------------------------------------------------------------------------------------------- command line
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("cityscapes", ["--data.root", "--data.train_on"]),
-        ("pascal_context", ["--data.classes {59,60}"]),
-        ("camvid", ["--data.masks {ids,colors}"]),
-        ("voc2012", ["--data.root", "--data.train_on {train,trainval,aug}"]),
-    ],
-)
-def test_help_explains_the_keys(name: str, keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", name, "--help"]) == 0
+def test_help_explains_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "voc2012", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(key in shown for key in keys)
+    assert "--data.root" in shown and "--data.train_on {train,trainval,aug}" in shown
 
 
 def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,6 @@ def test_images_without_a_fourth_channel(tmp_path: Path, capsys: Capture) -> Non
     ("flags", "phrase"),
     [
         (["--model.in_chans=2"], "in_chans is 2, but images have 1, 3 or 4 channels"),
-        (["--model.in_chans=5"], "in_chans is 5, but images have 1, 3 or 4 channels"),
         (["--model.in_chans=4"], "in_chans is 4, but these data are RGB images"),
         (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric is for RGB and grey images"),
     ],
@@ -177,7 +176,6 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
         (["--loss={dice: much}"], ["loss has no '{dice: much}'", "known: cross_entropy, dice"]),
         (["--loss={dice: -1}"], ["weight of dice is -1", "not be negative"]),
         (["--loss={dice: .inf}"], ["loss is inf", "finite"]),
-        (["--loss={dice: .nan}"], ["loss is nan", "finite"]),
         (["--loss={}"], ["loss is {}", "at least 1"]),
         (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),
     ],

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from crispseg.data.scenes import LABELS, Scenes, render_scene
 from crispseg.data.scenes.painter import Brush, Camera, Kind, Light
-from crispseg.data.scenes.things import Pole
+from crispseg.data.scenes.things import pole
 from crispseg.errors import CrispsegError
 
 COUNT = 24
+LIGHT = Light(sun=(0.0, 1.0, 0.0), direct=0.5, ambient=0.5, haze=(200.0, 200.0, 200.0), visibility=200.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +24,13 @@ def scenes() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.stack(labels)
 
 
-def confusion(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    classes = len(LABELS)
-    return np.bincount(truth.ravel().astype(int) * classes + guess.ravel(), minlength=classes**2).reshape(classes, -1)
-
-
 def runs(mask: np.ndarray) -> np.ndarray:
     """Lengths of the horizontal runs in (H, W) boolean rows."""
     steps = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     return np.nonzero(steps == -1)[1] - np.nonzero(steps == 1)[1]
 
 
-def test_every_class_occurs_and_no_pixel_is_ignored(scenes):
+def test_every_class_occurs_and_three_are_rare(scenes):
     images, labels = scenes
     assert images.dtype == labels.dtype == np.uint8
     assert images.shape == (COUNT, 192, 256, 3) and labels.shape == (COUNT, 192, 256)
@@ -42,10 +38,6 @@ def test_every_class_occurs_and_no_pixel_is_ignored(scenes):
     assert set(np.unique(labels)) == set(Kind)
     shares = [(labels == kind).any(axis=(1, 2)).mean() for kind in Kind]
     assert min(shares) > 0.6, "each class is in most scenes"
-
-
-def test_three_classes_are_rare(scenes):
-    _, labels = scenes
     shares = np.bincount(labels.ravel(), minlength=len(LABELS)) / labels.size
     assert (shares < 0.01).sum() >= 3
     assert shares[[Kind.POLE, Kind.SIGN, Kind.PEDESTRIAN]].max() < 0.012
@@ -67,9 +59,8 @@ def test_poles_are_thin(scenes):
 @pytest.mark.parametrize("z", [3.0, 8.0, 50.0])
 def test_a_plain_post_is_2_to_4_pixels_wide_at_every_size(height, z):
     camera = Camera(focal=float(height), centre=height / 2, horizon=height / 2, eye=1.6, bend=0.0)
-    light = Light(sun=(0.0, 1.0, 0.0), direct=0.5, ambient=0.5, haze=(200.0, 200.0, 200.0), visibility=200.0)
     canvas = np.zeros((height, height, 4), np.uint8)
-    Pole(x=0.0, z=z, height=5.0, color=(90.0, 90.0, 90.0)).draw(Brush(canvas, camera, light, np.random.default_rng(0)))
+    pole(x=0.0, z=z, height=5.0, color=(90.0, 90.0, 90.0)).draw(Brush(canvas, camera, LIGHT, np.random.default_rng(0)))
     lengths = runs(canvas[..., 3] == Kind.POLE)
     assert len(set(lengths)) == 1 and 2 <= lengths[0] <= 4
     assert len(lengths) == pytest.approx(min(5.0 / z, 0.5 + 1.6 / z, 1.0) * height, abs=2)
@@ -77,9 +68,8 @@ def test_a_plain_post_is_2_to_4_pixels_wide_at_every_size(height, z):
 
 def test_a_stroke_sets_color_and_class_of_the_same_pixels():
     camera = Camera(focal=100.0, centre=50.0, horizon=50.0, eye=1.5, bend=0.0)
-    light = Light(sun=(0.0, 1.0, 0.0), direct=0.5, ambient=0.5, haze=(200.0, 200.0, 200.0), visibility=200.0)
     canvas = np.zeros((100, 100, 4), np.uint8)
-    brush = Brush(canvas, camera, light, np.random.default_rng(0))
+    brush = Brush(canvas, camera, LIGHT, np.random.default_rng(0))
     brush.face(np.array([(-1.0, 0.2, 5.0), (1.3, 0.0, 6.0), (0.4, 2.6, 5.0)]), Kind.CAR, (90.0, 120.0, 150.0))
     painted = canvas[..., 3] == Kind.CAR
     assert 500 < painted.sum() < 3000
@@ -93,9 +83,8 @@ def test_color_alone_does_not_tell_the_class(scenes):
     means = np.stack([images[:half][labels[:half] == kind].mean(axis=0) for kind in Kind])  # (classes, 3)
     pixels = images[half:, ::3, ::3, None, :].astype(np.float32)
     guess = ((pixels - means) ** 2).sum(axis=-1).argmin(axis=-1)
-    counts = confusion(labels[half:, ::3, ::3], guess)
-    hits = np.diag(counts)
-    iou = hits / (counts.sum(axis=0) + counts.sum(axis=1) - hits)
+    truth = labels[half:, ::3, ::3]
+    iou = np.array([((truth == k) & (guess == k)).sum() / ((truth == k) | (guess == k)).sum() for k in Kind])
     assert 0.05 < iou.mean() < 0.3
     assert iou[Kind.POLE] < 0.1
 
@@ -124,15 +113,12 @@ def test_any_size_and_seed_draws_the_same_scene_twice(seed, height, width):
 
 
 def test_threads_do_not_matter():
-    threads = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)
-        one = render_scene(5, (480, 640))
-        cv2.setNumThreads(4)
-        four = render_scene(5, (480, 640))
-    finally:
+    before, drawn = cv2.getNumThreads(), []
+    for threads in (1, 4):
         cv2.setNumThreads(threads)
-    assert np.array_equal(one[0], four[0]) and np.array_equal(one[1], four[1])
+        drawn.append(render_scene(5, (480, 640)))
+    cv2.setNumThreads(before)
+    assert np.array_equal(drawn[0][0], drawn[1][0]) and np.array_equal(drawn[0][1], drawn[1][1])
 
 
 def test_seeds_and_sizes_differ(scenes):
@@ -161,14 +147,11 @@ def test_the_dataset_draws_its_own_seed_once_and_keeps_it():
     assert np.array_equal(data[1].image, source.dataset("train")[1].image)
     assert np.array_equal(data[1].image, render_scene((0, 0, 1), (64, 64))[0])
     assert not np.array_equal(data[1].image, Scenes(height=64, width=64, seed=1).dataset("train")[1].image)
+    more = Scenes(train=5, height=64, width=64).dataset("train")  # leave the others alone
+    assert np.array_equal(data[1].labels, more[1].labels)
     assert len(list(data)) == 3  # iteration ends
     with pytest.raises(IndexError):
         data[3]
-
-
-def test_more_scenes_leave_the_others_alone():
-    few, many = Scenes(val=2, height=64, width=64), Scenes(val=5, height=64, width=64)
-    assert np.array_equal(few.dataset("val")[1].labels, many.dataset("val")[1].labels)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +159,8 @@ def test_more_scenes_leave_the_others_alone():
     [
         ({}, "trian", "no split 'trian'; did you mean 'train'?"),
         ({}, "zzz", "known: train, val, test"),
-        ({"train": 0}, "train", "data.train is 0"),
         ({"val": -1}, "train", "data.val is -1"),
-        ({"test": 0}, "train", "data.test is 0"),
         ({"height": 63}, "train", "data.height is 63.*at least 64"),
-        ({"width": 10}, "val", "data.width is 10.*at least 64"),
         ({"seed": -3}, "val", "data.seed is -3.*at least 0"),
     ],
 )

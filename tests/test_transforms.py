@@ -15,7 +15,6 @@ from torchvision import tv_tensors
 from crispseg.data.base import Sample
 from crispseg.data.transforms import Augment, RandomScaledCrop, eval_transform, train_transform
 from crispseg.errors import CrispsegError
-from crispseg.normalize import Normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
@@ -113,12 +112,11 @@ def test_only_the_window_is_resized() -> None:
     assert params["size"] == [96, 128]
 
 
-@pytest.mark.parametrize(("flip", "expected"), [(0.0, 0), (1.0, 30)])
-def test_flip(flip: float, expected: int) -> None:
+@pytest.mark.parametrize("flip", [0, 1])
+def test_flip(flip: int) -> None:
     sample = blocks(48, 60)
     transform = train_transform(Augment(crop=None, scale=(1, 1), flip=flip), MEAN, STD)
-    flipped = sum(np.array_equal(transform(sample)[1], sample.labels[:, ::-1]) for _ in range(30))
-    assert flipped == expected
+    assert all(np.array_equal(transform(sample)[1], sample.labels[:, :: 1 - 2 * flip]) for _ in range(20))
 
 
 def test_crops_reach_every_place() -> None:
@@ -180,12 +178,6 @@ def test_a_fourth_channel_is_kept() -> None:
     assert four.shape == (4, 9, 9)
     fourth = ((four[3] * 0.2 + 0.3) * 255).round().long()
     assert torch.equal(fourth[labels != 255], labels[labels != 255])  # moved as the mask was
-
-
-def test_normalise_takes_batches() -> None:
-    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
-    batch = Normalize(MEAN, STD)(images)
-    assert torch.equal(batch[1], Normalize(MEAN, STD)(images[1]))
 
 
 def test_transforms_reach_spawned_workers() -> None:

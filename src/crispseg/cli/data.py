@@ -15,9 +15,10 @@ from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
 from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.data.catalogue import Entry, catalogue
+from crispseg.data.check import survey
 from crispseg.data.decoders import mapping
 from crispseg.data.importing import import_annotations
-from crispseg.data.overview import class_table, contact_sheet, overview, readable_splits
+from crispseg.data.overview import class_table, contact_sheet, readable_splits, spread
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.doctor.recognise import Recognised, recognise
@@ -131,16 +132,17 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
     reports = []
     lines = []
     for split, dataset in splits.items():
-        seen = overview(dataset, split, sample)
-        of = "" if seen.sampled == seen.images else f" ({seen.sampled} of them, evenly spaced, were read)"
-        if seen.report is None:
-            lines.append(f"{split}: {seen.images} images; none could be read")
+        count, indices = len(dataset), spread(len(dataset), sample)
+        report, faults = survey(dataset, split, indices, dataset.read_labels, f"Reading {split}")
+        of = "" if len(indices) == count else f" ({len(indices)} of them, evenly spaced, were read)"
+        if report is None:
+            lines.append(f"{split}: {count} images; none could be read")
         else:
-            head = seen.report.lines()[0].partition(" images, ")[2]
-            lines.append(f"{split}: {seen.images} images{of}, {head}")
-            reports.append(seen.report)
-        if seen.faults:
-            lines.append(f"{split}: {len(seen.faults)} of {seen.sampled} could not be read, first: {seen.faults[0]}")
+            head = report.lines()[0].partition(" images, ")[2]
+            lines.append(f"{split}: {count} images{of}, {head}")
+            reports.append(report)
+        if faults:
+            lines.append(f"{split}: {len(faults)} of {len(indices)} could not be read, first: {faults[0]}")
     console.print(class_table(mapping(first.decode if isinstance(first, FileDataset) else None, labels), reports))
     for line in lines:
         say(console, line)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from crispseg.data import shapes
 from crispseg.data.pairing import few
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 
 OUTSIDE = 1.0
 """Pixels by which a point may lie outside of its image: annotation tools round."""
@@ -73,7 +73,7 @@ class Annotations:
     """coco or labelme."""
     images: tuple[Annotated, ...]
     names: tuple[str, ...]
-    """Of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
+    """Names of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
     faults: tuple[Fault, ...]
     """Shapes that are in no image, since what the file says of them makes no sense."""
 
@@ -102,12 +102,8 @@ def read_annotations(path: Path) -> Annotations:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CrispsegError(f"cannot read {path} ({error.strerror}); give a JSON file of annotations") from None
-    except json.JSONDecodeError as error:
-        raise CrispsegError(
-            f"{path} is no JSON (line {error.lineno}, column {error.colno}: {error.msg}); export it again"
-        ) from None
-    except (ValueError, RecursionError):  # other text than UTF-8, or a number of thousands of digits
-        raise CrispsegError(f"{path} is no JSON; give annotations of COCO or labelme") from None
+    except (ValueError, RecursionError) as error:  # also other text than UTF-8, or a number of thousands of digits
+        raise CrispsegError(f"{path} is no JSON ({one_line(error)}); export it again") from None
     if isinstance(tree, dict) and isinstance(tree.get("shapes"), list):
         return _labelme(path, tree)
     if isinstance(tree, dict) and isinstance(tree.get("images"), list) and isinstance(tree.get("annotations"), list):
@@ -128,43 +124,33 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
             for entry in tree["images"]
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise _not_as(path, "'images' and 'categories' are not as COCO has them", error, "export it") from None
+        what = f"'images' and 'categories' are not as COCO has them ({_reason(error)})"
+        raise CrispsegError(f"{path}: {what}; export it again") from None
     for key, found in (("categories", names), ("images", images)):
         if len(found) < len(tree[key]):
             raise CrispsegError(f"{path} gives one id to two {key}; export it again")
-    faults = []
-    for index, entry in enumerate(tree["annotations"]):
-        what = f"annotation {entry.get('id', index) if isinstance(entry, dict) else index}"
-        try:
-            image = entry["image_id"]
-            if image not in images:
-                raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
-            images[image].shapes.append(_coco_shape(entry, what, names))
-        except (KeyError, TypeError) as error:
-            faults.append(Fault(path, f"{what} is not as COCO has it ({_reason(error)}); export it again"))
-        except ValueError as error:
-            faults.append(Fault(path, f"{what} {error}"))
-    return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), tuple(faults))
+
+    def add(entry: Mapping[str, Any], what: str) -> None:
+        if (image := entry["image_id"]) not in images:
+            raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
+        if (category := entry["category_id"]) not in names:
+            listed = few(sorted(names), 10)
+            raise ValueError(f"has the unknown category {category}; 'categories' lists {listed}: add it there")
+        images[image].shapes.append(Shape(what, names[category], _coco_drawing(entry), bool(entry.get("iscrowd"))))
+
+    faults = _add_all(tree["annotations"], add, path, "annotation", "COCO")
+    return Annotations("coco", tuple(images.values()), tuple(names[key] for key in sorted(names)), faults)
 
 
-def _coco_shape(entry: Mapping[str, Any], what: str, names: Mapping[int, str]) -> Shape:
-    """The shape of an annotation.
-
-    Raises:
-        ValueError: it makes no sense; the message says why and what to do, without the annotation's name.
-        KeyError, TypeError: it is no annotation at all.
-    """
-    if (category := entry["category_id"]) not in names:
-        listed = few(sorted(names), 10)
-        raise ValueError(f"has the unknown category {category}; 'categories' lists {listed}: add it there")
-    label, found, crowd = names[category], entry.get("segmentation"), bool(entry.get("iscrowd"))
+def _coco_drawing(entry: Mapping[str, Any]) -> Callable[[int, int], shapes.Pixels]:
+    """What draws an annotation."""
+    found = entry.get("segmentation")
     if not found:
         raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
     if isinstance(found, dict):
-        return Shape(what, label, partial(_draw_runs, found), crowd)
+        return partial(_draw_runs, found)
     if isinstance(found, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in found):
-        parts = [list(zip(part[::2], part[1::2], strict=True)) for part in found]
-        return Shape(what, label, partial(_draw_outlines, "polygon", parts), crowd)
+        return partial(_draw_outlines, "polygon", [list(zip(part[::2], part[1::2], strict=True)) for part in found])
     raise ValueError("has a segmentation that is neither polygons [[x, y, …], …] nor run lengths; correct or remove it")
 
 
@@ -172,24 +158,35 @@ def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
     try:
         image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _not_as(path, "it does not name its image as labelme does", error, "save it with labelme") from None
+        what = f"it does not name its image as labelme does ({_reason(error)})"
+        raise CrispsegError(f"{path}: {what}; save it with labelme again") from None
+
+    def add(entry: Mapping[str, Any], what: str) -> None:
+        label, kind, points = str(entry["label"]), entry.get("shape_type") or "polygon", entry["points"]
+        if kind not in AREAS:
+            remedy = f"draw it as one of {few(AREAS)}, or remove it"
+            raise ValueError(f"('{label}') is of the kind '{kind}', which has no area; {remedy}")
+        draw = partial(_draw_picture, entry) if kind == "mask" else partial(_draw_outlines, kind, [points])
+        image.shapes.append(Shape(f"{what} ('{label}')", label, draw))
+
+    faults = _add_all(tree["shapes"], add, path, "shape", "labelme")
+    return Annotations("labelme", (image,), tuple(sorted({shape.label for shape in image.shapes})), faults)
+
+
+def _add_all(
+    entries: Sequence[Any], add: Callable[[Mapping[str, Any], str], None], path: Path, noun: str, tool: str
+) -> tuple[Fault, ...]:
+    """Add each entry, under a name, to its image; the faults are those of entries that `add` refuses."""
     faults = []
-    for index, entry in enumerate(tree["shapes"]):
+    for index, entry in enumerate(entries):
+        what = f"{noun} {entry.get('id', index) if isinstance(entry, dict) else index}"
         try:
-            label, kind = str(entry["label"]), entry.get("shape_type") or "polygon"
-            what, outlines = f"shape {index} ('{label}')", [entry["points"]]
-            if kind not in AREAS:
-                remedy = f"draw it as one of {few(AREAS)}, or remove it"
-                faults.append(Fault(path, f"{what} is of the kind '{kind}', which has no area; {remedy}"))
-                continue
+            add(entry, what)
         except (KeyError, TypeError, AttributeError) as error:
-            text = f"shape {index} is not as labelme has it ({_reason(error)}); save it with labelme again"
-            faults.append(Fault(path, text))
-            continue
-        draw = partial(_draw_picture, entry) if kind == "mask" else partial(_draw_outlines, kind, outlines)
-        image.shapes.append(Shape(what, label, draw))
-    names = tuple(sorted({shape.label for shape in image.shapes}))
-    return Annotations("labelme", (image,), names, tuple(faults))
+            faults.append(Fault(path, f"{what} is not as {tool} has it ({_reason(error)}); export it again"))
+        except ValueError as error:
+            faults.append(Fault(path, f"{what} {error}"))
+    return tuple(faults)
 
 
 def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
@@ -199,20 +196,12 @@ def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] 
     return int(entry[height]), int(entry[width])
 
 
-def _not_as(path: Path, what: str, error: Exception, remedy: str) -> CrispsegError:
-    return CrispsegError(f"{path}: {what} ({_reason(error)}); {remedy} again")
-
-
 def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
 
 
 def _points(given: Any, least: int, height: int, width: int) -> NDArray[np.float64]:
-    """Points `(N, 2)`, checked.
-
-    Raises:
-        ValueError: they are no points, too few, or outside of the image.
-    """
+    """Points `(N, 2)`, at least so many and inside of the image."""
     try:
         points = np.asarray(given, np.float64)
         sound = points.ndim == 2 and points.shape[1] == 2 and bool(np.isfinite(points).all())
@@ -264,12 +253,10 @@ def annotation_files(sources: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for source in sources:
-        found = [source] if source.is_file() else sorted(source.rglob("*.json"))
-        found = [path for path in found if path == source or not path.name.startswith(".")]
-        if not found:
+        below = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
+        if not (found := [source] if source.is_file() else below):
             what = "holds no JSON files" if source.is_dir() else "does not exist"
-            raise CrispsegError(
-                f"{source} {what}; give a JSON file of annotations of COCO or labelme, or a folder of them"
-            )
+            remedy = "give a JSON file of annotations of COCO or labelme, or a folder of them"
+            raise CrispsegError(f"{source} {what}; {remedy}")
         files += found
     return list(dict.fromkeys(files))

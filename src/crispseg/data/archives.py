@@ -10,7 +10,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 
 PARTIAL = ".part"
 """Ends the name of a file that is being downloaded."""
@@ -124,5 +124,4 @@ def _outside(path: Path, entry: str) -> CrispsegError:
 
 
 def _damaged(path: Path, error: Exception) -> CrispsegError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return CrispsegError(f"{path} is damaged or only half there ({reason}); remove it and download it again")
+    return CrispsegError(f"{path} is damaged or only half there ({one_line(error)}); remove it and download it again")

@@ -77,7 +77,7 @@ class FileDataset(SegmentationDataset):
         pairs: the files, in the order of the indices.
         labels: what the class ids mean.
         decode: turns a mask as it is in the file into class ids.
-        channels: of the images, 3 or 4; see `read_image`.
+        channels: channels of the images, 3 or 4; see `read_image`.
     """
 
     threads = None

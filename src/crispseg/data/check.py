@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,24 +85,35 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
 
+    report, bad = survey(dataset, split, range(len(dataset)), partial(_checked, dataset), f"Checking {split}")
+    if report is None or bad:
+        more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
+        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
+    if fault := too_few_classes(report):
+        raise CrispsegError(fault)
+    return report
+
+
+def survey(
+    dataset: SegmentationDataset,
+    split: str,
+    indices: Iterable[int],
+    read: Callable[[int], NDArray[np.uint8]],
+    description: str,
+) -> tuple[SplitReport | None, list[str]]:
+    """What samples hold by the labels `(H, W)` that `read` gives, None where it refuses all; and its refusals."""
+
     def attempt(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
         try:
-            labels = _checked(dataset, index)
+            labels = read(index)
         except CrispsegError as error:
             return str(error)
         return np.bincount(labels.ravel(), minlength=256), labels.shape
 
-    results = list(parallel(attempt, range(len(dataset)), f"Checking {split}", dataset.threads))
+    results = list(parallel(attempt, indices, description, dataset.threads))
     found = [result for result in results if not isinstance(result, str)]
-    bad = [result for result in results if isinstance(result, str)]
-    if bad:
-        more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
-        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
-
-    report = summary(split, dataset.labels, *zip(*found, strict=True))
-    if fault := too_few_classes(report):
-        raise CrispsegError(fault)
-    return report
+    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
+    return report, [result for result in results if isinstance(result, str)]
 
 
 def summary(
@@ -182,11 +194,7 @@ def parallel(
 
 
 def _checked(dataset: SegmentationDataset, index: int) -> NDArray[np.uint8]:
-    """The labels `(H, W)` of a sample that could be trained on.
-
-    Raises:
-        CrispsegError: it could not.
-    """
+    """The labels `(H, W)` of a sample that could be trained on; others are refused."""
     if isinstance(dataset, FileDataset):
         labels, file = dataset.read_labels(index), dataset.pairs[index].image
         if image_size(file, dataset.channels) != labels.shape or not _ends_well(file):

@@ -24,10 +24,9 @@ def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
         return mask
     if (mask == mask[..., :1]).all():
         return mask[..., 0]
-    colors = np.unique(mask.reshape(-1, 3), axis=0)
-    shown = ", ".join(str(color.tolist()) for color in colors[:12])
+    colors = np.unique(mask.reshape(-1, 3), axis=0).tolist()
     more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
-    raise ValueError(f"an RGB mask, with the colours {shown}{more}; {remedy}")
+    raise ValueError(f"an RGB mask, with the colours {', '.join(map(str, colors[:12]))}{more}; {remedy}")
 
 
 class ValueDecoder:
@@ -110,10 +109,7 @@ class ColorDecoder:
         packed = pack_colors(np.repeat(mask[..., None], 3, axis=-1) if mask.ndim == 2 else mask)
         labels = _color_table(self).take(packed)
         void = packed[labels == IGNORE]
-        known = pack_colors(
-            np.array([color for color, label in self.meaning.items() if label == IGNORE]).reshape(-1, 3)
-        )
-        strange, counts = np.unique(void[~np.isin(void, known)], return_counts=True)
+        strange, counts = np.unique(void[~np.isin(void, pack_colors(np.array([*self.meaning])))], return_counts=True)
         if len(strange):
             most = counts.argmax()
             color = [int(strange[most]) >> shift & 0xFF for shift in (16, 8, 0)]
@@ -130,8 +126,7 @@ Decoder: TypeAlias = ValueDecoder | ColorDecoder
 def pack_colors(colors: NDArray[Any]) -> NDArray[np.uint32]:
     """Colours `(..., 3)` of 0 to 255 as single numbers `(...)`."""
     red, green, blue = (colors[..., channel].astype(np.uint32) for channel in range(3))
-    packed: NDArray[np.uint32] = (red << np.uint32(16)) | (green << np.uint32(8)) | blue
-    return packed
+    return (red << np.uint32(16)) | (green << np.uint32(8)) | blue
 
 
 @lru_cache(maxsize=2)  # 16 MB each

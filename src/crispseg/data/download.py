@@ -64,13 +64,7 @@ def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = 
 def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
     """Download one archive, or take the verified one that is there.
 
-    Until it is complete and verified its name ends in `.part`, from which a later call goes on.
-
-    Returns:
-        The file, in `folder`.
-
-    Raises:
-        CrispsegError: as `download`.
+    Until it is complete and verified its name ends in `.part`, from which a later call goes on. Raises as `download`.
     """
     path, part = folder / archive.file, folder / (archive.file + PARTIAL)
     if path.exists():
@@ -102,12 +96,7 @@ def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
 
 
 def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
-    """Download what is missing in the partial file; it is complete afterwards.
-
-    Raises:
-        _Interrupted: it is not, and trying again may help.
-        CrispsegError: trying again does not help.
-    """
+    """Download what is missing in the partial file. Where trying again may help, `_Interrupted` is raised."""
     start = _size(part)
     request = urllib.request.Request(archive.url, headers={"User-Agent": "crispseg", "Accept-Encoding": "identity"})
     if start:

@@ -148,8 +148,7 @@ class Folder:
             colors, names = _read_palette(Path(self.palette))
         else:
             colors, names = tuple(_as_color(color) for color in self.palette), None
-        twice = [list(color) for color in colors if colors.count(color) > 1]
-        if twice:
+        if twice := [list(color) for color in colors if colors.count(color) > 1]:
             raise CrispsegError(f"data.palette gives the colour {twice[0]} to two classes; give each its own")
         return colors, names
 
@@ -179,9 +178,9 @@ class Folder:
     @cached_property
     def ignored_values(self) -> tuple[int, ...]:
         """`ignore` where masks hold ids."""
-        colors = [value for value in self.ignore if not isinstance(value, int)]
-        if colors:
-            raise CrispsegError(f"data.ignore holds the colour {list(colors[0])}, which needs data.palette; add that")
+        for value in self.ignore:
+            if not isinstance(value, int):
+                raise CrispsegError(f"data.ignore holds the colour {list(value)}, which needs data.palette; add that")
         return tuple(value for value in self.ignore if isinstance(value, int))
 
     def _count(self) -> int:
@@ -189,19 +188,16 @@ class Folder:
         found: set[int] = set().union(*parallel(_values, [pair.mask for pair in self._pairs.values()], "Reading masks"))
         ids = sorted(found - {IGNORE, *self.ignored_values})
         remedy = "say what they mean with --data.num_classes, --data.classes or --data.palette"
-        if ids in ([], [0]):
-            if IGNORE in found:
-                raise CrispsegError(
-                    f"the masks in {self.masks} hold only {' and '.join(map(str, [*ids, IGNORE]))}, and {IGNORE} means "
-                    f"ignore; if they are black and white, {BLACK_AND_WHITE}"
-                )
-            raise CrispsegError(f"the masks in {self.masks} hold only the value {few(ids) or 'to ignore'}; {remedy}")
-        if not plausible_ids(ids):
-            raise CrispsegError(
-                f"the masks in {self.masks} hold {len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are "
-                f"all class ids; {remedy}"
-            )
-        return ids[-1] + 1
+        if ids not in ([], [0]):
+            if plausible_ids(ids):
+                return ids[-1] + 1
+            what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
+        elif IGNORE in found:
+            what = f"only {' and '.join(map(str, [*ids, IGNORE]))}, and {IGNORE} means ignore"
+            remedy = f"if they are black and white, {BLACK_AND_WHITE}"
+        else:
+            what = f"only the value {few(ids) or 'to ignore'}"
+        raise CrispsegError(f"the masks in {self.masks} hold {what}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -255,8 +251,7 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
         str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES and str(entry) not in known else entry)
         for entry in entries
     ]
-    unknown = [key for key in keys if key not in known]
-    if unknown:
+    if unknown := [key for key in keys if key not in known]:
         pairing_fault(
             f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "
             "write one name a line, with its sub-folder",

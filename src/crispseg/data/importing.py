@@ -47,7 +47,7 @@ class Task(NamedTuple):
     file: Path
     """The image."""
     name: str
-    """Of the copies of both files, without suffix; may hold "/"."""
+    """What the copies of both files are called, without suffix; may hold "/"."""
     parts: tuple[Annotated, ...]
     """What the annotations say about it; several files may."""
 
@@ -74,11 +74,10 @@ class Imported:
     def lines(self) -> list[str]:
         """A summary, and the flags to use it by."""
         lines = [f"wrote {self.out}: {self.images} images, {self.shapes} shapes, {len(self.labels)} classes"]
-        if self.empty:
-            what = "all background" if self.kept_empty else "left out"
-            lines.append(f"{len(self.empty)} images without annotations ({what}): {_names(self.empty)}")
-        if self.unlisted:
-            lines.append(f"{len(self.unlisted)} pictures that no annotation names (left out): {_names(self.unlisted)}")
+        empty = f"images without annotations ({'all background' if self.kept_empty else 'left out'})"
+        for files, what in ((self.empty, empty), (self.unlisted, "pictures that no annotation names (left out)")):
+            if files:
+                lines.append(f"{len(files)} {what}: {few(file.name for file in files)}")
         if self.without_pixels:
             lines.append(f"{self.without_pixels} shapes hold the centre of no pixel, and so are in no mask")
         if self.splits:
@@ -133,7 +132,9 @@ def import_annotations(
                     f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} --ignore"
                 )
     empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
-    unlisted = _unlisted({task.file for task in tasks}, images)  # before `out`, which may lie there, is written
+    files = {task.file for task in tasks}
+    folders = {file.parent for file in files} if images is None else {images}
+    unlisted = {_absolute(file) for folder in folders for file in find_images(folder)} - files  # without those of `out`
     if background is None:
         tasks = [task for task in tasks if task.file not in empty]
     if not tasks:
@@ -165,17 +166,13 @@ def import_annotations(
         sum(lost for lost, _ in written),
         empty,
         background is not None,
-        unlisted,
+        tuple(sorted(unlisted)),
         {split: len(names) for split, names in splits.items()},
     )
 
 
 def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, Pixels]], list[Fault]]:
-    """An image's size `(H, W)`, its shapes with their pixels, and what is wrong with those that have none.
-
-    Raises:
-        CrispsegError: the annotations say another size than the image has.
-    """
+    """An image's size `(H, W)`, its shapes with their pixels, and what is wrong with those that have none."""
     height, width = image_size(task.file)
     drawn, faults = [], []
     for part in task.parts:
@@ -255,17 +252,16 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
             raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one by --images")
         return _absolute(files[0]) if files else None
 
-    parts: dict[Path, list[Annotated]] = {}
+    parts: dict[Path, list[Annotated]] = defaultdict(list)
     roots: dict[Path, Path] = {}
     missing = []
     for one in found:
         root = one.source.parent if images is None else images
-        file = find(root, Path(one.image))
-        if file is None:
-            missing.append(root / one.image)
-        else:
-            parts.setdefault(file, []).append(one)
+        if file := find(root, Path(one.image)):
+            parts[file].append(one)
             roots.setdefault(file, root.resolve())
+        else:
+            missing.append(root / one.image)
     if missing:
         raise CrispsegError(
             f"{len(missing)} of {len(found)} images that the annotations name are missing, first {missing[0]}; give "
@@ -288,25 +284,15 @@ def _absolute(file: Path) -> Path:
     return file.parent.resolve() / file.name
 
 
-def _unlisted(files: set[Path], images: Path | None) -> tuple[Path, ...]:
-    folders = {file.parent for file in files} if images is None else {images}
-    return tuple(sorted({_absolute(file) for folder in folders for file in find_images(folder)} - files))
-
-
 def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str]]:
     """Names to train and to validate on, where the paths of the annotations tell both."""
     splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
     for task in tasks:
         source = task.parts[0].source
         # labelme's files are named after their images, which say nothing about splits.
-        for text in ([source.stem] if kinds[source] == "coco" else []) + [source.absolute().parent.name]:
-            words = set(re.split(r"[^a-z]+", text.lower()))
-            split = next((split for split, known in _SPLITS.items() if words & known), None)
-            if split is not None:
-                splits[split].append(task.name)
-                break
+        texts = ([source.stem] if kinds[source] == "coco" else []) + [source.absolute().parent.name]
+        words = [set(re.split(r"[^a-z]+", text.lower())) for text in texts]
+        said = [split for among in words for split, known in _SPLITS.items() if among & known]
+        for split in said[:1]:
+            splits[split].append(task.name)
     return {split: sorted(names) for split, names in splits.items()} if all(splits.values()) else {}
-
-
-def _names(files: Sequence[Path]) -> str:
-    return few(file.name for file in files)

@@ -43,7 +43,7 @@ class Shuffled(Sampler[tuple[int, int]]):
     Args:
         samples: how many there are.
         devices: how many processes share them; each gets as many as the others.
-        seed: of the order.
+        seed: the order follows from it and the epoch.
         start: epoch and number of this process's samples in it to begin with, for a run that goes on.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.base import DataSource, SegmentationDataset
-from crispseg.data.check import SplitReport, parallel, summary
+from crispseg.data.check import SplitReport
 from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
@@ -20,35 +19,6 @@ from crispseg.visuals import PAPER, overlay, panels
 
 CELL = (240, 320)
 """Height and width of a picture in the sheet, in pixels."""
-
-
-class Overview(NamedTuple):
-    """A split."""
-
-    images: int
-    sampled: int
-    """How many of them were read."""
-    report: SplitReport | None
-    """Of those that could be read; None where none could."""
-    faults: tuple[str, ...]
-    """Why others could not."""
-
-
-def overview(dataset: SegmentationDataset, split: str, sample: int) -> Overview:
-    """Sizes and pixels of each class in at most `sample` images, evenly spaced through the split."""
-
-    def count(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
-        try:
-            labels = dataset.read_labels(index)
-        except CrispsegError as error:
-            return str(error)
-        return np.bincount(labels.ravel(), minlength=256), labels.shape
-
-    results = list(parallel(count, spread(len(dataset), sample), f"Reading {split}", dataset.threads))
-    found = [result for result in results if not isinstance(result, str)]
-    faults = tuple(result for result in results if isinstance(result, str))
-    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
-    return Overview(len(dataset), len(results), report, faults)
 
 
 def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crispseg.data.check import parallel
 from crispseg.data.pairing import read_listing
 from crispseg.data.sources import VOC2012, official_classes
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_folder, atomic_path
 from crispseg.imaging import write_labels
 from crispseg.labels import default_palette
@@ -101,8 +101,7 @@ def read_mat(path: Path) -> NDArray[np.uint8]:
         if mask.ndim != 2 or mask.max() >= _CLASSES:
             raise ValueError(f"values up to {mask.max()}, not 0 to {_CLASSES - 1}")
     except Exception as error:  # SciPy raises almost anything on broken data
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CrispsegError(f"{path} is none of SBD's masks ({reason}); unpack SBD again") from None
+        raise CrispsegError(f"{path} is none of SBD's masks ({one_line(error)}); unpack SBD again") from None
     return mask
 
 

@@ -21,7 +21,7 @@ def polygon(points: NDArray[np.float64], height: int, width: int) -> Pixels:
 
     Args:
         points: `(N, 2)` corners, x before y.
-        height, width: of the image.
+        height, width: size of the image in pixels.
     """
     x0, y0 = points.T
     x1, y1 = np.roll(points, -1, axis=0).T
@@ -97,7 +97,7 @@ def runs(counts: Any, height: int, width: int) -> Pixels:
 
     Args:
         counts: numbers, or COCO's compressed text of them.
-        height, width: of the image.
+        height, width: size of the image in pixels.
 
     Raises:
         ValueError: they are no run lengths, or not of this size.

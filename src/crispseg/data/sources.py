@@ -21,7 +21,7 @@ from crispseg.data.base import FileDataset, Pair
 from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
 TrainOn: TypeAlias = Literal["train", "trainval"]
@@ -251,9 +251,8 @@ class Mapillary(PublicSource):
             if len(known) < 2:
                 raise ValueError("fewer than two are evaluated")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            message = f"{path} is no list of Mapillary's labels ({reason}); restore it; {self.hint}"
-            raise CrispsegError(message) from None
+            reason = f"{path} is no list of Mapillary's labels ({one_line(error)})"
+            raise CrispsegError(f"{reason}; restore it; {self.hint}") from None
         return known, len(labels)
 
 

@@ -90,22 +90,6 @@ class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
         return tv_tensors.wrap(cut.squeeze(0), like=inpt)
 
 
-class RandomPad(v2.Transform):  # type: ignore[misc]
-    """Put an input at a random place on a canvas of `size`: 0 around an image, 255 (ignore) around a mask."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        free = [size - length for size, length in zip(self.size, v2.query_size(flat_inputs), strict=True)]
-        top, left = (int(torch.randint(gap + 1, ())) for gap in free)
-        return {"padding": [left, top, free[1] - left, free[0] - top]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return F.pad(inpt, params["padding"], fill=IGNORE if isinstance(inpt, tv_tensors.Mask) else 0)
-
-
 Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Labels `(H, W)` → what else is to be learned about each pixel, `(H, W)`."""
 
@@ -144,7 +128,8 @@ def train_transform(
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
     if augment.crop is not None:
-        steps.append(RandomPad(augment.crop))
+        fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
+        steps.append(v2.RandomCrop(augment.crop, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
     return SampleTransform(*steps, targets=targets)
 
 

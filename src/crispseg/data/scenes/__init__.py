@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import cos, pi, sin
 from typing import ClassVar
 
@@ -17,29 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.base import Sample, SegmentationDataset
-from crispseg.data.scenes.layout import COLORS, KERBSTONE, Street, draw_tone, furnish, lay_out_street
+from crispseg.data.scenes.layout import KERBSTONE, Street, furnish, lay_out_street
 from crispseg.data.scenes.painter import Brush, Camera, Kind, Light, Points, Rgb
+from crispseg.data.scenes.things import LOOKS, draw_tone
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.labels import LabelSet
 
 FloatImage = NDArray[np.float32]
 
-LABELS = LabelSet(
-    names=(
-        *("road", "pavement", "building", "fence", "sky", "tree"),
-        *("terrain", "car", "pedestrian", "pole", "sign", "lane marking"),
-    ),
-    palette=(
-        *((128, 64, 128), (244, 35, 232), (90, 90, 90), (190, 153, 153), (70, 130, 180), (60, 130, 40)),
-        *((152, 251, 152), (20, 20, 160), (220, 20, 60), (250, 170, 30), (240, 240, 60), (255, 255, 255)),
-    ),
-)
-SMALLEST = 64  # pixels
-
-
+_CLASSES = LOOKS["classes"]
+LABELS = LabelSet(tuple(one["name"] for one in _CLASSES), tuple(tuple(one["color"]) for one in _CLASSES))
 # Texture per class id: standard deviation of the grain (one pixel) and of the mottling (a few pixels), in grey levels.
-GRAIN = np.array([6, 5, 4, 5, 1, 12, 9, 2, 5, 3, 2, 5], np.float32)
-MOTTLE = np.array([4, 4, 4, 5, 1, 9, 8, 3, 4, 3, 2, 9], np.float32)
+GRAIN, MOTTLE = (np.array([one[key] for one in _CLASSES], np.float32) for key in ("grain", "mottle"))
+SMALLEST = 64  # pixels
 
 
 def render_scene(
@@ -63,17 +52,16 @@ def render_scene(
         eye=rng.uniform(1.5, 2.3),
         bend=rng.uniform(-0.0016, 0.0016),
     )
-    sky = COLORS["skies"][int(rng.integers(len(COLORS["skies"])))]
+    sky = LOOKS["skies"][int(rng.integers(len(LOOKS["skies"])))]
     brush = Brush(np.empty((height, width, 4), np.uint8), camera, _weather(rng, haze=sky[1]), rng)
     street = lay_out_street(rng)
     things = sorted(furnish(rng, street, camera), key=lambda thing: -thing.distance)
-    solids = [thing.solids() for thing in things]
 
     _paint_sky(brush, sky)
     _paint_ground(brush, street)
-    _cast_shadows(brush, list(chain(*solids)))
-    for thing, seen in zip(things, _in_view(brush, [np.concatenate(parts) for parts in solids]), strict=True):
-        if seen:
+    _cast_shadows(brush, [solid for thing in things for solid in thing.solids])
+    for thing in things:
+        if brush.sees(np.concatenate(thing.solids)):
             thing.draw(brush)
     labels = brush.canvas[..., 3].copy()
     return _photograph(rng, brush.canvas[..., :3], labels), labels
@@ -138,7 +126,7 @@ def _surface(
     rng: np.random.Generator, street: Street, x: FloatImage, z: FloatImage
 ) -> tuple[NDArray[np.uint8], FloatImage]:
     """Class ids (H, W) and colours (H, W, 3) of the bare ground."""
-    asphalt, paving, grass = (draw_tone(rng, COLORS[ground]) for ground in ("asphalt", "paving", "grass"))
+    asphalt, paving, grass = (draw_tone(rng, LOOKS[ground]) for ground in ("asphalt", "paving", "grass"))
     stone = (paving[0] + 24, paving[1] + 24, paving[2] + 24)
     outwards = [(Kind.PAVEMENT, stone), (Kind.TERRAIN, grass), (Kind.PAVEMENT, paving), (Kind.TERRAIN, grass)]
     strips = [*reversed(outwards), (Kind.ROAD, asphalt), *outwards]
@@ -178,15 +166,6 @@ def _markings(
         painted &= (z < near - 1) | (z > far + 1)
         painted |= (z > near) & (z < far) & (x % 1.1 < 0.55)
     return painted
-
-
-def _in_view(brush: Brush, clouds: Sequence[Points]) -> NDArray[np.bool_]:
-    """Which of the point clouds (N, 3) lie, at least in part, between the sides of the picture."""
-    columns = brush.camera.pixels(np.concatenate(clouds))[:, 0]
-    starts = np.cumsum([0, *(len(cloud) for cloud in clouds[:-1])])
-    first, last = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts)
-    seen: NDArray[np.bool_] = (first < brush.canvas.shape[1]) & (last >= 0)
-    return seen
 
 
 def _cast_shadows(brush: Brush, solids: Sequence[Points]) -> None:
@@ -231,8 +210,8 @@ class Scenes:
         train: number of scenes to train on.
         val: number of scenes to validate on.
         test: number of scenes to test on.
-        height: of the images, in pixels, at least 64.
-        width: of the images, in pixels, at least 64.
+        height: height of the images in pixels, at least 64.
+        width: width of the images in pixels, at least 64.
         seed: another number draws another town.
     """
 

@@ -124,8 +124,12 @@ class Brush:
     def room(self, points: Points) -> int:
         """How many columns of the picture the hull of (N, 3) points spans; 0 where it lies outside."""
         columns: list[int] = self.camera.pixels(points)[:, 0].tolist()
-        width: int = self.canvas.shape[1]
-        return max(0, min(max(columns), width) - max(min(columns), 0))
+        return int(max(0, min(max(columns), self.canvas.shape[1]) - max(min(columns), 0)))
+
+    def sees(self, points: Points) -> bool:
+        """Whether the hull of (N, 3) points lies, at least in part, between the sides of the picture."""
+        columns: list[int] = self.camera.pixels(points)[:, 0].tolist()
+        return bool(min(columns) < self.canvas.shape[1] and max(columns) >= 0)
 
     def visible(self, quads: Points) -> NDArray[np.bool_]:
         """Which of (M, 4, 3) quads turn their front, where the corners run counter-clockwise, to the camera."""
@@ -152,12 +156,9 @@ def part(left: float, right: float, low: float, high: float) -> NDArray[np.float
 @lru_cache(maxsize=1024)
 def pane_weights(columns: int, rows: int) -> NDArray[np.float64]:
     """Weights (columns · rows, 4, 4) of the windows in a quad."""
+    places = [(i, j) for j in range(rows) for i in range(columns)]
     return np.stack(
-        [
-            part((i + 0.24) / columns, (i + 0.76) / columns, (j + 0.3) / rows, (j + 0.78) / rows)
-            for j in range(rows)
-            for i in range(columns)
-        ]
+        [part((i + 0.24) / columns, (i + 0.76) / columns, (j + 0.3) / rows, (j + 0.78) / rows) for i, j in places]
     )
 
 
@@ -166,7 +167,3 @@ def rules(count: int, upright: bool) -> NDArray[np.float64]:
     """Weights (count - 1, 2, 4) of the lines that cut a quad into `count` equal strips."""
     cuts, ends = np.arange(1, count)[:, None] / count, np.array([0.0, 1.0])
     return weights(cuts, ends) if upright else weights(ends, cuts)
-
-
-def dim(color: Rgb, factor: float) -> Rgb:
-    return color[0] * factor, color[1] * factor, color[2] * factor
