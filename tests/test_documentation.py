@@ -107,7 +107,8 @@ def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> Non
     for page in PAGES:
         for code in re.findall(r"`(--[^`]+)`", page.read_text(encoding="utf-8")):
             for flag in re.findall(r"(?:^|\s)(--[\w.-]+)", code):
-                assert flag in known or flag.endswith(".") or flag.rpartition(".")[0] in MAPPINGS, f"{page.name}: {code}"
+                mapping = flag.rpartition(".")[0]
+                assert flag in known or flag.endswith(".") or mapping in MAPPINGS, f"{page.name}: {code}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
