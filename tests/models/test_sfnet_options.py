@@ -150,7 +150,6 @@ def test_there_is_no_flow_without_a_fam(fuse: str, option: str, value: Any, refu
     [
         ("flow_kernel", 4, "one of 1, 3, 5, 7"),
         ("flow_kernel", "3", "one of 1, 3, 5, 7"),
-        ("flow_kernel", True, "one of 1, 3, 5, 7"),
         ("flow_upsampling", "bicubic", "one of bilinear, nearest, deconvolution"),
         ("flow_net", [], "one of simple, correlation"),
         ("fuse_levels", 5, "of type list[int] | None"),
