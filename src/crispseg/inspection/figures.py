@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
 from crispseg.inspection.flow import arrows, flow_colors, flows
-from crispseg.inspection.maps import channel_map, direction_colors, enhancement_maps, heat_map, most_refined, scaled
+from crispseg.inspection.maps import heat_map, most_refined
+from crispseg.inspection.panels import PANELS, Panel, refinement
 from crispseg.inspection.points import ddsm_points, draw_points, sampled_points
 from crispseg.inspection.quantities import Inspection
 from crispseg.labels import LabelSet
@@ -31,21 +32,26 @@ Picture: TypeAlias = NDArray[np.uint8]
 """`(H, W, 3)` RGB."""
 Row: TypeAlias = dict[str, Picture]
 """Pictures side by side, by their titles."""
+Drawing: TypeAlias = Callable[..., list[Row]]
+"""An inspection, one of the same image by another model or None, and options → the rows of a figure."""
 
 
 class Figure(NamedTuple):
-    """How a figure is made."""
+    """How a figure is made.
 
-    rows: Callable[..., Sequence[Row]]
-    """From an inspection, one by another model or None, and options."""
-    part: str
-    """What the model must have: one of `PARTS`."""
-    system: str
-    """Models whose name begins so have this figure among theirs."""
-    truth: bool
-    """It shows the truth."""
-    legend: bool
-    """It shows classes, whose colours are explained."""
+    Args:
+        rows: what draws it.
+        part: what the model must have, one of `PARTS`.
+        system: models whose name begins so have this figure among theirs.
+        truth: whether it shows the truth.
+        legend: whether it shows classes, whose colours are then explained.
+    """
+
+    rows: Drawing
+    part: str = ""
+    system: str = ""
+    truth: bool = False
+    legend: bool = True
 
 
 FIGURES: dict[str, Figure] = {}
@@ -53,7 +59,7 @@ FIGURES: dict[str, Figure] = {}
 
 PARTS: dict[str, Callable[[Inspection], Any]] = {
     "": lambda seen: True,
-    "flow alignment module": flows,
+    "flow alignment module": lambda seen: seen.of("fam"),
     "DDSM with both affinities": lambda seen: [part for part in seen.of("ddsm") if seen.has(part, "x_Sout", "x_Cout")],
     "context fusion block": lambda seen: seen.of("cfb"),
     "boundary refinement": lambda seen: seen.unrefined is not None,
@@ -61,14 +67,12 @@ PARTS: dict[str, Callable[[Inspection], Any]] = {
 }
 """What a figure is about, for people, and where an inspection has it."""
 
-_Rows = TypeVar("_Rows", bound=Callable[..., Sequence[Row]])
 
+def _figure(name: str, part: str = "", **told: Any) -> Callable[[Drawing], Drawing]:
+    """Put a function into `FIGURES`; arguments as for `Figure`."""
 
-def _figure(
-    name: str, part: str = "", *, system: str = "", truth: bool = False, legend: bool = True
-) -> Callable[[_Rows], _Rows]:
-    def add(rows: _Rows) -> _Rows:
-        FIGURES[name] = Figure(rows, part, system, truth, legend)
+    def add(rows: Drawing) -> Drawing:
+        FIGURES[name] = Figure(rows, part, **told)
         return rows
 
     return add
@@ -78,7 +82,7 @@ def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **opt
     """One of `FIGURES`.
 
     Args:
-        name: of the figure.
+        name: name of the figure.
         seen: inspections by the model that the figure is about; each has rows of its own.
         beside: of the same image by another model, where a figure compares two.
         options: `x` and `y`, the pixel in pixels of the image, of "ddsm_figure_4" and "unept_sampling", by default its
@@ -96,8 +100,14 @@ def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **opt
             raise CrispsegError(
                 f"{each.info.name} has no {made.part}; this figure shows it, so inspect a model with one"
             )
-        if beside is not None:
-            _check_same(each, beside)
+        if beside is not None and not np.array_equal(each.image, beside.image):
+            raise CrispsegError(
+                f"the inspections of {each.name} and {beside.name} show different images; inspect the same one"
+            )
+        if beside is not None and beside.label_set != each.label_set:
+            raise CrispsegError(
+                f"{beside.info.name} and {each.info.name} have different classes; compare models of the same data"
+            )
         rows += made.rows(each, beside, **options)
     titles = [" / ".join(dict.fromkeys(names)).replace("→", "to") for names in zip(*rows, strict=True)]
     legend = shown_classes(*seen, *([beside] if beside else [])) if made.legend else None
@@ -137,7 +147,7 @@ def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "image
 
     Args:
         rows: name, speed and mIoU in percent of each model, such as `crispseg benchmark` and `evaluate` measure.
-        unit: of the speed.
+        unit: unit of the speed.
 
     Raises:
         CrispsegError: matplotlib is not installed.
@@ -155,26 +165,18 @@ def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "image
 # What several figures share -------------------------------------------------------------------------------------------
 
 
-def _check_same(ours: Inspection, theirs: Inspection) -> None:
-    if not np.array_equal(ours.image, theirs.image):
-        raise CrispsegError(
-            f"the inspections of {ours.name} and {theirs.name} show different images; inspect the same one"
-        )
-    if theirs.label_set != ours.label_set:
-        raise CrispsegError(
-            f"{theirs.info.name} and {ours.info.name} have different classes; compare models of the same data"
-        )
-
-
 def names_of(ours: Inspection, theirs: Inspection) -> list[str]:
-    """What titles call two models: their names, and where these are the same, what else differs."""
-    told = [{"backbone": each.info.backbone, **each.info.options} for each in (ours, theirs)]
-    differing = [key for key, value in told[0].items() if told[1].get(key) != value][:2]
+    """What titles call two models: their names, and where these are the same, what else differs.
+
+    Only options that both have tell them apart: those of an exchanged part say nothing of the other model.
+    """
     if ours.info.name != theirs.info.name:
         return [ours.info.name, theirs.info.name]
+    first, second = ({"backbone": each.info.backbone, **each.info.options} for each in (ours, theirs))
+    differing = [key for key in first if key in second and first[key] != second[key]][:2]
     if not differing:  # trained in another way
         return [ours.info.name, f"{theirs.info.name}, the other"]
-    return [", ".join([ours.info.name, *(f"{key} {each.get(key)}" for key in differing)]) for each in told]
+    return [", ".join([ours.info.name, *(f"{key} {told[key]}" for key in differing)]) for told in (first, second)]
 
 
 def shown_classes(*seen: Inspection) -> LabelSet:
@@ -203,6 +205,12 @@ def _image_and_truth(seen: Inspection) -> Row:
     return {"image": seen.image, "truth": seen.colors(seen.known_truth())}
 
 
+def _shown(panels: Iterable[Panel], *names: str) -> Row:
+    """Some of the page's pictures, by default all."""
+    found = {panel.name: panel.pixels for panel in panels}
+    return {name: found[name] for name in names or found}
+
+
 @_figure("agln_figure_1", system="agln", truth=True)
 @_figure("agln_figure_6", system="agln", truth=True)
 @_figure("unept_figure_3", system="unept", truth=True)
@@ -223,24 +231,23 @@ def _flow_row(seen: Inspection) -> Row:
 @_figure("sfnet_figure_2", _FAM, legend=False)
 def sfnet_figure_2(seen: Inspection, _: Inspection | None) -> list[Row]:
     """For each FAM the coarse level F_l upsampled bilinearly, the fine level F_(l-1), the flow, and F_l warped."""
-    return [
-        {
-            "coarse, upsampled": heat_map(seen, flow.part, "coarse"),
-            "fine": heat_map(seen, flow.part, "fine"),
-            "semantic flow": flow_colors(flow, seen),
-            "coarse, warped": heat_map(seen, flow.part, "warped"),
-        }
-        for flow in flows(seen)
-    ]
+    return [_shown(PANELS["fam"](seen, part)) for part in seen.of("fam")]
+
+
+def _aligned(seen: Inspection, part: str, deformed: Row) -> Row:
+    """Image and coarse level, upsampled bilinearly, in other ways if there are, and by the FAM."""
+    levels = _shown(PANELS["fam"](seen, part))
+    bilinear, warped = levels["coarse level, upsampled"], levels["coarse level, warped"]
+    return {"image": seen.image, "bilinear": bilinear, **deformed, "FAM": warped}
 
 
 @_figure("sfnet_figure_4", _FAM, legend=False)
 def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
     """The coarse level upsampled bilinearly, by a deformable convolution where `dcn` has one, and by the last FAM."""
-    finest = flows(ours)[-1].part
-    deformed = {"DCN": heat_map(dcn, dcn.of("dcn")[-1], "fused")} if dcn is not None and dcn.of("dcn") else {}
-    shown = {"image": ours.image, "bilinear": heat_map(ours, finest, "coarse"), **deformed}
-    return [{**shown, "FAM": heat_map(ours, finest, "warped")}]
+    deformed: Row = {}
+    if dcn is not None and dcn.of("dcn"):
+        deformed = {"DCN": _shown(PANELS["dcn"](dcn, dcn.of("dcn")[-1]))["output"]}
+    return [_aligned(ours, ours.of("fam")[-1], deformed)]
 
 
 @_figure("sfnet_figure_5", _FAM)
@@ -260,14 +267,7 @@ def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
 @_figure("sfnet_figure_7", _FAM, legend=False)
 def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
     """The coarse level upsampled and warped, of the last FAM but one (above) and of the last one."""
-    return [
-        {
-            "image": seen.image,
-            "bilinear": heat_map(seen, flow.part, "coarse"),
-            "FAM": heat_map(seen, flow.part, "warped"),
-        }
-        for flow in flows(seen)[-2:]
-    ]
+    return [_aligned(seen, part, {}) for part in seen.of("fam")[-2:]]
 
 
 @_figure("sfnet_figure_8", _FAM, legend=False)
@@ -293,10 +293,7 @@ def ddsm_figure_4(seen: Inspection, _: Inspection | None, x: float | None = None
     return [
         {
             "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), *place),
-            "coarse x_h": heat_map(seen, part, "x_h"),
-            "fine x_l": heat_map(seen, part, "x_l"),
-            "spatial x_Sout": heat_map(seen, part, "x_Sout"),
-            "x_Sout + x_Cout": heat_map(seen, part, "x_Sout", "x_Cout"),
+            **_shown(PANELS["ddsm"](seen, part), "coarse x_h", "fine x_l", "spatial x_Sout", "x_Sout + x_Cout"),
         }
         for part in PARTS["DDSM with both affinities"](seen)
     ]
@@ -314,8 +311,8 @@ def _place(seen: Inspection, x: float | None, y: float | None) -> tuple[float, f
 @_figure("agln_figure_3", "context fusion block")
 def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, A, M and E of the last block of the last step, results of both models, and the truth if there is one."""
-    titles = "decoder A", "descriptors M", "enhanced E"
-    shown = dict(zip(titles, enhancement_maps(ours, ours.of("cfb")[-1]), strict=True))
+    levels = PANELS["cfb"](ours, ours.of("cfb")[-1])
+    shown = _shown(levels, "decoder feature A", "descriptor map M", "enhanced feature E")
     truth = {"truth": ours.colors(ours.truth)} if ours.truth is not None else {}
     return [{"image": ours.image, **shown, **_results(ours, theirs), **truth}]
 
@@ -329,7 +326,8 @@ def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int
     if wrong := [index for index in chosen if not 0 <= index < count]:
         raise CrispsegError(f"{seen.info.name} has no channel {wrong[0]} to show; they are 0 to {count - 1}")
     return [
-        {f"channel {index}": channel_map(seen, block, tap, index) for index in chosen} for tap in ("lrm.B", "lrm.G")
+        {f"channel {index}": heat_map(seen.tap(block, tap)[index, None], seen) for index in chosen}
+        for tap in ("lrm.B", "lrm.G")
     ]
 
 
@@ -349,11 +347,7 @@ def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
 
     Boundaries are probabilities, 0 dark to 1 yellow. Directions have the hue of the optical-flow colours.
     """
-    assert seen.boundary is not None
-    results = {"before": seen.colors(seen.unrefined), "after": seen.colors()}
-    return [
-        {"image": seen.image, **results, "boundary": scaled(seen.boundary, 0, 1), "direction": direction_colors(seen)}
-    ]
+    return [{"image": seen.image, **_shown(refinement(seen))}]
 
 
 @_figure("unept_sampling", "cross-attention", system="unept", legend=False)
