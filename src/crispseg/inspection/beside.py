@@ -51,7 +51,7 @@ class SideBySide:
     """Evaluations, each with its gains over the first.
 
     Args:
-        results: of the same images.
+        results: scores of the same images, those to compare with first.
         labels: names and colours of the classes.
         resamples: for the intervals; 0 for none.
 
@@ -137,29 +137,17 @@ class SideBySide:
             conditions: on what they were scored.
             values: what else the template `side_by_side.html` shows.
         """
-        means = [(*row, result.explanation) for row, result in zip(self._rows(), self.results, strict=True)]
-        sections = [
-            (
-                f"{score} of each class, and changes",
-                [
-                    (label, color, float(scores[index]), [gains[key].at(index) for gains in self.gains])
-                    for index, (label, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
-                ],
-            )
-            for score, scores, key in self._class_scores()
-        ]
         return pages.render(
             "side_by_side.html",
             title=title,
             conditions=conditions,
             head=HEAD,
-            means=means,
-            note=self.note,
-            names=[result.name for result in self.results],
-            sections=sections,
+            rows=self._rows(),
+            compared=self,
+            class_scores=self._class_scores(),
             percent=percent,
             signed=signed,
-            **{"about": "", "images": (), "groups": (), **values},
+            **{"about": "", "image_rows": (), "groups": (), **values},
         )
 
     def _rows(self) -> list[tuple[str, str, str, str, str]]:

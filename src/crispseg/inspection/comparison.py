@@ -58,8 +58,9 @@ def most_changed(
     Args:
         models: in eval mode; they predict these images again.
         dataset: that they were scored on.
-        scores: of each, with those of each image.
-        count: of each, at most; images without a change are in neither. Equal ones come in the split's order.
+        scores: scores of each model, with those of each image.
+        count: images of each kind, at most; those without a change are in neither. Equal ones come in the split's
+            order.
     """
     gains = np.nan_to_num(scores[-1].images.miou - scores[0].images.miou)
     gained = [at for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
@@ -92,14 +93,12 @@ def comparison_page(
         if some:
             groups.append(example_group(heading, about, some, labels, shown))
             groups[-1]["legends"].append(DIFFERENCES)
-    images = {"head": IMAGES_HEAD, "note": IMAGES_NOTE, "rows": image_rows(results)}
-    return results.page(title, conditions, images=images, groups=groups)
+    return results.page(title, conditions, images_head=IMAGES_HEAD, image_rows=image_rows(results), groups=groups)
 
 
 # Image by image -----------------------------------------------------------------------------------------------------
 
 IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
-IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or their prediction."
 
 
 def image_table(results: SideBySide) -> Table:

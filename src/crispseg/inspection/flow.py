@@ -15,6 +15,8 @@ from crispseg.inspection.maps import at_image, flow_image
 from crispseg.inspection.quantities import Inspection
 
 ARROW = (20, 20, 20)
+SHIFT = 4
+"""Bits behind the point of the coordinates that OpenCV draws at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +118,8 @@ def arrows(flow: Flow, inspection: Inspection, *, count: int = 24, zoom: int = 2
     for y in np.arange(spacing / 2, height - 0.5, spacing):
         for x in np.arange(spacing / 2, width - 0.5, spacing):
             dx, dy = field[:, round(y), round(x)]
-            start = fixed_point(round(x), round(y), zoom)
-            end = fixed_point(round(x) + scale * dx * pitch_x, round(y) + scale * dy * pitch_y, zoom)
+            middle = np.array([round(x), round(y)])
+            ends = (middle, middle + scale * np.array([dx * pitch_x, dy * pitch_y]))
+            start, end = (np.rint(((place + 0.5) * zoom - 0.5) * 2**SHIFT).astype(int).tolist() for place in ends)
             cv2.arrowedLine(picture, start, end, ARROW, 1, cv2.LINE_AA, SHIFT, 0.3)
     return picture, scale
-
-
-SHIFT = 4
-"""Bits behind the point of coordinates for OpenCV."""
-
-
-def fixed_point(x: float, y: float, zoom: int) -> tuple[int, int]:
-    """A position in the image, (0, 0) the first pixel's centre, in a picture `zoom` times as large, for OpenCV."""
-    return round(((x + 0.5) * zoom - 0.5) * 2**SHIFT), round(((y + 0.5) * zoom - 0.5) * 2**SHIFT)
