@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring, write_json
+from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     parsed, data = parse_scoring(argv, parser)
     model = SegmentationModel.from_pretrained(parsed.run)
     names = list(ablations_of(model, parsed.only))
-    dataset = checked_split(model, data, parsed.split)
+    (dataset,) = checked_splits([model], data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
     conditions = f"{data.name} {parsed.split}, {len(dataset)} images"

@@ -10,9 +10,7 @@ from rich.console import Console
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.inspection.beside import DISTANCE, Scored, SideBySide
+from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import comparison_page, image_table, images_as_json, most_changed
 from crispseg.models import SegmentationModel
 from crispseg.pages import write_page
@@ -31,9 +29,8 @@ def run(argv: Sequence[str]) -> None:
     parsed, data = parse_scoring(argv, parser)
     runs = [parsed.run, *parsed.others]
     places = [Path(run).resolve() if Path(run).exists() else run for run in runs]
-    for at, run in enumerate(runs):
-        if places[at] in places[:at]:
-            raise CrispsegError(f"{run} is given twice; give different models to compare")
+    if twice := next((run for at, run in enumerate(runs) if places[at] in places[:at]), None):
+        raise CrispsegError(f"{twice} is given twice; give different models to compare")
     models = [SegmentationModel.from_pretrained(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if model.info.num_classes != models[0].info.num_classes:
@@ -47,15 +44,12 @@ def run(argv: Sequence[str]) -> None:
     console, progress = Console(), Console(stderr=True)
     conditions = f"{data.name} {parsed.split}, {len(datasets[0])} images"
     console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
-    found = []
-    for name, model, dataset in zip(names, models, datasets, strict=True):
-        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
-        scores = evaluate(
-            model, dataset, device=parsed.device, workers=parsed.workers, boundary=boundary, console=progress
-        )
-        explanation = f"{model.info.name} on {model.info.backbone}"
-        found.append(Scored(name, explanation, scores, boundary.scores()))
-    results = SideBySide(tuple(found), datasets[0].labels, parsed.bootstrap)
+    options = {"device": parsed.device, "workers": parsed.workers, "console": progress}
+    found = tuple(
+        Scored.of(name, f"{model.info.name} on {model.info.backbone}", model, dataset, **options)
+        for name, model, dataset in zip(names, models, datasets, strict=True)
+    )
+    results = SideBySide(found, datasets[0].labels, parsed.bootstrap)
     for table in (*results.tables(), image_table(results)):
         console.print(table)
     if parsed.json:

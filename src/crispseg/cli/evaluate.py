@@ -11,7 +11,7 @@ import crispseg
 from crispseg.charts import new_figure
 from crispseg.cli.parsing import Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
-from crispseg.cli.scoring import add_scoring_keys, checked_split, parse_scoring, write_json
+from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.confusion import draw_confusion
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
         check_picture(parsed.confusion)
         new_figure(1, 1)  # what is missing is said before the work
     model = SegmentationModel.from_pretrained(parsed.run)
-    dataset = checked_split(model, data, parsed.split)
+    (dataset,) = checked_splits([model], data, parsed.split)
     boundary, boundary_iou = None, None
     if parsed.boundary is not None:
         boundary = BoundaryScores(model.info.num_classes, parsed.boundary or DISTANCES)

@@ -80,17 +80,14 @@ def recorded_data(run: str) -> Tree:
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def checked_split(model: SegmentationModel, data: DataSource, split: str) -> SegmentationDataset:
-    """The split, checked, as the model sees it. Says so where its classes have other names than the model's.
+def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
+    """The split, checked, as each of several models sees it; images that several see alike are checked once.
+
+    Says so where its classes have other names than a model's.
 
     Raises:
-        CrispsegError: no such split, faults in it, or images without the model's channels.
+        CrispsegError: no such split, faults in it, or images without a model's channels.
     """
-    return checked_splits([model], data, split)[0]
-
-
-def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """As `checked_split`, for each of several models; images that several see alike are checked once."""
     whole, checked = data.dataset(split), set()
     datasets = []
     for model in models:

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.inspection.beside import DISTANCE, Scored
+from crispseg.inspection.beside import Scored
 from crispseg.models import SegmentationModel
 from crispseg.nn.record import Change, alter, taps
 
@@ -183,7 +181,6 @@ def ablate(
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))
     for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
-        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
         with alter(model, ablation.of(paths)):
-            scores = evaluate(model, dataset, boundary=boundary, **options)
-        yield Scored(ablation.name, ablation.explanation, scores, boundary.scores())
+            scored = Scored.of(ablation.name, ablation.explanation, model, dataset, **options)
+        yield scored

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from crispseg import pages
-from crispseg.evaluation.boundary import BoundaryF
+from crispseg.data import SegmentationDataset
+from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import change, change_number, number, percent, signed, text_table
 from crispseg.labels import LabelSet
+from crispseg.models import SegmentationModel
 
 DISTANCE = 3
 """Pixels within which boundaries match."""
@@ -44,6 +47,15 @@ class Scored:
     explanation: str
     scores: Scores
     boundary: BoundaryF
+
+    @classmethod
+    def of(
+        cls, name: str, explanation: str, model: SegmentationModel, dataset: SegmentationDataset, **options: Any
+    ) -> Scored:
+        """The evaluation of a model; `options` are further arguments of `evaluate`."""
+        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
+        scores = evaluate(model, dataset, boundary=boundary, **options)
+        return cls(name, explanation, scores, boundary.scores())
 
 
 @dataclass(frozen=True)

@@ -32,30 +32,25 @@ Picture: TypeAlias = NDArray[np.uint8]
 """`(H, W, 3)` RGB."""
 Row: TypeAlias = dict[str, Picture]
 """Pictures side by side, by their titles."""
-Drawing: TypeAlias = Callable[..., list[Row]]
-"""An inspection, one of the same image by another model or None, and options → the rows of a figure."""
 
 
 class Figure(NamedTuple):
     """How a figure is made.
 
     Args:
-        rows: what draws it.
+        rows: an inspection, one of the same image by another model or None, and options → the rows of the figure.
         part: what the model must have, one of `PARTS`.
         system: models whose name begins so have this figure among theirs.
         truth: whether it shows the truth.
         legend: whether it shows classes, whose colours are then explained.
     """
 
-    rows: Drawing
+    rows: Callable[..., list[Row]]
     part: str = ""
     system: str = ""
     truth: bool = False
     legend: bool = True
 
-
-FIGURES: dict[str, Figure] = {}
-"""All figures, by names such as "sfnet_figure_2"."""
 
 PARTS: dict[str, Callable[[Inspection], Any]] = {
     "": lambda seen: True,
@@ -68,23 +63,13 @@ PARTS: dict[str, Callable[[Inspection], Any]] = {
 """What a figure is about, for people, and where an inspection has it."""
 
 
-def _figure(name: str, part: str = "", **told: Any) -> Callable[[Drawing], Drawing]:
-    """Put a function into `FIGURES`; arguments as for `Figure`."""
-
-    def add(rows: Drawing) -> Drawing:
-        FIGURES[name] = Figure(rows, part, **told)
-        return rows
-
-    return add
-
-
 def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **options: Any) -> Picture:
     """One of `FIGURES`.
 
     Args:
         name: name of the figure.
         seen: inspections by the model that the figure is about; each has rows of its own.
-        beside: of the same image by another model, where a figure compares two.
+        beside: an inspection of the same image by another model, where a figure compares two.
         options: `x` and `y`, the pixel in pixels of the image, of "ddsm_figure_4" and "unept_sampling", by default its
             centre; `channels` of "agln_figure_5", by default those that refinement changes most and least.
 
@@ -100,13 +85,11 @@ def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **opt
             raise CrispsegError(
                 f"{each.info.name} has no {made.part}; this figure shows it, so inspect a model with one"
             )
-        if beside is not None and not np.array_equal(each.image, beside.image):
+        if not np.array_equal(each.image, (beside or each).image):
+            raise CrispsegError(f"the inspections of {each.name} show different images; inspect the same one")
+        if (beside or each).label_set != each.label_set:
             raise CrispsegError(
-                f"the inspections of {each.name} and {beside.name} show different images; inspect the same one"
-            )
-        if beside is not None and beside.label_set != each.label_set:
-            raise CrispsegError(
-                f"{beside.info.name} and {each.info.name} have different classes; compare models of the same data"
+                f"the model beside {each.info.name} has different classes; compare models of the same data"
             )
         rows += made.rows(each, beside, **options)
     titles = [" / ".join(dict.fromkeys(names)).replace("→", "to") for names in zip(*rows, strict=True)]
@@ -121,7 +104,7 @@ def figures(ours: Inspection, beside: Inspection | None = None) -> dict[str, Pic
     """
     return {
         name: figure(name, ours, beside=beside)
-        for name, made in sorted(FIGURES.items())
+        for name, made in FIGURES.items()
         if PARTS[made.part](ours)
         and ours.info.name.startswith(made.system)
         and (ours.truth is not None or not made.truth)
@@ -211,9 +194,6 @@ def _shown(panels: Iterable[Panel], *names: str) -> Row:
     return {name: found[name] for name in names or found}
 
 
-@_figure("agln_figure_1", system="agln", truth=True)
-@_figure("agln_figure_6", system="agln", truth=True)
-@_figure("unept_figure_3", system="unept", truth=True)
 def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and the results of both models; side by side here, AGLN's Fig. 6 has them below each other."""
     return [{**_image_and_truth(ours), **_results(ours, theirs)}]
@@ -221,14 +201,11 @@ def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
 
 # SFNet ----------------------------------------------------------------------------------------------------------------
 
-_FAM = "flow alignment module"
-
 
 def _flow_row(seen: Inspection) -> Row:
     return {flow.title: flow_colors(flow, seen) for flow in flows(seen)}
 
 
-@_figure("sfnet_figure_2", _FAM, legend=False)
 def sfnet_figure_2(seen: Inspection, _: Inspection | None) -> list[Row]:
     """For each FAM the coarse level F_l upsampled bilinearly, the fine level F_(l-1), the flow, and F_l warped."""
     return [_shown(PANELS["fam"](seen, part)) for part in seen.of("fam")]
@@ -241,7 +218,6 @@ def _aligned(seen: Inspection, part: str, deformed: Row) -> Row:
     return {"image": seen.image, "bilinear": bilinear, **deformed, "FAM": warped}
 
 
-@_figure("sfnet_figure_4", _FAM, legend=False)
 def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
     """The coarse level upsampled bilinearly, by a deformable convolution where `dcn` has one, and by the last FAM."""
     deformed: Row = {}
@@ -250,27 +226,23 @@ def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
     return [_aligned(ours, ours.of("fam")[-1], deformed)]
 
 
-@_figure("sfnet_figure_5", _FAM)
 def sfnet_figure_5(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, the flow of each FAM with growing resolution, arrows of the last one, and the result."""
     drawn, scale = arrows(flows(seen)[-1], seen)
     return [{"image": seen.image, **_flow_row(seen), f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
 
 
-@_figure("sfnet_figure_6", system="sfnet", truth=True)
 def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and for both models (a) the errors, right pixels black, and (b) the results."""
     known = _image_and_truth(ours)
     return [{**known, **_of_both("", Inspection.errors, ours, theirs)}, {**known, **_results(ours, theirs)}]
 
 
-@_figure("sfnet_figure_7", _FAM, legend=False)
 def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
     """The coarse level upsampled and warped, of the last FAM but one (above) and of the last one."""
     return [_aligned(seen, part, {}) for part in seen.of("fam")[-2:]]
 
 
-@_figure("sfnet_figure_8", _FAM, legend=False)
 def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, and the flow of each FAM with growing resolution."""
     return [{"image": seen.image, **_flow_row(seen)}]
@@ -279,36 +251,26 @@ def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
 # DDSM -----------------------------------------------------------------------------------------------------------------
 
 
-@_figure("ddsm_figure_1", system="ddsm", truth=True)
 def ddsm_figure_1(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, the outputs of both models, the errors of both."""
     outputs = _of_both("output", Inspection.colors, ours, theirs)
     return [{**_image_and_truth(ours), **outputs, **_of_both("errors", Inspection.errors, ours, theirs)}]
 
 
-@_figure("ddsm_figure_4", "DDSM with both affinities", legend=False)
-def ddsm_figure_4(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+def ddsm_figure_4(seen: Inspection, _: Inspection | None, **place: float) -> list[Row]:
     """For each DDSM the positions sampled for a pixel, x_h, x_l, x_Sout, and the sum x_Sout + x_Cout."""
-    place = _place(seen, x, y)
     return [
         {
-            "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), *place),
+            "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), **place),
             **_shown(PANELS["ddsm"](seen, part), "coarse x_h", "fine x_l", "spatial x_Sout", "x_Sout + x_Cout"),
         }
         for part in PARTS["DDSM with both affinities"](seen)
     ]
 
 
-def _place(seen: Inspection, x: float | None, y: float | None) -> tuple[float, float]:
-    """A pixel, by default the middle of the image."""
-    height, width = seen.size
-    return (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
-
-
 # AGLN -----------------------------------------------------------------------------------------------------------------
 
 
-@_figure("agln_figure_3", "context fusion block")
 def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, A, M and E of the last block of the last step, results of both models, and the truth if there is one."""
     levels = PANELS["cfb"](ours, ours.of("cfb")[-1])
@@ -317,7 +279,6 @@ def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     return [{"image": ours.image, **shown, **_results(ours, theirs), **truth}]
 
 
-@_figure("agln_figure_5", "context fusion block", legend=False)
 def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int] | None = None) -> list[Row]:
     """Encoder channels before (B) and after (G) the local refinement of the last block."""
     block = seen.of("cfb")[-1]
@@ -334,14 +295,12 @@ def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int
 # UN-EPT ---------------------------------------------------------------------------------------------------------------
 
 
-@_figure("unept_figure_1", system="unept", truth=True)
 def unept_figure_1(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, prediction, truth, and where they differ, in the truth's colours on black."""
     truth = seen.colors(seen.known_truth())
     return [{"image": seen.image, "prediction": seen.colors(), "truth": truth, "difference": seen.errors()}]
 
 
-@_figure("unept_figure_4", "boundary refinement")
 def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
     """The result before and after boundary refinement; beside it what decides, boundaries and directions.
 
@@ -350,14 +309,34 @@ def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
     return [{"image": seen.image, **_shown(refinement(seen))}]
 
 
-@_figure("unept_sampling", "cross-attention", system="unept", legend=False)
-def unept_sampling(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+def unept_sampling(seen: Inspection, _: Inspection | None, **place: float) -> list[Row]:
     """What the first head of the last cross-attention samples for a pixel, by level; no figure of the paper."""
-    last, place = PARTS["cross-attention"](seen)[-1], _place(seen, x, y)
+    last = PARTS["cross-attention"](seen)[-1]
     return [
         {
-            name: draw_points(seen.image, last, *place, group=index)
+            name: draw_points(seen.image, last, group=index, **place)
             for index, name in enumerate(last.groups)
             if name.startswith("head 1")
         }
     ]
+
+
+FIGURES = {
+    "agln_figure_1": Figure(results, system="agln", truth=True),
+    "agln_figure_3": Figure(agln_figure_3, "context fusion block"),
+    "agln_figure_5": Figure(agln_figure_5, "context fusion block", legend=False),
+    "agln_figure_6": Figure(results, system="agln", truth=True),
+    "ddsm_figure_1": Figure(ddsm_figure_1, system="ddsm", truth=True),
+    "ddsm_figure_4": Figure(ddsm_figure_4, "DDSM with both affinities", legend=False),
+    "sfnet_figure_2": Figure(sfnet_figure_2, "flow alignment module", legend=False),
+    "sfnet_figure_4": Figure(sfnet_figure_4, "flow alignment module", legend=False),
+    "sfnet_figure_5": Figure(sfnet_figure_5, "flow alignment module"),
+    "sfnet_figure_6": Figure(sfnet_figure_6, system="sfnet", truth=True),
+    "sfnet_figure_7": Figure(sfnet_figure_7, "flow alignment module", legend=False),
+    "sfnet_figure_8": Figure(sfnet_figure_8, "flow alignment module", legend=False),
+    "unept_figure_1": Figure(unept_figure_1, system="unept", truth=True),
+    "unept_figure_3": Figure(results, system="unept", truth=True),
+    "unept_figure_4": Figure(unept_figure_4, "boundary refinement"),
+    "unept_sampling": Figure(unept_sampling, "cross-attention", system="unept", legend=False),
+}
+"""All figures, by name."""

@@ -82,12 +82,10 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
 
 def _certainty(inspection: Inspection) -> Iterator[Panel]:
     least, most = 1 / len(inspection.probabilities), math.log(len(inspection.probabilities))
-    for name, note, values, low, high, unit in (
-        ("confidence", "probability of the most likely class", inspection.confidence(), least, 1.0, ""),
-        ("entropy", "of the classes' probabilities", inspection.entropy(), 0.0, most, " nats"),
-    ):
-        ends = SCALE, f"{low:.2g}", f"{high:.3g}{unit}"
-        yield Panel(name, scaled(values, low, high), note, scale=ends, layer=True, photo=True)
+    note, ends = "probability of the most likely class", (SCALE, f"{least:.2g}", "1")
+    yield Panel("confidence", scaled(inspection.confidence(), least, 1), note, scale=ends, layer=True, photo=True)
+    note, ends = "of the classes' probabilities", (SCALE, "0", f"{most:.3g} nats")
+    yield Panel("entropy", scaled(inspection.entropy(), 0, most), note, scale=ends, layer=True, photo=True)
 
 
 def refinement(inspection: Inspection) -> Iterator[Panel]:

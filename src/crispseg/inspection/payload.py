@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
 import zlib
 from typing import Any
 
@@ -33,8 +32,8 @@ MIXED = 8
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
     """An array of whole numbers of 8 or 16 bits, as the page's `unpack` takes it."""
-    little = values if sys.byteorder == "little" else values.byteswap()
-    data = base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), 9)).decode("ascii")
+    little = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    data = base64.b64encode(zlib.compress(little, 9)).decode("ascii")
     return {"type": values.dtype.name, "data": data}
 
 

@@ -139,8 +139,8 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int]) -> 
 def draw_points(
     image: NDArray[np.uint8],
     points: SampledPoints,
-    x: float,
-    y: float,
+    x: float | None = None,
+    y: float | None = None,
     *,
     group: int | None = None,
     zoom: int = 3,
@@ -153,7 +153,7 @@ def draw_points(
     Args:
         image: `(H, W, 3)` RGB.
         points: points of a part, from the image's inspection.
-        x, y: in pixels of the image.
+        x, y: a position in pixels of the image, by default its middle.
         group: one group's points; by default those of all.
         zoom: pixels of the picture a pixel of the image.
 
@@ -165,11 +165,12 @@ def draw_points(
 
     def cross(place: NDArray[np.float32], arm: float, color: tuple[int, int, int]) -> None:
         # OpenCV's coordinates are 32 bits; what is so far away is not to be seen anyway.
-        x, y = np.rint(np.clip((place + 0.5) * zoom - 0.5, -(2**20), 2**20)).astype(int).tolist()
-        cv2.drawMarker(picture, (x, y), color, cv2.MARKER_CROSS, 2 * round(arm), max(1, round(arm / 5)), cv2.LINE_AA)
+        centre = np.rint(np.clip((place + 0.5) * zoom - 0.5, -(2**20), 2**20)).astype(int).tolist()
+        cv2.drawMarker(picture, centre, color, cv2.MARKER_CROSS, 2 * round(arm), max(1, round(arm / 5)), cv2.LINE_AA)
 
-    row, column = points.nearest(x, y)
-    xy, weights = points.at(x, y)
+    position = (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
+    row, column = points.nearest(*position)
+    xy, weights = points.at(*position)
     chosen = slice(None) if group is None else slice(group, group + 1)
     arm = max(width, height) * zoom / 60
     shares = np.sqrt(weights[chosen].ravel() / max(float(weights[chosen].max()), 1e-12))
