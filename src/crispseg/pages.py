@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
@@ -64,19 +63,15 @@ def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longe
         photo: save as JPEG, which is small but not exact; else as PNG.
         longest: pixels.
     """
-    height, width = pixels.shape[:2]
-    factor = longest / max(height, width)
-    if factor < 1:
-        size = max(round(width * factor), 1), max(round(height * factor), 1)
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.BOX)
     file = io.BytesIO()
     if photo:
-        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+        image.save(file, "JPEG", quality=85)
     else:
-        _with_palette(pixels).save(file, "PNG", optimize=True)
+        _with_palette(np.asarray(image)).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    height, width = pixels.shape[:2]
-    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", width, height, text)
+    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", *image.size, text)
 
 
 def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -101,12 +96,7 @@ def check_page(path: Path) -> None:
     writable_file(path)
 
 
-def write_page(path: str | Path, html: str) -> None:
-    """Write a page.
-
-    Raises:
-        CrispsegError: as for `check_page`.
-    """
-    check_page(Path(path))
+def write_page(path: Path, html: str) -> None:
+    """Write a page to where `check_page` allowed it."""
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

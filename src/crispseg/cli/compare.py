@@ -28,8 +28,8 @@ def run(argv: Sequence[str]) -> None:
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     runs = [parsed.run, *parsed.others]
-    places = [Path(run).resolve() if Path(run).exists() else run for run in runs]
-    if twice := next((run for at, run in enumerate(runs) if places[at] in places[:at]), None):
+    names = short_names(runs)
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
         raise CrispsegError(f"{twice} is given twice; give different models to compare")
     models = [SegmentationModel.from_pretrained(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
@@ -38,7 +38,6 @@ def run(argv: Sequence[str]) -> None:
                 f"{runs[0]} has {models[0].info.num_classes} classes, {run} {model.info.num_classes}; models need the "
                 "same to be compared"
             )
-    names = short_names(runs)
     datasets = checked_splits(models, data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
@@ -67,5 +66,5 @@ def short_names(runs: Sequence[str]) -> list[str]:
     for count in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*each[-count:])) for each in parts]
         if len(set(names)) == len(names):
-            return names
-    return list(map(str, runs))
+            break
+    return names

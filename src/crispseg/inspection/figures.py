@@ -125,12 +125,11 @@ def save_figures(folder: str | Path, ours: Inspection, beside: Inspection | None
     return paths
 
 
-def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "images / s") -> Picture:
+def speed_figure(rows: Sequence[tuple[str, float, float]]) -> Picture:
     """Speed against mIoU (SFNet, Fig. 1).
 
     Args:
-        rows: name, speed and mIoU in percent of each model, such as `crispseg benchmark` and `evaluate` measure.
-        unit: unit of the speed.
+        rows: name, images a second and mIoU in percent of each model, as `crispseg benchmark` and `evaluate` measure.
 
     Raises:
         CrispsegError: matplotlib is not installed.
@@ -141,7 +140,7 @@ def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "image
     for name, speed, score in rows:
         axes.annotate(name, (speed, score), (6, 0), textcoords="offset points", va="center")
     axes.margins(0.15)
-    axes.set(xlabel=f"speed, {unit}", ylabel="mIoU, %")
+    axes.set(xlabel="speed, images / s", ylabel="mIoU, %")
     return drawn(drawing)
 
 
@@ -202,10 +201,6 @@ def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
 # SFNet ----------------------------------------------------------------------------------------------------------------
 
 
-def _flow_row(seen: Inspection) -> Row:
-    return {flow.title: flow_colors(flow, seen) for flow in flows(seen)}
-
-
 def sfnet_figure_2(seen: Inspection, _: Inspection | None) -> list[Row]:
     """For each FAM the coarse level F_l upsampled bilinearly, the fine level F_(l-1), the flow, and F_l warped."""
     return [_shown(PANELS["fam"](seen, part)) for part in seen.of("fam")]
@@ -229,7 +224,8 @@ def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
 def sfnet_figure_5(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, the flow of each FAM with growing resolution, arrows of the last one, and the result."""
     drawn, scale = arrows(flows(seen)[-1], seen)
-    return [{"image": seen.image, **_flow_row(seen), f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
+    (growing,) = sfnet_figure_8(seen, None)
+    return [{**growing, f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
 
 
 def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
@@ -245,7 +241,7 @@ def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
 
 def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, and the flow of each FAM with growing resolution."""
-    return [{"image": seen.image, **_flow_row(seen)}]
+    return [{"image": seen.image, **{flow.title: flow_colors(flow, seen) for flow in flows(seen)}}]
 
 
 # DDSM -----------------------------------------------------------------------------------------------------------------
