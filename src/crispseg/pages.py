@@ -19,7 +19,6 @@ from PIL import Image
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
 
-SUFFIXES = (".html", ".htm")
 WIDEST = 640
 """Pixels of the longer side to which pictures are reduced by default."""
 
@@ -91,7 +90,7 @@ def check_page(path: Path) -> None:
     Raises:
         CrispsegError: the name does not end in .html or .htm, or nothing can be written there.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in (".html", ".htm"):
         raise CrispsegError(f"cannot write a page to {path}: give a file that ends in .html")
     writable_file(path)
 

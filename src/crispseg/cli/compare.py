@@ -10,8 +10,9 @@ from rich.console import Console
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.wording import text_table
 from crispseg.inspection.beside import Scored, SideBySide
-from crispseg.inspection.comparison import comparison_page, image_table, images_as_json, most_changed
+from crispseg.inspection.comparison import IMAGES_HEAD, comparison_page, image_rows, images_as_json, most_changed
 from crispseg.models import SegmentationModel
 from crispseg.pages import write_page
 
@@ -49,7 +50,8 @@ def run(argv: Sequence[str]) -> None:
         for name, model, dataset in zip(names, models, datasets, strict=True)
     )
     results = SideBySide(found, datasets[0].labels, parsed.bootstrap)
-    for table in (*results.tables(), image_table(results)):
+    images = text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
+    for table in (*results.tables(), images):
         console.print(table)
     if parsed.json:
         summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}

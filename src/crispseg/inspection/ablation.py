@@ -129,9 +129,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("no local refinement", "the encoder's features as they are", {r"lrm\.B": _KEEP, r"lrm\.G": _REPLACE}),
     Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": scale(0)}),
     # Boundary refinement of any model
-    Ablation(
-        "no refinement", "no pixel counts as a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}
-    ),
+    Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
     Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
 )
 """What is tried, as far as a model has the quantity."""

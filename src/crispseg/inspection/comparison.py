@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.report import Example, example, example_group
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import change, number, percent, signed, text_table
+from crispseg.evaluation.wording import change, number, percent, signed
 from crispseg.imaging import colorize
 from crispseg.inference import Segmenter
 from crispseg.inspection.beside import SideBySide
@@ -30,9 +29,6 @@ DIFFERENCES = (
 )
 """What a second prediction changes, and its colour."""
 
-EXAMPLES = 4
-"""Images that gain and that lose most, of each at most so many."""
-
 
 def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What a second prediction changes, `(H, W, 3)` RGB in the colours of `DIFFERENCES`.
@@ -49,7 +45,7 @@ def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: N
 
 
 def most_changed(
-    models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
+    models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = 4
 ) -> tuple[list[Example], list[Example]]:
     """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
 
@@ -95,11 +91,6 @@ def comparison_page(
 # Image by image -----------------------------------------------------------------------------------------------------
 
 IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
-
-
-def image_table(results: SideBySide) -> Table:
-    """`image_rows` for the terminal."""
-    return text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
 
 
 def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:

@@ -171,16 +171,17 @@ def shown_classes(*seen: Inspection) -> LabelSet:
     return LabelSet(tuple(classes.names[i] for i in chosen), tuple(classes.palette[i] for i in chosen))
 
 
-def _of_both(what: str, picture: Callable[[Inspection], Picture], ours: Inspection, theirs: Inspection | None) -> Row:
+def _of_both(
+    ours: Inspection,
+    theirs: Inspection | None,
+    picture: Callable[[Inspection], Picture] = Inspection.colors,
+    what: str = "",
+) -> Row:
     """A picture of each model, theirs first; `what` stands before their names, or alone where there is one model."""
     if theirs is None:
         return {what or ours.info.name: picture(ours)}
     own, other = names_of(ours, theirs)
     return {f"{what}, {name}".removeprefix(", "): picture(each) for name, each in ((other, theirs), (own, ours))}
-
-
-def _results(ours: Inspection, theirs: Inspection | None) -> Row:
-    return _of_both("", Inspection.colors, ours, theirs)
 
 
 def _image_and_truth(seen: Inspection) -> Row:
@@ -195,7 +196,7 @@ def _shown(panels: Iterable[Panel], *names: str) -> Row:
 
 def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and the results of both models; side by side here, AGLN's Fig. 6 has them below each other."""
-    return [{**_image_and_truth(ours), **_results(ours, theirs)}]
+    return [{**_image_and_truth(ours), **_of_both(ours, theirs)}]
 
 
 # SFNet ----------------------------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ def sfnet_figure_5(seen: Inspection, _: Inspection | None) -> list[Row]:
 def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and for both models (a) the errors, right pixels black, and (b) the results."""
     known = _image_and_truth(ours)
-    return [{**known, **_of_both("", Inspection.errors, ours, theirs)}, {**known, **_results(ours, theirs)}]
+    return [{**known, **_of_both(ours, theirs, Inspection.errors)}, {**known, **_of_both(ours, theirs)}]
 
 
 def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
@@ -249,11 +250,11 @@ def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
 
 def ddsm_figure_1(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, the outputs of both models, the errors of both."""
-    outputs = _of_both("output", Inspection.colors, ours, theirs)
-    return [{**_image_and_truth(ours), **outputs, **_of_both("errors", Inspection.errors, ours, theirs)}]
+    outputs = _of_both(ours, theirs, what="output")
+    return [{**_image_and_truth(ours), **outputs, **_of_both(ours, theirs, Inspection.errors, "errors")}]
 
 
-def ddsm_figure_4(seen: Inspection, _: Inspection | None, **place: float) -> list[Row]:
+def ddsm_figure_4(seen: Inspection, _: Inspection | None, **place: Any) -> list[Row]:
     """For each DDSM the positions sampled for a pixel, x_h, x_l, x_Sout, and the sum x_Sout + x_Cout."""
     return [
         {
@@ -272,7 +273,7 @@ def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     levels = PANELS["cfb"](ours, ours.of("cfb")[-1])
     shown = _shown(levels, "decoder feature A", "descriptor map M", "enhanced feature E")
     truth = {"truth": ours.colors(ours.truth)} if ours.truth is not None else {}
-    return [{"image": ours.image, **shown, **_results(ours, theirs), **truth}]
+    return [{"image": ours.image, **shown, **_of_both(ours, theirs), **truth}]
 
 
 def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int] | None = None) -> list[Row]:
@@ -305,7 +306,7 @@ def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
     return [{"image": seen.image, **_shown(refinement(seen))}]
 
 
-def unept_sampling(seen: Inspection, _: Inspection | None, **place: float) -> list[Row]:
+def unept_sampling(seen: Inspection, _: Inspection | None, **place: Any) -> list[Row]:
     """What the first head of the last cross-attention samples for a pixel, by level; no figure of the paper."""
     last = PARTS["cross-attention"](seen)[-1]
     return [

@@ -263,7 +263,8 @@ def _inside(offsets: NDArray[np.int8]) -> NDArray[np.int8]:
     height, width = offsets.shape[1:]
     places = np.indices((height, width))[::-1]  # x and y
     largest = np.array([width - 1, height - 1])[:, None, None]
-    return (np.clip(places + offsets, 0, largest) - places).astype(np.int8)
+    shortened: NDArray[np.int8] = (np.clip(places + offsets, 0, largest) - places).astype(np.int8)
+    return shortened
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:
