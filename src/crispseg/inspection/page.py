@@ -22,6 +22,8 @@ SMALL = 320
 """The same of pictures that are not laid over the image: they are shown no wider."""
 LOSSLESS = 256
 """The same of these where neither JPEG nor a palette makes them small: the flow's colours."""
+RAMP = np.linspace(0, 1, 256)[None]
+"""The numbers of a legend, `(1, 256)`."""
 
 
 def inspection_page(inspection: Inspection) -> str:
@@ -39,7 +41,7 @@ def inspection_page(inspection: Inspection) -> str:
         fields=fields,
         first_field=first_field(fields),
         embedded=partial(_embedded, inspection.name),
-        strip=_strip,
+        strip=lambda colors: pages.embedded(scaled(RAMP, 0, 1, colors), "colours from low to high"),
         wheel=pages.embedded(color_wheel(), "colour of each direction"),
         photo=pages.embedded(inspection.image, f"{inspection.name}, the image", photo=True, longest=SIDE),
         data=data,
@@ -50,11 +52,6 @@ def _embedded(name: str, panel: Panel) -> pages.Picture:
     """A panel of the image of this name."""
     longest = SIDE if panel.layer else SMALL if panel.photo or panel.exact else LOSSLESS
     return pages.embedded(panel.pixels, f"{name}, {panel.name}", photo=panel.photo, longest=longest)
-
-
-def _strip(colors: int) -> pages.Picture:
-    """The legend of a colour map of OpenCV."""
-    return pages.embedded(scaled(np.linspace(0, 1, 256)[None], 0, 1, colors), "colours from low to high")
 
 
 def cards(inspection: Inspection) -> list[tuple[str, str, str]]:
