@@ -23,9 +23,8 @@ from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import mean_of_present
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inspection import ablate, ablations_of
-from crispseg.inspection.ablation import replaced, scale, shuffle, uniform
-from crispseg.models.sfnet import FlowAlignment
-from crispseg.nn import BatchNorm2d, resize
+from crispseg.inspection.ablation import scale, shuffle
+from crispseg.nn import BatchNorm2d
 from crispseg.nn.record import Tap, taps
 
 VAL = Scenes(train=1, val=4, test=1, height=64, width=96).dataset("val")
@@ -91,14 +90,10 @@ def test_alter_changes_in_the_block_only() -> None:
     assert module(x).tolist() == [2, 2, 2]
 
 
-def test_a_change_keeps_the_type() -> None:
+def test_a_change_keeps_type_and_shape_and_the_path_must_be_known(refuses: Refuses) -> None:
     module = Doubling()
     with crispseg.alter(module, {"inner": lambda x: x.double() + 1}):
         assert module(torch.ones(3, dtype=torch.float16)).dtype == torch.float16
-
-
-def test_a_change_keeps_the_shape_and_the_path_must_be_known(refuses: Refuses) -> None:
-    module = Doubling()
     with refuses("iner", "did you mean 'inner'"), crispseg.alter(module, {"iner": scale(1)}):
         pass
     with refuses("inner", "(3,)", "(1,)"), crispseg.alter(module, {"inner": lambda x: x[:1]}):
@@ -116,18 +111,6 @@ def test_shuffle_moves_whole_vectors() -> None:
     queries = torch.arange(24.0).view(2, 4, 3)
     shuffled = shuffle((1,))(queries)
     assert sorted(shuffled[0].tolist()) == queries[0].tolist() and shuffled[0].tolist() != queries[0].tolist()
-
-
-def test_uniform_is_the_mean() -> None:
-    x = torch.rand(2, 5, 3, 4)
-    assert torch.allclose(uniform((1,))(x), x.mean(1, keepdim=True).repeat(1, 5, 1, 1))
-
-
-def test_replaced_gives_back_what_it_kept() -> None:
-    keep, replace = replaced()
-    for value in (1, 0):
-        assert keep(torch.full((2,), value)).tolist() == [value] * 2
-        assert replace(torch.rand(2)).tolist() == [value] * 2
 
 
 # Ablations ----------------------------------------------------------------------------------------------------------
@@ -233,25 +216,6 @@ def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
         ablations_of(create_model("fpn", num_classes=2, backbone="test_efficientnet", width=16))
 
 
-def test_flow_of_zero_is_bilinear_fusion(models: dict[str, SegmentationModel], images: Tensor) -> None:
-    class Bilinear(nn.Module):
-        """Upsample and add, with a FAM's projection."""
-
-        def __init__(self, fam: FlowAlignment) -> None:
-            super().__init__()
-            self.project = fam.project
-
-        def forward(self, fine: Tensor, coarse: Tensor, context: object = None) -> Tensor:
-            return fine + resize(self.project(coarse), fine.shape[-2:], align_corners=True)
-
-    bilinear = model_of("sfnet", **SYSTEMS["sfnet"])
-    bilinear.decoder.fuses = nn.ModuleList(Bilinear(fam) for fam in bilinear.decoder.fuses)  # type: ignore[arg-type]
-    model = models["sfnet"]
-    changes = ablations_of(model)["flow × 0"].of(list(taps(model)))
-    with torch.inference_mode(), crispseg.alter(model, changes):
-        torch.testing.assert_close(model(images), bilinear(images), rtol=0, atol=1e-4)
-
-
 def test_no_refinement_is_exact(models: dict[str, SegmentationModel], images: Tensor) -> None:
     for name in ("unept", "fpn"):
         model = models[name]
@@ -281,11 +245,6 @@ def test_flow_of_one_reproduces_the_evaluation_exactly(models: dict[str, Segment
         assert (scores.confusion == intact.confusion).all()
     assert first.name == "intact" and second.name == "flow × 0"
     assert (second.scores.confusion != intact.confusion).any()
-
-
-def test_an_unknown_ablation(models: dict[str, SegmentationModel], refuses: Refuses) -> None:
-    with refuses("flow x 0", "did you mean 'flow × 0'"):
-        next(ablate(models["sfnet"], VAL, ["flow x 0"], workers=0))
 
 
 # Paired gains -------------------------------------------------------------------------------------------------------

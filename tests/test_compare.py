@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
-import torch
-
-from crispseg import Segmenter
-from crispseg.data import eval_transform
-from crispseg.data.base import Sample
 
 pytest.importorskip("segmentation_models_pytorch")
 pytest.importorskip("matplotlib")
@@ -133,17 +127,6 @@ def test_what_is_not_reported(compare: Any, table: Any, capsys: pytest.CaptureFi
     assert compare.recipe_hash() == recipe
     compare.tables.RECIPE.write_text(TINY.replace("epochs: 2", "epochs: 3"))
     assert compare.recipe_hash() != recipe
-
-
-def test_peers_segment(compare: Any, table: Any) -> None:
-    """By the way of a model of this package, through coarse logits."""
-    model = compare.configuration(table.entries["smp_fpn"], 0, "").model.build(11, auxiliary=False).eval()
-    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)  # no multiples of 32
-    sample = Sample(image, np.zeros(image.shape[:2], np.uint8), "")
-    with torch.inference_mode():
-        logits = model(eval_transform(model.info.mean, model.info.std)(sample)[0][None])
-    labels = logits.argmax(1)[0].numpy()
-    assert (Segmenter(model, "cpu")(image).labels == labels).mean() > 0.99 and len(np.unique(labels)) > 1
 
 
 def test_tables(scripts: dict[str, Any]) -> None:

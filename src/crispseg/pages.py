@@ -7,85 +7,39 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
 
-SUFFIXES = (".html", ".htm")
 WIDEST = 640
 """Pixels of the longer side to which pictures are reduced by default."""
 
 
 @cache
 def environment() -> Environment:
-    """The templates of this package."""
-    return Environment(
+    """The templates of this package. Values for scripts go through `tojson`."""
+    found = Environment(
         loader=PackageLoader("crispseg"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return found
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of `crispseg/templates` with these values; text in them is escaped, `Markup` is not."""
-    return environment().get_template(template).render(**{"style": "", "script": "", **values})
-
-
-def page(title: str, *body: str, style: str = "", script: str = "") -> str:
-    """A whole page of blocks of HTML; with a script, the browser is told to let it fetch nothing.
-
-    Args:
-        title: text, shown in the browser's tab only.
-        body: blocks of HTML.
-        style: CSS beyond what all pages share.
-        script: JavaScript, run when the blocks are there; without it no script runs at all.
-
-    Raises:
-        ValueError: the script holds what would end it.
-    """
-    if "</script" in script.lower() or "<!--" in script:
-        raise ValueError("a script with '</script' or '<!--' in it would end early or not at all; write it otherwise")
-    return render("page.html", title=title, body=Markup("\n".join(body)), style=Markup(style), script=Markup(script))
-
-
-def _block(name: str, *values: Any) -> str:
-    """A macro of `blocks.html`."""
-    return str(getattr(environment().get_template("blocks.html").module, name)(*values))
-
-
-def data_block(name: str, values: Any) -> str:
-    """Values for a page's script, which finds them as JSON in the element of this id."""
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return _block("data", name, Markup(text))
-
-
-def cards(values: Sequence[tuple[str, str, str]]) -> str:
-    """Numbers to see first: name, value, and what is small below it."""
-    return _block("cards", values)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls where it is too wide. `head` is text; cells are HTML."""
-    return _block("table", head, [map(Markup, row) for row in rows])
-
-
-def named(text: str, color: Sequence[int]) -> str:
-    """A text behind its RGB colour, 0 to 255."""
-    return _block("named", text, color)
+    """A page: a template of `crispseg/templates` with these values, in which text is escaped."""
+    return environment().get_template(template).render(**values)
 
 
 class Picture(NamedTuple):
@@ -108,24 +62,15 @@ def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longe
         photo: save as JPEG, which is small but not exact; else as PNG.
         longest: pixels.
     """
-    height, width = pixels.shape[:2]
-    factor = longest / max(height, width)
-    if factor < 1:
-        size = max(round(width * factor), 1), max(round(height * factor), 1)
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.BOX)
     file = io.BytesIO()
     if photo:
-        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+        image.save(file, "JPEG", quality=85)
     else:
-        _with_palette(pixels).save(file, "PNG", optimize=True)
+        _with_palette(np.asarray(image)).save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    height, width = pixels.shape[:2]
-    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", width, height, text)
-
-
-def picture(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST) -> str:
-    """`embedded` as an `<img>`, HTML."""
-    return _block("img", embedded(pixels, text, photo=photo, longest=longest))
+    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", *image.size, text)
 
 
 def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -145,17 +90,12 @@ def check_page(path: Path) -> None:
     Raises:
         CrispsegError: the name does not end in .html or .htm, or nothing can be written there.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in (".html", ".htm"):
         raise CrispsegError(f"cannot write a page to {path}: give a file that ends in .html")
     writable_file(path)
 
 
-def write_page(path: str | Path, html: str) -> None:
-    """Write a page.
-
-    Raises:
-        CrispsegError: as for `check_page`.
-    """
-    check_page(Path(path))
+def write_page(path: Path, html: str) -> None:
+    """Write a page to where `check_page` allowed it."""
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

@@ -33,7 +33,7 @@ def overlay(
         image: `(H, W, 3)` RGB.
         labels: `(H, W)` class ids.
         palette: a colour for each class.
-        opacity: of the colours, 0 to 1.
+        opacity: opacity of the colours, 0 to 1.
 
     Raises:
         CrispsegError: another opacity.
@@ -73,7 +73,7 @@ def panels(
     Args:
         rows: `(H, W, 3)` RGB images, as many a row as there are titles. Columns share one width; each row takes the
             height that its first image has at that width.
-        titles: of the columns.
+        titles: titles of the columns.
         legend: the classes to explain.
 
     Returns:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.flow import Flow, arrow_scale, arrows, flow_colors, flows, pixel_pitch, pixels_of_level
+from crispseg.inspection.flow import Flow, arrows, flow_colors, flows, pixel_pitch, pixels_of_level
 from crispseg.inspection.maps import at_image, color_wheel
-from crispseg.inspection.points import attention_points, draw_points, sampled_points
+from crispseg.inspection.points import SampledPoints, draw_points, sampled_points
 from crispseg.models.sfnet import warp
 from crispseg.nn import sampled_sum
 from tests.inspection.models import inspected, lively, scene
@@ -74,14 +74,14 @@ def test_arrows_point_where_the_flow_does() -> None:
     image = np.full((64, 96, 3), 255, np.uint8)
     found = inspect_image(lively("sfnet"), image)
     flow = Flow(flows(found)[-1].part, "", torch.zeros(2, 16, 24))
-    still, _ = arrows(flow, found, count=1, zoom=1)
+    still, unscaled = arrows(flow, found, count=1, zoom=1)
     flow.pixels[0] = 5.0  # 5 pixels of 95 / 23: 20.7 pixels of the image to the right
     drawn, scale = arrows(flow, found, count=1, zoom=1)
     rows, columns = np.nonzero((drawn != still).any(-1))
     assert scale == 8 and abs(columns.max() - 95) <= 1  # from the middle, 8 times as long: out of the picture
     start, middle = 48, 48
     assert abs(columns.min() - start) <= 1 and abs(np.median(rows) - middle) <= 1
-    assert (arrow_scale(0, 9), arrow_scale(3, 9), arrow_scale(10, 9)) == (1, 4, 1)
+    assert arrows(Flow(flow.part, "", flow.pixels * 9), found, count=1)[1] == unscaled == 1
 
 
 def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:
@@ -112,38 +112,38 @@ def test_ddsm_s_points_for_known_offsets() -> None:
     assert 0 < weights.sum() < 1  # modulations are 1/2 each
 
 
+def reads_at(points: SampledPoints, index: int, places: Tensor, inspection: Inspection) -> None:
+    """What an operator read of a map of positions, with one point alone, is where that point is drawn."""
+    drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
+    there = inside(drawn, inspection)
+    assert there.any()
+    torch.testing.assert_close(places[:, there], drawn[:, there], atol=1e-2, rtol=0)
+
+
 def test_ddsm_reads_at_its_points() -> None:
-    """The operator that the affinity uses reads a map of positions: each point alone, for all pixels."""
+    """With the operator that the affinity uses, for all pixels."""
     model = lively("ddsm_upernet")
     grids: list[Tensor] = []
     sampler: Any = model.get_submodule("decoder.fuses.0.spatial.affinity.sampler")
     sampler.register_forward_hook(lambda _module, _args, output: grids.append(output[0]))
     found = inspect_image(model, scene()[0])
-    points = sampled_points(found)[-1]
     for index in range(9):
         alone = torch.zeros(1, 9, 16, 24)
         alone[:, index] = 1
         read = sampled_sum(alone, positions(found, (16, 24)), grids[0])[0]
-        drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
-        there = inside(drawn, found)
-        assert there.any()
-        torch.testing.assert_close(read[:, there], drawn[:, there], atol=1e-2, rtol=0)
+        reads_at(sampled_points(found)[-1], index, read, found)
 
 
 def test_deformable_convolution_reads_at_its_points() -> None:
     """torchvision's, with a kernel that picks one point; its offsets are y before x."""
     found = inspected("fpn", fuse="dcn")
-    points = sampled_points(found)[-1]
     offset = found.tap("decoder.fuses.0", "offset")[None]
     for index in (0, 5):
         kernel = torch.zeros(2, 2, 9)
         kernel[0, 0, index] = kernel[1, 1, index] = 1
         places = positions(found, (16, 24))
         read = torchvision.ops.deform_conv2d(places, offset, kernel.unflatten(2, (3, 3)), padding=1)[0]
-        drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
-        there = inside(drawn, found)
-        assert there.any()
-        torch.testing.assert_close(read[:, there], drawn[:, there], atol=1e-2, rtol=0)
+        reads_at(sampled_points(found)[-1], index, read, found)
 
 
 def test_unept_s_points_for_known_offsets() -> None:
@@ -160,8 +160,6 @@ def test_unept_s_points_for_known_offsets() -> None:
     np.testing.assert_allclose(xy[0, 1], place + np.array([24, -16]), atol=1e-3)
     np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)
     np.testing.assert_allclose(weights.reshape(8, -1).sum(1), 1, atol=1e-5)  # over levels and points, for each head
-    encoder = attention_points(found, "decoder.encoder.0.attention", (8, 12), first=96)
-    assert encoder.weights.shape == (8, 12, 24, 4)
 
 
 @pytest.mark.parametrize(("x", "y"), [(50.0, 30.0), (20.0, 55.0)])

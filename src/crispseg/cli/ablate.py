@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
-from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
@@ -34,11 +33,7 @@ def run(argv: Sequence[str]) -> None:
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     model = SegmentationModel.from_pretrained(parsed.run)
-    known = ablations_of(model)
-    for name in parsed.only or ():
-        if name not in known:
-            raise CrispsegError(f"--only: no ablation '{name}'{did_you_mean(name, known)}")
-    only = None if parsed.only is None else list(dict.fromkeys(parsed.only))
+    names = list(ablations_of(model, parsed.only))
     (dataset,) = checked_splits([model], data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
@@ -46,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     title = f"{model.info.name} on {model.info.backbone}"
     console.print(f"{title}, {conditions}, scores in percent", highlight=False, soft_wrap=True)
     found = []
-    for ablated in ablate(model, dataset, only, device=parsed.device, workers=parsed.workers, console=progress):
+    for ablated in ablate(model, dataset, names, device=parsed.device, workers=parsed.workers, console=progress):
         found.append(ablated)
         if progress.is_terminal:
             progress.print(f"{escape(ablated.name)}: mIoU {ablated.scores.miou:.1f}", highlight=False)

@@ -10,10 +10,9 @@ from rich.console import Console
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.inspection.beside import DISTANCE, Scored, SideBySide
-from crispseg.inspection.comparison import comparison_page, image_table, images_as_json, most_changed
+from crispseg.evaluation.wording import text_table
+from crispseg.inspection.beside import Scored, SideBySide
+from crispseg.inspection.comparison import IMAGES_HEAD, comparison_page, image_rows, images_as_json, most_changed
 from crispseg.models import SegmentationModel
 from crispseg.pages import write_page
 
@@ -30,10 +29,9 @@ def run(argv: Sequence[str]) -> None:
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     runs = [parsed.run, *parsed.others]
-    places = [Path(run).resolve() if Path(run).exists() else run for run in runs]
-    for at, run in enumerate(runs):
-        if places[at] in places[:at]:
-            raise CrispsegError(f"{run} is given twice; give different models to compare")
+    names = short_names(runs)
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
+        raise CrispsegError(f"{twice} is given twice; give different models to compare")
     models = [SegmentationModel.from_pretrained(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if model.info.num_classes != models[0].info.num_classes:
@@ -41,22 +39,19 @@ def run(argv: Sequence[str]) -> None:
                 f"{runs[0]} has {models[0].info.num_classes} classes, {run} {model.info.num_classes}; models need the "
                 "same to be compared"
             )
-    names = short_names(runs)
     datasets = checked_splits(models, data, parsed.split)
 
     console, progress = Console(), Console(stderr=True)
     conditions = f"{data.name} {parsed.split}, {len(datasets[0])} images"
     console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
-    found = []
-    for name, model, dataset in zip(names, models, datasets, strict=True):
-        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
-        scores = evaluate(
-            model, dataset, device=parsed.device, workers=parsed.workers, boundary=boundary, console=progress
-        )
-        explanation = f"{model.info.name} on {model.info.backbone}"
-        found.append(Scored(name, explanation, scores, boundary.scores()))
-    results = SideBySide(tuple(found), datasets[0].labels, parsed.bootstrap)
-    for table in (*results.tables(), image_table(results)):
+    options = {"device": parsed.device, "workers": parsed.workers, "console": progress}
+    found = tuple(
+        Scored.of(name, f"{model.info.name} on {model.info.backbone}", model, dataset, **options)
+        for name, model, dataset in zip(names, models, datasets, strict=True)
+    )
+    results = SideBySide(found, datasets[0].labels, parsed.bootstrap)
+    images = text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
+    for table in (*results.tables(), images):
         console.print(table)
     if parsed.json:
         summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
@@ -73,5 +68,5 @@ def short_names(runs: Sequence[str]) -> list[str]:
     for count in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*each[-count:])) for each in parts]
         if len(set(names)) == len(names):
-            return names
-    return list(map(str, runs))
+            break
+    return names

@@ -66,14 +66,15 @@ def run(argv: Sequence[str]) -> None:
         truth = read_truth(parsed.truth, info.num_classes, parsed.ignore)
         check_truth(truth, size, info.num_classes, str(parsed.truth))
     device = usable_device(parsed.device)
-    model = SegmentationModel.from_pretrained(parsed.run)
-    other = None if parsed.beside is None else SegmentationModel.from_pretrained(parsed.beside)
-    inspection = inspect_image(model, parsed.image, truth, device=device)
+    seen = [
+        inspect_image(SegmentationModel.from_pretrained(run), parsed.image, truth, device=device)
+        for run in (parsed.run, parsed.beside)
+        if run is not None
+    ]
     if parsed.figures is not None:
-        beside = None if other is None else inspect_image(other, parsed.image, truth, device=device)
-        paths = save_figures(parsed.figures, inspection, beside)
+        paths = save_figures(parsed.figures, *seen)
         print(f"{len(paths)} figures written to {parsed.figures}")
-    write_page(parsed.out, inspection_page(inspection))
+    write_page(parsed.out, inspection_page(seen[0]))
     print(f"{parsed.out} written; open it in a browser")
 
 

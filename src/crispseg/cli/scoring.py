@@ -81,7 +81,9 @@ def recorded_data(run: str) -> Tree:
 
 
 def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """The split as each model sees it, checked. Says so where its classes have other names than the model's.
+    """The split, checked, as each of several models sees it; images that several see alike are checked once.
+
+    Says so where its classes have other names than a model's.
 
     Raises:
         CrispsegError: no such split, faults in it, or images without a model's channels.

@@ -7,7 +7,7 @@ could learn.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,7 @@ from torch import Tensor
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.inspection.beside import DISTANCE, Scored
+from crispseg.inspection.beside import Scored
 from crispseg.models import SegmentationModel
 from crispseg.nn.record import Change, alter, taps
 
@@ -45,12 +43,9 @@ class Ablation:
             path: change
             for ending, change in self.changes.items()
             for path in paths
-            if re.search(rf"(^|\.)({ending})$", path) and self._computed(path, paths)
+            if (found := re.search(rf"(^|.*\.)({ending})$", path))
+            and (not self.part or any(other.startswith(f"{found[1]}{self.part}.") for other in paths))
         }
-
-    def _computed(self, path: str, paths: Sequence[str]) -> bool:
-        part = ".".join([*path.split(".")[:-1], self.part, ""])
-        return not self.part or any(other.startswith(part) for other in paths)
 
 
 # Changes ------------------------------------------------------------------------------------------------------------
@@ -78,11 +73,6 @@ def uniform(dims: tuple[int, ...]) -> Change:
     return lambda x: x.mean(dims, keepdim=True).expand_as(x)
 
 
-def constant(value: float) -> Change:
-    """The same value everywhere."""
-    return lambda x: torch.full_like(x, value)
-
-
 def replaced() -> tuple[Change, Change]:
     """Changes of two quantities of a module, the second of which becomes the first, computed before it."""
     kept: list[Tensor] = []
@@ -100,14 +90,12 @@ _PIXELS, _QUERIES = (-2, -1), (1,)
 _KEEP, _REPLACE = replaced()
 
 
-def _offsets(change: Change, of_queries: Change) -> dict[str, Change]:
-    """The learned offsets of sampled points, wherever a model has them.
+def _offsets(of_maps: Change, of_queries: Change) -> dict[str, Change]:
+    """Changes of the learned offsets of sampled points, wherever a model has them.
 
-    Args:
-        change: of maps `(B, …, H, W)`, in DDSM's spatial part and in deformable convolutions.
-        of_queries: of lists `(B, Q, …)`, in deformable attention.
+    DDSM's spatial part and deformable convolutions have maps `(B, …, H, W)`, deformable attention lists `(B, Q, …)`.
     """
-    return {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset": change, r"attention\.offsets": of_queries}
+    return {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset": of_maps, r"attention\.offsets": of_queries}
 
 
 _SAME = {
@@ -141,19 +129,19 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("no local refinement", "the encoder's features as they are", {r"lrm\.B": _KEEP, r"lrm\.G": _REPLACE}),
     Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": scale(0)}),
     # Boundary refinement of any model
-    Ablation("no refinement", "no pixel counts as a boundary", {r"refiner\.boundary": constant(-100.0)}),
+    Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
     Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
 )
 """What is tried, as far as a model has the quantity."""
 
 
-def ablations_of(model: SegmentationModel) -> dict[str, Ablation]:
-    """Those of `ABLATIONS` whose quantities a model has, by name.
+def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
+    """Those of `ABLATIONS` whose quantities a model has, by name, or of these the ones with the given names.
 
-    Of several flow alignment modules each is also switched off alone.
+    Where there are several flow alignment modules, each is also switched off alone.
 
     Raises:
-        CrispsegError: the model has no quantity that could be changed.
+        CrispsegError: the model has no quantity that could be changed; an unknown name.
     """
     paths = list(taps(model))
     found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}
@@ -165,13 +153,16 @@ def ablations_of(model: SegmentationModel) -> dict[str, Ablation]:
         raise CrispsegError(
             f"{model.info.name} has no flow, sampled points, descriptors or refinement to change; give a model with one"
         )
-    return found
+    for name in names or ():
+        if name not in found:
+            raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, found)}")
+    return found if names is None else {name: found[name] for name in names}
 
 
 def ablate(
     model: SegmentationModel,
     dataset: SegmentationDataset,
-    names: Sequence[str] | None = None,
+    names: Iterable[str] | None = None,
     **options: Any,
 ) -> Iterator[Scored]:
     """Score a model as it is and under each change, one after the other.
@@ -179,20 +170,15 @@ def ablate(
     Args:
         model: to score; left in eval mode on the device, and otherwise as it was.
         dataset: with the model's classes.
-        names: of the ablations; by default all that `ablations_of` gives.
-        options: of `evaluate`.
+        names: names of ablations; by default all that `ablations_of` gives.
+        options: further arguments of `evaluate`.
 
     Raises:
         CrispsegError: an unknown name; nothing to change; as `evaluate`.
     """
-    known = ablations_of(model)
-    for name in names or ():
-        if name not in known:
-            raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, known)}")
-    chosen = [known[name] for name in names] if names is not None else list(known.values())
+    chosen = ablations_of(model, names).values()
     paths = list(taps(model))
     for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
-        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
         with alter(model, ablation.of(paths)):
-            scores = evaluate(model, dataset, boundary=boundary, **options)
-        yield Scored(ablation.name, ablation.explanation, scores, boundary.scores())
+            scored = Scored.of(ablation.name, ablation.explanation, model, dataset, **options)
+        yield scored

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from crispseg import pages
-from crispseg.evaluation.boundary import BoundaryF
+from crispseg.data import SegmentationDataset
+from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import change, change_number, number, percent, signed, text_table
 from crispseg.labels import LabelSet
+from crispseg.models import SegmentationModel
 
 DISTANCE = 3
 """Pixels within which boundaries match."""
@@ -45,13 +48,22 @@ class Scored:
     scores: Scores
     boundary: BoundaryF
 
+    @classmethod
+    def of(
+        cls, name: str, explanation: str, model: SegmentationModel, dataset: SegmentationDataset, **options: Any
+    ) -> Scored:
+        """The evaluation of a model; `options` are further arguments of `evaluate`."""
+        boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
+        scores = evaluate(model, dataset, boundary=boundary, **options)
+        return cls(name, explanation, scores, boundary.scores())
+
 
 @dataclass(frozen=True)
 class SideBySide:
     """Evaluations, each with its gains over the first.
 
     Args:
-        results: of the same images.
+        results: scores of the same images, those to compare with first.
         labels: names and colours of the classes.
         resamples: for the intervals; 0 for none.
 
@@ -137,29 +149,17 @@ class SideBySide:
             conditions: on what they were scored.
             values: what else the template `side_by_side.html` shows.
         """
-        means = [(*row, result.explanation) for row, result in zip(self._rows(), self.results, strict=True)]
-        sections = [
-            (
-                f"{score} of each class, and changes",
-                [
-                    (label, color, float(scores[index]), [gains[key].at(index) for gains in self.gains])
-                    for index, (label, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
-                ],
-            )
-            for score, scores, key in self._class_scores()
-        ]
         return pages.render(
             "side_by_side.html",
             title=title,
             conditions=conditions,
             head=HEAD,
-            means=means,
-            note=self.note,
-            names=[result.name for result in self.results],
-            sections=sections,
+            rows=self._rows(),
+            compared=self,
+            class_scores=self._class_scores(),
             percent=percent,
             signed=signed,
-            **{"about": "", "images": (), "groups": (), **values},
+            **{"about": "", "image_rows": (), "groups": (), **values},
         )
 
     def _rows(self) -> list[tuple[str, str, str, str, str]]:

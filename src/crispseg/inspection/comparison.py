@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.report import Example, example, example_group
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.wording import change, number, percent, signed, text_table
+from crispseg.evaluation.wording import change, number, percent, signed
 from crispseg.imaging import colorize
 from crispseg.inference import Segmenter
 from crispseg.inspection.beside import SideBySide
@@ -20,20 +19,15 @@ from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.visuals import IGNORED, RIGHT
 
-GAINED, LOST, OTHERWISE_WRONG, BOTH_WRONG = (33, 102, 172), (178, 24, 43), (224, 170, 50), (120, 120, 120)
-"""Colours of `difference_map`: blue, red, yellow, grey."""
-
 DIFFERENCES = (
     ("right in both", RIGHT),
-    ("gained: right in the second only", GAINED),
-    ("lost: right in the first only", LOST),
-    ("wrong in both, differently", OTHERWISE_WRONG),
-    ("wrong in both, alike", BOTH_WRONG),
+    ("gained: right in the second only", (33, 102, 172)),
+    ("lost: right in the first only", (178, 24, 43)),
+    ("wrong in both, differently", (224, 170, 50)),
+    ("wrong in both, alike", (120, 120, 120)),
     ("ignored", IGNORED),
 )
-
-EXAMPLES = 4
-"""Images that gain and that lose most, of each at most so many."""
+"""What a second prediction changes, and its colour."""
 
 
 def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -51,15 +45,16 @@ def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: N
 
 
 def most_changed(
-    models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
+    models: Sequence[SegmentationModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = 4
 ) -> tuple[list[Example], list[Example]]:
     """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
 
     Args:
         models: in eval mode; they predict these images again.
         dataset: that they were scored on.
-        scores: of each, with those of each image.
-        count: of each, at most; images without a change are in neither. Equal ones come in the split's order.
+        scores: scores of each model, with those of each image.
+        count: images of each kind, at most; those without a change are in neither. Equal ones come in the split's
+            order.
     """
     gains = np.nan_to_num(scores[-1].images.miou - scores[0].images.miou)
     gained = [at for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
@@ -70,11 +65,7 @@ def most_changed(
 
 
 def comparison_page(
-    title: str,
-    conditions: str,
-    results: SideBySide,
-    gained: Sequence[Example] = (),
-    lost: Sequence[Example] = (),
+    title: str, conditions: str, results: SideBySide, gained: Sequence[Example], lost: Sequence[Example]
 ) -> str:
     """The page of scores side by side and of the images that change most, HTML."""
     names, labels = [result.name for result in results.results], results.labels
@@ -87,45 +78,36 @@ def comparison_page(
             yield difference_map(one.labels[0], predicted, one.sample.labels), f"changes, {names[0]} to {model}"
 
     about = f"By their own mIoU, from {names[0]} to {names[-1]}."
-    groups = []
-    for heading, some in (("Images that gain most", gained), ("Images that lose most", lost)):
-        if some:
-            groups.append(example_group(heading, about, some, labels, shown))
-            groups[-1]["legends"].append(DIFFERENCES)
-    images = {"head": IMAGES_HEAD, "note": IMAGES_NOTE, "rows": image_rows(results)}
-    return results.page(title, conditions, images=images, groups=groups)
+    groups = [
+        example_group(heading, about, some, labels, shown)
+        for heading, some in (("Images that gain most", gained), ("Images that lose most", lost))
+        if some
+    ]
+    for group in groups:
+        group["legends"].append(DIFFERENCES)
+    return results.page(title, conditions, images_head=IMAGES_HEAD, image_rows=image_rows(results), groups=groups)
 
 
 # Image by image -----------------------------------------------------------------------------------------------------
 
 IMAGES_HEAD = ("", "images higher", "lower", "alike", "mean change")
-IMAGES_NOTE = "Images by their own mIoU, over the classes in their truth or their prediction."
-
-
-def image_table(results: SideBySide) -> Table:
-    """`image_rows` for the terminal."""
-    return text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
 
 
 def images_as_json(results: SideBySide, dataset: SegmentationDataset) -> list[dict[str, Any]]:
     """Name and mIoU of each image that counts, one for each model."""
-    miou = _image_miou(results)  # (models, N)
+    scores = [each.scores for each in results.results]
+    mious = zip(*(each.images.miou for each in scores), strict=True)
     return [
-        {"name": dataset.name_of(int(index)), "miou": [number(value) for value in miou[:, at]]}
-        for at, index in enumerate(results.results[0].scores.ids)
+        {"name": dataset.name_of(int(index)), "miou": list(map(number, miou))}
+        for index, miou in zip(scores[0].ids, mious, strict=True)
     ]
 
 
 def image_rows(results: SideBySide) -> list[tuple[str, ...]]:
     """How many images each model but the first scores higher and lower than the first, by their own mIoU."""
-    first, *others = _image_miou(results)
+    first, *others = (each.scores.images.miou for each in results.results)
     rows = []
     for result, gains, miou in zip(results.results[1:], results.gains, others, strict=True):
         counts = (miou > first).sum(), (miou < first).sum(), (miou == first).sum()
         rows.append((result.name, *map(str, counts), change(gains["image_miou"])))
     return rows
-
-
-def _image_miou(results: SideBySide) -> NDArray[np.float64]:
-    """`(models, N)`."""
-    return np.stack([each.scores.images.miou for each in results.results])

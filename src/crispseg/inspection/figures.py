@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import writable_folder
 from crispseg.imaging import write_image
 from crispseg.inspection.flow import arrows, flow_colors, flows
-from crispseg.inspection.maps import channel_map, direction_colors, enhancement_maps, heat_map, most_refined, scaled
+from crispseg.inspection.maps import heat_map, most_refined
+from crispseg.inspection.panels import PANELS, Panel, refinement
 from crispseg.inspection.points import ddsm_points, draw_points, sampled_points
 from crispseg.inspection.quantities import Inspection
 from crispseg.labels import LabelSet
@@ -34,26 +35,26 @@ Row: TypeAlias = dict[str, Picture]
 
 
 class Figure(NamedTuple):
-    """How a figure is made."""
+    """How a figure is made.
 
-    rows: Callable[..., Sequence[Row]]
-    """From an inspection, one by another model or None, and options."""
-    part: str
-    """What the model must have: one of `PARTS`."""
-    system: str
-    """Models whose name begins so have this figure among theirs."""
-    truth: bool
-    """It shows the truth."""
-    legend: bool
-    """It shows classes, whose colours are explained."""
+    Args:
+        rows: an inspection, one of the same image by another model or None, and options → the rows of the figure.
+        part: what the model must have, one of `PARTS`.
+        system: models whose name begins so have this figure among theirs.
+        truth: whether it shows the truth.
+        legend: whether it shows classes, whose colours are then explained.
+    """
 
+    rows: Callable[..., list[Row]]
+    part: str = ""
+    system: str = ""
+    truth: bool = False
+    legend: bool = True
 
-FIGURES: dict[str, Figure] = {}
-"""All figures, by names such as "sfnet_figure_2"."""
 
 PARTS: dict[str, Callable[[Inspection], Any]] = {
     "": lambda seen: True,
-    "flow alignment module": flows,
+    "flow alignment module": lambda seen: seen.of("fam"),
     "DDSM with both affinities": lambda seen: [part for part in seen.of("ddsm") if seen.has(part, "x_Sout", "x_Cout")],
     "context fusion block": lambda seen: seen.of("cfb"),
     "boundary refinement": lambda seen: seen.unrefined is not None,
@@ -61,26 +62,14 @@ PARTS: dict[str, Callable[[Inspection], Any]] = {
 }
 """What a figure is about, for people, and where an inspection has it."""
 
-_Rows = TypeVar("_Rows", bound=Callable[..., Sequence[Row]])
-
-
-def _figure(
-    name: str, part: str = "", *, system: str = "", truth: bool = False, legend: bool = True
-) -> Callable[[_Rows], _Rows]:
-    def add(rows: _Rows) -> _Rows:
-        FIGURES[name] = Figure(rows, part, system, truth, legend)
-        return rows
-
-    return add
-
 
 def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **options: Any) -> Picture:
     """One of `FIGURES`.
 
     Args:
-        name: of the figure.
+        name: name of the figure.
         seen: inspections by the model that the figure is about; each has rows of its own.
-        beside: of the same image by another model, where a figure compares two.
+        beside: an inspection of the same image by another model, where a figure compares two.
         options: `x` and `y`, the pixel in pixels of the image, of "ddsm_figure_4" and "unept_sampling", by default its
             centre; `channels` of "agln_figure_5", by default those that refinement changes most and least.
 
@@ -96,8 +85,12 @@ def figure(name: str, *seen: Inspection, beside: Inspection | None = None, **opt
             raise CrispsegError(
                 f"{each.info.name} has no {made.part}; this figure shows it, so inspect a model with one"
             )
-        if beside is not None:
-            _check_same(each, beside)
+        if not np.array_equal(each.image, (beside or each).image):
+            raise CrispsegError(f"the inspections of {each.name} show different images; inspect the same one")
+        if (beside or each).label_set != each.label_set:
+            raise CrispsegError(
+                f"the model beside {each.info.name} has different classes; compare models of the same data"
+            )
         rows += made.rows(each, beside, **options)
     titles = [" / ".join(dict.fromkeys(names)).replace("→", "to") for names in zip(*rows, strict=True)]
     legend = shown_classes(*seen, *([beside] if beside else [])) if made.legend else None
@@ -111,7 +104,7 @@ def figures(ours: Inspection, beside: Inspection | None = None) -> dict[str, Pic
     """
     return {
         name: figure(name, ours, beside=beside)
-        for name, made in sorted(FIGURES.items())
+        for name, made in FIGURES.items()
         if PARTS[made.part](ours)
         and ours.info.name.startswith(made.system)
         and (ours.truth is not None or not made.truth)
@@ -132,12 +125,11 @@ def save_figures(folder: str | Path, ours: Inspection, beside: Inspection | None
     return paths
 
 
-def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "images / s") -> Picture:
+def speed_figure(rows: Sequence[tuple[str, float, float]]) -> Picture:
     """Speed against mIoU (SFNet, Fig. 1).
 
     Args:
-        rows: name, speed and mIoU in percent of each model, such as `crispseg benchmark` and `evaluate` measure.
-        unit: of the speed.
+        rows: name, images a second and mIoU in percent of each model, as `crispseg benchmark` and `evaluate` measure.
 
     Raises:
         CrispsegError: matplotlib is not installed.
@@ -148,33 +140,25 @@ def speed_figure(rows: Sequence[tuple[str, float, float]], *, unit: str = "image
     for name, speed, score in rows:
         axes.annotate(name, (speed, score), (6, 0), textcoords="offset points", va="center")
     axes.margins(0.15)
-    axes.set(xlabel=f"speed, {unit}", ylabel="mIoU, %")
+    axes.set(xlabel="speed, images / s", ylabel="mIoU, %")
     return drawn(drawing)
 
 
 # What several figures share -------------------------------------------------------------------------------------------
 
 
-def _check_same(ours: Inspection, theirs: Inspection) -> None:
-    if not np.array_equal(ours.image, theirs.image):
-        raise CrispsegError(
-            f"the inspections of {ours.name} and {theirs.name} show different images; inspect the same one"
-        )
-    if theirs.label_set != ours.label_set:
-        raise CrispsegError(
-            f"{theirs.info.name} and {ours.info.name} have different classes; compare models of the same data"
-        )
-
-
 def names_of(ours: Inspection, theirs: Inspection) -> list[str]:
-    """What titles call two models: their names, and where these are the same, what else differs."""
-    told = [{"backbone": each.info.backbone, **each.info.options} for each in (ours, theirs)]
-    differing = [key for key, value in told[0].items() if told[1].get(key) != value][:2]
+    """What titles call two models: their names, and where these are the same, what else differs.
+
+    Only options that both have tell them apart: those of an exchanged part say nothing of the other model.
+    """
     if ours.info.name != theirs.info.name:
         return [ours.info.name, theirs.info.name]
+    first, second = ({"backbone": each.info.backbone, **each.info.options} for each in (ours, theirs))
+    differing = [key for key in first if key in second and first[key] != second[key]][:2]
     if not differing:  # trained in another way
         return [ours.info.name, f"{theirs.info.name}, the other"]
-    return [", ".join([ours.info.name, *(f"{key} {each.get(key)}" for key in differing)]) for each in told]
+    return [", ".join([ours.info.name, *(f"{key} {told[key]}" for key in differing)]) for told in (first, second)]
 
 
 def shown_classes(*seen: Inspection) -> LabelSet:
@@ -187,7 +171,12 @@ def shown_classes(*seen: Inspection) -> LabelSet:
     return LabelSet(tuple(classes.names[i] for i in chosen), tuple(classes.palette[i] for i in chosen))
 
 
-def _of_both(what: str, picture: Callable[[Inspection], Picture], ours: Inspection, theirs: Inspection | None) -> Row:
+def _of_both(
+    ours: Inspection,
+    theirs: Inspection | None,
+    picture: Callable[[Inspection], Picture] = Inspection.colors,
+    what: str = "",
+) -> Row:
     """A picture of each model, theirs first; `what` stands before their names, or alone where there is one model."""
     if theirs is None:
         return {what or ours.info.name: picture(ours)}
@@ -195,132 +184,98 @@ def _of_both(what: str, picture: Callable[[Inspection], Picture], ours: Inspecti
     return {f"{what}, {name}".removeprefix(", "): picture(each) for name, each in ((other, theirs), (own, ours))}
 
 
-def _results(ours: Inspection, theirs: Inspection | None) -> Row:
-    return _of_both("", Inspection.colors, ours, theirs)
-
-
 def _image_and_truth(seen: Inspection) -> Row:
     return {"image": seen.image, "truth": seen.colors(seen.known_truth())}
 
 
-@_figure("agln_figure_1", system="agln", truth=True)
-@_figure("agln_figure_6", system="agln", truth=True)
-@_figure("unept_figure_3", system="unept", truth=True)
+def _shown(panels: Iterable[Panel], *names: str) -> Row:
+    """Some of the page's pictures, by default all."""
+    found = {panel.name: panel.pixels for panel in panels}
+    return {name: found[name] for name in names or found}
+
+
 def results(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and the results of both models; side by side here, AGLN's Fig. 6 has them below each other."""
-    return [{**_image_and_truth(ours), **_results(ours, theirs)}]
+    return [{**_image_and_truth(ours), **_of_both(ours, theirs)}]
 
 
 # SFNet ----------------------------------------------------------------------------------------------------------------
 
-_FAM = "flow alignment module"
 
-
-def _flow_row(seen: Inspection) -> Row:
-    return {flow.title: flow_colors(flow, seen) for flow in flows(seen)}
-
-
-@_figure("sfnet_figure_2", _FAM, legend=False)
 def sfnet_figure_2(seen: Inspection, _: Inspection | None) -> list[Row]:
     """For each FAM the coarse level F_l upsampled bilinearly, the fine level F_(l-1), the flow, and F_l warped."""
-    return [
-        {
-            "coarse, upsampled": heat_map(seen, flow.part, "coarse"),
-            "fine": heat_map(seen, flow.part, "fine"),
-            "semantic flow": flow_colors(flow, seen),
-            "coarse, warped": heat_map(seen, flow.part, "warped"),
-        }
-        for flow in flows(seen)
-    ]
+    return [_shown(PANELS["fam"](seen, part)) for part in seen.of("fam")]
 
 
-@_figure("sfnet_figure_4", _FAM, legend=False)
+def _aligned(seen: Inspection, part: str, deformed: Row) -> Row:
+    """Image and coarse level, upsampled bilinearly, in other ways if there are, and by the FAM."""
+    levels = _shown(PANELS["fam"](seen, part))
+    bilinear, warped = levels["coarse level, upsampled"], levels["coarse level, warped"]
+    return {"image": seen.image, "bilinear": bilinear, **deformed, "FAM": warped}
+
+
 def sfnet_figure_4(ours: Inspection, dcn: Inspection | None) -> list[Row]:
     """The coarse level upsampled bilinearly, by a deformable convolution where `dcn` has one, and by the last FAM."""
-    finest = flows(ours)[-1].part
-    deformed = {"DCN": heat_map(dcn, dcn.of("dcn")[-1], "fused")} if dcn is not None and dcn.of("dcn") else {}
-    shown = {"image": ours.image, "bilinear": heat_map(ours, finest, "coarse"), **deformed}
-    return [{**shown, "FAM": heat_map(ours, finest, "warped")}]
+    deformed: Row = {}
+    if dcn is not None and dcn.of("dcn"):
+        deformed = {"DCN": _shown(PANELS["dcn"](dcn, dcn.of("dcn")[-1]))["output"]}
+    return [_aligned(ours, ours.of("fam")[-1], deformed)]
 
 
-@_figure("sfnet_figure_5", _FAM)
 def sfnet_figure_5(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, the flow of each FAM with growing resolution, arrows of the last one, and the result."""
     drawn, scale = arrows(flows(seen)[-1], seen)
-    return [{"image": seen.image, **_flow_row(seen), f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
+    (growing,) = sfnet_figure_8(seen, None)
+    return [{**growing, f"arrows, {scale}x as long": drawn, "result": seen.colors()}]
 
 
-@_figure("sfnet_figure_6", system="sfnet", truth=True)
 def sfnet_figure_6(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, and for both models (a) the errors, right pixels black, and (b) the results."""
     known = _image_and_truth(ours)
-    return [{**known, **_of_both("", Inspection.errors, ours, theirs)}, {**known, **_results(ours, theirs)}]
+    return [{**known, **_of_both(ours, theirs, Inspection.errors)}, {**known, **_of_both(ours, theirs)}]
 
 
-@_figure("sfnet_figure_7", _FAM, legend=False)
 def sfnet_figure_7(seen: Inspection, _: Inspection | None) -> list[Row]:
     """The coarse level upsampled and warped, of the last FAM but one (above) and of the last one."""
-    return [
-        {
-            "image": seen.image,
-            "bilinear": heat_map(seen, flow.part, "coarse"),
-            "FAM": heat_map(seen, flow.part, "warped"),
-        }
-        for flow in flows(seen)[-2:]
-    ]
+    return [_aligned(seen, part, {}) for part in seen.of("fam")[-2:]]
 
 
-@_figure("sfnet_figure_8", _FAM, legend=False)
 def sfnet_figure_8(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, and the flow of each FAM with growing resolution."""
-    return [{"image": seen.image, **_flow_row(seen)}]
+    return [{"image": seen.image, **{flow.title: flow_colors(flow, seen) for flow in flows(seen)}}]
 
 
 # DDSM -----------------------------------------------------------------------------------------------------------------
 
 
-@_figure("ddsm_figure_1", system="ddsm", truth=True)
 def ddsm_figure_1(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, truth, the outputs of both models, the errors of both."""
-    outputs = _of_both("output", Inspection.colors, ours, theirs)
-    return [{**_image_and_truth(ours), **outputs, **_of_both("errors", Inspection.errors, ours, theirs)}]
+    outputs = _of_both(ours, theirs, what="output")
+    return [{**_image_and_truth(ours), **outputs, **_of_both(ours, theirs, Inspection.errors, "errors")}]
 
 
-@_figure("ddsm_figure_4", "DDSM with both affinities", legend=False)
-def ddsm_figure_4(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+def ddsm_figure_4(seen: Inspection, _: Inspection | None, **place: Any) -> list[Row]:
     """For each DDSM the positions sampled for a pixel, x_h, x_l, x_Sout, and the sum x_Sout + x_Cout."""
-    place = _place(seen, x, y)
     return [
         {
-            "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), *place),
-            "coarse x_h": heat_map(seen, part, "x_h"),
-            "fine x_l": heat_map(seen, part, "x_l"),
-            "spatial x_Sout": heat_map(seen, part, "x_Sout"),
-            "x_Sout + x_Cout": heat_map(seen, part, "x_Sout", "x_Cout"),
+            "sampled for a pixel": draw_points(seen.image, ddsm_points(seen, part), **place),
+            **_shown(PANELS["ddsm"](seen, part), "coarse x_h", "fine x_l", "spatial x_Sout", "x_Sout + x_Cout"),
         }
         for part in PARTS["DDSM with both affinities"](seen)
     ]
 
 
-def _place(seen: Inspection, x: float | None, y: float | None) -> tuple[float, float]:
-    """A pixel, by default the middle of the image."""
-    height, width = seen.size
-    return (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
-
-
 # AGLN -----------------------------------------------------------------------------------------------------------------
 
 
-@_figure("agln_figure_3", "context fusion block")
 def agln_figure_3(ours: Inspection, theirs: Inspection | None) -> list[Row]:
     """Image, A, M and E of the last block of the last step, results of both models, and the truth if there is one."""
-    titles = "decoder A", "descriptors M", "enhanced E"
-    shown = dict(zip(titles, enhancement_maps(ours, ours.of("cfb")[-1]), strict=True))
+    levels = PANELS["cfb"](ours, ours.of("cfb")[-1])
+    shown = _shown(levels, "decoder feature A", "descriptor map M", "enhanced feature E")
     truth = {"truth": ours.colors(ours.truth)} if ours.truth is not None else {}
-    return [{"image": ours.image, **shown, **_results(ours, theirs), **truth}]
+    return [{"image": ours.image, **shown, **_of_both(ours, theirs), **truth}]
 
 
-@_figure("agln_figure_5", "context fusion block", legend=False)
 def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int] | None = None) -> list[Row]:
     """Encoder channels before (B) and after (G) the local refinement of the last block."""
     block = seen.of("cfb")[-1]
@@ -329,41 +284,56 @@ def agln_figure_5(seen: Inspection, _: Inspection | None, channels: Iterable[int
     if wrong := [index for index in chosen if not 0 <= index < count]:
         raise CrispsegError(f"{seen.info.name} has no channel {wrong[0]} to show; they are 0 to {count - 1}")
     return [
-        {f"channel {index}": channel_map(seen, block, tap, index) for index in chosen} for tap in ("lrm.B", "lrm.G")
+        {f"channel {index}": heat_map(seen.tap(block, tap)[index, None], seen) for index in chosen}
+        for tap in ("lrm.B", "lrm.G")
     ]
 
 
 # UN-EPT ---------------------------------------------------------------------------------------------------------------
 
 
-@_figure("unept_figure_1", system="unept", truth=True)
 def unept_figure_1(seen: Inspection, _: Inspection | None) -> list[Row]:
     """Image, prediction, truth, and where they differ, in the truth's colours on black."""
     truth = seen.colors(seen.known_truth())
     return [{"image": seen.image, "prediction": seen.colors(), "truth": truth, "difference": seen.errors()}]
 
 
-@_figure("unept_figure_4", "boundary refinement")
 def unept_figure_4(seen: Inspection, _: Inspection | None) -> list[Row]:
     """The result before and after boundary refinement; beside it what decides, boundaries and directions.
 
     Boundaries are probabilities, 0 dark to 1 yellow. Directions have the hue of the optical-flow colours.
     """
-    assert seen.boundary is not None
-    results = {"before": seen.colors(seen.unrefined), "after": seen.colors()}
-    return [
-        {"image": seen.image, **results, "boundary": scaled(seen.boundary, 0, 1), "direction": direction_colors(seen)}
-    ]
+    return [{"image": seen.image, **_shown(refinement(seen))}]
 
 
-@_figure("unept_sampling", "cross-attention", system="unept", legend=False)
-def unept_sampling(seen: Inspection, _: Inspection | None, x: float | None = None, y: float | None = None) -> list[Row]:
+def unept_sampling(seen: Inspection, _: Inspection | None, **place: Any) -> list[Row]:
     """What the first head of the last cross-attention samples for a pixel, by level; no figure of the paper."""
-    last, place = PARTS["cross-attention"](seen)[-1], _place(seen, x, y)
+    last = PARTS["cross-attention"](seen)[-1]
     return [
         {
-            name: draw_points(seen.image, last, *place, group=index)
+            name: draw_points(seen.image, last, group=index, **place)
             for index, name in enumerate(last.groups)
             if name.startswith("head 1")
         }
     ]
+
+
+FIGURES = {
+    "agln_figure_1": Figure(results, system="agln", truth=True),
+    "agln_figure_3": Figure(agln_figure_3, "context fusion block"),
+    "agln_figure_5": Figure(agln_figure_5, "context fusion block", legend=False),
+    "agln_figure_6": Figure(results, system="agln", truth=True),
+    "ddsm_figure_1": Figure(ddsm_figure_1, system="ddsm", truth=True),
+    "ddsm_figure_4": Figure(ddsm_figure_4, "DDSM with both affinities", legend=False),
+    "sfnet_figure_2": Figure(sfnet_figure_2, "flow alignment module", legend=False),
+    "sfnet_figure_4": Figure(sfnet_figure_4, "flow alignment module", legend=False),
+    "sfnet_figure_5": Figure(sfnet_figure_5, "flow alignment module"),
+    "sfnet_figure_6": Figure(sfnet_figure_6, system="sfnet", truth=True),
+    "sfnet_figure_7": Figure(sfnet_figure_7, "flow alignment module", legend=False),
+    "sfnet_figure_8": Figure(sfnet_figure_8, "flow alignment module", legend=False),
+    "unept_figure_1": Figure(unept_figure_1, system="unept", truth=True),
+    "unept_figure_3": Figure(results, system="unept", truth=True),
+    "unept_figure_4": Figure(unept_figure_4, "boundary refinement"),
+    "unept_sampling": Figure(unept_sampling, "cross-attention", system="unept", legend=False),
+}
+"""All figures, by name."""

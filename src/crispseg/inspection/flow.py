@@ -15,6 +15,8 @@ from crispseg.inspection.maps import at_image, flow_image
 from crispseg.inspection.quantities import Inspection
 
 ARROW = (20, 20, 20)
+SHIFT = 4
+"""Bits behind the point of the coordinates that OpenCV draws at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +77,10 @@ def flow_colors(flow: Flow, inspection: Inspection | None = None) -> NDArray[np.
     """The flow as `flow_image`, `(h, w, 3)`.
 
     Args:
-        flow: to draw.
+        flow: the flow to draw.
         inspection: draw at the size of its image: the field, not its colours, is interpolated (SFNet, §4.2).
     """
     return flow_image(flow.pixels if inspection is None else at_image(flow.pixels, inspection))
-
-
-def arrow_scale(longest: float, spacing: float) -> int:
-    """How many times too long to draw vectors, a power of two, so that the longest reaches to the next arrow's place.
-
-    Args:
-        longest: in pixels of the picture.
-        spacing: between arrows, in the same.
-    """
-    return 2 ** max(0, math.ceil(math.log2(spacing / longest))) if 0 < longest < spacing else 1
 
 
 def arrows(flow: Flow, inspection: Inspection, *, count: int = 24, zoom: int = 2) -> tuple[NDArray[np.uint8], int]:
@@ -97,13 +89,14 @@ def arrows(flow: Flow, inspection: Inspection, *, count: int = 24, zoom: int = 2
     An arrow starts at a pixel of the fine level and points to where that pixel looks in the coarse level.
 
     Args:
-        flow: to draw.
-        inspection: that it comes from.
+        flow: the flow to draw.
+        inspection: the inspection that it comes from.
         count: arrows along the longer side.
         zoom: pixels of the picture a pixel of the image.
 
     Returns:
-        `(zoom · H, zoom · W, 3)`, and how many times longer than true the arrows are.
+        `(zoom · H, zoom · W, 3)`, and how many times longer than true the arrows are: a power of two, so that the
+        longest reaches to the next arrow's place.
     """
     height, width = inspection.size
     paled = (255 - (255 - inspection.image.astype(np.uint16)) * 2 // 5).astype(np.uint8)
@@ -112,20 +105,12 @@ def arrows(flow: Flow, inspection: Inspection, *, count: int = 24, zoom: int = 2
     pitch_x, pitch_y = pixel_pitch(flow.size, inspection)
     spacing = max(height, width) / count
     longest = float(np.hypot(field[0] * pitch_x, field[1] * pitch_y).max())
-    scale = arrow_scale(longest, spacing)
+    scale = 2 ** max(0, math.ceil(math.log2(spacing / longest))) if 0 < longest < spacing else 1
     for y in np.arange(spacing / 2, height - 0.5, spacing):
         for x in np.arange(spacing / 2, width - 0.5, spacing):
             dx, dy = field[:, round(y), round(x)]
-            start = fixed_point(round(x), round(y), zoom)
-            end = fixed_point(round(x) + scale * dx * pitch_x, round(y) + scale * dy * pitch_y, zoom)
+            middle = np.array([round(x), round(y)])
+            ends = (middle, middle + scale * np.array([dx * pitch_x, dy * pitch_y]))
+            start, end = (np.rint(((place + 0.5) * zoom - 0.5) * 2**SHIFT).astype(int).tolist() for place in ends)
             cv2.arrowedLine(picture, start, end, ARROW, 1, cv2.LINE_AA, SHIFT, 0.3)
     return picture, scale
-
-
-SHIFT = 4
-"""Bits behind the point of coordinates for OpenCV."""
-
-
-def fixed_point(x: float, y: float, zoom: int) -> tuple[int, int]:
-    """A position in the image, (0, 0) the first pixel's centre, in a picture `zoom` times as large, for OpenCV."""
-    return round(((x + 0.5) * zoom - 0.5) * 2**SHIFT), round(((y + 0.5) * zoom - 0.5) * 2**SHIFT)

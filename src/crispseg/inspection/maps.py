@@ -17,9 +17,9 @@ from crispseg.inspection.quantities import Inspection
 from crispseg.nn import resize
 
 HEAT = cv2.COLORMAP_TURBO
-"""Of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
+"""Colour map of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
 SCALE = cv2.COLORMAP_VIRIDIS
-"""Of confidence, entropy and probabilities: dark is low, yellow is high."""
+"""Colour map of confidence, entropy and probabilities: dark is low, yellow is high."""
 
 
 def at_image(values: Tensor, inspection: Inspection) -> Tensor:
@@ -40,11 +40,6 @@ def scaled(
     share = (values - low) / (high - low) if high > low else np.zeros(values.shape)
     levels = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, colors)[..., ::-1])
-
-
-def color_strip(colors: int, width: int = 256) -> NDArray[np.uint8]:
-    """The colours of a map from low to high, `(1, width, 3)`, for a legend."""
-    return scaled(np.linspace(0, 1, width)[None], 0, 1, colors)
 
 
 def flow_image(field: Tensor) -> NDArray[np.uint8]:
@@ -71,14 +66,9 @@ def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
     return mean
 
 
-def heat_map(inspection: Inspection, part: str, *taps: str) -> NDArray[np.uint8]:
-    """The mean over channels of a tap, or of the sum of several: blue its least value, red its largest."""
-    return scaled(mean_map(sum_of(inspection, part, *taps), inspection), colors=HEAT)
-
-
-def sum_of(inspection: Inspection, part: str, *taps: str) -> Tensor:
-    """The sum of some taps of a part, `(C, h, w)`."""
-    return torch.stack([inspection.tap(part, tap) for tap in taps]).sum(0)
+def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
+    """The mean over channels of a level `(C, h, w)` on its own scale: blue its least value, red its largest."""
+    return scaled(mean_map(values, inspection), colors=HEAT)
 
 
 def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
@@ -137,19 +127,12 @@ def most_refined(inspection: Inspection, block: str, count: int = 8) -> list[int
     return sorted({*order[:half], *order[len(order) - half :]})
 
 
-def channel_map(inspection: Inspection, block: str, tap: str, channel: int) -> NDArray[np.uint8]:
-    """One channel of a tap of a part, on its own scale."""
-    return scaled(mean_map(inspection.tap(block, tap)[channel, None], inspection), colors=HEAT)
-
-
 def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:
     """The predicted direction to the inside of each likely boundary pixel in the flow's colours; others are white.
 
-    Raises:
-        ValueError: the model has no refinement.
+    The model must have a refinement.
     """
-    if inspection.boundary is None or inspection.direction is None:
-        raise ValueError("a model without refinement has no directions")
+    assert inspection.boundary is not None and inspection.direction is not None
     angle = inspection.direction * (np.pi / 4)
     field = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32) * (inspection.boundary > 0.5)  # (2, H, W)
     return flow_image(torch.from_numpy(field))

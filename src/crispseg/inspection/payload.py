@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
 import zlib
 from typing import Any
 
@@ -24,7 +23,7 @@ CLASSES = 5
 PIXELS_TOLD = 2**16
 """Pixels whose probabilities are told; of a larger image every n-th."""
 POINT_BYTES = 3 * 2**20
-"""Of all sampled points together, before compression: 5 bytes a point."""
+"""Bytes of all sampled points together, before compression: 5 a point."""
 SIDE = 64
 """Longest side of the grids on which attention maps and mixtures of descriptors are told."""
 MIXED = 8
@@ -33,8 +32,8 @@ MIXED = 8
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
     """An array of whole numbers of 8 or 16 bits, as the page's `unpack` takes it."""
-    little = values if sys.byteorder == "little" else values.byteswap()
-    data = base64.b64encode(zlib.compress(np.ascontiguousarray(little).tobytes(), 9)).decode("ascii")
+    little = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    data = base64.b64encode(zlib.compress(little, 9)).decode("ascii")
     return {"type": values.dtype.name, "data": data}
 
 
@@ -139,18 +138,19 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
 
 def gathering_part(inspection: Inspection, block: str) -> str | None:
     """Path of the aggregation block whose descriptors a context fusion block distributes; None if it did not run."""
-    found = f"{block.removesuffix('.cfb')}.sab"
-    if ".blocks." in block:
-        decoder, _, index = block.partition(".fuses.")
-        found = f"{decoder}.gathers.{index.rpartition('.')[2]}"
+    decoder, _, index = block.partition(".fuses.")
+    blocks = ".blocks." in block
+    found = f"{decoder}.gathers.{index.rpartition('.')[2]}" if blocks else f"{block.removesuffix('.cfb')}.sab"
     return found if found in inspection.of("gathering") else None
 
 
 def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
     """For each pixel the descriptors that it mixes; `from` names, in "gathered", from where each was gathered."""
     count = inspection.tap(gathers, "X_am").shape[0]
-    mixture = mixture_of(inspection, block)  # (N, H, W), 1 in sum over N
-    height, width = mixture.shape[1:]
+    height, width = inspection.tap(block, "sdm.M").shape[-2:]
+    mixture = np.ones((1, height, width), np.float32)  # a single descriptor, which every pixel takes
+    if inspection.has(block, "sdm.A_av"):
+        mixture = inspection.tap(block, "sdm.A_av").numpy()  # (N, H, W), 1 in sum over N (AGLN, Eq. 2)
     every = math.ceil(max(height, width) / SIDE)
     mixture = mixture[:, every // 2 :: every, every // 2 :: every]
     told_count = min(MIXED, count)
@@ -187,14 +187,6 @@ def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
         "origin": [-coarse_x / 2, -coarse_y / 2],
         "pitch": [coarse_x * fold, coarse_y * fold],
     }
-
-
-def mixture_of(inspection: Inspection, block: str) -> NDArray[np.float32]:
-    """The attention vectors A_av of a context fusion block (AGLN, Eq. 2): shares of each descriptor, `(N, H, W)`."""
-    if not inspection.has(block, "sdm.A_av"):  # a single descriptor, which every pixel takes
-        return np.ones((1, *inspection.tap(block, "sdm.M").shape[-2:]), np.float32)
-    shares: NDArray[np.float32] = inspection.tap(block, "sdm.A_av").numpy()
-    return shares
 
 
 def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:

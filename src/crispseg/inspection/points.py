@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.inspection.flow import SHIFT, fixed_point, pixel_pitch
+from crispseg.inspection.flow import pixel_pitch
 from crispseg.inspection.quantities import Inspection
 from crispseg.nn import pixel_centres
 
@@ -54,9 +54,9 @@ class SampledPoints:
 
 
 def sampled_points(inspection: Inspection) -> list[SampledPoints]:
-    """The points of every part that samples, coarse to fine, or first layer to last; UN-EPT's encoder is left out.
+    """The points of every part that samples, coarse to fine, or first layer to last.
 
-    An encoder's queries are the pixels of all levels: `attention_points` tells those of one level.
+    UN-EPT's encoder is left out: its queries are the pixels of all levels.
     """
     found = []
     for part, (kind, _) in inspection.parts.items():
@@ -109,26 +109,17 @@ def _grid_points(inspection: Inspection, part: str, dx: Tensor, dy: Tensor, weig
     )
 
 
-def attention_points(inspection: Inspection, part: str, size: Sequence[int], first: int = 0) -> SampledPoints:
-    """UN-EPT's deformable attention (Eqs. 4 and 6), of the queries that are the pixels of one map.
+def attention_points(inspection: Inspection, part: str, size: Sequence[int]) -> SampledPoints:
+    """UN-EPT's deformable attention (Eqs. 4 and 6), whose queries are the pixels of one map of this height and width.
 
     Levels reach from edge to edge of the image (`align_corners=False`), and so do the queries' places.
-
-    Args:
-        inspection: that it comes from.
-        part: path of the attention.
-        size: height and width of the queries' map.
-        first: index of its first query: in the encoder, how many pixels the levels before it have.
     """
-    height, width = size
-    queries = slice(first, first + height * width)
-    locations = inspection.tap(part, "locations")[queries]  # (Q, M, L, N, 2), 0 to 1
-    weights = inspection.tap(part, "weights")[queries]  # (Q, M, L, N)
+    locations = inspection.tap(part, "locations")  # (Q, M, L, N, 2), 0 to 1
+    weights = inspection.tap(part, "weights")  # (Q, M, L, N)
     heads, levels = weights.shape[1:3]
-    rows, columns = inspection.input_size
-    extent = torch.tensor([columns, rows])
-    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, (height, width))  # (h, w, M · L, N, 2)
-    centres = (torch.unflatten(pixel_centres(size), 0, (height, width)) * extent - 0.5).numpy()
+    extent = torch.tensor(inspection.input_size[::-1])
+    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, tuple(size))  # (h, w, M · L, N, 2)
+    centres = (torch.unflatten(pixel_centres(size), 0, tuple(size)) * extent - 0.5).numpy()
     names = [
         f"head {head + 1}" + (f", level {level + 1}" if levels > 1 else "")
         for head in range(heads)
@@ -140,7 +131,7 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int], fir
         np.ascontiguousarray(centres[0, :, 0]),
         np.ascontiguousarray(centres[:, 0, 1]),
         xy.numpy(),
-        torch.unflatten(weights.flatten(1, 2), 0, (height, width)).numpy(),
+        torch.unflatten(weights.flatten(1, 2), 0, tuple(size)).numpy(),
         tuple(names),
     )
 
@@ -148,8 +139,8 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int], fir
 def draw_points(
     image: NDArray[np.uint8],
     points: SampledPoints,
-    x: float,
-    y: float,
+    x: float | None = None,
+    y: float | None = None,
     *,
     group: int | None = None,
     zoom: int = 3,
@@ -161,8 +152,8 @@ def draw_points(
 
     Args:
         image: `(H, W, 3)` RGB.
-        points: of its inspection.
-        x, y: in pixels of the image.
+        points: points of a part, from the image's inspection.
+        x, y: a position in pixels of the image, by default its middle.
         group: one group's points; by default those of all.
         zoom: pixels of the picture a pixel of the image.
 
@@ -171,23 +162,19 @@ def draw_points(
     """
     height, width = image.shape[:2]
     picture = np.asarray(cv2.resize(image, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR), np.uint8)
-    row, column = points.nearest(x, y)
-    xy, weights = points.at(x, y)
+
+    def cross(place: NDArray[np.float32], arm: float, color: tuple[int, int, int]) -> None:
+        # OpenCV's coordinates are 32 bits; what is so far away is not to be seen anyway.
+        centre = np.rint(np.clip((place + 0.5) * zoom - 0.5, -(2**20), 2**20)).astype(int).tolist()
+        cv2.drawMarker(picture, centre, color, cv2.MARKER_CROSS, 2 * round(arm), max(1, round(arm / 5)), cv2.LINE_AA)
+
+    position = (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
+    row, column = points.nearest(*position)
+    xy, weights = points.at(*position)
     chosen = slice(None) if group is None else slice(group, group + 1)
     arm = max(width, height) * zoom / 60
     shares = np.sqrt(weights[chosen].ravel() / max(float(weights[chosen].max()), 1e-12))
-    for (px, py), share in zip(xy[chosen].reshape(-1, 2), shares, strict=True):
-        _cross(picture, float(px), float(py), arm * (1 + 2 * float(share)) / 3, POINT, zoom)
-    _cross(picture, float(points.xs[column]), float(points.ys[row]), arm, PIXEL, zoom)
+    for place, share in zip(xy[chosen].reshape(-1, 2), shares, strict=True):
+        cross(place, arm * (1 + 2 * float(share)) / 3, POINT)
+    cross(np.array([points.xs[column], points.ys[row]]), arm, PIXEL)
     return picture
-
-
-def _cross(picture: NDArray[np.uint8], x: float, y: float, arm: float, color: tuple[int, int, int], zoom: int) -> None:
-    """A cross at a position in the image whose arms are `arm` pixels of the picture long."""
-    if max(abs(x), abs(y)) > 4 * max(picture.shape):
-        return  # OpenCV's coordinates are 32 bits; it is not to be seen anyway
-    centre_x, centre_y = fixed_point(x, y, zoom)
-    long, thickness = round(arm * 2**SHIFT), max(1, round(arm / 5))
-    for dx, dy in ((long, 0), (0, long)):
-        start, end = (centre_x - dx, centre_y - dy), (centre_x + dx, centre_y + dy)
-        cv2.line(picture, start, end, color, thickness, cv2.LINE_AA, SHIFT)

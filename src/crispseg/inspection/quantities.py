@@ -107,10 +107,7 @@ class Inspection:
 
     def entropy(self, normalised: bool = False) -> NDArray[np.float32]:
         """−Σ p ln p over the classes, `(H, W)`: in nats, or, normalised, as a share of its largest value, ln C."""
-        total = np.zeros(self.size, np.float32)
-        for p in self.probabilities:
-            total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
-        total = np.maximum(total, 0)
+        total: NDArray[np.float32] = torch.special.entr(torch.from_numpy(self.probabilities)).sum(0).numpy()
         return total / np.float32(math.log(len(self.probabilities))) if normalised else total
 
     def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -173,7 +170,7 @@ def inspect_image(
         model: to look into; it is put on `device` and left in eval mode.
         image: a file's path, a PIL image, or an array (see `crispseg.inference.segmenter.Source`).
         truth: `(H, W)` class ids of the image, 255 for ignored pixels.
-        name: of the image, by default that of its file.
+        name: name of the image, by default that of its file.
         device: by default a CUDA device where there is one, else the CPU.
         pixels: larger images are reduced by averaging, and their truth to the nearest pixel, until they have no more.
 
@@ -263,10 +260,10 @@ def check_truth(truth: NDArray[Any], size: tuple[int, int], classes: int, name: 
 
 def _inside(offsets: NDArray[np.int8]) -> NDArray[np.int8]:
     """Offsets `(2, H, W)` that lead outside, where the nearest pixel of the edge counts, as those that lead to it."""
-    shortened = np.empty_like(offsets)
-    for axis, length in enumerate(offsets.shape[:0:-1]):  # x and W, y and H
-        places = np.arange(length) if axis == 0 else np.arange(length)[:, None]
-        shortened[axis] = np.clip(places + offsets[axis], 0, length - 1) - places
+    height, width = offsets.shape[1:]
+    places = np.indices((height, width))[::-1]  # x and y
+    largest = np.array([width - 1, height - 1])[:, None, None]
+    shortened: NDArray[np.int8] = (np.clip(places + offsets, 0, largest) - places).astype(np.int8)
     return shortened
 
 
