@@ -14,7 +14,6 @@ from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.recognise import Recognised, recognise
@@ -67,14 +66,14 @@ def run(argv: Sequence[str]) -> None:
     base: Tree = {"data": dict(found.data)} if found.data else {}
     parsed, data = parse_data(argv, base, parser)
     load_plugins(parsed.plugins)
+    subject = subject_of(found.source(data), image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
     if parsed.fix is not None:
-        check_out(parsed.fix, _roots(data, target))
+        check_out(parsed.fix, subject, *([Path(target)] if target is not None and Path(target).is_dir() else []))
 
-    channels = image_channels(in_chans if parsed.in_chans is None else parsed.in_chans)
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
-        diagnosis = diagnose(subject_of(found.source(data), channels), parsed.workers)
+        diagnosis = diagnose(subject, parsed.workers)
         text = json.dumps(as_json(diagnosis), indent=2) + "\n"
         if file is not None:
             file.write_text(text, encoding="utf-8")
@@ -102,10 +101,3 @@ def _find(target: str) -> tuple[Recognised, int]:
             raise CrispsegError(f"{target} does not say which data it is about; give --data with its keys")
         return Recognised(tree["data"]), int((tree.get("model") or {}).get("in_chans", 3))
     return recognise(path), 3
-
-
-def _roots(data: DataSource, target: str | None) -> list[Path]:
-    """Folders in which nothing may be written."""
-    given = [getattr(data, key, None) for key in ("root", "images", "masks")]
-    roots = [Path(path) for path in given if path is not None]
-    return [*roots, Path(target)] if target is not None and Path(target).is_dir() and roots else roots

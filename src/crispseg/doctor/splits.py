@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from crispseg.doctor.kinds import Finding, Severity, counted, finding, plural
+from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, readable
 from crispseg.doctor.subject import Subject
 
@@ -48,27 +49,21 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
         [[a.image_file, b.image_file] for a, b in near if (a.split != b.split) is apart] for apart in (True, False)
     )
     shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
-    wanted = Severity.INFORMATION if subject.val_in_train else None
+    information = Severity.INFORMATION
+    wanted = getattr(subject.source, "train_on", "") == "trainval"
     return [
-        *_grouped("image-in-two-splits", between, "picture is", "in more than one split", severity=wanted),
-        *_grouped("duplicate-image", within, "picture is", "in one split more than once"),
-        *_grouped("contradicting-masks", contradicting, "picture has", "two or more different masks"),
-        *_grouped("near-duplicate", across, "pair", "of pictures in different splits hardly differ"),
-        *_grouped(
-            "near-duplicate", beside, "pair", "of pictures in one split hardly differ", severity=Severity.INFORMATION
-        ),
-        *counted("shared-mask", _flat(shared), "image has", "a mask that another image has too", groups=shared),
+        _grouped("image-in-two-splits", between, severity=information if wanted else None),
+        _grouped("duplicate-image", within),
+        _grouped("contradicting-masks", contradicting),
+        _grouped("near-duplicate", across, where="different splits"),
+        _grouped("near-duplicate", beside, where="one split", severity=information),
+        _grouped("shared-mask", shared, count=sum(map(len, shared))),
     ]
 
 
-def _grouped(code: str, groups: list[list[str]], subject: str, rest: str, **more: Any) -> list[Finding]:
-    """A finding that counts groups of files, where there are any."""
-    message = f"{plural(len(groups), subject)} {rest}"
-    return [finding(code, message, _flat(groups), count=len(groups), groups=groups, **more)] if groups else []
-
-
-def _flat(groups: list[list[str]]) -> list[str]:
-    return [file for files in groups for file in files]
+def _grouped(code: str, groups: list[list[str]], **more: Any) -> Finding:
+    """A finding that counts groups of files."""
+    return finding(code, chain(*groups), details={"groups": groups}, **{"count": len(groups), **more})
 
 
 def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
