@@ -57,10 +57,9 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
 
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: Reading) -> list[SplitReport]:
     """What `check_split` would say of the pairs that can be read."""
-    pairs = [(one.split, mask) for one, _, mask in readable(facts) if not mask.header.lossy]
     reports = []
     for split in subject.splits:
-        masks = [mask for name, mask in pairs if name == split]
+        masks = [mask for one, _, mask in readable(facts) if one.split == split and not mask.header.lossy]
         if masks:
             histograms = [reading.decode(mask).histogram(mask) for mask in masks]
             reports.append(summary(split, reading.labels, histograms, [mask.size for mask in masks]))

@@ -23,8 +23,8 @@ from crispseg.data.folder import folder_flags
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS
 from crispseg.doctor.pairs import needs_turning
-from crispseg.doctor.scan import Header, ImageFacts, MaskFacts, PairFacts, load_mask, readable
-from crispseg.doctor.splits import duplicate_groups
+from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, load_mask, readable
+from crispseg.doctor.splits import duplicate_groups, mask_digests
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
@@ -124,15 +124,14 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFact
 
     The others are added to `left_out`, unless it is the same file that another pair keeps.
     """
-    usable = [
-        one for one in readable(diagnosis.facts) if left_out.keys().isdisjoint((one[0].mask_file, one[0].image_file))
-    ]
+    files = left_out.keys()
+    usable = [one for one in readable(diagnosis.facts) if files.isdisjoint((one[0].mask_file, one[0].image_file))]
     order = list(diagnosis.subject.splits)
     again: set[int] = set()
     for group in duplicate_groups([one for one, _, _ in usable]):
         last = max((one.split for one in group), key=order.index)
         stay = [one for one in group if one.split == last]
-        if len({one.mask.digest for one in stay if isinstance(one.mask, MaskFacts)}) == 1:
+        if len(mask_digests(stay)) == 1:
             stay = stay[:1]
         again |= {id(one) for one in group} - {id(one) for one in stay}
         for one in group:
@@ -144,7 +143,8 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFact
 def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading, root: Path, channels: int) -> None:
     """Write one pair, for models of 3 or 4 channels. Threads may make a folder at the same time."""
     header = image.header
-    target = root / "images" / one.split / (one.pair.name + _suffix(header))
+    suffix = one.pair.image.suffix if header.suffix_fits else SUFFIX.get(header.kind, one.pair.image.suffix)
+    target = root / "images" / one.split / (one.pair.name + suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
     if header.mode == "RGBA" and header.alpha == "opaque" and channels == 3:
         with opened(one.pair.image) as picture:
@@ -152,17 +152,13 @@ def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading,
             upright.convert("RGB").save(target.with_name(one.pair.name.rpartition("/")[2] + ".png"))
     else:
         shutil.copyfile(one.pair.image, target)
-    labels = _labels(one.pair.mask, mask, reading)
+    labels = Image.fromarray(_labels(one.pair.mask, mask, reading))
     if needs_turning(image, mask):
-        labels = _turned(labels, header.orientation)
-    elif needs_turning(mask, image):
-        labels = _turned(labels, {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation))  # back
-    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", labels, reading.labels.palette)
-
-
-def _suffix(header: Header) -> str:
-    suffix = Path(header.file).suffix
-    return suffix if header.suffix_fits else SUFFIX.get(header.kind, suffix)
+        labels.getexif()[ORIENTATION] = header.orientation
+    elif needs_turning(mask, image):  # back
+        labels.getexif()[ORIENTATION] = {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation)
+    upright = np.asarray(ImageOps.exif_transpose(labels))
+    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", upright, reading.labels.palette)
 
 
 def _labels(path: Path, mask: MaskFacts, reading: Reading) -> NDArray[np.uint8]:
@@ -173,9 +169,3 @@ def _labels(path: Path, mask: MaskFacts, reading: Reading) -> NDArray[np.uint8]:
     elif values.ndim == 3:
         values = values[..., 0]
     return reading.decode(mask).labels[np.searchsorted(known, values)]
-
-
-def _turned(labels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    picture = Image.fromarray(labels)
-    picture.getexif()[ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(picture))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -215,6 +215,7 @@ def _load(picture: Image.Image, path: Path) -> Header:
         dropped = int(picture.tag_v2.get(SAMPLESPERPIXEL, 1)) - len(picture.getbands())
         stored = (int(picture.tag_v2[IMAGELENGTH]), int(picture.tag_v2[IMAGEWIDTH]))
         orientation = int(picture.tag_v2.get(ORIENTATION, 1))
+    suffix_of = Image.registered_extensions().get(path.suffix.lower())
     frames = getattr(picture, "n_frames", 1) if kind in ("TIFF", "GIF", "PNG", "WEBP") else 1
     picture.load()
     if not isinstance(picture, TiffImageFile):  # a PNG may say it behind its pixels
@@ -228,7 +229,7 @@ def _load(picture: Image.Image, path: Path) -> Header:
         orientation=orientation if orientation in range(1, 9) else 1,
         frames=int(frames),
         alpha=_alpha(picture),
-        suffix_fits=path.suffix.lower() in _suffixes(kind),
+        suffix_fits=suffix_of == kind or (suffix_of, kind) == ("JPEG", "MPO"),
         lossy=_is_lossy(picture, path),
         dropped=max(dropped, 0),
     )
@@ -238,12 +239,6 @@ def _alpha(picture: Image.Image) -> Literal["none", "opaque", "varying"]:
     if not picture.has_transparency_data or picture.mode[0] in "1IF":
         return "none"
     return "opaque" if picture.convert("RGBA").getextrema()[3] == (255, 255) else "varying"
-
-
-@lru_cache
-def _suffixes(kind: str) -> frozenset[str]:
-    kinds = ("JPEG", "MPO") if kind == "MPO" else (kind,)
-    return frozenset(suffix for suffix, known in Image.registered_extensions().items() if known in kinds)
 
 
 def _is_lossy(picture: Image.Image, path: Path) -> bool:

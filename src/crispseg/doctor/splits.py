@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -32,38 +32,40 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
+    """The different masks of some pairs, those that can be read."""
+    return {one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}
+
+
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
     """The same image twice, the same mask for different images, and one image with two masks."""
-    between, within, contradicting = [], [], []
-    for group in duplicate_groups(facts):
-        by_split: dict[str, list[str]] = defaultdict(list)
-        for one in group:
-            by_split[one.split].append(one.image_file)
-        if len(by_split) > 1:
-            between.append([one.image_file for one in group])
-        within += [files for files in by_split.values() if len(files) > 1]
-        if len({one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}) > 1:
-            contradicting.append([one.image_file for one in group])
-    near = near_duplicates(facts)
-    across, beside = (
-        [[a.image_file, b.image_file] for a, b in near if (a.split != b.split) is apart] for apart in (True, False)
-    )
+    equal, near = duplicate_groups(facts), near_duplicates(facts)
+    within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
     shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
-    information = Severity.INFORMATION
     wanted = getattr(subject.source, "train_on", "") == "trainval"
     return [
-        _grouped("image-in-two-splits", between, severity=information if wanted else None),
-        _grouped("duplicate-image", within),
-        _grouped("contradicting-masks", contradicting),
-        _grouped("near-duplicate", across, where="different splits"),
-        _grouped("near-duplicate", beside, where="one split", severity=information),
-        _grouped("shared-mask", shared, count=sum(map(len, shared))),
+        _grouped(
+            "image-in-two-splits",
+            [group for group in equal if len({one.split for one in group}) > 1],
+            severity=Severity.INFORMATION if wanted else None,
+        ),
+        _grouped("duplicate-image", [group for group in within if len(group) > 1]),
+        _grouped("contradicting-masks", [group for group in equal if len(mask_digests(group)) > 1]),
+        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split], where="different splits"),
+        _grouped(
+            "near-duplicate",
+            [(a, b) for a, b in near if a.split == b.split],
+            severity=Severity.INFORMATION,
+            where="one split",
+        ),
+        finding("shared-mask", chain(*shared), details={"groups": shared}),
     ]
 
 
-def _grouped(code: str, groups: list[list[str]], **more: Any) -> Finding:
-    """A finding that counts groups of files."""
-    return finding(code, chain(*groups), details={"groups": groups}, **{"count": len(groups), **more})
+def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
+    """A finding that counts groups of images."""
+    files = [[one.image_file for one in group] for group in groups]
+    return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
 
 
 def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
@@ -80,23 +82,17 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
         return []
     owners = [one for one, _ in unique.values()]
     thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(np.float32)  # (images, 192)
-    contrast = thumbnails.std(axis=1)
-    means = thumbnails.mean(axis=1)
-    order = np.argsort(means, kind="stable")
-    order = order[contrast[order] >= LEAST_CONTRAST]
+    order = np.argsort(thumbnails.mean(axis=1), kind="stable")
+    order = order[thumbnails[order].std(axis=1) >= LEAST_CONTRAST]
+    thumbnails = thumbnails[order]
+    means, bounds = thumbnails.mean(axis=1), NEAR * thumbnails.std(axis=1)
     found = []
-    for step in range(1, len(order)):
-        first, second = order[:-step], order[step:]
-        bound = NEAR * np.minimum(contrast[first], contrast[second])
-        close = means[second] - means[first] <= bound
-        if not (means[second] - means[first] <= NEAR * contrast.max()).any():
-            break
-        first, second, bound = first[close], second[close], bound[close]
-        rms = np.sqrt(np.square(thumbnails[first] - thumbnails[second]).mean(axis=1))
-        found += [
-            (owners[min(a, b)], owners[max(a, b)])
-            for a, b in zip(first[rms <= bound], second[rms <= bound], strict=True)
-        ]
+    for index, end in enumerate(np.searchsorted(means, means + bounds, side="right")):
+        others = slice(index + 1, end)
+        rms = np.sqrt(np.square(thumbnails[others] - thumbnails[index]).mean(axis=1))
+        for near in np.flatnonzero(rms <= np.minimum(bounds[others], bounds[index])):
+            first, second = sorted((order[index], order[index + 1 + near]))
+            found.append((owners[first], owners[second]))
     return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
 
 
