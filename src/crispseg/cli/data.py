@@ -41,7 +41,7 @@ def run_list(argv: Sequence[str]) -> None:
     """`crispseg data list`"""
     Parser(prog="crispseg data list", description="Public data sets that are known, as published.").parse(list(argv))
     numbers = [Column(header, justify="right", no_wrap=True) for header in ("classes", "train", "val")]
-    columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), "licence")
+    columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), Column("licence"))
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for entry in catalogue().values():
         sizes = [archive.size for archive in entry.archives]
@@ -64,9 +64,7 @@ def run_show(argv: Sequence[str]) -> None:
         description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
         "--data.root, what is known about a public data set.",
     )
-    parser.add_argument(
-        "--out", type=Path | None, default=None, help="write a sheet of images and labels: .png or .jpg"
-    )
+    parser.add_argument("--out", type=Path | None, help="write a sheet of images and labels: .png or .jpg")
     parser.add_argument("--rows", type=PositiveInt, default=4, help="images of each split in the sheet")
     parser.add_argument(
         "--sample", type=PositiveInt, default=200, help="images of each split that are read to count pixels"

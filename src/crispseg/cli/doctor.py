@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from crispseg.cli.downloading import say
 from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.cli.target import take_target
@@ -42,24 +43,20 @@ def run(argv: Sequence[str]) -> None:
         "itself is wrong.",
     )
     parser.add_argument(
-        "--json", type=Path | None, default=None, help="also write all findings to this file; - is the standard output"
+        "--json", type=Path | None, help="also write all findings to this file; - is the standard output"
     )
     parser.add_argument(
         "--fix",
         type=Path | None,
-        default=None,
         metavar="OUT",
         help="write a corrected copy to this new folder; nothing is changed in place",
     )
     parser.add_argument(
         "--in_chans",
         type=int | None,
-        default=None,
         help="channels that the model takes, 1, 3 or 4; by default what a run recorded, else 3",
     )
-    parser.add_argument(
-        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
-    )
+    parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     target = take_target(argv, parser, DATA)
     found, in_chans = (Recognised({}), 3) if target is None else _find(target)
@@ -82,8 +79,8 @@ def run(argv: Sequence[str]) -> None:
     console = Console(stderr=parsed.json == STDOUT)
     show(diagnosis, console)
     if parsed.fix is not None:
-        for line in fix(diagnosis, parsed.fix, parsed.workers).lines():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for line in fix(diagnosis, parsed.fix, parsed.workers):
+            say(console, line)
     status = EXIT_STATUS[diagnosis.severity]
     if status:
         raise SystemExit(status)

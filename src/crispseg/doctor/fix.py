@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,44 +36,29 @@ LEFT_OUT = "left_out.txt"
 SUFFIX = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """What was written."""
-
-    folder: Path
-    splits: dict[str, int]
-    """Split → number of pairs."""
-    left_out: dict[str, str]
-    """File → why."""
-
-    def lines(self) -> list[str]:
-        """A summary, and the flags to use it by."""
-        counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        more = f", see {self.folder / LEFT_OUT}" if self.left_out else ""
-        return [
-            f"wrote {self.folder}: {counts} pairs; {len(self.left_out)} left out{more}",
-            folder_flags(self.folder, [split for split in ("train", "val") if self.splits.get(split)]),
-        ]
-
-
 def check_out(out: Path, subject: Subject, *roots: Path) -> None:
     """Refuse a folder that holds something, or that lies in the data: in a folder of its files or in a further root.
 
     Raises:
         CrispsegError: it is one of these, or a file; or the data are no files.
     """
-    if any(isinstance(items, SegmentationDataset) for items in subject.splits.values()):
-        raise CrispsegError(f"--fix copies files, but {subject.source.name} is not made of files; leave --fix out")
     check_new_folder(out)
     named = [getattr(subject.source, key, None) for key in ("root", "images", "masks")]
-    used = {path.parent for pairs in subject.splits.values() for pair in pairs for path in (pair.image, pair.mask)}
+    used: set[Path] = set()
+    for pairs in subject.splits.values():
+        if isinstance(pairs, SegmentationDataset):
+            raise CrispsegError(f"--fix copies files, but {subject.source.name} is not made of files; leave --fix out")
+        used |= {path.parent for pair in pairs for path in (pair.image, pair.mask)}
     for root in (*roots, *(Path(path) for path in named if path is not None), *sorted(used)):
         if out.resolve().is_relative_to(root.resolve()):
             raise CrispsegError(f"--fix {out} lies in the data, {root}, where nothing is changed; give another folder")
 
 
-def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> Fixed:
+def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> list[str]:
     """Write the corrected copy; it appears when it is complete.
+
+    Returns:
+        Lines to print: a summary, and the flags to use the copy by.
 
     Raises:
         CrispsegError: `out` holds something or lies in the data, nothing could be kept, or the data are no files.
@@ -97,7 +81,12 @@ def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> Fixed:
             lists[LEFT_OUT] = [f"{file}: {reason}" for file, reason in left_out.items()]
         for name, lines in lists.items():
             (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
-    return Fixed(out, {split: len(entries) for split, entries in names.items()}, left_out)
+    counts = ", ".join(f"{split} {len(entries)}" for split, entries in names.items())
+    more = f", see {out / LEFT_OUT}" if left_out else ""
+    return [
+        f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}",
+        folder_flags(out, [split for split in ("train", "val") if split in names]),
+    ]
 
 
 def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
@@ -157,8 +146,8 @@ def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading,
         labels.getexif()[ORIENTATION] = header.orientation
     elif needs_turning(mask, image):  # back
         labels.getexif()[ORIENTATION] = {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation)
-    upright = np.asarray(ImageOps.exif_transpose(labels))
-    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", upright, reading.labels.palette)
+    turned = np.asarray(ImageOps.exif_transpose(labels))
+    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", turned, reading.labels.palette)
 
 
 def _labels(path: Path, mask: MaskFacts, reading: Reading) -> NDArray[np.uint8]:

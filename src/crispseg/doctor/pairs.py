@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from crispseg.data.pairing import PairingKind
 from crispseg.doctor.kinds import Finding, Severity, finding, plural
-from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, readable
+from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import BLENDED
 
@@ -36,16 +36,16 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     # files that stand in two splits count once
     images = [*{one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
-    every = [*images, *masks]
+    every: list[ImageFacts | MaskFacts] = [*images, *masks]
     wrong = [one for one in every if not one.header.suffix_fits]
     shown = ", ".join(sorted({f"{one.header.kind} in {Path(one.header.file).suffix}" for one in wrong}))
     return [
         *_unreadable(facts),
         *_image_findings(images, channels),
         *_mask_findings([one for one in masks if not one.header.lossy]),
-        finding("lossy-mask", _files(one for one in masks if one.header.lossy)),
-        finding("wrong-suffix", _files(wrong), shown=shown),
-        finding("several-frames", _files(one for one in every if one.header.frames > 1)),
+        finding("lossy-mask", files_of(one for one in masks if one.header.lossy)),
+        finding("wrong-suffix", files_of(wrong), shown=shown),
+        finding("several-frames", files_of(one for one in every if one.header.frames > 1)),
     ]
 
 
@@ -94,15 +94,16 @@ def _unreadable(facts: Sequence[PairFacts]) -> list[Finding]:
 def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding]:
     found = []
     if channels == 3:
-        clear, opaque = (_files(one for one in images if one.header.alpha == alpha) for alpha in ("varying", "opaque"))
+        clear = files_of(one for one in images if one.header.alpha == "varying")
+        opaque = files_of(one for one in images if one.header.alpha == "opaque")
         which = f"{len(clear)} with transparent pixels" if clear else "all opaque"
         severity = Severity.WARNING if clear else Severity.INFORMATION
         found.append(finding("image-alpha", clear + opaque, severity=severity, which=which))
         odd = [one for one in images if one.header.mode in ("CMYK", "LAB") or one.header.dropped]
         extra = {one.header.mode + (f" and {one.header.dropped} more" if one.header.dropped else "") for one in odd}
-        found.append(finding("odd-channels", _files(odd), shown=", ".join(sorted(extra))))
+        found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
 
-    deep, shallow = (_files(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
+    deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
     peak = max((one.peak for one in images), default=0)
     severity = Severity.WARNING if 0 < peak < LEVELS * 256 else Severity.INFORMATION
     found.append(finding("deep-image", deep, severity=severity, peak=f"; the largest value is {peak}" if peak else ""))
@@ -112,9 +113,9 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
     constant = [one for one in images if one.constant]
     grey = [one for one in images if one.grey and not one.constant]
     if len(grey) + len(constant) < len(images):
-        found.append(finding("grey-among-color", _files(grey), others=len(images) - len(grey)))
-    found.append(finding("constant-image", _files(constant)))
-    found.append(finding("tiny-image", _files(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE))
+        found.append(finding("grey-among-color", files_of(grey), others=len(images) - len(grey)))
+    found.append(finding("constant-image", files_of(constant)))
+    found.append(finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE))
     sizes = sorted({one.size for one in images}, key=lambda size: (size[0] * size[1], size))
     if len(sizes) > 1:
         found.append(finding("sizes-vary", count=len(sizes), smallest=_size(sizes[0]), largest=_size(sizes[-1])))
@@ -127,8 +128,8 @@ def _mask_findings(masks: Sequence[MaskFacts]) -> list[Finding]:
     highest = max((one.blended for one in blended), default=0.0)
     clear = [one for one in masks if one.header.alpha == "varying" and one.shown is None]
     return [
-        finding("interpolated-edges", _files(blended), highest=highest),
-        finding("mask-alpha", _files(clear)),
+        finding("interpolated-edges", files_of(blended), highest=highest),
+        finding("mask-alpha", files_of(clear)),
         finding("mask-palettes-differ", _odd_palettes(masks)),
     ]
 
@@ -143,10 +144,6 @@ def _odd_palettes(masks: Sequence[MaskFacts]) -> list[str]:
     votes = Counter(vote for every in shown.values() for vote in every)
     usual = dict(vote for vote, _ in reversed(votes.most_common()))  # the most frequent colour of a value comes last
     return [file for file, every in shown.items() if any(usual[value] != color for value, color in every)]
-
-
-def _files(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
-    return [one.header.file for one in facts]
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -127,6 +127,11 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
+def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
+    """The paths of images or masks."""
+    return [one.header.file for one in facts]
+
+
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
     """The facts of all pairs, split by split, in their order.
 
@@ -148,16 +153,13 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
 
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
     """The facts of a sample that is not made of files. An error counts as an unreadable image and mask."""
-    image: ImageFacts | Unreadable
-    mask: MaskFacts | Unreadable
     try:
         pixels, labels, name = dataset[index]
     except CrispsegError as error:
-        name = f"{split} {index}"
-        image = mask = Unreadable("unreadable-file", str(error))
-    else:
-        image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
-        mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
+        fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
+        return PairFacts(split, Pair(path.name, path, path), fault, fault)
+    image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
+    mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
@@ -238,7 +240,7 @@ def _load(picture: Image.Image, path: Path) -> Header:
 def _alpha(picture: Image.Image) -> Literal["none", "opaque", "varying"]:
     if not picture.has_transparency_data or picture.mode[0] in "1IF":
         return "none"
-    return "opaque" if picture.convert("RGBA").getextrema()[3] == (255, 255) else "varying"
+    return "opaque" if picture.convert("RGBA").getchannel("A").getextrema()[0] == 255 else "varying"
 
 
 def _is_lossy(picture: Image.Image, path: Path) -> bool:

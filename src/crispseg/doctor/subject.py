@@ -79,11 +79,11 @@ def _without_echoes(faults: list[PairingFault]) -> tuple[PairingFault, ...]:
     """An image that did not pair is not in the folder's list of names either; that is one fault, not two."""
     lonely = {Path(file).stem for kind, files in faults if kind != "listed-file-missing" for file in files}
 
-    def echoes(entry: str) -> bool:
+    def paired(entry: str) -> bool:
         name = Path(Path(entry.rpartition(": ")[2]).name)
-        return not {name.name, name.stem}.isdisjoint(lonely)
+        return {name.name, name.stem}.isdisjoint(lonely)
 
     return tuple(
-        PairingFault(kind, tuple(file for file in files if kind != "listed-file-missing" or not echoes(file)))
+        PairingFault(kind, tuple(filter(paired, files)) if kind == "listed-file-missing" else files)
         for kind, files in faults
     )

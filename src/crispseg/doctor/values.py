@@ -15,7 +15,7 @@ from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecode
 from crispseg.data.folder import plausible_ids
 from crispseg.data.pairing import few
 from crispseg.doctor.kinds import Finding, finding, plural
-from crispseg.doctor.scan import MaskFacts, PairFacts
+from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -85,7 +85,7 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
         reading = _plain(subject, grey)
         if subject.own:
             found.append(_black_and_white_single(grey))
-    return replace(reading, findings=[*reading.findings, *found], refused=frozenset(_files(colored)))
+    return replace(reading, findings=[*reading.findings, *found], refused=frozenset(files_of(colored)))
 
 
 def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
@@ -98,7 +98,7 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
         and pixels[0]
         and (set(pixels) == {0, 255} or (between < 0.05 * pixels.total() and len(pixels) > 64))
     ):
-        files = _files(mask for mask in grey if 255 in mask.values)
+        files = files_of(mask for mask in grey if 255 in mask.values)
         found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
         two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
         return _read_by(two, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=[found])
@@ -112,7 +112,7 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     count = ids[-1] if labels is None else len(labels)
     if ids[0] == 1 and ids[-1] == count <= IGNORE and (declared or plausible_ids(ids)):
         effect = f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
-        found = finding("one-based-ids", _files(grey), last=count, effect=effect)
+        found = finding("one-based-ids", files_of(grey), last=count, effect=effect)
         decoder = TableDecoder({0: IGNORE, **{index + 1: index for index in range(count)}}, "ids from 1")
         return _read_by(labels or LabelSet.numbered(count), decoder, grey, before=[found])
     if declared is None and not plausible_ids(ids) and len(ids) <= IGNORE:
@@ -127,8 +127,15 @@ def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> R
     if ids[-1] <= 255:
         labels = LabelSet(labels.names, tuple((value, value, value) for value in ids))
         remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(labels.palette)}"
-    words = {"number": len(ids), "last": ids[-1], "shown": few(ids, 12)}
-    found = finding("sparse-ids", _files(grey), remedy=remedy, details={"values": ids}, **words)
+    found = finding(
+        "sparse-ids",
+        files_of(grey),
+        remedy=remedy,
+        details={"values": ids},
+        number=len(ids),
+        last=ids[-1],
+        shown=few(ids, 12),
+    )
     meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(ignore, IGNORE)
     return Reading(labels, TableDecoder(meaning, "values"), [found])
 
@@ -154,7 +161,7 @@ def _colored(colored: list[MaskFacts], grey: list[MaskFacts]) -> Reading:
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
     found = finding(
         "rgb-masks",
-        _files(colored),
+        files_of(colored),
         which=f", {len(pixels)} in all, and there is no palette{kept}",
         remedy=f"give {_flag(palette)} and, in this order, --data.classes '[name, …]'",
         details={"palette": palette},
@@ -169,7 +176,7 @@ def _colors_among_ids(colored: list[MaskFacts], decoder: Decoder | None) -> Find
     if isinstance(decoder, ValueDecoder):
         remedy = decoder.remedy
     which = f" ({few(map(list, colors), 8)}) where class ids are expected"
-    return finding("rgb-masks", _files(colored), remedy=remedy, details={"palette": colors[:IGNORE]}, which=which)
+    return finding("rgb-masks", files_of(colored), remedy=remedy, details={"palette": colors[:IGNORE]}, which=which)
 
 
 def _read_by(
@@ -194,10 +201,10 @@ def _read_by(
     pixels = dict(_pixels(strange).most_common())
     shown = [f"{list(key) if isinstance(key, tuple) else key} ({plural(pixels[key], 'pixel')})" for key in pixels]
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    files = {mask.header.file: int(mask.counts.sum()) for mask in strange}
+    files = dict(Counter({mask.header.file: int(mask.counts.sum()) for mask in strange}).most_common())
     found = finding(
         "unknown-color" if isinstance(decoder, ColorDecoder) else "value-out-of-range",
-        sorted(files, key=lambda file: -files[file]),
+        files,
         remedy=remedy,
         details={"values": {str(key): count for key, count in pixels.items()}, "pixels": files},
         shown=", ".join(shown[:8]) + more,
@@ -219,7 +226,7 @@ def _black_and_white_single(grey: list[MaskFacts]) -> Finding:
     others = [mask for mask in grey if mask.values.tolist() != [0, 255]]
     use = sum(IGNORE in mask.values for mask in others)
     usual = len(suspects) > len(others) or use > 0.2 * len(others)
-    return finding("black-and-white-mask", [] if usual else _files(suspects))
+    return finding("black-and-white-mask", [] if usual else files_of(suspects))
 
 
 def _without_strays(grey: list[MaskFacts], ignore: tuple[int, ...]) -> list[int]:
@@ -245,10 +252,6 @@ def _keys(mask: MaskFacts, as_colors: bool) -> list[Any]:
     if mask.colors:
         return [*map(tuple, mask.values.tolist())]
     return [(value, value, value) if as_colors else value for value in mask.values.tolist()]
-
-
-def _files(masks: Iterable[MaskFacts]) -> list[str]:
-    return [mask.header.file for mask in masks]
 
 
 def _flag(palette: Sequence[Color]) -> str:
