@@ -76,7 +76,7 @@ def test_a_fuse_part_trains_and_predicts(
         assert main([*argv, "--out", "else"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("crispseg: error: ") and "unknown fuse part 'gated'; known: add, " in line
-    assert not (tmp_path / "else").exists() or not list((tmp_path / "else").iterdir())
+    assert not any(path.is_file() for path in (tmp_path / "else").rglob("*"))
 
 
 def test_a_file_is_run_once(tmp_path: Path) -> None:
