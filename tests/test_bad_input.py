@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_cli import error_of
 
 from crispseg.cli.main import main
 from crispseg.imaging import write_image
@@ -41,11 +42,7 @@ def error(tmp_path: Path, capsys: Capture) -> Error:
 
     def of(*argv: object) -> str:
         before = files(tmp_path)
-        capsys.readouterr()
-        assert main([str(word) for word in argv]) == 2
-        captured = capsys.readouterr()
-        (line,) = captured.err.splitlines()
-        assert line.startswith("crispseg: error: ") and "Traceback" not in captured.out
+        line = error_of(capsys, *argv)
         assert files(tmp_path) == before
         return line
 
@@ -75,26 +72,21 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def folder_flags(data: Path) -> list[str]:
-    return [
-        "--data=folder",
-        f"--data.images={data / 'images'}",
-        f"--data.masks={data / 'masks'}",
-        "--data.num_classes=3",
-    ]
+def folder_flags(data: Path, classes: int) -> list[str]:
+    folders = (f"--data.images={data / 'images'}", f"--data.masks={data / 'masks'}")
+    return ["--data=folder", *folders, f"--data.num_classes={classes}"]
 
 
 def train_on(data: Path) -> list[str]:
-    return ["train", *TINY, *folder_flags(data), f"--out={data.parent / 'run'}"]
+    return ["train", *TINY, *folder_flags(data, 3), f"--out={data.parent / 'run'}"]
 
 
 # Images and masks ---------------------------------------------------------------------------------------------------
 
 
-def encoded(suffix: str) -> bytes:
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
+def encoded(format: str) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, {".png": "PNG", ".jpg": "JPEG"}[suffix])
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)).save(buffer, format)
     return buffer.getvalue()
 
 
@@ -111,8 +103,8 @@ def bomb() -> bytes:
 
 BROKEN = {
     "empty.png": (b"", "0 bytes", "restore or remove"),
-    "cut.png": (encoded(".png")[:2000], "is broken", "restore or remove"),
-    "cut.jpg": (encoded(".jpg")[:2000], "is broken", "restore or remove"),
+    "cut.png": (encoded("PNG")[:2000], "is broken", "restore or remove"),
+    "cut.jpg": (encoded("JPEG")[:2000], "is broken", "restore or remove"),
     "text.png": (b"this is no image", "not an image", "convert it"),
     "bomb.png": (bomb(), "more than 134,217,728 pixels", "cut it"),
 }
@@ -175,7 +167,7 @@ def test_files_that_are_missing(lost: str, phrase: str, data: Path, error: Error
 def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error) -> None:
     for path in (data / "masks").iterdir():
         write_image(path, np.full(SIZE, 77, np.uint8))
-    line = error("evaluate", finished, *folder_flags(data)[:-1], "--data.num_classes=12", "--workers=0")
+    line = error("evaluate", finished, *folder_flags(data, 12), "--workers=0")
     assert str(data / "masks") in line and "value 77" in line
 
 

@@ -77,13 +77,10 @@ def pictures(tmp_path: Path) -> Path:
 # Help and mistakes --------------------------------------------------------------------------------------------------
 
 
-def test_help_names_the_commands_without_pytorch() -> None:
+def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
     code = "import sys; from crispseg.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in COMMANDS)
-
-
-def test_version(capsys: Capture) -> None:
     assert output_of(capsys, "--version").strip() == crispseg.__version__
 
 
@@ -230,10 +227,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     assert (config.epochs, config.lr, config.seed) == (5, 0.25, 3)
     assert (config.model.name, config.model.backbone) == ("fpn", "resnet10t")
     assert config.model.options["width"] == 8
-
-
-def test_the_last_of_two_flags_wins() -> None:
-    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4
+    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4  # the last flag wins
 
 
 def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
@@ -377,9 +371,8 @@ def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Pat
     capsys.readouterr()
     assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    first, second, last = captured.err.splitlines()
-    assert str(pictures / "empty.png") in first and "0 bytes" in first
-    assert str(pictures / "text.jpg") in second and "not an image" in second
+    *notices, last = captured.err.splitlines()
+    assert len(notices) == 2
     assert last.startswith("crispseg: error: 2 of 5 images") and str(pictures / "empty.png") in last
     assert len(files(tmp_path / "out")) == 6
     assert "3 of 5 images" in captured.out

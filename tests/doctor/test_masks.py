@@ -61,13 +61,12 @@ def test_masks_of_16_bits_that_hold_no_class_ids(tmp_path: Path) -> None:
         found = only(Tree(tmp_path / name, mask, 3, 2).examine(), code)
         assert found.severity is Severity.ERROR and found.count == 5 and phrase in found.message
         assert "class ids" in found.remedy
-    tree, out = Tree(tmp_path / "again", cases["instances"][0]), tmp_path / "out"
-    tree.source()
-    assert main(["doctor", str(tree.root), "--fix", str(out)]) == 3
+    out = tmp_path / "out"
+    assert main(["doctor", str(tmp_path / "instances"), "--fix", str(out)]) == 3
     assert main(["doctor", str(out)]) == 0
     np.testing.assert_array_equal(
         np.asarray(Image.open(out / "masks/train/train1.png")),
-        np.asarray(Image.open(tree.root / "masks/train1.png")) // 1000,
+        np.asarray(Image.open(tmp_path / "instances/masks/train1.png")) // 1000,
     )
 
 
@@ -99,7 +98,7 @@ def test_antialiased_black_and_white_masks(tmp_path: Path) -> None:
         sharp = Image.fromarray(np.where(ids(seed, (256, 384)) > 1, 255, 0).astype(np.uint8))
         return sharp.rotate(7, Image.Resampling.BILINEAR)
 
-    tree = Tree(tmp_path, lambda seed: soft(seed), 3, 2)
+    tree = Tree(tmp_path, soft, 3, 2)
     for path in (tmp_path / "images").iterdir():
         save(path, photo(hash(path.name) % 1000, (256, 384)))
     codes = set(named(tree.examine()))
