@@ -77,13 +77,10 @@ def pictures(tmp_path: Path) -> Path:
 # Help and mistakes --------------------------------------------------------------------------------------------------
 
 
-def test_help_names_the_commands_without_pytorch() -> None:
+def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
     code = "import sys; from crispseg.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in COMMANDS)
-
-
-def test_version(capsys: Capture) -> None:
     assert output_of(capsys, "--version").strip() == crispseg.__version__
 
 
@@ -104,10 +101,7 @@ def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Captu
     for key in keys:
         assert key in shown
     assert f"crispseg {argv[0]}" in shown
-
-
-def test_help_shows_only_the_keys_of_the_data(capsys: Capture) -> None:
-    assert "--data.images" not in output_of(capsys, "train", "--data", "camvid", "--help")
+    assert ("--data.images" in shown) == ("folder" in argv)  # the keys of the chosen data only
 
 
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -210,17 +204,14 @@ def test_options_of_a_part(optional_part: str, tmp_path: Path, capsys: Capture) 
     assert "100 % of a part's options" in " ".join(shown.split())
 
 
-@pytest.mark.parametrize("number", ["1e-3", "'0.001'"])
-def test_numbers_in_yaml(number: str, tmp_path: Path) -> None:
-    assert parse(yaml_file(tmp_path, f"lr: {number}\n")).lr == 0.001
-
-
-def test_lists_and_none_in_yaml(tmp_path: Path) -> None:
+def test_numbers_lists_and_none_in_yaml(tmp_path: Path) -> None:
     text = (
         "augment: {crop: [64, 96], scale: [1, 1]}\nclass_weights: [1, 2.5]\niterations: null\n"
         "data: {name: folder, images: i, masks: m, palette: [[0, 0, 0], [255, 0, 0]], ignore: [7, [1, 2, 3]]}\n"
     )
     config = parse(yaml_file(tmp_path, text))
+    for number in ("1e-3", "'0.001'"):
+        assert parse(yaml_file(tmp_path, f"lr: {number}\n")).lr == 0.001
     assert config.augment.crop == (64, 96) and config.augment.scale == (1.0, 1.0)
     assert config.class_weights == [1.0, 2.5]
     assert config.iterations is None
@@ -236,10 +227,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     assert (config.epochs, config.lr, config.seed) == (5, 0.25, 3)
     assert (config.model.name, config.model.backbone) == ("fpn", "resnet10t")
     assert config.model.options["width"] == 8
-
-
-def test_the_last_of_two_flags_wins() -> None:
-    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4
+    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4  # the last flag wins
 
 
 def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
@@ -259,16 +247,11 @@ def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
         ("epochs: many\n", ["epochs", "many"]),
         ("epochs: [1, 2]\n", ["epochs", "[1, 2]"]),
         ("optimizer: adam\n", ["optimizer", "adam"]),
-        ("epochs: [1\n", ["is no YAML file"]),
-        ("\tepochs: 1\n", ["is no YAML file"]),
-        ("- epochs\n", ["holds no settings"]),
-        ("", ["holds no settings"]),
     ],
 )
-def test_a_bad_file_is_named(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    path = yaml_file(tmp_path, text)
-    with refuses(str(path) if "epoch" in text.partition(":")[0] and "unknown" in phrases[0] else "", *phrases):
-        parse(path)
+def test_a_bad_key_or_value_in_yaml(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    with refuses(*phrases):
+        parse(yaml_file(tmp_path, text))
 
 
 def test_print_config_repeats_the_run(tmp_path: Path, capsys: Capture) -> None:
@@ -388,35 +371,24 @@ def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Pat
     capsys.readouterr()
     assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    first, second, last = captured.err.splitlines()
-    assert str(pictures / "empty.png") in first and "0 bytes" in first
-    assert str(pictures / "text.jpg") in second and "not an image" in second
+    *notices, last = captured.err.splitlines()
+    assert len(notices) == 2
     assert last.startswith("crispseg: error: 2 of 5 images") and str(pictures / "empty.png") in last
     assert len(files(tmp_path / "out")) == 6
     assert "3 of 5 images" in captured.out
 
 
 def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    for source, phrase in (
-        ("missing", "missing does not exist"),
+    cases = (
+        ("missing.png", "missing.png does not exist; give"),
         ("*.gif", "holds no images"),
         (".", "holds no images"),
-    ):
+    )
+    for source, phrase in cases:
         assert phrase in error_of(capsys, "predict", run, tmp_path / source, "--out", tmp_path / "out")
     assert files(tmp_path) == set()
 
 
 def test_an_impossible_device_is_named(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
-    argv = ("predict", run, pictures, "--out", tmp_path / "out", "--device", "abacus")
-    line = error_of(capsys, *argv)
+    line = error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out", "--device", "abacus")
     assert "'abacus'" in line and "'cpu'" in line
-
-
-@pytest.mark.parametrize(
-    "text", ["model: [sfnet]", "data: 5", "1: 2", "on: true", "plugins: 5", "model: {1: 2}", "augment: a"]
-)
-def test_yaml_of_a_wrong_shape(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "odd.yaml").write_text(text)
-    assert main(["train", str(tmp_path / "odd.yaml"), "--out", str(tmp_path / "run")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"crispseg: error: {tmp_path / 'odd.yaml'}")

@@ -25,6 +25,19 @@ ORIENTATION = 0x0112
 """EXIF's tag for how a picture is to be turned."""
 
 
+class UnreadablePicture(CrispsegError):
+    """A picture that cannot be decoded."""
+
+    def __init__(self, path: Path, code: str, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.code = code
+        """One of the kinds of findings of `crispseg doctor`."""
+
+
+class UnknownRange(ValueError):
+    """Values of more than 16 bits, or fractions."""
+
+
 def image_channels(in_chans: int) -> int:
     """How many channels of an image a model of `in_chans` needs: 3 (RGB) for 3, and for 1, which sees their mean; 4.
 
@@ -201,27 +214,28 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        raise CrispsegError(f"{path} {_fault(path, error)}") from None
+        raise UnreadablePicture(path, *_fault(path, error)) from None
 
 
-def _fault(path: Path, error: Exception) -> str:
-    """What is wrong with a picture whose reading raised an error, and the remedy."""
+def _fault(path: Path, error: Exception) -> tuple[str, str]:
+    """The code of what is wrong with a picture whose reading raised an error; and, in words, that and the remedy."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "does not exist; check the path"
+        return "missing-file", "does not exist; check the path"
     if isinstance(error, IsADirectoryError):
-        return "is a folder, not an image file; give a file"
+        return "unreadable-file", "is a folder, not an image file; give a file"
     if isinstance(error, PermissionError):
-        return "cannot be read; check that it is a file and its permissions"
+        return "no-permission", "cannot be read; check that it is a file and its permissions"
     if isinstance(error, Image.DecompressionBombError):
-        return (
+        return "too-large", (
             f"claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and segment it "
             "by 'crispseg predict' with --tiles 1024"
         )
     if path.is_file() and path.stat().st_size == 0:
-        return "is empty (0 bytes); restore or remove it"
+        return "empty-file", "is empty (0 bytes); restore or remove it"
     if isinstance(error, UnidentifiedImageError):
-        return "is not an image in a known format; convert it to PNG or JPEG"
-    return f"is broken ({one_line(error)}); restore or remove it"
+        return "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"
+    code = "value-range-unknown" if isinstance(error, UnknownRange) else "unreadable-file"
+    return code, f"is broken ({one_line(error)}); restore or remove it"
 
 
 def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
@@ -246,7 +260,7 @@ def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
     """The values of a grey picture of more than 8 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(f"{values.dtype} values that do not fit 16 bits; save it with 8 or 16 bits")
+        raise UnknownRange(f"{values.dtype} values that do not fit 16 bits; save it with 8 or 16 bits")
     return values.astype(np.uint16)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from crispseg.doctor import KINDS
 from .trees import COLORS, SIZE, Tree, ids, photo
 
 Capture = pytest.CaptureFixture[str]
+Report = Callable[[Path, int], dict[str, Any]]
 DOCS = Path(__file__).resolve().parents[2] / "docs/doctor.md"
 
 
@@ -34,13 +38,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     save(tree.root / "masks/train0.png", np.full(SIZE, 200, np.uint8))
     assert main([*command, "--data.num_classes=4"]) == 3
     text = capsys.readouterr().out
-    for phrase in (
-        "error  value-out-of-range",
-        "200 (6144 pixels)",
-        "masks/train0.png",
-        "→ correct",
-        "1 error and 1 warning",
-    ):
+    for phrase in ("error  value-out-of-range", "200 (6144 pixels)", "→ correct", "1 error and 1 warning"):
         assert phrase in text
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["severity"] == "error" and report["splits"]["train"]["pairs"] == 9
@@ -70,28 +68,50 @@ def test_mistakes_of_the_user(
         assert phrase in line
 
 
-def test_what_a_path_may_be(tmp_path: Path, capsys: Capture) -> None:
-    """Folders of splits, a YAML file and a run's folder."""
-    for layout in ("{split}/{kind}", "{kind}/{split}"):
-        root = tmp_path / layout[1:6]
-        for split, count in (("train", 4), ("val", 2), ("test", 3)):
-            for index in range(count):
-                seed = index + 50 * count
-                save(root / layout.format(split=split, kind="images") / f"{index}.png", photo(seed))
-                save(root / layout.format(split=split, kind="masks") / f"{index}.png", ids(seed))
-        assert main(["doctor", str(root), "--json", "-"]) == 0
-        pairs = {split: one["pairs"] for split, one in json.loads(capsys.readouterr().out)["splits"].items()}
-        assert pairs == {"train": 4, "val": 2, "test": 3}
-    run = tmp_path / "run"
-    run.mkdir()
+@pytest.fixture
+def report(capsys: Capture) -> Report:
+    """The JSON report of some data, and the exit status that is expected."""
+
+    def examine(target: Path, status: int) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["doctor", str(target), "--json", "-"]) == status
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return examine
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+def test_folders_of_splits(layout: str, tmp_path: Path, report: Report) -> None:
+    """A missing folder is no reason to leave a split out in silence; images to test on need no masks."""
+    for seed, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 3):
+        save(tmp_path / layout.format(split=split, kind="images") / f"{seed}.png", photo(seed))
+        save(tmp_path / layout.format(split=split, kind="masks") / f"{seed}.png", ids(seed))
+    pairs = {split: one["pairs"] for split, one in report(tmp_path, 0)["splits"].items()}
+    assert pairs == {"train": 4, "val": 2, "test": 3}
+
+    val, test = (tmp_path / layout.format(split=split, kind="masks") for split in ("val", "test"))
+    val.rename(tmp_path / "away")
+    found = report(tmp_path, 3)
+    (lost,) = (one for one in found["findings"] if one["code"] == "split-unavailable")
+    assert lost["message"] == f"val: {val} is missing" and set(found["splits"]) == {"train", "test"}
+
+    (tmp_path / "away").rename(val)
+    shutil.rmtree(test)
+    found = report(tmp_path, 0)
+    assert set(found["splits"]) == {"train", "val"}
+    beside = {one["code"]: one["count"] for one in found["findings"]}
+    assert beside == ({} if layout.startswith("{split") else {"in-no-split": 3})
+
+
+def test_a_run_and_its_settings(tmp_path: Path, report: Report) -> None:
     data = {"name": "scenes", "train": 3, "val": 2, "test": 2, "height": 64, "width": 96}
-    (run / "config.yaml").write_text(json.dumps({"model": "fpn", "data": data}))
-    for target in (run, run / "config.yaml"):
-        assert main(["doctor", str(target), "--json", "-"]) <= 1
-        assert json.loads(capsys.readouterr().out)["data"] == "scenes"
+    (tmp_path / "config.yaml").write_text(json.dumps({"model": "fpn", "data": data}))
+    for target in (tmp_path, tmp_path / "config.yaml"):
+        assert report(target, 0)["data"] == "scenes"
 
 
-def test_a_public_layout_with_gaps(tmp_path: Path, capsys: Capture) -> None:
+def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
     """CamVid as lists: what is missing is listed, not raised."""
     for split, count in (("train", 3), ("val", 2)):
         lines = []
@@ -103,46 +123,16 @@ def test_a_public_layout_with_gaps(tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "trainannot/train1.png").unlink()
     save(tmp_path / "trainannot/train2.png", COLORS[ids(1)])
-    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
-    report = json.loads(capsys.readouterr().out)
-    errors = {one["code"]: one for one in report["findings"] if one["severity"] == "error"}
+    errors = {one["code"]: one for one in report(tmp_path, 3)["findings"] if one["severity"] == "error"}
     assert set(errors) == {"listed-file-missing", "rgb-masks"}
     assert "--data.masks colors" in errors["rgb-masks"]["remedy"]
 
 
-def test_a_split_of_which_one_folder_is_missing(tmp_path: Path, capsys: Capture) -> None:
-    """It is no reason to leave the split out in silence; images to test on need no masks."""
-    for layout in ("{split}/{kind}", "{kind}/{split}"):
-        root = tmp_path / layout[1:6]
-        for split, kinds in (
-            ("train", ("images", "masks")),
-            ("val", ("images",)),
-            ("test", ("images", "masks")),
-        ):
-            for seed in range(4):
-                for kind in kinds:
-                    file = root / layout.format(split=split, kind=kind) / f"{seed}.png"
-                    save(file, {"images": photo, "masks": ids}[kind](seed + 10 * len(split)))
-        assert main(["doctor", str(root), "--json", "-"]) == 3
-        report = json.loads(capsys.readouterr().out)
-        assert "split-unavailable" in {one["code"] for one in report["findings"]}
-        (found,) = (one for one in report["findings"] if one["code"] == "split-unavailable")
-        assert found["message"] == f"val: {root / layout.format(split='val', kind='masks')} is missing"
-        assert set(report["splits"]) == {"train", "test"}
-        (root / layout.format(split="test", kind="masks")).rename(root / layout.format(split="val", kind="masks"))
-        status = main(["doctor", str(root), "--json", "-"])
-        report = json.loads(capsys.readouterr().out)
-        assert status == 0 and set(report["splits"]) == {"train", "val"}
-        beside = {one["code"]: one["count"] for one in report["findings"]}
-        assert beside == ({} if layout.startswith("{split") else {"in-no-split": 4})
-
-
-def test_mapillary_has_a_config_of_its_own(tmp_path: Path, capsys: Capture) -> None:
+def test_mapillary_has_a_config_of_its_own(tmp_path: Path, report: Report) -> None:
     """Which is no saved model's."""
     make_mapillary(tmp_path)
-    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
-    report = json.loads(capsys.readouterr().out)
-    assert report["data"] == "mapillary" and report["splits"]["val"]["pairs"] == 1
+    found = report(tmp_path, 3)
+    assert found["data"] == "mapillary" and found["splits"]["val"]["pairs"] == 1
 
 
 def test_names_that_the_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +146,10 @@ def test_names_that_the_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest
         assert b"\\udcff.png" in written.getvalue()
 
 
-def test_where_nothing_pairs(tmp_path: Path, capsys: Capture) -> None:
+def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:
     save(tmp_path / "images/a.png", photo(1))
     save(tmp_path / "masks/b.png", ids(1))
-    assert main(["doctor", str(tmp_path), "--json", "-"]) == 3
-    found = json.loads(capsys.readouterr().out)["findings"]
-    assert {one["code"] for one in found} == {"image-without-mask", "mask-without-image"}
+    assert {one["code"] for one in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
 
 
 def test_every_kind_is_documented() -> None:

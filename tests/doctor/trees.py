@@ -43,12 +43,22 @@ class Tree:
             for index in range(count):
                 self.add(f"{split}{index}", split, mask=mask(index + 3000 + 100 * (split == "val")))
 
-    def add(self, name: str, split: str = "train", image: Any = None, mask: Any = None) -> tuple[Path, Path]:
-        """A sound pair, but for what is given; its paths without suffixes tell no story."""
+    def add(
+        self,
+        name: str,
+        split: str = "train",
+        image: Any = None,
+        mask: Any = None,
+        suffixes: tuple[str, str] = ("png", "png"),
+        **saving: Any,
+    ) -> tuple[Path, Path]:
+        """A sound pair, but for what is given; options for saving are those of the file that is given."""
         self.seed += 1
         self.split[split].append(name)
-        picture = save(self.root / f"images/{name}.png", photo(2000 + self.seed) if image is None else image)
-        return picture, save(self.root / f"masks/{name}.png", ids(2000 + self.seed) if mask is None else mask)
+        first, second = self.root / f"images/{name}.{suffixes[0]}", self.root / f"masks/{name}.{suffixes[1]}"
+        save(first, photo(2000 + self.seed)) if image is None else save(first, image, **saving)
+        save(second, ids(2000 + self.seed)) if mask is None else save(second, mask, **saving)
+        return first, second
 
     def source(self, **options: Any) -> Folder:
         for split, names in self.split.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from crispseg.cli.downloading import run_download, say
 from crispseg.cli.parsing import Parser, data_name, data_source, parse_data, take_flag
@@ -41,11 +41,9 @@ def run(argv: Sequence[str]) -> None:
 def run_list(argv: Sequence[str]) -> None:
     """`crispseg data list`"""
     Parser(prog="crispseg data list", description="Public data sets that are known, as published.").parse(list(argv))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, justify in (("name", "left"), ("classes", "right"), ("train", "right"), ("val", "right")):
-        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("download", no_wrap=True)
-    table.add_column("licence")
+    numbers = [Column(header, justify="right", no_wrap=True) for header in ("classes", "train", "val")]
+    columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), Column("licence"))
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for entry in catalogue().values():
         sizes = [archive.size for archive in entry.archives]
         size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
@@ -67,9 +65,7 @@ def run_show(argv: Sequence[str]) -> None:
         description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
         "--data.root, what is known about a public data set.",
     )
-    parser.add_argument(
-        "--out", type=Path | None, default=None, help="write a sheet of images and labels: .png or .jpg"
-    )
+    parser.add_argument("--out", type=Path | None, help="write a sheet of images and labels: .png or .jpg")
     parser.add_argument("--rows", type=PositiveInt, default=4, help="images of each split in the sheet")
     parser.add_argument(
         "--sample", type=PositiveInt, default=200, help="images of each split that are read to count pixels"

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from crispseg.cli.downloading import say
 from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.recognise import Recognised, recognise
@@ -43,38 +43,34 @@ def run(argv: Sequence[str]) -> None:
         "itself is wrong.",
     )
     parser.add_argument(
-        "--json", type=Path | None, default=None, help="also write all findings to this file; - is the standard output"
+        "--json", type=Path | None, help="also write all findings to this file; - is the standard output"
     )
     parser.add_argument(
         "--fix",
         type=Path | None,
-        default=None,
         metavar="OUT",
         help="write a corrected copy to this new folder; nothing is changed in place",
     )
     parser.add_argument(
         "--in_chans",
         type=int | None,
-        default=None,
         help="channels that the model takes, 1, 3 or 4; by default what a run recorded, else 3",
     )
-    parser.add_argument(
-        "--workers", type=int | None, default=None, help="threads; by default one a processor, at most 8"
-    )
+    parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     target = take_target(argv, parser, DATA)
     found, in_chans = (Recognised({}), 3) if target is None else _find(target)
     base: Tree = {"data": dict(found.data)} if found.data else {}
     parsed, data = parse_data(argv, base, parser)
     load_plugins(parsed.plugins)
+    subject = subject_of(found.source(data), image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
     if parsed.fix is not None:
-        check_out(parsed.fix, _roots(data, target))
+        check_out(parsed.fix, subject, *([Path(target)] if target is not None and Path(target).is_dir() else []))
 
-    channels = image_channels(in_chans if parsed.in_chans is None else parsed.in_chans)
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
-        diagnosis = diagnose(subject_of(found.source(data), channels), parsed.workers)
+        diagnosis = diagnose(subject, parsed.workers)
         text = json.dumps(as_json(diagnosis), indent=2) + "\n"
         if file is not None:
             file.write_text(text, encoding="utf-8")
@@ -83,8 +79,8 @@ def run(argv: Sequence[str]) -> None:
     console = Console(stderr=parsed.json == STDOUT)
     show(diagnosis, console)
     if parsed.fix is not None:
-        for line in fix(diagnosis, parsed.fix, parsed.workers).lines():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for line in fix(diagnosis, parsed.fix, parsed.workers):
+            say(console, line)
     status = EXIT_STATUS[diagnosis.severity]
     if status:
         raise SystemExit(status)
@@ -102,10 +98,3 @@ def _find(target: str) -> tuple[Recognised, int]:
             raise CrispsegError(f"{target} does not say which data it is about; give --data with its keys")
         return Recognised(tree["data"]), int((tree.get("model") or {}).get("in_chans", 3))
     return recognise(path), 3
-
-
-def _roots(data: DataSource, target: str | None) -> list[Path]:
-    """Folders in which nothing may be written."""
-    given = [getattr(data, key, None) for key in ("root", "images", "masks")]
-    roots = [Path(path) for path in given if path is not None]
-    return [*roots, Path(target)] if target is not None and Path(target).is_dir() and roots else roots

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
 from crispseg.cli.parsing import Parser, build_data
 from crispseg.data import DATA_SOURCES
@@ -54,10 +46,9 @@ def run_download(argv: Sequence[str]) -> None:
         )
     if problem:
         say(console, f"{entry.title}; licence: {entry.licence}; {entry.home}")
-        for archive in entry.archives:
-            if archive.md5 is None:
-                note = "no checksum is published; those of its files are verified when unpacking"
-                say(console, f"{archive.file}: {note}")
+        note = "no checksum is published; those of its files are verified when unpacking"
+        for archive in (one for one in entry.archives if one.md5 is None):
+            say(console, f"{archive.file}: {note}")
         say(console, f"unpacked {_download(entry, out, parsed.keep_archives)} files")
         lines, problem = check_folder(entry, root)
     for line in lines:
@@ -70,10 +61,8 @@ def run_download(argv: Sequence[str]) -> None:
 
 def _download(entry: Entry, out: Path, keep: bool) -> int:
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int | None) -> None:
@@ -101,14 +90,12 @@ def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
         f"{split}: {count} images with masks in {root}, {entry.counts.get(split)} as published"
         for split, count in found.items()
     ]
-    problems = [
-        f"'{split}' has {found[split]} of {count} images"
-        for split, count in entry.counts.items()
-        if split in found and found[split] < count
-    ]
-    problems += faults.values()
-    missing = entry.counts.keys() - found.keys() - faults.keys() - {"test"}
-    problems += [f"'{split}' is missing" for split in sorted(missing)]
+    problems = list(faults.values())
+    for split, count in entry.counts.items():
+        if split in found and found[split] < count:
+            problems.append(f"'{split}' has {found[split]} of {count} images")
+        elif split not in found and split not in faults and split != "test":
+            problems.append(f"'{split}' is missing")
     return lines, problems[0] if problems else ""
 
 

@@ -49,6 +49,8 @@ class Layout:
     images: str
     masks: Sequence[str]
     """The first of these that has files counts."""
+    marks: Sequence[Mapping[str, Any]]
+    """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `--data.*`."""
     list: str = ""
     """The file that names the images of a split; without it all that are there count."""
     parts: Mapping[str, str] = field(default_factory=dict)

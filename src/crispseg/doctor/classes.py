@@ -18,34 +18,29 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     for report in reports:
         if fault := too_few_classes(report):
             code = "one-class-only" if report.counts.any() else "no-labels"
-            message, _, remedy = fault.partition("; ")
-            found.append(finding(code, message, count=1, remedy=remedy))
+            reason, _, remedy = fault.partition("; ")
+            found.append(finding(code, count=1, remedy=remedy, reason=reason))
         elif report.void > 0.5:
-            found.append(
-                finding("mostly-ignored", f"{report.split}: {report.void:.0%} of the pixels are ignored", count=1)
-            )
+            found.append(finding("mostly-ignored", count=1, split=report.split, share=report.void))
     if not reports or any(one.severity is Severity.ERROR for one in found):
         return found
-    nowhere = [name for name in reports[0].labels.names if all(name in report.absent for report in reports)]
+    first = reports[0]
+    nowhere = [name for name in first.labels.names if all(name in report.absent for report in reports)]
     if nowhere:
-        where = "any split" if len(reports) > 1 else reports[0].split
-        message = f"never in {where}: {few(nowhere, 20)}"
-        found.append(finding("class-never-occurs", message, count=len(nowhere), classes=nowhere))
+        where = "any split" if len(reports) > 1 else first.split
+        details = {"classes": nowhere}
+        found.append(
+            finding("class-never-occurs", count=len(nowhere), details=details, where=where, shown=few(nowhere, 20))
+        )
     lacking = {report.split: [name for name in report.absent if name not in nowhere] for report in reports}
     if any(lacking.values()):
-        message = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items() if absent)
+        shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items() if absent)
         count = len(set().union(*lacking.values()))
-        found.append(finding("class-in-one-split", message, count=count, lacking=lacking))
-    return [*found, *_imbalance(reports[0])]
-
-
-def _imbalance(report: SplitReport) -> list[Finding]:
-    named = sorted(zip(report.shares, report.labels.names, strict=True))
-    rare = {name: share for share, name in named if 0 < share < RARE}
-    if not rare:
-        return []
-    shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
-    severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
-    who = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
-    message = f"{who} less than 1 % of the labelled pixels of {report.split}; shares: {shown}"
-    return [finding("class-imbalance", message, count=len(rare), severity=severity, shares=rare)]
+        found.append(finding("class-in-one-split", count=count, details={"lacking": lacking}, shown=shown))
+    named = sorted(zip(first.shares, first.labels.names, strict=True))
+    if rare := {name: share for share, name in named if 0 < share < RARE}:
+        severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
+        shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
+        words = {"split": first.split, "shown": shown}
+        found.append(finding("class-imbalance", count=len(rare), severity=severity, details={"shares": rare}, **words))
+    return found

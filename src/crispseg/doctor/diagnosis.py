@@ -9,7 +9,7 @@ import numpy as np
 
 from crispseg.data.check import SplitReport, summary
 from crispseg.doctor.classes import class_findings
-from crispseg.doctor.kinds import KINDS, Finding, Severity, counted, worst
+from crispseg.doctor.kinds import KINDS, Finding, Severity, finding
 from crispseg.doctor.pairs import file_findings, pair_findings, pairing_findings
 from crispseg.doctor.scan import PairFacts, readable, scan
 from crispseg.doctor.splits import duplicate_findings
@@ -33,8 +33,8 @@ class Diagnosis:
 
     @property
     def severity(self) -> Severity:
-        """That of the worst finding."""
-        return worst(self.findings)
+        """That of the worst finding; information where there are none."""
+        return max((one.severity for one in self.findings), default=Severity.INFORMATION)
 
 
 def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
@@ -51,16 +51,15 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     if reading:
         found += [*reading.findings, *_label_findings(facts, reading), *class_findings(reports)]
     order = list(KINDS)
-    found.sort(key=lambda one: (-one.severity, order.index(one.code)))
-    return Diagnosis(subject, tuple(facts), tuple(found), reading, tuple(reports))
+    told = sorted((one for one in found if one.count), key=lambda one: (-one.severity, order.index(one.code)))
+    return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: Reading) -> list[SplitReport]:
     """What `check_split` would say of the pairs that can be read."""
-    pairs = [(one.split, mask) for one, _, mask in readable(facts) if not mask.header.lossy]
     reports = []
     for split in subject.splits:
-        masks = [mask for name, mask in pairs if name == split]
+        masks = [mask for one, _, mask in readable(facts) if one.split == split and not mask.header.lossy]
         if masks:
             histograms = [reading.decode(mask).histogram(mask) for mask in masks]
             reports.append(summary(split, reading.labels, histograms, [mask.size for mask in masks]))
@@ -75,7 +74,4 @@ def _label_findings(facts: Sequence[PairFacts], reading: Reading) -> list[Findin
         classes = np.unique(decoded.labels[decoded.labels != IGNORE])
         if not decoded.bad.any() and len(classes) in by_count:
             by_count[len(classes)].append(mask.header.file)
-    return [
-        *counted("all-ignored", by_count[0], "mask has", "no labelled pixel, all is ignored"),
-        *counted("single-class-mask", by_count[1], "mask holds", "one class and nothing else"),
-    ]
+    return [finding("all-ignored", by_count[0]), finding("single-class-mask", by_count[1])]

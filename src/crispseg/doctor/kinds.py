@@ -1,9 +1,9 @@
-"""The kinds of findings: code, severity, what it is and what to do. They are listed in `kinds.csv`."""
+"""The kinds of findings: code, severity, what it is, how it is told and what to do. They are listed in `kinds.csv`."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib import resources
@@ -26,9 +26,16 @@ class Kind(NamedTuple):
 
     severity: Severity
     meaning: str
+    message: str
+    """A template for `str.format`: {count}, words such as {s} and {has} that go by it, and what a finding adds."""
     remedy: str
     fix: str
     """What `--fix` does about it; empty where nothing."""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether `--fix` leaves the files out, each with its partner."""
+        return self.fix == "leaves the pair out"
 
 
 def _read() -> dict[str, Kind]:
@@ -40,6 +47,9 @@ def _read() -> dict[str, Kind]:
 KINDS: dict[str, Kind] = _read()
 """Code → kind, in the order in which findings of one severity are told."""
 
+_FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are", "holds": "holds|hold", "shows": "shows|show"}
+"""Words in messages → what they are for one thing, and for several."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -50,50 +60,41 @@ class Finding:
     message: str
     remedy: str
     count: int
-    """Of files, pairs or classes."""
+    """Number of files, pairs, groups or classes; 0 where nothing was found."""
     files: tuple[str, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     """Numbers for the JSON report."""
 
 
 def finding(
     code: str,
-    message: str,
     files: Iterable[object] = (),
     *,
     count: int | None = None,
     remedy: str | None = None,
     severity: Severity | None = None,
-    **details: Any,
+    details: Mapping[str, Any] | None = None,
+    **words: object,
 ) -> Finding:
-    """A finding of a kind in `KINDS`, whose severity and remedy it has unless they are given."""
+    """A finding of a kind in `KINDS`, whose severity and remedy it has unless they are given.
+
+    Args:
+        words: what the kind's message has to be filled with.
+    """
     kind, names = KINDS[code], tuple(map(str, files))
+    count = len(names) if count is None else count
+    forms = {word: both.split("|")[count != 1] for word, both in _FORMS.items()}
     return Finding(
         code,
         kind.severity if severity is None else severity,
-        message,
+        kind.message.format(count=count, **forms, **words),
         kind.remedy if remedy is None else remedy,
-        len(names) if count is None else count,
+        count,
         names,
-        details,
+        details or {},
     )
 
 
-def counted(code: str, files: Sequence[object], subject: str, rest: str, **more: Any) -> list[Finding]:
-    """A finding about files, such as "3 images have" and `rest` for the subject "image has"; none without files."""
-    return [finding(code, f"{plural(len(files), subject)} {rest}", files, **more)] if files else []
-
-
-def worst(findings: Sequence[Finding]) -> Severity:
-    """The highest severity; information where there are no findings."""
-    return max((one.severity for one in findings), default=Severity.INFORMATION)
-
-
-_VERBS = {"has": "have", "is": "are", "holds": "hold", "shows": "show"}
-
-
-def plural(count: int, subject: str) -> str:
-    """`3 images` of "image", `1 image has` and `3 images have` of "image has"."""
-    noun, _, verb = subject.rpartition(" ") if subject.split()[-1] in _VERBS else (subject, "", "")
-    words = f"{count} {noun}{'' if count == 1 else 's'}"
-    return f"{words} {verb if count == 1 else _VERBS[verb]}" if verb else words
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `3 images`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

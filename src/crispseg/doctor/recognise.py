@@ -8,25 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.data.base import DataSource
+from crispseg.data.catalogue import catalogue
 from crispseg.data.folder import Folder, SplitFolders
 from crispseg.errors import CrispsegError
 
 IMAGES = ("images", "image", "imgs", "img", "photos")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-
-LAYOUTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "cityscapes": (("leftImg8bit", "gtFine"), {}),
-    "pascal_context": (("JPEGImages", "SegmentationClassContext"), {}),
-    "voc2012": (("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"), {}),
-    "coco_stuff": (("images/train2017", "annotations/train2017"), {}),
-    "coco_stuff maps": (("images/train2017", "stuffthingmaps/train2017"), {}),
-    "mapillary": (("training/images", "validation/images"), {}),
-    "camvid": (("train.txt", "trainannot"), {}),
-    "camvid colors": (("701_StillsRaw_full", "LabeledApproved_full"), {"masks": "colors"}),
-    "camvid folders": (("train", "train_labels"), {"masks": "colors"}),
-}
-"""Data source (its first word) → what its root holds, and what to set."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +43,10 @@ def recognise(root: Path) -> Recognised:
             f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of data, a run, a YAML file or "
             "--data with its keys"
         )
-    for name, (needed, extra) in LAYOUTS.items():
-        if all((root / path).exists() for path in needed):
-            return Recognised({"name": name.split()[0], "root": str(root), **extra})
-    training = root / "images/training"  # own data may look so too, but their names differ
-    if (root / "annotations/training").is_dir() and training.is_dir() and any(training.glob("ADE_*")):
-        return Recognised({"name": "ade20k", "root": str(root)})
+    for entry in catalogue().values():
+        for mark in entry.layout.marks if entry.layout else ():
+            if all(any(root.glob(path)) for path in mark["holds"]):
+                return Recognised({"name": entry.name, "root": str(root), **mark.get("keys", {})})
     declared = {"classes": str(root / "classes.txt")} if (root / "classes.txt").is_file() else {}
     images, masks = _first(root, IMAGES), _first(root, MASKS)
     if images.is_dir() and masks.is_dir():

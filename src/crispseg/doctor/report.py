@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -15,20 +15,20 @@ from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity, plural
 
 FORMAT = 1
-"""Of the JSON report."""
+"""Version of the JSON report."""
 
 EXAMPLES = 3
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFORMATION: "cyan"}
 
 EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
-"""Of the command, by the worst finding; 2 is for mistakes in the command itself."""
+"""Exit status of the command by the worst finding; 2 is for mistakes in the command itself."""
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything that was found, with all files."""
     return {
         "format": FORMAT,
-        "data": diagnosis.subject.name,
+        "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
         "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
@@ -44,16 +44,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             for report in diagnosis.reports
         },
         "findings": [
-            {
-                "code": one.code,
-                "severity": str(one.severity),
-                "count": one.count,
-                "message": one.message,
-                "remedy": one.remedy,
-                "fixable": bool(KINDS[one.code].fix),
-                "files": list(one.files),
-                "details": one.details,
-            }
+            {**vars(one), "severity": str(one.severity), "fixable": bool(KINDS[one.code].fix)}
             for one in diagnosis.findings
         ],
     }
@@ -67,44 +58,33 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
-    yield Text(f"{diagnosis.subject.name}: {pairs or 'no'} pairs")
+    yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
         yield class_table(mapping(diagnosis.reading.decoder, diagnosis.reading.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
     yield Text()
-    yield Text(conclusion(diagnosis), style=STYLES[diagnosis.severity] if diagnosis.findings else "green")
+    yield Text(conclusion(diagnosis.findings), style=STYLES[diagnosis.severity] if diagnosis.findings else "green")
 
 
-def conclusion(diagnosis: Diagnosis) -> str:
+def conclusion(findings: Sequence[Finding]) -> str:
     """One line."""
-    if not diagnosis.findings:
+    if not findings:
         return "Nothing to report."
-    number = [
-        plural(count, noun)
-        for severity, noun in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"))
-        if (count := sum(one.severity is severity for one in diagnosis.findings))
-    ]
-    if not number:
+    grave = [one for one in findings if one.severity > Severity.INFORMATION]
+    if not grave:
         return "Nothing is wrong; the rest is for your information."
-    fixable = [one for one in diagnosis.findings if KINDS[one.code].fix and one.severity > Severity.INFORMATION]
-    advice = f"; --fix OUT can do something about {len(fixable)} of them" if fixable else ""
-    return " and ".join(number) + advice
+    counts = Counter(str(one.severity) for one in grave)  # errors come first
+    fixable = sum(bool(KINDS[one.code].fix) for one in grave)
+    advice = f"; --fix OUT can do something about {fixable} of them" if fixable else ""
+    return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice
 
 
 def _lines(one: Finding) -> Iterator[Text]:
     yield Text.assemble((f"{one.severity}  ", STYLES[one.severity]), (one.code, "bold"), f"  {one.message}")
-    if one.files:
-        groups = one.details.get("groups")
-        shown = [" = ".join(group) for group in groups[:EXAMPLES]] if groups else list(one.files[:EXAMPLES])
-        more = (len(groups) if groups else len(one.files)) - len(shown)
-        yield from (Text(f"    {line}", style="dim") for line in shown)
-        if more:
-            yield Text(f"    … and {more} more", style="dim")
+    examples = [" = ".join(group) for group in one.details.get("groups", ())] or one.files
+    yield from (Text(f"    {line}", style="dim") for line in examples[:EXAMPLES])
+    if len(examples) > EXAMPLES:
+        yield Text(f"    … and {len(examples) - EXAMPLES} more", style="dim")
     yield Text(f"    → {one.remedy}")
-
-
-def left_out_lines(left_out: dict[str, str]) -> list[str]:
-    """What a fix left out, one file a line."""
-    return [f"{Path(file)}: {reason}" for file, reason in left_out.items()]

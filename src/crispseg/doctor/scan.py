@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.data.base import Pair, SegmentationDataset
@@ -18,7 +18,7 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import pack_colors
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
-from crispseg.imaging import MAX_PIXELS, ORIENTATION, image_size, mask_values, opened, raw_mode, rgb_values, stretch_of
+from crispseg.imaging import ORIENTATION, image_size, mask_values, opened, raw_mode, rgb_values, stretch_of
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
@@ -99,17 +99,13 @@ class MaskFacts(NamedTuple):
         return self.values.ndim == 2
 
 
-ImageResult: TypeAlias = ImageFacts | Unreadable
-MaskResult: TypeAlias = MaskFacts | Unreadable
-
-
 class PairFacts(NamedTuple):
     """One pair in a split."""
 
     split: str
     pair: Pair
-    image: ImageResult
-    mask: MaskResult
+    image: ImageFacts | Unreadable
+    mask: MaskFacts | Unreadable
 
     @property
     def image_file(self) -> str:
@@ -131,6 +127,11 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
+def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
+    """The paths of images or masks."""
+    return [one.header.file for one in facts]
+
+
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
     """The facts of all pairs, split by split, in their order.
 
@@ -150,46 +151,47 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
     return facts
 
 
-def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
-    return PairFacts(split, pair, scan_image(pair.image, channels), scan_mask(pair.mask))
-
-
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
-    """A sample that is not made of files. An error of its own counts as an unreadable image."""
-    image: ImageResult
-    mask: MaskResult
+    """The facts of a sample that is not made of files. An error counts as an unreadable image and mask."""
     try:
         pixels, labels, name = dataset[index]
     except CrispsegError as error:
-        name = f"{split} {index}"
-        image = mask = Unreadable("unreadable-file", str(error))
-    else:
-        image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
-        mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
+        fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
+        return PairFacts(split, Pair(path.name, path, path), fault, fault)
+    image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
+    mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
-def scan_image(path: Path, channels: int = 3) -> ImageResult:
-    """Read an image as training would."""
+def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
+    """The facts of an image as training would read it, and of a mask, even one with lossy compression."""
+    image: ImageFacts | Unreadable
+    mask: MaskFacts | Unreadable
     try:
-        if channels == 4:
-            image_size(path, 4)  # raises where there is no fourth channel
-        with opened(path) as picture:
-            header = _load(picture, path)
-            peak = int(picture.getextrema()[1]) if picture.mode.startswith("I") else 0  # type: ignore[arg-type]
-            ImageOps.exif_transpose(picture, in_place=True)
-            pixels = rgb_values(picture)
+        image = _image_facts(*_load_image(pair.image, channels))
     except CrispsegError as error:
-        return _unreadable(path, error, "image")
-    return _image_facts(header, pixels, peak)
+        image = Unreadable(getattr(error, "code", "channel-missing"), str(error))
+    try:
+        mask = _mask_facts(*load_mask(pair.mask))
+    except CrispsegError as error:
+        code = getattr(error, "code", "unusable-mask")
+        mask = Unreadable("unusable-mask" if code == "value-range-unknown" else code, str(error))
+    return PairFacts(split, pair, image, mask)
 
 
-def scan_mask(path: Path) -> MaskResult:
-    """Read a mask, even one that training refuses for its lossy compression."""
-    try:
-        return _mask_facts(*load_mask(path))
-    except CrispsegError as error:
-        return _unreadable(path, error, "mask")
+def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], int]:
+    """What an image's file says about itself, its upright RGB pixels, and its largest value if it is of 16 bits.
+
+    Raises:
+        CrispsegError: it cannot be read, or has not so many channels.
+    """
+    if channels == 4:
+        image_size(path, 4)  # raises where there is no fourth channel
+    with opened(path) as picture:
+        header = _load(picture, path)
+        peak = int(picture.getextrema()[1]) if picture.mode.startswith("I") else 0  # type: ignore[arg-type]
+        ImageOps.exif_transpose(picture, in_place=True)
+        return header, rgb_values(picture), peak if header.bits == 16 else 0
 
 
 def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:
@@ -207,33 +209,6 @@ def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:
         return header, mask_values(picture, path, stretch), picture.getpalette() if picture.mode == "P" else None
 
 
-def _unreadable(path: Path, error: CrispsegError, role: str) -> Unreadable:
-    """Which kind of fault it is that `opened` met."""
-    code = "unreadable-file"
-    try:
-        if not path.exists():
-            code = "missing-file"
-        elif path.stat().st_size == 0:
-            code = "empty-file"
-        else:
-            with path.open("rb") as file, Image.open(file) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                mode = picture.mode
-                picture.load()
-                image_code = "value-range-unknown" if mode[0] in "IF" else "channel-missing"
-                code = "unusable-mask" if role == "mask" else image_code
-    except Image.DecompressionBombError:
-        code = "too-large"
-    except PermissionError:
-        code = "no-permission"
-    except UnidentifiedImageError:
-        code = "no-image-format"
-    except Exception:  # on broken data Pillow's decoders raise almost anything
-        pass
-    return Unreadable(code, str(error))
-
-
 def _load(picture: Image.Image, path: Path) -> Header:
     """Decode an opened picture and read its header, some of which only one of before and after can tell."""
     stored, raw, kind = (picture.height, picture.width), raw_mode(picture), picture.format or ""
@@ -242,6 +217,7 @@ def _load(picture: Image.Image, path: Path) -> Header:
         dropped = int(picture.tag_v2.get(SAMPLESPERPIXEL, 1)) - len(picture.getbands())
         stored = (int(picture.tag_v2[IMAGELENGTH]), int(picture.tag_v2[IMAGEWIDTH]))
         orientation = int(picture.tag_v2.get(ORIENTATION, 1))
+    suffix_of = Image.registered_extensions().get(path.suffix.lower())
     frames = getattr(picture, "n_frames", 1) if kind in ("TIFF", "GIF", "PNG", "WEBP") else 1
     picture.load()
     if not isinstance(picture, TiffImageFile):  # a PNG may say it behind its pixels
@@ -255,24 +231,16 @@ def _load(picture: Image.Image, path: Path) -> Header:
         orientation=orientation if orientation in range(1, 9) else 1,
         frames=int(frames),
         alpha=_alpha(picture),
-        suffix_fits=path.suffix.lower() in _suffixes(kind),
+        suffix_fits=suffix_of == kind or (suffix_of, kind) == ("JPEG", "MPO"),
         lossy=_is_lossy(picture, path),
         dropped=max(dropped, 0),
     )
 
 
 def _alpha(picture: Image.Image) -> Literal["none", "opaque", "varying"]:
-    if picture.mode not in ("RGBA", "LA", "PA"):
-        if "transparency" not in picture.info or picture.mode not in ("P", "L", "RGB"):
-            return "none"
-        picture = picture.convert("RGBA")
-    return "opaque" if picture.getchannel("A").getextrema()[0] == 255 else "varying"
-
-
-@lru_cache
-def _suffixes(kind: str) -> frozenset[str]:
-    kinds = ("JPEG", "MPO") if kind == "MPO" else (kind,)
-    return frozenset(suffix for suffix, known in Image.registered_extensions().items() if known in kinds)
+    if not picture.has_transparency_data or picture.mode[0] in "1IF":
+        return "none"
+    return "opaque" if picture.convert("RGBA").getchannel("A").getextrema()[0] == 255 else "varying"
 
 
 def _is_lossy(picture: Image.Image, path: Path) -> bool:
@@ -292,7 +260,7 @@ def _image_facts(header: Header, pixels: NDArray[np.uint8], peak: int) -> ImageF
         pixels.shape[:2],
         grey=bool((pixels == pixels[..., :1]).all()),
         constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
-        peak=peak if header.bits == 16 else 0,
+        peak=peak,
         digest=_digest(pixels),
         thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from crispseg.doctor.kinds import Finding, Severity, counted, finding, plural
+from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, readable
 from crispseg.doctor.subject import Subject
 
@@ -31,44 +32,40 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
+    """The different masks of some pairs, those that can be read."""
+    return {one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}
+
+
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
     """The same image twice, the same mask for different images, and one image with two masks."""
-    between, within, contradicting = [], [], []
-    for group in duplicate_groups(facts):
-        by_split: dict[str, list[str]] = defaultdict(list)
-        for one in group:
-            by_split[one.split].append(one.image_file)
-        if len(by_split) > 1:
-            between.append([one.image_file for one in group])
-        within += [files for files in by_split.values() if len(files) > 1]
-        if len({one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}) > 1:
-            contradicting.append([one.image_file for one in group])
-    near = near_duplicates(facts)
-    across, beside = (
-        [[a.image_file, b.image_file] for a, b in near if (a.split != b.split) is apart] for apart in (True, False)
-    )
+    equal, near = duplicate_groups(facts), near_duplicates(facts)
+    within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
     shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
-    wanted = Severity.INFORMATION if subject.val_in_train else None
+    wanted = getattr(subject.source, "train_on", "") == "trainval"
     return [
-        *_grouped("image-in-two-splits", between, "picture is", "in more than one split", severity=wanted),
-        *_grouped("duplicate-image", within, "picture is", "in one split more than once"),
-        *_grouped("contradicting-masks", contradicting, "picture has", "two or more different masks"),
-        *_grouped("near-duplicate", across, "pair", "of pictures in different splits hardly differ"),
-        *_grouped(
-            "near-duplicate", beside, "pair", "of pictures in one split hardly differ", severity=Severity.INFORMATION
+        _grouped(
+            "image-in-two-splits",
+            [group for group in equal if len({one.split for one in group}) > 1],
+            severity=Severity.INFORMATION if wanted else None,
         ),
-        *counted("shared-mask", _flat(shared), "image has", "a mask that another image has too", groups=shared),
+        _grouped("duplicate-image", [group for group in within if len(group) > 1]),
+        _grouped("contradicting-masks", [group for group in equal if len(mask_digests(group)) > 1]),
+        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split], where="different splits"),
+        _grouped(
+            "near-duplicate",
+            [(a, b) for a, b in near if a.split == b.split],
+            severity=Severity.INFORMATION,
+            where="one split",
+        ),
+        finding("shared-mask", chain(*shared), details={"groups": shared}),
     ]
 
 
-def _grouped(code: str, groups: list[list[str]], subject: str, rest: str, **more: Any) -> list[Finding]:
-    """A finding that counts groups of files, where there are any."""
-    message = f"{plural(len(groups), subject)} {rest}"
-    return [finding(code, message, _flat(groups), count=len(groups), groups=groups, **more)] if groups else []
-
-
-def _flat(groups: list[list[str]]) -> list[str]:
-    return [file for files in groups for file in files]
+def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
+    """A finding that counts groups of images."""
+    files = [[one.image_file for one in group] for group in groups]
+    return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
 
 
 def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
@@ -85,23 +82,17 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
         return []
     owners = [one for one, _ in unique.values()]
     thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(np.float32)  # (images, 192)
-    contrast = thumbnails.std(axis=1)
-    means = thumbnails.mean(axis=1)
-    order = np.argsort(means, kind="stable")
-    order = order[contrast[order] >= LEAST_CONTRAST]
+    order = np.argsort(thumbnails.mean(axis=1), kind="stable")
+    order = order[thumbnails[order].std(axis=1) >= LEAST_CONTRAST]
+    thumbnails = thumbnails[order]
+    means, bounds = thumbnails.mean(axis=1), NEAR * thumbnails.std(axis=1)
     found = []
-    for step in range(1, len(order)):
-        first, second = order[:-step], order[step:]
-        bound = NEAR * np.minimum(contrast[first], contrast[second])
-        close = means[second] - means[first] <= bound
-        if not (means[second] - means[first] <= NEAR * contrast.max()).any():
-            break
-        first, second, bound = first[close], second[close], bound[close]
-        rms = np.sqrt(np.square(thumbnails[first] - thumbnails[second]).mean(axis=1))
-        found += [
-            (owners[min(a, b)], owners[max(a, b)])
-            for a, b in zip(first[rms <= bound], second[rms <= bound], strict=True)
-        ]
+    for index, end in enumerate(np.searchsorted(means, means + bounds, side="right")):
+        others = slice(index + 1, end)
+        rms = np.sqrt(np.square(thumbnails[others] - thumbnails[index]).mean(axis=1))
+        for near in np.flatnonzero(rms <= np.minimum(bounds[others], bounds[index])):
+            first, second = sorted((order[index], order[index + 1 + near]))
+            found.append((owners[first], owners[second]))
     return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from crispseg.data.base import DataSource, FileDataset, Pair, SegmentationDataset
@@ -18,31 +18,31 @@ from crispseg.labels import LabelSet
 class Subject:
     """The data to examine."""
 
-    name: str
-    """The data source's."""
-    splits: Mapping[str, tuple[Pair, ...] | SegmentationDataset]
+    source: DataSource
+    splits: Mapping[str, Sequence[Pair] | SegmentationDataset]
     """Pairs of files; or data sets that are not made of files, which are gone through sample by sample."""
     labels: LabelSet | None
     """None where the classes have to be read off the masks."""
     decoder: Decoder | None
     """None likewise."""
-    ignore: tuple[int, ...] = ()
-    """Mask values that mean ignore, where no class is declared."""
-    faults: tuple[PairingFault, ...] = ()
-    """What did not pair and so is in no split."""
-    in_no_split: tuple[str, ...] = ()
-    """Images beside the folders of the splits, or in no list."""
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Splits that cannot be read at all, and why."""
-    val_in_train: bool = False
-    """Whether the user asked to train on the images of val too."""
-    channels: int = 3
+    channels: int
     """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
+    faults: tuple[PairingFault, ...]
+    """What did not pair and so is in no split."""
+    in_no_split: tuple[Path, ...]
+    """Images beside the folders of the splits, or in no list."""
+    unavailable: Mapping[str, str]
+    """Splits that cannot be read at all, and why."""
 
     @property
     def own(self) -> bool:
         """Whether the masks are the user's own, whose values may mean anything."""
-        return self.name == Folder.name
+        return isinstance(self.source, Folder)
+
+    @property
+    def ignore(self) -> tuple[int, ...]:
+        """Mask values that mean ignore, where no class is declared."""
+        return self.source.ignored_values if isinstance(self.source, Folder) and self.decoder is None else ()
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:
@@ -51,60 +51,39 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     Raises:
         CrispsegError: no split can be read, or the declared classes do not fit together.
     """
-    labels: LabelSet | None = None
-    decoder: Decoder | None = None
-    if isinstance(source, Folder):
-        labels, decoder = source.declared() or (None, None)
-    else:
-        labels = source.label_set()
-    splits: dict[str, tuple[Pair, ...] | SegmentationDataset] = {}
+    own = source if isinstance(source, Folder) else None
+    labels, decoder = (own.declared() or (None, None)) if own else (source.label_set(), None)
+    splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
-    unused: list[Path] = []
     with collected_faults() as faults:
         for name in source.splits():
             try:
-                found = source.pairs(name) if isinstance(source, Folder) else source.dataset(name)
+                found = own.pairs(name) if own else source.dataset(name)
                 if len(found) == 0:
                     raise CrispsegError(f"the split '{name}' has no samples; check the data folders or lists")
             except CrispsegError as error:
                 unavailable[name] = str(error)
                 continue
-            if isinstance(found, FileDataset):
-                splits[name], decoder = found.pairs, found.decode
-            elif isinstance(found, SegmentationDataset):
-                splits[name], decoder = found, IdDecoder(len(found.labels))
-            else:
-                splits[name] = tuple(found)
-        if isinstance(source, Folder) and splits:
-            unused = source.unlisted()
+            splits[name] = found.pairs if isinstance(found, FileDataset) else found
+            if isinstance(found, SegmentationDataset):
+                decoder = found.decode if isinstance(found, FileDataset) else IdDecoder(len(found.labels))
+        unlisted = own.unlisted() if own and splits else []
     if not splits:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(
-        source.name,
-        splits,
-        labels,
-        decoder,
-        source.ignored_values if isinstance(source, Folder) and decoder is None else (),
-        _without_echoes(faults),
-        tuple(map(str, unused)),
-        unavailable,
-        getattr(source, "train_on", "") == "trainval",
-        channels,
-    )
+    return Subject(source, splits, labels, decoder, channels, _without_echoes(faults), tuple(unlisted), unavailable)
 
 
 def _without_echoes(faults: list[PairingFault]) -> tuple[PairingFault, ...]:
     """An image that did not pair is not in the folder's list of names either; that is one fault, not two."""
     lonely = {Path(file).stem for kind, files in faults if kind != "listed-file-missing" for file in files}
 
-    def echoes(entry: str) -> bool:
+    def paired(entry: str) -> bool:
         name = Path(Path(entry.rpartition(": ")[2]).name)
-        return not {name.name, name.stem}.isdisjoint(lonely)
+        return {name.name, name.stem}.isdisjoint(lonely)
 
-    kept = (
-        PairingFault(kind, tuple(file for file in files if kind != "listed-file-missing" or not echoes(file)))
+    return tuple(
+        PairingFault(kind, tuple(filter(paired, files)) if kind == "listed-file-missing" else files)
         for kind, files in faults
     )
-    return tuple(fault for fault in kept if fault.files)

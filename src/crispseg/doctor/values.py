@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from crispseg.data.check import BLACK_AND_WHITE
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
 from crispseg.data.folder import plausible_ids
-from crispseg.doctor.kinds import Finding, counted, finding, plural
-from crispseg.doctor.scan import MaskFacts, PairFacts
+from crispseg.data.pairing import few
+from crispseg.doctor.kinds import Finding, finding, plural
+from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -57,10 +58,8 @@ class Reading:
 
     def decode(self, mask: MaskFacts) -> Decoded:
         """Labels of the values of a mask, without an error for those of no class."""
-        in_colors = mask.colors or isinstance(self.decoder, ColorDecoder)
-        keys: list[Any] = _colors(mask) if in_colors else mask.values.tolist()
         known: Mapping[Any, int] = {} if mask.header.file in self.refused else self.decoder.meaning
-        found = [known.get(key) for key in keys]
+        found = [known.get(key) for key in _keys(mask, as_colors=isinstance(self.decoder, ColorDecoder))]
         labels = [IGNORE if label is None else label for label in found]
         return Decoded(np.array(labels, np.uint8), np.array([label is None for label in found]))
 
@@ -80,101 +79,104 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
     colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey) and subject.own:
         return _colored(colored, grey)
+    found = [_colors_among_ids(colored, None if subject.own else declared)]
     reading = _special(subject, grey) if subject.own else None
-    single = _black_and_white_single(grey) if subject.own and reading is None else []
-    if reading is None and subject.labels is not None and declared is not None:
-        reading = _read_by(subject.labels, declared, grey)
-    elif reading is None:
-        ids = _without_strays(grey, subject.ignore)
-        count = min(max(ids[-1] + 1 if ids else 0, 2), IGNORE)
-        remedy = "write masks of the class ids 0 to 254" if ids and ids[-1] >= count else None
-        reading = _read_by(LabelSet.numbered(count), IdDecoder(count, subject.ignore), grey, remedy)
-    few = _rgb_among_ids(colored, None if subject.own else declared) if colored else []
-    refused = frozenset(mask.header.file for mask in colored)
-    return Reading(reading.labels, reading.decoder, [*reading.findings, *few, *single], refused)
+    if reading is None:
+        reading = _plain(subject, grey)
+        if subject.own:
+            found.append(_black_and_white_single(grey))
+    return replace(reading, findings=[*reading.findings, *found], refused=frozenset(files_of(colored)))
 
 
 def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     """Masks that all have one of the common mistakes of own data; None where they have not."""
-    declared = subject.decoder
+    declared, labels = subject.decoder, subject.labels
     pixels = _pixels(grey)
-    total = sum(pixels.values())
-    between = total - pixels[0] - pixels[255]
-    if pixels[255] and pixels[0] and (set(pixels) == {0, 255} or (between < 0.05 * total and len(pixels) > 64)):
-        files = [mask.header.file for mask in grey if 255 in mask.values]
-        rest = "0 and 255; 255 means ignore in masks of class ids"
-        found = counted("black-and-white-masks", files, "mask holds", rest, remedy=BLACK_AND_WHITE)
-        labels = subject.labels if subject.labels is not None and len(subject.labels) == 2 else LabelSet.numbered(2)
-        return _read_by(labels, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=found)
+    between = pixels.total() - pixels[0] - pixels[255]
+    if (
+        pixels[255]
+        and pixels[0]
+        and (set(pixels) == {0, 255} or (between < 0.05 * pixels.total() and len(pixels) > 64))
+    ):
+        files = files_of(mask for mask in grey if 255 in mask.values)
+        found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
+        two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
+        return _read_by(two, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=[found])
     drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]
     if isinstance(declared, ValueDecoder):
         ids = sorted(value for value in _pixels(drawn) if declared.meaning.get(value) != IGNORE)
     else:
         ids = _without_strays(drawn, subject.ignore)
-    if not ids:
+    if len(ids) < 2:
         return None
-    count = len(subject.labels) if subject.labels is not None else ids[-1]
-    if ids[0] == 1 and ids[-1] == count and (declared or plausible_ids(ids)) and len(ids) > 1 and count <= IGNORE:
-        message = f"the ids are 1 to {count}; 0 never occurs" + (
-            f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
-        )
-        found = [finding("one-based-ids", message, [mask.header.file for mask in grey])]
-        labels = subject.labels or LabelSet.numbered(max(count, 2))
-        decoder = TableDecoder({0: IGNORE, **{index + 1: index for index in range(len(labels))}}, "ids from 1")
-        return _read_by(labels, decoder, grey, before=found)
-    if declared is None and not plausible_ids(ids) and 2 <= len(ids) <= IGNORE:
+    count = ids[-1] if labels is None else len(labels)
+    if ids[0] == 1 and ids[-1] == count <= IGNORE and (declared or plausible_ids(ids)):
+        effect = f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
+        found = finding("one-based-ids", files_of(grey), last=count, effect=effect)
+        decoder = TableDecoder({0: IGNORE, **{index + 1: index for index in range(count)}}, "ids from 1")
+        return _read_by(labels or LabelSet.numbered(count), decoder, grey, before=[found])
+    if declared is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         return _sparse(ids, subject.ignore, grey)
     return None
 
 
 def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> Reading:
     """Few values, far between, which are taken as classes in their order."""
-    palette: tuple[Color, ...] | None = tuple((value, value, value) for value in ids) if ids[-1] <= 255 else None
     labels = LabelSet.numbered(len(ids))
     remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}; values over 255 are none"
-    if palette is not None:
-        labels = LabelSet(labels.names, palette)
-        remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(palette)}"
-    shown = ", ".join(map(str, ids[:12])) + (", …" if len(ids) > 12 else "")
-    message = f"the masks hold {len(ids)} values up to {ids[-1]} ({shown}), which hardly are all class ids"
-    files = [mask.header.file for mask in grey]
-    decoder = TableDecoder(
-        {**{value: index for index, value in enumerate(ids)}, **dict.fromkeys(ignore, IGNORE)}, "values"
+    if ids[-1] <= 255:
+        labels = LabelSet(labels.names, tuple((value, value, value) for value in ids))
+        remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(labels.palette)}"
+    found = finding(
+        "sparse-ids",
+        files_of(grey),
+        remedy=remedy,
+        details={"values": ids},
+        number=len(ids),
+        last=ids[-1],
+        shown=few(ids, 12),
     )
-    return Reading(labels, decoder, [finding("sparse-ids", message, files, remedy=remedy, values=ids)])
+    meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(ignore, IGNORE)
+    return Reading(labels, TableDecoder(meaning, "values"), [found])
+
+
+def _plain(subject: Subject, grey: list[MaskFacts]) -> Reading:
+    """Masks read as declared or, where nothing is, as ids up to the last one."""
+    if subject.labels is not None and subject.decoder is not None:
+        return _read_by(subject.labels, subject.decoder, grey)
+    ids = _without_strays(grey, subject.ignore)
+    count = min(max(ids[-1] + 1 if ids else 0, 2), IGNORE)
+    remedy = "write masks of the class ids 0 to 254" if ids and ids[-1] >= count else None
+    return _read_by(LabelSet.numbered(count), IdDecoder(count, subject.ignore), grey, remedy)
 
 
 def _colored(colored: list[MaskFacts], grey: list[MaskFacts]) -> Reading:
     """Most masks have colours, and no palette is declared: propose one."""
-    pixels: Counter[Color] = Counter()
-    for mask in (*colored, *grey):
-        pixels.update(dict(zip(_colors(mask), mask.counts.tolist(), strict=True)))
+    pixels = _pixels([*colored, *grey], as_colors=True)
     several = len(pixels) > IGNORE or any(mask.blended >= BLENDED for mask in colored)
     least = 1e-3 * pixels.total() if several else 0
     palette = tuple(sorted(color for color, count in pixels.items() if count >= least))[:IGNORE]
     if len(palette) < 2:
         palette = tuple(color for color, _ in pixels.most_common(2))
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
-    found = counted(
+    found = finding(
         "rgb-masks",
-        [mask.header.file for mask in colored],
-        "mask has",
-        f"colours, {len(pixels)} in all, and there is no palette{kept}",
+        files_of(colored),
+        which=f", {len(pixels)} in all, and there is no palette{kept}",
         remedy=f"give {_flag(palette)} and, in this order, --data.classes '[name, …]'",
-        palette=palette,
+        details={"palette": palette},
     )
-    return Reading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorDecoder(palette), found)
+    return Reading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorDecoder(palette), [found])
 
 
-def _rgb_among_ids(colored: list[MaskFacts], decoder: Decoder | None) -> list[Finding]:
+def _colors_among_ids(colored: list[MaskFacts], decoder: Decoder | None) -> Finding:
     """Masks with colours where ids are expected, of own data or, with its decoder, of a public data set."""
-    colors = sorted({color for mask in colored for color in _colors(mask)})
-    shown = ", ".join(str(list(color)) for color in colors[:8]) + (", …" if len(colors) > 8 else "")
+    colors = sorted(_pixels(colored, as_colors=True))
     remedy = f"save these as class ids like the others or, if all should have colours, give {_flag(colors[:IGNORE])}"
     if isinstance(decoder, ValueDecoder):
         remedy = decoder.remedy
-    files, rest = [mask.header.file for mask in colored], f"colours ({shown}) where class ids are expected"
-    return counted("rgb-masks", files, "mask has", rest, remedy=remedy, palette=colors[:IGNORE])
+    which = f" ({few(map(list, colors), 8)}) where class ids are expected"
+    return finding("rgb-masks", files_of(colored), remedy=remedy, details={"palette": colors[:IGNORE]}, which=which)
 
 
 def _read_by(
@@ -186,38 +188,30 @@ def _read_by(
 ) -> Reading:
     """Masks that are read by a decoder: which values mean no class, and where they are."""
     reading = Reading(labels, decoder)
-    pixels: Counter[Any] = Counter()
-    files: dict[str, int] = {}
+    strange: list[MaskFacts] = []  # with nothing but the values of no class
     from_one: list[str] = []
-    in_colors = isinstance(decoder, ColorDecoder)
     for mask in masks:
         decoded = reading.decode(mask)
         if mask.blended >= BLENDED or not decoded.bad.any():
             continue
         if isinstance(decoder, IdDecoder) and _starts_at_one(mask, decoded, len(labels)):
             from_one.append(mask.header.file)
-            continue
-        keys = _colors(mask) if mask.colors else mask.values.tolist()
-        for key, count, bad in zip(keys, mask.counts.tolist(), decoded.bad, strict=True):
-            pixels[key] += count if bad else 0
-        files[mask.header.file] = int(mask.counts[decoded.bad].sum())
-    strange = {key: count for key, count in pixels.most_common() if count}
-    shown = [
-        f"{list(key) if isinstance(key, tuple) else key} ({plural(count, 'pixel')})" for key, count in strange.items()
-    ]
+        else:
+            strange.append(mask._replace(values=mask.values[decoded.bad], counts=mask.counts[decoded.bad]))
+    pixels = dict(_pixels(strange).most_common())
+    shown = [f"{list(key) if isinstance(key, tuple) else key} ({plural(pixels[key], 'pixel')})" for key in pixels]
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    rest = f"the {'colour' if in_colors else 'value'} {', '.join(shown[:8])}{more}"
-    found = counted(
-        "unknown-color" if in_colors else "value-out-of-range",
-        [file for file, _ in sorted(files.items(), key=lambda item: -item[1])],
-        "mask has",
-        rest if in_colors else f"{rest}, out of range 0 to {len(labels) - 1}",
+    files = dict(Counter({mask.header.file: int(mask.counts.sum()) for mask in strange}).most_common())
+    found = finding(
+        "unknown-color" if isinstance(decoder, ColorDecoder) else "value-out-of-range",
+        files,
         remedy=remedy,
-        values={str(key): count for key, count in strange.items()},
-        pixels=files,
+        details={"values": {str(key): count for key, count in pixels.items()}, "pixels": files},
+        shown=", ".join(shown[:8]) + more,
+        last=len(labels) - 1,
     )
-    found += counted("one-based-ids", from_one, "mask has", f"the ids 1 to {len(labels)}, without 0")
-    return Reading(labels, decoder, [*before, *found])
+    reading.findings.extend((*before, found, finding("one-based-ids", from_one, last=len(labels), effect="")))
+    return reading
 
 
 def _starts_at_one(mask: MaskFacts, decoded: Decoded, classes: int) -> bool:
@@ -226,14 +220,13 @@ def _starts_at_one(mask: MaskFacts, decoded: Decoded, classes: int) -> bool:
     return len(ids) > 1 and 0 not in ids and mask.values[decoded.bad].tolist() == [classes]
 
 
-def _black_and_white_single(grey: list[MaskFacts]) -> list[Finding]:
+def _black_and_white_single(grey: list[MaskFacts]) -> Finding:
     """Single masks of 0 and 255 among masks of ids that hardly use 255."""
-    suspects = [mask.header.file for mask in grey if mask.values.tolist() == [0, 255]]
+    suspects = [mask for mask in grey if mask.values.tolist() == [0, 255]]
     others = [mask for mask in grey if mask.values.tolist() != [0, 255]]
     use = sum(IGNORE in mask.values for mask in others)
-    if len(suspects) > len(others) or use > 0.2 * len(others):
-        return []
-    return counted("black-and-white-mask", suspects, "mask holds", "0 and 255 only, where the others hold other values")
+    usual = len(suspects) > len(others) or use > 0.2 * len(others)
+    return finding("black-and-white-mask", [] if usual else files_of(suspects))
 
 
 def _without_strays(grey: list[MaskFacts], ignore: tuple[int, ...]) -> list[int]:
@@ -246,18 +239,19 @@ def _without_strays(grey: list[MaskFacts], ignore: tuple[int, ...]) -> list[int]
     return ids if len(ids) > 1 and plausible_ids(ids) else every
 
 
-def _pixels(masks: list[MaskFacts]) -> Counter[int]:
-    pixels: Counter[int] = Counter()
+def _pixels(masks: Iterable[MaskFacts], as_colors: bool = False) -> Counter[Any]:
+    """The pixels of each value, or colour, in all of the masks."""
+    pixels: Counter[Any] = Counter()
     for mask in masks:
-        pixels.update(dict(zip(mask.values.tolist(), mask.counts.tolist(), strict=True)))
+        pixels.update(dict(zip(_keys(mask, as_colors), mask.counts.tolist(), strict=True)))
     return pixels
 
 
-def _colors(mask: MaskFacts) -> list[Color]:
-    """The values of a mask as colours; a grey value v is (v, v, v)."""
+def _keys(mask: MaskFacts, as_colors: bool) -> list[Any]:
+    """The values of a mask, those of colours as tuples; `as_colors` makes a grey value v the colour (v, v, v)."""
     if mask.colors:
-        return [(red, green, blue) for red, green, blue in mask.values.tolist()]
-    return [(value, value, value) for value in mask.values.tolist()]
+        return [*map(tuple, mask.values.tolist())]
+    return [(value, value, value) if as_colors else value for value in mask.values.tolist()]
 
 
 def _flag(palette: Sequence[Color]) -> str:
