@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -23,7 +25,8 @@ def imports() -> dict[str, set[str]]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         for node in nodes:
-            if isinstance(node, ast.ImportFrom) and node.module:
+            if isinstance(node, ast.ImportFrom):
+                assert node.module and not node.level, f"{name} has a relative import, which is not seen here"
                 inside = {f"{node.module}.{alias.name}" for alias in node.names}
                 named |= {one if one in files else node.module for one in inside}
         found[name] = {one for one in named if one in files and one != name}
@@ -51,3 +54,17 @@ def test_the_frame_names_no_model() -> None:
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
         *("info", "registry", "saving")
     }
+
+
+def test_names_are_there_when_they_are_asked_for() -> None:
+    """In a fresh process: nothing heavy at first, parts of the papers by any way, no data for a model."""
+    code = (
+        "import sys, crispseg; assert 'torch' not in sys.modules and {'Segmenter', 'record'} <= {*dir(crispseg)}\n"
+        "from crispseg.decoders import fuses; assert {'fam', 'ddsm', 'cfb'} <= {*fuses.names()} and fuses['fam']\n"
+        "assert crispseg.nn.Tap and crispseg.models.sfnet.__name__ == 'sfnet'\n"
+        "assert not any(name.startswith(('crispseg.data', 'crispseg.training', 'crispseg.evaluation', 'crispseg.inf')) "
+        "for name in sys.modules)\n"
+        "import pickle; assert pickle.loads(pickle.dumps(crispseg.models.sfnet)) is crispseg.models.sfnet\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--epochs"], ["epochs"]),
         (["train", "--epochs", "0"], ["epochs is 0", "greater than 0"]),
         (["train", "--boundary_weights.bound", "0"], ["boundary_weights has no 'bound'", "did you mean 'boundary'"]),
-        (["train", "--model.width.x", "0"], ["model.width", "int"]),
+        (["train", "--model.width.x", "0"], ["model.width", "did you mean 'model.width'?"]),
         (["train", "--data", "folder"], ["data.images"]),
         (["train", "one.yaml", "two.yaml"], ["one.yaml"]),
         (["train", "--model", "sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),

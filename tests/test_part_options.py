@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from crispseg import CrispsegError, create_model, from_pretrained
+from crispseg.decoders import UpsampleAdd, fuses
 from crispseg.models import DDSM, FlowAlignment, SegmentationModel
 from crispseg.models.registry import model_options
 
@@ -67,6 +69,42 @@ def test_they_are_saved_and_loaded(tmp_path: Path) -> None:
     assert loaded.info == model.info and torch.equal(loaded(images), model(images))
 
 
+def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "context": "aspp",
+        "context_options": {"rates": [2, 3]},
+        "merge": "aligned",
+        "merge_options": {"flow_kernel": 1},
+    }
+    model: Any = create_model("upernet", **TINY, **given)
+    assert [branch[0].dilation for branch in model.decoder.context.branches] == [(1, 1), (2, 2), (3, 3)]
+    assert all(fam.predict_flow.kernel_size == (1, 1) for fam in model.decoder.merge.fams)
+    model.save_pretrained(tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert loaded.info.options == json.loads(json.dumps(model.info.options))
+    images = torch.randn(1, 3, 40, 33)
+    assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_a_part_of_one_s_own_states_what_it_needs() -> None:
+    """An option without a type takes anything; one without a default has to be given."""
+
+    @fuses.register("needy")
+    class Needy(UpsampleAdd):
+        def __init__(self, fine_channels: int, coarse_channels: int, *, k, steps: int = 1) -> None:  # type: ignore[no-untyped-def]
+            super().__init__(fine_channels, coarse_channels)
+
+    try:
+        with pytest.raises(CrispsegError, match="fuse part 'needy' needs a value for its option 'k'"):
+            create_model("fpn", **TINY, fuse="needy", fuse_options={"steps": 2})
+        assert options_of(create_model("fpn", **TINY, fuse="needy", fuse_options={"k": "x"}))["fuse_options"] == {
+            "k": "x",
+            "steps": 1,
+        }
+    finally:
+        del fuses._entries["needy"]
+
+
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
@@ -87,6 +125,8 @@ def test_they_are_saved_and_loaded(tmp_path: Path) -> None:
             {"fuse": "cfb", "fuse_options": {"separable": 1}},
             "'separable' of fuse part 'cfb' is 1",
         ),
+        ("sfnet", {"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, "'flow_kernel' is given both by itself and"),
+        ("fpn", {"context_options": {"rates": [1]}}, "context part 'conv' has no option 'rates'; it has none"),
         ("ddsm_upernet", {"fuse": "fam"}, "model 'ddsm_upernet' has no option 'fuse'"),
         ("deeplabv3plus", {"fuse_options": {"pixels": 9}}, "fuse part 'concat' has no option 'pixels'"),
     ],

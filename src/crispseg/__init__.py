@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,14 @@ def __getattr__(name: str) -> Any:
         for home in ("models", "decoders", "inference", "nn"):  # models first: it registers its parts
             module = importlib.import_module(f"crispseg.{home}")
             if hasattr(module, name):
-                return getattr(module, name)
+                return globals().setdefault(name, getattr(module, name))
+    if not name.startswith("_") and importlib.util.find_spec(f"crispseg.{name}"):
+        return importlib.import_module(f"crispseg.{name}")
     raise AttributeError(f"module 'crispseg' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def from_pretrained(folder_or_hub_id: str | Path) -> SegmentationModel:

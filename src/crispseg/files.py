@@ -77,10 +77,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = check_new_folder(path)
     beside = path if path.exists() else path.absolute().parent
-    temporary = Path(tempfile.mkdtemp(dir=writable_folder(beside), prefix=f".{path.name}-"))
+    temporary = writable_folder(beside) / f".{path.name}-{secrets.token_hex(4)}"
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if beside == path:
             for entry in temporary.iterdir():
                 entry.replace(path / entry.name)

@@ -26,12 +26,11 @@ ORIENTATION = 0x0112
 
 
 class UnreadablePicture(CrispsegError):
-    """A picture that cannot be decoded."""
+    """A picture that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
 
-    def __init__(self, path: Path, code: str, reason: str) -> None:
-        super().__init__(f"{path} {reason}")
+    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # a data worker's is made of its message
+        super().__init__(message)
         self.code = code
-        """One of the kinds of findings of `crispseg doctor`."""
 
 
 class UnknownRange(ValueError):
@@ -214,7 +213,8 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        raise UnreadablePicture(path, *_fault(path, error)) from None
+        code, reason = _fault(path, error)
+        raise UnreadablePicture(f"{path} {reason}", code) from None
 
 
 def _fault(path: Path, error: Exception) -> tuple[str, str]:

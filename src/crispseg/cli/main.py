@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -120,4 +121,4 @@ def _unwound_by_sigterm() -> Iterator[None]:
 
 def _own_line(message: str) -> str:
     """Errors from data workers come with their traceback; the last line is ours."""
-    return message.strip().splitlines()[-1].removeprefix("crispseg.errors.CrispsegError: ") if message else message
+    return re.sub(r"^crispseg\.[\w.]+: ", "", message.strip().splitlines()[-1]) if message else message

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.data import DATA_SOURCES, Augment, DataSource
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.models.registry import model_options, models
+from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.plugins import load_plugins
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 
@@ -48,8 +48,9 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         Raises:
             CrispsegError: with a did-you-mean.
         """
-        flags = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
-        if key not in flags and key.rpartition(".")[0] not in flags:
+        flags = {flag.removeprefix("--"): action for action in self._actions for flag in action.option_strings}
+        above = str(getattr(flags.get(key.rpartition(".")[0]), "_typehint", ""))
+        if key not in flags and "dict[" not in above.lower():
             raise CrispsegError(f"{shown}{did_you_mean(key, [flag for flag in flags if not flag.endswith('+')])}")
 
     def parse(self, argv: Sequence[str]) -> Namespace:
@@ -215,6 +216,7 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     config = TrainConfig(
         model=ModelConfig(**shared, options=model), data=build_data(data), augment=Augment(**augment), **values
     )
+    resolved_options(config.model.name, config.model.options)  # raises for what the model or its parts do not have
     if print_config:
         print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
         raise SystemExit(0)

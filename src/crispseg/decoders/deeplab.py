@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders.context import AtrousSpatialPyramidPooling
-from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, contexts
+from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, configured, contexts
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 
-def deeplab_context(name: str, output_stride: int) -> ContextPart:
-    """The context part of that name; ASPP's rates are DeepLabV3's, 6, 12, 18 at stride 16 and twice these at 8."""
-    if contexts[name] is AtrousSpatialPyramidPooling and output_stride == 8:
-        return partial(AtrousSpatialPyramidPooling, rates=(12, 24, 36))
-    return contexts[name]
+def deeplab_context(name: str, output_stride: int, options: Mapping[str, Any] | None = None) -> ContextPart:
+    """The context part of that name; ASPP's own rates are DeepLabV3's, 6, 12, 18 at stride 16 and twice these at 8."""
+    if name == "aspp" and output_stride == 8 and not options:
+        options = {"rates": (12, 24, 36)}
+    return configured(contexts, name, options)
 
 
 class DeepLabDecoder(nn.Module, Decoder):

@@ -7,7 +7,8 @@ A new part is one class with one registration line above it:
         def __init__(self, fine_channels: int, coarse_channels: int) -> None: ...
         def forward(self, fine, coarse, context=None): ...
 
-Keyword-only arguments of a part are its options: `create_model(..., fuse="mine", fuse_options={...})`.
+Keyword-only arguments of a part are its options: `create_model(..., fuse="mine", fuse_options={...})`; so it is with
+`context_options` and `merge_options`.
 """
 
 from __future__ import annotations
@@ -101,8 +102,9 @@ def configured(parts: Registry[Part], name: str, options: Mapping[str, Any] | No
 
 
 OWN = "; if it is your own, name its file with --plugins"
-contexts: Registry[ContextPart] = Registry("context part", OWN)
-fuses: Registry[FusePart] = Registry("fuse part", OWN)
-merges: Registry[MergePart] = Registry("merge part", OWN)
+HOME = "crispseg.models"  # where the papers' own parts are
+contexts: Registry[ContextPart] = Registry("context part", OWN, HOME)
+fuses: Registry[FusePart] = Registry("fuse part", OWN, HOME)
+merges: Registry[MergePart] = Registry("merge part", OWN, HOME)
 
 Levels = Sequence[Tensor]

@@ -23,7 +23,7 @@ from torch import Tensor
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
-from crispseg.refinement import shift
+from crispseg.refinement import DIRECTIONS, shift
 from crispseg.settings import CHECKS, Settings
 
 MIN_SIDE = 32
@@ -144,19 +144,27 @@ def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protoco
     def logits_of(crops: Tensor) -> Tensor:
         return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
 
-    logits = average_views(_extended(logits_of), images, protocol)
     if refiner is None:
-        return logits, None
+        return average_views(_extended(logits_of), images, protocol), None
 
     def maps_of(crops: Tensor) -> Tensor:
-        return torch.cat(refiner.maps(crops, model.decoder.detail(crops)), 1).float()  # (N, 1 + 8, h, w)
+        detail = None if refiner.branch is not None else model.decoder.detail(crops)
+        return torch.cat(refiner.maps(crops, detail), 1).float()  # (N, 1 + 8, h, w)
 
-    maps = one_view(_extended(maps_of), images, protocol)
-    return logits, refiner.offsets(maps[:, :1], maps[:, 1:])
+    def both_of(crops: Tensor) -> Tensor:
+        coarse, decoded = model.coarse(crops)
+        logits = resize(coarse.float(), crops.shape[-2:], align_corners=True)
+        return torch.cat([logits, *refiner.maps(crops, decoded.detail)], 1).float()  # (N, K + 1 + 8, h, w)
+
+    here = 1.0 in protocol.scales  # then one walk gives the maps and the logits of that view
+    seen = one_view(_extended(both_of if here else maps_of), images, protocol)
+    own, boundary, direction = seen.split([seen.shape[1] - 1 - DIRECTIONS, 1, DIRECTIONS], 1)
+    logits = average_views(_extended(logits_of), images, protocol, own if here else None)
+    return logits, refiner.offsets(boundary, direction)
 
 
-def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
-    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`.
+def average_views(logits_of: Function, images: Tensor, protocol: Protocol, own: Tensor | None = None) -> Tensor:
+    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`; `own` is what the images as they are gave already.
 
     One view and the running mean are in memory, never two views. Images are resized bilinearly, smoothed where they
     shrink, as in training; pixel centres correspond (`align_corners=False`).
@@ -166,7 +174,10 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
     for scale in protocol.scales:
         scaled = _scaled(images, scale)
         for mirrored in (False, True) if protocol.flip else (False,):
-            logits = one_view(logits_of, scaled.flip(-1) if mirrored else scaled, protocol)
+            if own is not None and scale == 1 and not mirrored:
+                logits = own
+            else:
+                logits = one_view(logits_of, scaled.flip(-1) if mirrored else scaled, protocol)
             if mirrored:
                 logits = logits.flip(-1)
             logits = resize(logits, size, align_corners=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, ConvContext, TopDown, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models, preset
+from crispseg.models.registry import BackboneSpec, preset
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
 DESCRIPTORS = 128
@@ -377,17 +377,15 @@ def _agln(
     return SegmentationModel(backbone, decoder, num_classes)
 
 
-agln = models.register("agln")(
-    preset(
-        _agln,
-        "Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).",
-        fixed={"separable": False},
-    )
+agln = preset(
+    "agln",
+    _agln,
+    "Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).",
+    fixed={"separable": False},
 )
-agln_lite = models.register("agln_lite")(
-    preset(
-        _agln,
-        "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).",
-        fixed={"separable": True},
-    )
+agln_lite = preset(
+    "agln_lite",
+    _agln,
+    "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).",
+    fixed={"separable": True},
 )

@@ -72,7 +72,8 @@ class SegmentationModel(nn.Module, Saving):
     def add_refinement(self, refine: Refinement) -> None:
         """Give the model a refinement of its logits, with random weights."""
         assert refine == "boundary"
-        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=self.decoder.detail_channels)
+        channels = getattr(self.decoder, "detail_channels", None)
+        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels)
 
     def coarse(self, images: Tensor) -> Coarse:
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
@@ -148,8 +149,10 @@ class SegmentationModel(nn.Module, Saving):
 
         They follow from the images alone: only the spatial branch and its heads run. None without a refinement.
         """
-        refiner = self.refiner
-        return None if refiner is None else refiner.offsets(*refiner.maps(images, self.decoder.detail(images)))
+        if self.refiner is None:
+            return None
+        detail = None if self.refiner.branch is not None else self.decoder.detail(images)
+        return self.refiner.offsets(*self.refiner.maps(images, detail))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""
@@ -218,7 +221,7 @@ def create_model(
     model: SegmentationModel = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **resolved)
     for option in ("width", "fuse_levels"):
         if resolved.get(option, 0) is None:
-            resolved[option] = getattr(model.decoder, option)
+            resolved[option] = getattr(model.decoder, option, None)
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:

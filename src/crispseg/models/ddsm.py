@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.deeplabv3plus import deeplabv3plus
-from crispseg.models.registry import models, preset
+from crispseg.models.registry import preset
 from crispseg.models.topdown import PLAIN, top_down
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
 
@@ -233,20 +233,18 @@ class DDSM(nn.Module):
         return enhanced
 
 
-ddsm_upernet = models.register("ddsm_upernet")(
-    preset(
-        top_down,
-        'UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").',
-        part="ddsm",
-        fixed={**PLAIN, "fuse": "ddsm"},
-        context="ppm",
-    )
+ddsm_upernet = preset(
+    "ddsm_upernet",
+    top_down,
+    'UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").',
+    part="ddsm",
+    fixed={**PLAIN, "fuse": "ddsm"},
+    context="ppm",
 )
-ddsm_deeplabv3plus = models.register("ddsm_deeplabv3plus")(
-    preset(
-        deeplabv3plus,
-        "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
-        part="ddsm",
-        fixed={"fuse": "ddsm"},
-    )
+ddsm_deeplabv3plus = preset(
+    "ddsm_deeplabv3plus",
+    deeplabv3plus,
+    "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
+    part="ddsm",
+    fixed={"fuse": "ddsm"},
 )

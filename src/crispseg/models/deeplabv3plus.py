@@ -20,6 +20,7 @@ def deeplabv3plus(
     width: int = 256,
     output_stride: Literal[16, 8] = 16,
     context: str = "aspp",
+    context_options: dict[str, Any] | None = None,
     fuse: str = "concat",
     fuse_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
@@ -33,13 +34,15 @@ def deeplabv3plus(
         width: channels of ASPP and of the decoder.
         output_stride: stride of the deepest feature, kept by dilation.
         context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.
+        context_options: options of the context part by name, such as rates of aspp.
         fuse: concat, as in the paper, or a fuse part: add, dcn, fam, ddsm or cfb.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
 
     Raises:
-        CrispsegError: an option that the fuse part does not have.
+        CrispsegError: an option that a part does not have.
     """
     part = None if fuse == "concat" else configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    decoder = DeepLabDecoder(backbone.channels, width, context=deeplab_context(context, output_stride), fuse=part)
+    pooling = deeplab_context(context, output_stride, context_options)
+    decoder = DeepLabDecoder(backbone.channels, width, context=pooling, fuse=part)
     return SegmentationModel(backbone, decoder, num_classes)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crispseg.backbones import Backbone
-from crispseg.decoders import fuses
+from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
-from crispseg.options import checked_options, keyword_options
+from crispseg.options import checked_options, keyword_options, with_defaults
 from crispseg.registry import Registry
 
 
@@ -37,11 +37,18 @@ models: Registry[Builder] = Registry("model")
 
 
 def preset(
-    build: Builder, summary: str, *, part: str | None = None, fixed: Mapping[str, Any] | None = None, **defaults: Any
+    name: str,
+    build: Builder,
+    summary: str,
+    *,
+    part: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    **defaults: Any,
 ) -> Builder:
-    """A builder that is another one with some options fixed and others with defaults of their own.
+    """Register a model that is another builder with some options fixed and others with defaults of their own.
 
     Args:
+        name: the model's name, which the result is assigned to.
         build: the other builder.
         summary: first line of the docstring.
         part: a fuse part that is the default, if it is not fixed, and whose options are options of the model too.
@@ -61,15 +68,17 @@ def preset(
         return build(spec, num_classes, **settings)
 
     parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(build, eval_str=True).parameters.items():
-        parameters += own.values() if name == "fuse_options" else ()
-        if name not in fixed:
-            parameters.append(parameter.replace(default=defaults.get(name, parameter.default)))
+    for key, parameter in inspect.signature(build, eval_str=True).parameters.items():
+        parameters += own.values() if key == "fuse_options" else ()
+        if key not in fixed:
+            parameters.append(parameter.replace(default=defaults.get(key, parameter.default)))
     explained = _arguments(build) + (_arguments(fuses[part]) if part else "")
     built.__doc__ = f"{summary}\n\nArgs:\n{explained}"
+    built.__name__ = built.__qualname__ = name
+    built.__module__ = sys._getframe(1).f_globals["__name__"]  # as of a function that is written there
     built.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     built.part = part  # type: ignore[attr-defined]
-    return built
+    return models.register(name)(built)
 
 
 def _arguments(documented: object) -> str:
@@ -91,20 +100,27 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a model, defaults included, in the order and form in which they are saved.
 
-    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, those given of
-    any other fuse part in `fuse_options`; they may be given in either way.
+    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, though they may
+    be given in `fuse_options`; those of other parts stay in `context_options`, `fuse_options` and `merge_options`.
 
     Raises:
-        CrispsegError: an unknown model, part or option, or a value of the wrong type.
+        CrispsegError: an unknown model, part or option, or a value of the wrong type; an option given in two ways.
     """
     known = model_options(name)
-    given = checked_options(f"model '{name}'", options, known)
-    resolved = copy.deepcopy({key: parameter.default for key, parameter in known.items()} | given)
+    resolved = with_defaults(f"model '{name}'", options, known)
+    for kind, parts in (("context", contexts), ("merge", merges)):
+        if given := resolved.pop(f"{kind}_options", None):
+            chosen = resolved[kind]
+            of_part = with_defaults(f"{parts.kind} '{chosen}'", given, keyword_options(parts[chosen]))
+            resolved[f"{kind}_options"] = of_part
     given = resolved.pop("fuse_options", None) or {}
     part: str | None = getattr(models[name], "part", None)
     fuse = str(resolved.get("fuse", part))
+    owner = f"fuse part '{fuse}'"
     if fuse == part:
-        return resolved | checked_options(f"fuse part '{fuse}'", given, keyword_options(fuses[fuse]))
+        for key in given.keys() & options.keys():
+            raise CrispsegError(f"'{key}' is given both by itself and in fuse_options; leave one out")
+        return resolved | checked_options(owner, given, keyword_options(fuses[fuse]))
     for key in keyword_options(fuses[part]) if part else ():
         if resolved[key] != known[key].default:
             raise CrispsegError(
@@ -113,6 +129,5 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             )
     if given:
         there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
-        given = checked_options(f"fuse part '{fuse}'", given, there)
-        resolved["fuse_options"] = {key: parameter.default for key, parameter in there.items()} | given
+        resolved["fuse_options"] = with_defaults(owner, given, there)
     return resolved

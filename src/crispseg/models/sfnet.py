@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders import Context, Levels, fuses, merges
-from crispseg.models.registry import models, preset
+from crispseg.models.registry import preset
 from crispseg.models.topdown import top_down
 from crispseg.nn import Tap, conv_bn_relu, resize
 
@@ -90,11 +90,24 @@ class FlowAlignment(nn.Module):
 
 @merges.register("aligned")
 class AlignedConcat(nn.Module):
-    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest."""
+    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
 
-    def __init__(self, levels: int, channels: int, out_channels: int) -> None:
+    Options are those of `FlowAlignment`.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
+        flow_kernel: Literal[1, 3, 5, 7] = 3,
+        flow_net: Literal["simple", "correlation"] = "simple",
+    ) -> None:
         super().__init__()
-        self.fams = nn.ModuleList(FlowAlignment(channels, channels) for _ in range(levels - 1))
+        options: Any = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
+        self.fams = nn.ModuleList(FlowAlignment(channels, channels, **options) for _ in range(levels - 1))
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
 
     def forward(self, levels: Levels) -> Tensor:
@@ -136,13 +149,12 @@ def warp(coarse: Tensor, flow: Tensor) -> Tensor:
     return warped.to(coarse.dtype)
 
 
-sfnet = models.register("sfnet")(
-    preset(
-        top_down,
-        "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
-        part="fam",
-        fixed={"expansion": 1},
-        width=None,
-        context="ppm",
-    )
+sfnet = preset(
+    "sfnet",
+    top_down,
+    "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
+    part="fam",
+    fixed={"expansion": 1},
+    width=None,
+    context="ppm",
 )

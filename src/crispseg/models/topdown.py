@@ -11,7 +11,7 @@ from typing import Any
 
 from crispseg.decoders import TopDown, configured, contexts, fuse_steps, fuses, merges
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models, preset
+from crispseg.models.registry import BackboneSpec, preset
 
 # Whose levels have 64 channels: DF's in SFNet's released code, ShuffleNet's by the count of SFNet's Table 1(d).
 LIGHT_BACKBONES = ("df1", "df2", "shufflenetv2_x1_0")
@@ -23,10 +23,12 @@ def top_down(
     *,
     width: int | None = 256,
     context: str = "conv",
+    context_options: dict[str, Any] | None = None,
     fuse: str = "add",
     fuse_levels: list[int] | None = None,
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
+    merge_options: dict[str, Any] | None = None,
     expansion: int = 1,
     released_dilation: bool = False,
 ) -> SegmentationModel:
@@ -38,16 +40,18 @@ def top_down(
         width: channels of every level. None: as SFNet's code was released, 64 on DF1 and DF2 (here also on ShuffleNet),
             128 for another C5 of up to 512 channels, else 256.
         context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
+        context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: concat or aligned.
+        merge_options: options of the merge part by name, such as flow_kernel of aligned.
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
 
     Raises:
-        CrispsegError: fuse levels that are not there, or none at all; an option that the fuse part does not have.
+        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
     """
     part = configured(fuses, fuse, fuse_options)
     backbone = spec.build()
@@ -57,7 +61,12 @@ def top_down(
         width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
     steps = fuse_steps(part, fuse_levels, len(backbone.channels))
     decoder = TopDown(
-        backbone.channels, width, expansion * width, context=contexts[context], fuse=steps, merge=merges[merge]
+        backbone.channels,
+        width,
+        expansion * width,
+        context=configured(contexts, context, context_options),
+        fuse=steps,
+        merge=configured(merges, merge, merge_options),
     )
     return SegmentationModel(backbone, decoder, num_classes)
 
@@ -65,18 +74,16 @@ def top_down(
 PLAIN = {"expansion": 1, "released_dilation": False}
 """What presets fix that merge to the levels' width on undilated backbones."""
 
-fpn = models.register("fpn")(
-    preset(
-        top_down,
-        "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
-        fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
-    )
+fpn = preset(
+    "fpn",
+    top_down,
+    "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
+    fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
 )
-upernet = models.register("upernet")(
-    preset(
-        top_down,
-        "Pyramid pooling, then upsample and add; all levels concatenated, 3×3, classified.",
-        fixed=PLAIN,
-        context="ppm",
-    )
+upernet = preset(
+    "upernet",
+    top_down,
+    "Pyramid pooling, then upsample and add; all levels concatenated, 3×3, classified.",
+    fixed=PLAIN,
+    context="ppm",
 )
