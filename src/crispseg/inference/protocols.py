@@ -158,7 +158,7 @@ def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protoco
 
     here = 1.0 in protocol.scales  # then one walk gives the maps and the logits of that view
     seen = one_view(_extended(both_of if here else maps_of), images, protocol)
-    own, boundary, direction = seen.split([seen.shape[1] - 1 - DIRECTIONS, 1, DIRECTIONS], 1)
+    own, boundary, direction = torch.split(seen, [seen.shape[1] - 1 - DIRECTIONS, 1, DIRECTIONS], 1)
     logits = average_views(_extended(logits_of), images, protocol, own if here else None)
     return logits, refiner.offsets(boundary, direction)
 
