@@ -192,7 +192,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_hash(path: str) -> str:
-    """Of a weight file, so that tables do not mix weights.
+    """A digest of a weight file, so that tables do not mix weights.
 
     Raises:
         CrispsegError: it is not there.

@@ -41,10 +41,10 @@ DISPLACEMENT = 4.0  # pixels, standard deviation of the points
 
 
 class Size(NamedTuple):
-    """Of a call."""
+    """Sizes of a call."""
 
     side: int
-    """Of each level, in its pixels."""
+    """Height and width of each level, in its pixels."""
     levels: int
     points: int
 
@@ -91,7 +91,7 @@ def call_of(way: str, size: Size, dtype: torch.dtype = torch.float32) -> Callabl
 
 
 def largest_difference() -> float:
-    """Of outputs and gradients, in float64 on a small input.
+    """The largest differences of outputs and gradients, in float64 on a small input.
 
     Raises:
         AssertionError: the ways compute different things.

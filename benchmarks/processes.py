@@ -34,7 +34,7 @@ Prepare = Callable[[], Callable[[Any], object]]
 
 
 class Cost(NamedTuple):
-    """Of a call, or of several."""
+    """Seconds and memory of a call, or of several."""
 
     seconds: float
     mebibytes: float

@@ -61,7 +61,7 @@ def measures(table: tables.Comparison) -> Measures:
 
 
 def value(row: Row, columns: Sequence[str]) -> float:
-    """Of one run."""
+    """A score of one run, the mean of its columns."""
     return statistics.fmean(float(row[column]) for column in columns)
 
 

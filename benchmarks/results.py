@@ -60,5 +60,5 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def recipe_hash() -> str:
-    """Of the recipe's settings, so that tables do not mix recipes; comments do not count."""
+    """A digest of the recipe's settings, so that tables do not mix recipes; comments do not count."""
     return hashlib.sha256(json.dumps(read_yaml(tables.RECIPE), sort_keys=True).encode()).hexdigest()[:12]

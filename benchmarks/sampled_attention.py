@@ -115,7 +115,7 @@ def make_inputs(channels: int, height: int, width: int, points: int, dtype: torc
 
 
 def largest_difference(points: int) -> float:
-    """Of outputs and gradients from those of `naive`, in float64 on an input of several strips.
+    """The largest difference of outputs and gradients from those of `naive`, in float64 on an input of several strips.
 
     Raises:
         AssertionError: a way computes something else.

@@ -27,7 +27,7 @@ class ModelTester:
     backbone: ClassVar[str] = "test_efficientnet"  # 82 thousand parameters, batch norms, no zero at initialisation
     options: ClassVar[Mapping[str, Any]] = {"width": 16}
     stride: ClassVar[int] = 4
-    """Of `coarse_logits`."""
+    """Stride of `coarse_logits`."""
     auxiliary_maps: ClassVar[int] = 3
     taps: ClassVar[Mapping[str, TapShape]] = {}
     """What `record` sees: channels and stride, all of `(C, H, W)`, or a function of the image's height and width."""
@@ -226,7 +226,7 @@ def check_saved(model: SegmentationModel, images: Tensor, folder: Path) -> Segme
 
 
 def check_taps(seen: Mapping[str, Tensor], taps: Mapping[str, TapShape], size: tuple[int, int]) -> None:
-    """Of two images of this size."""
+    """Logits of two images of this size."""
     expected = {path: (2, *tap_shape(tap, *size)) for path, tap in taps.items()}
     assert {path: tuple(tensor.shape) for path, tensor in seen.items()} == expected
 

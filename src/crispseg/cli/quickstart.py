@@ -32,7 +32,7 @@ from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (
     "Train SFNet on built-in street scenes, or with --data on your own images; print IoU on unseen images before and "
-    "after, and draw panels of image, truth, prediction and errors. All keys of 'crispseg train' work."
+    "after, and draw panels of image, ground truth, prediction and errors. All keys of 'crispseg train' work."
 )
 
 
@@ -89,7 +89,7 @@ def draw_panels(model: SegmentationModel, dataset: SegmentationDataset, count: i
         result = segmenter(image)
         truth_colors, colors = (colorize(labels, palette) for labels in (truth, result.labels))
         rows.append([result.image, truth_colors, colors, error_map(result.labels, truth, palette)])
-    return panels(rows, ["image", "truth", "prediction", "errors"], dataset.labels)
+    return panels(rows, ["image", "ground truth", "prediction", "errors"], dataset.labels)
 
 
 def _unused(folder: Path) -> Path:

@@ -96,7 +96,7 @@ def example_group(
     for one in some:
         image, truth, name = one.sample
         pictures = [(pages.embedded(image[..., :3], f"{name}, image", photo=True), "image")]
-        for pixels, caption in ((colorize(truth, labels.palette), "truth"), *shown(one)):
+        for pixels, caption in ((colorize(truth, labels.palette), "ground truth"), *shown(one)):
             pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
         images.append((name, pictures))
     classes = [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
@@ -154,7 +154,7 @@ def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
     scores, boundary = evaluation.scores, evaluation.boundary
     columns = {
         "accuracy": scores.accuracy,
-        "% of truth": 100 * ratio(scores.truth, scores.truth.sum()),
+        "% of ground truth": 100 * ratio(scores.truth, scores.truth.sum()),
         "% of prediction": 100 * ratio(scores.predicted, scores.predicted.sum()),
     }
     if boundary:
