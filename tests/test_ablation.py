@@ -327,6 +327,10 @@ def test_gains_need_the_same_images(refuses: Refuses) -> None:
         if kind is SegmentationScores:
             with refuses("the same truth"):
                 score_gains(found[0], found[2])
+    whole = SegmentationScores(4)
+    whole.update(prediction, truth)
+    with refuses("gains need the counts of each image", "per_image=True"):
+        score_gains(whole.scores(), whole.scores())
 
 
 # Command ------------------------------------------------------------------------------------------------------------

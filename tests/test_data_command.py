@@ -18,7 +18,7 @@ from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue
 from crispseg.data.decoders import mapping, spans
-from crispseg.data.overview import contact_sheet, spread
+from crispseg.data.overview import CELL, contact_sheet, fitted, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
 
@@ -198,6 +198,12 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
     rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
     assert abs(len(rows) / len(columns) - 3) < 0.1
     assert ((sheet == (90, 0, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (128, 0, 0)
+
+
+@pytest.mark.parametrize(("height", "width", "shown"), [(32, 30000, (1, 320)), (30000, 32, (240, 1)), (9, 12, CELL)])
+def test_any_proportions_fit(height: int, width: int, shown: tuple[int, int]) -> None:
+    seen = (fitted(np.zeros((height, width, 3), np.uint8)) == 0).all(axis=-1)
+    assert seen.shape == CELL and (seen.any(axis=1).sum(), seen.any(axis=0).sum()) == shown
 
 
 # ---------------------------------------------------------------------------------------------------------- import

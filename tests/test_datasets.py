@@ -155,13 +155,15 @@ def test_cityscapes_masks_of_label_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, grid(expected))
 
 
-def test_cityscapes_masks_of_train_ids(tmp_path: Path) -> None:
+def test_cityscapes_masks_of_train_ids(tmp_path: Path, refuses: Any) -> None:
     for split in ("train", "val"):
         cityscapes_pair(tmp_path, split, "ulm/ulm_0", [*range(19), 255], "labelTrainIds")
     np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("train")[0].labels, grid([*range(19), 255]))
     cityscapes_pair(tmp_path, "train", "ulm/ulm_0", [7], "labelIds")  # these win, where they are
     np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("train")[0].labels, grid([0]))
     np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("val")[0].labels, grid([*range(19), 255]))
+    with refuses("gtFine/val holds no files *_gtFine_labelIds.png"):  # one decoder reads all parts
+        Cityscapes(tmp_path, train_on="trainval").dataset("train")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,19 @@ def test_cityscapes_masks_of_train_ids(tmp_path: Path) -> None:
 )
 def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
+
+
+@pytest.mark.parametrize(
+    ("make", "usual", "other"),
+    [(make_coco_stuff, "annotations", "stuffthingmaps"), (make_mapillary, "labels", "v1.2/labels")],
+)
+def test_which_of_two_folders_of_masks(make: Any, usual: str, other: str, tmp_path: Path) -> None:
+    masks = []
+    for folder in (usual, other):
+        make(tmp_path, folder)
+        masks.append(make(tmp_path, folder).dataset("train").pairs[0].mask)
+    assert f"/{other}/" in str(masks[1]) and f"/{other}/" not in str(masks[0])
+    assert make(tmp_path / "nothing").mask_files("test").startswith(("annotations/", "{}/labels/"))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +302,11 @@ def test_tables_agree_with_a_loop(table: list[int], data: st.DataObject) -> None
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [("cityscapes", "leftImg8bit/test"), ("coco_stuff", "test2017"), ("voc2012", "ImageSets/Segmentation/test.txt")],
+    [
+        ("cityscapes", "leftImg8bit/test with"),
+        ("coco_stuff", "images/test2017 with"),
+        ("voc2012", "ImageSets/Segmentation/test.txt names with"),
+    ],
 )
 def test_masks_that_are_not_public(name: str, where: str, tmp_path: Path, refuses: Any) -> None:
     with refuses("'test'", "on its server", "cannot be scored", where, "crispseg predict"):

@@ -332,6 +332,7 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
         ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
         ([{"label": "tree"}], {}, ["shape 0 is not as labelme has it ('points' is missing)"]),
+        ([TREE | {"label": None}], {}, ["shape 0 is not as labelme has it ('label' is None, which is no text)"]),
         ([TREE], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
         ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "--images"]),
         ([TREE], {"imagePath": None}, ["does not name its image", "save it with labelme again"]),
@@ -428,7 +429,8 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
                 ('[{"id": 1, "file_name": "a", "height": "x", "width": 1}]', '[{"id": 1, "name": "x"}]', "'x'"),
                 ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "list"),
                 ("[]", '{"a": 1}', "not as COCO has them"),
-                ("[]", '[{"id": "a", "name": "x"}]', "'a'"),
+                ("[]", '[{"id": "1", "name": "x"}]', "'id' is '1', which is no whole number"),
+                ("[]", '[{"id": 1.5, "name": "x"}]', "'id' is 1.5, which is no whole number"),
             )
         ),
         (

@@ -173,10 +173,14 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     [
         (["--loss=dyce"], ["loss has no 'dyce'", "did you mean 'dice'"]),
         (["--loss={dice: 1, fokal: 1}"], ["loss has no 'fokal'", "did you mean 'focal'"]),
-        (["--loss={dice: much}"], ["loss has no '{dice: much}'", "known: cross_entropy, dice"]),
+        *(
+            ([f"--loss={text}"], [f"loss is '{text}'; write '{{dice: 0.5}}', a number for each name"])
+            for text in ("{dice: much}", "{dice: 0.5", "cross_entropy, dice")
+        ),
+        (["--loss={dice: 0}"], ["weight of dice is 0", "positive"]),
         (["--loss={dice: -1}"], ["weight of dice is -1", "not be negative"]),
         (["--loss={dice: .inf}"], ["loss is inf", "finite"]),
-        (["--loss={}"], ["loss is {}", "at least 1"]),
+        (["--loss={}"], ["loss names none", "one or more of cross_entropy, dice"]),
         (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),
     ],
 )

@@ -118,7 +118,7 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
     if not tree.get("categories"):
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
     try:
-        names = {int(entry["id"]): str(entry["name"]) for entry in tree["categories"]}
+        names = {_typed(entry, "id", int): str(entry["name"]) for entry in tree["categories"]}
         images = {
             entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
             for entry in tree["images"]
@@ -135,7 +135,7 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
             raise ValueError(f"belongs to the image {image}, which is not listed; export it again")
         if (category := entry["category_id"]) not in names:
             listed = few(sorted(names), 10)
-            raise ValueError(f"has the unknown category {category}; 'categories' lists {listed}: add it there")
+            raise ValueError(f"has the unknown category {category!r}; 'categories' lists {listed}: add it there")
         images[image].shapes.append(Shape(what, names[category], _coco_drawing(entry), bool(entry.get("iscrowd"))))
 
     faults = _add_all(tree["annotations"], add, path, "annotation", "COCO")
@@ -162,7 +162,7 @@ def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
         raise CrispsegError(f"{path}: {what}; save it with labelme again") from None
 
     def add(entry: Mapping[str, Any], what: str) -> None:
-        label, kind, points = str(entry["label"]), entry.get("shape_type") or "polygon", entry["points"]
+        label, kind, points = _typed(entry, "label", str), entry.get("shape_type") or "polygon", entry["points"]
         if kind not in AREAS:
             remedy = f"draw it as one of {few(AREAS)}, or remove it"
             raise ValueError(f"('{label}') is of the kind '{kind}', which has no area; {remedy}")
@@ -194,6 +194,13 @@ def _size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] 
     if entry.get(height) is None or entry.get(width) is None:
         return None
     return int(entry[height]), int(entry[width])
+
+
+def _typed(entry: Mapping[str, Any], key: str, kind: type) -> Any:
+    """An entry's value, of just this type: 1.5 is no id, and null no label."""
+    if type(entry[key]) is not kind:
+        raise TypeError(f"'{key}' is {entry[key]!r}, which is no {'whole number' if kind is int else 'text'}")
+    return entry[key]
 
 
 def _reason(error: Exception) -> str:

@@ -48,7 +48,7 @@ class Layout:
     """How errors call the mask values."""
     images: str
     masks: Sequence[str]
-    """The first of these that has files counts."""
+    """The first of these that has files counts; where none has, errors name the shortest."""
     marks: Sequence[Mapping[str, Any]]
     """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `--data.*`."""
     list: str = ""
@@ -58,7 +58,7 @@ class Layout:
     void: bool = False
     """Whether values that mean no class, up to the last that does, are ignored; else they are refused."""
     test: str = ""
-    """Where the images are whose masks are not public."""
+    """Where the images are whose masks are not public, or the list that names them."""
 
 
 @dataclass(frozen=True)

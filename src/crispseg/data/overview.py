@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
@@ -69,7 +69,13 @@ def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows
 
 def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An RGB picture made to fit into a `CELL`, whole, on white."""
-    return np.asarray(ImageOps.pad(Image.fromarray(image), CELL[::-1], Image.Resampling.BOX, PAPER))
+    scale = min(CELL[0] / image.shape[0], CELL[1] / image.shape[1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    top, left = round((CELL[0] - height) / 2), round((CELL[1] - width) / 2)
+    picture = np.full((*CELL, 3), PAPER, np.uint8)
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    picture[top : top + height, left : left + width] = np.asarray(small)
+    return picture
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -122,28 +122,31 @@ class PublicSource:
         """
         splits = self.splits()
         if split == "test" and self.layout.test:
+            where = self.folder / self.layout.test
+            what = f"the images that {where} names" if where.suffix else where
             raise CrispsegError(
                 f"the masks of {self.name}'s 'test' are not public but on its server, so it cannot be scored here; "
-                f"predict {self.folder / self.layout.test} with 'crispseg predict', or score the split 'val'"
+                f"predict {what} with 'crispseg predict', or score the split 'val'"
             )
         if split not in splits:
             raise CrispsegError(f"{self.name} has no split '{split}'{did_you_mean(split, splits)}")
         parts = self.parts(split)
-        pairs = [pair for part in parts for pair in self.pairs(part)]
+        masks = self.mask_files(parts[0])  # one form for all parts, since one decoder reads them
+        pairs = [pair for part in parts for pair in self.pairs(part, masks)]
         return FileDataset(pairs, self.label_set(), self.decoder(parts[0]))
 
     def parts(self, split: str) -> tuple[str, ...]:
         """The official splits that a split is made of."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
-    def pairs(self, part: str) -> list[Pair]:
-        """The files of an official split. Raises as `dataset` does."""
-        return self._pairs(self.layout.images, self.mask_files(part), self.layout.list, part)
+    def pairs(self, part: str, masks: str) -> list[Pair]:
+        """The files of an official split, its masks as `mask_files` has them. Raises as `dataset` does."""
+        return self._pairs(self.layout.images, masks, self.layout.list, part)
 
     def mask_files(self, part: str) -> str:
         """Where the masks of an official split are, as `Layout` has it."""
         found = (masks for masks in self.layout.masks if any(self.folder.glob(self._fill(masks, part, "**/*"))))
-        return next(found, self.layout.masks[0])
+        return next(found, min(self.layout.masks, key=len))  # of these the usual one
 
     def _pairs(self, images: str, masks: str, listing: str, part: str) -> list[Pair]:
         """The pairs of an official split, from paths as `Layout` has them."""
@@ -296,9 +299,9 @@ class VOC2012(PublicSource):
     def parts(self, split: str) -> tuple[str, ...]:
         return (self.train_on if split == "train" else split,)
 
-    def pairs(self, part: str) -> list[Pair]:
+    def pairs(self, part: str, masks: str) -> list[Pair]:
         if part != "aug":
-            return super().pairs(part)
+            return super().pairs(part, masks)
         lists = self.layout.list
         names = [name for name in ("train_aug", "trainaug") if (self.folder / lists.format(name)).is_file()]
         return self._pairs(self.layout.images, "SegmentationClassAug/*.png", lists, (*names, "train_aug")[0])
@@ -348,11 +351,11 @@ class CamVid(PublicSource):
             raise CrispsegError(f"{root} is not a CamVid folder: {missing}; {self.hint}")
         return splits
 
-    def pairs(self, part: str) -> list[Pair]:
+    def pairs(self, part: str, masks: str) -> list[Pair]:
         if self._in_folders(part):
             return self._pairs("{}/*.png", "{}_labels/*_L.png", "", part)
         if self.masks == "colors":
-            return super().pairs(part)
+            return super().pairs(part, masks)
         listing = self.folder / f"{part}.txt"
         pairs = []
         for line in read_listing(listing, self.hint):

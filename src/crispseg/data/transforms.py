@@ -128,7 +128,7 @@ def train_transform(
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
     if augment.crop is not None:
-        fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
+        fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
         steps.append(v2.RandomCrop(augment.crop, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
     return SampleTransform(*steps, targets=targets)
 

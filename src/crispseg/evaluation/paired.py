@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES, ImageScores, Values, interval
+from crispseg.evaluation.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ def score_gains(
         level: percent.
 
     Raises:
-        CrispsegError: they are not of the same images with the same truth, or of other distances.
+        CrispsegError: they are without counts of each image, not of the same images with the same truth, or of other
+            distances.
     """
+    for scores in (first, second):
+        if isinstance(scores, Scores) and scores.confusion.any() and not len(scores.ids):
+            raise CrispsegError("gains need the counts of each image; score by SegmentationScores(…, per_image=True)")
     if first.basis != second.basis:
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
     before, after = first.measures(), second.measures()

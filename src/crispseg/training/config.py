@@ -120,9 +120,9 @@ class TrainConfig(Settings):
     decay_norms_and_biases: bool = True
     schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
     power: NonNegativeFloat = 0.9
-    lr_drops: list[float] = Field(default_factory=lambda: [2 / 3], min_length=1)
+    lr_drops: list[float] = Field(default_factory=lambda: [2 / 3])
     warmup: NonNegativeInt = 0
-    loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0}, min_length=1)
+    loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0})
     hard_fraction: float = Field(default=0.1, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.4
     class_weights: Literal["balanced"] | list[float] | None = None
@@ -145,16 +145,22 @@ class TrainConfig(Settings):
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def __post_init__(self) -> None:
+        if not self.losses:
+            raise CrispsegError(f"loss names none; give one or more of {', '.join(LOSSES)}")
         for key, weights, known in (
             ("loss", self.losses, LOSSES),
             ("boundary_weights", self.boundary_weights, tuple(BOUNDARY_WEIGHTS)),
         ):
             for name, weight in weights.items():
+                if key == "loss" and not name.isidentifier():
+                    raise CrispsegError(f"loss is {name!r}; write '{{dice: 0.5}}', a number for each name")
                 if name not in known:
                     raise CrispsegError(f"{key} has no '{name}'{did_you_mean(name, known)}")
+                if key == "loss" and weight == 0:
+                    raise CrispsegError(f"loss: the weight of {name} is 0; give a positive number, or leave {name} out")
                 if weight < 0:
                     raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
-        if not all(0 < share < 1 for share in self.lr_drops):
+        if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
             raise CrispsegError(
                 f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
             )
