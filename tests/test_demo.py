@@ -125,6 +125,14 @@ def test_bad_uploads_are_refused_without_the_server_s_path(
     assert message in said and str(tmp_path) not in said and "\n" not in said
 
 
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, refuses: Refuses) -> None:
+    saved(tmp_path / "padded.png", noise(4, 4))
+    with (tmp_path / "padded.png").open("ab") as file:
+        file.write(bytes(20_001))
+    with refuses("padded.png is larger than 0.02 MB, the limit of this demo; shrink it"):
+        read_upload(tmp_path / "padded.png", 3, Limits(megabytes=0.02))
+
+
 def test_a_jpeg_of_few_scans_is_read(tmp_path: Path) -> None:
     (tmp_path / "few.jpg").write_bytes(progressive(100))
     assert read_upload(tmp_path / "few.jpg", 3, Limits()).shape == (16, 16, 3)
@@ -136,8 +144,12 @@ def test_the_oldest_files_go_first(tmp_path: Path) -> None:
         path.parent.mkdir()
         path.write_bytes(bytes(1000 * kilobytes))
         os.utime(path, (time.time() - age,) * 2)
+    for name, age in (("empty", 130), ("fresh", 1)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
     sweep(tmp_path, Limits(kept_megabytes=0.9, kept_seconds=1000))
     assert {path.parent.name for path in tmp_path.rglob("file")} == {"folder0", "folder1"}
+    assert (tmp_path / "fresh").exists() and not (tmp_path / "empty").exists()
 
 
 # What is made of them -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,16 +39,23 @@ def load() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def url(load: Any) -> Iterator[str]:
     limits = Limits(megabytes=0.5, pixels=200_000, working_pixels=100_000)
-    environment = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("no_proxy", raising=False)
+        patch.setenv("NO_PROXY", "example.org")
+        environment = dict(os.environ)
         patch.setattr(app, "TIDY", 0.2)
         with app.served(MODELS, torch.device("cpu"), port=load.free_port(), limits=limits) as running:
             folder = Path(os.environ["GRADIO_TEMP_DIR"])
             assert folder.stat().st_mode & 0o077 == 0
+            assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,127.0.0.1"
             yield running
-    assert not folder.exists()
-    os.environ.clear()
-    os.environ.update(environment)
+        assert not folder.exists() and dict(os.environ) == environment
+
+
+def test_no_place_for_uploads(load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with refuses("no folder for uploads", "TMPDIR"), app.served(MODELS, torch.device("cpu"), port=load.free_port()):
+        pass
 
 
 @pytest.fixture

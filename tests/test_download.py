@@ -204,6 +204,14 @@ def test_too_little_space(server: Server, tmp_path: Path, monkeypatch: pytest.Mo
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("target", ["none/x.zip", "/dev/full"])  # which fail at opening and at closing
+def test_a_part_that_cannot_be_written(target: str, server: Server, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "x.zip.part").symlink_to(target)
+    with refuses("cannot write", "x.zip.part", "No s", "choose another folder"):
+        fetch(serve(server, b"small"), tmp_path, quiet)
+    assert len(server.asked) == 1
+
+
 # ------------------------------------------------------------------------------------------------------ unpacking
 
 

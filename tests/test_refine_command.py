@@ -14,6 +14,7 @@ from test_cli import error_of, output_of, parse
 from training_runs import FLAGS
 
 from crispseg import SegmentationModel, create_model
+from crispseg.cli.predict import check_outputs
 from crispseg.imaging import read_mask, write_image, write_labels
 from crispseg.inference import Refiner
 
@@ -125,7 +126,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "has no labels" in error(labels=tmp_path)
     assert "write over" in error(out=str(folder / "labels"))
     write_image(tmp_path / "photos/one.png", np.zeros((40, 60, 3), np.uint8))
-    assert "would write beside the image" in error(image=tmp_path / "photos/one.png", out="photos")
+    assert "would replace the image" in error(image=tmp_path / "photos/one.png", out="photos")
     (tmp_path / "file").touch()
     assert "cannot be a folder" in error("none", out="file"), "said before the model is read"
     Image.new("L", (8, 9)).save(tmp_path / "one.png")
@@ -156,3 +157,7 @@ def test_refine_belongs_to_all_models(capsys: pytest.CaptureFixture[str]) -> Non
     assert parse("--model=agln").model.refine is None
     assert parse("--model=agln", "--model.refine=boundary").model.refine == "boundary"
     assert "edges" in error_of(capsys, "train", "--model.refine=edges")
+
+
+def test_labels_may_lie_beside_the_images(tmp_path: Path) -> None:
+    check_outputs(tmp_path, {tmp_path / "one.jpg": ["one.png"]})

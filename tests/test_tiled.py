@@ -119,6 +119,10 @@ def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any) -> Non
         (tmp_path / "palette.tif", 3, ("channels palette", "grey or RGB")),
         (write(tmp_path / "rgb.tif", image), 4, ("3 channel(s) of uint8", "in_chans 3")),
         (tmp_path / "turned.tif", 3, ("orientation 6", "upright")),
+        (write(tmp_path / "12.tif", image.astype(np.uint16), NBITS=12), 3, ("12 bits a channel (uint16)", "8 or 16")),
+        (write(tmp_path / "4.tif", image // 16, NBITS=4), 3, ("4 bits a channel (uint8)", "8 or 16")),
+        (write(tmp_path / "lab.tif", image, photometric="cielab"), 3, ("CIELAB colours", "grey or RGB")),
+        (write(tmp_path / "inks.tif", noise(64, 64, 4), photometric="cmyk"), 3, ("CMYK colours", "grey or RGB")),
     ]:
         with refuses(*phrases), open_tiff(path, channels):
             pass

@@ -17,6 +17,9 @@ from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.normalize import Normalize
 
+FIXED = {"name", "num_classes", "backbone", "pretrained", "auxiliary"}
+"""What `create_model` takes that is the same for all that are compared, or that a name says."""
+
 
 @dataclass(frozen=True, eq=False)
 class Contender:
@@ -53,12 +56,10 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     if "" in rest:
         raise CrispsegError(f"'{name}' ends in the middle; write what follows the colon, or leave the colon out")
     if kind in list_models():
-        options = {
-            "num_classes": num_classes,
-            "backbone": ":".join(rest) or backbone,
-            **_options(name, brace + written),
-        }
-        return _own(name, create_model(kind, **options))
+        options = _options(name, brace + written)
+        for option in FIXED & options.keys():
+            raise CrispsegError(f"'{name}': {option} is no option in braces; leave it out (backbone: {kind}:BACKBONE)")
+        return _own(name, create_model(kind, num_classes=num_classes, backbone=":".join(rest) or backbone, **options))
     if kind in ("smp", "timm") and brace:
         raise CrispsegError(f"'{name}': only crispseg's models take options; leave {brace}{written} out")
     match kind, rest:

@@ -62,6 +62,7 @@ def run(argv: Sequence[str]) -> None:
             image: [f"{name}{ending}" for ending in endings] if server is None else [server.file(image)]
             for image, name in names.items()
         },
+        beside=server is not None,
     )
     load_plugins(parsed.plugins)
     segmenter = Segmenter(parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol)
@@ -146,20 +147,21 @@ def gather(sources: Sequence[str]) -> dict[Path, str]:
     return names
 
 
-def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]]) -> None:
-    """Make sure that each image has files of its own in a folder that can be written, and not beside the image.
+def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:
+    """Make sure that each image has files of its own in a folder that can be written, over no image, nor `beside` it.
 
     Raises:
-        CrispsegError: two images would write one file, or beside an image; or the folder cannot be written.
+        CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
     """
     written: dict[Path, Path] = {}
+    images = {image.resolve() for image in files}
     for image, names in files.items():
         for path in (out / name for name in names):
             if path in written:
                 raise CrispsegError(f"{written[path]} and {image} would both write {path}; segment them one by one")
-            if path.parent.resolve() == image.parent.resolve():
-                raise CrispsegError(
-                    f"--out {out} would write beside the image {image}, over its files; choose another folder"
-                )
+            if path.resolve() in images:
+                raise CrispsegError(f"--out {out} would replace the image {path}; choose another folder")
+            if not beside and path.parent.resolve() == image.parent.resolve():
+                raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
             written[path] = image
     writable_folder(out)

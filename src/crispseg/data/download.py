@@ -114,16 +114,15 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
                 raise CrispsegError(
                     f"{archive.url} has {total:,} bytes now, not {archive.size:,}; it is another file than expected"
                 )
-            with part.open("r+b" if start else "wb") as file:
-                file.seek(start)
-                while chunk := response.read(_CHUNK):
-                    try:
+            try:
+                with part.open("r+b" if start else "wb") as file:
+                    file.seek(start)
+                    while chunk := _received(response):
                         file.write(chunk)
-                    except OSError as error:
-                        raise CrispsegError(
-                            f"cannot write {part} ({error.strerror}); make room or choose another folder"
-                        ) from None
-                    progress(f"Downloading {archive.file}", file.tell(), total)
+                        progress(f"Downloading {archive.file}", file.tell(), total)
+            except OSError as error:
+                reason = error.strerror
+                raise CrispsegError(f"cannot write {part} ({reason}); make room or choose another folder") from None
             if total is not None and _size(part) < total:
                 raise _Interrupted(f"{total:,} were announced")
     except urllib.error.HTTPError as error:
@@ -140,6 +139,13 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
         ) from None
     except (OSError, http.client.HTTPException) as error:  # of the connection
         raise _Interrupted(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
+
+
+def _received(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Interrupted(str(error) or type(error).__name__) from None
 
 
 def _fault(archive: Archive, path: Path, progress: Progress) -> str:

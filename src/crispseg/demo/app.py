@@ -77,14 +77,16 @@ def served(
         bf16: compute in bfloat16.
 
     Raises:
-        CrispsegError: no Gradio, or nothing can listen there.
+        CrispsegError: no Gradio, nothing can listen there, or there is no place for temporary files.
     """
     check(host, port)
     limits, ended = limits or Limits(), Event()
-    with tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
-        # Gradio asks its own server whether it runs; no proxy of the environment may be in between.
-        os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(folder), NO_PROXY=f"127.0.0.1,localhost,{host}")
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise CrispsegError(f"no folder for uploads can be made ({error}); set TMPDIR to one to write to") from None
+    folder = Path(temporary.name).resolve()
+    with temporary, _environment(folder, host):
         import gradio
 
         from crispseg.demo.page import Demo
@@ -118,3 +120,17 @@ def served(
         finally:
             ended.set()
             blocks.close(verbose=False)
+
+
+@contextmanager
+def _environment(folder: Path, host: str) -> Iterator[None]:
+    """What Gradio reads of the environment. It asks its own server whether it runs: no proxy may be in between."""
+    direct = [os.environ.get("no_proxy"), os.environ.get("NO_PROXY"), "127.0.0.1", "localhost", host]
+    hosts, before = ",".join(filter(None, direct)), dict(os.environ)
+    os.environ.update(ENVIRONMENT, GRADIO_TEMP_DIR=str(folder), NO_PROXY=hosts, no_proxy=hosts)
+    try:
+        yield
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)

@@ -17,7 +17,7 @@ import torch
 from markupsafe import Markup
 
 from crispseg.data.scenes import render_scene
-from crispseg.demo.uploads import Limits, read_upload
+from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, write_labels
 from crispseg.inference.segmenter import enough_memory
@@ -76,6 +76,7 @@ class Demo:
         mask = Path(tempfile.mkdtemp(dir=self.folder)) / f"{seen.name}_mask.png"
         labels = cv2.resize(seen.labels, seen.original_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         write_labels(mask, np.asarray(labels), seen.label_set.palette)
+        sweep(self.folder, self.limits)
         html = FRAME.format(inspection_page(seen))
         seconds = f"network {1000 * seen.seconds:.0f} ms, in all {1000 * (perf_counter() - start):.0f} ms"
         return html, f"{seconds}, on {self.device}", gr.DownloadButton(value=mask, interactive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ their header says (ICO)."""
 MOST_SCANS = 100
 """Scans of a JPEG. Each goes over the whole image, so a small file of very many keeps a decoder busy for hours.
 Encoders write about ten, and libtiff has the same limit."""
+EMPTY_SECONDS = 120
+"""Age at which empty folders are removed; a younger one may be about to get its file."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def read_upload(path: Path, channels: int, limits: Limits) -> NDArray[np.uint8]:
         CrispsegError: too large, or as for `read_image`.
     """
     try:
+        if path.stat().st_size > limits.megabytes * MB:
+            raise CrispsegError(f"{path} is larger than {limits.megabytes:g} MB, the limit of this demo; shrink it")
         height, width = image_size(path, channels, FORMATS)
         if height * width > limits.pixels:
             raise CrispsegError(
@@ -77,18 +82,21 @@ def read_upload(path: Path, channels: int, limits: Limits) -> NDArray[np.uint8]:
 
 
 def sweep(folder: Path, limits: Limits) -> None:
-    """Remove files that are too old, and the oldest of the rest until they are small enough together.
+    """Remove files that are too old, the oldest of the rest until they are small enough together, and empty folders.
 
     Not Gradio's own `delete_cache`: it ends with "Set changed size during iteration" while others upload, and never
     sees what an upload that broke off leaves.
     """
-    files = []
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # just moved to another name
-            if path.is_file():
+    files, total, now = [], 0, time.time()
+    for parent, _, names in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in names):
+            with suppress(OSError):  # just moved to another name
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = 0
+        with suppress(OSError):  # not empty
+            if Path(parent) != folder and now - Path(parent).stat().st_mtime > EMPTY_SECONDS:
+                Path(parent).rmdir()
     for changed, size, path in sorted(files, reverse=True):
         total += size
-        if total > limits.kept_megabytes * MB or time.time() - changed > limits.kept_seconds:
-            path.unlink(missing_ok=True)
+        if total > limits.kept_megabytes * MB or now - changed > limits.kept_seconds:
+            with suppress(OSError):
+                path.unlink()

@@ -127,6 +127,12 @@ def _check(path: Path, channels: int, dataset: Any) -> None:
     kinds, values = [kind.name for kind in dataset.colorinterp], dataset.dtypes[0]
     if values not in ("uint8", "uint16"):
         raise CrispsegError(f"{path} has {values} values; save it with 8 or 16 unsigned bits a channel")
+    bits = {dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in dataset.indexes} - {"8", "16"}
+    if bits:  # which GDAL does not scale to those of the type
+        raise CrispsegError(f"{path} has {min(bits)} bits a channel ({values}); save it with 8 or 16 unsigned bits")
+    colors = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
+    if colors in ("CIELAB", "CMYK"):
+        raise CrispsegError(f"{path} has {colors} colours; save it as grey or RGB")
     if channels == 4 and (len(kinds) != 4 or values != "uint8"):
         raise CrispsegError(
             f"{path} has {len(kinds)} channel(s) of {values}, not RGB and a fourth one of 8 bits; give such TIFFs, or "
