@@ -79,7 +79,7 @@ MUTATIONS = [
         "[resize(level, size, align_corners=False) for level in coarser]",
     ),
     Mutation("decoders: non-local scale", "value, scale=1.0)", "value, scale=None)"),
-    Mutation("decoders: dilation at 8", "rates=(12, 24, 36)", "rates=(6, 12, 18)"),
+    Mutation("decoders: dilation at 8", "(12, 24, 36)", "(6, 12, 18)"),
     Mutation("decoders: dilation of DenseASPP", "rates = (3, 6, 12, 18, 24)", "rates = (3, 6, 12, 18, 25)"),
     Mutation(
         "decoders: DCN's x and y",
