@@ -35,9 +35,9 @@ class ModelConfig:
         options: further options of the model.
     """
 
-    name: str = "sfnet"
-    backbone: str = "resnet18"
-    pretrained: bool | str = False
+    name: str = "fpn"
+    backbone: str = "tf_efficientnet_lite0"
+    pretrained: bool | str = True
     in_chans: int = 3
     refine: Refinement | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -65,11 +65,11 @@ class TrainConfig(Settings):
         data: the data.
         augment: how training images are varied.
         out: folder of the run.
-        epochs: passes over the training split.
+        epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
         iterations: optimizer steps; counts instead of epochs where given.
         minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
             learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
-        batch_size: images a step and device.
+        batch_size: images a step and device; auto is 8 crops of 256×256, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
         lr: initial learning rate.
@@ -85,17 +85,19 @@ class TrainConfig(Settings):
         loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
-        class_weights: weights of the classes in cross_entropy, one a class, or balanced (median frequency).
+        class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
+            (one over the square root of the share of all pixels); auto is softened where cross_entropy counts.
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
-        freeze_backbone: keep the backbone as it is, batch-norm statistics too.
+        freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
+            feature is made of, the stem and the first stage; auto is early where it starts from trained weights.
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
             steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
-        precision: fp32 or bf16 (mixed).
+        precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
         accelerator: auto, cpu or cuda.
         devices: number of devices; more than one trains distributed.
         workers: processes that load data.
@@ -111,33 +113,33 @@ class TrainConfig(Settings):
     data: pydantic.SkipValidation[DataSource] = Field(default_factory=Scenes)
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
-    epochs: PositiveInt = 50
+    epochs: PositiveInt | None = None
     iterations: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: NonNegativeFloat = 0.01
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat = 5e-4
+    weight_decay: NonNegativeFloat = 0.01
     decay_norms_and_biases: bool = True
-    schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "poly"
+    schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "cosine"
     power: NonNegativeFloat = 0.9
     lr_drops: list[float] = Field(default_factory=lambda: [2 / 3])
-    warmup: NonNegativeInt = 0
+    warmup: NonNegativeInt = 20
     loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0})
-    hard_fraction: float = Field(default=0.1, gt=0, le=1)
-    auxiliary_weight: NonNegativeFloat = 0.4
-    class_weights: Literal["balanced"] | list[float] | None = None
+    hard_fraction: float = Field(default=1.0, gt=0, le=1)
+    auxiliary_weight: NonNegativeFloat = 0.0
+    class_weights: Literal["auto", "softened", "balanced"] | list[float] | None = "auto"
     boundary_distance: PositiveInt = 5
     boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
     clip: float | None = Field(default=None, gt=0)
-    freeze_backbone: bool = False
+    freeze_backbone: bool | Literal["early", "auto"] = "auto"
     ema: float | None = Field(default=None, gt=0, lt=1)
     patience: int | None = Field(default=None, ge=1)
     val_every: PositiveInt = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: PositiveInt = 1
     workers: NonNegativeInt = 2
@@ -174,15 +176,15 @@ class TrainConfig(Settings):
             )
         if isinstance(self.class_weights, list) and min(self.class_weights, default=0) < 0:
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
-        if self.class_weights is not None and "cross_entropy" not in self.losses:
+        if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
             )
         if self.augment.photometric and self.model.in_chans == 4:
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
-        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size > 1:
+        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
-        if self.augment.crop is not None and min(self.augment.crop) < MIN_SIDE:
+        if isinstance(self.augment.crop, tuple) and min(self.augment.crop) < MIN_SIDE:
             raise CrispsegError(
                 f"augment.crop is {list(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
             )

@@ -25,7 +25,7 @@ class Course:
     @classmethod
     def of(cls, config: TrainConfig, steps_per_epoch: int) -> Course:
         """The course of a run whose epochs have so many steps."""
-        return cls(config.iterations or config.epochs * steps_per_epoch, config.val_every * steps_per_epoch)
+        return cls(config.iterations or (config.epochs or 0) * steps_per_epoch, config.val_every * steps_per_epoch)
 
     def evaluations_after(self, step: int) -> int:
         """How many evaluations are to come after that of this step, if it has one."""

@@ -15,7 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data import SplitReport, check_split, class_weights, eval_transform, softened_weights, train_transform
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -28,8 +28,9 @@ from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.fitting import fitted
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
-from crispseg.training.precision import float32_depthwise, lacks_bf16
+from crispseg.training.precision import float32_depthwise, has_bf16
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
@@ -86,6 +87,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
     train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    config = fitted(config, reports[0])
+    assert config.batch_size != "auto"
     _check_sizes(config, reports)
     if not resume:
         console.print(note, highlight=False, soft_wrap=True)
@@ -101,7 +104,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         devices=config.devices,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    if not (config.iterations or config.minutes) and max(last, best) > config.epochs * per_epoch:
+    if config.epochs and not (config.iterations or config.minutes) and max(last, best) > config.epochs * per_epoch:
         done = -(-max(last, best) // per_epoch)
         raise CrispsegError(
             f"epochs is {config.epochs}, but the run in {folder} has begun epoch {done}; give that or more"
@@ -113,7 +116,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
     task = SegmentationTask(model, refined or loss, config)
     on_cpu_bf16 = config.precision == "bf16" and not on_cuda(config)
-    if on_cpu_bf16 and lacks_bf16():
+    if on_cpu_bf16 and has_bf16() is False:
         note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
         console.print(note, highlight=False, soft_wrap=True)
     deterministic = torch.get_deterministic_debug_mode()
@@ -163,7 +166,10 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
         for key, value in recorded.items():
             known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
-        if fixed := sorted({key for key, value in config_to_dict(config).items() if known[key] != value} - MAY_CHANGE):
+        asked = config_to_dict(config)
+        for tree, had in ((asked, known), (asked["augment"], known["augment"])):
+            tree |= {key: had[key] for key, value in tree.items() if value == "auto"}  # decided by the same data
+        if fixed := sorted({key for key, value in asked.items() if known[key] != value} - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -195,7 +201,10 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         note = f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained"
     else:
         note = f"the backbone '{choice.backbone}' starts from pretrained weights"
-    if config.freeze_backbone:
+    trained = bool(config.model.pretrained or config.init_from)
+    if config.freeze_backbone == "early" or (config.freeze_backbone == "auto" and trained):
+        model.backbone.freeze(early=True)
+    elif config.freeze_backbone is True:
         model.backbone.freeze()
     return model.to(memory_format=torch.channels_last), note
 
@@ -257,8 +266,9 @@ def _print_reports(reports: list[SplitReport], console: Console) -> None:
 def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
     if config.class_weights is None:
         return None
-    if config.class_weights == "balanced":
-        return torch.from_numpy(class_weights(report))
+    if isinstance(config.class_weights, str):
+        weigh = {"balanced": class_weights, "softened": softened_weights}[config.class_weights]
+        return torch.from_numpy(weigh(report))
     if len(config.class_weights) != len(report.labels):
         raise CrispsegError(
             f"class_weights has {len(config.class_weights)} values for {len(report.labels)} classes; give one a class"

@@ -99,7 +99,7 @@ def _epochs(config: TrainConfig, steps: int) -> int:
     """At most so many epochs, of so many steps each; -1 for any number."""
     if config.minutes:
         return -1
-    return -(-config.iterations // steps) if config.iterations else config.epochs
+    return -(-config.iterations // steps) if config.iterations else config.epochs or -1
 
 
 def on_cuda(config: TrainConfig) -> bool:
