@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,12 @@ from crispseg.models.registry import model_options
 from crispseg.refinement import Refinement
 from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
+
+
+def spare_processors() -> int:
+    """How many processes may load data beside the one that trains: up to 2."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, usable - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +107,7 @@ class TrainConfig(Settings):
         precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
         accelerator: auto, cpu or cuda.
         devices: number of devices; more than one trains distributed.
-        workers: processes that load data.
+        workers: processes that load data; by default 2, but one fewer than there are processors.
         seed: everything random follows from it: weights, order, augmentation, dropout.
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
         checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
@@ -142,7 +149,7 @@ class TrainConfig(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: PositiveInt = 1
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt = Field(default_factory=spare_processors)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
     checkpoint_every: int | None = Field(default=None, ge=1)

@@ -6,7 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
-from crispseg.data import Augment, SplitReport
+import torch
+from torch import Tensor
+
+from crispseg.data import Augment, SplitReport, class_weights, softened_weights
+from crispseg.errors import CrispsegError
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.training.config import TrainConfig
 from crispseg.training.precision import has_bf16
@@ -48,3 +52,21 @@ def fitted_augment(augment: Augment, train: SplitReport) -> Augment:
     if augment.turn == "auto":
         changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
     return dataclasses.replace(augment, **changes)
+
+
+def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:
+    """The weights of the classes in cross-entropy, `(classes,)`, by what the training images hold.
+
+    Raises:
+        CrispsegError: there is not one for each class.
+    """
+    if config.class_weights is None:
+        return None
+    if isinstance(config.class_weights, str):
+        weigh = {"balanced": class_weights, "softened": softened_weights}[config.class_weights]
+        return torch.from_numpy(weigh(train))
+    if len(config.class_weights) != len(train.labels):
+        raise CrispsegError(
+            f"class_weights has {len(config.class_weights)} values for {len(train.labels)} classes; give one a class"
+        )
+    return torch.tensor(config.class_weights, dtype=torch.float32)

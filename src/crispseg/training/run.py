@@ -15,7 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from crispseg.data import SplitReport, check_split, class_weights, eval_transform, softened_weights, train_transform
+from crispseg.data import SplitReport, check_split, eval_transform, train_transform
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -28,7 +28,7 @@ from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
-from crispseg.training.fitting import fitted
+from crispseg.training.fitting import class_weights_of, fitted
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -111,7 +111,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         )
     start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
-    weights = _class_weights(config, reports[0])
+    weights = class_weights_of(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
     refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
     task = SegmentationTask(model, refined or loss, config)
@@ -261,16 +261,3 @@ def _print_reports(reports: list[SplitReport], console: Console) -> None:
     for one in class_findings([train_report]):
         if one.severity > Severity.INFORMATION:
             console.print(f"{one.message}; {one.remedy}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
-    if config.class_weights is None:
-        return None
-    if isinstance(config.class_weights, str):
-        weigh = {"balanced": class_weights, "softened": softened_weights}[config.class_weights]
-        return torch.from_numpy(weigh(report))
-    if len(config.class_weights) != len(report.labels):
-        raise CrispsegError(
-            f"class_weights has {len(config.class_weights)} values for {len(report.labels)} classes; give one a class"
-        )
-    return torch.tensor(config.class_weights, dtype=torch.float32)
