@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from crispseg.arrays import FORMS, Values, image_array, mask_array
+from crispseg.arrays import Values, image_array, mask_array
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
 from crispseg.imaging import opened
@@ -75,7 +75,7 @@ def _encoded(source: Any, convert: Callable[[Values], NDArray[Any]]) -> tuple[by
             return file.getvalue(), ".png"
         source = np.asarray(upright if upright.mode[0] in "IF" else upright.convert("RGB"))
     if not isinstance(source, np.ndarray | Tensor):
-        raise CrispsegError(f"cannot read a {type(source).__name__}; give a path, a PIL image, or {FORMS}")
+        raise CrispsegError(f"cannot read a {type(source).__name__}; give paths, PIL images, arrays or tensors")
     values = convert(source)
     if values.ndim == 3:
         values = values[..., RGB_TO_BGR[: values.shape[2]]]  # OpenCV's order; Pillow writes no colours of 16 bits
