@@ -31,9 +31,12 @@ Capture = pytest.CaptureFixture[str]
 
 CLASSES = ["background", "<b>road</b>"]
 TINY: dict[str, Any] = {
+    "preset": "paper",
+    "class_weights": None,
     "classes": CLASSES,
     "model": "fpn",
     "backbone": "test_efficientnet",
+    "pretrained": False,
     "width": 16,
     "crop": (64, 64),
     "epochs": 2,
@@ -75,6 +78,7 @@ def test_settings_are_those_of_the_command_line(folders: Path, tmp_path: Path, c
     assert not err
     flags = [f"--data.images={images}", f"--data.masks={masks}", "--data.classes=[background,<b>road</b>]"]
     flags += ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"]
+    flags += ["--preset=paper", "--class_weights=null", "--model.pretrained=false"]
     flags += ["--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]", f"--out={tmp_path / 'run'}"]
     assert main(["train", "--data=folder", *flags, "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((run.folder / "config.yaml").read_text())
