@@ -1,7 +1,9 @@
 import copy
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Iterator
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +116,6 @@ def test_grey_models_see_the_mean_of_the_channels(tmp_path: Path) -> None:
     wanted = segmenter(image)
     for result in segmenter([grey, Image.fromarray(grey), tmp_path / "grey.png"]):
         assert np.array_equal(result.image, image) and np.array_equal(result.labels, wanted.labels)
-    with pytest.raises(CrispsegError, match=r"shape \(40, 40, 1\); .* \(H, W\) grey or \(H, W, 3\) RGB"):
-        segmenter(np.zeros((40, 40, 1), np.uint8))
 
 
 def test_four_channels(tmp_path: Path) -> None:
@@ -135,8 +135,9 @@ def test_four_channels(tmp_path: Path) -> None:
     assert segmenter(small).labels.shape == (5, 7)
     Image.fromarray(image[..., :3]).save(tmp_path / "rgb.png")
     for source, message in [
-        (image[..., :3], r"shape \(48, 70, 3\); .* an \(H, W, 4\) uint8 array"),
+        (image[..., :3], r"takes 4 channels, not uint8 values of shape \(48, 70, 3\); give \(H, W, 4\) of uint8"),
         (image[..., 0], r"shape \(48, 70\)"),
+        (image.astype(np.uint16), "not uint16 values"),
         (Image.fromarray(image[..., :3]), "mode RGB lacks the model's fourth channel"),
         (tmp_path / "rgb.png", r"rgb\.png has 3 channel\(s\)"),
     ]:
@@ -184,17 +185,17 @@ def test_the_caller_may_reuse_an_array(segmenter: Segmenter) -> None:
 
 
 WRONG: list[tuple[Any, str]] = [
-    (np.zeros((40, 40), np.uint8), r"uint8 array of shape \(40, 40\)"),
-    (np.zeros((40, 40, 1), np.uint8), r"uint8 array of shape \(40, 40, 1\)"),
-    (np.zeros((40, 40, 4), np.uint8), r"uint8 array of shape \(40, 40, 4\)"),
+    (np.zeros((40, 40, 2), np.uint8), r"a uint8 array of shape \(40, 40, 2\) is no image; give an array \(H, W\)"),
     (np.zeros((3, 40, 40), np.uint8), r"uint8 array of shape \(3, 40, 40\)"),
-    (np.zeros((40, 40, 3), np.float32), "float32 array"),
+    (np.zeros((1, 40, 40, 3), np.uint8), r"uint8 array of shape \(1, 40, 40, 3\)"),
+    (np.zeros((40, 40, 3), int), "int64 array"),
+    (np.full((40, 40, 3), 127.5), "the image holds floats from 127.5 to 127.5; scale them to 0 to 1"),
+    (np.full((40, 40), np.nan), "floats from nan"),
     (np.zeros((0, 40, 3), np.uint8), r"shape \(0, 40, 3\)"),
     (Image.new("RGB", (0, 5)), "cannot segment a Image"),
-    (torch.zeros(3, 40, 40), "cannot segment a Tensor"),
+    (torch.zeros(40, 40, 3), r"a float32 tensor of shape \(40, 40, 3\) is no image; .* or a tensor \(C, H, W\)"),
     (None, "cannot segment a NoneType"),
     (3, "cannot segment a int"),
-    (Image.new("I;16", (40, 40)), "mode I;16"),
     (Image.new("F", (40, 40)), "mode F"),
 ]
 
@@ -243,6 +244,60 @@ def test_stream_gives_what_precedes_a_broken_image(segmenter: Segmenter, tmp_pat
     for images in ("street.png", Path("street.png"), 3):
         with pytest.raises(CrispsegError, match="stream takes several images"):
             next(segmenter.stream(images))
+
+
+def test_a_folder_gives_its_images(segmenter: Segmenter, tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "more/a.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(seed=len(name))).save(tmp_path / name, "PNG")
+    for folder in (tmp_path, str(tmp_path)):
+        results = segmenter(folder)
+        assert [result.name for result in results] == ["a", "b", "more/a"]
+        assert np.array_equal(results[2].image, picture(seed=len("more/a.png")))
+    for result in results:
+        result.save(tmp_path / "out")
+    assert (tmp_path / "out/more/a.png").is_file() and (tmp_path / "out/a.png").is_file()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CrispsegError, match="empty holds no images; give another folder, or a list"):
+        segmenter(tmp_path / "empty")
+
+
+def as_tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values if values.ndim == 2 else values.transpose(2, 0, 1).copy())
+
+
+GREY, RGB, RGBA, DEEP = picture()[..., 0], picture(), four_channels(), picture()[..., 0].astype(np.uint16) * 257 - 1
+ALIKE: dict[str, tuple[Any, list[Any]]] = {
+    "grey": (Image.fromarray(GREY), [GREY, GREY[..., None], GREY / 255, as_tensor(GREY), as_tensor(GREY)[None]]),
+    "RGB": (Image.fromarray(RGB), [RGB, np.float32(RGB / 255), as_tensor(RGB), as_tensor(RGB).float() / 255]),
+    "RGBA": (Image.fromarray(RGBA), [RGBA, RGBA / 255, as_tensor(RGBA), RGBA[..., :3]]),
+    "palette": (Image.fromarray(RGB).convert("P"), [np.array(Image.fromarray(RGB).convert("P").convert("RGB"))]),
+    "1 bit": (Image.fromarray(GREY > 99), [np.uint8(255 * (GREY > 99)), np.float64(GREY > 99)]),
+    "16 bits": (Image.fromarray(DEEP), [DEEP, DEEP[..., None], np.dstack([DEEP] * 3), np.dstack([DEEP] * 4)]),
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_a_file_and_what_it_holds_are_the_same(kind: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    stored, values = ALIKE[kind]
+    stored.save(tmp_path / "stored.png")
+    wanted, *results = segmenter([tmp_path / "stored.png", stored, *values])
+    assert len(np.unique(wanted.labels)) > 1
+    for result in results:
+        assert np.array_equal(result.image, wanted.image) and np.array_equal(result.labels, wanted.labels)
+
+
+def test_a_notebook_shows_the_overlay_and_the_shares(segmenter: Segmenter) -> None:
+    result = segmenter(picture())
+    result.name = "<i>street</i>"
+    result.label_set = dataclasses.replace(result.label_set, names=("<b>road</b>", *NAMES[1:]))
+    html = result._repr_html_()
+    shares = result.shares()
+    shown = re.findall(r'rgb\([\d, ]+\)"></span>(.*?) ([\d.]+)%', html)
+    assert [float(share) for _, share in shown] == sorted((float(share) for _, share in shown), reverse=True)
+    assert dict(shown) == {html_escape(name): f"{100 * share:.1f}" for name, share in shares.items() if share}
+    assert html.count("data:image/jpeg;base64,") == 1 and 'width="70" height="48"' in html
+    assert "<b>" not in html and "<i>" not in html and "http" not in html and len(html) < 20_000
 
 
 def test_save(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from crispseg.errors import CrispsegError
 if TYPE_CHECKING:
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
+    from crispseg.keywords import train
     from crispseg.models import SegmentationModel, create_model, list_models
     from crispseg.nn import alter, record
 
@@ -29,13 +30,14 @@ __all__ = [
     "list_models",
     "merges",
     "record",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch when it is needed, so that `crispseg --help` is there at once."""
     if name in __all__:
-        for home in ("models", "decoders", "inference", "nn"):  # models first: it registers its parts
+        for home in ("models", "decoders", "inference", "nn", "keywords"):  # models first: it registers its parts
             module = importlib.import_module(f"crispseg.{home}")
             if hasattr(module, name):
                 return globals().setdefault(name, getattr(module, name))

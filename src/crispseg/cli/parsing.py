@@ -91,7 +91,7 @@ def data_name(argv: Sequence[str]) -> str | None:
 
 
 def read_yaml(path: str | Path) -> Tree:
-    """A YAML file of settings; `data: camvid` is short for `data: {name: camvid}`.
+    """A YAML file of settings, as `as_tree` makes them.
 
     Raises:
         CrispsegError: it is missing, no YAML, or no mapping.
@@ -104,13 +104,22 @@ def read_yaml(path: str | Path) -> Tree:
         raise CrispsegError(f"{path} is no YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise CrispsegError(f"{path} holds no settings; write lines such as 'epochs: 20'")
+    return as_tree(tree, path)
+
+
+def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
+    """Settings in the form that is worked with; `data: camvid` is short for `data: {name: camvid}`.
+
+    Raises:
+        CrispsegError: a key is no word, or a group no mapping.
+    """
     for key, value in tree.items():
         if not isinstance(key, str) or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
-            raise CrispsegError(f"{path}: {key!r} has keys that are no words; write 'key: value'")
+            raise CrispsegError(f"{source}: {key!r} has keys that are no words; write 'key: value'")
         if key in GROUPS and not isinstance(value, dict | str if key in NAMED else dict):
-            raise CrispsegError(f"{path}: '{key}' is {value!r}; write '{key}: {{key: value}}'")
+            raise CrispsegError(f"{source}: '{key}' is {value!r}; write '{key}: {{key: value}}'")
         if key == "plugins" and not isinstance(value, list):
-            raise CrispsegError(f"{path}: plugins is {value!r}; give a list of files")
+            raise CrispsegError(f"{source}: plugins is {value!r}; give a list of files")
     return {key: {"name": value} if key in NAMED and isinstance(value, str) else value for key, value in tree.items()}
 
 
@@ -177,19 +186,22 @@ def parse_data(argv: Sequence[str], base: Tree, parser: Parser) -> tuple[Namespa
     return parsed, build_data(vars(parsed.data))
 
 
-def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description: str) -> TrainConfig:
+def parse_training(
+    argv: Sequence[str], recipe: Tree, *, prog: str, description: str, source: str | Path = "the built-in recipe"
+) -> TrainConfig:
     """A training configuration from defaults, a recipe, a YAML file and flags, the later ones winning.
 
     Args:
         argv: a YAML file first, if any; then flags.
         recipe: settings that lie under the file.
         prog, description: for the help.
+        source: what the recipe is called in errors.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value.
     """
     argv = expand_names(argv)
-    given, source = recipe, "the built-in recipe"
+    given = recipe
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
         given = merge(given, read_yaml(source))
@@ -234,7 +246,7 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     return config
 
 
-def as_flags(tree: Tree, parser: Parser, source: str) -> list[str]:
+def as_flags(tree: Tree, parser: Parser, source: str | Path) -> list[str]:
     """Settings as flags, so that files and flags are parsed, converted and checked in one way."""
     entries = {key: value for key, value in tree.items() if key not in GROUPS}
     entries |= {f"{group}.{key}": value for group in GROUPS for key, value in tree.get(group, {}).items()}

@@ -3,6 +3,7 @@
 from crispseg.data.base import DataSource, Sample, SegmentationDataset
 from crispseg.data.check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.folder import Folder
+from crispseg.data.loading import Transformed
 from crispseg.data.scenes import Scenes
 from crispseg.data.sources import (
     ADE20K,
@@ -41,6 +42,7 @@ __all__ = [
     "Scenes",
     "SegmentationDataset",
     "SplitReport",
+    "Transformed",
     "check_split",
     "class_weights",
     "eval_transform",

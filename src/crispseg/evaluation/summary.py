@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from crispseg import pages
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.per_image import LEVEL, Values
@@ -83,6 +84,19 @@ class Evaluation:
         return [
             (name, float(np.asarray(self.measures[key])[index]), self.bound(key, *index)) for name, key, index in wanted
         ]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the means, and the IoU of each class."""
+        iou = self.scores.iou
+        return pages.render(
+            "notebook/evaluation.html",
+            means=[(name, percent(value), interval(bound)) for name, value, bound in self.means()],
+            level=f"{LEVEL:.0f}" if self.bounds else "",
+            classes=[
+                (name, color, iou[index], percent(iou[index]), self.bound("iou", index))
+                for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
+            ],
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Scores as plain numbers, as docs/metrics.md lists them; `null` for what is undefined."""

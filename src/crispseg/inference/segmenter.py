@@ -16,9 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from crispseg import visuals
+from crispseg import pages, visuals
+from crispseg.arrays import FORMS, image_array
 from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import image_channels, read_image, rgb_values, write_image, write_labels
+from crispseg.imaging import (
+    UnknownRange,
+    find_images,
+    image_channels,
+    read_image,
+    rgb_values,
+    write_image,
+    write_labels,
+)
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
@@ -27,11 +36,11 @@ from crispseg.nn import resize
 from crispseg.normalize import Normalize
 from crispseg.refinement import shift
 
-Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
-"""An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF).
+Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
+"""An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
 
-For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA and a file what `read_image` takes; for those of one,
-which see the mean of RGB, an array may be `(H, W)`.
+All go the way of files: PIL images too are turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16
+bits are scaled to 8. For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA, a file as for `read_image`.
 """
 
 SomeSource = TypeVar("SomeSource", bound=Source)
@@ -72,6 +81,20 @@ class Segmentation:
         """The share of the pixels, 0 to 1, that each class has."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""
+        shares = zip(self.shares().items(), self.label_set.palette, strict=True)
+        return pages.render(
+            "notebook/segmentation.html",
+            name=self.name,
+            picture=pages.embedded(self.overlay(), f"{self.name}, classes over the image", photo=True),
+            classes=[
+                (f"{name} {share:.1%}", color)
+                for (name, share), color in sorted(shares, key=lambda entry: -entry[0][1])
+                if share
+            ],
+        )
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
         """The image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
@@ -144,31 +167,44 @@ class Segmenter:
     @overload
     def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
     @overload
-    def __call__(self, image: Source) -> Segmentation: ...
-    def __call__(self, image: Any) -> Segmentation | list[Segmentation]:
-        """Segment an image, or each of a list.
+    def __call__(self, image: Image.Image | NDArray[Any] | Tensor) -> Segmentation: ...
+    @overload
+    def __call__(self, image: str | Path) -> Any: ...  # a list where it is a folder
+    def __call__(self, image: Any) -> Any:
+        """Segment an image, giving a `Segmentation`; or each of a list or of a folder, giving a list of these.
 
         Raises:
-            CrispsegError: not a `Source`, or a file that cannot be read.
+            CrispsegError: not a `Source`, a file that cannot be read, or a folder without images.
         """
-        if isinstance(image, list | tuple):
+        if isinstance(image, list | tuple) or _is_folder(image):
             return list(self.stream(image))
         return self._segment(*read_source(image, self.info.in_chans))
 
     def stream(
-        self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
+        self,
+        images: Iterable[Source] | str | Path,
+        on_error: Callable[[Source, CrispsegError], None] | None = None,
     ) -> Iterator[Segmentation]:
         """Segment one image after the other; while one is computed, a thread already reads the next.
 
         Args:
-            images: any number of them.
+            images: any number of them; or a folder, with its sub-folders, in which case results are named by the path
+                inside it.
             on_error: called with an image that cannot be read or is too large, which is then left out.
 
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless there is `on_error`.
         """
+        if isinstance(images, str | Path) and _is_folder(images):
+            if not (files := find_images(images)):
+                raise CrispsegError(f"{images} holds no images; give another folder, or a list")
+            for result in self.stream(files, on_error):
+                assert result.path is not None
+                result.name = str(result.path.relative_to(images).with_suffix(""))
+                yield result
+            return
         if isinstance(images, str) or not isinstance(images, Iterable):
-            raise CrispsegError(f"stream takes several images, not {images!r}; give a list of paths")
+            raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
         remaining = iter(images)
 
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
@@ -331,29 +367,36 @@ def read_source(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path 
         return read_image(source, channels), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
         return _pixels(source, channels), None
-    if isinstance(source, np.ndarray):
-        if source.dtype == np.uint8 and source.size:
-            # Copies: the caller may reuse the array, for instance for a video's next frame.
-            if source.ndim == 3 and source.shape[2] == channels:
-                return source.copy(), None
-            if source.ndim == 2 and in_chans == 1:
-                return np.repeat(source[..., None], 3, axis=2), None
-        given = f"{source.dtype} array of shape {source.shape}"
-    else:
-        given = type(source).__name__
-    array = {1: "(H, W) grey or (H, W, 3) RGB", 3: "(H, W, 3) RGB", 4: "(H, W, 4)"}[in_chans]
-    raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an {array} uint8 array or a list")
+    if isinstance(source, np.ndarray | Tensor):
+        values = image_array(source)
+        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype != np.uint8):
+            given = f"{values.dtype} values of shape {values.shape}"
+            raise CrispsegError(
+                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, or floats from 0 to 1"
+            )
+        if values.ndim == 2:
+            return rgb_values(Image.fromarray(values)), None
+        if values.dtype == np.uint16:  # as Pillow reads such files
+            values = (values >> 8).astype(np.uint8)
+        return np.array(values[..., :channels], order="C"), None  # a copy: the caller may reuse the array
+    raise CrispsegError(
+        f"cannot segment a {type(source).__name__}; give a path, a PIL image, {FORMS}, or a list of them"
+    )
 
 
 def _pixels(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
     if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
         raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
-    if picture.mode[0] in "IF":
-        raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits a channel")
     try:
         upright = ImageOps.exif_transpose(picture)
         if channels == 4:
             return np.array(upright)
         return rgb_values(upright)
+    except UnknownRange:
+        raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits") from None
     except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything
         raise CrispsegError(f"the PIL image {picture} cannot be read ({one_line(error)}); restore its file") from None
+
+
+def _is_folder(source: Any) -> bool:
+    return isinstance(source, str | Path) and Path(source).is_dir()

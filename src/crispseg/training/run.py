@@ -7,7 +7,6 @@ import functools
 import os
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -31,6 +30,7 @@ from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.fitting import class_weights_of, fitted
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
+from crispseg.training.result import Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
@@ -49,17 +49,6 @@ MAY_CHANGE = {
     "checkpoint_every",
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
-
-    folder: Path
-    model: SegmentationModel
-    """The best of the evaluations on the val split, in eval mode; also in `folder / "model"`."""
-    miou: float
-    """Its mIoU on the val split, in percent."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
@@ -144,7 +133,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         model.save_pretrained(folder / "model")
     trainer.strategy.barrier()
     console.print(f"best mIoU on val: {miou:.2f}; the model is in {folder / 'model'}", highlight=False)
-    return Run(folder, SegmentationModel.from_pretrained(folder / "model"), miou)
+    return Run(folder, SegmentationModel.from_pretrained(folder / "model"), miou, config.data)
 
 
 def check_folder(config: TrainConfig, *, resume: bool) -> Path:
@@ -174,7 +163,10 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
     elif (folder / LAST).is_file() or (folder / "model").is_dir():
-        raise CrispsegError(f"{folder} holds a run already; resume it with --resume {folder}, or choose another --out")
+        raise CrispsegError(
+            f"{folder} holds a run already; resume it with --resume {folder}, in Python resume=True, or choose another "
+            "--out"
+        )
     writable_folder(folder / LAST.parent)
     return folder
 

@@ -30,9 +30,8 @@ from crispseg.training.checkpoints import (
 )
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Course, Pace
+from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
-
-METRICS = "metrics.csv"
 
 
 def build_trainer(config: TrainConfig, folder: Path, batches: int, evaluated: int, console: Console) -> L.Trainer:

@@ -1,0 +1,75 @@
+"""Arrays and tensors in the forms that pictures in files have."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.errors import CrispsegError
+
+Values: TypeAlias = NDArray[Any] | Tensor
+"""An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
+
+FORMS = (
+    "an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor (C, H, W), of uint8, uint16 or floats from 0 to 1"
+)
+"""What `image_array` takes."""
+
+
+def image_array(image: Values) -> NDArray[Any]:
+    """An image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)`, uint8 or uint16.
+
+    Args:
+        image: of one channel (grey), three (RGB) or four; uint8, uint16, or floats from 0 to 1, which become uint8.
+
+    Raises:
+        CrispsegError: another type, shape or range.
+    """
+    values = _channels_last(image)
+    if values.size and values.ndim in (2, 3) and (values.ndim == 2 or values.shape[2] in (3, 4)):
+        if values.dtype in (np.uint8, np.uint16):
+            return values
+        if values.dtype.kind == "f":
+            low, high = values.min(), values.max()
+            if not (low >= 0 and high <= 1):  # NaN is neither
+                raise CrispsegError(f"the image holds floats from {low:g} to {high:g}; scale them to 0 to 1")
+            rounded: NDArray[np.uint8] = np.rint(255 * values).astype(np.uint8)
+            return rounded
+    raise CrispsegError(f"{_described(image)} is no image; give {FORMS}")
+
+
+def mask_array(mask: Values) -> NDArray[Any]:
+    """A mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
+
+    Args:
+        mask: whole numbers from 0 to 65535, or booleans, of one channel; or uint8 colours.
+
+    Raises:
+        CrispsegError: another type, shape or range.
+    """
+    values = _channels_last(mask)
+    if values.size and values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
+        return values
+    if not values.size or values.ndim != 2 or values.dtype.kind not in "biu":
+        raise CrispsegError(f"{_described(mask)} is no mask; give (H, W) whole numbers, or (H, W, 3) uint8 colours")
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 0xFFFF:
+        raise CrispsegError(f"the mask holds {low if low < 0 else high}; give 0 to 65535, and 255 for what is ignored")
+    return values.astype(np.uint8 if high <= 0xFF else np.uint16)
+
+
+def _channels_last(values: Values) -> NDArray[Any]:
+    """The values as an array with its channels last, or without an axis for a single one."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
+        values = values.numpy() if values.ndim != 3 else values.permute(1, 2, 0).numpy()
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+
+
+def _described(values: Values) -> str:
+    kind = "tensor" if isinstance(values, Tensor) else "array"
+    return f"a {str(values.dtype).removeprefix('torch.')} {kind} of shape {tuple(values.shape)}"

@@ -1,0 +1,107 @@
+"""What is left of a training run: the model, its scores, and how it came to them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from crispseg import pages
+from crispseg.data import DataSource, check_split
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.per_image import RESAMPLES
+from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.wording import percent
+from crispseg.imaging import find_images, read_image
+from crispseg.inference import Segmenter
+from crispseg.models import SegmentationModel
+
+METRICS = "metrics.csv"
+PICTURES = "pictures"
+
+LEFT, RIGHT, TOP, BOTTOM = 40, 470, 10, 140
+"""Where the curve of the run lies in its picture, in the pixels of `notebook/run.html`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. A notebook shows its curve, the IoU of each class and the latest of its pictures."""
+
+    folder: Path
+    model: SegmentationModel = field(repr=False)
+    """The best of the evaluations on the val split, in eval mode; also in `folder / "model"`."""
+    miou: float
+    """Its mIoU on the val split, in percent."""
+    data: DataSource = field(repr=False)
+    """What it was trained on."""
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The model as it segments images."""
+        return Segmenter(self.model)
+
+    def predict(self, images: Any) -> Any:
+        """The `Segmentation` of an image, or a list of them for a list or a folder; see `Segmenter`."""
+        return self.segmenter(images)
+
+    def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
+        """The scores of the model, with intervals, on a split of the run's data or of others.
+
+        Raises:
+            CrispsegError: there is no such split, or it cannot be used with this model.
+        """
+        dataset = (data or self.data).dataset(split).with_channels(self.model.info.in_chans)
+        check_split(dataset, split)
+        return Evaluation(dataset.labels, evaluate(self.model, dataset, workers=0), resamples=RESAMPLES)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv`, one for each evaluation; NaN where a score is undefined.
+
+        `pandas.DataFrame(run.history)` is a table of them.
+        """
+        with (self.folder / METRICS).open(newline="", encoding="utf-8") as file:
+            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def _repr_html_(self) -> str:
+        info, rows = self.model.info, self.history
+        best = max(rows, key=lambda row: row["miou"])
+        labels = info.label_set()
+        ious = [best[f"iou/{name}"] for name in labels.names]
+        mious = [row["miou"] for row in rows]
+        low, high = min(mious), max(mious)
+        span, steps = high - low or 1, max(len(rows) - 1, 1)
+        points = [
+            (round(LEFT + (RIGHT - LEFT) * at / steps, 1), round(BOTTOM - (BOTTOM - TOP) * (miou - low) / span, 1))
+            for at, miou in enumerate(mious)
+        ]
+        return pages.render(
+            "notebook/run.html",
+            title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
+            folder=str(self.folder),
+            points=points,
+            bottom=percent(low),
+            top=percent(high),
+            first=rows[0]["epoch"],
+            last=rows[-1]["epoch"],
+            classes=[
+                (name, color, iou, percent(iou), None)
+                for name, color, iou in zip(labels.names, labels.palette, ious, strict=True)
+            ],
+            picture=self._latest_picture(),
+        )
+
+    def _latest_picture(self) -> pages.Picture | None:
+        """The newest of the pictures that training has drawn of val images, if it draws any."""
+        folder = self.folder / PICTURES
+        drawn = find_images(folder) if folder.is_dir() else []
+        if not drawn:
+            return None
+        newest = max(drawn, key=lambda path: path.stat().st_mtime)
+        return pages.embedded(read_image(newest), newest.stem, photo=True, longest=1024)
+
+
+def _number(value: str) -> float:
+    return int(value) if value.isdigit() else float(value or "nan")

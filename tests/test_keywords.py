@@ -1,0 +1,289 @@
+"""`crispseg.train`: settings as keyword arguments, lists in place of folders, and what it returns."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from dataset_trees import save
+from PIL import Image
+from training_runs import files
+
+import crispseg
+from crispseg.cli.main import main
+from crispseg.data import Folder
+from crispseg.data.memory import write_pairs
+from crispseg.imaging import read_image, read_mask
+from crispseg.keywords import in_groups
+from crispseg.training import Run
+
+Capture = pytest.CaptureFixture[str]
+
+CLASSES = ["background", "<b>road</b>"]
+TINY: dict[str, Any] = {
+    "preset": "paper",
+    "class_weights": None,
+    "classes": CLASSES,
+    "model": "fpn",
+    "backbone": "test_efficientnet",
+    "pretrained": False,
+    "width": 16,
+    "crop": (64, 64),
+    "epochs": 2,
+    "batch_size": 4,
+    "workers": 0,
+    "loggers": [],
+}
+"""Settings of a run of a second."""
+
+
+def pairs(count: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Grey images, bright where their masks of whole numbers are 1."""
+    rng = np.random.default_rng(0)
+    masks = [np.kron(rng.integers(0, 2, (4, 4)), np.ones((16, 16), int)) for _ in range(count)]
+    return [(180 * mask + rng.integers(0, 60, mask.shape)).astype(np.uint8) for mask in masks], masks
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as `pairs`, as files."""
+    folder = tmp_path_factory.mktemp("own")
+    for index, (image, mask) in enumerate(zip(*pairs(), strict=True)):
+        save(folder / f"photos/{index}.png", image)
+        save(folder / f"masks/{index}.png", mask.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on lists."""
+    return crispseg.train(*pairs(), out=tmp_path_factory.mktemp("lists") / "run", **TINY)
+
+
+def test_settings_are_those_of_the_command_line(folders: Path, tmp_path: Path, capsys: Capture) -> None:
+    images, masks = (str(folders / name) for name in ("photos", "masks"))
+    run = crispseg.train(images, masks, out=tmp_path / "run", **TINY)
+    out, err = capsys.readouterr()
+    assert re.search(r"^epoch 2/2  step 2/2  .*\nbest mIoU on val: ", out, re.MULTILINE) and "\x1b" not in out
+    assert not err
+    flags = [f"--data.images={images}", f"--data.masks={masks}", "--data.classes=[background,<b>road</b>]"]
+    flags += ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"]
+    flags += ["--preset=paper", "--class_weights=null", "--model.pretrained=false"]
+    flags += ["--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]", f"--out={tmp_path / 'run'}"]
+    assert main(["train", "--data=folder", *flags, "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((run.folder / "config.yaml").read_text())
+
+
+def test_keys_alone_and_in_groups() -> None:
+    base = {"model": {"name": "sfnet"}, "data": {"name": "folder"}}
+    settings = {"model": "fpn", "data": {"val_ratio": 0.1}, "classes": ("a", "b"), "width": 16, "flip": 0, "seed": 3}
+    assert in_groups(settings, base) == {
+        "model": {"name": "fpn", "width": 16},
+        "data": {"val_ratio": 0.1, "classes": ["a", "b"]},
+        "augment": {"flip": 0},
+        "seed": 3,  # the training's own comes before that of the data
+    }
+    assert settings["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"epoch": 3}, "crispseg.train: unknown key 'epoch'; did you mean 'epochs'?"),
+        ({"backbon": "resnet18"}, "crispseg.train: unknown key 'backbon'; did you mean 'model.backbone'?"),
+        ({"augment": {"crops": 64}}, "crispseg.train: unknown key 'augment.crops'; did you mean 'augment.crop'?"),
+        ({"augment": 64}, "crispseg.train: 'augment' is 64; write 'augment: {key: value}'"),
+        ({"lr": object()}, "crispseg.train: lr is of type object; give plain values, lists and dicts"),
+        ({"model": {"width": 8}}, "crispseg.train: 'width' is given alone and in model; leave one out"),
+        ({"data": "scenes", "model": "fpn"}, "model and data both have 'width'; write model={'width': …}"),
+        ({"epochs": 0}, "epochs is 0; it should be greater than 0"),
+        ({"resume": True}, "resume: OUT holds no config.yaml; give the folder of a run as out"),
+        ({"masks": [1]}, "one of images and masks is a folder, the other is none; give two folders or two lists"),
+        ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, tmp_path: Path) -> None:
+    given = {"images": "photos", "masks": "masks"} if settings.get("data") != "scenes" else {}
+    own = {key: value for key, value in TINY.items() if key != "classes"}
+    with pytest.raises(crispseg.CrispsegError) as caught:
+        crispseg.train(**{**own, **given, "out": tmp_path / "run", **settings})
+    assert str(caught.value) == line.replace("OUT", str(tmp_path / "run")) or line in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_list_is_trained_on_as_its_files_are(trained: Run, folders: Path, tmp_path: Path) -> None:
+    run = crispseg.train(folders / "photos", folders / "masks", out=tmp_path / "run", **TINY)
+    for key in ("miou", "train_loss"):
+        assert [row[key] for row in run.history] == [row[key] for row in trained.history]
+
+
+def test_a_run_on_lists_can_go_on_and_be_scored(trained: Run, tmp_path: Path, capsys: Capture) -> None:
+    images, masks = pairs()
+    before = files(trained.folder)
+    line = f"{trained.folder} holds a run already; resume it with --resume {trained.folder}, in Python resume=True, or "
+    with pytest.raises(crispseg.CrispsegError, match=re.escape(line)):  # the cell is run again
+        crispseg.train(images, masks, out=trained.folder, **TINY)
+    with pytest.raises(crispseg.CrispsegError, match="there are 6 images and 5 masks"):
+        crispseg.train(images, masks[1:], out=tmp_path / "other", **TINY)
+    assert files(trained.folder) == before
+
+    assert main(["evaluate", str(trained.folder), "--workers=0"]) == 0
+    assert f"mIoU {trained.miou:.1f}" in " ".join(re.findall(r"\w+(?:\.\d+)?", capsys.readouterr().out))
+
+    shutil.copytree(trained.folder, tmp_path / "run")  # whose config.yaml names the files of the first
+    for resumed in (
+        crispseg.train(out=tmp_path / "run", resume=True, epochs=3),
+        crispseg.train(images, masks, out=trained.folder, resume=True, **TINY | {"epochs": 3}),
+    ):
+        assert [row["epoch"] for row in resumed.history] == [1, 2, 3]
+    assert len(list(trained.folder.glob("pairs-*"))) == 1, "the same lists were written anew"
+    with pytest.raises(crispseg.CrispsegError, match="--resume cannot change data"):
+        crispseg.train(images[::-1], masks, out=trained.folder, resume=True, **TINY | {"epochs": 3})
+
+
+def test_what_a_run_offers(trained: Run) -> None:
+    image = pairs()[0][0]
+    assert np.array_equal(trained.predict(image).labels, crispseg.Segmenter(trained.folder)(image).labels)
+    assert len(trained.predict([image, image])) == 2 and trained.segmenter is trained.segmenter
+    evaluation = trained.evaluate()
+    assert evaluation.measures["miou"] == pytest.approx(trained.miou, abs=1e-3)
+    assert trained.evaluate("train").scores.truth.sum() == 5 * 64 * 64
+    with pytest.raises(crispseg.CrispsegError, match="no split 'test'"):
+        trained.evaluate("test")
+    first, *_ = trained.history
+    assert first["epoch"] == 1 and isinstance(first["epoch"], int) and {"miou", "iou/<b>road</b>"} < {*first}
+    assert "Conv2d" not in repr(trained)
+
+
+def test_history_has_no_number_for_what_is_undefined(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,miou\n1,\n")
+    (row,) = Run(tmp_path, trained.model, 0.0, trained.data).history
+    assert row["epoch"] == 1 and math.isnan(row["miou"])
+
+
+def shown(html: str) -> None:
+    """What holds for all that notebooks show."""
+    assert html.count("&lt;b&gt;road&lt;/b&gt;") and "<b>road" not in html
+    assert not re.search(r"https?:|@import|<script|<link|url\(", html) and len(html) < 60_000
+    assert re.match(r"<div class=\"crispseg\">\n<style>\.crispseg \{", html.strip())  # no rule for the page around it
+
+
+def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
+    html = trained._repr_html_()
+    shown(html)
+    assert f"fpn on test_efficientnet: mIoU {trained.miou:.1f} on val" in html and str(trained.folder) in html
+    best = max(trained.history, key=lambda row: row["miou"])
+    assert f"<td>{best['iou/background']:.1f}</td>" in html and "<img" not in html
+
+    mious = [20.0, 60.0, 50.0]
+    rows = "".join(f"{epoch},{miou},{miou},\n" for epoch, miou in enumerate(mious, 4))
+    (tmp_path / "metrics.csv").write_text(f"epoch,miou,iou/background,iou/{CLASSES[1]}\n{rows}")
+    for age, color in enumerate([(200, 0, 0), (0, 0, 200)]):
+        path = save(tmp_path / f"pictures/{color[0]}/epoch.png", Image.new("RGB", (20, 10), color))
+        os.utime(path, (1000 + age, 1000 + age))
+    html = Run(tmp_path, trained.model, 60.0, trained.data)._repr_html_()
+    shown(html)
+    assert 'points="40.0,140.0 255.0,10.0 470.0,42.5"' in html
+    assert all(text in html for text in (">60.0</text>", ">20.0</text>", ">epoch 4</text>", ">6</text>", "<td>–</td>"))
+    assert html.count("<img") == 1 and 'width="20" height="10"' in html
+
+
+def test_a_notebook_shows_an_evaluation(trained: Run) -> None:
+    evaluation = trained.evaluate("train")
+    html = evaluation._repr_html_()
+    shown(html)
+    assert f"mIoU<b>{evaluation.measures['miou']:.1f}</b>" in html and "ranges are 95 % bootstrap intervals" in html
+    assert "ranges" not in trained.evaluate("val")._repr_html_()  # of a single image
+
+
+def test_it_runs_beside_the_main_thread(folders: Path, tmp_path: Path) -> None:
+    """As in servers of notebooks that run cells in a thread, where no signal handler can be set."""
+    found: list[Run] = []
+    settings = TINY | {"epochs": 1, "out": tmp_path / "run"}
+    thread = threading.Thread(
+        target=lambda: found.append(crispseg.train(folders / "photos", folders / "masks", **settings))
+    )
+    thread.start()
+    thread.join()
+    assert found and found[0].history
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+DEEP = IMAGE[..., 0].astype(np.uint16) * 257
+MASK = np.arange(48).reshape(6, 8)
+SAME_IMAGES: dict[str, tuple[Any, Any]] = {
+    "grey": (IMAGE[..., 0], Image.fromarray(IMAGE[..., 0])),
+    "channel": (IMAGE[..., :1], Image.fromarray(IMAGE[..., 0])),
+    "RGB": (IMAGE, Image.fromarray(IMAGE)),
+    "RGBA": (np.dstack([IMAGE, IMAGE[..., 0]]), Image.fromarray(np.dstack([IMAGE, IMAGE[..., 0]]))),
+    "floats": (IMAGE / 255, Image.fromarray(IMAGE)),
+    "tensor": (torch.from_numpy(IMAGE).permute(2, 0, 1), Image.fromarray(IMAGE)),
+    "16 bits": (DEEP, Image.fromarray(DEEP)),
+    "16-bit colours": (np.dstack([DEEP] * 3), Image.fromarray(DEEP)),
+    "palette": (Image.fromarray(IMAGE).convert("P"), Image.fromarray(IMAGE).convert("P").convert("RGB")),
+    "CMYK": (Image.fromarray(IMAGE).convert("CMYK"), Image.fromarray(IMAGE)),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_IMAGES)
+def test_images_of_lists_are_what_files_of_them_are(kind: str, tmp_path: Path) -> None:
+    given, wanted = SAME_IMAGES[kind]
+    images, _ = write_pairs([given], [MASK], tmp_path / "list")
+    save(tmp_path / "wanted.png", wanted)
+    assert np.array_equal(read_image(images / "00000.png"), read_image(tmp_path / "wanted.png"))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (MASK, MASK),
+        (MASK > 9, MASK > 9),
+        (MASK[..., None].astype(np.uint8), MASK),
+        (torch.from_numpy(MASK), MASK),
+        (MASK * 1000, MASK * 1000),
+        (IMAGE, IMAGE),
+        (Image.fromarray(MASK.astype(np.int32)), MASK),
+        (Image.fromarray(MASK.astype(np.uint8)).convert("P"), MASK),
+    ],
+)
+def test_masks_of_lists_keep_their_values(given: Any, wanted: np.ndarray, tmp_path: Path) -> None:
+    _, masks = write_pairs([IMAGE], [given], tmp_path)
+    assert np.array_equal(read_mask(masks / "00000.png"), wanted)
+
+
+def test_files_of_lists_are_taken_over_with_their_names(tmp_path: Path) -> None:
+    image, mask = save(tmp_path / "a/x.jpg", IMAGE), save(tmp_path / "b/y.png", MASK.astype(np.uint8))
+    images, masks = write_pairs([image, str(image)], [mask, MASK], tmp_path / "run")
+    assert files(images) == {"00000_x.jpg", "00001_x.jpg"} and files(masks) == {"00000_x.png", "00001_x.png"}
+    assert (images / "00001_x.jpg").read_bytes() == image.read_bytes()
+    assert len(Folder(images, masks, num_classes=48).dataset("train")) == 1
+    assert write_pairs([image, image], [mask, MASK], tmp_path / "run") == (images, masks)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {images.parent.name}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "line"),
+    [
+        (lambda folder: IMAGE, lambda folder: MASK - 1, "masks[0]: the mask holds -1; give 0 to 65535, and 255"),
+        (lambda folder: IMAGE, lambda folder: MASK / 2, "masks[0]: a float64 array of shape (6, 8) is no mask; give"),
+        (lambda folder: IMAGE.astype(int), lambda folder: MASK, "images[0]: a int64 array of shape (6, 8, 3) is no "),
+        (lambda folder: 3, lambda folder: MASK, "images[0]: cannot read a int; give paths, PIL images, arrays or"),
+        (lambda folder: folder / "none.png", lambda folder: MASK, "none.png does not exist; check the path"),
+    ],
+)
+def test_what_no_list_can_hold(
+    image: Callable[[Path], Any], mask: Callable[[Path], Any], line: str, tmp_path: Path
+) -> None:
+    with pytest.raises(crispseg.CrispsegError, match=re.escape(line)):
+        write_pairs([image(tmp_path)], [mask(tmp_path)], tmp_path / "run")
+    assert not files(tmp_path), "something was left behind"

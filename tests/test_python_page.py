@@ -1,0 +1,98 @@
+"""The code of docs/python.md and the README's five lines, run on tiny data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dataset_trees import save
+from torch.utils.data import DataLoader
+
+import crispseg
+from crispseg.data import Augment, Folder, Transformed, train_transform
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    'model="fpn", backbone="test_efficientnet", pretrained=False, width=16, crop=(64, 64), epochs=1, batch_size=2, '
+    "workers=0, loggers=[]"
+)
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def tiny(code: str) -> str:
+    """The code with another length of training and the smallest of models."""
+    code = re.sub(r"(crispseg\.train\(.*?)(, minutes=\d+)?(, out=)", rf"\1, {TINY}\3", code)
+    return code.replace('backbone="resnet18"', 'backbone="test_efficientnet"')
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with own data, and what the code makes."""
+    place = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        mask = np.kron(rng.integers(0, 2, (2, 3)), np.ones((32, 32))).astype(np.uint8)
+        save(place / f"photos/{index}.jpg", np.dstack([160 * mask + 40] * 3))
+        save(place / f"masks/{index}.png", mask)
+    save(place / "photo.jpg", np.full((40, 56, 3), 128, np.uint8))
+    return place
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_what_the_page_shows_runs(
+    page: str, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the page, each block by itself: later ones use what earlier ones have saved."""
+    monkeypatch.chdir(place)
+    shown = [code for code in blocks(page) if "photos" in code or "runs/" in code or "images = " in code]
+    assert shown
+    for code in shown:
+        names: dict[str, Any] = {}
+        exec(compile(tiny(code).replace('"runs/', f'"{tmp_path}/'), page, "exec"), names)
+        if "run" in names:
+            assert len(names["run"].history) == 1 and "<svg" in names["run"]._repr_html_()
+        if "loader" in names:
+            images, labels = next(iter(names["loader"]))
+            assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
+            assert labels.shape == (2, 64, 64) and labels.dtype == torch.int64
+            assert any(parameter.grad is not None and parameter.grad.any() for parameter in names["model"].parameters())
+        if "scores" in names:
+            assert names["scores"].scores().truth.sum() == 64 * 96  # of one image
+    assert (place / "predictions/photo.png").is_file()
+
+
+def test_workers_of_a_plain_loader_augment_differently(place: Path) -> None:
+    data = Folder(place / "photos", place / "masks", num_classes=2)
+    transform = train_transform(Augment(crop=(32, 32), turn=False), (0.5,) * 3, (0.5,) * 3)
+    loader = DataLoader(Transformed(data.dataset("train"), transform), batch_size=5, num_workers=1)
+    (images, labels), (again, _) = next(iter(loader)), next(iter(loader))
+    assert images.shape == (5, 3, 32, 32) and set(labels.unique().tolist()) <= {0, 1, 255}
+    assert not torch.equal(images, again)
+
+
+def test_a_network_of_another_library_is_trained_and_scored(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    from crispseg.models.registry import models
+
+    monkeypatch.setattr(models, "_entries", dict(models._entries))  # other tests go through all models
+    settings = {"pretrained": False, "epochs": 1, "batch_size": 2, "crop": (64, 64), "workers": 0, "loggers": []}
+    run = crispseg.train(
+        *(place / "photos", place / "masks"),
+        plugins=[str(ROOT / "benchmarks/peers.py")],
+        model="smp_fpn",
+        backbone="test_efficientnet",
+        out=tmp_path / "run",
+        **settings,
+    )
+    assert type(run.model.net).__name__ == "FPN"
+    assert run.evaluate().measures["miou"] == pytest.approx(run.miou, abs=1)  # which training scores in bf16
+    assert run.predict(np.zeros((40, 50), np.uint8)).labels.shape == (40, 50)
