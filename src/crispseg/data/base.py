@@ -15,6 +15,7 @@ from crispseg.data.decoders import Decoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.labels import LabelSet
+from crispseg.value_range import ValueRange
 
 
 class Sample(NamedTuple):
@@ -49,8 +50,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
         """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
         return self[index].labels
 
-    def with_channels(self, in_chans: int) -> SegmentationDataset:
+    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
+
+        Values of files of 16 bits a channel are scaled from `value_range`, if it is given.
 
         Raises:
             CrispsegError: images have no such number of channels, or those of this split are RGB only.
@@ -78,19 +81,29 @@ class FileDataset(SegmentationDataset):
         labels: what the class ids mean.
         decode: turns a mask as it is in the file into class ids.
         channels: channels of the images, 3 or 4; see `read_image`.
+        value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
     """
 
     threads = None
 
-    def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder, channels: int = 3) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        labels: LabelSet,
+        decode: Decoder,
+        channels: int = 3,
+        value_range: ValueRange | None = None,
+    ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
         self.decode = decode
         self.channels = channels
+        self.value_range = value_range
 
-    def with_channels(self, in_chans: int) -> FileDataset:
-        """This split, its images with the `image_channels` of a model of `in_chans`; files are read when asked for."""
-        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans))
+    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> FileDataset:
+        """This split, as a model sees it; files are read when asked for."""
+        known = value_range or self.value_range
+        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans), known)
 
     def name_of(self, index: int) -> str:
         """The name of a pair; its files are not read."""
@@ -107,7 +120,7 @@ class FileDataset(SegmentationDataset):
                 that means no class.
         """
         pair = self.pairs[index]
-        image, labels = read_image(pair.image, self.channels), self.read_labels(index)
+        image, labels = self.read_pixels(index), self.read_labels(index)
         if image.shape[:2] != labels.shape:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
             raise CrispsegError(
@@ -115,6 +128,10 @@ class FileDataset(SegmentationDataset):
                 "them, a mask with nearest-neighbour interpolation"
             )
         return Sample(image, labels, pair.name)
+
+    def read_pixels(self, index: int) -> NDArray[np.uint8]:
+        """One image, `(H, W, channels)`; its mask is not read."""
+        return read_image(self.pairs[index].image, self.channels, value_range=self.value_range)
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""

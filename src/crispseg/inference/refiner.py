@@ -45,7 +45,7 @@ class Refiner:
             )
         check_finite(model)
         self.device = usable_device(device)
-        self.channels = image_channels(model.info.in_chans)
+        self.channels, self.value_range = image_channels(model.info.in_chans), model.info.value_range
         self._normalize = Normalize(model.info.mean, model.info.std, model.info.in_chans)
         self._model = copy.deepcopy(model).eval().to(self.device)
 
@@ -64,7 +64,8 @@ class Refiner:
             CrispsegError: the image cannot be read, is no such array, or needs more memory than there is.
             ValueError: the labels have another size than the image.
         """
-        pixels = read_image(image, self.channels) if isinstance(image, str | Path) else image
+        is_file = isinstance(image, str | Path)
+        pixels = read_image(image, self.channels, value_range=self.value_range) if is_file else image
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != self.channels:
             raise CrispsegError(
                 f"an image for refinement is a path or an (H, W, {self.channels}) uint8 array, not a {pixels.dtype} "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -17,18 +19,22 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import image_channels, read_image, rgb_values, write_image, write_labels
+from crispseg.errors import CrispsegError, CrispsegWarning, one_line
+from crispseg.imaging import as_rgb, image_channels, read_image, rgb_values, write_image, write_labels
+from crispseg.inference.blending import MIN_TILE, TILE, blended_rows, check_tile
 from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.memory import free_bytes, peak_bytes
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.normalize import Normalize
 from crispseg.refinement import shift
+from crispseg.value_range import ValueRange, check_range, to_8_bits
 
-Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
-"""An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF).
+Source: TypeAlias = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""An image: a file's path, a PIL image, or `(H, W, 3)` RGB. Files and PIL images are turned upright (EXIF), and 16 bits
+a channel are scaled as in training, those of arrays too.
 
 For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA and a file what `read_image` takes; for those of one,
 which see the mean of RGB, an array may be `(H, W)`.
@@ -38,6 +44,11 @@ SomeSource = TypeVar("SomeSource", bound=Source)
 
 STRIP_VALUES = 2**20
 """Full-resolution logits at a time, few enough to stay in the processor's cache."""
+
+LARGE = 2**21
+"""Pixels from which on it is asked whether memory will do."""
+SHARE = 0.7
+"""Of the free memory that an image may take: operators use more than their tensors, and others need some too."""
 
 
 @dataclass(eq=False)
@@ -54,13 +65,23 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves
-    _logits: Tensor = field(repr=False)
+    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves;
+    # None of an image that was seen in tiles
+    _logits: Tensor | None = field(repr=False)
     _size: tuple[int, int] = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call."""
+        """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call.
+
+        Raises:
+            CrispsegError: the image was seen in tiles, whose logits are not kept.
+        """
+        if self._logits is None:
+            raise CrispsegError(
+                f"{self.path or 'the image'} was seen in tiles, of which labels are kept, and no probabilities; shrink "
+                "or cut the image"
+            )
         height, width = self.labels.shape
         logits = resize(self._logits, self._size, align_corners=True)
         if self._offsets is not None:
@@ -106,10 +127,13 @@ class Segmenter:
             of the largest. Sampling coordinates stay float32.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, a
             `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
+        value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
+        tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
+            those are for which memory would hardly do otherwise; a warning then says so.
 
     Raises:
         CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels;
-            no such protocol.
+            no such protocol; values that are no range; tiles that are too small.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -123,8 +147,15 @@ class Segmenter:
         *,
         bf16: bool = False,
         protocol: Protocol | str = "whole",
+        value_range: ValueRange | None = None,
+        tile: int | None = None,
     ) -> None:
         self.protocol = named_protocol(protocol)
+        if tile is not None:
+            check_tile(tile)
+        self.tile = tile
+        if value_range is not None:
+            check_range(value_range, "value_range")
         model = model_or_path
         if isinstance(model, str | Path):
             model = SegmentationModel.from_pretrained(model)
@@ -133,9 +164,11 @@ class Segmenter:
             raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info = model.info
+        self.value_range = value_range or self.info.value_range
         self.label_set = self.info.label_set()
         self.device = usable_device(device)
         self.bf16 = bf16
+        self._told = False
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
@@ -153,7 +186,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple):
             return list(self.stream(image))
-        return self._segment(*read_source(image, self.info.in_chans))
+        return self._segment(*read_source(image, self.info.in_chans, self.value_range))
 
     def stream(
         self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
@@ -174,7 +207,7 @@ class Segmenter:
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
             for image in remaining:
                 try:
-                    return read_source(image, self.info.in_chans)
+                    return read_source(image, self.info.in_chans, self.value_range)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -197,19 +230,20 @@ class Segmenter:
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
-        with enough_memory(task, "cut or shrink it, or use --tiles for a TIFF"):
-            labels, logits, offsets = self._see(image)
+        with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as --tiles 512"):
+            labels, logits, offsets = self._see_large(image, task)
         rgb = np.ascontiguousarray(image[..., :3])
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         if offsets is not None:
             offsets = offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)
+        kept = None if logits is None else logits.cpu().contiguous()
+        return Segmentation(name, rgb, labels, self.label_set, path, kept, size, offsets)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class ids `(H, W)` of an array with the model's channels, those that calling gives, and nothing else."""
-        return self._see(image)[0]
+        return self._see_large(image)[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -221,6 +255,44 @@ class Segmenter:
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
             return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
+
+    def _see_large(
+        self, image: NDArray[np.uint8], task: str = "an image needs"
+    ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
+        """As `_see`, in tiles where they are asked for or memory asks for them; of these, labels only."""
+        tile = self.tile or self._forced_tile(image.shape[0] * image.shape[1], task)
+        if tile is None or max(image.shape[:2]) <= tile:
+            return self._see(image)
+        size, classes = (image.shape[0], image.shape[1]), len(self.label_set)
+        rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], size, classes, tile, self.device)
+        return np.concatenate(list(rows)), None, None
+
+    def _forced_tile(self, pixels: int, task: str) -> int | None:
+        """Side of the tiles in which an image of so many pixels is to be seen; None where it may be seen whole."""
+        if pixels < LARGE or (free := free_bytes(self.device)) is None:
+            return None
+        need = self._bytes_per_pixel * pixels
+        if need < SHARE * free:
+            return None
+        tile = TILE
+        while tile > MIN_TILE and self._bytes_per_pixel * tile**2 > SHARE * free:
+            tile //= 2
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: it is seen in tiles of "
+                f"{tile} pixels, as are others like it",
+                CrispsegWarning,
+                stacklevel=2,
+            )
+        return tile
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        """What seeing an image whole takes, counted on a small one, and on whole windows of the protocol."""
+        side = max(256, 2 * (self.protocol.window or 0))
+        example = np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8)
+        return peak_bytes(lambda: self._see(example)) / side**2
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
@@ -324,20 +396,24 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def read_source(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path."""
+def read_source(
+    source: Source, in_chans: int, value_range: ValueRange | None = None
+) -> tuple[NDArray[np.uint8], Path | None]:
+    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path.
+
+    Values of 16 bits are scaled from `value_range`.
+    """
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):
-        return read_image(source, channels), Path(source)
+        return read_image(source, channels, value_range=value_range), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
-        return _pixels(source, channels), None
+        return _pixels(source, channels, value_range), None
     if isinstance(source, np.ndarray):
-        if source.dtype == np.uint8 and source.size:
-            # Copies: the caller may reuse the array, for instance for a video's next frame.
-            if source.ndim == 3 and source.shape[2] == channels:
-                return source.copy(), None
-            if source.ndim == 2 and in_chans == 1:
-                return np.repeat(source[..., None], 3, axis=2), None
+        fits = (source.ndim == 3 and source.shape[2] == channels) or (source.ndim == 2 and in_chans == 1)
+        if fits and source.size and source.dtype == np.uint16:
+            return as_rgb(to_8_bits(source, value_range, "the array")), None
+        if fits and source.size and source.dtype == np.uint8:
+            return as_rgb(source.copy()), None  # the caller may reuse the array, for instance for a video's next frame
         given = f"{source.dtype} array of shape {source.shape}"
     else:
         given = type(source).__name__
@@ -345,15 +421,15 @@ def read_source(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path 
     raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an {array} uint8 array or a list")
 
 
-def _pixels(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
+def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
     if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
         raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
-    if picture.mode[0] in "IF":
-        raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits a channel")
+    if picture.mode == "F":
+        raise CrispsegError("the range of a PIL image of mode F is unknown; scale it to 8 bits a channel")
     try:
         upright = ImageOps.exif_transpose(picture)
         if channels == 4:
             return np.array(upright)
-        return rgb_values(upright)
+        return rgb_values(upright, value_range)
     except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything
         raise CrispsegError(f"the PIL image {picture} cannot be read ({one_line(error)}); restore its file") from None

@@ -22,6 +22,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.imaging import ORIENTATION, color_table
 from crispseg.labels import IGNORE
+from crispseg.value_range import ValueRange, to_8_bits
 
 SIDE = 256
 """Side in pixels of the tiles that are written."""
@@ -37,6 +38,8 @@ class TiffImage:
     path: Path
     channels: int
     """3 or 4."""
+    value_range: ValueRange | None
+    """Of values of 16 bits, see `to_8_bits`."""
     dataset: Any
     """rasterio's own view of it."""
 
@@ -55,8 +58,7 @@ class TiffImage:
         with _one_line_errors(self.path):
             self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (0, self.size[1])))
         if values.itemsize == 2:
-            values >>= 8
-        values = values.astype(np.uint8, copy=False)
+            values = to_8_bits(values, self.value_range, self.path)
         return np.repeat(values[..., :1], 3, 2) if values.shape[2] <= 2 else values[..., : self.channels]
 
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
@@ -95,7 +97,7 @@ class TiffImage:
 
 
 @contextmanager
-def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
+def open_tiff(path: str | Path, channels: int = 3, value_range: ValueRange | None = None) -> Iterator[TiffImage]:
     """Open a TIFF to be read in parts.
 
     As `read_image` does it, grey becomes RGB, an alpha channel is dropped unless four channels are asked for, and 16
@@ -104,6 +106,7 @@ def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
     Args:
         path: file to read.
         channels: 3 or 4.
+        value_range: of values of 16 bits, see `to_8_bits`.
 
     Raises:
         CrispsegError: rasterio is not installed; the file is missing, broken, or neither grey nor RGB.
@@ -120,7 +123,7 @@ def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
             dataset = _open(path)
         with dataset:
             _check(path, channels, dataset)
-            yield TiffImage(path, channels, dataset)
+            yield TiffImage(path, channels, value_range, dataset)
 
 
 def _check(path: Path, channels: int, dataset: Any) -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
 from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data.depth import known_range, range_line
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -97,12 +98,17 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     model, note = starting_model(config, labels, resume=resume)
     last = load_checkpoint(folder / LAST, model) if resume else 0
     best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
-    train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
+    splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
+    value_range = known_range(splits[0])
+    model.info = dataclasses.replace(model.info, value_range=value_range)
+    train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     _check_sizes(config, reports)
     if not resume:
         console.print(note, highlight=False, soft_wrap=True)
     _print_reports(reports, console)
+    if value_range:
+        console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
 
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)

@@ -1,0 +1,94 @@
+"""How much memory a computation takes, and how much there is."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made in the block, on any device; what operators use inside is not seen.
+
+    Attributes:
+        most: the most bytes at one time so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = self._now = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._alive:
+                storage = leaf.untyped_storage()
+                self._alive.add(storage._cdata)
+                self._now += storage.nbytes()
+                self.most = max(self.most, self._now)
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+        return result
+
+    def _freed(self, storage: int, size: int) -> None:
+        self._alive.discard(storage)
+        self._now -= size
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The most bytes that the tensors of a computation take at one time."""
+    with PeakMemory() as memory:
+        run()
+    return memory.most
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that is left: of a CUDA device; or of this machine, its container and its control group.
+
+    None where it is not known: on other devices, and on a CPU outside of Linux.
+    """
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    rooms = [*_machine_room(), *_group_rooms()] if device.type == "cpu" else []
+    return min(rooms, default=None)
+
+
+def _machine_room() -> Iterator[int]:
+    if MEMINFO.is_file():
+        yield from (int(line.split()[1]) * 1024 for line in _lines(MEMINFO) if line.startswith("MemAvailable:"))
+
+
+def _group_rooms() -> Iterator[int]:
+    """What the limits of this process's control group and of those above it leave, of version 2 and of version 1."""
+    for line in _lines(OWN_GROUP):
+        _, version_1, path = line.split(":", 2)  # the controllers of the group; version 2 names none
+        if version_1 not in ("", "memory"):
+            continue
+        root = CGROUP / version_1
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version_1 else ("memory.max", "memory.current")
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):  # in a container the path may lead nowhere, and the root is the group
+            most, used = (_lines(folder / file) for file in files)
+            if folder.is_relative_to(root) and most and used and most != ["max"]:
+                stat = (each.split() for each in _lines(folder / "memory.stat"))
+                reclaimable = sum(int(size) for name, size in stat if name == "inactive_file")
+                yield int(most[0]) - int(used[0]) + reclaimable
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of the kernel; none where there is no such file."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
