@@ -14,7 +14,7 @@ from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.imaging import read_mask
-from crispseg.inference import memory, segmenter
+from crispseg.inference import memory
 from crispseg.inference.blending import blended_rows
 from crispseg.inference.memory import free_bytes, peak_bytes
 
@@ -82,10 +82,10 @@ def test_memory_asks_for_tiles(
     image = blocks(300, 300)
     for name in ("a.png", "b.png"):
         Image.fromarray(image).save(tmp_path / name)
-    need = Segmenter(folder, "cpu")._bytes_per_pixel * image.shape[0] * image.shape[1]
-    monkeypatch.setattr(segmenter, "LARGE", 1000)
+    need = Segmenter(folder, "cpu")._tiling.bytes_per_pixel * image.shape[0] * image.shape[1]
+    monkeypatch.setattr(memory, "LARGE", 1000)
     argv = ["predict", str(folder), str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    monkeypatch.setattr(segmenter, "free_bytes", lambda device: int(need))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(1.1 * need))
     assert main([*argv, f"--out={tmp_path / 'tiles'}"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"crispseg: {tmp_path / 'a.png'} of 300×300 pixels needs about 0.0 GB at once, and ")
@@ -93,11 +93,11 @@ def test_memory_asks_for_tiles(
     for name in ("a.png", "b.png"):
         assert np.array_equal(read_mask(tmp_path / "tiles" / name), in_tiles(folder, image, 256))
     for enough in (int(2 * need), None):
-        monkeypatch.setattr(segmenter, "free_bytes", lambda device, enough=enough: enough)
+        monkeypatch.setattr(memory, "free_bytes", lambda device, enough=enough: enough)
         assert main([*argv, f"--out={tmp_path / 'whole'}"]) == 0
         assert capsys.readouterr().err == ""
         assert np.array_equal(read_mask(tmp_path / "whole/a.png"), Segmenter(folder, "cpu")(image).labels)
-    monkeypatch.setattr(segmenter, "free_bytes", lambda device: 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
     with pytest.warns(CrispsegWarning, match="tiles of 128 pixels"):
         Segmenter(folder, "cpu").labels(image)
 
@@ -122,7 +122,9 @@ def test_the_need_grows_with_the_image(folder: Path) -> None:
     one = Segmenter(folder, "cpu")
     image = np.zeros((512, 640, 3), np.uint8)
     with torch.inference_mode():
-        assert peak_bytes(lambda: one._see(image)) == pytest.approx(one._bytes_per_pixel * image.size / 3, rel=0.25)
+        assert peak_bytes(lambda: one._see(image)) == pytest.approx(
+            one._tiling.bytes_per_pixel * image.size / 3, rel=0.25
+        )
 
 
 def test_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.imaging import read_image, read_mask
 from crispseg.inference.blending import blended_rows, spans
-from crispseg.inference.tiff import open_tiff
 from crispseg.inference.tiled import segment_tiff
+from crispseg.tiff import open_tiff
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

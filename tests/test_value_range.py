@@ -163,8 +163,8 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
 
 def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) -> None:
     pytest.importorskip("rasterio")
-    from crispseg.inference.tiff import open_tiff
     from crispseg.inference.tiled import segment_tiff
+    from crispseg.tiff import open_tiff
 
     cv2.imwrite(str(tmp_path / "a.tif"), sensor(0))
     segmenter = Segmenter(run[0].folder, "cpu")

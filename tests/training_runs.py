@@ -22,7 +22,7 @@ MODEL = ModelConfig("fpn", "test_efficientnet", options={"width": 16})
 FLAGS = [
     *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
     *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
-    *("--augment.crop=[64,96]", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
+    *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
 
@@ -32,7 +32,7 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "model": MODEL,
         "data": SCENES,
-        "augment": Augment(crop=(64, 96)),
+        "augment": Augment(crop=(64, 96), repeat=1),
         "epochs": 2,
         "batch_size": 4,
         "workers": 0,

@@ -110,7 +110,8 @@ def _deep_values(picture: Image.Image, path: str | Path) -> NDArray[np.uint16]:
     if values is None:
         raise ValueError("16 bits a channel that cannot be decoded")
     values = values[..., ::-1].swapaxes(0, 1) if turn >= 5 else values[..., ::-1]
-    return values[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1].astype(np.uint16)
+    upright: NDArray[np.uint16] = values[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
+    return upright
 
 
 def as_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -72,4 +72,5 @@ def check_range(value_range: ValueRange, key: str) -> None:
 def _table(value_range: ValueRange) -> NDArray[np.uint8]:
     """The scaled value of each of the 65536."""
     low, high = value_range
-    return np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
+    table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
+    return table

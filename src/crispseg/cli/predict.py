@@ -18,12 +18,11 @@ from crispseg.inference import Segmenter
 from crispseg.inference.blending import check_tile
 from crispseg.inference.segmenter import Source
 from crispseg.inference.servers import FORMATS
-from crispseg.inference.tiff import keep_position
 from crispseg.inference.tiled import segment_tiff
 from crispseg.plugins import load_plugins
+from crispseg.tiff import SUFFIXES, keep_position
 
 PALETTE = "palette"
-TIFFS = (".tif", ".tiff")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -60,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     names = gather(parsed.images)
     if tile is not None:
         check_tile(tile)
-    in_parts = [image for image in names if tile is not None and image.suffix.lower() in TIFFS]
+    in_parts = [image for image in names if tile is not None and image.suffix.lower() in SUFFIXES]
     if in_parts and server is not None:
         raise CrispsegError(f"--tiles makes a TIFF of {in_parts[0]}, which no server takes; leave --format out")
     endings = {image: ["_overlay.png", ".png"] for image in names} | {image: [".tif"] for image in in_parts}
@@ -101,7 +100,7 @@ def run(argv: Sequence[str]) -> None:
             continue
         result.name = names[result.path]
         saved = result.save(out)
-        if result.path.suffix.lower() in TIFFS:
+        if result.path.suffix.lower() in SUFFIXES:
             keep_position(result.path, saved)
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {out}")
     if failed:

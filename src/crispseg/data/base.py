@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,16 @@ class Sample(NamedTuple):
     """`(H, W)` class ids; 255 means ignore."""
     name: str
     """Unique in the split and usable as a file stem; may hold "/" for sub-folders."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)`."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def window(self, top: int, left: int, height: int, width: int) -> Sample:
+        """A part of it, as views."""
+        part = slice(top, top + height), slice(left, left + width)
+        return Sample(self.image[part], self.labels[part], self.name)
 
 
 class SegmentationDataset(Dataset[Sample], ABC):
@@ -135,11 +145,14 @@ class FileDataset(SegmentationDataset):
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        path = self.pairs[index].mask
+        return self.decoded(index, read_mask(self.pairs[index].mask))
+
+    def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
         try:
-            return self.decode(read_mask(path))
+            return self.decode(mask)
         except ValueError as error:
-            raise CrispsegError(f"{path}: {error}") from None
+            raise CrispsegError(f"{self.pairs[index].mask}: {error}") from None
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -40,6 +40,8 @@ class SplitReport:
     smallest: tuple[int, int]
     """Least height and least width, which need not be of one image."""
     largest: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
+    """`(H, W)` of each image."""
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ def summary(
         ignored=int(counts[:, IGNORE].sum()),
         smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
         largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
+        sizes=tuple((height, width) for height, width in sides.tolist()),
     )
 
 

@@ -20,7 +20,7 @@ from crispseg.data.scenes import render_scene
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, write_labels
-from crispseg.inference.segmenter import enough_memory
+from crispseg.inference.memory import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.models import SegmentationModel

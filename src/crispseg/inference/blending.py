@@ -7,7 +7,7 @@ ever held: 4 · classes · overlap · width bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ TILE = 1024
 OVERLAP = 8
 """Tiles overlap by an eighth of their side."""
 
-LogitsOf = Callable[[NDArray[np.uint8]], Tensor]
+LogitsOf = Callable[[NDArray[Any]], Tensor]
 """A tile `(h, w, channels)` → logits `(C, h, w)`."""
 
 Progress = Callable[[int, int], None]
@@ -49,7 +49,7 @@ def check_tile(tile: int) -> None:
 @torch.inference_mode()
 def blended_rows(
     logits_of: LogitsOf,
-    read: Callable[[int, int], NDArray[np.uint8]],
+    read: Callable[[int, int], NDArray[Any]],
     size: tuple[int, int],
     classes: int,
     tile: int,

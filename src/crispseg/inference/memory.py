@@ -1,9 +1,13 @@
-"""How much memory a computation takes, and how much there is."""
+"""How much memory a computation takes, how much there is, and what follows for large images."""
 
 from __future__ import annotations
 
+import re
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,65 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.inference.blending import MIN_TILE, TILE
+
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUP = Path("/proc/self/cgroup")
 
 
-class PeakMemory(TorchDispatchMode):
+LARGE = 2**21
+"""Pixels from which on it is asked whether memory will do."""
+SHARE = 0.7
+"""Of the free memory that an image may take: operators use more than their tensors, and others need some too."""
+PROBE = 256
+"""Least side of the image on which is counted what a pixel takes."""
+
+
+class Tiling:
+    """Chooses whether images are seen whole or, where memory asks for it, in tiles; the first time a warning says so.
+
+    Args:
+        see: computes what an image of this side, square, needs.
+        device: where.
+        side: least side to which `see` behaves as for larger images.
+    """
+
+    def __init__(self, see: Callable[[int], Any], device: torch.device, side: int = 0) -> None:
+        self.see, self.device, self.side = see, device, max(side, PROBE)
+        self._told = False
+
+    def forced(self, pixels: int, task: str) -> int | None:
+        """Side of the tiles for an image of so many pixels, None for whole; `task` is who needs memory, and the verb.
+
+        Also None where nobody knows how much memory is free.
+        """
+        if pixels < LARGE or (free := free_bytes(self.device)) is None:
+            return None
+        need = self.bytes_per_pixel * pixels
+        if need < SHARE * free:
+            return None
+        tile = TILE
+        while tile > MIN_TILE and self.bytes_per_pixel * tile**2 > SHARE * free:
+            tile //= 2
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: it is seen in tiles of "
+                f"{tile} pixels, as are others like it",
+                CrispsegWarning,
+                stacklevel=2,
+            )
+        return tile
+
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        """What seeing an image takes, counted on a small one."""
+        return peak_bytes(lambda: self.see(self.side)) / self.side**2
+
+
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made in the block, on any device; what operators use inside is not seen.
 
     Attributes:
@@ -25,7 +82,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = self._now = 0
         self._alive: set[int] = set()
 
@@ -59,9 +116,28 @@ def free_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
+        return int(torch.cuda.mem_get_info(device)[0] + cached)
     rooms = [*_machine_room(), *_group_rooms()] if device.type == "cpu" else []
     return min(rooms, default=None)
+
+
+@contextmanager
+def enough_memory(task: str, remedy: str) -> Iterator[None]:
+    """Tell in one line that the block needs more memory than there is.
+
+    Args:
+        task: what needs it, and the verb.
+        remedy: what to do about it.
+
+    Raises:
+        CrispsegError: there is not enough.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
+        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
+            raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
+        raise
 
 
 def _machine_room() -> Iterator[int]:

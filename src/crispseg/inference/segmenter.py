@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -19,11 +15,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crispseg import visuals
-from crispseg.errors import CrispsegError, CrispsegWarning, one_line
+from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import as_rgb, image_channels, read_image, rgb_values, write_image, write_labels
-from crispseg.inference.blending import MIN_TILE, TILE, blended_rows, check_tile
+from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.memory import free_bytes, peak_bytes
+from crispseg.inference.memory import Tiling, enough_memory
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
@@ -44,11 +40,6 @@ SomeSource = TypeVar("SomeSource", bound=Source)
 
 STRIP_VALUES = 2**20
 """Full-resolution logits at a time, few enough to stay in the processor's cache."""
-
-LARGE = 2**21
-"""Pixels from which on it is asked whether memory will do."""
-SHARE = 0.7
-"""Of the free memory that an image may take: operators use more than their tensors, and others need some too."""
 
 
 @dataclass(eq=False)
@@ -168,11 +159,11 @@ class Segmenter:
         self.label_set = self.info.label_set()
         self.device = usable_device(device)
         self.bf16 = bf16
-        self._told = False
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         self._model = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
 
     @overload
     def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
@@ -260,39 +251,17 @@ class Segmenter:
         self, image: NDArray[np.uint8], task: str = "an image needs"
     ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """As `_see`, in tiles where they are asked for or memory asks for them; of these, labels only."""
-        tile = self.tile or self._forced_tile(image.shape[0] * image.shape[1], task)
+        tile = self.tile or self._tiling.forced(image.shape[0] * image.shape[1], task)
         if tile is None or max(image.shape[:2]) <= tile:
             return self._see(image)
         size, classes = (image.shape[0], image.shape[1]), len(self.label_set)
         rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], size, classes, tile, self.device)
         return np.concatenate(list(rows)), None, None
 
-    def _forced_tile(self, pixels: int, task: str) -> int | None:
-        """Side of the tiles in which an image of so many pixels is to be seen; None where it may be seen whole."""
-        if pixels < LARGE or (free := free_bytes(self.device)) is None:
-            return None
-        need = self._bytes_per_pixel * pixels
-        if need < SHARE * free:
-            return None
-        tile = TILE
-        while tile > MIN_TILE and self._bytes_per_pixel * tile**2 > SHARE * free:
-            tile //= 2
-        if not self._told:
-            self._told = True
-            warnings.warn(
-                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: it is seen in tiles of "
-                f"{tile} pixels, as are others like it",
-                CrispsegWarning,
-                stacklevel=2,
-            )
-        return tile
-
-    @cached_property
-    def _bytes_per_pixel(self) -> float:
-        """What seeing an image whole takes, counted on a small one, and on whole windows of the protocol."""
-        side = max(256, 2 * (self.protocol.window or 0))
-        example = np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8)
-        return peak_bytes(lambda: self._see(example)) / side**2
+    @torch.inference_mode()
+    def _see_nothing(self, side: int) -> None:
+        """What `_tiling` measures."""
+        self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
@@ -349,25 +318,6 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-@contextmanager
-def enough_memory(task: str, remedy: str) -> Iterator[None]:
-    """Tell in one line that the block needs more memory than there is.
-
-    Args:
-        task: what needs it, and the verb.
-        remedy: what to do about it.
-
-    Raises:
-        CrispsegError: there is not enough.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
-        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
-            raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
-        raise
-
-
 def check_finite(model: SegmentationModel) -> None:
     """Make sure that training has not diverged.
 
@@ -409,16 +359,19 @@ def read_source(
     if isinstance(source, Image.Image) and source.width and source.height:
         return _pixels(source, channels, value_range), None
     if isinstance(source, np.ndarray):
-        fits = (source.ndim == 3 and source.shape[2] == channels) or (source.ndim == 2 and in_chans == 1)
-        if fits and source.size and source.dtype == np.uint16:
-            return as_rgb(to_8_bits(source, value_range, "the array")), None
-        if fits and source.size and source.dtype == np.uint8:
-            return as_rgb(source.copy()), None  # the caller may reuse the array, for instance for a video's next frame
+        array: NDArray[Any] = source
+        fits = (array.ndim == 3 and array.shape[2] == channels) or (array.ndim == 2 and in_chans == 1)
+        if fits and array.size and array.dtype == np.uint16:
+            return as_rgb(to_8_bits(array, value_range, "the array")), None
+        if fits and array.size and array.dtype == np.uint8:
+            return as_rgb(array.copy()), None  # the caller may reuse the array, for instance for a video's next frame
         given = f"{source.dtype} array of shape {source.shape}"
     else:
         given = type(source).__name__
-    array = {1: "(H, W) grey or (H, W, 3) RGB", 3: "(H, W, 3) RGB", 4: "(H, W, 4)"}[in_chans]
-    raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an {array} uint8 array or a list")
+    known = {1: "(H, W) grey or (H, W, 3) RGB", 3: "(H, W, 3) RGB", 4: "(H, W, 4)"}[in_chans]
+    raise CrispsegError(
+        f"cannot segment a {given}; give a path, a PIL image, an {known} uint8 or uint16 array or a list"
+    )
 
 
 def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:

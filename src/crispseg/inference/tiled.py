@@ -7,8 +7,9 @@ from pathlib import Path
 from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.inference.blending import TILE, Progress, blended_rows, check_tile
-from crispseg.inference.segmenter import Segmenter, enough_memory
-from crispseg.inference.tiff import open_tiff
+from crispseg.inference.memory import enough_memory
+from crispseg.inference.segmenter import Segmenter
+from crispseg.tiff import open_tiff
 
 
 def segment_tiff(
@@ -36,7 +37,8 @@ def segment_tiff(
         CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
             small, or too large for memory.
     """
-    tile = tile or segmenter.tile or TILE
+    if tile is None:
+        tile = segmenter.tile or TILE
     check_tile(tile)
     channels = image_channels(segmenter.info.in_chans)
     with open_tiff(source, channels, segmenter.value_range) as image, atomic_path(target) as temporary:

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
 from crispseg.data.depth import known_range, range_line
+from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -110,6 +111,15 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if value_range:
         console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
 
+    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.devices)
+    if max(times) > 1:
+        each = f"{min(times)} to {max(times)}" if min(times) < max(times) else f"{max(times)}"
+        console.print(
+            f"an epoch takes {each} crops of each of {len(times)} images, {sum(times)} in all; see augment.repeat",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
@@ -118,6 +128,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         *(train_set, augmented, config.batch_size, config.workers),
         seed=config.seed,
         devices=config.devices,
+        times=times,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     if not config.iterations and max(last, best) > config.epochs * per_epoch:
