@@ -369,9 +369,7 @@ def read_source(
     else:
         given = type(source).__name__
     known = {1: "(H, W) grey or (H, W, 3) RGB", 3: "(H, W, 3) RGB", 4: "(H, W, 4)"}[in_chans]
-    raise CrispsegError(
-        f"cannot segment a {given}; give a path, a PIL image, an {known} uint8 or uint16 array or a list"
-    )
+    raise CrispsegError(f"cannot segment a {given}; give a path, a PIL image, an {known} uint8 array or a list")
 
 
 def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
