@@ -27,7 +27,7 @@ from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.task import SegmentationTask
 
-AUGMENT = Augment(crop=(64, 96), photometric=True)
+AUGMENT = Augment(crop=(64, 96), photometric=True, repeat=1)
 DROPPING = ModelConfig("sfnet", "test_efficientnet", options={"width": 8})  # its PPM has dropout
 
 

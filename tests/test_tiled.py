@@ -18,8 +18,9 @@ from torch import Tensor
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.imaging import read_image, read_mask
-from crispseg.inference.tiff import open_tiff
-from crispseg.inference.tiled import blended_rows, segment_tiff, spans
+from crispseg.inference.blending import blended_rows, spans
+from crispseg.inference.tiled import segment_tiff
+from crispseg.tiff import open_tiff
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
@@ -321,15 +322,14 @@ def test_pictures_of_a_geotiff_lie_where_it_lies(predict: Callable[..., int], tm
     ("flags", "phrase"),
     [
         (["--tiles=64"], "tiles of 64 pixels are too small; give a side of at least 128"),
-        (["--tiles=256", "--format=ade20k"], "--tiles writes TIFFs"),
-        (["--tiles=256"], "photo.png is none"),
+        (["--tiles=256", "--format=ade20k"], "photo.tif, which no server takes; leave --format out"),
     ],
 )
 def test_tiles_that_do_not_fit(
     flags: list[str], phrase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "photo.png").touch()
+    (tmp_path / "photo.tif").touch()
     out = tmp_path / "out"
-    assert main(["predict", "model", str(tmp_path / "photo.png"), f"--out={out}", *flags]) == 2
+    assert main(["predict", "model", str(tmp_path / "photo.tif"), f"--out={out}", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert phrase in line and not out.exists()

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision import tv_tensors
 
 from crispseg.data.base import Sample
 from crispseg.data.transforms import Augment, RandomScaledCrop, eval_transform, train_transform
@@ -107,9 +106,9 @@ def test_scale_is_relative_to_the_longer_side(height: int, width: int, longer_si
 
 def test_only_the_window_is_resized() -> None:
     crop = RandomScaledCrop((96, 128), scale=(0.75, 0.75), longer_side=2048)
-    params = crop.make_params([tv_tensors.Image(torch.zeros(3, 3000, 4000, dtype=torch.uint8))])
-    assert (params["height"], params["width"]) == (250, 333)  # 96 and 128 pixels at 0.75 × 2048 / 4000
-    assert params["size"] == [96, 128]
+    window = crop.draw((3000, 4000))
+    assert (window.height, window.width) == (250, 333)  # 96 and 128 pixels at 0.75 × 2048 / 4000
+    assert window.size == (96, 128)
 
 
 @pytest.mark.parametrize("flip", [0, 1])

@@ -22,7 +22,7 @@ MODEL = ModelConfig("fpn", "test_efficientnet", False, options={"width": 16})
 FLAGS = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
     *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
-    *("--augment.crop=[64,96]", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
+    *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
 
@@ -46,7 +46,7 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "model": MODEL,
         "data": SCENES,
-        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False),
+        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, repeat=1),
         "epochs": 2,
         "batch_size": 4,
         "workers": 0,

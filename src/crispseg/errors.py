@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""The one exception for mistakes a user can mend, and the one warning of what was assumed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class CrispsegError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class CrispsegWarning(UserWarning):
+    """What was assumed or done otherwise than one may think, in one line, which the command line prints as it is."""
 
 
 def one_line(error: BaseException) -> str:

@@ -191,6 +191,7 @@ def describe(info: ModelInfo) -> str:
 
     labels = info.label_set()
     channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
+    deep = f"; 16-bit values are clipped to {list(info.value_range)}, which is 0 to 1" if info.value_range else ""
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "crispseg_version": __version__,
@@ -198,7 +199,7 @@ def describe(info: ModelInfo) -> str:
         "class_names": labels.names,
         "palette": labels.palette,
         "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
-        f"({channels} in 0 to 1 - mean) / std",
+        f"({channels} in 0 to 1 - mean) / std{deep}",
         "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
     }
     del record["recipe"]

@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path, writable_file
+from crispseg.value_range import ValueRange, to_8_bits
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
@@ -48,7 +49,12 @@ def image_channels(in_chans: int) -> int:
     return max(in_chans, 3)
 
 
-def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path,
+    channels: int = 3,
+    formats: tuple[str, ...] | None = None,
+    value_range: ValueRange | None = None,
+) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 
     Of several frames or pages the first is read.
@@ -58,6 +64,7 @@ def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
             4 for the values of RGB and a fourth channel as they are in the file.
         formats: that are read, by Pillow's names; by default all that it knows.
+        value_range: of images of 16 bits a channel, see `to_8_bits`.
 
     Raises:
         CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
@@ -66,16 +73,56 @@ def read_image(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
     with opened(path, formats) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
+        elif is_deep(picture):
+            return as_rgb(to_8_bits(_deep_values(picture, path), value_range, path))
         ImageOps.exif_transpose(picture, in_place=True)
         if channels == 4:
             return np.array(picture)
         return rgb_values(picture)
 
 
-def rgb_values(picture: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an opened picture as `(H, W, 3)` RGB."""
+def deep_values(path: str | Path) -> NDArray[np.uint16] | None:
+    """The values of an image of 16 bits a channel, upright, `(H, W)` or `(H, W, 3)`; None for one of 8 bits.
+
+    Raises:
+        CrispsegError: as for `read_image`; an image of 8 bits is not decoded.
+    """
+    with opened(path) as picture:
+        return _deep_values(picture, path) if is_deep(picture) else None
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether a picture that has not been loaded has more than 8 bits a channel, all of which are read."""
+    return picture.mode[0] in "IF" or (picture.mode in ("RGB", "RGBA", "RGBX", "LA") and ";16" in raw_mode(picture))
+
+
+def _deep_values(picture: Image.Image, path: str | Path) -> NDArray[np.uint16]:
+    """`deep_values` of an opened picture. Of colours Pillow gives 8 bits only, so OpenCV reads them."""
     if picture.mode[0] in "IF":
-        return np.stack([(_uint16(picture) >> 8).astype(np.uint8)] * 3, axis=-1)
+        ImageOps.exif_transpose(picture, in_place=True)
+        return deep_grey(picture)
+    import cv2
+
+    turn = picture.getexif().get(ORIENTATION, 1)
+    picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if values is None:
+        raise ValueError("16 bits a channel that cannot be decoded")
+    values = values[..., ::-1].swapaxes(0, 1) if turn >= 5 else values[..., ::-1]
+    upright: NDArray[np.uint16] = values[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
+    return upright
+
+
+def as_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`(H, W)` grey or `(H, W, 3)` as `(H, W, 3)`."""
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def rgb_values(picture: Image.Image, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
+    """The pixels of an opened picture as `(H, W, 3)` RGB; `value_range` as for `to_8_bits`."""
+    if picture.mode[0] in "IF":
+        return as_rgb(to_8_bits(deep_grey(picture), value_range, getattr(picture, "filename", "") or "the image"))
     picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
@@ -107,7 +154,7 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int) -> NDArray
     if picture.mode == "RGBA":
         return np.array(picture)[..., :3]
     if picture.mode[0] in "IF":
-        return _uint16(picture)
+        return deep_grey(picture)
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
@@ -256,7 +303,7 @@ def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
         picture.tile = [tile._replace(args=("RGBA", *(tile.args or ())[1:])) for tile in picture.tile]
 
 
-def _uint16(picture: Image.Image) -> NDArray[np.uint16]:
+def deep_grey(picture: Image.Image) -> NDArray[np.uint16]:
     """The values of a grey picture of more than 8 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:

@@ -24,8 +24,9 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
+from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.inference.segmenter import as_batch, enough_memory, smooth_outputs, upsampled_argmax, usable_device
+from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax, usable_device
 from crispseg.models import SegmentationModel
 from crispseg.settings import CHECKS
 from crispseg.settings import Settings as Checked

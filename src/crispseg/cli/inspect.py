@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
         raise CrispsegError(
             f"{parsed.beside} and {parsed.run} have different classes or colours; compare models of the same data"
         )
-    size = read_image(parsed.image, image_channels(info.in_chans)).shape[:2]
+    size = read_image(parsed.image, image_channels(info.in_chans), value_range=info.value_range).shape[:2]
     truth = None
     if parsed.truth is not None:
         truth = read_truth(parsed.truth, info.num_classes, parsed.ignore)

@@ -9,11 +9,13 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
@@ -61,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
     try:
-        return _dispatch(argv)
+        with _one_line_warnings():
+            return _dispatch(argv)
     except CrispsegError as error:
         print(f"crispseg: error: {_own_line(str(error))}", file=sys.stderr)
         return 2
@@ -92,6 +95,23 @@ def _dispatch(argv: list[str]) -> int:
     except SystemExit as exit:  # --help, --print_config, what doctor found, and SIGTERM
         return int(exit.code or 0)
     return 0
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """In the block each `CrispsegWarning` is a line on stderr; what others warn of stays as it is."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, CrispsegWarning):
+                print(f"crispseg: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = show_line
+        warnings.simplefilter("always", CrispsegWarning)
+        yield
 
 
 @contextmanager

@@ -15,14 +15,14 @@ from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
 from crispseg.imaging import find_images
 from crispseg.inference import Segmenter
+from crispseg.inference.blending import check_tile
 from crispseg.inference.segmenter import Source
 from crispseg.inference.servers import FORMATS
-from crispseg.inference.tiff import keep_position
-from crispseg.inference.tiled import check_tile, segment_tiff
+from crispseg.inference.tiled import segment_tiff
 from crispseg.plugins import load_plugins
+from crispseg.tiff import SUFFIXES, keep_position
 
 PALETTE = "palette"
-TIFFS = (".tif", ".tiff")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="crispseg predict",
         description="Segment images: NAME.png holds the class ids (with colours), NAME_overlay.png shows them. With "
-        "--format, files as a benchmark's server takes them; with --tiles, NAME.tif.",
+        "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF.",
     )
     add_image_keys(parser)
     parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
@@ -41,7 +41,16 @@ def run(argv: Sequence[str]) -> None:
         help=f"{PALETTE}, or files for the server of {', '.join(FORMATS)}",
     )
     parser.add_argument(
-        "--tiles", type=int | None, default=None, help="side of tiles, such as 1024, for TIFFs larger than memory"
+        "--tiles",
+        type=int | None,
+        default=None,
+        help="side of tiles, such as 1024, in which large images are seen, and TIFFs read and written",
+    )
+    parser.add_argument(
+        "--value_range",
+        type=tuple[float, float] | None,
+        default=None,
+        help="values of 16-bit images that are black and white, such as [0,4095], instead of those of the training",
     )
     add_protocol_keys(parser)
     parsed = parser.parse(list(argv))
@@ -50,22 +59,22 @@ def run(argv: Sequence[str]) -> None:
     names = gather(parsed.images)
     if tile is not None:
         check_tile(tile)
-        if server is not None:
-            raise CrispsegError("--tiles writes TIFFs, which no server takes; leave --format out")
-        other = next((image for image in names if image.suffix.lower() not in TIFFS), None)
-        if other is not None:
-            raise CrispsegError(f"--tiles reads TIFFs in parts, and {other} is none; convert it, or leave --tiles out")
-    endings = ["_overlay.png", ".png"] if tile is None else [".tif"]
+    in_parts = [image for image in names if tile is not None and image.suffix.lower() in SUFFIXES]
+    if in_parts and server is not None:
+        raise CrispsegError(f"--tiles makes a TIFF of {in_parts[0]}, which no server takes; leave --format out")
+    endings = {image: ["_overlay.png", ".png"] for image in names} | {image: [".tif"] for image in in_parts}
     check_outputs(
         out,
         {
-            image: [f"{name}{ending}" for ending in endings] if server is None else [server.file(image)]
+            image: [f"{name}{ending}" for ending in endings[image]] if server is None else [server.file(image)]
             for image, name in names.items()
         },
         beside=server is not None,
     )
     load_plugins(parsed.plugins)
-    segmenter = Segmenter(parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol)
+    segmenter = Segmenter(
+        parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol, value_range=parsed.value_range, tile=tile
+    )
     console = Console(stderr=True)
     if server is not None and (warning := server.check(segmenter.info)):
         console.print(warning, style="yellow", soft_wrap=True)
@@ -75,24 +84,24 @@ def run(argv: Sequence[str]) -> None:
         failed.append(image)
         console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    if tile is not None:
+    if in_parts:
         with Progress(console=console, disable=not console.is_terminal) as bars:
-            for image, name in names.items():
+            for image in in_parts:
                 try:
-                    predict_tiled(segmenter, image, out / f"{name}.tif", tile, bars)
+                    predict_tiled(segmenter, image, out / f"{names[image]}.tif", bars)
                 except CrispsegError as error:
                     report(image, error)
-    else:
-        results = segmenter.stream(names, on_error=report)
-        for result in track(results, "Segmenting", len(names), console=console, disable=not console.is_terminal):
-            assert result.path is not None
-            if server is not None:
-                server.save(out, result.path, result.labels)
-                continue
-            result.name = names[result.path]
-            saved = result.save(out)
-            if result.path.suffix.lower() in TIFFS:
-                keep_position(result.path, saved)
+    whole = [image for image in names if image not in set(in_parts)]
+    results = segmenter.stream(whole, on_error=report)
+    for result in track(results, "Segmenting", len(whole), console=console, disable=not console.is_terminal):
+        assert result.path is not None
+        if server is not None:
+            server.save(out, result.path, result.labels)
+            continue
+        result.name = names[result.path]
+        saved = result.save(out)
+        if result.path.suffix.lower() in SUFFIXES:
+            keep_position(result.path, saved)
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {out}")
     if failed:
         raise CrispsegError(
@@ -100,11 +109,11 @@ def run(argv: Sequence[str]) -> None:
         )
 
 
-def predict_tiled(segmenter: Segmenter, image: Path, target: Path, tile: int, bars: Progress) -> None:
+def predict_tiled(segmenter: Segmenter, image: Path, target: Path, bars: Progress) -> None:
     """Segment a TIFF of any size, with a bar of its own."""
     bar = bars.add_task(image.name)
     height, width = segment_tiff(
-        segmenter, image, target, tile, lambda done, total: bars.update(bar, completed=done, total=total)
+        segmenter, image, target, progress=lambda done, total: bars.update(bar, completed=done, total=total)
     )
     print(f"{image}: {width}×{height} pixels segmented into {target}")
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from crispseg.cli.parsing import merge, parse_training, read_yaml
 from crispseg.cli.scoring import write_json
 from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.data.depth import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation, score_table
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
     if config.devices > 1:
         raise CrispsegError(f"devices is {config.devices}; quickstart uses one, 'crispseg train' can use more")
     check_folder(config, resume=False)
-    dataset = unseen(config.data).with_channels(config.model.in_chans)
+    dataset = unseen(config.data).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")
 
     console.print("Before training:")

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml
 from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.data.base import FileDataset
+from crispseg.data.depth import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.files import atomic_path, writable_file
@@ -21,6 +23,7 @@ from crispseg.models.saving import read_info
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
 from crispseg.training.run import CONFIG
+from crispseg.value_range import warn_of_unknown
 
 FEWEST = 40
 """Resamples of which one can lie outside of a 95 % interval on each side."""
@@ -91,9 +94,11 @@ def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split:
     whole, checked = data.dataset(split), set()
     datasets = []
     for model in models:
-        dataset = whole.with_channels(model.info.in_chans)
+        dataset = whole.with_channels(model.info.in_chans, model.info.value_range)
         channels = image_channels(model.info.in_chans)
         if channels not in checked:
+            if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
+                warn_of_unknown(f"the split '{split}'", *found)  # before data workers do, each on its own
             check_split(dataset, split)
             checked.add(channels)
         names, own = dataset.labels.names, model.info.class_names

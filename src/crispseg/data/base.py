@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from crispseg.data.decoders import Decoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.labels import LabelSet
+from crispseg.value_range import ValueRange
 
 
 class Sample(NamedTuple):
@@ -26,6 +27,16 @@ class Sample(NamedTuple):
     """`(H, W)` class ids; 255 means ignore."""
     name: str
     """Unique in the split and usable as a file stem; may hold "/" for sub-folders."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)`."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def window(self, top: int, left: int, height: int, width: int) -> Sample:
+        """A part of it, as views."""
+        part = slice(top, top + height), slice(left, left + width)
+        return Sample(self.image[part], self.labels[part], self.name)
 
 
 class SegmentationDataset(Dataset[Sample], ABC):
@@ -49,8 +60,10 @@ class SegmentationDataset(Dataset[Sample], ABC):
         """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
         return self[index].labels
 
-    def with_channels(self, in_chans: int) -> SegmentationDataset:
+    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
+
+        Values of files of 16 bits a channel are scaled from `value_range`, if it is given.
 
         Raises:
             CrispsegError: images have no such number of channels, or those of this split are RGB only.
@@ -78,19 +91,29 @@ class FileDataset(SegmentationDataset):
         labels: what the class ids mean.
         decode: turns a mask as it is in the file into class ids.
         channels: channels of the images, 3 or 4; see `read_image`.
+        value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
     """
 
     threads = None
 
-    def __init__(self, pairs: Sequence[Pair], labels: LabelSet, decode: Decoder, channels: int = 3) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        labels: LabelSet,
+        decode: Decoder,
+        channels: int = 3,
+        value_range: ValueRange | None = None,
+    ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
         self.decode = decode
         self.channels = channels
+        self.value_range = value_range
 
-    def with_channels(self, in_chans: int) -> FileDataset:
-        """This split, its images with the `image_channels` of a model of `in_chans`; files are read when asked for."""
-        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans))
+    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> FileDataset:
+        """This split, as a model sees it; files are read when asked for."""
+        known = value_range or self.value_range
+        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans), known)
 
     def name_of(self, index: int) -> str:
         """The name of a pair; its files are not read."""
@@ -107,7 +130,7 @@ class FileDataset(SegmentationDataset):
                 that means no class.
         """
         pair = self.pairs[index]
-        image, labels = read_image(pair.image, self.channels), self.read_labels(index)
+        image, labels = self.read_pixels(index), self.read_labels(index)
         if image.shape[:2] != labels.shape:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
             raise CrispsegError(
@@ -116,13 +139,20 @@ class FileDataset(SegmentationDataset):
             )
         return Sample(image, labels, pair.name)
 
+    def read_pixels(self, index: int) -> NDArray[np.uint8]:
+        """One image, `(H, W, channels)`; its mask is not read."""
+        return read_image(self.pairs[index].image, self.channels, value_range=self.value_range)
+
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        path = self.pairs[index].mask
+        return self.decoded(index, read_mask(self.pairs[index].mask))
+
+    def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
         try:
-            return self.decode(read_mask(path))
+            return self.decode(mask)
         except ValueError as error:
-            raise CrispsegError(f"{path}: {error}") from None
+            raise CrispsegError(f"{self.pairs[index].mask}: {error}") from None
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -40,11 +40,16 @@ class SplitReport:
     smallest: tuple[int, int]
     """Least height and least width, which need not be of one image."""
     largest: tuple[int, int]
-    shorter_side: int = 0
-    """The median of the images' shorter sides."""
+    sizes: tuple[tuple[int, int], ...]
+    """`(H, W)` of each image."""
     lopsided: tuple[float, float] = (1.0, 1.0)
     """How much the classes keep to the upper or the lower half of the images, and to the left or the right one: 0 not
     at all, 1 always. See `lopsidedness`."""
+
+    @property
+    def shorter_side(self) -> int:
+        """The median of the images' shorter sides."""
+        return int(np.median([min(size) for size in self.sizes]))
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -168,7 +173,7 @@ def summary(
         ignored=int(counts[:, IGNORE].sum()),
         smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
         largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
-        shorter_side=int(np.median(sides.min(axis=1))),
+        sizes=tuple((height, width) for height, width in sides.tolist()),
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from crispseg.data.pairing import few, match, pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images, read_mask
 from crispseg.labels import IGNORE, Color, LabelSet, default_palette
+from crispseg.value_range import check_range
 
 SPLITS = ("train", "val")
 
@@ -47,6 +48,8 @@ class Folder:
         folds: divide the images of both splits anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
+        value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
+            measures them.
     """
 
     images: str | Path
@@ -61,6 +64,7 @@ class Folder:
     folds: int | None = None
     fold: int = 1
     ignore: tuple[int | Color, ...] = ()
+    value_range: tuple[float, float] | Literal["auto"] = "auto"
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
@@ -73,6 +77,8 @@ class Folder:
         for value in self.ignore:
             if isinstance(value, int) and not 0 <= value <= 0xFFFF:
                 raise CrispsegError(f"data.ignore holds {value}; mask values are 0 to 65535")
+        if self.value_range != "auto":
+            check_range(self.value_range, "data.value_range")
 
     def label_set(self) -> LabelSet:
         """Names and colours of the classes.
@@ -91,7 +97,8 @@ class Folder:
         Raises:
             CrispsegError: no such split, files without a partner, or a list that does not fit.
         """
-        return FileDataset(self.pairs(split), self._labels, self._decoder)
+        declared = None if self.value_range == "auto" else self.value_range
+        return FileDataset(self.pairs(split), self._labels, self._decoder, value_range=declared)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""

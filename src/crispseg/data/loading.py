@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.large import LargePair, large_pair
+from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.randomness import derived_seed, seeded
@@ -24,17 +26,29 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
 
     Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
+    `times` says how many indices in a row are of each image. Of large images only a window is read where that can be.
     """
 
-    def __init__(self, dataset: SegmentationDataset, transform: Transform, seed: int) -> None:
+    def __init__(self, dataset: SegmentationDataset, transform: Transform, seed: int, times: Sequence[int]) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
+        self.images = [image for image, number in enumerate(times) for _ in range(number)]
+        self._large: dict[int, LargePair | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
+        image = self.images[index]
         with seeded("augment", self.seed, epoch, index):
-            return self.transform(self.dataset[index])
+            if isinstance(self.transform, SampleTransform) and self.transform.crop:
+                if image not in self._large:
+                    self._large[image] = large_pair(self.dataset, image)
+                if large := self._large[image]:
+                    return self.transform(large)
+            return self.transform(self.dataset[image])
 
 
 class Shuffled(Sampler[tuple[int, int]]):
@@ -110,6 +124,7 @@ def train_loader(
     seed: int,
     devices: int = 1,
     start: tuple[int, int] = (0, 0),
+    times: Sequence[int] | None = None,
 ) -> Batches:
     """Shuffled, augmented batches; a last one that is smaller is left out, unless it is the only one.
 
@@ -121,13 +136,15 @@ def train_loader(
         seed: the order of an epoch follows from it and the epoch, a sample's augmentation from both and its index.
         devices: processes of a distributed run; each gets its share.
         start: epoch and batches of it to begin with, for a run that goes on.
+        times: how often an epoch takes each image, by default once.
     """
+    samples = Augmented(dataset, transform, seed, times or [1] * len(dataset))
     return _loader(
-        Augmented(dataset, transform, seed),
+        samples,
         workers,
-        sampler=Shuffled(len(dataset), devices, seed, (start[0], start[1] * batch_size)),
+        sampler=Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size)),
         batch_size=batch_size,
-        drop_last=len(dataset) >= batch_size * devices,
+        drop_last=len(samples) >= batch_size * devices,
     )
 
 

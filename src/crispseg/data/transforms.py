@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ class Augment:
             the images' median shorter side, at most 256.
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
-        turn: turn images by 0, 90, 180 or 270 degrees, each as often; auto does so where the classes keep to no half of
-            the images, as under a microscope or from the air.
+        turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
+            does so where the classes keep to no half of the images, as under a microscope or from the air.
         photometric: change brightness, contrast, saturation and hue of images without a fourth channel.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
+        repeat: how often an epoch takes each image, each time another crop; auto takes large ones several times, and
+            all where they are fewer than two batches.
     """
 
     crop: tuple[int, int] | Literal["auto"] | None = "auto"
@@ -43,8 +45,11 @@ class Augment:
     turn: bool | Literal["auto"] = "auto"
     photometric: bool = False
     longer_side: int | None = None
+    repeat: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.repeat != "auto" and self.repeat < 1:
+            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number of 1 or more, or auto")
         if isinstance(self.crop, tuple) and min(self.crop) < 1:
             raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
         if self.longer_side is not None and self.longer_side < 1:
@@ -58,50 +63,73 @@ class Augment:
 
 
 class RandomTurn(v2.Transform):  # type: ignore[misc]
-    """Turn by 0, 90, 180 or 270 degrees, each as often. No pixel changes its value."""
+    """Turn by so many quarters as are drawn from `quarters`, each as often. No pixel changes its value."""
+
+    def __init__(self, quarters: Sequence[int]) -> None:
+        super().__init__()
+        self.quarters = quarters
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        return {"k": int(torch.randint(4, ()))}
+        return {"k": self.quarters[int(torch.randint(len(self.quarters), ()))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return tv_tensors.wrap(inpt.as_subclass(Tensor).rot90(params["k"], (-2, -1)), like=inpt)
 
 
-class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
+class Window(NamedTuple):
+    """A part of an image, and what becomes of it."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    size: tuple[int, int]
+    """`(H, W)` to which it is resized."""
+
+
+@dataclass(frozen=True)
+class RandomScaledCrop:
     """Resize by a random factor and cut out a random window of `size`, of which only the window is ever resized.
 
     The output is smaller than `size` where the resized image is. Without `size` there is no cut. The factor is drawn
     uniformly from `scale`, and is relative to an image of this `longer_side`, if given.
     """
 
-    def __init__(
-        self, size: tuple[int, int] | None, scale: tuple[float, float], longer_side: int | None = None
-    ) -> None:
-        super().__init__()
-        self.size, self.scale, self.longer_side = size, scale, longer_side
+    size: tuple[int, int] | None
+    scale: tuple[float, float]
+    longer_side: int | None = None
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        source = v2.query_size(flat_inputs)
+    def draw(self, source: tuple[int, int]) -> Window:
+        """The window in an image of `(H, W)` that becomes the output."""
         factor = torch.empty(1).uniform_(*self.scale).item()
         if self.longer_side is not None:
             factor *= self.longer_side / max(source)
         scaled = [max(round(length * factor), 1) for length in source]
         output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
-        # The window in the source that becomes the output. Its rounding bends the factor by less than a pixel.
+        # Rounding the window bends the factor by less than a pixel.
         window = [
             length if out == whole else min(max(round(out / factor), 1), length)
             for length, whole, out in zip(source, scaled, output, strict=True)
         ]
         top, left = (int(torch.randint(length - part + 1, ())) for length, part in zip(source, window, strict=True))
-        return {"top": top, "left": left, "height": window[0], "width": window[1], "size": output}
+        return Window(top, left, window[0], window[1], (output[0], output[1]))
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if not isinstance(inpt, tv_tensors.Mask):
-            return F.resized_crop(inpt, **params, interpolation=InterpolationMode.BILINEAR, antialias=True)
-        # NEAREST_EXACT has the pixel centres of BILINEAR. As a Mask it would be resized with NEAREST, half a pixel off.
-        plain = inpt.as_subclass(Tensor).unsqueeze(0)  # (1, H, W)
-        cut = F.resized_crop(plain, **params, interpolation=InterpolationMode.NEAREST_EXACT)
-        return tv_tensors.wrap(cut.squeeze(0), like=inpt)
+
+def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """An image `(C, h, w)` and its labels `(h, w)` at another size `(H, W)`, their pixels where they were."""
+    image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+    # NEAREST_EXACT has the pixel centres of BILINEAR. As a Mask it would be resized with NEAREST, half a pixel off.
+    labels = F.resize(labels.unsqueeze(0), list(size), InterpolationMode.NEAREST_EXACT).squeeze(0)
+    return image, labels
+
+
+class Windowed(Protocol):
+    """A labelled image of which a part can be had: a `Sample`, or one that is still to be read."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def window(self, top: int, left: int, height: int, width: int) -> Sample: ...
 
 
 Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -111,16 +139,24 @@ Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 class SampleTransform:
     """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
 
-    With `targets`, a third tensor `(H, W)` uint8 is made from the labels after the steps.
+    With `crop` they act on a window, and only that is read. With `targets`, a third tensor `(H, W)` uint8 is made from
+    the labels after the steps.
     """
 
-    def __init__(self, *steps: v2.Transform, targets: Targets | None = None) -> None:
+    def __init__(
+        self, *steps: v2.Transform, crop: RandomScaledCrop | None = None, targets: Targets | None = None
+    ) -> None:
         self.steps = v2.Compose(steps)
+        self.crop = crop
         self.targets = targets
 
-    def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))  # (C, H, W)
-        image, labels = self.steps(image, tv_tensors.Mask(torch.from_numpy(sample.labels)))
+    def __call__(self, sample: Windowed) -> tuple[Tensor, ...]:
+        window = self.crop.draw(sample.size) if self.crop else Window(0, 0, *sample.size, sample.size)
+        pixels, mask, _ = sample.window(*window[:4])
+        image, labels = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(mask)  # (C, H, W), (H, W)
+        if self.crop:
+            image, labels = resized(image, labels, window.size)
+        image, labels = self.steps(tv_tensors.Image(image), tv_tensors.Mask(labels))
         labels = labels.as_subclass(Tensor)
         more = [torch.from_numpy(self.targets(labels.contiguous().numpy()))] if self.targets else []
         return image.contiguous(), labels.long(), *more
@@ -140,17 +176,20 @@ def train_transform(
     Raises:
         CrispsegError: something is auto, which is decided only when a training has read its data.
     """
-    if "auto" in (augment.crop, augment.turn):
+    if augment.crop == "auto" or augment.turn == "auto":
         raise CrispsegError("augment.crop or augment.turn is auto; give a size, and true or false, outside a training")
-    steps = [RandomTurn()] if augment.turn else []
-    steps += [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]
+    crop = RandomScaledCrop(augment.crop, augment.scale, augment.longer_side)
+    steps: list[v2.Transform] = [v2.RandomHorizontalFlip(augment.flip)]
+    if augment.turn:
+        square = augment.crop is not None and augment.crop[0] == augment.crop[1]
+        steps.append(RandomTurn(range(4) if square else (0, 2)))
     if augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
     if augment.crop is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
         steps.append(v2.RandomCrop(augment.crop, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
-    return SampleTransform(*steps, targets=targets)
+    return SampleTransform(*steps, crop=crop, targets=targets)
 
 
 def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:

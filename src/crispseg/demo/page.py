@@ -20,7 +20,7 @@ from crispseg.data.scenes import render_scene
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, write_labels
-from crispseg.inference.segmenter import enough_memory
+from crispseg.inference.memory import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.models import SegmentationModel
@@ -94,7 +94,7 @@ class Demo:
         path = Path(str(upload.get("path") if isinstance(upload, dict) else upload))
         if not path.resolve().is_relative_to(self.folder):  # Gradio checks only what says of itself that it is a file
             raise CrispsegError("this is no uploaded image; upload one first")
-        pixels = read_upload(path, image_channels(model.info.in_chans), self.limits)
+        pixels = read_upload(path, image_channels(model.info.in_chans), self.limits, model.info.value_range)
         with (
             enough_memory(f"{path.name} needs", "cut or shrink it"),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),

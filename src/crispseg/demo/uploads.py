@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size, read_image
+from crispseg.value_range import ValueRange
 
 MB = 10**6
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
@@ -50,13 +51,14 @@ class Limits:
                 raise CrispsegError(f"{flag} is {getattr(self, key)}; give a number above 0")
 
 
-def read_upload(path: Path, channels: int, limits: Limits) -> NDArray[np.uint8]:
+def read_upload(path: Path, channels: int, limits: Limits, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read an uploaded image of one of `FORMATS`, upright, `(H, W, channels)`.
 
     Args:
         path: of the file; messages hold its name only, as where it lies on the server is nobody's business.
         channels: 3 or 4, as for `read_image`.
         limits: over which an image is refused, before it is decoded.
+        value_range: of images of 16 bits a channel, see `read_image`.
 
     Raises:
         CrispsegError: too large, or as for `read_image`.
@@ -73,7 +75,7 @@ def read_upload(path: Path, channels: int, limits: Limits) -> NDArray[np.uint8]:
         content = path.read_bytes()
         if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
             raise CrispsegError(f"{path} is a JPEG of more than {MOST_SCANS} scans; save it anew, or as PNG")
-        return read_image(path, channels, FORMATS)
+        return read_image(path, channels, FORMATS, value_range)
     except (CrispsegError, FileNotFoundError) as error:
         if not path.exists():
             raise CrispsegError(f"{path.name} is no longer kept here; upload it again") from None

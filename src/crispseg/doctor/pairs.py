@@ -15,8 +15,6 @@ from crispseg.doctor.values import BLENDED
 
 MIN_SIDE = 32
 """Pixels that a model needs."""
-LEVELS = 32
-"""Levels of 256 that images of 16 bits should use at least."""
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:
@@ -105,8 +103,7 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
 
     deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
     peak = max((one.peak for one in images), default=0)
-    severity = Severity.WARNING if 0 < peak < LEVELS * 256 else Severity.INFORMATION
-    found.append(finding("deep-image", deep, severity=severity, peak=f"; the largest value is {peak}" if peak else ""))
+    found.append(finding("deep-image", deep, peak=f"; the largest value is {peak}" if peak else ""))
     fewer = min(deep, shallow, key=len)
     found.append(finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)))
 

@@ -191,7 +191,7 @@ def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], i
         header = _load(picture, path)
         peak = int(picture.getextrema()[1]) if picture.mode.startswith("I") else 0  # type: ignore[arg-type]
         ImageOps.exif_transpose(picture, in_place=True)
-        return header, rgb_values(picture), peak if header.bits == 16 else 0
+        return header, rgb_values(picture, (0, 0xFFFF)), peak if header.bits == 16 else 0
 
 
 def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:

@@ -53,7 +53,7 @@ def evaluate(
         )
     matrix = SegmentationScores(model.info.num_classes, per_image=True)
     metrics = [matrix, *(metric for metric in (boundary, boundary_iou) if metric is not None)]
-    samples = sample_loader(dataset.with_channels(model.info.in_chans), workers)
+    samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     console = console or Console(stderr=True)
     shown = track(
         samples, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal

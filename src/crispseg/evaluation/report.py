@@ -54,7 +54,7 @@ def example(
         at: index of the image among those that `scores` has.
     """
     index = int(scores[0].ids[at])
-    seen = [dataset.with_channels(segmenter.info.in_chans)[index] for segmenter in segmenters]
+    seen = [dataset.with_channels(segmenter.info.in_chans, segmenter.value_range)[index] for segmenter in segmenters]
     labels = (segmenter.labels(sample.image) for segmenter, sample in zip(segmenters, seen, strict=True))
     return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
-from crispseg.inference.segmenter import as_batch, check_finite, enough_memory, usable_device
+from crispseg.inference.memory import enough_memory
+from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel
 from crispseg.normalize import Normalize
@@ -45,7 +46,7 @@ class Refiner:
             )
         check_finite(model)
         self.device = usable_device(device)
-        self.channels = image_channels(model.info.in_chans)
+        self.channels, self.value_range = image_channels(model.info.in_chans), model.info.value_range
         self._normalize = Normalize(model.info.mean, model.info.std, model.info.in_chans)
         self._model = copy.deepcopy(model).eval().to(self.device)
 
@@ -64,7 +65,9 @@ class Refiner:
             CrispsegError: the image cannot be read, is no such array, or needs more memory than there is.
             ValueError: the labels have another size than the image.
         """
-        pixels = read_image(image, self.channels) if isinstance(image, str | Path) else image
+        pixels = image
+        if isinstance(pixels, str | Path):
+            pixels = read_image(pixels, self.channels, value_range=self.value_range)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != self.channels:
             raise CrispsegError(
                 f"an image for refinement is a path or an (H, W, {self.channels}) uint8 array, not a {pixels.dtype} "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
@@ -21,6 +19,7 @@ from crispseg.arrays import FORMS, image_array
 from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import (
     UnknownRange,
+    as_rgb,
     find_images,
     image_channels,
     read_image,
@@ -28,13 +27,16 @@ from crispseg.imaging import (
     write_image,
     write_labels,
 )
+from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.memory import Tiling, enough_memory
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.normalize import Normalize
 from crispseg.refinement import shift
+from crispseg.value_range import ValueRange, check_range, to_8_bits
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
@@ -63,13 +65,23 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves
-    _logits: Tensor = field(repr=False)
+    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves;
+    # None of an image that was seen in tiles
+    _logits: Tensor | None = field(repr=False)
     _size: tuple[int, int] = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call."""
+        """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call.
+
+        Raises:
+            CrispsegError: the image was seen in tiles, whose logits are not kept.
+        """
+        if self._logits is None:
+            raise CrispsegError(
+                f"{self.path or 'the image'} was seen in tiles, of which labels are kept, and no probabilities; shrink "
+                "or cut the image"
+            )
         height, width = self.labels.shape
         logits = resize(self._logits, self._size, align_corners=True)
         if self._offsets is not None:
@@ -129,10 +141,13 @@ class Segmenter:
             of the largest. Sampling coordinates stay float32.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, a
             `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
+        value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
+        tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
+            those are for which memory would hardly do otherwise; a warning then says so.
 
     Raises:
         CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels;
-            no such protocol.
+            no such protocol; values that are no range; tiles that are too small.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -146,8 +161,15 @@ class Segmenter:
         *,
         bf16: bool = False,
         protocol: Protocol | str = "whole",
+        value_range: ValueRange | None = None,
+        tile: int | None = None,
     ) -> None:
         self.protocol = named_protocol(protocol)
+        if tile is not None:
+            check_tile(tile)
+        self.tile = tile
+        if value_range is not None:
+            check_range(value_range, "value_range")
         model = model_or_path
         if isinstance(model, str | Path):
             model = SegmentationModel.from_pretrained(model)
@@ -156,6 +178,7 @@ class Segmenter:
             raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info = model.info
+        self.value_range = value_range or self.info.value_range
         self.label_set = self.info.label_set()
         self.device = usable_device(device)
         self.bf16 = bf16
@@ -163,6 +186,7 @@ class Segmenter:
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         self._model = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
 
     @overload
     def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
@@ -178,7 +202,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple) or _is_folder(image):
             return list(self.stream(image))
-        return self._segment(*read_source(image, self.info.in_chans))
+        return self._segment(*read_source(image, self.info.in_chans, self.value_range))
 
     def stream(
         self,
@@ -210,7 +234,7 @@ class Segmenter:
         def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
             for image in remaining:
                 try:
-                    return read_source(image, self.info.in_chans)
+                    return read_source(image, self.info.in_chans, self.value_range)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -233,19 +257,20 @@ class Segmenter:
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
-        with enough_memory(task, "cut or shrink it, or use --tiles for a TIFF"):
-            labels, logits, offsets = self._see(image)
+        with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as --tiles 512"):
+            labels, logits, offsets = self._see_large(image, task)
         rgb = np.ascontiguousarray(image[..., :3])
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         if offsets is not None:
             offsets = offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, rgb, labels, self.label_set, path, logits.cpu().contiguous(), size, offsets)
+        kept = None if logits is None else logits.cpu().contiguous()
+        return Segmentation(name, rgb, labels, self.label_set, path, kept, size, offsets)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class ids `(H, W)` of an array with the model's channels, those that calling gives, and nothing else."""
-        return self._see(image)[0]
+        return self._see_large(image)[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -257,6 +282,22 @@ class Segmenter:
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
             return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
+
+    def _see_large(
+        self, image: NDArray[np.uint8], task: str = "an image needs"
+    ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
+        """As `_see`, in tiles where they are asked for or memory asks for them; of these, labels only."""
+        tile = self.tile or self._tiling.forced(image.shape[0] * image.shape[1], task)
+        if tile is None or max(image.shape[:2]) <= tile:
+            return self._see(image)
+        size, classes = (image.shape[0], image.shape[1]), len(self.label_set)
+        rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], size, classes, tile, self.device)
+        return np.concatenate(list(rows)), None, None
+
+    @torch.inference_mode()
+    def _see_nothing(self, side: int) -> None:
+        """What `_tiling` measures."""
+        self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
@@ -313,25 +354,6 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-@contextmanager
-def enough_memory(task: str, remedy: str) -> Iterator[None]:
-    """Tell in one line that the block needs more memory than there is.
-
-    Args:
-        task: what needs it, and the verb.
-        remedy: what to do about it.
-
-    Raises:
-        CrispsegError: there is not enough.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
-        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
-            raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
-        raise
-
-
 def check_finite(model: SegmentationModel) -> None:
     """Make sure that training has not diverged.
 
@@ -360,38 +382,42 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def read_source(source: Source, in_chans: int) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path."""
+def read_source(
+    source: Source, in_chans: int, value_range: ValueRange | None = None
+) -> tuple[NDArray[np.uint8], Path | None]:
+    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path.
+
+    Values of 16 bits are scaled from `value_range`.
+    """
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):
-        return read_image(source, channels), Path(source)
+        return read_image(source, channels, value_range=value_range), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
-        return _pixels(source, channels), None
+        return _pixels(source, channels, value_range), None
     if isinstance(source, np.ndarray | Tensor):
         values = image_array(source)
-        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype != np.uint8):
+        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype not in (np.uint8, np.uint16)):
             given = f"{values.dtype} values of shape {values.shape}"
             raise CrispsegError(
-                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, or floats from 0 to 1"
+                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, uint16, or floats from 0 to 1"
             )
-        if values.ndim == 2:
-            return rgb_values(Image.fromarray(values)), None
-        if values.dtype == np.uint16:  # as Pillow reads such files
-            values = (values >> 8).astype(np.uint8)
-        return np.array(values[..., :channels], order="C"), None  # a copy: the caller may reuse the array
+        kept = values if values.ndim == 2 else values[..., :channels]
+        if values.dtype == np.uint16:
+            return as_rgb(to_8_bits(kept, value_range, "the array")), None
+        return as_rgb(np.array(kept, order="C")), None  # a copy: the caller may reuse the array
     raise CrispsegError(
         f"cannot segment a {type(source).__name__}; give a path, a PIL image, {FORMS}, or a list of them"
     )
 
 
-def _pixels(picture: Image.Image, channels: int) -> NDArray[np.uint8]:
+def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
     if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
         raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
     try:
         upright = ImageOps.exif_transpose(picture)
         if channels == 4:
             return np.array(upright)
-        return rgb_values(upright)
+        return rgb_values(upright, value_range)
     except UnknownRange:
         raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits") from None
     except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything

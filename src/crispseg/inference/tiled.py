@@ -1,53 +1,22 @@
-"""Images larger than memory: a TIFF is read in bands, segmented in tiles and written as it goes.
-
-Tiles overlap, and their logits are blended by weights that fall and rise linearly over the overlap and add up to 1. Of
-the whole width only the logits of `overlap` rows are ever held: 4 · classes · overlap · width bytes.
-"""
+"""Images larger than memory: a TIFF is read in bands, segmented in tiles and written as it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
-from crispseg.inference.protocols import window_starts
-from crispseg.inference.segmenter import Segmenter, enough_memory
-from crispseg.inference.tiff import open_tiff
-
-MIN_TILE = 128
-OVERLAP = 8
-"""Tiles overlap by an eighth of their side."""
-
-LogitsOf = Callable[[NDArray[np.uint8]], Tensor]
-"""A tile `(h, w, channels)` → logits `(C, h, w)`."""
-
-Progress = Callable[[int, int], None]
-"""Called after every tile with the number of tiles that are done, and of all."""
-
-
-class Span(NamedTuple):
-    """What a tile covers on one side."""
-
-    start: int
-    """Where it is read from."""
-    used: int
-    """Where it begins to count. It is read from further left where it was moved back to the image's border."""
-    end: int
+from crispseg.inference.blending import TILE, Progress, blended_rows, check_tile
+from crispseg.inference.memory import enough_memory
+from crispseg.inference.segmenter import Segmenter
+from crispseg.tiff import open_tiff
 
 
 def segment_tiff(
     segmenter: Segmenter,
     source: str | Path,
     target: str | Path,
-    tile: int = 1024,
+    tile: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Segment a TIFF of any size into a TIFF of class ids with their colours, which keeps the position on a map.
@@ -58,7 +27,7 @@ def segment_tiff(
         segmenter: its model sees each tile.
         source: TIFF of grey, RGB or, for models of 4 channels, RGB and a fourth one, of 8 or 16 bits.
         target: uint8 TIFF with a palette, deflated, in tiles of 256 pixels; replaced only when it is complete.
-        tile: side of the tiles in pixels. Neighbours overlap by an eighth of it.
+        tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
         progress: see `Progress`.
 
     Returns:
@@ -68,94 +37,13 @@ def segment_tiff(
         CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
             small, or too large for memory.
     """
+    if tile is None:
+        tile = segmenter.tile or TILE
     check_tile(tile)
-    with open_tiff(source, image_channels(segmenter.info.in_chans)) as image, atomic_path(target) as temporary:
+    channels = image_channels(segmenter.info.in_chans)
+    with open_tiff(source, channels, segmenter.value_range) as image, atomic_path(target) as temporary:
         labels = segmenter.label_set
         rows = blended_rows(segmenter.logits, image.read, image.size, len(labels), tile, segmenter.device, progress)
         with enough_memory(f"tiles of {tile} pixels need", "make them smaller"):
             image.write_labels(temporary, rows, labels.palette)
         return image.size
-
-
-def check_tile(tile: int) -> None:
-    """Raise a CrispsegError where tiles are too small to overlap by what a model needs."""
-    if tile < MIN_TILE:
-        raise CrispsegError(f"tiles of {tile} pixels are too small; give a side of at least {MIN_TILE}, such as 1024")
-
-
-@torch.inference_mode()
-def blended_rows(
-    logits_of: LogitsOf,
-    read: Callable[[int, int], NDArray[np.uint8]],
-    size: tuple[int, int],
-    classes: int,
-    tile: int,
-    device: torch.device,
-    progress: Progress | None = None,
-) -> Iterator[NDArray[np.uint8]]:
-    """Labels of an image from top to bottom, some rows `(h, W)` at a time.
-
-    Args:
-        logits_of: computes the logits of a tile.
-        read: rows `[top, bottom)` of the image, `(h, W, channels)`.
-        size: `(H, W)` of the image.
-        classes: C.
-        tile: side of the tiles.
-        device: device of the logits.
-        progress: see `Progress`.
-    """
-    overlap = tile // OVERLAP
-    down, across = (spans(length, tile, overlap) for length in size)
-    # Of the rows at the bottom of the tiles so far, what these tiles add to the logits there.
-    below = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
-    for index, row in enumerate(down):
-        band = read(row.start, row.end)
-        first, last = index == 0, index == len(down) - 1
-        labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
-        right: Tensor | None = None
-        for number, column in enumerate(across):
-            pixels = np.ascontiguousarray(band[:, column.start : column.end])
-            part = logits_of(pixels)[:, row.used - row.start :, column.used - column.start :]  # (C, h, w)
-            part = part * _ramps(row, overlap, first, last, device)[:, None]
-            part *= _ramps(column, overlap, number == 0, number == len(across) - 1, device)
-            if right is not None:
-                part[..., :overlap] += right
-            if number < len(across) - 1:
-                right = part[..., -overlap:].clone()
-                part = part[..., :-overlap]
-            # All tiles of this row of tiles that see these columns have been added.
-            columns = slice(column.used, column.used + part.shape[2])
-            if not first:
-                part[:, :overlap] += below[..., columns]
-            if not last:
-                below[..., columns] = part[:, -overlap:]
-                part = part[:, :-overlap]
-            labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
-            if progress is not None:
-                progress(index * len(across) + number + 1, len(down) * len(across))
-        yield labels
-
-
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """The tiles along one side.
-
-    >>> spans(20, 8, 2)
-    [Span(start=0, used=0, end=8), Span(start=6, used=6, end=14), Span(start=12, used=12, end=20)]
-    >>> spans(10, 8, 2)
-    [Span(start=0, used=0, end=8), Span(start=2, used=6, end=10)]
-    """
-    starts = window_starts(length, tile, tile - overlap)
-    ends = [min(start + tile, length) for start in starts]
-    used = [0, *(end - overlap for end in ends[:-1])]
-    return [Span(*values) for values in zip(starts, used, ends, strict=True)]
-
-
-def _ramps(span: Span, overlap: int, first: bool, last: bool, device: torch.device) -> Tensor:
-    """Weights of the pixels that count, `(end - used,)`."""
-    weights = torch.ones(span.end - span.used, device=device)
-    rising = (torch.arange(overlap, device=device) + 0.5) / overlap
-    if not first:
-        weights[:overlap] *= rising
-    if not last:
-        weights[-overlap:] *= rising.flip(0)
-    return weights

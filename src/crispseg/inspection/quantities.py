@@ -179,7 +179,7 @@ def inspect_image(
             are not finite, or computed values; no such device.
     """
     info = model.info
-    array, path = read_source(image, info.in_chans)
+    array, path = read_source(image, info.in_chans, info.value_range)
     name = name or (path.stem if path else "image")
     original = array.shape[0], array.shape[1]
     if truth is not None:

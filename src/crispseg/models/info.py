@@ -26,6 +26,7 @@ class ModelInfo:
         mean, std: statistics of the images it expects, one value a channel, for images in 0 to 1.
         ignore_label: label of pixels that count in no loss and no metric.
         recipe: the settings of its training.
+        value_range: the values of images of 16 bits a channel that are black and white, None where it saw none.
         metrics: its scores.
 
     Raises:
@@ -44,6 +45,7 @@ class ModelInfo:
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):
@@ -62,8 +64,9 @@ class ModelInfo:
         return LabelSet(self.class_names, self.palette or default_palette(self.num_classes))
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
-        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
+        """The text of `config.json`, without `value_range` where there is none, so that earlier versions read it."""
+        fields = {key: value for key, value in asdict(self).items() if (key, value) != ("value_range", None)}
+        return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
     def read(cls, path: str | Path) -> ModelInfo:

@@ -15,6 +15,8 @@ import yaml
 from rich.console import Console
 
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
+from crispseg.data.depth import known_range, range_line
+from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -74,7 +76,10 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     model, note = starting_model(config, labels, resume=resume)
     last = load_checkpoint(folder / LAST, model) if resume else 0
     best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
-    train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
+    splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
+    value_range = known_range(splits[0])
+    model.info = dataclasses.replace(model.info, value_range=value_range)
+    train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     config = fitted(config, reports[0])
     assert config.batch_size != "auto"
@@ -82,6 +87,17 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not resume:
         console.print(note, highlight=False, soft_wrap=True)
     _print_reports(reports, console)
+    if value_range:
+        console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
+
+    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.devices)
+    if max(times) > 1:
+        each = f"{min(times)} to {max(times)}" if min(times) < max(times) else f"{max(times)}"
+        console.print(
+            f"an epoch takes {each} crops of each of {len(times)} images, {sum(times)} in all; see augment.repeat",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
@@ -91,6 +107,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         *(train_set, augmented, config.batch_size, config.workers),
         seed=config.seed,
         devices=config.devices,
+        times=times,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     if config.epochs and not (config.iterations or config.minutes) and max(last, best) > config.epochs * per_epoch:

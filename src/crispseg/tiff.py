@@ -6,9 +6,10 @@ GDAL reads and writes them, through rasterio, which `pip install 'crispseg[tiff]
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,15 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.imaging import ORIENTATION, color_table
 from crispseg.labels import IGNORE
+from crispseg.value_range import ValueRange, to_8_bits
+
+SUFFIXES = (".tif", ".tiff")
 
 SIDE = 256
 """Side in pixels of the tiles that are written."""
+
+MASKS = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
+"""Channels and types of masks that can be read in parts."""
 
 CACHE = 2**25
 """Bytes of decoded tiles that GDAL keeps; by default it would take a twentieth of the machine's memory."""
@@ -37,6 +44,8 @@ class TiffImage:
     path: Path
     channels: int
     """3 or 4."""
+    value_range: ValueRange | None
+    """Of values of 16 bits, see `to_8_bits`."""
     dataset: Any
     """rasterio's own view of it."""
 
@@ -45,19 +54,28 @@ class TiffImage:
         """`(H, W)`."""
         return self.dataset.shape  # type: ignore[no-any-return]
 
-    def read(self, top: int, bottom: int) -> NDArray[np.uint8]:
-        """Rows `[top, bottom)`, `(bottom - top, W, channels)`.
+    def read(self, top: int, bottom: int, left: int = 0, right: int | None = None) -> NDArray[np.uint8]:
+        """Rows `[top, bottom)`, all of them or columns `[left, right)`: `(bottom - top, right - left, channels)`.
 
         Raises:
             CrispsegError: they are broken.
         """
-        values = np.empty((bottom - top, self.size[1], self.dataset.count), self.dataset.dtypes[0])
-        with _one_line_errors(self.path):
-            self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (0, self.size[1])))
+        values = self.values(top, bottom, left, self.size[1] if right is None else right)
         if values.itemsize == 2:
-            values >>= 8
-        values = values.astype(np.uint8, copy=False)
+            values = to_8_bits(values, self.value_range, self.path)
         return np.repeat(values[..., :1], 3, 2) if values.shape[2] <= 2 else values[..., : self.channels]
+
+    def values(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:
+        """As `read`, of the values as they are in the file and of all its channels."""
+        values = np.empty((bottom - top, right - left, self.dataset.count), self.dataset.dtypes[0])
+        with _one_line_errors(self.path):
+            self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (left, right)))
+        return values
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a window can be read without decoding most of the file."""
+        return bool(max(math.prod(block) for block in self.dataset.block_shapes) * 4 <= math.prod(self.size))
 
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
         """Write class ids as a uint8 TIFF with a palette, deflated, in tiles, at the image's place on the map.
@@ -95,7 +113,9 @@ class TiffImage:
 
 
 @contextmanager
-def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
+def open_tiff(
+    path: str | Path, channels: int = 3, value_range: ValueRange | None = None, palette: bool = False
+) -> Iterator[TiffImage]:
     """Open a TIFF to be read in parts.
 
     As `read_image` does it, grey becomes RGB, an alpha channel is dropped unless four channels are asked for, and 16
@@ -104,6 +124,8 @@ def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
     Args:
         path: file to read.
         channels: 3 or 4.
+        value_range: of values of 16 bits, see `to_8_bits`.
+        palette: whether one with a palette will do too; its values are read, not its colours.
 
     Raises:
         CrispsegError: rasterio is not installed; the file is missing, broken, or neither grey nor RGB.
@@ -119,11 +141,11 @@ def open_tiff(path: str | Path, channels: int = 3) -> Iterator[TiffImage]:
         with _one_line_errors(path):
             dataset = _open(path)
         with dataset:
-            _check(path, channels, dataset)
-            yield TiffImage(path, channels, dataset)
+            _check(path, channels, dataset, palette)
+            yield TiffImage(path, channels, value_range, dataset)
 
 
-def _check(path: Path, channels: int, dataset: Any) -> None:
+def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
     kinds, values = [kind.name for kind in dataset.colorinterp], dataset.dtypes[0]
     if values not in ("uint8", "uint16"):
         raise CrispsegError(f"{path} has {values} values; save it with 8 or 16 unsigned bits a channel")
@@ -138,13 +160,33 @@ def _check(path: Path, channels: int, dataset: Any) -> None:
             f"{path} has {len(kinds)} channel(s) of {values}, not RGB and a fourth one of 8 bits; give such TIFFs, or "
             "a model of in_chans 3"
         )
-    if kinds[:3] != ["red", "green", "blue"] and (kinds[0] != "gray" or len(kinds) > 2):
+    fits = kinds[:3] == ["red", "green", "blue"] or (kinds[0] == "gray" and len(kinds) <= 2)
+    if not fits and not (palette and kinds == ["palette"]):
         raise CrispsegError(f"{path} has the channels {', '.join(kinds)}; save it as grey or RGB")
     orientation = 1  # of which GDAL takes no notice
     with suppress(Exception), TiffImageFile(path) as header:  # Pillow cannot read all of them
         orientation = header.getexif().get(ORIENTATION, 1)
     if orientation != 1:
         raise CrispsegError(f"{path} is stored turned (orientation {orientation}); save it upright")
+
+
+def mask_window(path: Path, top: int, bottom: int, left: int, right: int) -> NDArray[Any] | None:
+    """A part of a mask, as a part of what `read_mask` gives; None where that has to read all.
+
+    That is so without rasterio, and for anything but upright TIFFs in blocks of grey or palette values or RGB.
+
+    Raises:
+        CrispsegError: these blocks are broken.
+    """
+    with ExitStack() as stack:
+        try:
+            mask = stack.enter_context(open_tiff(path, palette=True)) if path.suffix.lower() in SUFFIXES else None
+        except CrispsegError:
+            return None
+        if mask is None or not mask.in_blocks or (mask.dataset.count, mask.dataset.dtypes[0]) not in MASKS:
+            return None
+        values = mask.values(top, bottom, left, right)
+        return values[..., 0] if values.shape[2] == 1 else values
 
 
 def keep_position(image: Path, pictures: Iterable[Path]) -> None:

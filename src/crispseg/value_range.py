@@ -1,0 +1,76 @@
+"""Images of more than 8 bits a channel: which of their values are black and white.
+
+A sensor of 12 bits fills a sixteenth of a 16-bit file, so the file does not tell. The range is declared, or measured
+over the training images, and is then part of the model. Images of 8 bits are never scaled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from functools import lru_cache
+from threading import Event
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.errors import CrispsegError, CrispsegWarning
+
+ValueRange: TypeAlias = tuple[float, float]
+"""The values that become black and white; what lies beyond is cut off."""
+
+PERCENTILES = (0.1, 99.9)
+"""Of the pixels, between which a measured range lies: a few dead or glaring ones do not count."""
+
+_told = Event()
+
+
+def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: object) -> NDArray[np.uint8]:
+    """Scale values of any shape to 0 to 255.
+
+    Args:
+        values: of up to 16 bits.
+        value_range: what becomes 0 and 255. None assumes 0 to 65535, and warns, once in a process.
+        name: of the image, for the warning.
+    """
+    if value_range is not None:
+        return _table(value_range).take(values)
+    if not _told.is_set():
+        warn_of_unknown(name, *percentile_range([values]))
+    return (values >> 8).astype(np.uint8)
+
+
+def warn_of_unknown(name: object, low: float, high: float) -> None:
+    """Say, once in a process, that nobody knows the range of what is called `name`, which has these values."""
+    if not _told.is_set():
+        _told.set()
+        warnings.warn(
+            f"{name} has 16 bits a channel with values from {low:g} to {high:g}, and the model knows no range of such "
+            f"values: 0 to 65535 is assumed; give value_range, such as '[{low:g},{high:g}]', or train on 16-bit images",
+            CrispsegWarning,
+            stacklevel=3,
+        )
+
+
+def percentile_range(values: Iterable[NDArray[np.uint16]]) -> ValueRange:
+    """The range between `PERCENTILES` of pixels of some images, in whole numbers."""
+    low, high = np.percentile(np.concatenate([some.ravel() for some in values]), PERCENTILES)
+    return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
+
+
+def check_range(value_range: ValueRange, key: str) -> None:
+    """Raise a CrispsegError where a declared range, called `key`, is none."""
+    low, high = value_range
+    if not 0 <= low < high <= 0xFFFF:
+        raise CrispsegError(
+            f"{key} is [{low:g}, {high:g}]; give the values, 0 to 65535, that are black and white, such as [0, 4095]"
+        )
+
+
+@lru_cache(maxsize=4)
+def _table(value_range: ValueRange) -> NDArray[np.uint8]:
+    """The scaled value of each of the 65536."""
+    low, high = value_range
+    table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
+    return table

@@ -1,0 +1,160 @@
+"""Images for which memory would not do are seen in tiles, whatever their format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Refuses
+from PIL import Image
+
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.errors import CrispsegWarning
+from crispseg.imaging import read_mask
+from crispseg.inference import memory
+from crispseg.inference.blending import blended_rows
+from crispseg.inference.memory import free_bytes, peak_bytes
+
+CPU = torch.device("cpu")
+
+
+def blocks(height: int, width: int) -> np.ndarray:
+    small = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
+    return small.repeat(16, 0).repeat(16, 1)[:height, :width].copy()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of 4 classes, which all occur."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
+    images = torch.from_numpy(blocks(128, 128)).permute(2, 0, 1)[None] / 128 - 1
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.9
+    with torch.no_grad():
+        model.train()(images)
+        model.classifier.bias -= model.eval().coarse_logits(images).mean(dim=(0, 2, 3))
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+def in_tiles(folder: Path, image: np.ndarray, tile: int) -> np.ndarray:
+    see = Segmenter(folder, "cpu").logits
+    size = (image.shape[0], image.shape[1])
+    return np.concatenate([*blended_rows(see, lambda top, bottom: image[top:bottom], size, 4, tile, CPU)])
+
+
+# Tiles --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_array_in_tiles(folder: Path, refuses: Refuses) -> None:
+    image, tiled = blocks(150, 200), Segmenter(folder, "cpu", tile=128)
+    result = tiled(image)
+    assert np.array_equal(result.labels, in_tiles(folder, image, 128)) and len(np.unique(result.labels)) > 1
+    assert np.array_equal(tiled.labels(image), result.labels)
+    with refuses("the image was seen in tiles", "no probabilities; shrink or cut"):
+        result.probabilities()
+    assert tiled(image[:128, :128]).probabilities().shape == (4, 128, 128)  # no larger than a tile
+    with refuses("tiles of 64 pixels are too small"):
+        Segmenter(folder, "cpu", tile=64)
+
+
+def test_predict_in_tiles_takes_any_format(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = blocks(150, 200)
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(image).save(tmp_path / name)
+    assert main(["predict", str(folder), str(tmp_path), f"--out={tmp_path / 'out'}", "--tiles=128"]) == 0
+    assert np.array_equal(read_mask(tmp_path / "out/a.png"), in_tiles(folder, image, 128))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("a.png", "a_overlay.png", "b.png", "b_overlay.png")
+    }
+    assert "2 of 2 images segmented" in capsys.readouterr().out
+
+
+def test_memory_asks_for_tiles(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = blocks(300, 300)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    need = Segmenter(folder, "cpu")._tiling.bytes_per_pixel * image.shape[0] * image.shape[1]
+    monkeypatch.setattr(memory, "LARGE", 1000)
+    argv = ["predict", str(folder), str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(1.1 * need))
+    assert main([*argv, f"--out={tmp_path / 'tiles'}"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"crispseg: {tmp_path / 'a.png'} of 300×300 pixels needs about 0.0 GB at once, and ")
+    assert line.endswith("GB are free: it is seen in tiles of 256 pixels, as are others like it")
+    for name in ("a.png", "b.png"):
+        assert np.array_equal(read_mask(tmp_path / "tiles" / name), in_tiles(folder, image, 256))
+    for enough in (int(2 * need), None):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, enough=enough: enough)
+        assert main([*argv, f"--out={tmp_path / 'whole'}"]) == 0
+        assert capsys.readouterr().err == ""
+        assert np.array_equal(read_mask(tmp_path / "whole/a.png"), Segmenter(folder, "cpu")(image).labels)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
+    with pytest.warns(CrispsegWarning, match="tiles of 128 pixels"):
+        Segmenter(folder, "cpu").labels(image)
+
+
+# What is needed, and what there is ----------------------------------------------------------------------------------
+
+
+def test_tensors_are_counted_while_they_live() -> None:
+    def run() -> torch.Tensor:
+        first = torch.zeros(1000)  # 4000 bytes
+        second = first + 1  # 8000
+        del first
+        third = second.view(10, 100).double()  # 4000, a view of them, 8000 more
+        return third.sum()
+
+    assert 12000 <= peak_bytes(run) < 12100
+    assert peak_bytes(lambda: [torch.zeros(1000) for _ in range(5)]) == 20000
+    assert peak_bytes(lambda: [torch.zeros(1000).sum() for _ in range(5)]) < 4100
+
+
+def test_the_need_grows_with_the_image(folder: Path) -> None:
+    one = Segmenter(folder, "cpu")
+    image = np.zeros((512, 640, 3), np.uint8)
+    with torch.inference_mode():
+        assert peak_bytes(lambda: one._see(image)) == pytest.approx(
+            one._tiling.bytes_per_pixel * image.size / 3, rel=0.25
+        )
+
+
+def test_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+
+    for name, path in (("MEMINFO", "meminfo"), ("OWN_GROUP", "own"), ("CGROUP", "cgroup")):
+        monkeypatch.setattr(memory, name, tmp_path / path)
+    assert free_bytes(CPU) is None
+    assert free_bytes(torch.device("meta")) is None
+    write(meminfo="MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:    2000 kB")
+    assert free_bytes(CPU) == 2048000
+    write(own="0::/jobs/mine", cgroup__jobs__mine__memory_dot_max="max", cgroup__jobs__mine__memory_dot_current="5")
+    assert free_bytes(CPU) == 2048000
+    write(cgroup__jobs__memory_dot_max="900000", cgroup__jobs__memory_dot_current="500000")
+    write(cgroup__jobs__memory_dot_stat="anon 7\ninactive_file 100000")
+    assert free_bytes(CPU) == 500000  # the limit is that of a group above, and cached files can go
+    (tmp_path / "cgroup/jobs/memory.max").unlink()
+    write(own="12:cpu,cpuacct:/x\n4:memory:/docker/1")  # version 1, in a container that sees its group as the root
+    write(cgroup__memory__memory_dot_limit_in_bytes="800000", cgroup__memory__memory_dot_usage_in_bytes="1000")
+    assert free_bytes(CPU) == 799000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_is_free_on_a_gpu() -> None:
+    device = torch.device("cuda", 0)
+    before = free_bytes(device)
+    held = torch.zeros(2**26, device=device)
+    assert before is not None and before - (free_bytes(device) or 0) >= held.nbytes

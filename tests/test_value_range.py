@@ -1,0 +1,235 @@
+"""Images of 12 and 16 bits: the range of their values is measured or declared, and is part of the model."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Refuses
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from rich.console import Console
+from training_runs import MODEL, tiny
+
+from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model, value_range
+from crispseg.cli.main import main
+from crispseg.data import Folder
+from crispseg.data.base import FileDataset
+from crispseg.data.depth import known_range
+from crispseg.errors import CrispsegWarning
+from crispseg.export import describe
+from crispseg.imaging import read_image
+from crispseg.models.info import ModelInfo
+from crispseg.training import Run, train
+from crispseg.value_range import percentile_range, to_8_bits
+
+LOW, HIGH = 103, 4021
+
+
+@pytest.fixture(autouse=True)
+def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has been warned of yet."""
+    monkeypatch.setattr(value_range, "_told", Event())
+
+
+def sensor(seed: int, *channels: int) -> np.ndarray:
+    """12 bits in uint16: dark left, bright right, and one dead and one glaring pixel."""
+    image = np.random.default_rng(seed).integers(LOW, 900, (64, 96, *channels)).astype(np.uint16)
+    image[:, 48:] += HIGH - 900
+    image[0, 0], image[63, 95] = 0, 65535
+    return image
+
+
+def write_data(folder: Path) -> Folder:
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:, 48:] = 1
+    for index in range(6):
+        Image.fromarray(sensor(index)).save(folder / f"images/{index}.png")
+        Image.fromarray(mask).save(folder / f"masks/{index}.png")
+    return Folder(folder / "images", folder / "masks")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return write_data(tmp_path_factory.mktemp("sensor"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, str]]:
+    """A run on these data, and what it printed."""
+    printed = io.StringIO()
+    config = tiny(tmp_path_factory.mktemp("runs") / "run", data=data, epochs=1)
+    yield train(config, console=Console(file=printed, width=200)), printed.getvalue()
+
+
+def by_hand(values: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
+    scaled = np.rint(np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return np.repeat(scaled[..., None], 3, 2) if scaled.ndim == 2 else scaled
+
+
+# Scaling ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 60000), st.integers(1, 5535), st.lists(st.integers(0, 65535), min_size=1, max_size=20))
+def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[int]) -> None:
+    array = np.array([low, low + length, *values], np.uint16)
+    scaled = to_8_bits(array, (low, low + length), "a")
+    assert scaled.dtype == np.uint8 and (scaled[0], scaled[1]) == (0, 255)
+    assert (np.diff(scaled[np.argsort(array)].astype(int)) >= 0).all()  # brighter never becomes darker
+    assert np.array_equal(scaled, by_hand(array[None], low, low + length)[0, :, 0])
+
+
+def test_a_few_odd_pixels_do_not_count() -> None:
+    low, high = percentile_range([sensor(seed) for seed in range(4)])
+    assert LOW <= low <= LOW + 5 and HIGH - 5 <= high <= HIGH
+    assert percentile_range([np.full((4, 4), 7, np.uint16)]) == (7, 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_files_of_16_bits(channels: tuple[int, ...], suffix: str, tmp_path: Path) -> None:
+    values = sensor(0, *channels)
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), values[..., ::-1] if channels else values)
+    assert np.array_equal(read_image(path, value_range=(LOW, HIGH)), by_hand(values))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CrispsegError, match=f"a.{suffix} is (broken|not an image)"):
+        read_image(path, value_range=(LOW, HIGH))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_colours_of_16_bits_are_turned_upright(turn: int, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), sensor(0, 3))
+    exif = Image.Exif()
+    exif[274] = turn
+    with Image.open(tmp_path / "a.png") as opened:  # 8 bits of it, to know how it lies
+        opened.save(tmp_path / "8.png", exif=exif)
+    head, chunk = (tmp_path / "a.png").read_bytes(), (tmp_path / "8.png").read_bytes()
+    at = chunk.index(b"eXIf") - 4
+    (tmp_path / "a.png").write_bytes(head[:33] + chunk[at : at + 12 + int.from_bytes(chunk[at : at + 4])] + head[33:])
+    with Image.open(tmp_path / "8.png") as opened:
+        upright = np.array(ImageOps.exif_transpose(opened))
+    with pytest.warns(CrispsegWarning, match="a.png has 16 bits"):
+        assert np.array_equal(read_image(tmp_path / "a.png"), upright)
+
+
+def test_images_of_8_bits_stay(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", value_range=(LOW, HIGH)), values)
+
+
+# Training, the saved model, predicting ------------------------------------------------------------------------------
+
+
+def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Folder) -> None:
+    trained, printed = run
+    low, high = trained.model.info.value_range or (0, 0)
+    assert LOW <= low <= LOW + 5 and HIGH - 5 <= high <= HIGH
+    assert f"images are 16-bit with values from {low:g} to {high:g} (0.1 % to 99.9 % of pixels)" in printed
+    assert json.loads((trained.folder / "model/config.json").read_text())["value_range"] == [low, high]
+    assert known_range(data.dataset("train")) == (low, high)
+    (line,) = (line for line in printed.splitlines() if "16-bit" in line)
+    assert line.endswith("these are scaled to 0 to 1, in training and by the model ever after")
+
+
+def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
+    segmenter = Segmenter(run[0].folder, "cpu")
+    low, high = segmenter.info.value_range or (0, 0)
+    values = sensor(0)
+    pair = next(pair for split in ("train", "val") for pair in data.pairs(split) if pair.name == "0")
+    expected = segmenter(by_hand(values, low, high))
+    assert len(np.unique(expected.image)) > 100  # not the sixteen levels that are left of 12 bits in 16
+    for source in (pair.image, np.stack([values] * 3, 2), Image.fromarray(values)):
+        result = segmenter(source)
+        assert np.array_equal(result.image, expected.image) and np.array_equal(result.labels, expected.labels)
+    assert main(["predict", str(run[0].folder), str(pair.image), f"--out={tmp_path}"]) == 0
+    with Image.open(tmp_path / "0.png") as written:
+        assert np.array_equal(np.array(written), expected.labels)
+    seen = data.dataset("train").with_channels(3, segmenter.info.value_range)
+    assert isinstance(seen, FileDataset) and all((seen[index].image.max() == 255) for index in range(len(seen)))
+
+
+def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    from crispseg.inference.tiled import segment_tiff
+    from crispseg.tiff import open_tiff
+
+    cv2.imwrite(str(tmp_path / "a.tif"), sensor(0))
+    segmenter = Segmenter(run[0].folder, "cpu")
+    with open_tiff(tmp_path / "a.tif", value_range=(LOW, HIGH)) as tiff:
+        assert np.array_equal(tiff.read(10, 20), by_hand(sensor(0)[10:20]))
+    segment_tiff(segmenter, tmp_path / "a.tif", tmp_path / "labels.tif", 128)
+    with Image.open(tmp_path / "labels.tif") as written:
+        assert (np.array(written) == segmenter(tmp_path / "a.tif").labels).mean() > 0.999
+
+
+def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
+    declared = replace(data, value_range=(0, 4095)).dataset("train")
+    assert known_range(declared) == (0, 4095)
+    assert np.array_equal(declared[0].image, read_image(declared.pairs[0].image, value_range=(0, 4095)))
+    for wrong in ((5, 5), (-1, 4), (0, 70000)):
+        with refuses("data.value_range is", "such as [0, 4095]"):
+            replace(data, value_range=wrong)
+        with refuses("value_range is"):
+            Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=wrong)
+
+
+def test_the_range_in_files(run: tuple[Run, str]) -> None:
+    info = run[0].model.info
+    assert SegmentationModel.from_pretrained(run[0].folder).info.value_range == info.value_range
+    low, high = info.value_range or (0, 0)
+    record = json.loads(describe(info))
+    assert record["value_range"] == [low, high] and f"16-bit values are clipped to [{low}, {high}]" in record["images"]
+
+
+def test_models_without_a_range_are_as_before(tmp_path: Path) -> None:
+    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)
+    model.save_pretrained(tmp_path)
+    assert "value_range" not in json.loads((tmp_path / "config.json").read_text())
+    assert ModelInfo.read(tmp_path / "config.json").value_range is None
+    assert "16-bit" not in describe(model.info)
+
+
+def test_one_warning_where_nobody_knows_the_range(
+    data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MODEL.build(2, auxiliary=False).save_pretrained(tmp_path / "model")
+    argv = ["predict", str(tmp_path / "model"), str(data.images), f"--out={tmp_path / 'out'}"]
+    assert main(argv) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"crispseg: {Path(data.images) / '0.png'} has 16 bits a channel with values from 10")
+    assert "0 to 65535 is assumed; give value_range, such as" in line
+    value_range._told.clear()
+    assert main([*argv, "--value_range=[103,4021]"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_evaluating_warns_once_whatever_the_workers(
+    data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MODEL.build(2, auxiliary=False).save_pretrained(tmp_path / "model")
+    flags = ["--data=folder", f"--data.images={data.images}", f"--data.masks={data.masks}", "--bootstrap=0"]
+    assert main(["evaluate", str(tmp_path / "model"), *flags, "--workers=0"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"crispseg: the split 'val' has 16 bits a channel with values from 10\d to 40[12]\d, and", line)
+
+
+def test_arrays_without_a_known_range(tmp_path: Path) -> None:
+    segmenter = Segmenter(MODEL.build(2, auxiliary=False), "cpu")
+    values = sensor(0, 3)
+    with pytest.warns(CrispsegWarning, match="the array has 16 bits"):
+        assert np.array_equal(segmenter(values).image, (values >> 8).astype(np.uint8))
+    told = Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=(0, 4095))
+    assert np.array_equal(told(values).image, by_hand(values, 0, 4095))
