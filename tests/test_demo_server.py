@@ -197,7 +197,7 @@ def test_in_a_browser(url: str, browser: Any, tmp_path: Path) -> None:
     one(".empty")  # nothing of the image before is left
     assert not browser.find_elements("css selector", "#examples img")  # the first model has none
     one("#model label:nth-of-type(2)").click()
-    one("#examples button:nth-of-type(2)").click()
+    wait.until(lambda running: running.find_elements("css selector", "#examples img")[1:])[0].click()
     wait.until(lambda running: "fpn on test_efficientnet: val_0001" in one("iframe.seen").get_attribute("srcdoc"))
     resources = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert resources and all(name.startswith((url, "data:", "blob:")) for name in resources)

@@ -39,7 +39,7 @@ def scored(metric: Any) -> Any:
 def evaluation() -> str:
     """The page of an evaluation with boundary scores, of an example with a very long name."""
     boundaries = scored(BoundaryScores(3, DISTANCES)), scored(BoundaryIoUScores(3))
-    found = Evaluation(LABELS, scored(SegmentationScores(3)), *boundaries, resamples=40)
+    found = Evaluation(LABELS, scored(SegmentationScores(3, per_image=True)), *boundaries, resamples=40)
     ids = np.zeros((24, 24), np.uint8)
     example = Example(Sample(np.zeros((24, 24, 3), np.uint8), ids, LONG), (ids,), (100.0,))
     return report_page("fpn on resnet18", "folder val", found, [example])
@@ -48,7 +48,7 @@ def evaluation() -> str:
 @pytest.fixture(scope="module")
 def beside() -> str:
     """The page of nine results side by side, as an ablation of SFNet has them."""
-    scores, boundary = scored(SegmentationScores(3)), scored(BoundaryScores(3, [3]))
+    scores, boundary = scored(SegmentationScores(3, per_image=True)), scored(BoundaryScores(3, [3]))
     names = ["intact", *(f"flow × 0 in decoder.fuses.{index}" for index in range(8))]
     results = tuple(Scored(name, "coarse levels are upsampled bilinearly", scores, boundary) for name in names)
     return SideBySide(results, LABELS, 40).page("Ablation", "folder val")
@@ -68,7 +68,7 @@ def test_tables_stay_inside(
         "return [...document.querySelectorAll('.wide')].map((e) => e.scrollWidth - e.clientWidth)"
     )
     assert len(tables) >= 3 and max(tables) <= 0
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.browser
@@ -91,7 +91,7 @@ def test_every_value_of_a_table_has_a_name_where_its_head_is_hidden(evaluation: 
 
 def test_boundaries_have_a_table_of_their_own_where_they_were_scored(evaluation: str) -> None:
     assert "Boundaries of the classes" in evaluation
-    plain = report_page("fpn", "val", Evaluation(LABELS, scored(SegmentationScores(3))))
+    plain = report_page("fpn", "val", Evaluation(LABELS, scored(SegmentationScores(3, per_image=True))))
     assert "Boundaries of the classes" not in plain and "F 3 px" not in plain
 
 

@@ -72,9 +72,8 @@ def default_palette(count: int) -> tuple[Color, ...]:
     Args:
         count: of the classes, at most 255.
     """
-    return tuple(
-        (17 * int(red, 16), 17 * int(green, 16), 17 * int(blue, 16)) for red, green, blue in _COLORS.split()[:count]
-    )
+    levels = ([17 * int(digit, 16) for digit in digits] for digits in _COLORS.split()[:count])
+    return tuple((red, green, blue) for red, green, blue in levels)
 
 
 _COLORS = """

@@ -171,16 +171,15 @@ def _boundary_columns(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of the table of classes."""
+    """The rows of the tables of classes."""
     rows = []
     iou = evaluation.scores.iou
-    columns, boundary = (each(evaluation).values() for each in (_class_columns, _boundary_columns))
+    tables = {"values": _class_columns(evaluation), "boundary": _boundary_columns(evaluation)}
     for index, (name, color) in enumerate(zip(evaluation.labels.names, evaluation.labels.palette, strict=True)):
         bound = evaluation.bound("iou", index)
+        cells = {key: [percent(float(each[index])) for each in table.values()] for key, table in tables.items()}
         shown = {"iou": percent(iou[index]), "range": interval(bound)}
-        for key, some in (("values", columns), ("boundary", boundary)):
-            shown[key] = [percent(float(column[index])) for column in some]
-        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown})
+        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown, **cells})
     return rows
 
 
