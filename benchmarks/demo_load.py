@@ -180,7 +180,7 @@ def put_load_on(
 ) -> int:
     """Put load on a server of this process id and print what came of it; the number of failures."""
     page = Page(url)
-    folder = Path(page.event("sample", [])[0]["path"]).parents[1]
+    folder = Path(page.upload(*files[0][:2])["path"]).parents[1]
     with suppress(Refused):  # the first costs more than all others
         page.segment(page.upload(*files[0][:2]), model)
     show("start", process, folder)

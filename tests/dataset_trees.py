@@ -21,7 +21,7 @@ from crispseg.data import (
     PascalContext,
     official_classes,
 )
-from crispseg.labels import default_palette
+from crispseg.labels import voc_palette
 
 Ids = Sequence[int]
 
@@ -85,7 +85,7 @@ def make_pascal_context(root: Path, **options: Any) -> PascalContext:
 def voc_mask(path: Path, ids: Ids, **size: int) -> Path:
     """A palette PNG whose indices count, as VOC's masks are."""
     mask = Image.fromarray(grid(ids, **size)).convert("P")
-    mask.putpalette([level for color in default_palette(256) for level in color])
+    mask.putpalette([level for color in voc_palette(256) for level in color])
     path.parent.mkdir(parents=True, exist_ok=True)
     mask.save(path)
     return path

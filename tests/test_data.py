@@ -19,7 +19,7 @@ from crispseg.data import Folder, check_split, class_weights
 from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
 from crispseg.data.decoders import ColorDecoder, IdDecoder
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet, default_palette
+from crispseg.labels import LabelSet, voc_palette
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -49,18 +49,11 @@ def ten(tmp_path: Path) -> Path:
 # ---------------------------------------------------------------------------------------------------- label sets
 
 
-def test_default_palette_is_the_one_of_pascal_voc() -> None:
-    palette = default_palette(255)
-    assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert palette[20] == (0, 64, 128) and len(set(palette)) == 255
-    assert LabelSet.numbered(2) == LabelSet(("class 0", "class 1"), palette[:2])
-
-
 @pytest.mark.parametrize(
     ("names", "palette", "reason"),
     [
         (("a",), (BLACK,), "1 classes: 2 to 255"),
-        (tuple(map(str, range(256))), default_palette(256), "256 classes: 2 to 255"),
+        (tuple(map(str, range(256))), voc_palette(256), "256 classes: 2 to 255"),
         (("a", "b"), (BLACK,), "2 class names but 1 colours"),
         (("a", "a"), (BLACK, WHITE), "'a' occurs more than once"),
         (("a", "b"), (BLACK, (0, 0, 256)), r"\[0, 0, 256\] is not a colour"),

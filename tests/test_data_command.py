@@ -129,8 +129,8 @@ def test_show_own_data_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert run("show", *data, "--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["0", "0", "road", "██", "0", "0", "0", "73.12%", "75.00%"] in rows  # 7 of 3/4 and one of 3/5
-    assert ["1", "1", "sign", "██", "128", "0", "0", "2.50%", "never"] in rows
+    assert ["0", "0", "road", "██", "85", "187", "238", "73.12%", "75.00%"] in rows  # 7 of 3/4 and one of 3/5
+    assert ["1", "1", "sign", "██", "238", "153", "0", "2.50%", "never"] in rows
     assert run("show", *data, "--sample=3") == 0
     assert "train: 8 images (3 of them, evenly spaced, were read), 8x10 pixels" in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert run("show", tmp_path, f"--out={tmp_path / 'sheet.png'}", "--rows=2") == 0
     shown = capsys.readouterr().out
     assert "train: 10 images, 8x10" in shown and "val: 3 images, 8x10" in shown
-    assert ["2", "2", "class", "2", "██", "0", "128", "0", "24.50%", "never"] in [
+    assert ["2", "2", "class", "2", "██", "187", "0", "255", "24.50%", "never"] in [
         line.split() for line in shown.splitlines()
     ]
     (tmp_path / "valid" / "masks" / "0.png").unlink()
@@ -197,7 +197,7 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
     blue = (sheet == (0, 0, 200)).all(axis=-1)
     rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
     assert abs(len(rows) / len(columns) - 3) < 0.1
-    assert ((sheet == (90, 0, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (128, 0, 0)
+    assert ((sheet == (167, 107, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (238, 153, 0)
 
 
 @pytest.mark.parametrize(("height", "width", "shown"), [(32, 30000, (1, 320)), (30000, 32, (240, 1)), (9, 12, CELL)])

@@ -45,12 +45,12 @@ from crispseg.data import (
 )
 from crispseg.data.decoders import TableDecoder
 from crispseg.data.sources import read_table
-from crispseg.labels import default_palette
+from crispseg.labels import voc_palette
 
 # ------------------------------------------------------------------------------------------- classes and colours
 
 
-VOC_COLORS = default_palette(183)  # which sets without colours of their own have, by their official ids
+VOC_COLORS = voc_palette(183)  # which sets without colours of their own have, by their official ids
 
 
 def known(name: str) -> dict[str, tuple[int, tuple[int, int, int]]]:

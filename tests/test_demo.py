@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -15,17 +17,21 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from crispseg import CrispsegError, create_model
 from crispseg.cli import demo as command
 from crispseg.cli.main import main
+from crispseg.data import Scenes
 from crispseg.demo import app
+from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.imaging import read_mask
 from crispseg.inspection import inspect_image
@@ -190,6 +196,71 @@ def test_only_uploads_are_read(demo: Any, tmp_path: Path, refuses: Refuses) -> N
             demo.inspect(saved(tmp_path / "a.png", noise(64, 64)), model)
 
 
+# Examples -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of own data: ten images, of which two are validated on; only the last is no picture."""
+    run = tmp_path_factory.mktemp("runs") / "nuclei"
+    for folder in ("images/a", "masks/a"):
+        (run / folder).mkdir(parents=True)
+    for index in range(10):
+        saved(run / "images/a" / f"n{index}.png", noise(40, 48 + index))
+        saved(run / "masks/a" / f"n{index}.png", np.zeros((40, 48 + index), np.uint8))
+    (run / "val.txt").write_text("n3\nn5\n")
+    data = {"name": "folder", "images": "images", "masks": "masks", "val_list": "val.txt"}
+    recorded = {key: str(run / value) if key != "name" else value for key, value in data.items()} | {"num_classes": 3}
+    model = tiny("fpn")
+    model.info = dataclasses.replace(model.info, recipe={"data": recorded})
+    model.save_pretrained(run / "model")
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": recorded}))
+    return run
+
+
+def test_examples_are_val_images_of_the_run(nuclei: Path) -> None:
+    found = command.examples_of(str(nuclei), 3)
+    assert found and [found.name(at) for at in range(len(found))] == ["n3", "n5"]
+    assert np.array_equal(found.image(1), noise(40, 53)) and found.thumbnails[1].shape == (40, 53, 3)
+
+
+def test_at_most_six_examples_small_beside_each_other() -> None:
+    found = Examples(Scenes(val=9, height=128, width=320).dataset("val"))
+    assert [thumbnail.shape for thumbnail in found.thumbnails] == [(64, 160, 3)] * 6
+    assert [found.name(at) for at in (0, 5)] == ["val_0000", "val_0008"]
+
+
+def test_what_a_model_of_others_says_of_its_data_is_not_followed(nuclei: Path, tmp_path: Path) -> None:
+    assert command.examples_of(str(nuclei / "model"), 3) is None
+    model = tiny("fpn")
+    model.info = dataclasses.replace(model.info, recipe={"data": {"name": "scenes", "val": 2}})
+    model.save_pretrained(tmp_path / "streets")
+    assert len(command.examples_of(str(tmp_path / "streets"), 3) or ()) == 2
+    tiny("fpn").save_pretrained(tmp_path / "plain")
+    assert command.examples_of(str(tmp_path / "plain"), 3) is None
+
+
+def test_data_that_are_gone_are_no_examples(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (nuclei / "config.yaml").read_text().replace(str(nuclei / "images"), str(tmp_path / "gone"))
+    shutil.copytree(nuclei / "model", tmp_path / "moved/model")
+    (tmp_path / "moved/config.yaml").write_text(text)
+    assert command.examples_of(str(tmp_path / "moved"), 3) is None
+    said = capsys.readouterr().err
+    assert said.startswith(f"no examples for {tmp_path / 'moved'}: ") and f"{tmp_path / 'gone'} is missing" in said
+
+
+def test_only_examples_can_be_chosen(demo: Any, nuclei: Path, tmp_path: Path) -> None:
+    own = command.examples_of(str(nuclei), 3)
+    demo.examples = {"tiny": own}
+    path = Path(demo.example("tiny", SimpleNamespace(index=1)))
+    assert path.name == "n5.png" and path.resolve().is_relative_to(tmp_path)
+    assert np.array_equal(read_upload(path, 3, Limits()), noise(40, 53))
+    for name, index in (("tiny", 2), ("tiny", -1), ("tiny", "0"), ("tiny", None), ("other", 0), (["tiny"], 0)):
+        with pytest.raises(Exception, match="there is no such example"):
+            demo.example(name, SimpleNamespace(index=index))
+    assert [demo.offer(name).visible for name in ("tiny", "other")] == [True, False]
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +315,7 @@ def test_the_command_serves_the_models_until_it_is_interrupted(
 
     def served(models: Any, device: torch.device, **options: Any) -> Any:
         assert list(models) == ["streets"] and models["streets"].info.name == "fpn"
-        assert options["limits"] == Limits(megabytes=3) and options["bf16"] is True
+        assert options["limits"] == Limits(megabytes=3) and options["bf16"] is True and options["examples"] == {}
         return nullcontext("http://here/")
 
     tiny("fpn").save_pretrained(tmp_path / "streets")

@@ -13,7 +13,7 @@ from PIL import Image
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.inference.servers import FORMATS
-from crispseg.labels import default_palette
+from crispseg.labels import voc_palette
 
 Capture = pytest.CaptureFixture[str]
 
@@ -58,7 +58,7 @@ def test_values(name: str, expected: list[int], tmp_path: Path) -> None:
         assert written.mode == ("P" if name == "voc" else "L")
         if name == "voc":
             palette = np.array(written.getpalette("RGB")).reshape(-1, 3)[:255]
-            assert palette.tolist() == [list(color) for color in default_palette(255)]
+            assert palette.tolist() == [list(color) for color in voc_palette(255)]
 
 
 def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crispseg import CrispsegError
-from crispseg.labels import LabelSet
-from crispseg.visuals import error_map, overlay, panels
+from crispseg.imaging import colorize
+from crispseg.labels import Color, LabelSet
+from crispseg.visuals import DIMMEST, IGNORED, RIGHT, error_map, overlay, panels
 
 PALETTE = ((200, 0, 0), (0, 100, 0))
 CLASSES = LabelSet(("sky", "road"), PALETTE)
@@ -15,21 +18,48 @@ def plain(height: int, width: int, level: int = 60) -> np.ndarray:
 
 def test_overlay_blends_and_spares_ignored_pixels() -> None:
     image, labels = plain(1, 3, 100), np.array([[0, 1, 255]], np.uint8)
-    assert overlay(image, labels, PALETTE).tolist() == [[[150, 50, 50], [50, 100, 50], [100, 100, 100]]]
-    assert np.array_equal(overlay(image, labels, PALETTE, 0), image)
-    assert overlay(image, labels, PALETTE, 1).tolist() == [[[200, 0, 0], [0, 100, 0], [100, 100, 100]]]
+    assert overlay(image, labels, CLASSES).tolist() == [[[150, 50, 50], [50, 100, 50], [100, 100, 100]]]
+    assert np.array_equal(overlay(image, labels, CLASSES, 0), image)
+    assert overlay(image, labels, CLASSES, 1).tolist() == [[[200, 0, 0], [0, 100, 0], [100, 100, 100]]]
     assert np.array_equal(image, plain(1, 3, 100))
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
 def test_overlay_refuses_other_opacities(opacity: float) -> None:
     with pytest.raises(CrispsegError, match="opacity is"):
-        overlay(plain(1, 1), np.zeros((1, 1), np.uint8), PALETTE, opacity)
+        overlay(plain(1, 1), np.zeros((1, 1), np.uint8), CLASSES, opacity)
+
+
+@pytest.mark.parametrize("level", [0, 250])
+def test_the_background_stays_as_it_is_on_dark_and_on_light_images(level: int) -> None:
+    """Also that of a model whose background is black, as VOC's is."""
+    labels = np.array([[0, 1]], np.uint8)
+    seen = overlay(plain(1, 2, level), labels, LabelSet(("Background", "nucleus"), ((0, 0, 0), (200, 100, 0))))
+    assert seen.tolist() == [[[level] * 3, [(level + 200) // 2, (level + 100) // 2, level // 2]]]
 
 
 def test_error_map() -> None:
     labels, truth = np.array([[0, 1, 0, 1]], np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
-    assert error_map(labels, truth, PALETTE).tolist() == [[[0, 0, 0], [200, 0, 0], [0, 100, 0], [64, 64, 64]]]
+    bright = ((250, 120, 0), (0, 200, 0))
+    assert error_map(labels, truth, bright).tolist() == [[[0, 0, 0], [250, 120, 0], [0, 200, 0], [48, 48, 48]]]
+
+
+def test_a_false_nucleus_on_a_black_background_is_seen() -> None:
+    truth, labels = np.zeros((1, 2), np.uint8), np.array([[0, 1]], np.uint8)
+    assert error_map(labels, truth, ((0, 0, 0), (255, 255, 255))).tolist() == [[[0, 0, 0], [110, 110, 110]]]
+
+
+LEVELS = st.integers(0, 255)
+
+
+@given(st.lists(st.tuples(LEVELS, LEVELS, LEVELS), min_size=2, max_size=8))
+def test_every_wrong_pixel_is_brighter_than_what_is_not_wrong(palette: list[Color]) -> None:
+    truth = np.arange(len(palette), dtype=np.uint8)[None]
+    errors = error_map((truth + 1) % len(palette), truth, palette).astype(float)
+    brightness = errors @ (0.299, 0.587, 0.114)
+    assert brightness.min() > DIMMEST - 1 > max(*IGNORED, *RIGHT)
+    bright = np.array(palette) @ (0.299, 0.587, 0.114) >= DIMMEST
+    assert np.array_equal(errors[0, bright], colorize(truth, palette)[0, bright])
 
 
 def test_panels_hold_every_image_at_one_width() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,6 +13,9 @@ IGNORE = 255
 
 Color: TypeAlias = tuple[int, int, int]
 """RGB, each 0 to 255."""
+
+BACKGROUND: Color = (128, 128, 128)
+"""The default colour of a class that is called background."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,55 @@ class LabelSet:
                 raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
 
     @classmethod
+    def colored(cls, names: Sequence[str]) -> LabelSet:
+        """Classes of these names in the default colours, a background in `BACKGROUND`."""
+        labels = cls(tuple(names), default_palette(len(names)))
+        at = labels.background
+        return (
+            labels if at is None else cls(labels.names, (*labels.palette[:at], BACKGROUND, *labels.palette[at + 1 :]))
+        )
+
+    @classmethod
     def numbered(cls, count: int) -> LabelSet:
         """Names "class 0", "class 1", … in the default colours."""
-        return cls(tuple(f"class {index}" for index in range(count)), default_palette(count))
+        return cls.colored([f"class {index}" for index in range(count)])
+
+    @property
+    def background(self) -> int | None:
+        """The id of the class that is called background, if there is one; underscores around the name do not count."""
+        return next((index for index, name in enumerate(self.names) if name.strip("_").lower() == "background"), None)
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def default_palette(count: int) -> tuple[Color, ...]:
+    """Colours that are far from each other, from black, from white and from `BACKGROUND`, also for colour-blind people.
+
+    Those of a few classes are the first of those of many. How they were found is in `benchmarks/palette.py`.
+
+    Args:
+        count: of the classes, at most 255.
+    """
+    levels = ([17 * int(digit, 16) for digit in digits] for digits in _COLORS.split()[:count])
+    return tuple((red, green, blue) for red, green, blue in levels)
+
+
+_COLORS = """
+5be e90 b0f b01 db9 069 ae7 a75 bbc 64b b7f e63 754 7f4 7b5 89b b09 edc 656 28c cdf a98 7d4 361 26f b43 876 f8e bd8
+d4c 678 9ba c97 d70 61f 6aa 95d 273 54d a8e b60 ddd 2d5 cd0 bb7 f39 0eb 3a3 a26 c25 dad 95a 9b2 96f 1f5 d8c 7a5 ccf
+c14 68a 9ea 399 866 dcd daf 0b7 b3b b07 a62 ab4 757 987 c20 f89 996 dc9 694 90d a28 abb 83a c6d b9f 8c6 a6e 765 66b
+aab 91b ccc b12 a9d ce9 72e b94 c5a 065 ad7 be8 d36 eba 9c1 658 c2d a3c e33 b79 7ee cb8 852 779 d8a f6d 07d 75c ca8
+19d 8b9 c47 474 a33 2fc 5cd 74e 90c bce 9e6 6da 87b e38 e5c 88b d9c eb4 94a ecb 990 38e 9d6 9a9 849 aa6 9cb f45 593
+b76 0e5 784 ce0 beb f3b fce d3e b48 b8f 895 fd4 4bb 287 698 6b3 396 a8c ec3 d1f 5ad c6a 5c5 381 7df bc7 c0a 7dc 864
+f9e 6c7 6cf 669 b25 773 ba3 5b6 d42 9a7 da4 cc8 8dd 73c dd9 81f f20 eda 377 c27 a6c d68 94e fbc 19b 67f 05f a84 a0e
+70e aaf 364 e5e f75 daa 57b a93 897 9c9 d12 492 7b8 462 d9e 95c 846 fd8 ac5 e73 a0a a7d ebe acd d7a 848 d04 d7f cb6
+d96 69e 8a4 659 f46 be5 1f9 f85 4cb a43 ca0 db3 15b d01 86e 6e2 adb c77 e1b bca c90 a25 54c
+"""
+"""A hexadecimal digit for each of red, green and blue."""
+
+
+def voc_palette(count: int) -> tuple[Color, ...]:
     """The colours of PASCAL VOC: bits 0, 3, 6 of the id become red's highest bits, 1, 4, 7 green's and 2, 5 blue's."""
 
     def level(index: int, channel: int) -> int:

@@ -18,9 +18,12 @@ from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
+from crispseg.labels import Color
 
 WIDEST = 640
 """Pixels of the longer side to which pictures are reduced by default."""
+TINY, SMALL = 128, 360
+"""Pixels of the longer side up to which a picture among others, and a large one, is shown in its pixels."""
 
 
 @cache
@@ -52,8 +55,20 @@ class Picture(NamedTuple):
     text: str
     """For those who cannot see it."""
 
+    @property
+    def tiny(self) -> bool:
+        """Whether pages enlarge it so much that it is better seen in its pixels, as one of several in a row."""
+        return max(self.width, self.height) <= TINY
 
-def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST) -> Picture:
+    @property
+    def small(self) -> bool:
+        """The same as the large picture of a page."""
+        return max(self.width, self.height) <= SMALL
+
+
+def embedded(
+    pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST, clear: Color | None = None
+) -> Picture:
     """A picture as part of a page.
 
     Args:
@@ -61,6 +76,7 @@ def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longe
         text: for those who cannot see it.
         photo: save as JPEG, which is small but not exact; else as PNG.
         longest: pixels.
+        clear: a colour to see through, of a picture of at most 256 colours that is no photo.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((longest, longest), Image.Resampling.BOX)
@@ -68,20 +84,23 @@ def embedded(pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longe
     if photo:
         image.save(file, "JPEG", quality=85)
     else:
-        _with_palette(np.asarray(image)).save(file, "PNG", optimize=True)
+        picture, colors = _with_palette(np.asarray(image))
+        seen_through = {"transparency": colors.index(clear)} if clear is not None and clear in colors else {}
+        picture.save(file, "PNG", optimize=True, **seen_through)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", *image.size, text)
 
 
-def _with_palette(pixels: NDArray[np.uint8]) -> Image.Image:
-    """The same picture with a palette where it has at most 256 colours: as a file it is then about half as large."""
+def _with_palette(pixels: NDArray[np.uint8]) -> tuple[Image.Image, list[Color]]:
+    """The same picture with a palette where it has at most 256 colours, and these: the file is about half as large."""
     packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     colors, indices = np.unique(packed, return_inverse=True)
     if len(colors) > 256:
-        return Image.fromarray(pixels)
+        return Image.fromarray(pixels), []
     picture = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8))
-    picture.putpalette(np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1).astype(np.uint8).tobytes())
-    return picture
+    palette = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1).astype(np.uint8)
+    picture.putpalette(palette.tobytes())
+    return picture, [(red, green, blue) for red, green, blue in palette.tolist()]
 
 
 def check_page(path: Path) -> None:

@@ -16,7 +16,9 @@ from crispseg.imaging import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
-IGNORED = (64, 64, 64)
+IGNORED = (48, 48, 48)
+DIMMEST = 110
+"""Brightness of a wrong pixel, at least: 0.299 R + 0.587 G + 0.114 B."""
 
 PAPER, INK, FRAME = (255, 255, 255), (31, 35, 40), (208, 215, 222)
 
@@ -25,31 +27,35 @@ COLUMN_WIDTH = (240, 400)
 
 
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[Any], palette: Sequence[Color], opacity: float = 0.5
+    image: NDArray[np.uint8], labels: NDArray[Any], classes: LabelSet, opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """An image under the colours of its labels; pixels labelled 255 (ignore) stay as they are.
+    """An image under the colours of its labels; the background and pixels labelled 255 (ignore) stay as they are.
 
     Args:
         image: `(H, W, 3)` RGB.
         labels: `(H, W)` class ids.
-        palette: a colour for each class.
+        classes: names and colours of the classes; the background is the one that is called so.
         opacity: opacity of the colours, 0 to 1.
 
     Raises:
         CrispsegError: another opacity.
-        ValueError: an id is neither in the palette nor 255.
+        ValueError: an id is neither a class nor 255.
     """
     if not 0 <= opacity <= 1:
         raise CrispsegError(f"opacity is {opacity}; give a number from 0, the image alone, to 1, the colours alone")
-    colors = colorize(labels, palette)
-    ignored = labels == IGNORE
-    colors[ignored] = image[ignored]
+    colors = colorize(labels, classes.palette)
+    clear = labels == IGNORE
+    if classes.background is not None:
+        clear |= labels == classes.background
+    colors[clear] = image[clear]
     blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
     return blended
 
 
 def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color]) -> NDArray[np.uint8]:
     """What went wrong, `(H, W, 3)` RGB: wrong pixels in their true class's colour, right ones black, ignored ones grey.
+
+    Dark colours are mixed with white, so that a wrong pixel is seen whatever its class.
 
     Args:
         labels: `(H, W)` predicted class ids.
@@ -59,7 +65,10 @@ def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color
     Raises:
         ValueError: an id of `truth` is neither in the palette nor 255.
     """
-    errors = colorize(truth, palette)
+    colors = np.array(palette, float)
+    brightness = colors @ (0.299, 0.587, 0.114)
+    white = (DIMMEST - brightness).clip(0) / (255 - brightness).clip(1)  # share of it in the mixture
+    errors = colorize(truth, (colors + white[:, None] * (255 - colors)).round().astype(int).tolist())
     errors[labels == truth] = RIGHT
     errors[truth == IGNORE] = IGNORED
     return errors

@@ -62,6 +62,44 @@ def test_a_page_without_truth_does_not_speak_of_it() -> None:
         assert part not in html
 
 
+def test_the_title_is_the_image_and_its_whole_name_is_told_on_hover() -> None:
+    html = inspection_page(dataclasses.replace(inspected("fpn"), name="x" * 300))
+    assert f'<h1 class="cut" title="{"x" * 300}">' in html and "fpn on test_efficientnet, 96 × 64 pixels" in html
+
+
+def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
+    """The picture beside has them in their colour all the same."""
+    found = inspected("fpn")
+    names = ("background", *found.label_set.names[1:])
+    palette = ((128, 128, 128), *found.label_set.palette[1:])
+    labels = found.labels.copy()
+    labels[0, :2] = 0, 1
+    html = inspection_page(
+        dataclasses.replace(
+            found,
+            info=dataclasses.replace(found.info, class_names=names, palette=palette),
+            labels=labels,
+            truth=np.where(np.arange(96) < 5, labels, 3).astype(np.uint8),
+        )
+    )
+    for layer, wrong, clear in (
+        ("prediction", labels != 0, "128, 128, 128"),
+        ("errors", labels != np.where(np.arange(96) < 5, labels, 3), "0, 0, 0"),
+    ):
+        figure = re.search(
+            rf'<div class="stage exact" style="--clear: rgb\({clear}\)" data-layer="{layer}".*?base64,([^"]*)"', html
+        )
+        assert figure
+        picture = Image.open(io.BytesIO(base64.b64decode(figure[1]))).convert("RGBA")
+        assert np.array_equal(np.array(picture)[..., 3] == 255, wrong)
+
+
+def test_small_images_are_shown_in_their_pixels() -> None:
+    assert '<div class="stage exact" id="stage"' in inspection_page(inspected("fpn"))
+    large = np.random.default_rng(0).integers(0, 256, (32, 400, 3), np.uint8)
+    assert '<div class="stage" id="stage"' in inspection_page(inspect_image(lively("fpn"), large))
+
+
 def test_names_are_text() -> None:
     found = inspected("fpn")
     wicked = tuple(f"</script><img src=x onerror=alert({index})>" for index in range(12))

@@ -14,6 +14,7 @@ from crispseg import Segmenter
 from crispseg.imaging import write_image
 from crispseg.inspection import inspect_image
 from crispseg.inspection.quantities import reduction
+from crispseg.visuals import error_map
 from tests.inspection.models import CLASSES, SYSTEMS, inspected, lively, scene
 
 
@@ -45,8 +46,8 @@ def test_errors_have_the_colour_of_the_truth() -> None:
     truth[0, 0] = 255
     found = inspect_image(lively("fpn"), image, truth)
     errors, wrong = found.errors(), (found.labels != truth) & (truth != 255)
-    assert wrong.any() and not errors[found.labels == truth].any()
-    np.testing.assert_array_equal(errors[wrong], np.array(found.label_set.palette)[truth[wrong]])
+    assert wrong.any() and errors[wrong].any(axis=-1).all() and not errors[found.labels == truth].any()
+    np.testing.assert_array_equal(errors, error_map(found.labels, truth, found.label_set.palette))
     assert found.accuracy() == pytest.approx(1 - wrong.sum() / (truth != 255).sum())
 
 

@@ -6,16 +6,22 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
+from typing import Any
 
 from crispseg.cli.compare import short_names
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import Parser, parse_data
+from crispseg.cli.scoring import recorded_data
+from crispseg.data import Scenes
 from crispseg.demo import app
+from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
+from crispseg.training.run import CONFIG
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -24,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
     """Run the command, until it is interrupted."""
     parser = Parser(
         prog="crispseg demo",
-        description="Show trained models in the browser: drop an image, take a sample or the webcam, and see its "
+        description="Show trained models in the browser: drop an image, take an example or the webcam, and see its "
         "classes, their boundaries and where the model looked for a pixel. Nothing leaves this machine.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a saved model's folder or a hub id")
@@ -51,13 +57,33 @@ def run(argv: Sequence[str]) -> None:
         name: SegmentationModel.from_pretrained(run).to(device).eval()
         for name, run in zip(names, parsed.runs, strict=True)
     }
+    runs = zip(names, parsed.runs, strict=True)
+    examples = {name: found for name, run in runs if (found := examples_of(run, models[name].info.in_chans))}
     _end_cleanly_by("SIGTERM", "SIGHUP")
-    with app.served(models, device, host=parsed.host, port=parsed.port, limits=limits, bf16=parsed.bf16) as url:
+    options: dict[str, Any] = {"limits": limits, "examples": examples, "bf16": parsed.bf16}
+    with app.served(models, device, host=parsed.host, port=parsed.port, **options) as url:
         if parsed.host not in LOCAL:
             print("Everyone who reaches this address can use the models; nobody is asked for a password.")
         print(f"{', '.join(names)} at {url} (Ctrl+C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             Event().wait()
+
+
+def examples_of(run: str, in_chans: int) -> Examples | None:
+    """Images of the split val that the run's `config.yaml` names, or of built-in scenes; none says why, where it knows.
+
+    What a model without that file says of its data is not followed, as others may have made it: it could name any
+    folder of this machine.
+    """
+    tree = recorded_data(run)
+    if "data" not in tree or not ((Path(run) / CONFIG).is_file() or tree["data"]["name"] == Scenes.name):
+        return None
+    try:
+        _, data = parse_data([], tree, Parser(prog="crispseg demo"))
+        return Examples(data.dataset("val").with_channels(in_chans))
+    except CrispsegError as error:
+        print(f"no examples for {run}: {error}", file=sys.stderr)
+        return None
 
 
 def _end_cleanly_by(*names: str) -> None:

@@ -19,7 +19,7 @@ from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, grey
 from crispseg.data.pairing import few, match, pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images, read_mask
-from crispseg.labels import IGNORE, Color, LabelSet, default_palette
+from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.value_range import check_range
 
 SPLITS = ("train", "val")
@@ -194,7 +194,8 @@ class Folder:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
         count = next(iter(counts.values())) if counts else self._count()
-        return LabelSet(names or tuple(f"class {index}" for index in range(count)), colors or default_palette(count))
+        names = names or LabelSet.numbered(count).names
+        return LabelSet(names, colors) if colors else LabelSet.colored(names)
 
     @cached_property
     def _decoder(self) -> Decoder:

@@ -27,7 +27,7 @@ from crispseg.data.shapes import Pixels
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.files import atomic_folder, check_new_folder
 from crispseg.imaging import SUFFIXES, find_images, image_size, write_labels
-from crispseg.labels import IGNORE, LabelSet, default_palette
+from crispseg.labels import IGNORE, LabelSet
 
 Overlap: TypeAlias = Literal["smaller", "later", "ignore"]
 """Which class a pixel of several gets: that of the smaller shape, of the later one in the file, or none (255)."""
@@ -227,7 +227,7 @@ def _classes(
             )
     if unknown := [name for name in ignore if name not in every]:
         raise CrispsegError(f"--ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
-    labels = LabelSet(tuple(names), default_palette(len(names)))
+    labels = LabelSet.colored(names)
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
         ids |= dict.fromkeys(BACKGROUNDS, ids[background])

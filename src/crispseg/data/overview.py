@@ -60,7 +60,7 @@ def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows
         for index in spread(len(dataset), rows):
             sample = dataset[index]
             images.append(fitted(sample.image[..., :3]))
-            covered.append(fitted(overlay(sample.image[..., :3], sample.labels, labels.palette, opacity=0.7)))
+            covered.append(fitted(overlay(sample.image[..., :3], sample.labels, labels, opacity=0.7)))
         columns += [column + [blank] * (rows - len(column)) for column in (images, covered)]
     titles = [title for split in splits for title in (split, f"{split}, labels")]
     tall = max(sum(cell is not blank for cell in column) for column in columns)

@@ -19,7 +19,7 @@ from crispseg.data.sources import VOC2012, official_classes
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_folder, atomic_path
 from crispseg.imaging import write_labels
-from crispseg.labels import default_palette
+from crispseg.labels import voc_palette
 
 IMAGES = 10582
 """In the augmented training set."""
@@ -59,7 +59,7 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
 
         def write(name: str) -> None:
             if name not in own:
-                write_labels(folder / f"{name}.png", read_mat(sbd / "cls" / f"{name}.mat"), default_palette(_CLASSES))
+                write_labels(folder / f"{name}.png", read_mat(sbd / "cls" / f"{name}.mat"), voc_palette(_CLASSES))
                 return
             mask = root / "SegmentationClass" / f"{name}.png"
             if not mask.is_file():

@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 import torch
 
+from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import MB, Limits, sweep
 from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel
@@ -30,6 +31,8 @@ ENVIRONMENT = {
 STYLE = """
 .seen { width: 100%; height: max(40rem, 90vh); border: 0; }
 .empty { padding: 5rem 1rem; text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 6px; }
+#examples .grid-wrap { height: auto; min-height: 0; max-height: none; padding-top: 2.25rem; }
+#examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 9rem)); }
 """
 
 
@@ -62,6 +65,7 @@ def served(
     host: str = "127.0.0.1",
     port: int = 7860,
     limits: Limits | None = None,
+    examples: Mapping[str, Examples] | None = None,
     bf16: bool = False,
 ) -> Iterator[str]:
     """Serve the page in threads while the block runs, with a private folder for uploads; yields its address.
@@ -74,6 +78,7 @@ def served(
         host: address to listen on.
         port: port to listen on.
         limits: of uploads.
+        examples: images to try a model on, by its name.
         bf16: compute in bfloat16.
 
     Raises:
@@ -95,7 +100,7 @@ def served(
             while not ended.wait(TIDY):
                 sweep(folder, limits)
 
-        blocks = Demo(models, device, folder, limits, bf16=bf16).blocks()
+        blocks = Demo(models, device, folder, limits, examples=examples, bf16=bf16).blocks()
         try:
             blocks.launch(
                 server_name=f"[{host}]" if ":" in host and "[" not in host else host,

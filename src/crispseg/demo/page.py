@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from crispseg.data.scenes import render_scene
+from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, write_labels
+from crispseg.imaging import image_channels, write_image, write_labels
 from crispseg.inference.memory import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
@@ -27,9 +27,7 @@ from crispseg.models import SegmentationModel
 
 WAITING = 64
 """Requests in the queue, over which new ones are refused."""
-SCENE_SIZE = (384, 512)
-"""Height and width of the built-in street scenes that are drawn as samples."""
-EMPTY = '<p class="empty">The segmentation will be here: give an image, or draw a street scene.</p>'
+EMPTY = '<p class="empty">The segmentation will be here: give an image.</p>'
 FRAME = Markup('<iframe class="seen" title="the segmentation" sandbox="allow-scripts" srcdoc="{}"></iframe>')
 
 
@@ -41,6 +39,7 @@ class Demo:
         device: on which they compute.
         folder: private, for masks.
         limits: of uploads.
+        examples: images to try a model on, by its name; of some models there may be none.
         bf16: compute in bfloat16.
     """
 
@@ -51,9 +50,11 @@ class Demo:
         folder: Path,
         limits: Limits,
         *,
+        examples: Mapping[str, Examples] | None = None,
         bf16: bool = False,
     ) -> None:
         self.models, self.device, self.folder, self.limits, self.bf16 = models, device, folder, limits, bf16
+        self.examples = examples or {}
 
     def segment(self, upload: Any, name: Any) -> tuple[str, str, Any]:
         """Segment an uploaded image by a model.
@@ -68,11 +69,8 @@ class Demo:
         if upload is None:
             return nothing()
         start = perf_counter()
-        try:
+        with _told():
             seen = self.inspect(upload, name)
-        except CrispsegError as error:
-            # Gradio shows messages as HTML, and a file's name may be part of one.
-            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
         mask = Path(tempfile.mkdtemp(dir=self.folder)) / f"{seen.name}_mask.png"
         labels = cv2.resize(seen.labels, seen.original_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         write_labels(mask, np.asarray(labels), seen.label_set.palette)
@@ -101,6 +99,21 @@ class Demo:
         ):
             return inspect_image(model, pixels, name=path.stem, device=self.device, pixels=self.limits.working_pixels)
 
+    def offer(self, name: Any) -> Any:
+        """The examples of a model, small; hidden where there are none."""
+        own = self.examples.get(str(name))
+        return gr.Gallery(value=[*own.thumbnails] if own else None, visible=own is not None)
+
+    def example(self, name: Any, chosen: gr.SelectData) -> str:
+        """The image that was chosen among the examples of a model, as a file that is kept as uploads are."""
+        own, at = self.examples.get(str(name)), chosen.index
+        with _told():
+            if own is None or not isinstance(at, int) or not 0 <= at < len(own):
+                raise CrispsegError("there is no such example; choose one that is shown")
+            path = Path(tempfile.mkdtemp(dir=self.folder)) / f"{own.name(at)}.png"
+            write_image(path, own.image(at))
+            return str(path)
+
     def blocks(self) -> Any:
         """The page, as `gradio.Blocks`."""
         described = "; ".join(
@@ -125,9 +138,16 @@ class Demo:
                 with gr.Column():
                     names = list(self.models)
                     model = gr.Radio(names, value=names[0], label="Model", elem_id="model")
-                    scene = gr.Button("Draw a street scene", elem_id="scene")
                     download = gr.DownloadButton("Download the mask", interactive=False, elem_id="download")
                     gr.Markdown(f"PNG, JPEG, WebP, TIFF, BMP or GIF, {taken}.")
+            gallery = gr.Gallery(
+                label="Images that this model was validated on",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                visible=names[0] in self.examples,
+                elem_id="examples",
+            )
             spent = gr.Markdown(elem_id="spent")
             shown = gr.HTML(EMPTY, js_on_load=None, apply_default_css=False, elem_id="shown")
             results = [shown, spent, download]
@@ -142,8 +162,9 @@ class Demo:
             }
             # `change` comes twice where an image takes another's place; `input` comes once, also from the webcam.
             changed = gr.on([upload.input, model.input], **run, trigger_mode="always_last", api_name="segment")
-            drawn = scene.click(draw_scene, None, upload, api_name="sample")
-            for event in (changed, drawn.success(**run, api_visibility="private")):
+            gr.on([blocks.load, model.input], self.offer, model, gallery, api_visibility="private")
+            taken_one = gallery.select(self.example, model, upload, api_visibility="private")
+            for event in (changed, taken_one.success(**run, api_visibility="private")):
                 event.failure(nothing, None, results, api_visibility="private")
         blocks.queue(max_size=WAITING)
         return blocks
@@ -154,6 +175,10 @@ def nothing() -> tuple[str, str, Any]:
     return EMPTY, "", gr.DownloadButton(value=None, interactive=False)
 
 
-def draw_scene() -> Any:
-    """A new built-in street scene, `(H, W, 3)` RGB."""
-    return render_scene(secrets.randbelow(2**31), SCENE_SIZE)[0]
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the block as Gradio's. It shows messages as HTML, and a file's name may be part of one."""
+    try:
+        yield
+    except CrispsegError as error:
+        raise gr.Error(escape(str(error), quote=False), print_exception=False) from None

@@ -131,6 +131,7 @@ def report_page(
         means=[(name, percent(value), interval(bound)) for name, value, bound in evaluation.means()],
         level=f"{LEVEL:.0f}" if evaluation.bounds else "",
         columns=list(_class_columns(evaluation)),
+        boundary_columns=list(_boundary_columns(evaluation)),
         classes=_classes(evaluation),
         names=labels.names,
         confusion=_confusion_rows(evaluation.scores),
@@ -144,20 +145,25 @@ def report_page(
 
 
 _EXPLAINED = (
-    "By the image's own mIoU. Errors: right pixels are black, ignored ones grey, wrong ones have the colour of their "
-    "true class."
+    "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour of "
+    "their true class, lighter where that is dark."
 )
 
 
 def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
     """What the page tells of each class beside its IoU: name of the column → `(C,)` in percent."""
-    scores, boundary = evaluation.scores, evaluation.boundary
-    columns = {
+    scores = evaluation.scores
+    return {
         "accuracy": scores.accuracy,
-        "% of ground truth": 100 * ratio(scores.truth, scores.truth.sum()),
+        "% of truth": 100 * ratio(scores.truth, scores.truth.sum()),
         "% of prediction": 100 * ratio(scores.predicted, scores.predicted.sum()),
     }
-    if boundary:
+
+
+def _boundary_columns(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page tells of the boundaries of each class, in the same way; nothing where they were not scored."""
+    columns: dict[str, Any] = {}
+    if boundary := evaluation.boundary:
         columns |= {f"F {distance} px": f for distance, f in zip(boundary.distances, boundary.f, strict=True)}
     if evaluation.boundary_iou:
         columns["boundary IoU"] = evaluation.boundary_iou.iou
@@ -165,14 +171,15 @@ def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of the table of classes."""
+    """The rows of the tables of classes."""
     rows = []
-    columns, iou = _class_columns(evaluation).values(), evaluation.scores.iou
+    iou = evaluation.scores.iou
+    tables = {"values": _class_columns(evaluation), "boundary": _boundary_columns(evaluation)}
     for index, (name, color) in enumerate(zip(evaluation.labels.names, evaluation.labels.palette, strict=True)):
         bound = evaluation.bound("iou", index)
-        values = [percent(float(column[index])) for column in columns]
-        shown = {"iou": percent(iou[index]), "range": interval(bound), "values": values}
-        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown})
+        cells = {key: [percent(float(each[index])) for each in table.values()] for key, table in tables.items()}
+        shown = {"iou": percent(iou[index]), "range": interval(bound)}
+        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown, **cells})
     return rows
 
 

@@ -114,7 +114,7 @@ class Segmentation:
         Raises:
             CrispsegError: another opacity.
         """
-        return visuals.overlay(self.image, self.labels, self.label_set.palette, opacity)
+        return visuals.overlay(self.image, self.labels, self.label_set, opacity)
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write `NAME.png`, a palette PNG whose values are the class ids, and `NAME_overlay.png`. Returns both paths.

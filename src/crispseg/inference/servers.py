@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crispseg.data import official_classes
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image, write_labels
-from crispseg.labels import Color, default_palette
+from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -93,7 +93,5 @@ def _format(
 FORMATS: dict[str, ServerFormat] = {
     "cityscapes": _format("cityscapes", "Cityscapes", _cityscapes_file),
     "ade20k": _format("ade20k", "ADE20K", lambda image: Path(f"{image.stem}.png")),
-    "voc": _format(
-        "voc2012", "PASCAL VOC 2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), default_palette(255)
-    ),
+    "voc": _format("voc2012", "PASCAL VOC 2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)),
 }

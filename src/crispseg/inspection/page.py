@@ -51,7 +51,7 @@ def inspection_page(inspection: Inspection) -> str:
 def _embedded(name: str, panel: Panel) -> pages.Picture:
     """A panel of the image of this name."""
     longest = SIDE if panel.layer else SMALL if panel.photo or panel.exact else LOSSLESS
-    return pages.embedded(panel.pixels, f"{name}, {panel.name}", photo=panel.photo, longest=longest)
+    return pages.embedded(panel.pixels, f"{name}, {panel.name}", photo=panel.photo, longest=longest, clear=panel.clear)
 
 
 def cards(inspection: Inspection) -> list[tuple[str, str, str]]:

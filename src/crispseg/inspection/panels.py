@@ -14,6 +14,8 @@ from crispseg.inspection import maps
 from crispseg.inspection.flow import flow_colors, flows
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
 from crispseg.inspection.quantities import Inspection
+from crispseg.labels import Color
+from crispseg.visuals import RIGHT
 
 
 class Panel(NamedTuple):
@@ -29,6 +31,8 @@ class Panel(NamedTuple):
     """What the colours of directions mean, with the wheel beside it."""
     layer: bool = False
     """Can be laid over the image."""
+    clear: Color | None = None
+    """A colour that is not laid over it."""
     exact: bool = False
     """Colours mean classes: enlarged without mixing them."""
     photo: bool = False
@@ -73,11 +77,25 @@ def sections(inspection: Inspection, fields: Sequence[str]) -> dict[str, list[Fo
 
 def _results(inspection: Inspection) -> Iterator[Panel]:
     yield Panel("image", inspection.image, photo=True)
-    yield Panel("prediction", inspection.colors(), layer=True, exact=True)
+    background = _background(inspection)
+    yield Panel("prediction", inspection.colors(), layer=True, exact=True, clear=background)
     if inspection.truth is not None:
-        yield Panel("truth", inspection.colors(inspection.truth), "ignored pixels black", layer=True, exact=True)
-        errors = "right pixels black, ignored ones grey, wrong ones in the truth's colour"
-        yield Panel("errors", inspection.errors(), errors, layer=True, exact=True)
+        yield Panel(
+            "truth",
+            inspection.colors(inspection.truth),
+            "ignored pixels black",
+            layer=True,
+            exact=True,
+            clear=background,
+        )
+        errors = "right pixels black, ignored ones dark grey, wrong ones in the truth's colour or lighter"
+        yield Panel("errors", inspection.errors(), errors, layer=True, exact=True, clear=RIGHT)
+
+
+def _background(inspection: Inspection) -> Color | None:
+    """The colour of the class that is called background, if there is one."""
+    labels = inspection.label_set
+    return None if labels.background is None else labels.palette[labels.background]
 
 
 def _certainty(inspection: Inspection) -> Iterator[Panel]:
@@ -92,7 +110,8 @@ def refinement(inspection: Inspection) -> Iterator[Panel]:
     """The result before and after refinement, and what decides: boundaries and directions. None of other models."""
     if inspection.boundary is None:
         return
-    yield Panel("before refinement", inspection.colors(inspection.unrefined), layer=True, exact=True)
+    before = inspection.colors(inspection.unrefined)
+    yield Panel("before refinement", before, layer=True, exact=True, clear=_background(inspection))
     yield Panel("after refinement", inspection.colors(), exact=True)
     note, probability = "probability of a pixel to be on a boundary", scaled(inspection.boundary, 0, 1)
     yield Panel("boundary", probability, note, scale=(SCALE, "0", "1"), layer=True, photo=True)

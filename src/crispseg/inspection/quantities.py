@@ -115,7 +115,7 @@ class Inspection:
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
-        """Right pixels black, wrong ones in their true class's colour, ignored ones grey, `(H, W, 3)` (SFNet, Fig. 6).
+        """The `error_map` of the labels, `(H, W, 3)`: right pixels black, as in SFNet's Fig. 6.
 
         Raises:
             CrispsegError: the inspection has no truth.

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.errors import CrispsegError
-from crispseg.labels import IGNORE, Color, LabelSet, default_palette
+from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
 
@@ -61,7 +61,7 @@ class ModelInfo:
         """Class names and colours; numbered ones where none were given."""
         if not self.class_names and not self.palette:
             return LabelSet.numbered(self.num_classes)
-        return LabelSet(self.class_names, self.palette or default_palette(self.num_classes))
+        return LabelSet(self.class_names, self.palette) if self.palette else LabelSet.colored(self.class_names)
 
     def to_json(self) -> str:
         """The text of `config.json`, without `value_range` where there is none, so that earlier versions read it."""

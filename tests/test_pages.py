@@ -1,0 +1,115 @@
+"""Pages on wide and narrow screens: tables stay inside, long names are cut, small pictures are seen in their pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_report import Page
+
+from crispseg import pages
+from crispseg.data.base import Sample
+from crispseg.evaluation import BoundaryScores, SegmentationScores
+from crispseg.evaluation.boundary import DISTANCES
+from crispseg.evaluation.boundary_iou import BoundaryIoUScores
+from crispseg.evaluation.report import Example, report_page
+from crispseg.evaluation.summary import Evaluation
+from crispseg.inspection.beside import Scored, SideBySide
+from crispseg.labels import BACKGROUND, LabelSet
+
+LABELS = LabelSet.colored(["background", "nucleus", "border"])
+LONG = "plate_7_well_B03_field_0012_channel_DAPI_exposure_120ms_" * 4 + "z"
+
+
+def scored(metric: Any) -> Any:
+    """The scores of two predictions of noise."""
+    draws = np.random.default_rng(0).integers(0, 3, (2, 2, 1, 24, 24)).astype(np.uint8)
+    for prediction, truth in torch.from_numpy(draws):
+        metric.update(prediction, truth)
+    return metric.scores()
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> str:
+    """The page of an evaluation with boundary scores, of an example with a very long name."""
+    boundaries = scored(BoundaryScores(3, DISTANCES)), scored(BoundaryIoUScores(3))
+    found = Evaluation(LABELS, scored(SegmentationScores(3, per_image=True)), *boundaries, resamples=40)
+    ids = np.zeros((24, 24), np.uint8)
+    example = Example(Sample(np.zeros((24, 24, 3), np.uint8), ids, LONG), (ids,), (100.0,))
+    return report_page("fpn on resnet18", "folder val", found, [example])
+
+
+@pytest.fixture(scope="module")
+def beside() -> str:
+    """The page of nine results side by side, as an ablation of SFNet has them."""
+    scores, boundary = scored(SegmentationScores(3, per_image=True)), scored(BoundaryScores(3, [3]))
+    names = ["intact", *(f"flow × 0 in decoder.fuses.{index}" for index in range(8))]
+    results = tuple(Scored(name, "coarse levels are upsampled bilinearly", scores, boundary) for name in names)
+    return SideBySide(results, LABELS, 40).page("Ablation", "folder val")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 1200, 400])
+@pytest.mark.parametrize("name", ["evaluation", "beside"])
+def test_tables_stay_inside(
+    name: str, width: int, browser: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "page.html").write_text(request.getfixturevalue(name), encoding="utf-8")
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((tmp_path / "page.html").as_uri())
+    tables = browser.execute_script(
+        "return [...document.querySelectorAll('.wide')].map((e) => e.scrollWidth - e.clientWidth)"
+    )
+    assert len(tables) >= 3 and max(tables) <= 0
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.browser
+def test_a_long_name_takes_one_line(evaluation: str, browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(evaluation, encoding="utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    title = browser.find_element("tag name", "h3")
+    assert title.get_attribute("title") == LONG and title.size["height"] < 40
+    assert browser.execute_script("return getComputedStyle(arguments[0]).textOverflow", title) == "ellipsis"
+
+
+def test_every_value_of_a_table_has_a_name_where_its_head_is_hidden(evaluation: str, beside: str) -> None:
+    names = [
+        {attributes.get("data-name") for tag, attributes in Page(html).tags if tag == "td"}
+        for html in (evaluation, beside)
+    ]
+    assert names[0] >= {"IoU", "95 % interval", "accuracy", "% of truth", "F 3 px", "F 12 px", "boundary IoU"}
+    assert names[1] >= {"mIoU", "change", "F 3 px", "intact", "flow × 0 in decoder.fuses.7"}
+
+
+def test_boundaries_have_a_table_of_their_own_where_they_were_scored(evaluation: str) -> None:
+    assert "Boundaries of the classes" in evaluation
+    plain = report_page("fpn", "val", Evaluation(LABELS, scored(SegmentationScores(3, per_image=True))))
+    assert "Boundaries of the classes" not in plain and "F 3 px" not in plain
+
+
+def test_tiny_pictures_are_shown_in_their_pixels(evaluation: str) -> None:
+    assert all(image["class"] == "tiny" for image in Page(evaluation).images)
+    sides = [pages.embedded(np.zeros((40, side, 3), np.uint8), "x") for side in (128, 129, 360, 361)]
+    assert [(picture.tiny, picture.small) for picture in sides] == [
+        (True, True),
+        (False, True),
+        (False, True),
+        (False,) * 2,
+    ]
+
+
+@pytest.mark.parametrize("clear", [None, BACKGROUND, (1, 2, 3)])
+def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
+    pixels = np.array([[BACKGROUND, (238, 153, 0)]], np.uint8)
+    source = pages.embedded(pixels, "x", clear=clear).source
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert np.array_equal(np.array(picture.convert("RGB")), pixels)
+    assert np.array(picture.convert("RGBA"))[0, :, 3].tolist() == [0 if clear == BACKGROUND else 255, 255]
