@@ -67,6 +67,8 @@ class TrainConfig(Settings):
         out: folder of the run.
         epochs: passes over the training split.
         iterations: optimizer steps; counts instead of epochs where given.
+        minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
+            learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
         batch_size: images a step and device.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
@@ -75,8 +77,8 @@ class TrainConfig(Settings):
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
-        schedule: poly decays the learning rate at every step, poly_epoch at every epoch, step at lr_drops, constant
-            never.
+        schedule: poly and cosine decay the learning rate at every step, poly_epoch at every epoch, step at lr_drops,
+            constant never.
         power: exponent of the polynomial decay.
         lr_drops: shares of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
@@ -89,7 +91,8 @@ class TrainConfig(Settings):
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
         freeze_backbone: keep the backbone as it is, batch-norm statistics too.
-        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
+        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
+            steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
         precision: fp32 or bf16 (mixed).
@@ -110,6 +113,7 @@ class TrainConfig(Settings):
     out: Path = Path("runs/train")
     epochs: PositiveInt = 50
     iterations: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
     batch_size: PositiveInt = 8
     accumulate: PositiveInt = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -118,7 +122,7 @@ class TrainConfig(Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 5e-4
     decay_norms_and_biases: bool = True
-    schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
+    schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "poly"
     power: NonNegativeFloat = 0.9
     lr_drops: list[float] = Field(default_factory=lambda: [2 / 3])
     warmup: NonNegativeInt = 0
@@ -160,6 +164,10 @@ class TrainConfig(Settings):
                     raise CrispsegError(f"loss: the weight of {name} is 0; give a positive number, or leave {name} out")
                 if weight < 0:
                     raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
+        if self.minutes and self.iterations:
+            raise CrispsegError(f"minutes is {self.minutes:g} and iterations {self.iterations}; give one of them")
+        if self.minutes and self.schedule == "poly_epoch":
+            raise CrispsegError("schedule poly_epoch counts epochs; with minutes choose poly, cosine, step or constant")
         if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
             raise CrispsegError(
                 f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
