@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,9 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
         ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
         ({"num_classes": 3, "ignore": (-1,)}, "data.ignore holds -1"),
         ({"val_ratio": 0.0}, "data.val_ratio is 0.0"),
+        ({"folds": 1}, "data.folds is 1; give 2 or more"),
+        ({"folds": 3, "fold": 4}, "data.fold is 4; give 1 to 3"),
+        ({"fold": 2}, "data.fold is 2; give 1 to 1"),
         ({"num_classes": 3, "train_list": "nowhere.txt"}, "cannot read nowhere.txt"),
     ],
 )
@@ -274,6 +278,33 @@ def test_split_by_lists(ten: Path) -> None:
     val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
     with pytest.raises(CrispsegError, match="'train' is empty"):
         folder(ten, val_list=val).dataset("val")
+
+
+@given(st.integers(2, 10), st.integers(0, 9))
+@settings(max_examples=20)
+def test_folds(count: int, seed: int) -> None:
+    """Each image validates once, the parts are of one size, and lists decide what is divided."""
+    every = [f"{index:02d}" for index in range(10)]
+    parts = []
+    for fold in range(1, count + 1):
+        source = Folder("images", "masks", folds=count, fold=fold, seed=seed)
+        source.__dict__["_pairs"] = {name: Pair(name, Path(name), Path(name)) for name in every}
+        train, val = ([pair.name for pair in source.pairs(split)] for split in ("train", "val"))
+        assert sorted([*train, *val]) == every
+        parts.append(val)
+    assert sorted(chain(*parts)) == every
+    assert {len(part) for part in parts} <= {10 // count, -(-10 // count)}
+
+
+def test_folds_divide_what_the_lists_name(ten: Path) -> None:
+    (ten / "train.txt").write_text("00\n01\n")
+    (ten / "val.txt").write_text("02\n")
+    lists = {"train_list": ten / "train.txt", "val_list": ten / "val.txt"}
+    source = folder(ten, folds=3, fold=3, **lists)
+    assert sorted(names(source, "train") + names(source, "val")) == ["00", "01", "02"]
+    assert len(source.unlisted()) == 7
+    with pytest.raises(CrispsegError, match="data.folds is 4, but there are 3 images; give 3"):
+        folder(ten, folds=4, **lists).dataset("train")
 
 
 def test_text_files_must_be_text(tmp_path: Path) -> None:

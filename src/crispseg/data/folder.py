@@ -44,6 +44,8 @@ class Folder:
         seed: chooses which pairs these are.
         train_list: text file with the names of the images to train on, instead of a share.
         val_list: text file with the names of the images to validate on. With one list the other split is the rest.
+        folds: divide the images of both splits anew, into so many parts of equal size; for cross-validation.
+        fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
     """
 
@@ -56,12 +58,18 @@ class Folder:
     seed: int = 0
     train_list: str | Path | None = None
     val_list: str | Path | None = None
+    folds: int | None = None
+    fold: int = 1
     ignore: tuple[int | Color, ...] = ()
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
         if not 0 < self.val_ratio < 1:
             raise CrispsegError(f"data.val_ratio is {self.val_ratio}; give a share between 0 and 1, such as 0.2")
+        if self.folds is not None and self.folds < 2:
+            raise CrispsegError(f"data.folds is {self.folds}; give 2 or more")
+        if not 1 <= self.fold <= (self.folds or 1):
+            raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
         for value in self.ignore:
             if isinstance(value, int) and not 0 <= value <= 0xFFFF:
                 raise CrispsegError(f"data.ignore holds {value}; mask values are 0 to 65535")
@@ -89,11 +97,11 @@ class Folder:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
         if split not in SPLITS:
             raise CrispsegError(f"there is no split '{split}' in a folder of images; it has {', '.join(SPLITS)}")
-        return [self._pairs[name] for name in self._names[split]]
+        return [self._pairs[name] for name in self._divided[split]]
 
     def unlisted(self) -> list[Path]:
         """The images of pairs that no split has, since neither list names them. Raises as `dataset` does."""
-        listed = set().union(*self._names.values())
+        listed = set().union(*self._divided.values())
         return [pair.image for name, pair in self._pairs.items() if name not in listed]
 
     def declared(self) -> tuple[LabelSet, Decoder] | None:
@@ -109,6 +117,18 @@ class Folder:
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
         return match(Path(self.images), Path(self.masks))
+
+    @cached_property
+    def _divided(self) -> dict[str, list[str]]:
+        """The names of each split, with folds those of the fold: shuffled by the seed, every `folds`-th is val."""
+        if self.folds is None:
+            return self._names
+        every = sorted(set().union(*self._names.values()))
+        if len(every) < self.folds:
+            raise CrispsegError(f"data.folds is {self.folds}, but there are {len(every)} images; give {len(every)}")
+        order = np.random.default_rng(self.seed).permutation(len(every))
+        val = {every[index] for index in order[self.fold - 1 :: self.folds]}
+        return {"train": [name for name in every if name not in val], "val": sorted(val)}
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
