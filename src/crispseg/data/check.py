@@ -40,6 +40,8 @@ class SplitReport:
     smallest: tuple[int, int]
     """Least height and least width, which need not be of one image."""
     largest: tuple[int, int]
+    present: NDArray[np.bool_]
+    """`(images, classes)`, whether the class occurs in the image."""
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ def summary(
         ignored=int(counts[:, IGNORE].sum()),
         smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
         largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
+        present=per_image > 0,
     )
 
 

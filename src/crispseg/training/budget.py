@@ -8,8 +8,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from rich.console import Console
 
-from crispseg.training.pace import Pace
+from crispseg.training.pace import Pace, in_words
 
 NEVER = sys.maxsize
 """As `val_check_interval` of the trainer: evaluations come when `Budget` asks for them."""
@@ -18,6 +19,8 @@ EVALUATIONS = 10
 """At most so many evaluations."""
 EVALUATING = 0.1
 """Share of the time that they may take together, unless the one at the end takes more."""
+MUCH = 0.25
+"""Share of the time for one evaluation from which this is said."""
 LEAST = 0.1
 """Share of the time that is trained, however long the evaluation takes."""
 
@@ -31,15 +34,17 @@ class Budget(Callback):
         seconds: of training and evaluating, in all sessions of the run.
         elapsed: seconds so far.
         pace: knows how long an evaluation takes.
+        console: where to say that it takes much of the time.
 
     Attributes:
         progress: share of the time for training that lies behind, 0 to 1; the learning rate follows it.
     """
 
-    def __init__(self, seconds: float, elapsed: Callable[[], float], pace: Pace) -> None:
+    def __init__(self, seconds: float, elapsed: Callable[[], float], pace: Pace, console: Console) -> None:
         self.seconds = seconds
         self.elapsed = elapsed
         self.pace = pace
+        self.console = console
         self.progress = 0.0
         self.evaluations = 0  # those that are over, or were left out
         self.used_up = 0.0  # the seconds that a session came to the end of
@@ -74,6 +79,14 @@ class Budget(Callback):
         self._measure_together(trainer)
         self.evaluations = self.behind
         trainer.should_stop = self.used_up >= self.seconds
+        if self.share_of_evaluation > MUCH:
+            self.console.print(
+                f"an evaluation takes some {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
+                "images or more --minutes leave more time for training",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -71,10 +71,12 @@ class SegmentationTask(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The predicted labels `(N, H, W)`."""
         images, labels = batch
-        logits = self.model(images.contiguous(memory_format=torch.channels_last))
-        self.matrix.update(logits.argmax(1), labels)
+        predicted: Tensor = self.model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+        self.matrix.update(predicted, labels)
+        return predicted
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self.matrix.scores()
