@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 from training_runs import quietly, rows, tiny
 
@@ -34,7 +37,8 @@ def minutes_run(seconds: float, step: float, evaluation: float, accumulate: int 
     """When the evaluations of a run began and ended, by a clock that only steps and evaluations move."""
     clock = Clock()
     pace = Pace(1, clock)
-    budget = Budget(seconds, clock, pace)
+    said = io.StringIO()
+    budget = Budget(seconds, clock, pace, Console(file=said))
     pace.foretold = evaluation
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(broadcast=lambda value: value),
@@ -48,6 +52,7 @@ def minutes_run(seconds: float, step: float, evaluation: float, accumulate: int 
     told: Any = None  # the module, which neither needs
     for each in (pace, budget):
         each.on_train_start(trainer, told)
+    assert ("more --minutes" in said.getvalue()) == (evaluation > 0.25 * seconds)
     evaluations = []
     batch = 0
     while not trainer.should_stop:
@@ -158,7 +163,7 @@ def test_a_run_of_a_given_time(tmp_path: Path) -> None:
     table = rows(finished.folder)
     assert len(table) >= 2 and int(table[-1]["step"]) > 4, "epochs and val_every do not count"
     assert 0.5 * budget < float(table[-1]["seconds"]) < 1.2 * budget
-    assert float(table[-1]["lr"]) < 0.001 < 0.008 < float(table[0]["lr"])
+    assert float(table[-1]["lr"]) < 0.002 < float(table[0]["lr"])
     assert (tmp_path / "run/model/model.safetensors").is_file()
     before = rows(finished.folder)
     assert rows(quietly(config, resume=True).folder) == before, "it was at its end"
@@ -166,6 +171,27 @@ def test_a_run_of_a_given_time(tmp_path: Path) -> None:
     after = rows(quietly(longer, resume=True).folder)
     assert after[: len(before)] == before and len(after) > len(before) + 1
     assert budget < float(after[-1]["seconds"]) < 1.2 * budget + 1
+
+
+@pytest.mark.slow
+def test_the_time_left_of_a_real_run_is_right_after_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course, told, paces = Course(160, 4), [], []
+    step = Pace.step
+
+    def tell(pace: Pace, number: int) -> None:
+        step(pace, number)
+        paces.append(pace)
+        if (left := pace.left(course)) is not None:
+            told.append((time.monotonic(), left))
+
+    monkeypatch.setattr(Pace, "step", tell)
+    began = time.monotonic()
+    quietly(tiny(tmp_path / "run", epochs=40, batch_size=2))
+    end = told[-1][0] + paces[-1].evaluation  # of the last step, which is told before it is evaluated
+    assert len(told) > 150
+    for when, left in told:
+        if when - began > 0.1 * (end - began):
+            assert left == pytest.approx(end - when, rel=0.2, abs=0.05 * (end - began))
 
 
 def test_what_does_not_go_together(tmp_path: Path, refuses: Any) -> None:

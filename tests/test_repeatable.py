@@ -188,6 +188,16 @@ def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
     assert rows(tmp_path / "killed")[-1]["step"] == str(iterations)
 
 
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_evaluations_leave_the_training_as_it_is(ema: float | None, tmp_path: Path) -> None:
+    ends = []
+    for val_every in (1, 3):
+        config = short(tmp_path / str(val_every), epochs=3, val_every=val_every, ema=ema)
+        ends.append(torch.load(quietly(config).folder / "checkpoints/last.ckpt", weights_only=True))
+    for part in ("state_dict", "current_model_state") if ema else ("state_dict",):
+        assert equal(ends[0][part], ends[1][part])
+
+
 def short(out: Path, **changes: Any) -> TrainConfig:
     """A step an epoch."""
     return repeatable(out, **{"model": MODEL, "batch_size": 8, **changes})

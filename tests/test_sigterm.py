@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from training_runs import FLAGS, rows
 
 from crispseg.cli.main import TRAINING, main
 from crispseg.files import atomic_path
@@ -52,6 +54,40 @@ def told_to_end(file: Path) -> None:
 def wait(ready: Event) -> None:
     ready.set()
     time.sleep(20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_whose_process_group_is_told_to_end_says_what_it_kept(number: signal.Signals, tmp_path: Path) -> None:
+    """Schedulers, containers and terminals send the signal to the data workers too."""
+    process = FORK.Process(target=training, args=(tmp_path,))
+    process.start()
+    assert process.pid is not None
+    deadline = time.monotonic() + 60
+    table = tmp_path / "run/metrics.csv"
+    while not (table.is_file() and len(rows(table.parent)) > 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    process.join(60)
+    process.kill()
+    *before, line = (tmp_path / "stderr").read_text().splitlines()
+    assert not [each for each in before if "Traceback" in each or "Error" in each or "ignored in" in each]
+    assert re.fullmatch(
+        rf"crispseg: interrupted at step \d+; kept: the checkpoint of step \d+ and the best model so far, mIoU [\d.]+; "
+        rf"go on with: crispseg train --resume {tmp_path}/run",
+        line,
+    )
+    assert process.exitcode == 128 + number
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
+def training(folder: Path) -> None:
+    """A run that does not end by itself, with a worker for each split, in a process group of its own."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
+    os.dup2(stderr, 2)
+    sys.stderr = os.fdopen(stderr, "w", buffering=1)
+    sys.exit(main(["train", *FLAGS, "--epochs=100000", "--workers=1", f"--out={folder / 'run'}"]))
 
 
 def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:

@@ -36,6 +36,8 @@ def test_a_run_holds_these_files(tiny_run: Run) -> None:
         "model/config.json",
         "model/model.safetensors",
         "model/README.md",
+        "pictures/step_000002.png",
+        "pictures/step_000004.png",
     }
 
 
@@ -241,7 +243,13 @@ def test_a_loss_that_explodes_says_what_to_change(tmp_path: Path, refuses: Any) 
 
 @pytest.mark.parametrize(
     ("stop", "told"),
-    [(0, "interrupted at step 0; no epoch was finished"), (3, "interrupted at step 3; .* --resume .*run")],
+    [
+        (0, "^interrupted at step 0; start it again$"),
+        (
+            3,
+            "^interrupted at step 3; kept: the checkpoint of step 2 and the best model so far, mIoU .* --resume .*run$",
+        ),
+    ],
 )
 def test_an_interrupted_run_says_how_to_go_on(
     stop: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -254,7 +262,12 @@ def test_an_interrupted_run_says_how_to_go_on(
     training_step = SegmentationTask.training_step
     monkeypatch.setattr(SegmentationTask, "training_step", interrupt)
     with pytest.raises(KeyboardInterrupt, match=told):
-        quietly(tiny(tmp_path / "run"))
+        quietly(tiny(tmp_path / "run", ema=0.5))
+    if stop:  # the model is there already, with the averaged weights that were evaluated
+        best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+        saved = from_pretrained(tmp_path / "run")
+        assert all(torch.equal(value, best[f"model.{key}"]) for key, value in saved.state_dict().items())
+        assert saved.info.metrics == {"val_miou": round(float(rows(tmp_path / "run")[0]["miou"]), 2)}
 
 
 def test_a_folder_that_is_no_place_for_a_run(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:

@@ -17,6 +17,19 @@ class CrispsegWarning(UserWarning):
     """What was assumed or done otherwise than one may think, in one line, which the command line prints as it is."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work; the message is one line that says what was kept and how to go on.
+
+    Args:
+        message: the line.
+        number: of the signal. The command line exits with 128 more.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, as one line without a full stop; the name of its type where it says nothing."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
-from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
+from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
@@ -35,7 +35,7 @@ COMMANDS = {
 }
 
 TRAINING = ("quickstart", "train")
-"""Commands that Lightning ends after a step when SIGTERM comes."""
+"""Commands that say themselves what they kept when SIGTERM comes."""
 
 HELP = "\n".join(
     [
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"crispseg: {interrupt or 'interrupted'}", file=sys.stderr)
-        return 130
+        return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -8,8 +8,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from rich.console import Console
 
-from crispseg.training.pace import Pace
+from crispseg.training.pace import Pace, in_words
 
 NEVER = sys.maxsize
 """As `val_check_interval` of the trainer: evaluations come when `Budget` asks for them."""
@@ -18,6 +19,8 @@ EVALUATIONS = 10
 """At most so many evaluations."""
 EVALUATING = 0.1
 """Share of the time that they may take together, unless the one at the end takes more."""
+MUCH = 0.25
+"""Share of the time for one evaluation from which this is said."""
 LEAST = 0.1
 """Share of the time that is trained, however long the evaluation takes."""
 
@@ -31,17 +34,19 @@ class Budget(Callback):
         seconds: of training and evaluating, in all sessions of the run.
         elapsed: seconds so far.
         pace: knows how long an evaluation takes.
+        console: where to say that it takes much of the time.
 
     Attributes:
         progress: share of the time for training that lies behind, 0 to 1; the learning rate follows it.
     """
 
-    def __init__(self, seconds: float, elapsed: Callable[[], float], pace: Pace) -> None:
+    def __init__(self, seconds: float, elapsed: Callable[[], float], pace: Pace, console: Console) -> None:
         self.seconds = seconds
         self.elapsed = elapsed
         self.pace = pace
+        self.console = console
         self.progress = 0.0
-        self.evaluated = 0.0  # progress at the last evaluation
+        self.evaluations = 0  # those that are over, or were left out
         self.used_up = 0.0  # the seconds that a session came to the end of
 
     def left(self) -> float:
@@ -59,22 +64,29 @@ class Budget(Callback):
         self.progress = min(self.elapsed() / max(self.seconds - kept, LEAST * self.seconds), 1.0)
 
     @property
-    def due(self) -> bool:
-        """Whether an evaluation is due before that at the end."""
+    def behind(self) -> int:
+        """How many evaluations, without that at the end, should lie behind."""
         count = min(EVALUATIONS, int(EVALUATING / max(self.share_of_evaluation, 1e-9)))
-        coming = ((number / count) ** 1.25 for number in range(1, count))
-        return any(self.evaluated < share <= self.progress for share in coming)
+        return sum((number / count) ** 1.25 <= self.progress for number in range(1, count))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluated": self.evaluated, "used_up": self.used_up}
+        return {"used_up": self.used_up}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.evaluated, self.used_up = state_dict["evaluated"], state_dict["used_up"]
+        self.used_up = state_dict["used_up"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._measure_together(trainer)
+        self.evaluations = self.behind
         trainer.should_stop = self.used_up >= self.seconds
-        self.evaluated = min(self.evaluated, self.progress)  # the run may have been given more time
+        if self.share_of_evaluation > MUCH:
+            self.console.print(
+                f"an evaluation takes some {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
+                "images or more --minutes leave more time for training",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +98,7 @@ class Budget(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.evaluated = self.progress
+            self.evaluations = max(self.evaluations + 1, self.behind)
             self.used_up = self.seconds if trainer.should_stop else 0.0
 
     def _measure_together(self, trainer: L.Trainer) -> bool:
@@ -96,5 +108,5 @@ class Budget(Callback):
         """
         self.measure()
         due: bool
-        self.progress, due = trainer.strategy.broadcast((self.progress, self.due))
+        self.progress, due = trainer.strategy.broadcast((self.progress, self.behind > self.evaluations))
         return due

@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from torch import Tensor
 
 from crispseg.files import atomic_path
-from crispseg.training.pace import in_words
+from crispseg.training.config import TrainConfig
+from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
+from crispseg.training.pace import Pace, in_words
 from crispseg.training.task import SegmentationTask
 
 
@@ -25,20 +29,26 @@ class MetricsFile(Callback):
     Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch, or since the last
     evaluation where the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent. The file is
     whole at any time.
+
+    Attributes:
+        rows: the rows so far.
+        confusion: `(C, C)` pixels at the best evaluation; rows are the truth. None where it is not known.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
+        self.confusion: Tensor | None = None
         self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, since a resumed epoch has one mean
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
+        return {"rows": self.rows, "loss": self.loss, "batches": self.batches, "confusion": self.confusion}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loss, self.batches = state_dict["loss"], state_dict["batches"]
         self.rows = list(state_dict.get("rows", ()))
+        self.confusion = state_dict.get("confusion")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step and not self.rows and self.path.is_file():  # from before checkpoints had the rows
@@ -70,6 +80,8 @@ class MetricsFile(Callback):
             "train_loss": f"{self.loss / self.batches:.4f}",
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
+        if all(scores.miou > float(earlier["miou"] or "-inf") for earlier in self.rows):
+            self.confusion = torch.from_numpy(scores.confusion)
         self.rows.append(row)
         if trainer.check_val_every_n_epoch is None:
             self.loss, self.batches = 0.0, 0
@@ -119,34 +131,64 @@ class Bars(RichProgressBar):
 
 
 class Lines(Callback):
-    """A line for every evaluation and every half minute, for a log file.
+    """A line for every evaluation, with more after the first one, and in a log file one for every half minute.
 
     Args:
+        config: the run.
         left: the seconds that are left, if they are known.
+        pace: how fast it goes.
+        shares: the share of each class in the training pixels.
         console: where to print.
     """
 
     every = 30.0
 
-    def __init__(self, left: Callable[[], float | None], console: Console) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        left: Callable[[], float | None],
+        pace: Pace,
+        shares: Sequence[float],
+        console: Console,
+    ) -> None:
+        self.config = config
         self.left = left
+        self.pace = pace
+        self.shares = shares
         self.console = console
         self.latest = time.monotonic()
+        self.evaluated = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if time.monotonic() - self.latest > self.every:
-            self._say(trainer)
+        if time.monotonic() - self.latest > self.every and not self.console.is_terminal:
+            self._say(self._where(trainer))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._say(trainer, f"  mIoU {trainer.callback_metrics['val/miou']:.1f}")
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
+        scores, names = pl_module.scores, pl_module.model.info.class_names
+        line = f"{self._where(trainer)}  mIoU {scores.miou:.1f}"
+        if self.evaluated:
+            self._say(f"{line}  {classes_in_short(scores.iou, names)}")
+            return
+        self.evaluated = True
+        self._say(line, *class_lines(scores.iou, names), *remarks(scores.confusion, names, self.shares))
+        if (waiting := self.pace.waiting) is not None and waiting >= 0.3:
+            self._say(waiting_in_words(waiting, self.config.workers))
 
-    def _say(self, trainer: L.Trainer, more: str = "") -> None:
-        self.latest = time.monotonic()
+    def _where(self, trainer: L.Trainer) -> str:
         steps, left = trainer.estimated_stepping_batches, self.left()
-        self.console.print(
-            f"{epoch_of(trainer)}  step {trainer.global_step}{f'/{steps}' if steps != math.inf else ''}  "
-            f"loss {trainer.callback_metrics['train/loss_step']:.3f}{more}"
-            f"{'' if left is None else f'  {in_words(left)} left'}",
-            highlight=False,
-        )
+        parts = [
+            epoch_of(trainer),
+            f"step {trainer.global_step}" + (f"/{steps}" if steps != math.inf else ""),
+            f"loss {trainer.callback_metrics['train/loss_step']:.3f}",
+        ]
+        if self.pace.batches_a_second:
+            parts.append(f"{self.pace.batches_a_second * self.config.batch_size * self.config.devices:.3g} images/s")
+        return "  ".join([*parts, f"{in_words(left)} left"] if left is not None else parts)
+
+    def _say(self, *lines: str) -> None:
+        self.latest = time.monotonic()
+        for line in lines:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)

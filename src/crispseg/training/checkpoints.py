@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from crispseg.models import SegmentationModel
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
+MODEL = "model"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -28,12 +30,16 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt` at the best evaluation so far, and finds it again where the run's folder was moved.
+    """Writes `best.ckpt` and the folder `model` at the best evaluation so far.
 
-    Checkpoints hold its state under the name of this class.
+    It finds `best.ckpt` again where the run's folder was moved. Checkpoints hold its state under this class's name.
+
+    Args:
+        folder: of the run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        path = folder / BEST
         super().__init__(
             path.parent,
             path.stem,
@@ -43,6 +49,26 @@ class EpochCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.path = path
+        self.model = folder / MODEL
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        before = self.best_model_score
+        super().on_validation_end(trainer, pl_module)
+        if self.best_model_score is not before and trainer.is_global_zero:
+            model = pl_module.model
+            assert isinstance(model, SegmentationModel)
+            now = {key: value.clone() for key, value in model.state_dict().items()}  # those of an average are others
+            self.save_model(model)
+            model.load_state_dict(now)
+
+    def save_model(self, model: SegmentationModel) -> float:
+        """Give a model the weights of the best evaluation, save it, and return the evaluation's mIoU."""
+        load_checkpoint(self.path, model)
+        assert self.best_model_score is not None
+        miou = float(self.best_model_score)
+        model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
+        model.save_pretrained(self.model)
+        return miou
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self.path.is_file():
@@ -58,12 +84,20 @@ class LastCheckpoint(Checkpoint):
     epoch and, if asked, every so many steps.
 
     `ModelCheckpoint` would also write where gradients are being accumulated.
+
+    Attributes:
+        saved: the step of the checkpoint there is; None if there is none.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
         self.due = False
+        self.saved: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step:
+            self.saved = trainer.global_step  # the run goes on from there
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -84,7 +118,7 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint."""
         trainer.save_checkpoint(self.path)
-        self.due = False
+        self.due, self.saved = False, trainer.global_step
 
 
 class Patience(EarlyStopping):

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from crispseg.training.config import TrainConfig
 
@@ -32,6 +33,27 @@ class Course:
         return -(-self.steps // self.between) - step // self.between if step < self.steps else 0
 
 
+class Waiting(PassThroughProfiler):
+    """Counts the seconds in which training waits for its next batch.
+
+    Args:
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.now = now
+        self.seconds = self.began = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.began = self.now()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += self.now() - self.began
+
+
 class Pace(Callback):
     """Measures steps and evaluations as a run goes on.
 
@@ -46,9 +68,12 @@ class Pace(Callback):
     def __init__(self, evaluated: int, now: Callable[[], float] = time.monotonic) -> None:
         self.evaluated = evaluated
         self.now = now
+        self.wait = Waiting(now)
         self.foretold = 0.0
         self.evaluations: list[float] = []
         self.training = 0.0  # seconds of the steps after the first one of the session
+        self.batches = 0  # of these
+        self.waited = 0.0  # before
         self.began = self.latest = 0  # steps that lay behind when the session began, and lie behind now
         self.first: int | None = None  # steps that lay behind after the first one of the session
         self.mark = now()
@@ -65,6 +90,16 @@ class Pace(Callback):
         steps = self.latest - self.first if self.first is not None else 0
         return self.training / steps if steps else None
 
+    @property
+    def batches_a_second(self) -> float | None:
+        """None before there were two steps."""
+        return self.batches / self.training if self.training else None
+
+    @property
+    def waiting(self) -> float | None:
+        """The share of the time of training that went by waiting for data; None before there were two steps."""
+        return min((self.wait.seconds - self.waited) / self.training, 1.0) if self.training else None
+
     def left(self, course: Course) -> float | None:
         """Seconds to the end of the run; None before there is anything to tell it from."""
         if self.a_step is None:
@@ -80,8 +115,9 @@ class Pace(Callback):
         """A batch was trained on; so many steps lie behind."""
         if self.first is not None:
             self.training += self.now() - self.mark
+            self.batches += 1
         elif number > self.began:
-            self.first = number
+            self.first, self.waited = number, self.wait.seconds
         self.mark, self.latest = self.now(), number
 
     def evaluation_begins(self) -> None:

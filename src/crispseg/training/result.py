@@ -34,6 +34,8 @@ class Run:
     """The best of the evaluations on the val split, in eval mode; also in `folder / "model"`."""
     miou: float
     """Its mIoU on the val split, in percent."""
+    iou: dict[str, float | None]
+    """Its IoU of each class there; None for one that occurs in neither truth nor prediction."""
     data: DataSource = field(repr=False)
     """What it was trained on."""
 

@@ -27,12 +27,15 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
-from crispseg.training.checkpoints import BEST, LAST, EpochCheckpoint, load_checkpoint
+from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.feedback import foretold
 from crispseg.training.fitting import class_weights_of, fitted
+from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
 from crispseg.training.result import Run
+from crispseg.training.summary import best_row, closing_lines
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
@@ -64,6 +67,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     Raises:
         CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
             a loss that is not finite.
+        Interrupted: SIGINT or SIGTERM came during training.
     """
     console = console or Console(stderr=True)
     if not _is_first_process():
@@ -75,12 +79,12 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
     last = load_checkpoint(folder / LAST, model) if resume else 0
-    best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
+    latest = max(last, load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0)
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
     value_range = known_range(splits[0])
     model.info = dataclasses.replace(model.info, value_range=value_range)
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
-    reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    reports = check_split(train_set, "train"), check_split(val_set, "val")
     config = fitted(config, reports[0])
     assert config.batch_size != "auto"
     _check_sizes(config, reports)
@@ -110,11 +114,13 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         times=times,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    if config.epochs and not (config.iterations or config.minutes) and max(last, best) > config.epochs * per_epoch:
-        done = -(-max(last, best) // per_epoch)
-        raise CrispsegError(
-            f"epochs is {config.epochs}, but the run in {folder} has begun epoch {done}; give that or more"
-        )
+    epochs = None if config.iterations or config.minutes else config.epochs
+    if epochs and latest > epochs * per_epoch:
+        done = -(-latest // per_epoch)
+        raise CrispsegError(f"epochs is {epochs}, but the run in {folder} has begun epoch {done}; give that or more")
+    steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
+    for line in foretold(len(train_set), steps, per_epoch):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = class_weights_of(config, reports[0])
@@ -128,29 +134,28 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     deterministic = torch.get_deterministic_debug_mode()
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         quiet()
-        trainer = build_trainer(config, folder, len(loaders[0]), len(loaders[1]), console)
+        trainer = build_trainer(config, len(loaders[0]), len(loaders[1]), *reports, val_set, console)
         if _is_first_process():
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
         try:
-            trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
-        except SystemExit:  # how Lightning leaves when it is interrupted
-            done = (folder / LAST).is_file()
-            again = f"go on with: crispseg train --resume {folder}" if done else "no epoch was finished, start it again"
-            raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {again}") from None
+            with interruptible(trainer, folder):
+                trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         finally:
             torch.set_deterministic_debug_mode(deterministic)  # as before Lightning set it
 
-    load_checkpoint(folder / BEST, model)
-    assert isinstance(trainer.checkpoint_callback, EpochCheckpoint)
-    assert trainer.checkpoint_callback.best_model_score is not None
-    miou = float(trainer.checkpoint_callback.best_model_score)
-    model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
+    best = trainer.checkpoint_callback
+    assert isinstance(best, EpochCheckpoint)
     if trainer.is_global_zero:
-        model.save_pretrained(folder / "model")
+        best.save_model(model)  # again, since a killed run may not have come to it
     trainer.strategy.barrier()
-    console.print(f"best mIoU on val: {miou:.2f}; the model is in {folder / 'model'}", highlight=False)
-    return Run(folder, SegmentationModel.from_pretrained(folder / "model"), miou, config.data)
+    assert best.best_model_score is not None
+    miou = float(best.best_model_score)
+    result = best_row(trainer)
+    iou = {name: float(result[f"iou/{name}"]) if result[f"iou/{name}"] else None for name in labels.names}
+    for line in closing_lines(config, trainer, *reports, val_set):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return Run(folder, SegmentationModel.from_pretrained(folder / MODEL), miou, iou, config.data)
 
 
 def check_folder(config: TrainConfig, *, resume: bool) -> Path:
@@ -179,11 +184,13 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
-    elif (folder / LAST).is_file() or (folder / "model").is_dir():
+    elif (folder / LAST).is_file():
         raise CrispsegError(
             f"{folder} holds a run already; resume it with --resume {folder}, in Python resume=True, or choose another "
             "--out"
         )
+    elif (folder / MODEL).is_dir():
+        raise CrispsegError(f"{folder} holds a model already; choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
 
@@ -250,7 +257,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
     return "all weights were taken over" if same_classes else "weights were taken over, the classifier starts anew"
 
 
-def _check_sizes(config: TrainConfig, reports: list[SplitReport]) -> None:
+def _check_sizes(config: TrainConfig, reports: tuple[SplitReport, SplitReport]) -> None:
     """Find images that no model takes before the first evaluation does; training images may be filled up to a crop."""
     for report, whole in zip(reports, (config.augment.crop is None, True), strict=True):
         if whole and min(report.smallest) < MIN_SIDE:
@@ -261,7 +268,7 @@ def _check_sizes(config: TrainConfig, reports: list[SplitReport]) -> None:
             )
 
 
-def _print_reports(reports: list[SplitReport], console: Console) -> None:
+def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console) -> None:
     """The one mapping of ids to classes that holds for this run, and what looks odd about it."""
     train_report, val_report = reports
     for line in train_report.lines():

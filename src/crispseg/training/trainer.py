@@ -16,12 +16,13 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
+from crispseg.data import SplitReport
+from crispseg.data.base import SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.training.averaging import WarmedAverage
 from crispseg.training.budget import NEVER, Budget
 from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
 from crispseg.training.checkpoints import (
-    BEST,
     LAST,
     AtomicCheckpoints,
     EpochCheckpoint,
@@ -30,18 +31,29 @@ from crispseg.training.checkpoints import (
 )
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Course, Pace
+from crispseg.training.pictures import Pictures, telling_images
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
 
 
-def build_trainer(config: TrainConfig, folder: Path, batches: int, evaluated: int, console: Console) -> L.Trainer:
+def build_trainer(
+    config: TrainConfig,
+    batches: int,
+    evaluated: int,
+    train: SplitReport,
+    val: SplitReport,
+    val_set: SegmentationDataset,
+    console: Console,
+) -> L.Trainer:
     """The trainer of a run.
 
     Args:
         config: the run.
-        folder: its folder.
         batches: of a device, in an epoch.
         evaluated: images of a device, in an evaluation.
+        train: what the training split holds.
+        val: what the val split holds.
+        val_set: the val split.
         console: where to print.
 
     Raises:
@@ -52,6 +64,7 @@ def build_trainer(config: TrainConfig, folder: Path, batches: int, evaluated: in
             f"accelerator is cuda with {config.devices} device(s), but PyTorch finds {found}; "
             f"use {f'--devices {found}' if found else '--accelerator cpu'}"
         )
+    folder = Path(config.out)
     steps = steps_per_epoch(batches, config)
     plugins: list[Any] = [AtomicCheckpoints()]
     if on_cuda(config) and config.devices > 1:
@@ -60,14 +73,17 @@ def build_trainer(config: TrainConfig, folder: Path, batches: int, evaluated: in
     callbacks: list[Callback] = [timer, pace]
     left: Callable[[], float | None]
     if config.minutes:
-        budget = Budget(60 * config.minutes, timer.time_elapsed, pace)
+        budget = Budget(60 * config.minutes, timer.time_elapsed, pace, console)
         left = budget.left
         callbacks.append(budget)
     else:
         left = functools.partial(pace.left, Course.of(config, steps))
         callbacks.append(LastEvaluation())
-    callbacks += [MetricsFile(folder / METRICS, timer), Bars(left) if console.is_terminal else Lines(left, console)]
-    callbacks += [EpochCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+    callbacks += [MetricsFile(folder / METRICS, timer), Pictures(folder, val_set, telling_images(val.present))]
+    callbacks.append(Lines(config, left, pace, train.shares, console))
+    if console.is_terminal:
+        callbacks.append(Bars(left))
+    callbacks += [EpochCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
     if config.ema:
         callbacks.append(WarmedAverage(config.ema))
     if config.patience:
@@ -77,6 +93,7 @@ def build_trainer(config: TrainConfig, folder: Path, batches: int, evaluated: in
         devices=config.devices,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         plugins=plugins,
+        profiler=pace.wait,
         max_epochs=_epochs(config, steps),
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,

@@ -1,0 +1,198 @@
+"""What an evaluation says about single classes, and what a run says about the next one, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data import SplitReport
+from crispseg.evaluation.confusion import shares as row_shares
+from crispseg.evaluation.wording import percent
+
+SHOWN = 12
+"""Up to so many classes, all have a line; of more, those with the lowest IoU."""
+MISTAKEN = 30.0
+"""Percent of a class's pixels that are taken for one other class, from which this is said."""
+
+
+def share_in_words(share: float) -> str:
+    """How much of the training pixels a class is."""
+    return f"it is {100 * share:.2g} % of the training pixels" if share else "the training masks hold none of it"
+
+
+def class_lines(iou: NDArray[np.float64], names: Sequence[str]) -> list[str]:
+    """The IoU of each class, or of the lowest ones, one a line."""
+    order = range(len(names))
+    if len(names) > SHOWN:
+        order = np.argsort(np.where(np.isnan(iou), np.inf, iou), kind="stable")[:SHOWN].tolist()
+    width = max(len(names[index]) for index in order)
+    lines = [f"  {names[index]:{width}}  {percent(iou[index]):>5}" for index in order]
+    return [*lines, f"  and {len(names) - SHOWN} classes above these, in metrics.csv"] if len(names) > SHOWN else lines
+
+
+def classes_in_short(iou: NDArray[np.float64], names: Sequence[str], most: int = 4) -> str:
+    """The IoU of all classes, or of the lowest ones that occur, for one line."""
+    occurring = [index for index in range(len(names)) if not np.isnan(iou[index])]
+    if len(occurring) <= most:
+        return "  ".join(f"{names[index]} {percent(iou[index])}" for index in occurring)
+    lowest = sorted(occurring, key=lambda index: float(iou[index]))[: most - 1]
+    return "lowest " + ", ".join(f"{names[index]} {percent(iou[index])}" for index in lowest)
+
+
+def never_predicted(confusion: NDArray[np.int64]) -> list[int]:
+    """The classes of the truth that are predicted nowhere."""
+    return np.flatnonzero((confusion.sum(1) > 0) & (confusion.sum(0) == 0)).tolist()
+
+
+def mistaken(confusion: NDArray[np.int64]) -> list[tuple[float, int, int]]:
+    """Percent of a class's pixels that are taken for another, the class and the other; the largest first."""
+    wrong = np.nan_to_num(row_shares(confusion))
+    np.fill_diagonal(wrong, 0)
+    found = [(float(wrong[row].max()), row, int(wrong[row].argmax())) for row in range(len(wrong))]
+    return sorted((each for each in found if each[0] >= MISTAKEN), reverse=True)
+
+
+def remarks(confusion: NDArray[np.int64], names: Sequence[str], shares: Sequence[float], most: int = 3) -> list[str]:
+    """What is off in an evaluation: classes that are never predicted, or taken for others.
+
+    Args:
+        confusion: `(C, C)` pixels; rows are the truth.
+        names: names of the classes.
+        shares: the share of each class in the training pixels.
+        most: at most so many.
+    """
+    never = never_predicted(confusion)
+    said = [f"{names[index]} has not been predicted at all so far; {share_in_words(shares[index])}" for index in never]
+    if len(never) > 2:
+        said = [f"{len(never)} classes have not been predicted at all so far: {', '.join(names[i] for i in never)}"]
+    said += [
+        f"{share:.0f} % of the pixels of {names[row]} are taken for {names[other]}"
+        for share, row, other in mistaken(confusion)
+        if row not in never
+    ]
+    return said[:most]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured in a run, and what it was like."""
+
+    steps: Sequence[int]
+    """Of the evaluations."""
+    miou: Sequence[float]
+    """Of the evaluations, in percent."""
+    losses: Sequence[float]
+    """Training losses at the evaluations."""
+    confusion: NDArray[np.int64] | None
+    """`(C, C)` pixels at the best evaluation, None where it is not known."""
+    train: SplitReport
+    val: SplitReport
+    waiting: float | None
+    """Share of the time in which the processor waited for data."""
+    length: str
+    """What makes a run twice as long, such as `--epochs 100`."""
+    workers: int
+    weighted: bool
+    """Whether rare classes already weigh more, or cannot."""
+    foldable: bool
+    """Whether the data can be divided anew."""
+
+
+def advice(run: Measured, most: int = 4) -> list[str]:
+    """What to try next: only what was measured in this run says so, the most telling first."""
+    return [line for line in (_length(run), _rare(run), _data(run), _uncertain(run), _confused(run)) if line][:most]
+
+
+def _length(run: Measured) -> str | None:
+    """The curve of val's mIoU: whether it still rose over the last third, or fell from its best."""
+    if len(run.miou) < 4:
+        return None
+    late = len(run.miou) - len(run.miou) // 3
+    gain = max(run.miou[late:]) - max(run.miou[:late])
+    if gain > 1:
+        return f"mIoU still rose by {gain:.1f} over the last third of the run: train longer, {run.length}"
+    best = int(np.argmax(run.miou))
+    fall = run.miou[best] - run.miou[-1]
+    if best < late and fall > 1 and run.losses[-1] < run.losses[best]:
+        return (
+            f"mIoU fell by {fall:.1f} after step {run.steps[best]} while the training loss went on falling: the "
+            "model learns the images by heart; more images, or stronger augmentation, would help more than more steps"
+        )
+    return None
+
+
+def _rare(run: Measured) -> str | None:
+    """The rarest class that is found badly although it is rare."""
+    if run.confusion is None:
+        return None
+    truth = run.confusion.sum(1)
+    found = 100 * np.diag(run.confusion) / np.maximum(truth, 1)
+    bad = [
+        index for index, share in enumerate(run.train.shares) if 0 < share < 0.05 and truth[index] and found[index] < 50
+    ]
+    if not bad:
+        return None
+    index = min(bad, key=lambda each: run.train.shares[each])
+    remedy = "more images that show it" if run.weighted else "--class_weights balanced"
+    return (
+        f"{found[index]:.0f} % of the pixels of {run.train.labels.names[index]} are found, "
+        f"{share_in_words(run.train.shares[index])}: try {remedy}"
+    )
+
+
+def _data(run: Measured) -> str | None:
+    if run.waiting is None or run.waiting < 0.3:
+        return None
+    return waiting_in_words(run.waiting, run.workers)
+
+
+def waiting_in_words(waiting: float, workers: int) -> str:
+    """That loading is what takes the time, and what to do."""
+    return (
+        f"data loading takes {100 * waiting:.0f} % of the time: more --workers than {workers}, if there are processors "
+        "for them, or smaller images on disk"
+    )
+
+
+def _uncertain(run: Measured) -> str | None:
+    if run.val.images >= 20:
+        return None
+    remedy = "; --folds 5 says how much" if run.foldable else ""
+    return f"val has {run.val.images} images: with others the scores may be quite different{remedy}"
+
+
+def _confused(run: Measured) -> str | None:
+    pairs = [] if run.confusion is None else mistaken(run.confusion)
+    if not pairs:
+        return None
+    share, row, other = pairs[0]
+    names = run.train.labels.names
+    return (
+        f"{share:.0f} % of the pixels of {names[row]} are taken for {names[other]}: see in the pictures whether the "
+        "masks draw the line between them everywhere alike"
+    )
+
+
+def foretold(images: int, steps: int | None, per_epoch: int) -> list[str]:
+    """What will come of few images or steps, said before training.
+
+    Args:
+        images: of the training split.
+        steps: of the whole run, None where its length is a time.
+        per_epoch: steps of an epoch.
+    """
+    said = []
+    if steps is not None and steps < 50:
+        said.append(
+            f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "
+            f"--epochs {-(-500 // per_epoch)} for some 500 steps"
+        )
+    if images < 5:
+        said.append(
+            f"train has {images} image{'s' if images > 1 else ''}: the model will learn them by heart, and do badly on "
+            "others; label 20 or more"
+        )
+    return said

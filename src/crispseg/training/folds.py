@@ -1,0 +1,99 @@
+"""Cross-validation: as many runs as there are parts of the data, each with another part as its val split."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import yaml
+from rich.console import Console
+
+from crispseg.data.folder import Folder
+from crispseg.errors import CrispsegError, Interrupted
+from crispseg.evaluation.wording import percent
+from crispseg.files import atomic_path
+from crispseg.training.checkpoints import LAST
+from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.run import CONFIG, train
+
+Scores: TypeAlias = dict[str, float | None]
+"""`miou`, and the IoU of each class; None where it does not occur."""
+
+SCORES = "folds.json"
+"""The scores of the folds that are finished, in the folder of all of them."""
+
+
+def train_folds(
+    config: TrainConfig, folds: int, *, resume: bool = False, console: Console | None = None
+) -> dict[str, Scores]:
+    """Train a model for each fold of the data, in the folders `fold_1` and so on of `config.out`.
+
+    Args:
+        config: the run.
+        folds: how many there are.
+        resume: go on in a folder that holds some: finished folds are left as they are.
+        console: where to print.
+
+    Returns:
+        For the folder of each fold, the scores on its val split.
+
+    Raises:
+        CrispsegError: the data are no folder of images; the folder holds folds already; and as `train` does.
+        Interrupted: as `train` does.
+    """
+    console = console or Console(stderr=True)
+    data, out = config.data, Path(config.out)
+    if not isinstance(data, Folder):
+        raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
+    file = out / SCORES
+    if file.is_file() and not resume:
+        raise CrispsegError(f"{out} holds folds already; resume them with --resume {out}, or choose another --out")
+    scores: dict[str, Scores] = json.loads(file.read_text("utf-8")) if resume else {}
+    _write(file, json.dumps(scores))
+    whole = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds))
+    _write(out / CONFIG, yaml.safe_dump(config_to_dict(whole), sort_keys=False))
+    for fold in range(1, folds + 1):
+        folder = out / f"fold_{fold}"
+        if folder.name in scores:
+            continue
+        console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
+        own = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds, fold=fold), out=folder)
+        try:
+            run = train(own, resume=resume and (folder / LAST).is_file(), console=console)
+        except Interrupted as stop:
+            line = f"interrupted in fold {fold} of {folds}; go on with: crispseg train --resume {out}"
+            raise Interrupted(line, stop.number) from None
+        scores[folder.name] = {"miou": run.miou, **run.iou}
+        _write(file, json.dumps(scores, indent=1))
+    for line in fold_lines(out, scores):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return scores
+
+
+def fold_lines(out: Path, scores: dict[str, Scores]) -> list[str]:
+    """The scores of each fold, their mean and standard deviation, and which folder to use.
+
+    Args:
+        out: the folder of all folds.
+        scores: by the name of a fold's folder.
+    """
+    keys = list(next(iter(scores.values())))
+    width = max(map(len, keys))
+    table = np.array([[np.nan if each[key] is None else each[key] for key in keys] for each in scores.values()], float)
+    lines = [f"IoU on the val split of each of {len(scores)} folds, mean ± standard deviation:"]
+    for key, values in zip(keys, table.T, strict=True):
+        present = values[~np.isnan(values)]
+        spread = present.std(ddof=1) if len(present) > 1 else np.nan
+        mean = present.mean() if len(present) else np.nan
+        name = "mIoU" if key == "miou" else key
+        lines.append(f"  {name:{width}}  {percent(mean):>5} ± {percent(spread):4}  {'  '.join(map(percent, values))}")
+    best = out / max(scores, key=lambda name: scores[name]["miou"] or 0)
+    return [*lines, f"the mean is what to expect on other images; to predict, use the best fold, {best}"]
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

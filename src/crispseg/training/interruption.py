@@ -1,0 +1,68 @@
+"""Runs that are told to end by a signal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import lightning as L
+
+from crispseg.errors import Interrupted
+from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """In the block, SIGINT and SIGTERM end the run in `folder` with a line that says what was kept.
+
+    Schedulers and terminals send them to the data workers too, whose death is no error then. A second signal ends the
+    process at once.
+
+    Raises:
+        Interrupted: such a signal came, or something else raised KeyboardInterrupt.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, lambda *_: None)  # PyTorch's raises an error when a data worker ends
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        watched = (*SIGNALS, signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else SIGNALS
+        before = {each: signal.getsignal(each) for each in watched}
+        for each in SIGNALS:
+            signal.signal(each, stop)
+    try:
+        yield
+    except BaseException as error:
+        # Lightning makes SystemExit of KeyboardInterrupt.
+        if not received and not isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        number = received[0] if received else signal.SIGINT
+        raise Interrupted(f"interrupted at step {trainer.global_step}{kept(trainer, folder)}", number) from None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def kept(trainer: L.Trainer, folder: Path) -> str:
+    """What there is of a run that is over before its end, and how to go on."""
+    best, last = trainer.checkpoint_callbacks
+    assert isinstance(best, EpochCheckpoint) and isinstance(last, LastCheckpoint)
+    score = best.best_model_score
+    model = "" if score is None else f"the best model so far, mIoU {float(score):.1f}"
+    if last.saved is None:
+        return f"; kept: {model}, in {folder}; start again with another --out" if model else "; start it again"
+    parts = f"the checkpoint of step {last.saved}{' and ' if model else ''}{model}"
+    return f"; kept: {parts}; go on with: crispseg train --resume {folder}"

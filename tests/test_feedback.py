@@ -1,0 +1,158 @@
+"""What a run says while it goes on, and at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from rich.console import Console
+from training_runs import SCENES, rows, tiny
+
+from crispseg.data.check import SplitReport, summary
+from crispseg.evaluation import Scores
+from crispseg.labels import LabelSet
+from crispseg.training import train
+from crispseg.training.feedback import Measured, advice, class_lines, classes_in_short, foretold, remarks
+from crispseg.training.pace import Waiting
+from crispseg.training.pictures import telling_images
+
+NAMES = ("background", "nucleus", "border")
+SHARES = (0.8, 0.196, 0.004)
+MISSED = np.array([[90, 10, 0], [40, 60, 0], [5, 5, 0]])
+"""Pixels: border is never predicted, and 40 % of nucleus are taken for background."""
+FOUND = np.array([[90, 5, 5], [10, 80, 10], [1, 1, 8]])
+
+
+def test_a_class_that_is_never_predicted_is_said() -> None:
+    assert remarks(MISSED, NAMES, SHARES) == [
+        "border has not been predicted at all so far; it is 0.4 % of the training pixels",
+        "40 % of the pixels of nucleus are taken for background",
+    ]
+    assert remarks(MISSED, NAMES, (0.8, 0.2, 0.0))[0].endswith("; the training masks hold none of it")
+    assert remarks(FOUND, NAMES, SHARES) == []
+    nothing_else = np.zeros((5, 5), int)
+    nothing_else[:, 0] = 10
+    (line, *_) = remarks(nothing_else, "abcde", (0.2,) * 5)
+    assert line == "4 classes have not been predicted at all so far: b, c, d, e"
+
+
+def test_each_class_has_its_iou() -> None:
+    iou = Scores(MISSED).iou
+    assert class_lines(iou, NAMES) == ["  background   62.1", "  nucleus      52.2", "  border        0.0"]
+    assert classes_in_short(iou, NAMES) == "background 62.1  nucleus 52.2  border 0.0"
+    many = np.arange(30.0)[::-1]
+    lines = class_lines(many, [f"c{index}" for index in range(30)])
+    assert len(lines) == 13 and lines[0].split() == ["c29", "0.0"] and "18 classes" in lines[-1]
+    assert classes_in_short(many, [f"c{index}" for index in range(30)]) == "lowest c29 0.0, c28 1.0, c27 2.0"
+
+
+def report(split: str, images: int) -> SplitReport:
+    counts = np.zeros((images, 256), int)
+    counts[:, :3] = [800, 196, 4]
+    return summary(split, LabelSet(NAMES, ((0, 0, 0), (0, 255, 0), (255, 0, 0))), list(counts), [(25, 40)] * images)
+
+
+SOUND = Measured(
+    steps=range(10, 70, 10),
+    miou=[50, 60, 65, 66, 66.3, 66.2],
+    losses=[1, 0.8, 0.6, 0.5, 0.4, 0.4],
+    confusion=FOUND,
+    train=report("train", 80),
+    val=report("val", 20),
+    waiting=0.05,
+    length="--epochs 100",
+    workers=2,
+    weighted=False,
+    foldable=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"miou": [10, 20, 30, 40, 50, 60]}, "still rose by 20.0 over the last third .*: train longer, --epochs 100$"),
+        ({"miou": [10, 60, 59, 55, 54, 50]}, "fell by 10.0 after step 20 while the training loss went on falling"),
+        ({"miou": [10, 60, 59, 55, 54, 50], "losses": [1] * 6}, None),
+        ({"confusion": MISSED}, "^0 % of the pixels of border are found, it is 0.4 % .*: try --class_weights balanced"),
+        ({"confusion": MISSED, "weighted": True}, "try more images that show it"),
+        ({"waiting": 0.4}, "data loading takes 40 % of the time: more --workers than 2"),
+        ({"val": report("val", 6)}, "val has 6 images: .*; --folds 5 says how much"),
+        (
+            {"confusion": np.array([[9, 1, 0], [5, 5, 0], [0, 0, 9]])},
+            "50 % of the pixels of nucleus are taken for back",
+        ),
+    ],
+)
+def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: str | None) -> None:
+    lines = advice(dataclasses.replace(SOUND, **changes))
+    assert any(re.search(said, line) for line in lines) if said else not lines
+
+
+def test_at_most_four_pieces_of_advice() -> None:
+    all_of_it = {"confusion": MISSED, "waiting": 0.9, "val": report("val", 2), "miou": [1, 2, 3, 4, 5, 9]}
+    assert len(advice(dataclasses.replace(SOUND, **all_of_it))) == 4
+
+
+def test_few_images_and_few_steps_are_said_before() -> None:
+    assert foretold(40, None, 5) == foretold(40, 50, 5) == []
+    (line,) = foretold(40, 49, 5)
+    assert "49 steps in all" in line and "--minutes 10, or --epochs 100" in line
+    (line,) = foretold(4, None, 1)
+    assert line.startswith("train has 4 images: the model will learn them by heart")
+
+
+def test_waiting_for_data_is_measured() -> None:
+    clock = iter([10.0, 13.0, 20.0, 21.5])
+    waiting = Waiting(lambda: next(clock))
+    for _ in range(2):
+        waiting.start("[_TrainingEpochLoop].train_dataloader_next")
+        waiting.start("something else")
+        waiting.stop("something else")
+        waiting.stop("[_TrainingEpochLoop].train_dataloader_next")
+    assert waiting.seconds == 4.5
+
+
+@given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9))))
+def test_pictures_show_as_many_classes_as_they_can(present: np.ndarray[Any, Any]) -> None:
+    chosen = telling_images(present)
+    assert 1 <= len(chosen) <= 4 and len(set(chosen)) == len(chosen)
+    shown = present[chosen].any(0)
+    if len(chosen) < min(4, len(present)):
+        assert np.array_equal(shown, present.any(0))
+    assert shown.sum() >= present.sum(1).max()
+
+
+def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
+    said = io.StringIO()
+    config = tiny(tmp_path / "run", epochs=12, batch_size=4)
+    folder = train(config, console=Console(file=said, width=300)).folder
+    text = said.getvalue()
+    names = SCENES.label_set().names
+    assert "this run has 24 steps in all, in which a model hardly learns anything; give --minutes 10" in text
+    first, later = re.findall(r"(?m)^epoch .*mIoU.*$", text)[:2]
+    assert re.fullmatch(r"epoch 1/12  step 2/24  loss [\d.]+  [\d.e+]+ images/s  \d+ s left  mIoU [\d.]+", first)
+    assert re.fullmatch(r"epoch 2/12  step 4/24  .* s left  mIoU [\d.]+  lowest (\w[\w ]* [\d.]+(, )?){3}", later)
+    table = text[text.index(first) : text.index(later)]
+    assert sum(f"  {name} " in table for name in names) >= 10
+    assert "not been predicted at all so far" in table
+    pictures = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert pictures == ["step_000002.png", *(f"step_{step:06}.png" for step in range(8, 26, 2))], "at most ten"
+    with Image.open(folder / "pictures/step_000024.png") as picture:
+        assert picture.width < 1300
+    best = max(rows(folder), key=lambda row: float(row["miou"]))
+    end = text[text.index("best mIoU") :]
+    score = f"{float(best['miou']):.2f}"
+    assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
+    assert f"pictures: {folder}/pictures\n" in end
+    assert f"  crispseg predict {folder} IMAGE --out predictions\n" in end
+    assert "- val has 4 images" in end

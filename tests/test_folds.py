@@ -1,0 +1,82 @@
+"""Cross-validation."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training_runs import FLAGS, SCENES
+
+from crispseg.cli.main import main
+from crispseg.errors import Interrupted
+from crispseg.imaging import write_image
+from crispseg.training import train
+from crispseg.training.folds import fold_lines
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    """Flags for five images of one's own."""
+    data = SCENES.dataset("train")
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(5):
+        write_image(tmp_path / f"images/{index}.png", data[index].image)
+        write_image(tmp_path / f"masks/{index}.png", np.minimum(data[index].labels, 2))
+    own = [f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}", "--data.classes=[a,b,c]"]
+    return ["--data=folder", *own, *(flag for flag in FLAGS if not flag.startswith("--data"))]
+
+
+def test_folds_and_their_spread(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "folds"
+    flags = ["train", *images, "--epochs=1", f"--out={out}", "--folds=2"]
+
+    def interrupted(config: Any, **options: Any) -> Any:
+        if config.data.fold == 2:
+            raise Interrupted("in the middle", signal.SIGTERM)
+        return train(config, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crispseg.training.folds.train", interrupted)
+        assert main(flags) == 143
+    finished = (out / "fold_1/metrics.csv").read_bytes()
+    line = f"crispseg: interrupted in fold 2 of 2; go on with: crispseg train --resume {out}\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert main(flags) == 2
+    assert f"{out} holds folds already; resume them with --resume {out}" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out)]) == 0
+    text = capsys.readouterr().err
+    assert "fold 1 of 2" not in text and "fold 2 of 2" in text
+    assert (out / "fold_1/metrics.csv").read_bytes() == finished
+    scores = json.loads((out / "folds.json").read_text())
+    assert list(scores) == ["fold_1", "fold_2"]
+    assert re.search(r"(?m)^  mIoU +[\d.]+ ± [\d.]+ +[\d.]+  [\d.]+$", text)
+    best = max(scores, key=lambda name: scores[name]["miou"])
+    assert text.rstrip().endswith(f"to predict, use the best fold, {out / best}")
+
+
+@pytest.mark.parametrize(
+    ("folds", "said"), [("2", "the data are scenes; give --data folder"), ("two", "give a number")]
+)
+def test_folds_are_refused(folds: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *FLAGS, f"--folds={folds}", f"--out={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_the_spread_of_folds(tmp_path: Path) -> None:
+    scores = {"fold_1": {"miou": 50.0, "a": 40.0, "b": None}, "fold_2": {"miou": 54.0, "a": 46.0, "b": 62.0}}
+    assert fold_lines(tmp_path, scores) == [
+        "IoU on the val split of each of 2 folds, mean ± standard deviation:",
+        "  mIoU   52.0 ± 2.8   50.0  54.0",
+        "  a      43.0 ± 4.2   40.0  46.0",
+        "  b      62.0 ± –     –  62.0",
+        f"the mean is what to expect on other images; to predict, use the best fold, {tmp_path / 'fold_2'}",
+    ]
