@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,15 +18,18 @@ from crispseg.data.base import Sample
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.normalize import Normalize
+from crispseg.settings import CHECKS, Settings
+from crispseg.wording import written
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Random changes to the training images.
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class Augment(Settings):
+    """Random changes to the training images. A value that cannot be is a `CrispsegError`.
 
     Args:
-        crop: height and width of the part that is cut out, filled up where the image is smaller. None takes whole
-            images, which fit into one batch only if all have the same size and scale is [1, 1].
+        crop: height and width of the part that is cut out, or one number for a square, filled up where the image is
+            smaller. None takes whole images, which fit into one batch only if all have the same size and scale is
+            [1, 1].
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
         photometric: change brightness, contrast, saturation and hue of images without a fourth channel.
@@ -34,15 +37,16 @@ class Augment:
             default images keep their size.
     """
 
-    crop: tuple[int, int] | None = (512, 512)
+    prefix: ClassVar[str] = "augment."
+    crop: int | tuple[int, int] | None = (512, 512)
     scale: tuple[float, float] = (0.75, 2.0)
     flip: float = 0.5
     photometric: bool = False
     longer_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.crop is not None and min(self.crop) < 1:
-            raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
+        if self.window is not None and min(self.window) < 1:
+            raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
         if self.longer_side is not None and self.longer_side < 1:
             raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -51,6 +55,11 @@ class Augment:
             )
         if not 0 <= self.flip <= 1:
             raise CrispsegError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Height and width of the crop."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
 class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
@@ -123,13 +132,16 @@ def train_transform(
 
     Images are normalised before they are filled up, so the fill is exactly the mean colour.
     """
-    steps = [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]
+    steps = [
+        RandomScaledCrop(augment.window, augment.scale, augment.longer_side),
+        v2.RandomHorizontalFlip(augment.flip),
+    ]
     if augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
-    if augment.crop is not None:
+    if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
-        steps.append(v2.RandomCrop(augment.crop, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
+        steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
     return SampleTransform(*steps, targets=targets)
 
 
