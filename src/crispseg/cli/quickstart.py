@@ -26,8 +26,9 @@ from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.training import train
+from crispseg.training.config import CONFIG
 from crispseg.training.precision import lacks_bf16
-from crispseg.training.run import CONFIG, check_folder, starting_model
+from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (

@@ -20,7 +20,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 
 FEWEST = 40
 """Resamples of which one can lie outside of a 95 % interval on each side."""

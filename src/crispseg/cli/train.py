@@ -8,8 +8,7 @@ from pathlib import Path
 
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegError
-from crispseg.training import train
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 
 DESCRIPTION = (
     "Train a model. Settings come from an optional YAML file, given first, and from flags. "
@@ -27,4 +26,8 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
-    train(parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION), resume=folder is not None)
+    config = parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
+
+    from crispseg.training import train  # Lightning takes seconds, which --help and a mistake need not wait for
+
+    train(config, resume=folder is not None)
