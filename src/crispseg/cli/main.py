@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
+from crispseg.cli.help import FIRST
 from crispseg.errors import CrispsegError, did_you_mean
 
 COMMANDS = {
@@ -44,7 +45,7 @@ HELP = "\n".join(
         "commands:",
         *(f"  {name:12}{text}" for name, text in COMMANDS.items()),
         "",
-        "crispseg COMMAND --help explains every key of a command.",
+        "crispseg COMMAND --help explains a command, crispseg COMMAND --help all every key of it.",
         "crispseg --version prints the version.",
     ]
 )
@@ -85,6 +86,11 @@ def _dispatch(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    if name in FIRST and rest in (["--help"], ["-h"]):
+        print(FIRST[name])
+        return 0
+    if rest[-2:] in (["--help", "all"], ["-h", "all"]):
+        del rest[-1]
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
         with nullcontext() if name in TRAINING else _unwound_by_sigterm():
