@@ -61,23 +61,24 @@ def alternatives(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def _phrase(kind: Any, several: bool = False) -> str:
+def _phrase(kind: Any, many: bool = False) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if kind in SCALARS:
-        return SCALARS[kind][several]
+        return SCALARS[kind][many]
     if origin is Literal:
         choice = ", ".join(map(written, inner))
-        return f"any of ({choice})" if several else f"one of {choice}" if len(inner) > 1 else choice
+        return f"any of ({choice})" if many else f"one of {choice}" if len(inner) > 1 else choice
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"{'mappings' if several else 'a mapping'} from names to {_several(inner[1])}"
+        return f"{'mappings' if many else 'a mapping'} from names to {several(inner[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         count = COUNTS.get(len(inner), "") if origin is tuple and inner[-1] is not Ellipsis else ""
-        return f"{'lists' if several else 'a list'} of {count}{_several(inner[0])}"
+        return f"{'lists' if many else 'a list'} of {count}{several(inner[0])}"
     return str(getattr(kind, "__name__", kind))
 
 
-def _several(kind: Any) -> str:
-    return " or ".join(_phrase(each, several=True) for each in alternatives(kind))
+def several(kind: Any) -> str:
+    """More than one value of this type, such as "whole numbers"."""
+    return " or ".join(_phrase(each, many=True) for each in alternatives(kind))
 
 
 def _example(kind: Any) -> Any:

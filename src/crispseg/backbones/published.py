@@ -69,17 +69,18 @@ def hub_file(name: str) -> Path:
     Raises:
         CrispsegError: the hub cannot be reached, or does not have it.
     """
-    repo, _, revision = str(hub_id_of(name)).partition("@")
+    repo, _, named = str(hub_id_of(name)).partition("@")
+    revision = named or None
     own = get_pretrained_cfg(name).hf_hub_filename
-    files, where = (own,) if own else FILES, {"revision": revision or None}
+    files = (own,) if own else FILES
     for file in files:
-        cached = try_to_load_from_cache(repo, file, **where)
+        cached = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
     for file in files:
         try:
-            get_hf_file_metadata(hf_hub_url(repo, file, **where))
-            return Path(hf_hub_download(repo, file, **where))
+            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+            return Path(hf_hub_download(repo, file, revision=revision))
         except EntryNotFoundError as error:
             missing = error
         except Exception as error:  # the hub's client and the network raise many types here

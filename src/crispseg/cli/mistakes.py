@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted, alternatives
+from crispseg.wording import accepted, alternatives, several
 
 
 def keys_of(parser: ArgumentParser) -> dict[str, Action]:
@@ -42,7 +42,7 @@ def in_words(message: str, parser: ArgumentParser, argv: Sequence[str]) -> str:
         return f"{about[1]} has no value; give {_accepts(action)}"
     if key != about[1]:
         return f"{key} is {value}; as an entry of {about[1]} it should be {accepted(_entries(action))}"
-    if " " in value and _takes_lists(action):
+    if " " in value and not value.startswith(("[", "{")) and _takes_lists(action):
         return _in_one_piece(key, value)
     hint = did_you_mean(value, action.choices) if action.choices else ""
     return f"{key} is {value}; " + (hint.removeprefix("; ") if "mean" in hint else f"give {_accepts(action)}")
@@ -93,7 +93,7 @@ def _accepts(action: Action) -> str:
     if kind in (str, Path) and action.help:  # a text may be anything, so say what for
         return f"{accepted(kind)}: {_help(action)}"
     if action.nargs in ("*", "+"):
-        return f"{accepted(list[kind]).partition(',')[0]}, with blanks between them"
+        return f"{several(kind)}, with blanks between them"
     return accepted(kind, action.default, none="null")
 
 
@@ -102,7 +102,7 @@ def _takes_lists(action: Action) -> bool:
 
 
 def _in_one_piece(key: str, values: str) -> str:
-    return f"{key} is {values}; write a list in one piece: --{key} '[{', '.join(values.strip('[]').split())}]'"
+    return f"{key} is {values}; write a list in one piece: --{key} '[{', '.join(values.split())}]'"
 
 
 def _missing(names: list[str], parser: ArgumentParser) -> str:
@@ -116,7 +116,7 @@ def _too_many(value: str, parser: ArgumentParser, argv: Sequence[str]) -> str:
     """A value that no key takes: mostly a list that is written with blanks."""
     for key, values in _given(argv, parser):
         action = keys_of(parser).get(key)
-        if action is not None and value in values.split()[1:]:
+        if action is not None and action.nargs is None and value in values.split()[1:]:
             if _takes_lists(action):
                 return _in_one_piece(key, values)
             return f"{key} is {values}, more than one value; give {_accepts(action)}"

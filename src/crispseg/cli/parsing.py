@@ -215,7 +215,8 @@ def parse_training(
         source, *argv = argv
         said = read_yaml(source)
     start = take_flag(argv, "--init_from") or said.get("init_from")
-    if start and not resumed:
+    named = take_flag(argv, "--model.name") or said.get("model", {}).get("name")
+    if start and not resumed and (Path(str(start)).is_dir() or not named):
         tree = merge(tree, {"model": _model_tree(ModelConfig.of(str(start)))})
     tree = merge(tree, said)
     if argv and not argv[0].startswith("-"):
