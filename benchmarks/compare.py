@@ -38,8 +38,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.saving import TRAINING_ONLY
 from crispseg.training import TrainConfig, train
 from crispseg.training.checkpoints import LAST, read_checkpoint
-from crispseg.training.config import config_to_dict
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG, config_to_dict
 
 PEERS = HERE / "peers.py"
 

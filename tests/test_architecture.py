@@ -12,7 +12,7 @@ import crispseg
 
 ROOT = Path(crispseg.__file__).parent
 NETWORKS = ("nn", "backbones", "decoders", "refinement", "models")
-BELOW = ("errors", "files", "labels", "options", "registry")
+BELOW = ("errors", "files", "labels", "options", "registry", "wording")
 """Modules that networks may stand on, beside each other."""
 
 

@@ -317,14 +317,14 @@ def test_flags(given: list[Settings]) -> None:
 @pytest.mark.parametrize(
     ("argv", "phrase"),
     [
-        ([], "required: models"),
+        ([], "models ("),
         (["sfnett"], "unknown model 'sfnett'; did you mean 'sfnet'?"),
         (["sfnet{fuze: add}"], "no option 'fuze'; did you mean 'fuse'?"),
         (["fpn", "--size", "16", "64"], "size is 16; it should be greater than or equal to 32"),
         (["fpn", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["fpn", "--jsn", "costs.json"], "unknown key --jsn; did you mean 'json'?"),
         (["fpn", "--plugins", "nope.py"], "plugin nope.py is no Python file"),
-        (["fpn", "--size", "64", "96", "sfnet"], "unrecognized arguments: sfnet"),
+        (["fpn", "--size", "64", "96", "sfnet"], "'sfnet' belongs to no key; flags are written --key value"),
     ],
 )
 def test_mistakes(argv: list[str], phrase: str, capsys: Capture) -> None:

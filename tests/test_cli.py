@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from training_runs import FLAGS, SCENES, files
 
 import crispseg
 from crispseg import Segmenter, from_pretrained
+from crispseg.cli.help import FIRST
 from crispseg.cli.main import COMMANDS, main
 from crispseg.cli.parsing import merge, parse_training
 from crispseg.data import CamVid, Folder, Scenes
@@ -97,11 +99,52 @@ def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
     ],
 )
 def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Capture) -> None:
-    shown = output_of(capsys, *argv, "--help")
+    shown = output_of(capsys, *argv, "--help", "all")
     for key in keys:
         assert key in shown
     assert f"crispseg {argv[0]}" in shown
     assert ("--data.images" in shown) == ("folder" in argv)  # the keys of the chosen data only
+
+
+@pytest.mark.parametrize("command", FIRST)
+def test_the_first_page_of_help_holds_keys_that_exist(command: str, capsys: Capture) -> None:
+    """And the defaults that it names are those that the full help names."""
+    page = output_of(capsys, command, "--help").rstrip("\n")
+    assert page == FIRST[command] and page.count("\n") < 30
+    choice = ["--data=folder"] if command == "train" else []
+    full = " ".join(output_of(capsys, command, *choice, "--help", "all").split())
+    keys = re.findall(r"^  --([\w.]+) .*?(?:\(default: (.*)\))?$", page, re.MULTILINE)
+    assert len(keys) >= 3
+    for key, default in keys:
+        explained = re.findall(rf"--{re.escape(key)}\b(?:(?! --).)*", full)
+        assert explained or key in ("model", "resume"), key
+        if command == "train" and default:
+            key = key.replace("model", "model.name") if key == "model" else key
+            value = yaml.safe_load(default.replace("false", "False"))
+            assert config_value(key) == value, key
+
+
+def config_value(key: str) -> Any:
+    """The default of a key of training."""
+    value = config_to_dict(TrainConfig())
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def test_the_first_page_of_help_comes_without_pytorch() -> None:
+    code = "import sys; from crispseg.cli.main import main; main(['train', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).returncode == 0
+
+
+def test_settings_are_read_without_lightning() -> None:
+    code = (
+        "import sys; from crispseg.cli.main import main\n"
+        "main(['train', '--print_config']), main(['predict', '-h', 'all']), main(['evaluate', '--help', 'all'])\n"
+        "sys.exit('lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -121,12 +164,11 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--epoch", "3"], ["--epoch", "did you mean 'epochs'"]),
         (["train", "--model.fuze", "add"], ["--model.fuze", "did you mean 'model.fuse'"]),
         (["train", "--data", "camvid", "--data.rot", "x"], ["--data.rot", "did you mean 'data.root'"]),
-        (["train", "--data.images", "x"], ["--data.images"]),
-        (["train", "--epochs", "many"], ["epochs", "many", "int"]),
-        (["train", "--lr", "fast"], ["lr", "fast", "float"]),
+        (["train", "--data.images", "x"], ["--data.images", "a key of --data folder"]),
+        (["train", "--epochs", "many"], ["epochs is many", "give a whole number"]),
+        (["train", "--lr", "fast"], ["lr is fast", "give a number"]),
         (["train", "--optimizer", "adam"], ["optimizer", "adam", "sgd", "adamw"]),
-        (["train", "--augment.crop", "64"], ["augment.crop", "64"]),
-        (["train", "--epochs"], ["epochs"]),
+        (["train", "--epochs"], ["epochs has no value", "give a whole number"]),
         (["train", "--epochs", "0"], ["epochs is 0", "greater than 0"]),
         (["train", "--boundary_weights.bound", "0"], ["boundary_weights has no 'bound'", "did you mean 'boundary'"]),
         (["train", "--model.width.x", "0"], ["model.width", "did you mean 'model.width'?"]),
@@ -138,7 +180,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["evaluate"], ["run"]),
         (["evaluate", "--split", "val"], ["run"]),
         (["evaluate", "missing"], ["missing", "does not exist"]),
-        (["predict"], ["run", "images", "out"]),
+        (["predict"], ["run", "images", "are missing", "crispseg predict --help"]),
         (["predict", "missing", "x.png", "--outt", "out"], ["--outt", "did you mean 'out'"]),
         (["predict", "missing", "x.png", "--out", "out"], ["x.png does not exist"]),
     ],
@@ -263,6 +305,27 @@ def test_print_config_repeats_the_run(tmp_path: Path, capsys: Capture) -> None:
     assert files(tmp_path) == {"config.yaml"}  # nothing was trained
 
 
+def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuses: Any) -> None:
+    """Of which flags and the file change what they say."""
+    config = parse("--init_from", run)
+    assert (config.model.name, config.model.backbone) == ("fpn", "test_efficientnet")
+    assert config.model.options["width"] == 16
+    path = yaml_file(tmp_path, f"init_from: {run / 'model'}\nmodel: {{refine: boundary}}\n")
+    changed = parse(path, "--model.context", "ppm").model
+    assert (changed.backbone, changed.refine, changed.options["width"]) == ("test_efficientnet", "boundary", 16)
+    assert changed.options["context"] == "ppm"
+    other = parse(path, "--model", "sfnet").model  # training will say that its weights do not fit
+    assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and "width" in other.options
+    with refuses("missing does not exist"):
+        parse("--init_from", tmp_path / "missing")
+
+
+def test_a_resumed_run_needs_no_longer_what_it_started_from(tmp_path: Path) -> None:
+    path = yaml_file(tmp_path, "init_from: gone\nmodel: {name: fpn, width: 16}\n")
+    argv = [str(path)]
+    assert parse_training(argv, {}, prog="crispseg train", description="", resumed=True).model.options["width"] == 16
+
+
 def test_the_config_of_a_run_repeats_it(run: Path) -> None:
     assert parse(run / "config.yaml") == parse(*FLAGS, f"--out={run}")
     assert parse(run / "config.yaml", "--model.width=8").model.options["width"] == 8
@@ -346,6 +409,29 @@ def test_predict_files_and_patterns(run: Path, pictures: Path, tmp_path: Path, c
     assert "3 of 3 images" in shown  # one[1].png is named twice
     names = ("one[1]", "three", "two.v2")
     assert files(tmp_path / "out") == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+
+
+def test_predict_writes_beside_the_images(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """And never into a folder that holds anything."""
+    monkeypatch.chdir(tmp_path)
+    assert output_of(capsys, "predict", run, "in") == "3 of 3 images segmented into in_predictions\n"
+    names = ("one", "two.v2", "sub/three")
+    assert files(Path("in_predictions")) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+    before = {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")}
+    assert "into in_predictions_2\n" in output_of(capsys, "predict", run, "in/")
+    assert {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")} == before
+    Path("in/one_predictions").write_text("of the user")
+    assert f"into {Path('in/one_predictions_2')}\n" in output_of(capsys, "predict", run, "in/one.png")
+    assert files(Path("in/one_predictions_2")) == {"one.png", "one_overlay.png"}
+    Path("in/two.v2_predictions").mkdir()  # empty, so it is nobody's
+    assert f"into {Path('in/two.v2_predictions')}\n" in output_of(capsys, "predict", run, "in/two.v2.jpg")
+    assert "into in_predictions_3\n" in output_of(capsys, "predict", run, "in/*.jpg", "in/one.png")
+    monkeypatch.chdir(pictures / "sub")
+    assert f"into {pictures / 'sub_predictions'}\n" in output_of(capsys, "predict", run, ".")
+    line = error_of(capsys, "predict", run, "three.png", "../one.png")
+    assert "the images are not of one folder; say where to write by --out FOLDER" in line
 
 
 @pytest.mark.parametrize("twin", ["one.jpg", "one_overlay.png"])

@@ -183,7 +183,7 @@ def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
         ({"ema": 1.0}, ["ema is 1.0", "less than 1"]),
         ({"clip": 0.0}, ["clip is 0.0", "greater than 0"]),
         ({"seed": -5}, ["seed is -5"]),
-        ({"epoch": 5}, ["epoch is 5", "Unexpected keyword argument"]),
+        ({"epoch": 5}, ["TrainConfig has no 'epoch'; did you mean 'epochs'?"]),
         ({"optimizer": "rmsprop"}, ["optimizer is 'rmsprop'", "'sgd' or 'adamw'"]),
         ({"lr_drops": []}, ["lr_drops is []", "such as [0.5, 0.75]"]),
         ({"lr_drops": [0.5, 1.0]}, ["lr_drops is [0.5, 1.0]", "below 1", "such as [0.5, 0.75]"]),
@@ -219,16 +219,31 @@ def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_p
         assert "classifier.weight" not in same
 
 
+def test_init_from_brings_the_model_that_is_not_said(tiny_run: Run, tmp_path: Path) -> None:
+    """It is recorded, so that a resumed run builds the same."""
+    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=ModelConfig(), epochs=1)
+    run = quietly(config)
+    assert (run.model.info.name, run.model.info.backbone) == ("fpn", "test_efficientnet")
+    assert run.model.info.options["width"] == 16
+    recorded = yaml.safe_load((run.folder / "config.yaml").read_text())["model"]
+    assert (recorded["name"], recorded["backbone"], recorded["width"]) == ("fpn", "test_efficientnet", 16)
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("model", "phrase"),
     [
-        dataclasses.replace(MODEL, options={"width": 8}),
-        dataclasses.replace(MODEL, name="sfnet"),
-        dataclasses.replace(MODEL, backbone="test_resnet"),
+        (dataclasses.replace(MODEL, options={"width": 8}), "since model.width is 8, there 16; leave that out"),
+        (dataclasses.replace(MODEL, name="sfnet"), "since model.name is sfnet, there fpn; leave that out"),
+        (
+            dataclasses.replace(MODEL, backbone="test_resnet"),
+            "since model.backbone is test_resnet, there test_efficientnet; leave that out",
+        ),
     ],
 )
-def test_init_from_another_network_is_refused(tiny_run: Run, model: ModelConfig, tmp_path: Path, refuses: Any) -> None:
-    with refuses("init_from", "does not fit", "choose the same model"):
+def test_init_from_another_network_is_refused(
+    tiny_run: Run, model: ModelConfig, phrase: str, tmp_path: Path, refuses: Any
+) -> None:
+    with refuses(f"init_from: the weights of {tiny_run.folder} do not fit", phrase):
         starting_model(tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=model), SCENES.label_set())
 
 

@@ -28,7 +28,8 @@ from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
 from crispseg.plugins import load_plugins
 from crispseg.training import Run, TrainConfig
-from crispseg.training.run import CONFIG, check_folder
+from crispseg.training.config import CONFIG
+from crispseg.training.run import check_folder
 
 SOURCE = "crispseg.train"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.wording import accepted
 
 
 def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -35,7 +36,7 @@ def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, 
             is_tuple = get_origin(kind) is tuple and isinstance(value, list)
             checked[option] = adapter.validate_python(tuple(value) if is_tuple else value, strict=True)
         except ValidationError:
-            raise CrispsegError(f"option '{option}' of {owner} is {value!r}; it must be {_describe(kind)}") from None
+            raise CrispsegError(f"option '{option}' of {owner} is {value!r}; it must be {accepted(kind)}") from None
     return checked
 
 
@@ -51,9 +52,3 @@ def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, in
         if value is inspect.Parameter.empty:
             raise CrispsegError(f"{owner} needs a value for its option '{key}'")
     return complete
-
-
-def _describe(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(str(kind) for kind in get_args(annotation))}"
-    return f"of type {annotation.__name__ if isinstance(annotation, type) else annotation}"

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import pydantic
 from pydantic import ModelWrapValidatorHandler
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.wording import accepted
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
+
+
+WORDED = ("greater_than", "less_than", "literal_error", "finite_number")
+"""Beginnings of the kinds of errors that pydantic says in words for people."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Settings:
     """Base of frozen dataclasses of pydantic; a value that cannot be is a `CrispsegError`."""
+
+    prefix: ClassVar[str] = ""
+    """Stands before the keys in errors, such as "augment."."""
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -23,5 +31,14 @@ class Settings:
             return validate(values)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            key, remedy = first["loc"][0], first["msg"].replace("Input should", "it should")
-            raise CrispsegError(f"{key} is {first['input']!r}; {remedy}") from None
+            if not first["loc"]:  # no settings at all, of which those that they are part of speak
+                raise
+            key, value, remedy = str(first["loc"][0]), first["input"], first["msg"].replace("Input should", "it should")
+            hints = get_type_hints(cls)
+            kinds = {name: hints[name] for name in cls.__dataclass_fields__ if name != "prefix"}
+            if key not in kinds:
+                raise CrispsegError(f"{cls.__name__} has no '{key}'{did_you_mean(key, kinds)}") from None
+            if not first["type"].startswith(WORDED):
+                value = (getattr(values, "kwargs", None) or {}).get(key, value)
+                remedy = f"it should be {accepted(kinds[key])}"
+            raise CrispsegError(f"{cls.prefix}{key} is {value!r}; {remedy}") from None

@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from crispseg.backbones.network import Network
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_published, fits
+from crispseg.backbones.published import build_published
+from crispseg.backbones.timm_networks import DEEP_RESNETS, fits
 from crispseg.errors import CrispsegError
 from crispseg.nn import resize
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models import ShuffleNet_V2_X1_0_Weights, shufflenet_v2_x1_0
 
 from crispseg.backbones.network import Network, Stage, cannot_dilate, pyramid_of_stages
+from crispseg.backbones.published import REMEDY
 from crispseg.backbones.weights import load_weights
 from crispseg.errors import CrispsegError
 
@@ -48,8 +49,7 @@ def build_shufflenet(name: str, published: bool, in_chans: int, strides: Sequenc
         except Exception as error:  # the network, the disk and PyTorch's reader raise many types here
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise CrispsegError(
-                f"cannot get torchvision's weights for backbone '{name}' ({reason}); "
-                "give pretrained a path to a weight file"
+                f"cannot get torchvision's weights for backbone '{name}' ({reason}); {REMEDY}"
             ) from error
         load_weights(network.body, weights, name, "torchvision's weight file")
     return network

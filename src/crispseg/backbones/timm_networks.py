@@ -9,6 +9,7 @@ import timm
 import torch
 
 from crispseg.backbones.network import Network, cannot_dilate, deepest
+from crispseg.backbones.published import build_published
 from crispseg.errors import CrispsegError
 
 # Deep stem: three 3×3 convolutions 64-64-128 in place of the 7×7, as in the papers' code.
@@ -94,19 +95,3 @@ def fits(net: Any, in_chans: int, height: int, width: int) -> bool:
         feature.shape[-2:] == (-(-height // stride), -(-width // stride))
         for feature, stride in zip(features, strides, strict=True)
     )
-
-
-def build_published(name: str, timm_name: str, published: bool, **options: Any) -> Any:
-    """timm's network, with its published weights if asked; `name` is for errors."""
-    if not published:
-        return timm.create_model(timm_name, **options)
-    try:
-        return timm.create_model(timm_name, pretrained=True, **options)
-    except TypeError:  # an option that the network does not know
-        raise
-    except Exception as error:
-        # timm, the hub and the network raise many types here; the last line of any of them says what failed.
-        reason = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
-        raise CrispsegError(
-            f"cannot get timm's weights for backbone '{name}' ({reason}); give pretrained a path to a weight file"
-        ) from error

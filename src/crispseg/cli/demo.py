@@ -21,7 +21,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

@@ -24,7 +24,7 @@ from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.plugins import load_plugins
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 
 STDOUT = Path("-")
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
+from crispseg.cli.help import FIRST
 from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean
 
 COMMANDS = {
@@ -46,7 +47,7 @@ HELP = "\n".join(
         "commands:",
         *(f"  {name:12}{text}" for name, text in COMMANDS.items()),
         "",
-        "crispseg COMMAND --help explains every key of a command.",
+        "crispseg COMMAND --help explains a command, crispseg COMMAND --help all every key of it.",
         "crispseg --version prints the version.",
     ]
 )
@@ -88,6 +89,11 @@ def _dispatch(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    if name in FIRST and rest in (["--help"], ["-h"]):
+        print(FIRST[name])
+        return 0
+    if rest[-2:] in (["--help", "all"], ["-h", "all"]):
+        del rest[-1]
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
         with nullcontext() if name in TRAINING else _unwound_by_sigterm():

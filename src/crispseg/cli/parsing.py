@@ -10,7 +10,7 @@ import argparse
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -19,7 +19,8 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crispseg.data import DATA_SOURCES, Augment, DataSource
+from crispseg.cli.mistakes import check_texts, in_words, keys_of
+from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.plugins import load_plugins
@@ -41,9 +42,11 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
 
+        self._given: Sequence[str] = ()
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise, in one line; argparse would print and exit."""
-        raise CrispsegError(re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(str(message).split()))) from ex
+        raise CrispsegError(in_words(" ".join(str(message).split()), self, self._given)) from ex
 
     def check_key(self, key: str, shown: str) -> None:
         """Refuse what is neither a flag nor, as `model.fuse_options.pixels`, an entry of one whose value is a mapping.
@@ -51,10 +54,10 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         Raises:
             CrispsegError: with a did-you-mean.
         """
-        flags = {flag.removeprefix("--"): action for action in self._actions for flag in action.option_strings}
-        above = str(getattr(flags.get(key.rpartition(".")[0]), "_typehint", ""))
-        if key not in flags and "dict[" not in above.lower():
-            raise CrispsegError(f"{shown}{did_you_mean(key, [flag for flag in flags if not flag.endswith('+')])}")
+        known = keys_of(self)
+        above = str(getattr(known.get(key.rpartition(".")[0]), "_typehint", ""))
+        if key not in known and "dict[" not in above.lower():
+            raise CrispsegError(f"{shown}{_meant(key, known)}")
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """Parse; an unknown flag gets a did-you-mean."""
@@ -64,7 +67,22 @@ class Parser(ArgumentParser):  # type: ignore[misc]
             if re.match(r"--[a-zA-Z]", token):
                 key = token.removeprefix("--").partition("=")[0]
                 self.check_key(key, f"unknown key --{key}")
-        return self.parse_args(argv)
+        self._given = argv
+        parsed = self.parse_args(argv)
+        check_texts(parsed, self)
+        return parsed
+
+
+def _meant(key: str, known: Iterable[str]) -> str:
+    """What an unknown key was meant to be: that of a group, as `data.classes`, or of other data, or a close one."""
+    known = [name for name in known if not name.endswith("+")]
+    inside = [name for name in known if name.endswith(f".{key}")]
+    if len(inside) == 1:
+        return f"; did you mean '{inside[0]}'?"
+    field = key.removeprefix("data.")
+    if field in Folder.__dataclass_fields__ and f"data.{field}" not in known and "data.name" in known:
+        return f"; data.{field} is a key of --data folder, which has to be said too"
+    return did_you_mean(key, known)
 
 
 def expand_names(argv: Sequence[str]) -> list[str]:
@@ -166,6 +184,8 @@ def data_source(name: str) -> type[DataSource]:
     Raises:
         CrispsegError: there is none.
     """
+    if name not in DATA_SOURCES and Path(name).is_dir():
+        raise CrispsegError(f"data is {name}; say --data folder --data.images {name} --data.masks MASKS")
     if name not in DATA_SOURCES:
         raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}")
     return DATA_SOURCES[name]
@@ -187,7 +207,13 @@ def parse_data(argv: Sequence[str], base: Tree, parser: Parser) -> tuple[Namespa
 
 
 def parse_training(
-    argv: Sequence[str], recipe: Tree, *, prog: str, description: str, source: str | Path = "the built-in recipe"
+    argv: Sequence[str],
+    recipe: Tree,
+    *,
+    prog: str,
+    description: str,
+    source: str | Path = "the built-in recipe",
+    resumed: bool = False,
 ) -> TrainConfig:
     """A training configuration from defaults, a recipe, a YAML file and flags, the later ones winning.
 
@@ -196,20 +222,26 @@ def parse_training(
         recipe: settings that lie under the file.
         prog, description: for the help.
         source: what the recipe is called in errors.
+        resumed: the file is that of a run, which says all; what it started from need not be there any more.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value.
     """
     argv = expand_names(argv)
-    given = recipe
+    said: Tree = {}
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        given = merge(given, read_yaml(source))
-    preset = take_flag(argv, "--preset") or given.get("preset", "own")
+        said = read_yaml(source)
+    given = merge(recipe, said)
+    preset = take_flag(argv, "--preset") or given.pop("preset", "own")
     if preset not in PRESETS:
         raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
-    base = merge(DEFAULTS, read_yaml(PAPER)) if preset == "paper" else DEFAULTS
-    tree = merge(base, {key: value for key, value in given.items() if key != "preset"})
+    tree = merge(DEFAULTS, read_yaml(PAPER)) if preset == "paper" else DEFAULTS
+    start = take_flag(argv, "--init_from") or given.get("init_from")
+    named = take_flag(argv, "--model.name") or given.get("model", {}).get("name")
+    if start and not resumed and (Path(str(start)).is_dir() or not named):
+        tree = merge(tree, {"model": _model_tree(ModelConfig.of(str(start)))})
+    tree = merge(tree, {key: value for key, value in given.items() if key != "preset"})
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
@@ -220,7 +252,7 @@ def parse_training(
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
 
-    parser = Parser(prog=prog, description=description)
+    parser = Parser(prog=prog, usage=f"{prog} [CONFIG.yaml] [--key value ...]", description=description)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")
     parser.add_argument(
         "--preset", default="own", help="what is not said: own, made for data of one's own, or paper, SFNet's training"
@@ -244,6 +276,12 @@ def parse_training(
         print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
         raise SystemExit(0)
     return config
+
+
+def _model_tree(model: ModelConfig) -> Tree:
+    """The `model` settings, as YAML has them."""
+    shared = {key: getattr(model, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
+    return shared | model.options
 
 
 def as_flags(tree: Tree, parser: Parser, source: str | Path) -> list[str]:

@@ -1,9 +1,10 @@
-"""`crispseg predict RUN IMAGE_OR_DIR... --out DIR [--protocol NAME] [--format SERVER] [--tiles SIDE]`"""
+"""`crispseg predict RUN IMAGE_OR_DIR... [--out DIR] [--protocol NAME] [--format SERVER] [--tiles SIDE]`"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +34,9 @@ def run(argv: Sequence[str]) -> None:
         "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF.",
     )
     add_image_keys(parser)
+    parser.add_argument(
+        "--out", type=Path | None, default=None, help="folder to write to; by default a new one beside the images"
+    )
     parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
     parser.add_argument(
         "--format",
@@ -55,8 +59,9 @@ def run(argv: Sequence[str]) -> None:
     add_protocol_keys(parser)
     parsed = parser.parse(list(argv))
 
-    protocol, server, tile, out = chosen_protocol(parsed), FORMATS.get(parsed.format), parsed.tiles, parsed.out
+    protocol, server, tile = chosen_protocol(parsed), FORMATS.get(parsed.format), parsed.tiles
     names = gather(parsed.images)
+    out = unused_folder(parsed.images, names) if parsed.out is None else parsed.out
     if tile is not None:
         check_tile(tile)
     in_parts = [image for image in names if tile is not None and image.suffix.lower() in SUFFIXES]
@@ -124,7 +129,6 @@ def add_image_keys(parser: Parser, of: str = "") -> None:
     parser.add_argument(
         "images", nargs="+", help="files, folders (with their sub-folders) and patterns such as 'in/*.jpg'"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
     )
@@ -154,6 +158,31 @@ def gather(sources: Sequence[str]) -> dict[Path, str]:
         for image, name in found.items():
             names.setdefault(image, str(name.with_suffix("")))
     return names
+
+
+def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
+    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions beside a.jpg.
+
+    A folder that holds anything is left as it is: photos_predictions_2 follows.
+
+    Raises:
+        CrispsegError: the images are not of one folder.
+    """
+    folders = {image.parent for image in images}
+    start = Path(sources[0])
+    if len(sources) > 1 or not start.exists():
+        start = folders.pop()
+    elif start.is_file():
+        start, folders = start.with_suffix(""), set()
+    else:
+        folders = set()
+    if start.name in ("", ".."):
+        start = start.resolve()
+    if folders or not start.name:
+        raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
+    numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))
+    candidates = itertools.chain([start.with_name(f"{start.name}_predictions")], numbered)
+    return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:

@@ -26,7 +26,8 @@ from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.training import train
-from crispseg.training.run import CONFIG, check_folder, starting_model
+from crispseg.training.config import CONFIG
+from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (

@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> None:
         "that was trained with --model.refine boundary. NAME.png is read from --labels and written to --out.",
     )
     add_image_keys(parser, ", of a model that refines")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--labels", type=Path, required=True, help="folder of the label PNGs, named as 'crispseg predict' names them"
     )

@@ -22,7 +22,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 from crispseg.value_range import warn_of_unknown
 
 FEWEST = 40

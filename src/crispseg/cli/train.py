@@ -8,9 +8,7 @@ from pathlib import Path
 
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegError
-from crispseg.training import train
-from crispseg.training.folds import SCORES, train_folds
-from crispseg.training.run import CONFIG
+from crispseg.training.config import CONFIG
 
 DESCRIPTION = (
     "Train a model. Settings come from an optional YAML file, given first, and from flags. "
@@ -34,7 +32,12 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
-    config = parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION)
+    config = parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
+
+    # Lightning takes seconds, which --help and a mistake need not wait for
+    from crispseg.training import train, train_folds
+    from crispseg.training.folds import SCORES
+
     if folder is not None and (Path(folder) / SCORES).is_file():
         folds = getattr(config.data, "folds", None)
     if folds is None:

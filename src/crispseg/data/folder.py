@@ -183,7 +183,7 @@ class Folder:
     def _labels(self) -> LabelSet:
         colors, names = self._colors or (None, None)
         if self.classes is not None:
-            names = tuple(read_lines(self.classes) if isinstance(self.classes, (str, Path)) else self.classes)
+            names = _class_names(self.classes)
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
@@ -286,6 +286,15 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
             ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
         )
     return sorted({known[key] for key in keys if key in known})
+
+
+def _class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
+    if isinstance(classes, list):
+        return tuple(classes)
+    if not Path(classes).exists():
+        other = f"--data.num_classes {classes}" if str(classes).isdecimal() else "a text file with one name a line"
+        raise CrispsegError(f"data.classes is {classes}, which is no file; give '[background, road]', or {other}")
+    return tuple(read_lines(classes))
 
 
 def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:

@@ -70,8 +70,8 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     if augment.repeat != "auto":
         return [augment.repeat] * len(sizes)
     times = [1] * len(sizes)
-    if augment.crop is not None:
-        room = CROPS_A_WINDOW * math.prod(augment.crop)
+    if augment.window is not None:
+        room = CROPS_A_WINDOW * math.prod(augment.window)
         factors = [(augment.longer_side or max(size)) / max(size) for size in sizes]
         areas = [math.prod(size) * factor**2 for size, factor in zip(sizes, factors, strict=True)]
         times = [min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas]

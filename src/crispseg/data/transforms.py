@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,16 +19,18 @@ from crispseg.data.base import Sample
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.normalize import Normalize
+from crispseg.settings import CHECKS, Settings
+from crispseg.wording import written
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Random changes to the training images.
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class Augment(Settings):
+    """Random changes to the training images. A value that cannot be is a `CrispsegError`.
 
     Args:
-        crop: height and width of the part that is cut out, filled up where the image is smaller. None takes whole
-            images, which fit into one batch only if all have the same size and scale is [1, 1]; auto is a square of
-            the images' median shorter side, at most 256.
+        crop: height and width of the part that is cut out, or one number for a square, filled up where the image is
+            smaller. None takes whole images, which fit into one batch only if all have the same size and scale is
+            [1, 1]; auto is a square of the images' median shorter side, at most 256.
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
@@ -39,7 +42,8 @@ class Augment:
             all where they are fewer than two batches.
     """
 
-    crop: tuple[int, int] | Literal["auto"] | None = "auto"
+    prefix: ClassVar[str] = "augment."
+    crop: int | tuple[int, int] | Literal["auto"] | None = "auto"
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     turn: bool | Literal["auto"] = "auto"
@@ -50,8 +54,8 @@ class Augment:
     def __post_init__(self) -> None:
         if self.repeat != "auto" and self.repeat < 1:
             raise CrispsegError(f"augment.repeat is {self.repeat}; give a number of 1 or more, or auto")
-        if isinstance(self.crop, tuple) and min(self.crop) < 1:
-            raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
+        if self.crop not in ("auto", None) and min(self.window or ()) < 1:
+            raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
         if self.longer_side is not None and self.longer_side < 1:
             raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -60,6 +64,17 @@ class Augment:
             )
         if not 0 <= self.flip <= 1:
             raise CrispsegError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Height and width of the crop.
+
+        Raises:
+            CrispsegError: it is auto, which is decided only when a training has read its data.
+        """
+        if self.crop == "auto":
+            raise CrispsegError("augment.crop is auto; give a size outside a training")
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
 class RandomTurn(v2.Transform):  # type: ignore[misc]
@@ -176,19 +191,19 @@ def train_transform(
     Raises:
         CrispsegError: something is auto, which is decided only when a training has read its data.
     """
-    if augment.crop == "auto" or augment.turn == "auto":
-        raise CrispsegError("augment.crop or augment.turn is auto; give a size, and true or false, outside a training")
-    crop = RandomScaledCrop(augment.crop, augment.scale, augment.longer_side)
+    if augment.turn == "auto":
+        raise CrispsegError("augment.turn is auto; give true or false outside a training")
+    crop = RandomScaledCrop(augment.window, augment.scale, augment.longer_side)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(augment.flip)]
     if augment.turn:
-        square = augment.crop is not None and augment.crop[0] == augment.crop[1]
+        square = augment.window is not None and augment.window[0] == augment.window[1]
         steps.append(RandomTurn(range(4) if square else (0, 2)))
     if augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
-    if augment.crop is not None:
+    if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
-        steps.append(v2.RandomCrop(augment.crop, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
+        steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
     return SampleTransform(*steps, crop=crop, targets=targets)
 
 

@@ -114,7 +114,9 @@ def located(source: str, name: str, hub: dict[str, Any]) -> Path:
             raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
         return folder / name
     if folder.is_file():
-        raise CrispsegError(f"{source} is a file; give the folder of a finished run or of a saved model")
+        run = folder.parent.parent  # of a checkpoint
+        what = f"the run itself, {run}" if (run / "model").is_dir() else "the folder of a finished run or saved model"
+        raise CrispsegError(f"{source} is a file; give {what}")
     if not HUB_ID.fullmatch(source) or folder.parent.is_dir():
         raise CrispsegError(
             f"{source or 'an empty path'} does not exist; give a finished run, a saved model's folder or a hub id"

@@ -38,7 +38,8 @@ def top_down(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of every level. None: as SFNet's code was released, 64 on DF1 and DF2 (here also on ShuffleNet),
-            128 for another C5 of up to 512 channels, else 256.
+            128 for another C5 of up to 512 channels, else 256; with expansion, which makes merging dear, 64 where C2
+            has fewer than 64 channels too.
         context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
@@ -58,7 +59,8 @@ def top_down(
     if released_dilation:
         backbone.dilate()
     if width is None:
-        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
+        light = spec.name in LIGHT_BACKBONES or (expansion > 1 and backbone.channels[0] < 64)
+        width = 64 if light else 128 if backbone.channels[-1] <= 512 else 256
     steps = fuse_steps(part, fuse_levels, len(backbone.channels))
     decoder = TopDown(
         backbone.channels,
@@ -79,6 +81,7 @@ fpn = preset(
     top_down,
     "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
     fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
+    width=None,
 )
 upernet = preset(
     "upernet",

@@ -1,8 +1,22 @@
 """Training."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from crispseg.training.config import ModelConfig, TrainConfig
-from crispseg.training.folds import train_folds
-from crispseg.training.result import Run
-from crispseg.training.run import train
+
+if TYPE_CHECKING:
+    from crispseg.training.folds import train_folds
+    from crispseg.training.result import Run
+    from crispseg.training.run import train
 
 __all__ = ["ModelConfig", "Run", "TrainConfig", "train", "train_folds"]
+
+_HOMES = {"Run": "result", "train": "run", "train_folds": "folds"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import Lightning when training begins, and not where settings are read alone."""
+    if name in _HOMES:
+        return globals().setdefault(name, getattr(import_module(f"crispseg.training.{_HOMES[name]}"), name))
+    raise AttributeError(f"module 'crispseg.training' has no attribute '{name}'")

@@ -11,14 +11,20 @@ import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_core import to_jsonable_python
 
+from crispseg.backbones.published import weights_source
 from crispseg.data import Augment, DataSource, Scenes
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
+from crispseg.models.saving import read_info
 from crispseg.refinement import Refinement
 from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
+from crispseg.wording import written
+
+CONFIG = "config.yaml"
+"""The file in a run's folder that holds its settings."""
 
 
 def spare_processors() -> int:
@@ -48,6 +54,25 @@ class ModelConfig:
     in_chans: int = 3
     refine: Refinement | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: str | Path) -> ModelConfig:
+        """That of a run, a saved model's folder or a hub id, to start from its weights.
+
+        Raises:
+            CrispsegError: it is not there, or damaged.
+        """
+        info = read_info(saved)
+        options = {key: value for key, value in info.options.items() if key != "refine"}
+        return cls(info.name, info.backbone, False, info.in_chans, info.options.get("refine"), options)
+
+    def weights(self) -> str:
+        """Where the backbone's weights come from, in words; published ones are downloaded where they are not yet.
+
+        Raises:
+            CrispsegError: they cannot be had.
+        """
+        return weights_source(self.backbone, self.pretrained)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
         """The model, with heads for deep supervision if asked."""
@@ -112,6 +137,7 @@ class TrainConfig(Settings):
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
         checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
         init_from: run, saved model or hub id whose weights to start from; the classifier is reset if classes differ.
+            What is not said of the model is as there.
         plugins: Python files to import first, which may register parts of your own.
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
     """
@@ -191,9 +217,9 @@ class TrainConfig(Settings):
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
-        if isinstance(self.augment.crop, tuple) and min(self.augment.crop) < MIN_SIDE:
+        if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
             raise CrispsegError(
-                f"augment.crop is {list(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
+                f"augment.crop is {written(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
             )
 
     @property

@@ -16,8 +16,8 @@ from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.wording import percent
 from crispseg.files import atomic_path
 from crispseg.training.checkpoints import LAST
-from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.run import CONFIG, train
+from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
+from crispseg.training.run import train
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""

@@ -25,10 +25,11 @@ from crispseg.files import atomic_path, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
+from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
-from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
 from crispseg.training.fitting import class_weights_of, fitted
 from crispseg.training.interruption import interruptible
@@ -39,7 +40,6 @@ from crispseg.training.summary import best_row, closing_lines
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
-CONFIG = "config.yaml"
 MAY_CHANGE = {
     "out",
     "epochs",
@@ -74,7 +74,11 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         console = Console(quiet=True)
     load_plugins(config.plugins)
     build_loss(config.losses)  # where its library is missing, this is told before the data are read
+    if config.init_from and config.model == ModelConfig():
+        config = dataclasses.replace(config, model=ModelConfig.of(config.init_from))
     folder = check_folder(config, resume=resume)
+    if not resume and not config.init_from:
+        config.model.weights()  # what cannot be had is said before the data are read
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
@@ -212,11 +216,9 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
     )
     if start:
-        note = initialize(model, start)
-    elif not choice.pretrained:
-        note = f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained"
+        note = initialize(model, start, str(config.init_from))
     else:
-        note = f"the backbone '{choice.backbone}' starts from pretrained weights"
+        note = f"the backbone '{choice.backbone}' starts from {choice.weights()}"
     trained = bool(config.model.pretrained or config.init_from)
     if config.freeze_backbone == "early" or (config.freeze_backbone == "auto" and trained):
         model.backbone.freeze(early=True)
@@ -225,7 +227,7 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     return model.to(memory_format=torch.channels_last), note
 
 
-def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
+def initialize(model: SegmentationModel, start: SegmentationModel, source: str) -> str:
     """Give `model` the weights of `start`, its classifier's only if the classes are the same.
 
     Heads for deep supervision are in no saved model and stay as they are, and so does a refinement that only `model`
@@ -251,10 +253,20 @@ def initialize(model: SegmentationModel, start: SegmentationModel) -> str:
         fits = False
     if not fits:
         raise CrispsegError(
-            f"init_from: a {start.info.name} on {start.info.backbone} does not fit a {model.info.name} on "
-            f"{model.info.backbone}; choose the same model, backbone and options"
+            f"init_from: the weights of {source} do not fit, since {_differences(model.info, start.info)}; "
+            "leave that out, and the model is built as there"
         )
     return "all weights were taken over" if same_classes else "weights were taken over, the classifier starts anew"
+
+
+def _differences(own: ModelInfo, other: ModelInfo) -> str:
+    """What makes two models other networks, the kind of network alone where that differs."""
+    one, two = ({"backbone": info.backbone, "in_chans": info.in_chans, **info.options} for info in (own, other))
+    if own.name != other.name:
+        one, two = {"name": own.name}, {"name": other.name}
+    keys = [key for key in one if one[key] != two.get(key) and key != "refine"]  # which may be added and left out
+    differing = [f"model.{key} is {one[key]}, there {two.get(key)}" for key in keys]
+    return " and ".join(differing) or "the parts of the two differ"
 
 
 def _check_sizes(config: TrainConfig, reports: tuple[SplitReport, SplitReport]) -> None:

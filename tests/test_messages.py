@@ -1,0 +1,201 @@
+"""Whatever is wrong with a value of a key, one line says which key it is, what was given and what is accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from argparse import Action
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import error_of
+
+from crispseg import CrispsegError, list_models
+from crispseg.cli import evaluate, inspect, predict
+from crispseg.cli.mistakes import keys_of
+from crispseg.cli.parsing import Parser, parse_training
+from crispseg.data import DATA_SOURCES, Augment
+from crispseg.inference.protocols import Protocol
+from crispseg.training import Run, TrainConfig
+from crispseg.wording import accepted
+
+Capture = pytest.CaptureFixture[str]
+
+JARGON = re.compile(
+    r"Union|ubtype|alidat|NoneType|ypehint|amespace|Literal|Expected|Optional|<class|typing|\w\[|Parser|argument|"
+    r"pydantic|instance|invalid|Error|None\b.*null|\bstr\b|\bint\b|\bfloat\b|\bbool\b"
+)
+"""What only programmers understand."""
+WRONG = (
+    "nonsense",
+    "-1.5",
+    "[nonsense, 1]",
+    "[1, 2, 3, 4, 5]",
+    "{nonsense: [1]}",
+    "{nonsense: nonsense}",
+    "[[1], [2]]",
+)
+
+
+class Captured(BaseException):
+    """Carries a parser."""
+
+
+def parser_of(monkeypatch: pytest.MonkeyPatch, command: Any, *argv: str) -> Parser:
+    """The parser that a command makes."""
+
+    def stop(self: Parser, argv: Any) -> NoReturn:
+        raise Captured(self)
+
+    with monkeypatch.context() as patch, pytest.raises(Captured) as caught:
+        patch.setattr(Parser, "parse", stop)
+        command(list(argv))
+    found = caught.value.args[0]
+    assert isinstance(found, Parser)
+    return found
+
+
+def train(argv: list[str]) -> None:
+    parse_training(argv, {}, prog="crispseg train", description="")
+
+
+def refusal(parser: Parser, key: str, *value: str) -> str | None:
+    """The line that a flag gets, if it gets one."""
+    try:
+        parser.parse([f"--{key}", *value])
+    except CrispsegError as error:
+        return str(error)
+    return None
+
+
+def flags(parser: Parser) -> dict[str, Action]:
+    """The keys with values."""
+    known = {key: action for key, action in keys_of(parser).items() if action.option_strings and action.nargs != 0}
+    return {key: action for key, action in known.items() if not key.endswith("+")}
+
+
+CASES = [
+    *((train, f"--model={name}") for name in list_models()),
+    *((train, f"--data={name}") for name in DATA_SOURCES),
+    *((command, "") for command in (train, predict.run, evaluate.run, inspect.run)),
+]
+
+
+@pytest.mark.parametrize(("command", "choice"), CASES)
+def test_every_key_says_what_it_takes(command: Any, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = parser_of(monkeypatch, command, *([choice] if choice else []))
+    for action in parser._actions:
+        action.required = False  # else that alone is told
+    parser.required_args = set()
+    group = choice.removeprefix("--").partition("=")[0]  # the other keys are the same of every model and all data
+    keys = {key: action for key, action in flags(parser).items() if key.startswith(group)}
+    assert len(keys) >= 2
+    for key, action in keys.items():
+        refused = {value: line for value in WRONG if (line := refusal(parser, key, value))}
+        for value, line in refused.items():
+            assert line.startswith(f"{key} is {value}; give ") and not JARGON.search(line.partition(";")[2]), line
+        takes_text = "str" in str(getattr(action, "_typehint", str)) or "Path" in str(getattr(action, "_typehint", ""))
+        assert takes_text or refused, key
+        if action.nargs not in ("*", "?"):
+            line = refusal(parser, key) or ""
+            assert line.startswith(f"{key} has no value; give ") and not JARGON.search(line), line
+
+
+@pytest.mark.parametrize("settings", [TrainConfig, Augment, Protocol])
+def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
+    for field in dataclasses.fields(settings):
+        for value in ("nonsense", -1.5, ["nonsense", 1], {"nonsense": [1]}, object):
+            if field.name == "data":  # whose type may be anybody's
+                continue
+            try:
+                settings(**{field.name: value})
+            except CrispsegError as error:
+                line = str(error)
+                assert field.name in line.lower() and "\n" not in line
+                assert not JARGON.search(line.partition(";")[2].replace("'nonsense'", "")), line
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ("--augment.crop a", "augment.crop is a; give a whole number, a list of two whole numbers or null, such as "),
+        ("--augment.scale 1", "augment.scale is 1; give a list of two numbers, such as [0.75, 2.0]"),
+        ("--epochs many", "epochs is many; give a whole number, such as "),
+        ("--deterministic maybe", "deterministic is maybe; give true or false"),
+        ("--deterministic", "deterministic has no value; give true or false"),
+        ("--loss.dice a", "loss.dice is a; as an entry of loss it should be a number"),
+        ("--loss [1]", "loss is [1]; give a mapping from names to numbers or text, such as {cross_entropy: 1.0}"),
+        ("--optimizer adam", "optimizer is adam; give one of sgd, adamw"),
+        ("--loggers wandb", "loggers is wandb; give a list of any of (tensorboard, wandb) or null, such as "),
+        ("--lr_drops 0.5 0.7", "lr_drops is 0.5 0.7; write a list in one piece: --lr_drops '[0.5, 0.7]'"),
+        ("--epochs 5 6", "epochs is 5 6, more than one value; give a whole number, such as "),
+        ("--print_config now", "'now' belongs to no key; flags are written --key value"),
+        ("--classes a", "unknown key --classes; data.classes is a key of --data folder, which has to be said too"),
+        ("--data.images a", "unknown key --data.images; data.images is a key of --data folder, which has to be said"),
+        ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
+        ("--crop 64", "unknown key --crop; did you mean 'augment.crop'?"),
+        ("--data folder", "--data.images (folder of images) and --data.masks (folder of masks) are missing; see "),
+        ("--model", "model.name has no value; give text: the system, sfnet, "),
+    ],
+)
+def test_what_people_read(argv: str, line: str, capsys: Capture) -> None:
+    assert error_of(capsys, "train", *re.findall(r"\[.*?\]|\S+", argv)).startswith(f"crispseg: error: {line}")
+
+
+def test_the_wrong_one_of_two_values_is_told(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.yaml").write_text("epochs: many\n")
+    line = error_of(capsys, "train", tmp_path / "config.yaml", "--epochs", "5")
+    assert line.startswith("crispseg: error: epochs is many; give a whole number")
+
+
+def test_classes_that_are_no_file(tmp_path: Path, capsys: Capture) -> None:
+    data = ["--data=folder", f"--data.images={tmp_path}", f"--data.masks={tmp_path}", f"--out={tmp_path / 'run'}"]
+    line = error_of(capsys, "train", *data, "--data.classes", "3")
+    assert "data.classes is 3, which is no file" in line and "--data.num_classes 3" in line
+    line = error_of(capsys, "train", *data, "--data.classes", "road,sky")
+    assert "data.classes is road,sky, which is no file; give '[background, road]', or a text file" in line
+
+
+def test_a_folder_in_place_of_a_name(tmp_path: Path, capsys: Capture) -> None:
+    line = error_of(capsys, "train", "--data", tmp_path)
+    assert line == f"crispseg: error: data is {tmp_path}; say --data folder --data.images {tmp_path} --data.masks MASKS"
+
+
+def test_a_checkpoint_in_place_of_a_run(tiny_run: Run, capsys: Capture) -> None:
+    checkpoint = tiny_run.folder / "checkpoints/best.ckpt"
+    line = error_of(capsys, "evaluate", checkpoint)
+    assert line.endswith(f"{checkpoint} is a file; give the run itself, {tiny_run.folder}")
+    other = tiny_run.folder / "config.yaml"
+    assert "give the folder of a finished run or saved model" in error_of(capsys, "evaluate", other)
+
+
+def test_a_square_crop() -> None:
+    config = parse_training(["--augment.crop", "64"], {}, prog="crispseg train", description="")
+    assert config.augment == Augment(crop=64) and config.augment.window == (64, 64)
+    assert Augment(crop=(64, 96)).window == (64, 96) and Augment(crop=None).window is None
+    with pytest.raises(CrispsegError, match=r"augment\.crop is 16; models need at least 32"):
+        TrainConfig(augment=Augment(crop=16))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (int | None, "a whole number or None"),
+        (bool | str | Path, "true or false or a path"),
+        (tuple[int, ...] | Literal["all"], "a list of whole numbers or all, such as [1]"),
+        (dict[str, float] | str, "a mapping from names to numbers or text, such as {name: 0.5}"),
+        (list[tuple[int, int, int]], "a list of lists of three whole numbers, such as [[1, 1, 1]]"),
+    ],
+)
+def test_types_in_words(kind: Any, words: str) -> None:
+    assert accepted(kind) == words
+
+
+@given(
+    st.recursive(st.sampled_from([int, float, str, bool]), lambda kind: kind.map(lambda one: list[one]), max_leaves=4)
+)
+def test_the_words_of_lists_have_no_types(kind: Any) -> None:
+    assert not JARGON.search(accepted(kind).partition(",")[0])
