@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.data import DATA_SOURCES, Augment, DataSource
+from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.plugins import load_plugins
@@ -175,10 +176,10 @@ def parse_data(argv: Sequence[str], base: Tree, parser: Parser) -> tuple[Namespa
 
 
 def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description: str) -> TrainConfig:
-    """A training configuration from defaults, a recipe, a YAML file and flags, the later ones winning.
+    """A training configuration from defaults, a recipe, a YAML file or a folder of data, and flags, the later winning.
 
     Args:
-        argv: a YAML file first, if any; then flags.
+        argv: a YAML file or a folder of data first, if any; then flags.
         recipe: settings that lie under the file.
         prog, description: for the help.
 
@@ -189,7 +190,7 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     tree, source = merge(DEFAULTS, recipe), "the built-in recipe"
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        tree = merge(tree, read_yaml(source))
+        tree = merge(tree, {"data": recognise(Path(source))} if Path(source).is_dir() else read_yaml(source))
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys

@@ -21,6 +21,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
 from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data.check import few_images
+from crispseg.data.folder import settle
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
@@ -62,6 +64,9 @@ MAY_CHANGE = {
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
+FOUND = {"classes", "num_classes", "palette"}
+"""Settings of the data that a run records as its files told, and that need not be said again."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -92,6 +97,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     load_plugins(config.plugins)
     build_loss(config.losses)  # where its library is missing, this is told before the data are read
     folder = check_folder(config, resume=resume)
+    data, found = settle(config.data)
+    config = dataclasses.replace(config, data=data)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
@@ -101,7 +108,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
     _check_sizes(config, reports)
     if not resume:
-        console.print(note, highlight=False, soft_wrap=True)
+        for line in (note, *found):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_reports(reports, console)
 
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
@@ -176,7 +184,10 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
         for key, value in recorded.items():
             known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
-        if fixed := sorted({key for key, value in config_to_dict(config).items() if known[key] != value} - MAY_CHANGE):
+        given = config_to_dict(config)
+        for key in FOUND & {key for key in known["data"] if given["data"].get(key) is None}:
+            given["data"][key] = known["data"][key]
+        if fixed := sorted({key for key, value in given.items() if known[key] != value} - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -262,9 +273,9 @@ def _print_reports(reports: list[SplitReport], console: Console) -> None:
     for line in train_report.lines():
         console.print(line, highlight=False, markup=False)
     console.print(val_report.lines()[0], highlight=False, markup=False)
-    for one in class_findings([train_report]):
-        if one.severity > Severity.INFORMATION:
-            console.print(f"{one.message}; {one.remedy}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    lines = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
+    for line in (*few_images(train_report, val_report), *lines):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
