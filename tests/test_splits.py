@@ -222,3 +222,19 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
     next(root.rglob("masks/**/*1.png")).write_bytes(b"")
     assert main(["doctor", str(root)]) == 3
     assert "crispseg train" not in capsys.readouterr().out
+
+
+def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:
+    root = put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}, {"train": 3, "val": 1})
+    for path in (root / "masks/train").iterdir():
+        save(path, np.resize(np.array([0, 1], np.uint8), (64, 64)))
+    save(root / "masks/val/val0.png", np.resize(np.array([0, 2], np.uint8), (64, 64)))
+    assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 images)" in lines
+    assert (
+        "only 3 images to train on and 1 to validate on: scores of so few hang on chance; label more, or validate on "
+        "each in turn by --folds 4" in lines
+    )
+    (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
+    assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")
