@@ -116,9 +116,9 @@ MUTATIONS = [
         "round(dilation_ratio * math.hypot(*shape))",
         "math.ceil(dilation_ratio * math.hypot(*shape))",
     ),
-    Mutation("training: poly", "max(0.0, 1 - at / total) ** config.power", "max(0.0, 1 - at / total) ** 1.0"),
+    Mutation("training: poly", "max(0.0, 1 - behind) ** config.power", "max(0.0, 1 - behind) ** 1.0"),
     Mutation("training: warm-up", "(step + 1) / config.warmup", "step / config.warmup"),
-    Mutation("training: step schedule", "step / total >= share", "step / total > share"),
+    Mutation("training: step schedule", "behind >= share", "behind > share"),
     Mutation(
         "training: backbone's rate",
         '(config.backbone_lr_factor if part == "backbone" else 1.0)',

@@ -56,6 +56,12 @@ def smp_fpn(spec: BackboneSpec, num_classes: int) -> Any:
     return Peer(spec, smp.FPN, num_classes)
 
 
+@models.register("smp_unet")
+def smp_unet(spec: BackboneSpec, num_classes: int) -> Any:
+    """U-Net of segmentation-models-pytorch, its defaults."""
+    return Peer(spec, smp.Unet, num_classes)
+
+
 @models.register("smp_deeplabv3plus")
 def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int) -> Any:
     """DeepLabV3+ of segmentation-models-pytorch, its defaults: output stride 16."""

@@ -61,4 +61,5 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def recipe_hash() -> str:
     """A digest of the recipe's settings, so that tables do not mix recipes; comments do not count."""
-    return hashlib.sha256(json.dumps(read_yaml(tables.RECIPE), sort_keys=True).encode()).hexdigest()[:12]
+    settings = {key: value for key, value in read_yaml(tables.RECIPE).items() if key != "preset"}  # once the defaults
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

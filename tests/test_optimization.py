@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,25 @@ def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 
+def of(total: int) -> Callable[[int], float]:
+    """The share of so many steps that lies behind."""
+    return lambda step: step / total
+
+
 def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
     schedules: Any = ("poly", "poly_epoch", "constant")
     poly, of_epoch, constant = (
-        learning_rate_factor(TrainConfig(schedule=schedule, power=0.9), 100, 10) for schedule in schedules
+        learning_rate_factor(TrainConfig(schedule=schedule, power=0.9), of(100), 10) for schedule in schedules
     )
     for step, start in ((0, 0), (1, 0), (9, 0), (10, 10), (37, 30), (99, 90)):
         assert poly(step) == pytest.approx((1 - step / 100) ** 0.9)
         assert of_epoch(step) == pytest.approx((1 - start / 100) ** 0.9)
         assert constant(step) == constant(step + 50) == 1.0
+
+
+def test_cosine_falls_from_1_over_a_half_to_0() -> None:
+    factor = learning_rate_factor(TrainConfig(schedule="cosine"), of(8), 3)
+    assert [factor(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never(
 )
 def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int, expected: list[float]) -> None:
     config = TrainConfig(schedule="step") if drops is None else TrainConfig(schedule="step", lr_drops=drops)
-    factor = learning_rate_factor(config, total, 10)
+    factor = learning_rate_factor(config, of(total), 10)
     assert [factor(step) for step in range(total)] == pytest.approx(expected)
     assert factor(total + 1) == pytest.approx(0.1 ** len(config.lr_drops))
 
@@ -109,14 +120,14 @@ def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int
 def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
     config = TrainConfig(schedule="step", lr_drops=[part / whole])
     for times in range(1, 500):
-        factor = learning_rate_factor(config, whole * times, 10)
+        factor = learning_rate_factor(config, of(whole * times), 10)
         assert (factor(part * times - 1), factor(part * times)) == (1.0, 0.1)
 
 
-@pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "step", "constant"])
+@pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "cosine", "step", "constant"])
 def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
-    warm = learning_rate_factor(TrainConfig(schedule=schedule, warmup=20), 100, 10)
-    plain = learning_rate_factor(TrainConfig(schedule=schedule), 100, 10)
+    warm = learning_rate_factor(TrainConfig(schedule=schedule, warmup=20), of(100), 10)
+    plain = learning_rate_factor(TrainConfig(schedule=schedule), of(100), 10)
     for step in range(20):
         assert warm(step) == pytest.approx((step + 1) / 20 * plain(step))
     for step in range(20, 100):
@@ -124,14 +135,14 @@ def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
 
 
 @given(
-    schedule=st.sampled_from(["poly", "poly_epoch", "step", "constant"]),
+    schedule=st.sampled_from(["poly", "poly_epoch", "cosine", "step", "constant"]),
     total=st.integers(1, 300),
     epoch=st.integers(1, 60),
     warmup=st.integers(0, 400),
     power=st.floats(0.1, 3),
 )
 def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, warmup: int, power: float) -> None:
-    factor = learning_rate_factor(TrainConfig(schedule=schedule, warmup=warmup, power=power), total, epoch)
+    factor = learning_rate_factor(TrainConfig(schedule=schedule, warmup=warmup, power=power), of(total), epoch)
     values = [factor(step) for step in range(total + 2)]  # the scheduler also asks beyond the last step
     assert all(isinstance(value, float) and 0 <= value <= 1 for value in values)
     assert values[0] > 0

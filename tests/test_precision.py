@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg import create_model
-from crispseg.training.precision import float32_depthwise, lacks_bf16
+from crispseg.training.precision import float32_depthwise, has_bf16
 
 
 def test_only_depthwise_convolutions_are_computed_in_float32() -> None:
@@ -57,17 +57,17 @@ def test_training_through_it_reaches_every_parameter_and_agrees_with_float32() -
 
 
 @pytest.mark.parametrize(
-    ("line", "lacks"),
+    ("line", "has"),
     [
-        ("flags\t\t: fpu avx512f avx512_vnni", True),
-        ("flags\t\t: fpu avx512f avx512_bf16", False),
-        ("flags\t\t: amx_bf16 fpu", False),
-        ("Features\t: fp asimd", True),
-        ("Features\t: fp asimd bf16", False),
-        ("model name\t: bf16", False),  # says nothing of what it can
+        ("flags\t\t: fpu avx512f avx512_vnni", False),
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags\t\t: amx_bf16 fpu", True),
+        ("Features\t: fp asimd", False),
+        ("Features\t: fp asimd bf16", True),
+        ("model name\t: bf16", None),  # says nothing of what it can
     ],
 )
-def test_processors_without_bf16(line: str, lacks: bool, tmp_path: Path) -> None:
+def test_processors_with_bf16(line: str, has: bool | None, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-    assert lacks_bf16(tmp_path / "cpuinfo") is lacks
-    assert not lacks_bf16(tmp_path / "elsewhere")
+    assert has_bf16(tmp_path / "cpuinfo") is has
+    assert has_bf16(tmp_path / "elsewhere") is None

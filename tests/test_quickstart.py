@@ -27,24 +27,6 @@ RECIPE = Path(__file__).resolve().parents[1] / "src/crispseg/recipes/quickstart.
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize(
-    ("lacks", "cuda", "flags", "precision"),
-    [
-        (True, False, [], "fp32"),
-        (False, False, [], "bf16"),
-        (True, True, [], "bf16"),
-        (True, False, ["--precision=bf16"], "bf16"),
-    ],
-)
-def test_precision_is_what_the_processor_does_fast(
-    lacks: bool, cuda: bool, flags: list[str], precision: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crispseg.cli.quickstart.lacks_bf16", lambda: lacks)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
-    assert main(["quickstart", "--print_config", *flags]) == 0
-    assert f"precision: {precision}\n" in capsys.readouterr().out
-
-
 def quickstart(capsys: Capture, *argv: object) -> str:
     """What it prints on stdout."""
     capsys.readouterr()

@@ -153,7 +153,7 @@ def test_class_weights(tmp_path: Path, refuses: Any) -> None:
 
 def test_bf16_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=200)
-    monkeypatch.setattr("crispseg.training.run.lacks_bf16", lambda: True)
+    monkeypatch.setattr("crispseg.training.run.has_bf16", lambda: False)
     folder = train(tiny(tmp_path / "run", epochs=1, precision="bf16", loggers=None), console=console).folder
     assert math.isfinite(float(rows(folder)[0]["train_loss"]))
     assert "--precision fp32 is faster here" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -18,13 +18,27 @@ from crispseg.data import Augment, Scenes
 from crispseg.training import ModelConfig, Run, TrainConfig, train
 
 SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
-MODEL = ModelConfig("fpn", "test_efficientnet", options={"width": 16})
+MODEL = ModelConfig("fpn", "test_efficientnet", False, options={"width": 16})
 FLAGS = [
-    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
     *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
     *("--augment.crop=[64,96]", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
+
+
+PAPER: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "weight_decay": 5e-4,
+    "schedule": "poly",
+    "warmup": 0,
+    "hard_fraction": 0.1,
+    "auxiliary_weight": 0.4,
+    "class_weights": None,
+    "freeze_backbone": False,
+    "precision": "fp32",
+}
 
 
 def tiny(out: Path, **changes: Any) -> TrainConfig:
@@ -32,11 +46,12 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "model": MODEL,
         "data": SCENES,
-        "augment": Augment(crop=(64, 96)),
+        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False),
         "epochs": 2,
         "batch_size": 4,
         "workers": 0,
         "loggers": [],
+        **PAPER,
     }
     return TrainConfig(**settings | {"out": out} | changes)
 

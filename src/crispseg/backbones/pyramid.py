@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         self.mean = _per_channel(network.mean, in_chans)
         self.std = _per_channel(network.std, in_chans)
         self.in_chans = in_chans
-        self.frozen = False
+        self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)
 
@@ -113,11 +113,27 @@ class Backbone(nn.Module):
                 features = [feature.clone(memory_format=torch.contiguous_format) for feature in features]
         return features
 
-    def freeze(self) -> None:
-        """Fix all weights and batch-norm statistics."""
-        self.frozen = True
-        self.requires_grad_(False)
-        self.eval()
+    def freeze(self, *, early: bool = False) -> None:
+        """Fix all weights and batch-norm statistics; with `early`, those alone that the finest feature is made of."""
+        upstream = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
+        for module in self.modules():
+            own = list(module.parameters(recurse=False))
+            if own and all(id(parameter) in upstream for parameter in own):
+                self.frozen.append(module.requires_grad_(False))
+        self.train(self.training)
+
+    def _upstream(self) -> set[int]:
+        """The parameters on which the finest feature depends, by autograd on meta tensors: no arithmetic."""
+        parameters = dict(self.net.named_parameters())
+        # Each a leaf of its own, whatever is frozen already.
+        meta = {key: torch.empty_like(value, device="meta", requires_grad=True) for key, value in parameters.items()}
+        buffers = {key: value.to("meta") for key, value in self.net.named_buffers()}
+        side = self._divisor * self.strides[-1]
+        images = torch.empty(2, self.in_chans, side, side, device="meta")
+        finest = torch.func.functional_call(self.net, {**meta, **buffers}, (images,))[0]
+        gradients = torch.autograd.grad(finest.sum(), list(meta.values()), allow_unused=True)
+        reached = zip(parameters.values(), gradients, strict=True)
+        return {id(parameter) for parameter, gradient in reached if gradient is not None}
 
     def dilate(self) -> None:
         """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; strides stay.
@@ -136,7 +152,10 @@ class Backbone(nn.Module):
                 conv.dilation = conv.padding = (dilation, dilation)
 
     def train(self, mode: bool = True) -> Backbone:
-        return super().train(mode and not self.frozen)
+        super().train(mode)
+        for module in self.frozen:
+            module.train(False)
+        return self
 
 
 def _ceil_div(length: int, divisor: int) -> int:

@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -27,7 +28,9 @@ from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
 
-DEFAULTS: Tree = {"model": {"name": "sfnet"}, "data": {"name": "scenes"}}
+DEFAULTS: Tree = {"model": {"name": ModelConfig.name}, "data": {"name": "scenes"}}
+PRESETS = ("own", "paper")
+PAPER = str(resources.files("crispseg") / "recipes" / "paper.yaml")
 GROUPS = ("model", "data", "augment")
 NAMED = ("model", "data")  # groups whose keys depend on their `name`
 SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", "refine")
@@ -187,10 +190,15 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
         CrispsegError: an unknown key, a wrong type or value.
     """
     argv = expand_names(argv)
-    tree, source = merge(DEFAULTS, recipe), "the built-in recipe"
+    given, source = recipe, "the built-in recipe"
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        tree = merge(tree, {"data": recognise(Path(source))} if Path(source).is_dir() else read_yaml(source))
+        given = merge(given, {"data": recognise(Path(source))} if Path(source).is_dir() else read_yaml(source))
+    preset = take_flag(argv, "--preset") or given.get("preset", "own")
+    if preset not in PRESETS:
+        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
+    base = merge(DEFAULTS, read_yaml(PAPER)) if preset == "paper" else DEFAULTS
+    tree = merge(base, {key: value for key, value in given.items() if key != "preset"})
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
@@ -203,6 +211,9 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
 
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")
+    parser.add_argument(
+        "--preset", default="own", help="what is not said: own, made for data of one's own, or paper, SFNet's training"
+    )
     add_model_keys(parser, tree["model"]["name"])
     add_data_keys(parser, tree["data"]["name"])
     group = parser.add_argument_group("Random changes to the training images")
@@ -211,7 +222,7 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     group.add_class_arguments(TrainConfig, as_group=False, skip=set(GROUPS))
     values = parser.parse([*as_flags(tree, parser, source), *argv]).as_dict()
 
-    print_config = values.pop("print_config")
+    print_config, _ = values.pop("print_config"), values.pop("preset")
     model, data, augment = (values.pop(group) for group in GROUPS)
     shared = {key: model.pop(key) for key in SHARED_MODEL_KEYS}
     config = TrainConfig(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -26,7 +25,6 @@ from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.training import train
-from crispseg.training.precision import lacks_bf16
 from crispseg.training.run import CONFIG, check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
@@ -41,8 +39,7 @@ def run(argv: Sequence[str]) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     recipe = read_yaml(Path(str(resources.files("crispseg") / "recipes" / "quickstart.yaml")))
-    in_fp32 = lacks_bf16() and not torch.cuda.is_available()  # where bf16 would take more than twice as long
-    recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))} | ({"precision": "fp32"} if in_fp32 else {}))
+    recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
     config = parse_training(argv, recipe, prog="crispseg quickstart", description=DESCRIPTION)
     load_plugins(config.plugins)
     if config.devices > 1:
@@ -51,8 +48,6 @@ def run(argv: Sequence[str]) -> None:
     dataset = unseen(config.data).with_channels(config.model.in_chans)
     check_split(dataset, "unseen")
 
-    if in_fp32 and config.precision == "fp32":
-        console.print("Training in fp32, since this processor has no bf16 instructions.")
     console.print("Before training:")
     L.seed_everything(config.seed, verbose=False)
     model, _ = starting_model(config, dataset.labels)  # as training will find it

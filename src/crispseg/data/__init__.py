@@ -1,7 +1,7 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
 from crispseg.data.base import DataSource, Sample, SegmentationDataset
-from crispseg.data.check import SplitReport, check_split, class_weights
+from crispseg.data.check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.folder import Folder
 from crispseg.data.scenes import Scenes
 from crispseg.data.sources import (
@@ -45,5 +45,6 @@ __all__ = [
     "class_weights",
     "eval_transform",
     "official_classes",
+    "softened_weights",
     "train_transform",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +43,11 @@ class SplitReport:
     smallest: tuple[int, int]
     """Least height and least width, which need not be of one image."""
     largest: tuple[int, int]
+    shorter_side: int = 0
+    """The median of the images' shorter sides."""
+    lopsided: tuple[float, float] = (1.0, 1.0)
+    """How much the classes keep to the upper or the lower half of the images, and to the left or the right one: 0 not
+    at all, 1 always. See `lopsidedness`."""
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -111,12 +116,43 @@ def survey(
             labels = read(index)
         except CrispsegError as error:
             return str(error)
-        return np.bincount(labels.ravel(), minlength=256), labels.shape
+        return quarters(labels), labels.shape
 
     results = list(parallel(attempt, indices, description, dataset.threads))
     found = [result for result in results if not isinstance(result, str)]
-    report = summary(split, dataset.labels, *zip(*found, strict=True)) if found else None
+    report = None
+    if found:
+        counts, sizes = zip(*found, strict=True)
+        report = summary(split, dataset.labels, [each.sum((0, 1)) for each in counts], sizes)
+        report = replace(report, lopsided=lopsidedness(np.stack(counts)[..., : len(dataset.labels)]))
     return report, [result for result in results if isinstance(result, str)]
+
+
+def quarters(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The label counts of the four quarters of a mask `(H, W)`, `(2, 2, 256)`: upper and lower, left and right."""
+    halves = np.array_split(labels, 2)
+    return np.stack(
+        [[np.bincount(part.ravel(), minlength=256) for part in np.array_split(half, 2, axis=1)] for half in halves]
+    )
+
+
+def lopsidedness(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """How much classes keep to one half of the images, upper or lower first, then left or right.
+
+    For each class and image the share in one half less that in the other: the mean over the images, by its absolute
+    value, as a share of the mean of the absolute values. 0 where the two halves are alike over all images, 1 where they
+    differ in the same direction in each.
+
+    Args:
+        counts: what `quarters` gives of each image, without ignored pixels, `(images, 2, 2, classes)`.
+    """
+    found = []
+    for axis in (2, 1):
+        halves = counts.sum(axis)  # (images, 2, classes)
+        shares = halves / np.maximum(halves.sum(2, keepdims=True), 1)
+        differences = shares[:, 0] - shares[:, 1]  # (images, classes)
+        found.append(float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9)))
+    return found[0], found[1]
 
 
 def summary(
@@ -135,6 +171,7 @@ def summary(
         ignored=int(counts[:, IGNORE].sum()),
         smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
         largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
+        shorter_side=int(np.median(sides.min(axis=1))),
     )
 
 
@@ -179,6 +216,16 @@ def class_weights(report: SplitReport) -> NDArray[np.float32]:
         frequency = report.counts[present] / report.support[present]
         weights[present] = np.median(frequency) / frequency
     return weights
+
+
+def softened_weights(report: SplitReport) -> NDArray[np.float32]:
+    """One over the square root of each class's share of the labelled pixels, `(classes,)`; the most frequent weighs 1.
+
+    Shares below 1 in 10,000 count as that. Classes that never occur weigh 0.
+    """
+    shares = np.array(report.shares)
+    weights = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
+    return weights.astype(np.float32)
 
 
 def parallel(

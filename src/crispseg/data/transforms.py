@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,22 +26,26 @@ class Augment:
 
     Args:
         crop: height and width of the part that is cut out, filled up where the image is smaller. None takes whole
-            images, which fit into one batch only if all have the same size and scale is [1, 1].
+            images, which fit into one batch only if all have the same size and scale is [1, 1]; auto is a square of
+            the images' median shorter side, at most 256.
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
+        turn: turn images by 0, 90, 180 or 270 degrees, each as often; auto does so where the classes keep to no half of
+            the images, as under a microscope or from the air.
         photometric: change brightness, contrast, saturation and hue of images without a fourth channel.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
     """
 
-    crop: tuple[int, int] | None = (512, 512)
-    scale: tuple[float, float] = (0.75, 2.0)
+    crop: tuple[int, int] | Literal["auto"] | None = "auto"
+    scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
+    turn: bool | Literal["auto"] = "auto"
     photometric: bool = False
     longer_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.crop is not None and min(self.crop) < 1:
+        if isinstance(self.crop, tuple) and min(self.crop) < 1:
             raise CrispsegError(f"augment.crop is {list(self.crop)}; give a height and a width of 1 or more")
         if self.longer_side is not None and self.longer_side < 1:
             raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
@@ -51,6 +55,16 @@ class Augment:
             )
         if not 0 <= self.flip <= 1:
             raise CrispsegError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+
+
+class RandomTurn(v2.Transform):  # type: ignore[misc]
+    """Turn by 0, 90, 180 or 270 degrees, each as often. No pixel changes its value."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"k": int(torch.randint(4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return tv_tensors.wrap(inpt.as_subclass(Tensor).rot90(params["k"], (-2, -1)), like=inpt)
 
 
 class RandomScaledCrop(v2.Transform):  # type: ignore[misc]
@@ -122,8 +136,14 @@ def train_transform(
     """Augment and normalise. All randomness comes from torch's global generator; for `targets` see `SampleTransform`.
 
     Images are normalised before they are filled up, so the fill is exactly the mean colour.
+
+    Raises:
+        CrispsegError: something is auto, which is decided only when a training has read its data.
     """
-    steps = [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]
+    if "auto" in (augment.crop, augment.turn):
+        raise CrispsegError("augment.crop or augment.turn is auto; give a size, and true or false, outside a training")
+    steps = [RandomTurn()] if augment.turn else []
+    steps += [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]
     if augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
 from crispseg.files import atomic_path
+from crispseg.training.pace import in_words
 from crispseg.training.task import SegmentationTask
 
 
 class MetricsFile(Callback):
     """Writes `metrics.csv`, a row for each evaluation. The rows are in checkpoints, so a resumed run continues it.
 
-    Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch), miou,
-    pixel_accuracy and one IoU a class, in percent. The file is whole at any time.
+    Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch, or since the last
+    evaluation where the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent. The file is
+    whole at any time.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.loss, self.batches = 0.0, 0  # sum over this epoch; in checkpoints, since a resumed epoch has one mean
+        self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, since a resumed epoch has one mean
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
@@ -49,9 +52,12 @@ class MetricsFile(Callback):
         self.batches += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.loss, self.batches = 0.0, 0
+        if trainer.check_val_every_n_epoch is not None:
+            self.loss, self.batches = 0.0, 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
         scores = pl_module.scores
         percent = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
@@ -65,6 +71,8 @@ class MetricsFile(Callback):
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
         self.rows.append(row)
+        if trainer.check_val_every_n_epoch is None:
+            self.loss, self.batches = 0.0, 0
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(row))
@@ -81,19 +89,21 @@ class LastEvaluation(Callback):
             trainer.should_stop = True
 
 
-def time_left(trainer: L.Trainer, timer: Timer) -> str:
-    """Estimated minutes and seconds to the end of the run, such as "3:05"."""
-    steps = int(trainer.estimated_stepping_batches) - trainer.global_step
-    seconds = round(timer.time_elapsed() / max(trainer.global_step, 1) * steps)
-    return f"{seconds // 60}:{seconds % 60:02}"
+def epoch_of(trainer: L.Trainer) -> str:
+    """Such as "epoch 3/50", or "epoch 3" where the length of the run is a time."""
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")
 
 
 class Bars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
+    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run.
 
-    def __init__(self, timer: Timer) -> None:
+    Args:
+        left: the seconds that are left, if they are known.
+    """
+
+    def __init__(self, left: Callable[[], float | None]) -> None:
         super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
-        self.timer = timer
+        self.left = left
 
     def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
         return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
@@ -101,19 +111,25 @@ class Bars(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         names = {"train/loss_step": "loss", "val/miou": "mIoU"}
         shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
-        return {**shown, "left": time_left(trainer, self.timer)}
+        left = self.left()
+        return shown if left is None else {**shown, "left": in_words(left)}
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return epoch_of(self.trainer)
 
 
 class Lines(Callback):
-    """A line for every evaluation and every half minute, for a log file."""
+    """A line for every evaluation and every half minute, for a log file.
+
+    Args:
+        left: the seconds that are left, if they are known.
+        console: where to print.
+    """
 
     every = 30.0
 
-    def __init__(self, timer: Timer, console: Console) -> None:
-        self.timer = timer
+    def __init__(self, left: Callable[[], float | None], console: Console) -> None:
+        self.left = left
         self.console = console
         self.latest = time.monotonic()
 
@@ -122,13 +138,15 @@ class Lines(Callback):
             self._say(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._say(trainer, f"  mIoU {trainer.callback_metrics['val/miou']:.1f}")
+        if not trainer.sanity_checking:
+            self._say(trainer, f"  mIoU {trainer.callback_metrics['val/miou']:.1f}")
 
     def _say(self, trainer: L.Trainer, more: str = "") -> None:
         self.latest = time.monotonic()
+        steps, left = trainer.estimated_stepping_batches, self.left()
         self.console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
-            f"step {trainer.global_step}/{trainer.estimated_stepping_batches}  "
-            f"loss {trainer.callback_metrics['train/loss_step']:.3f}{more}  {time_left(trainer, self.timer)} left",
+            f"{epoch_of(trainer)}  step {trainer.global_step}{f'/{steps}' if steps != math.inf else ''}  "
+            f"loss {trainer.callback_metrics['train/loss_step']:.3f}{more}"
+            f"{'' if left is None else f'  {in_words(left)} left'}",
             highlight=False,
         )

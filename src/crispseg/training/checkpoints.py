@@ -34,7 +34,14 @@ class EpochCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path.parent, path.stem, monitor="val/miou", mode="max", enable_version_counter=False)
+        super().__init__(
+            path.parent,
+            path.stem,
+            monitor="val/miou",
+            mode="max",
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
         self.path = path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -47,7 +54,8 @@ class EpochCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` at the end of each epoch and of the run and, if asked, every so many steps between.
+    """Writes `last.ckpt` at the end of each epoch and of the run, after the step that follows an evaluation within an
+    epoch and, if asked, every so many steps.
 
     `ModelCheckpoint` would also write where gradients are being accumulated.
     """
@@ -55,18 +63,28 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
+        self.due = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # After its last step a run would seem to be over when it is resumed, and never be evaluated.
-        over = trainer.is_last_batch or trainer.global_step >= trainer.estimated_stepping_batches
-        if self.every and stepped and trainer.global_step % self.every == 0 and not over:
-            trainer.save_checkpoint(self.path)
+        over = trainer.is_last_batch or trainer.should_stop  # set before, by Budget or LastEvaluation
+        asked = self.every is not None and trainer.global_step % self.every == 0
+        if stepped and (self.due or asked) and not over:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.due = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint."""
         trainer.save_checkpoint(self.path)
+        self.due = False
 
 
 class Patience(EarlyStopping):

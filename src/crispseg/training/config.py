@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,12 @@ from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
 
 
+def spare_processors() -> int:
+    """How many processes may load data beside the one that trains: up to 2."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, usable - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What `crispseg.create_model` is given.
@@ -35,9 +42,9 @@ class ModelConfig:
         options: further options of the model.
     """
 
-    name: str = "sfnet"
-    backbone: str = "resnet18"
-    pretrained: bool | str = False
+    name: str = "fpn"
+    backbone: str = "tf_efficientnet_lite0"
+    pretrained: bool | str = True
     in_chans: int = 3
     refine: Refinement | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -65,9 +72,11 @@ class TrainConfig(Settings):
         data: the data.
         augment: how training images are varied.
         out: folder of the run.
-        epochs: passes over the training split.
+        epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
         iterations: optimizer steps; counts instead of epochs where given.
-        batch_size: images a step and device.
+        minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
+            learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
+        batch_size: images a step and device; auto is 8 crops of 256×256, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
         lr: initial learning rate.
@@ -75,27 +84,30 @@ class TrainConfig(Settings):
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
-        schedule: poly decays the learning rate at every step, poly_epoch at every epoch, step at lr_drops, constant
-            never.
+        schedule: poly and cosine decay the learning rate at every step, poly_epoch at every epoch, step at lr_drops,
+            constant never.
         power: exponent of the polynomial decay.
         lr_drops: shares of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
         loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
-        class_weights: weights of the classes in cross_entropy, one a class, or balanced (median frequency).
+        class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
+            (one over the square root of the share of all pixels); auto is softened where cross_entropy counts.
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
-        freeze_backbone: keep the backbone as it is, batch-norm statistics too.
-        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
+        freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
+            feature is made of, the stem and the first stage; auto is early where it starts from trained weights.
+        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
+            steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
-        precision: fp32 or bf16 (mixed).
+        precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
         accelerator: auto, cpu or cuda.
         devices: number of devices; more than one trains distributed.
-        workers: processes that load data.
+        workers: processes that load data; by default 2, but one fewer than there are processors.
         seed: everything random follows from it: weights, order, augmentation, dropout.
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
         checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
@@ -108,35 +120,36 @@ class TrainConfig(Settings):
     data: pydantic.SkipValidation[DataSource] = Field(default_factory=Scenes)
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
-    epochs: PositiveInt = 50
+    epochs: PositiveInt | None = None
     iterations: int | None = Field(default=None, ge=1)
-    batch_size: PositiveInt = 8
+    minutes: float | None = Field(default=None, gt=0)
+    batch_size: PositiveInt | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: NonNegativeFloat = 0.01
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat = 5e-4
+    weight_decay: NonNegativeFloat = 0.01
     decay_norms_and_biases: bool = True
-    schedule: Literal["poly", "poly_epoch", "step", "constant"] = "poly"
+    schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "cosine"
     power: NonNegativeFloat = 0.9
     lr_drops: list[float] = Field(default_factory=lambda: [2 / 3])
-    warmup: NonNegativeInt = 0
+    warmup: NonNegativeInt = 20
     loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0})
-    hard_fraction: float = Field(default=0.1, gt=0, le=1)
-    auxiliary_weight: NonNegativeFloat = 0.4
-    class_weights: Literal["balanced"] | list[float] | None = None
+    hard_fraction: float = Field(default=1.0, gt=0, le=1)
+    auxiliary_weight: NonNegativeFloat = 0.0
+    class_weights: Literal["auto", "softened", "balanced"] | list[float] | None = "auto"
     boundary_distance: PositiveInt = 5
     boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
     clip: float | None = Field(default=None, gt=0)
-    freeze_backbone: bool = False
+    freeze_backbone: bool | Literal["early", "auto"] = "auto"
     ema: float | None = Field(default=None, gt=0, lt=1)
     patience: int | None = Field(default=None, ge=1)
     val_every: PositiveInt = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: PositiveInt = 1
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt = Field(default_factory=spare_processors)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
     checkpoint_every: int | None = Field(default=None, ge=1)
@@ -160,21 +173,25 @@ class TrainConfig(Settings):
                     raise CrispsegError(f"loss: the weight of {name} is 0; give a positive number, or leave {name} out")
                 if weight < 0:
                     raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
+        if self.minutes and self.iterations:
+            raise CrispsegError(f"minutes is {self.minutes:g} and iterations {self.iterations}; give one of them")
+        if self.minutes and self.schedule == "poly_epoch":
+            raise CrispsegError("schedule poly_epoch counts epochs; with minutes choose poly, cosine, step or constant")
         if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
             raise CrispsegError(
                 f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
             )
         if isinstance(self.class_weights, list) and min(self.class_weights, default=0) < 0:
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
-        if self.class_weights is not None and "cross_entropy" not in self.losses:
+        if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
             )
         if self.augment.photometric and self.model.in_chans == 4:
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
-        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size > 1:
+        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
-        if self.augment.crop is not None and min(self.augment.crop) < MIN_SIDE:
+        if isinstance(self.augment.crop, tuple) and min(self.augment.crop) < MIN_SIDE:
             raise CrispsegError(
                 f"augment.crop is {list(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,25 +32,35 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     return AdamW(groups, lr=config.lr)
 
 
-def learning_rate_factor(config: TrainConfig, total: int, steps_per_epoch: int) -> Callable[[int], float]:
+def learning_rate_factor(
+    config: TrainConfig, progress: Callable[[int], float], steps_per_epoch: int = 1
+) -> Callable[[int], float]:
     """Factor of the learning rate at each optimizer step: linear warm-up times a decay.
 
-    `poly` decays at every step, (1 - step / total)^power; `poly_epoch` keeps the value of the epoch's first step;
-    `step` is multiplied by 0.1 where a share of the steps, one of `lr_drops`, lies behind.
+    `poly` decays at every step, (1 - progress)^power; `poly_epoch` keeps the value of the epoch's first step; `cosine`
+    is (1 + cos(π · progress)) / 2; `step` is multiplied by 0.1 where a share of the training, one of `lr_drops`, lies
+    behind.
 
     Args:
-        total: optimizer steps of the whole training.
-        steps_per_epoch: optimizer steps of one epoch.
+        config: the run.
+        progress: the share of the training that lies behind before a step; of steps, a quotient `step / total`.
+        steps_per_epoch: optimizer steps of one epoch, for `poly_epoch`.
     """
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-        if config.schedule == "constant":
-            return warm
-        if config.schedule == "step":
-            # Both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly.
-            return float(warm * DROP ** sum(step / total >= share for share in config.lr_drops))
-        at = step if config.schedule == "poly" else step - step % steps_per_epoch
-        return float(warm * max(0.0, 1 - at / total) ** config.power)
+        behind = progress(step - step % steps_per_epoch if config.schedule == "poly_epoch" else step)
+        return float(warm * _decay(config, behind))
 
     return factor
+
+
+def _decay(config: TrainConfig, behind: float) -> float:
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "step":
+        # Both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly.
+        return float(DROP ** sum(behind >= share for share in config.lr_drops))
+    if config.schedule == "cosine":
+        return (1 + math.cos(math.pi * min(behind, 1.0))) / 2
+    return float(max(0.0, 1 - behind) ** config.power)

@@ -40,11 +40,16 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def lacks_bf16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
-    """Whether the processor is known to have no bfloat16 instructions, so that PyTorch emulates them, slowly.
+def has_bf16(cpuinfo: str | Path = "/proc/cpuinfo", *, cuda: bool = False) -> bool | None:
+    """Whether there are bfloat16 instructions, without which PyTorch emulates them, slowly. None if it is not known.
 
     Args:
         cpuinfo: where Linux says what processors can; elsewhere nothing is known.
+        cuda: whether CUDA devices are meant instead of the processor.
     """
+    if cuda:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
-    return bool(words & {"flags", "Features"}) and not words & {"avx512_bf16", "amx_bf16", "bf16"}
+    if not words & {"flags", "Features"}:
+        return None
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})

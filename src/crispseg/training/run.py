@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
-import logging
 import os
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, Timer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
-from crispseg.data import SplitReport, check_split, class_weights, eval_transform, train_transform
+from crispseg.data import SplitReport, check_split, eval_transform, train_transform
 from crispseg.data.check import few_images
 from crispseg.data.folder import settle
 from crispseg.data.loading import eval_loader, train_loader
@@ -33,26 +28,19 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
-from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
-from crispseg.training.checkpoints import (
-    BEST,
-    LAST,
-    AtomicCheckpoints,
-    EpochCheckpoint,
-    LastCheckpoint,
-    Patience,
-    load_checkpoint,
-)
+from crispseg.training.checkpoints import BEST, LAST, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.fitting import class_weights_of, fitted
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
-from crispseg.training.precision import float32_depthwise, lacks_bf16
-from crispseg.training.task import SegmentationTask, SyncedNorms, steps_per_epoch
+from crispseg.training.precision import float32_depthwise, has_bf16
+from crispseg.training.task import SegmentationTask, steps_per_epoch
+from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
 CONFIG = "config.yaml"
-METRICS = "metrics.csv"
 MAY_CHANGE = {
     "out",
     "epochs",
+    "minutes",
     "patience",
     "val_every",
     "workers",
@@ -106,6 +94,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     best = load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0
     train_set, val_set = (config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val"))
     reports = [check_split(train_set, "train"), check_split(val_set, "val")]
+    config = fitted(config, reports[0])
+    assert config.batch_size != "auto"
     _check_sizes(config, reports)
     if not resume:
         for line in (note, *found):
@@ -122,25 +112,25 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         devices=config.devices,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    if not config.iterations and max(last, best) > config.epochs * per_epoch:
+    if config.epochs and not (config.iterations or config.minutes) and max(last, best) > config.epochs * per_epoch:
         done = -(-max(last, best) // per_epoch)
         raise CrispsegError(
             f"epochs is {config.epochs}, but the run in {folder} has begun epoch {done}; give that or more"
         )
     start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
-    weights = _class_weights(config, reports[0])
+    weights = class_weights_of(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
     refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
     task = SegmentationTask(model, refined or loss, config)
-    on_cpu_bf16 = config.precision == "bf16" and not _on_cuda(config)
-    if on_cpu_bf16 and lacks_bf16():
+    on_cpu_bf16 = config.precision == "bf16" and not on_cuda(config)
+    if on_cpu_bf16 and has_bf16() is False:
         note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
         console.print(note, highlight=False, soft_wrap=True)
     deterministic = torch.get_deterministic_debug_mode()
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
-        _quiet()
-        trainer = _trainer(config, folder, len(loaders[0]), console)
+        quiet()
+        trainer = build_trainer(config, folder, len(loaders[0]), len(loaders[1]), console)
         if _is_first_process():
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
@@ -184,10 +174,12 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
         for key, value in recorded.items():
             known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
-        given = config_to_dict(config)
-        for key in FOUND & {key for key in known["data"] if given["data"].get(key) is None}:
-            given["data"][key] = known["data"][key]
-        if fixed := sorted({key for key, value in given.items() if known[key] != value} - MAY_CHANGE):
+        asked = config_to_dict(config)
+        for tree, had in ((asked, known), (asked["augment"], known["augment"])):
+            tree |= {key: had[key] for key, value in tree.items() if value == "auto"}  # decided by the same data
+        unsaid = {key for key in FOUND & known["data"].keys() if asked["data"].get(key) is None}
+        asked["data"] |= {key: known["data"][key] for key in unsaid}
+        if fixed := sorted({key for key, value in asked.items() if known[key] != value} - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
             )
@@ -219,7 +211,10 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         note = f"the backbone '{choice.backbone}' starts from random weights; see model.pretrained"
     else:
         note = f"the backbone '{choice.backbone}' starts from pretrained weights"
-    if config.freeze_backbone:
+    trained = bool(config.model.pretrained or config.init_from)
+    if config.freeze_backbone == "early" or (config.freeze_backbone == "auto" and trained):
+        model.backbone.freeze(early=True)
+    elif config.freeze_backbone is True:
         model.backbone.freeze()
     return model.to(memory_format=torch.channels_last), note
 
@@ -276,80 +271,3 @@ def _print_reports(reports: list[SplitReport], console: Console) -> None:
     lines = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
     for line in (*few_images(train_report, val_report), *lines):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def _class_weights(config: TrainConfig, report: SplitReport) -> torch.Tensor | None:
-    if config.class_weights is None:
-        return None
-    if config.class_weights == "balanced":
-        return torch.from_numpy(class_weights(report))
-    if len(config.class_weights) != len(report.labels):
-        raise CrispsegError(
-            f"class_weights has {len(config.class_weights)} values for {len(report.labels)} classes; give one a class"
-        )
-    return torch.tensor(config.class_weights, dtype=torch.float32)
-
-
-def _trainer(config: TrainConfig, folder: Path, batches: int, console: Console) -> L.Trainer:
-    if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
-        raise CrispsegError(
-            f"accelerator is cuda with {config.devices} device(s), but PyTorch finds {found}; "
-            f"use {f'--devices {found}' if found else '--accelerator cpu'}"
-        )
-    steps = steps_per_epoch(batches, config)
-    plugins: list[Any] = [AtomicCheckpoints()]
-    if _on_cuda(config) and config.devices > 1:
-        plugins.append(SyncedNorms())
-    timer = Timer()
-    callbacks: list[Callback] = [timer, MetricsFile(folder / METRICS, timer), LastEvaluation()]
-    callbacks += [EpochCheckpoint(folder / BEST), LastCheckpoint(folder / LAST, config.checkpoint_every)]
-    callbacks.append(Bars(timer) if console.is_terminal else Lines(timer, console))
-    if config.ema:
-        callbacks.append(EMAWeightAveraging(decay=config.ema))
-    if config.patience:
-        callbacks.append(Patience(config.patience))
-    return L.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=plugins,
-        max_epochs=-(-config.iterations // steps) if config.iterations else config.epochs,
-        max_steps=config.iterations or -1,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip,
-        check_val_every_n_epoch=config.val_every,
-        deterministic="warn" if config.deterministic else None,
-        use_distributed_sampler=False,  # ours deal out the samples themselves
-        callbacks=callbacks,
-        logger=_loggers(config, folder),
-        log_every_n_steps=1 if batches < 50 else 50,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=console.is_terminal,
-    )
-
-
-def _on_cuda(config: TrainConfig) -> bool:
-    return config.accelerator != "cpu" and torch.cuda.is_available()
-
-
-def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
-    """Those asked for; by default TensorBoard where it is installed."""
-    default = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    loggers: list[Logger] = []
-    for name in default if config.loggers is None else config.loggers:
-        if importlib.util.find_spec(name) is None:
-            raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
-        if name == "tensorboard":
-            loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-        else:
-            loggers.append(WandbLogger(project="crispseg", name=folder.name, save_dir=folder))
-    return loggers
-
-
-def _quiet() -> None:
-    """Leave out Lightning's tips and its notes on what it uses; errors and our own lines remain."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

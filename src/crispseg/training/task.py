@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import LayerSync
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.models import SegmentationModel
 from crispseg.randomness import derived_seed
+from crispseg.training.budget import Budget
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
 
@@ -82,10 +84,14 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config)
-        total = int(self.trainer.estimated_stepping_batches)
-        factor = learning_rate_factor(
-            self.config, total, steps_per_epoch(self.trainer.num_training_batches, self.config)
-        )
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        budget = next((each for each in callbacks if isinstance(each, Budget)), None)
+        if budget:
+            factor = learning_rate_factor(self.config, lambda step: budget.progress)
+        else:
+            total = self.trainer.estimated_stepping_batches  # this loads what the next line asks for
+            in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
+            factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     @property

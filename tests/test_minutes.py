@@ -1,0 +1,175 @@
+"""Runs whose length is a time, and how long a run still takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import nn
+from training_runs import quietly, rows, tiny
+
+from crispseg.training.averaging import WarmedAverage
+from crispseg.training.budget import NEVER, Budget
+from crispseg.training.pace import Course, Pace, in_words
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def minutes_run(seconds: float, step: float, evaluation: float, accumulate: int = 1) -> list[tuple[float, float]]:
+    """When the evaluations of a run began and ended, by a clock that only steps and evaluations move."""
+    clock = Clock()
+    pace = Pace(1, clock)
+    budget = Budget(seconds, clock, pace)
+    pace.foretold = evaluation
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+        should_stop=False,
+        is_last_batch=False,
+        sanity_checking=False,
+        val_check_batch=NEVER,
+        global_step=0,
+        accumulate_grad_batches=accumulate,
+    )
+    told: Any = None  # the module, which neither needs
+    for each in (pace, budget):
+        each.on_train_start(trainer, told)
+    evaluations = []
+    batch = 0
+    while not trainer.should_stop:
+        pace.on_train_batch_start(trainer, told)
+        clock.time += step / accumulate
+        trainer.global_step += (batch + 1) % accumulate == 0
+        pace.on_train_batch_end(trainer, told)
+        budget.on_train_batch_end(trainer, told, None, None, batch)
+        batch += 1
+        if trainer.should_stop or trainer.val_check_batch == 1:
+            assert batch % accumulate == 0, "gradients were being accumulated"
+            began = clock.time
+            pace.on_validation_start(trainer, told)
+            clock.time += evaluation
+            budget.on_validation_end(trainer, told)
+            evaluations.append((began, clock.time))
+    return evaluations
+
+
+@given(st.floats(10, 4000), st.floats(0.01, 5), st.floats(0.001, 400), st.integers(1, 3))
+def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
+    seconds: float, step: float, evaluation: float, accumulate: int
+) -> None:
+    assume(seconds / step < 3000)
+    evaluations = minutes_run(seconds, step, evaluation, accumulate)
+    end = evaluations[-1][1]
+    if 0.9 * seconds > evaluation + 3 * step:
+        assert seconds - 2 * step - 1e-6 <= end <= seconds + 1e-6
+    assert len(evaluations) <= 10
+    assert evaluation * len(evaluations) <= max(0.1 * seconds, evaluation) + 1e-6
+    if evaluation < 0.01 * seconds and step < 0.01 * seconds:
+        assert len(evaluations) >= 9
+        assert evaluations[0][0] < 0.08 * seconds
+        gaps = [after[0] - before[0] for before, after in itertools.pairwise(evaluations)]
+        assert max(gaps) < 0.16 * seconds
+
+
+@given(
+    epochs=st.integers(1, 40),
+    batches=st.integers(1, 60),
+    val_every=st.integers(1, 7),
+    step=st.floats(0.01, 3),
+    evaluation=st.floats(0, 60),
+    slow=st.floats(1, 20),
+    uneven=st.lists(st.floats(0.9, 1.1), min_size=7, max_size=7),
+)
+def test_the_time_left_is_right_after_a_tenth(
+    epochs: int, batches: int, val_every: int, step: float, evaluation: float, slow: float, uneven: list[float]
+) -> None:
+    """Steps vary by 10 % either way, and the first one takes up to 20 times as long."""
+    course = Course(epochs * batches, val_every * batches)
+    assume(course.steps >= 20)
+    clock = Clock()
+    pace = Pace(9, clock)
+    pace.foretold = evaluation
+    told: list[tuple[float, float]] = []  # when, and what was left
+    pace.begin()
+    for number in range(1, course.steps + 1):
+        clock.time += step * uneven[number % 7] * (slow if number == 1 else 1)
+        pace.step(number)
+        if number % course.between == 0 or number == course.steps:
+            pace.evaluation_begins()
+            clock.time += evaluation
+            pace.evaluation_ends()
+        left = pace.left(course)
+        if left is not None:
+            told.append((clock.time, left))
+    for when, left in told:
+        if when > 0.1 * clock.time:
+            assert left == pytest.approx(clock.time - when, rel=0.2, abs=2 * step)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (190, "3 min 10 s"),
+        (3599.6, "1 h 00 min"),
+        (7490, "2 h 05 min"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9999])
+def test_an_average_begins_with_a_low_decay(decay: float) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    callback = WarmedAverage(decay)
+    callback.setup(SimpleNamespace(), SimpleNamespace(device="cpu"), "validate")  # type: ignore[arg-type]
+    average = torch.optim.swa_utils.AveragedModel(module, use_buffers=True, **callback._kwargs)
+    expected = 0.0
+    for updates in range(30):
+        with torch.no_grad():
+            module.weight.fill_(updates**2)
+        average.update_parameters(module)
+        kept = min(decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        expected = kept * expected + (1 - kept) * updates**2
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_of_a_given_time(tmp_path: Path) -> None:
+    budget = 1.5
+    config = tiny(tmp_path / "run", minutes=budget / 60, schedule="cosine", epochs=1, val_every=99)
+    finished = quietly(config)
+    table = rows(finished.folder)
+    assert len(table) >= 2 and int(table[-1]["step"]) > 4, "epochs and val_every do not count"
+    assert 0.5 * budget < float(table[-1]["seconds"]) < 1.2 * budget
+    assert float(table[-1]["lr"]) < 0.001 < 0.008 < float(table[0]["lr"])
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+    before = rows(finished.folder)
+    assert rows(quietly(config, resume=True).folder) == before, "it was at its end"
+    longer = dataclasses.replace(config, minutes=(budget + 1) / 60)
+    after = rows(quietly(longer, resume=True).folder)
+    assert after[: len(before)] == before and len(after) > len(before) + 1
+    assert budget < float(after[-1]["seconds"]) < 1.2 * budget + 1
+
+
+def test_what_does_not_go_together(tmp_path: Path, refuses: Any) -> None:
+    with refuses("minutes is 5 and iterations 100", "give one"):
+        tiny(tmp_path, minutes=5, iterations=100)
+    with refuses("schedule poly_epoch counts epochs", "with minutes choose poly, cosine"):
+        tiny(tmp_path, minutes=5, schedule="poly_epoch")
