@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     target = take_target(argv, parser, DATA)
-    found, in_chans = ({}, 3) if target is None else _find(target)
+    found, in_chans = (Tree(), 3) if target is None else _find(target)
     parsed, data = parse_data(argv, {"data": found} if found else {}, parser)
     load_plugins(parsed.plugins)
     subject = subject_of(data, image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))

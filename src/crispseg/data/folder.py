@@ -163,7 +163,7 @@ class Folder:
         Raises:
             CrispsegError: as `label_set` and `dataset`.
         """
-        palette = [BLACK, WHITE] if self._black_and_white else self.palette
+        palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
         count = self.num_classes if palette or self.declared() else len(self.label_set())
         return replace(self, classes=self._classes, palette=palette, num_classes=count)
 

@@ -70,7 +70,8 @@ def own_layout(
     Raises:
         CrispsegError: it has no known layout.
     """
-    classes, found = None, lists
+    classes: Path | None = None
+    found = lists
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
         found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | dict(lists)
