@@ -18,6 +18,7 @@ from PIL import Image
 from crispseg.data import Folder, check_split, class_weights
 from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
 from crispseg.data.decoders import ColorDecoder, IdDecoder
+from crispseg.data.pairing import Matched
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet, voc_palette
 
@@ -126,6 +127,91 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
     assert len(pickle.loads(pickle.dumps(train))) == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a", "a_mask"),
+        ("a", "a-Labels"),
+        ("a", "a_GT"),
+        ("a", "mask_a"),
+        ("a", "a_segmentation"),
+        ("a", "a.jpg"),
+        ("A", "a"),
+        ("image_1", "label_1"),
+        ("deep/img_1", "deep/1_seg"),
+        ("1_sat", "1_mask"),
+        ("x.y_image", "x.y_groundtruth"),
+    ],
+)
+def test_names_of_masks_that_are_usual(image: str, mask: str, tmp_path: Path) -> None:
+    for name in (image, "other"):
+        make_pair(tmp_path, name, ids(0, 1), mask_name=mask if name == image else None)
+    assert [pair.name for pair in folder(tmp_path).pairs("all")] == sorted([image, "other"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [
+        ("png", "1", {}),
+        ("png", "P", {}),
+        ("png", "RGBA", {}),
+        ("tif", "L", {"compression": "tiff_lzw"}),
+        ("tif", "I;16", {}),
+        ("bmp", "L", {}),
+        ("gif", "L", {}),
+    ],
+)
+def test_types_of_masks_that_are_usual(suffix: str, mode: str, options: dict[str, str], tmp_path: Path) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 1))
+        (tmp_path / "masks" / f"{name}.png").unlink()
+        values = Image.fromarray(
+            ids(0, 1).astype(np.uint16 if mode == "I;16" else np.uint8) * (255 if mode == "1" else 1)
+        )
+        values.info.clear()
+        picture = values if mode == "I;16" else values.convert(mode)
+        if mode == "P":
+            picture = values.copy()
+            picture.putpalette(bytes([9, 9, 9, 200, 0, 0]))
+        save(tmp_path / "masks" / f"{name}.{suffix}", picture, **options)
+    np.testing.assert_array_equal(folder(tmp_path, num_classes=2).dataset("all")[1].labels, ids(0, 1))
+
+
+def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any) -> None:
+    """A model for grey or colour takes them all; one for four channels names those that lack one."""
+    shapes = {"a": (6, 8), "b": (7, 9, 3), "c": (40, 3, 4)}
+    for name, shape in shapes.items():
+        save(tmp_path / "images" / f"{name}.png", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+        save(tmp_path / "masks" / f"{name}.png", np.resize(ids(0, 1), shape[:2]))
+    for channels in (1, 3):
+        dataset = folder(tmp_path, num_classes=2).dataset("all").with_channels(channels)
+        assert check_split(dataset, "all").largest == (40, 9)
+        assert [sample.image.shape for sample in dataset] == [(*shape[:2], 3) for shape in shapes.values()]
+    with refuses("2 of 3 pairs", "a.png has 1 channel(s)", "b.png has 3 channel(s)"):
+        check_split(folder(tmp_path, num_classes=2).dataset("all").with_channels(4), "all")
+
+
+@pytest.mark.parametrize("most", [40, 600])
+def test_masks_that_number_objects(most: int, tmp_path: Path, refuses: Any) -> None:
+    for index in range(6):
+        count = most - 3 * index
+        mask = np.resize(np.arange(count + 1, dtype=np.uint16), (25, 25))
+        save(tmp_path / "images" / f"{index}.png", np.zeros((25, 25, 3), np.uint8))
+        save(tmp_path / "masks" / f"{index}.png", mask)
+    with refuses(f"{most + 1} values up to {most}", "they number objects, not classes", "1 for every object"):
+        folder(tmp_path).label_set()
+    with refuses("6 of 6 pairs", "2, 3, 4, 5, 6", "does it number objects?"):
+        check_split(folder(tmp_path, num_classes=2).dataset("all"), "all")
+
+
+def test_masks_of_many_classes_are_no_objects(tmp_path: Path) -> None:
+    """Each holds a few of them, as photographs do."""
+    random = np.random.default_rng(0)
+    for index in range(40):
+        make_pair(tmp_path, str(index), ids(0, *random.choice(np.arange(1, 31), 5, replace=False).tolist()))
+    assert len(folder(tmp_path).label_set()) == 31
+
+
 def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / f"{name}.jpg", np.zeros((6, 8, 3), np.uint8))
@@ -158,13 +244,26 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
 def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
     for name in "ab":
         make_pair(tmp_path, name, ids(0, 255))
-    with refuses("hold only 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'"):
-        folder(tmp_path).label_set()
+    with refuses("hold only the value 0; say what they mean with --data.num_classes"):
+        folder(tmp_path, ignore=(255,)).label_set()
     with refuses("nothing but class 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'"):
-        check_split(folder(tmp_path, classes=["no", "yes"]).dataset("train"), "train")
-    source = folder(tmp_path, palette=[BLACK, WHITE])
-    assert source.label_set().names == ("class 0", "class 1")
-    np.testing.assert_array_equal(check_split(source.dataset("train"), "train").counts, [24, 24])
+        check_split(folder(tmp_path, classes=["no", "yes", "maybe"]).dataset("train"), "train")
+    note = "masks hold 0 and 255 only: 255 is read as class 1, '{}'; give --data.ignore '[255]' if it means ignore"
+    for options, name in (({}, "class 1"), ({"num_classes": 2}, "class 1"), ({"classes": ["no", "yes"]}, "yes")):
+        source = folder(tmp_path, **options)
+        assert source.notes() == [note.format(name)]
+        settled = source.settled()
+        assert settled.palette == [BLACK, WHITE] and settled.notes() == []
+        assert settled.label_set() == source.label_set() and source.label_set().names[1] == name
+        for each in (source, settled):
+            np.testing.assert_array_equal(check_split(each.dataset("train"), "train").counts, [24, 24])
+    make_pair(tmp_path, "c", ids(0, 7))
+    assert folder(tmp_path, num_classes=2).notes() == []
+    save(tmp_path / "masks" / "c.png", np.zeros((6, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8))
+    with refuses("1 of 2 pairs in 'train' are bad", "an RGB mask"):  # not said before all others
+        check_split(
+            FileDataset(folder(tmp_path, num_classes=2).pairs("all")[1:], LabelSet.numbered(2), IdDecoder(2)), "train"
+        )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +292,8 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
         ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
         ({"num_classes": 3, "ignore": (-1,)}, "data.ignore holds -1"),
-        ({"val_ratio": 0.0}, "data.val_ratio is 0.0"),
+        ({"val_ratio": 1.5}, "data.val_ratio is 1.5; give a share from 0 to 1"),
+        ({"val_ratio": 1}, "'train' is empty: data.val_ratio is 1; give a share such as 0.2"),
         ({"folds": 1}, "data.folds is 1; give 2 or more"),
         ({"folds": 3, "fold": 4}, "data.fold is 4; give 1 to 3"),
         ({"fold": 2}, "data.fold is 2; give 1 to 1"),
@@ -211,7 +311,16 @@ def test_files_without_partner_are_counted_and_named(ten: Path, refuses: Any) ->
     save(ten / "masks" / "z.png", ids(0))
     images, masks = ten / "images", ten / "masks"
     no_mask = f"2 of 12 images in {images} have no mask in {masks} (x, y)"
-    with refuses(no_mask, f"1 of 11 masks in {masks} have no image in {images} (z)", "same names"):
+    no_image = f"1 of 11 masks in {masks} have no image in {images} (z)"
+    assert len(folder(ten).dataset("all")) == 10
+    assert folder(ten).notes() == [f"{no_mask} and {no_image}; these are left out"]
+    (ten / "val.txt").write_text("00\nx\n")
+    assert names(folder(ten, val_list=ten / "val.txt"), "val") == ["00"]
+    for index in range(12):
+        save(ten / "masks" / f"other{index}.png", ids(0))
+        if index < 6:
+            (ten / "images" / f"{index:02d}.png").rename(ten / "images" / f"new{index}.png")
+    with refuses(f"8 of 12 images in {images} have no mask", f"19 of 23 masks in {masks}", "same names"):
         folder(ten).dataset("train")
 
 
@@ -243,7 +352,7 @@ def test_split_by_share(ten: Path) -> None:
     assert splits[3] == tuple(names(folder(ten, seed=3), "val"))
     every = names(folder(ten), "train") + names(folder(ten), "val")
     assert sorted(every) == [f"{index:02d}" for index in range(10)]
-    for ratio, count in ((0.001, 1), (0.999, 9), (0.5, 5)):
+    for ratio, count in ((0.001, 1), (0.999, 9), (0.5, 5), (1, 10)):
         assert len(names(folder(ten, val_ratio=ratio), "val")) == count
     with pytest.raises(CrispsegError, match=r"no split 'test'.*train, val"):
         folder(ten).dataset("test")
@@ -269,8 +378,9 @@ def test_split_by_lists(ten: Path) -> None:
     with pytest.raises(CrispsegError, match=r"1 of 2 entries of .*val.txt name no image.*: 99"):
         folder(ten, val_list=val).dataset("val")
     val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
-    with pytest.raises(CrispsegError, match="'train' is empty"):
-        folder(ten, val_list=val).dataset("val")
+    assert len(names(folder(ten, val_list=val), "val")) == 11
+    with pytest.raises(CrispsegError, match="'train' is empty: the lists give all images to other splits"):
+        folder(ten, val_list=val).dataset("train")
 
 
 @given(st.integers(2, 10), st.integers(0, 9))
@@ -281,7 +391,8 @@ def test_folds(count: int, seed: int) -> None:
     parts = []
     for fold in range(1, count + 1):
         source = Folder("images", "masks", folds=count, fold=fold, seed=seed)
-        source.__dict__["_pairs"] = {name: Pair(name, Path(name), Path(name)) for name in every}
+        pairs = {name: Pair(name, Path(name), Path(name)) for name in every}
+        source.__dict__["_matched"] = {"": Matched(pairs, frozenset(), "")}
         train, val = ([pair.name for pair in source.pairs(split)] for split in ("train", "val"))
         assert sorted([*train, *val]) == every
         parts.append(val)
@@ -296,7 +407,7 @@ def test_folds_divide_what_the_lists_name(ten: Path) -> None:
     source = folder(ten, folds=3, fold=3, **lists)
     assert sorted(names(source, "train") + names(source, "val")) == ["00", "01", "02"]
     assert len(source.unlisted()) == 7
-    with pytest.raises(CrispsegError, match="data.folds is 4, but there are 3 images; give 3"):
+    with pytest.raises(CrispsegError, match=r"data\.folds is 4, but there are 3 images; give 3"):
         folder(ten, folds=4, **lists).dataset("train")
 
 

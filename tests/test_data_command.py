@@ -149,7 +149,7 @@ def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]
     (tmp_path / "valid" / "masks" / "0.png").unlink()
     assert run("show", tmp_path) == 0
-    assert "val: 1 of 3 images in" in capsys.readouterr().out
+    assert "1 of 3 images in" in capsys.readouterr().out
 
 
 def test_show_scenes_and_a_recognised_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from crispseg.doctor.scan import blended_steps, count_values
 from .trees import COLORS, SIZE, Tree, ids, named, only, photo
 
 WHOLE = {
-    "black-and-white-masks": (lambda seed: (255 * (ids(seed) > 1)).astype(np.uint8), "[[0,0,0],[255,255,255]]"),
+    "black-and-white-masks": (lambda seed: (255 * (ids(seed) > 1)).astype(np.uint8), "255 is read as class 1"),
     "rgb-masks": (lambda seed: COLORS[ids(seed)], "'[[0,0,0],[60,0,90],[128,0,0],[200,10,30]]'"),
     "one-based-ids": (lambda seed: ids(seed) + 1, "from 0"),
     "sparse-ids": (lambda seed: np.array([0, 38, 75, 113], np.uint8)[ids(seed)], "'[[0,0,0],[38,38,38],"),
@@ -32,9 +32,10 @@ def test_masks_that_all_have_one_mistake(code: str, tmp_path: Path) -> None:
     tree = Tree(tmp_path / "data", mask)
     diagnosis = tree.examine()
     (found,) = diagnosis.findings
-    assert found.code == code and found.severity is Severity.ERROR and found.count == 12 and remedy in found.remedy
+    severity = Severity.INFORMATION if code == "black-and-white-masks" else Severity.ERROR
+    assert found.code == code and found.severity is severity and found.count == 12 and remedy in found.remedy
     out = tmp_path / "out"
-    assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == EXIT_STATUS[Severity.ERROR]
+    assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == EXIT_STATUS[severity]
     assert main(["doctor", str(out)]) == 0
     for path in (tree.root / "masks").iterdir():
         split = "train" if path.stem.startswith("train") else "val"
@@ -51,6 +52,11 @@ def test_masks_of_16_bits_that_hold_no_class_ids(tmp_path: Path) -> None:
     cases: dict[str, Any] = {
         "instances": (lambda seed: 1000 * ids(seed).astype(np.uint16) + 7, "sparse-ids", "7, 1007, 2007, 3007"),
         "many": (lambda _: np.arange(64 * 96).reshape(SIZE).astype(np.uint16) % 300, "value-out-of-range", "0 to 254"),
+        "objects": (
+            lambda seed: np.resize(np.arange(30 + seed % 5), SIZE).astype(np.uint16),
+            "object-numbers",
+            "they number objects, not classes",
+        ),
         "depth": (
             lambda seed: np.random.default_rng(seed).integers(0, 60000, SIZE).astype(np.uint16),
             "value-out-of-range",
@@ -91,6 +97,21 @@ def test_colours_that_the_palette_lacks(tmp_path: Path) -> None:
     found = only(tree.examine(palette=palette[:3]), "unknown-color")
     assert found.count == 12 and "[200, 10, 30]" in found.message
     assert tree.examine(palette=palette).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "remedy"),
+    [
+        ({"num_classes": 3}, "black-and-white-masks", "give --data folder with --data.palette"),
+        ({"num_classes": 2, "ignore": (255,)}, "one-class-only", "white a class"),
+    ],
+)
+def test_black_and_white_masks_that_may_mean_something_else(
+    options: dict[str, Any], code: str, remedy: str, tmp_path: Path
+) -> None:
+    mask, _ = WHOLE["black-and-white-masks"]
+    found = only(Tree(tmp_path, mask).examine(**options), code)
+    assert found.severity is Severity.ERROR and remedy in found.remedy
 
 
 def test_antialiased_black_and_white_masks(tmp_path: Path) -> None:

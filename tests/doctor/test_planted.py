@@ -37,8 +37,8 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         path.symlink_to(root / "nowhere.png")
     save(root / "images/unlisted.png", photo(899))
     save(root / "masks/unlisted.png", ids(899))
-    save(root / "images/lonely_image.png", photo(900))
-    save(root / "masks/lonely_mask.png", ids(900))
+    save(root / "images/lonely_photo.png", photo(900))
+    save(root / "masks/lonely_map.png", ids(900))
     for folder in ("images/twice.png", "images/twice.bmp"):
         save(root / folder, photo(901))
     save(root / "masks/twice.png", ids(901))
@@ -102,8 +102,8 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "value-range-unknown": {"float"},
         "missing-file": {"gone"},
         "unusable-mask": {"cmyk", "pgm"},
-        "image-without-mask": {"lonely_image"},
-        "mask-without-image": {"lonely_mask"},
+        "image-without-mask": {"lonely_photo"},
+        "mask-without-image": {"lonely_map"},
         "ambiguous-names": {"twice"},
         "listed-file-missing": {"train"},
         "in-no-split": {"unlisted"},
@@ -195,7 +195,7 @@ def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
     assert (stray[3, 4:9] == 255).all() and (stray == 255).sum() == 5
     assert not (out / "images/train/leak.png").exists() and (out / "images/val/leaked.bmp").exists()
     listing = (out / "left_out.txt").read_text()
-    for name in ("cut.png: unreadable-file", "jpeg.jpg: lossy-mask", "lonely_mask.png: mask-without-image"):
+    for name in ("cut.png: unreadable-file", "jpeg.jpg: lossy-mask", "lonely_map.png: mask-without-image"):
         assert name in listing
     lists = {"train_list": out / "train.txt", "val_list": out / "val.txt"}
     source = Folder(out / "images", out / "masks", classes=out / "classes.txt", **lists)

@@ -17,11 +17,12 @@ from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.check import survey
 from crispseg.data.decoders import mapping
+from crispseg.data.folder import Folder
 from crispseg.data.importing import import_annotations
+from crispseg.data.layout import recognise
 from crispseg.data.overview import class_table, contact_sheet, readable_splits, spread
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
-from crispseg.doctor.recognise import Recognised, recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import write_image
 from crispseg.labels import LabelSet
@@ -78,12 +79,11 @@ def run_show(argv: Sequence[str]) -> None:
     if target is not None and target not in DATA_SOURCES and Path(target).exists():
         found = recognise(Path(target))
     else:
-        found = Recognised({"name": target or data_name(argv)})
-    public = issubclass(data_source(found.data["name"]), PublicSource)
-    rootless = public and "root" not in found.data and take_flag(argv, "--data.root") is None
-    base = {"data": {**found.data, "root": "."} if rootless else dict(found.data)}
+        found = {"name": target or data_name(argv)}
+    public = issubclass(data_source(found["name"]), PublicSource)
+    rootless = public and "root" not in found and take_flag(argv, "--data.root") is None
+    base = {"data": {**found, "root": "."} if rootless else found}
     parsed, source = parse_data(argv, base, parser)
-    source = found.source(source)
 
     if source.name in catalogue():
         _show_entry(catalogue()[source.name], console)
@@ -96,6 +96,8 @@ def run_show(argv: Sequence[str]) -> None:
     if not splits:
         raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
     _show_data(source.label_set(), splits, parsed.sample, console)
+    for line in source.notes() if isinstance(source, Folder) else ():
+        say(console, line)
     for split, fault in faults.items():
         say(console, f"{split}: {fault}")
     if parsed.out is not None:

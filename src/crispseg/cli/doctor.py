@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.cli.target import take_target
 from crispseg.data import DATA_SOURCES
+from crispseg.data.layout import recognise
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
-from crispseg.doctor.recognise import Recognised, recognise
+from crispseg.doctor.kinds import Severity
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
@@ -27,6 +31,9 @@ from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 
 STDOUT = Path("-")
+
+LEFT_OUT = ("image-without-mask", "mask-without-image")
+"""Errors that training leaves out, and goes on."""
 
 DATA = (
     "a folder of data in a layout that is known, a run's or a saved model's folder, a YAML file of a training, or the "
@@ -59,11 +66,10 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     target = take_target(argv, parser, DATA)
-    found, in_chans = (Recognised({}), 3) if target is None else _find(target)
-    base: Tree = {"data": dict(found.data)} if found.data else {}
-    parsed, data = parse_data(argv, base, parser)
+    found, in_chans = (Tree(), 3) if target is None else _find(target)
+    parsed, data = parse_data(argv, {"data": found} if found else {}, parser)
     load_plugins(parsed.plugins)
-    subject = subject_of(found.source(data), image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
+    subject = subject_of(data, image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
     if parsed.fix is not None:
         check_out(parsed.fix, subject, *([Path(target)] if target is not None and Path(target).is_dir() else []))
 
@@ -81,20 +87,38 @@ def run(argv: Sequence[str]) -> None:
     if parsed.fix is not None:
         for line in fix(diagnosis, parsed.fix, parsed.workers):
             say(console, line)
+    stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
+    if not stopped and not (target and (Path(target) / WEIGHTS_FILE).is_file()):
+        say(console, f"train on them: {_train_command(target, argv, parsed.in_chans)}")
     status = EXIT_STATUS[diagnosis.severity]
     if status:
         raise SystemExit(status)
 
 
-def _find(target: str) -> tuple[Recognised, int]:
-    """What a path or a name means, and the channels of the model that a run recorded."""
+def _train_command(target: str | None, argv: Sequence[str], in_chans: int | None) -> str:
+    """The command that trains on what was examined, with the same keys of data."""
+    words = ["crispseg", "train"]
+    if target is not None:
+        settings = Path(target) / CONFIG
+        named = not Path(target).exists() and target in DATA_SOURCES
+        words += ["--data", target] if named else [str(settings) if settings.is_file() else target]
+    flags = [index for index, word in enumerate(argv) if word.startswith("--")]
+    for start, end in pairwise([*flags, len(argv)]):
+        words += argv[start:end] if re.match(r"--data\b", argv[start]) else []
+    return shlex.join(
+        [*words, *([] if in_chans is None else ["--model.in_chans", str(in_chans)]), "--out", "runs/first"]
+    )
+
+
+def _find(target: str) -> tuple[Tree, int]:
+    """The settings of `--data.*` that a path or a name means, and the channels of the model that a run recorded."""
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
-        return Recognised({"name": target}), 3
+        return {"name": target}, 3
     if path.is_file() or (path / CONFIG).is_file() or (path / WEIGHTS_FILE).is_file():
         settings = path if path.is_file() else path / CONFIG
         tree: dict[str, Any] = read_yaml(settings) if settings.is_file() else recorded_data(target)
         if not tree.get("data"):
             raise CrispsegError(f"{target} does not say which data it is about; give --data with its keys")
-        return Recognised(tree["data"]), int((tree.get("model") or {}).get("in_chans", 3))
+        return tree["data"], int((tree.get("model") or {}).get("in_chans", 3))
     return recognise(path), 3

@@ -15,9 +15,9 @@ from crispseg.data import DATA_SOURCES
 from crispseg.data.base import DataSource
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.download import download
+from crispseg.data.layout import recognise
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
-from crispseg.doctor.recognise import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 
 
@@ -104,7 +104,7 @@ def _source(entry: Entry, root: Path) -> DataSource:
     data: Mapping[str, Any] = {}
     if root.is_dir():
         with suppress(CrispsegError):
-            data = recognise(root).data
+            data = recognise(root)
     return build_data(data if data.get("name") == entry.name else {"name": entry.name, "root": str(root)})
 
 

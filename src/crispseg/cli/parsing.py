@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.cli.mistakes import check_texts, in_words, keys_of
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
+from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.plugins import load_plugins
@@ -215,10 +216,10 @@ def parse_training(
     source: str | Path = "the built-in recipe",
     resumed: bool = False,
 ) -> TrainConfig:
-    """A training configuration from defaults, a recipe, a YAML file and flags, the later ones winning.
+    """A training configuration from defaults, a recipe, a YAML file or a folder of data, and flags, the later winning.
 
     Args:
-        argv: a YAML file first, if any; then flags.
+        argv: a YAML file or a folder of data first, if any; then flags.
         recipe: settings that lie under the file.
         prog, description: for the help.
         source: what the recipe is called in errors.
@@ -231,7 +232,7 @@ def parse_training(
     said: Tree = {}
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        said = read_yaml(source)
+        said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read_yaml(source)
     given = merge(recipe, said)
     preset = take_flag(argv, "--preset") or given.pop("preset", "own")
     if preset not in PRESETS:

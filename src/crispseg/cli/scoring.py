@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml
-from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml, take_flag
+from crispseg.data import DataSource, Folder, SegmentationDataset, check_split
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
+from crispseg.data.folder import ALL, settle
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.files import atomic_path, writable_file
@@ -25,13 +27,22 @@ from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 from crispseg.value_range import warn_of_unknown
 
+MEANING = ("name", "classes", "num_classes", "palette", "ignore")
+"""Recorded settings of own data that hold in other folders too."""
+
 FEWEST = 40
 """Resamples of which one can lie outside of a 95 % interval on each side."""
 
 
 def add_scoring_keys(parser: Parser) -> None:
     """`--split`, `--bootstrap`, `--json`, `--html`, `--device`, `--workers` and `--plugins`."""
-    parser.add_argument("--split", default="val", help="which split")
+    parser.add_argument(
+        "--split",
+        type=str | None,
+        default=None,
+        help="which split; by default val or, of folders other than those that were trained on, test if they have it, "
+        "else all of them",
+    )
     parser.add_argument(
         "--bootstrap",
         type=int,
@@ -51,6 +62,8 @@ def add_scoring_keys(parser: Parser) -> None:
 def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataSource]:
     """Parse flags after a run, whose recorded data are those to score on unless `--data` says otherwise.
 
+    Of recorded data in other folders, what masks mean still holds, and how images were divided does not.
+
     Raises:
         CrispsegError: no run comes first, it records no data and none are given, or a key is wrong; a file cannot be
             written.
@@ -62,7 +75,13 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
     base = recorded_data(argv[0])
     if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
+    elsewhere = _elsewhere(argv, base)
+    if elsewhere and base.get("data", {}).get("name") == Folder.name:
+        base = {"data": {key: value for key, value in base["data"].items() if key in MEANING}}
     parsed, data = parse_data(argv, base, parser)
+    if parsed.split is None:
+        whole = elsewhere and isinstance(data, Folder) and not data.divided
+        parsed.split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
     if parsed.bootstrap and parsed.bootstrap < FEWEST:
         raise CrispsegError(
             f"bootstrap is {parsed.bootstrap}; give the number of resamples, at least {FEWEST}, or 0 for no intervals"
@@ -77,6 +96,18 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
     return parsed, data
 
 
+def _elsewhere(argv: Sequence[str], base: Tree) -> bool:
+    """Whether flags name folders of own data that are not the recorded ones."""
+    recorded = base.get("data", {})
+    if (data_name(argv) or recorded.get("name")) != Folder.name:
+        return False
+    places = {key: take_flag(argv, f"--data.{key}") for key in ("root", "images", "masks")}
+    return any(
+        place and (recorded.get(key) is None or Path(place).resolve() != Path(recorded[key]).resolve())
+        for key, place in places.items()
+    )
+
+
 def recorded_data(run: str) -> Tree:
     """The `data` settings of a run or a saved model, as YAML has them; empty if it has none."""
     tree = read_yaml(Path(run) / CONFIG) if (Path(run) / CONFIG).is_file() else read_info(run).recipe
@@ -86,11 +117,13 @@ def recorded_data(run: str) -> Tree:
 def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
     """The split, checked, as each of several models sees it; images that several see alike are checked once.
 
-    Says so where its classes have other names than a model's.
+    Says so where its classes have other names than a model's, where a model was trained on some of its images, and what
+    was left out or understood of own data.
 
     Raises:
         CrispsegError: no such split, faults in it, or images without a model's channels.
     """
+    data, notes = settle(data)
     whole, checked = data.dataset(split), set()
     datasets = []
     for model in models:
@@ -103,13 +136,24 @@ def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split:
             checked.add(channels)
         names, own = dataset.labels.names, model.info.class_names
         if own and len(own) == len(names) and own != names:
-            Console(stderr=True).print(
-                f"the model's classes are {', '.join(own)}; those of the data have other names",
-                style="yellow",
-                soft_wrap=True,
-            )
+            notes.append(f"the model's classes are {', '.join(own)}; those of the data have other names")
+        if split != "train" and (known := _trained_on(model, dataset)):
+            notes.append(f"{known} of these {len(dataset)} images were trained on, so scores on new ones will be lower")
         datasets.append(dataset)
+    for line in dict.fromkeys(notes):
+        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return datasets
+
+
+def _trained_on(model: SegmentationModel, dataset: SegmentationDataset) -> int:
+    """How many images of a split a model was trained on, as far as both are own data that are there."""
+    recorded = {**model.info.recipe.get("data", {})}
+    if recorded.pop("name", None) != Folder.name or not isinstance(dataset, FileDataset):
+        return 0
+    trained: set[Path] = set()
+    with suppress(CrispsegError):  # they have been moved
+        trained = {pair.image.resolve() for pair in Folder(**recorded).pairs("train")}
+    return sum(pair.image.resolve() in trained for pair in dataset.pairs)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

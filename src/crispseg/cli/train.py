@@ -1,4 +1,4 @@
-"""`crispseg train [CONFIG.yaml] [--key value ...]`"""
+"""`crispseg train [CONFIG.yaml | FOLDER] [--key value ...]`"""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from crispseg.errors import CrispsegError
 from crispseg.training.config import CONFIG
 
 DESCRIPTION = (
-    "Train a model. Settings come from an optional YAML file, given first, and from flags. "
+    "Train a model. Settings come from flags and, given first, from a YAML file, or from a folder of data whose layout "
+    "'crispseg doctor' knows. "
     "'crispseg train --resume RUN' continues a run from its last checkpoint, with its settings and any flags on top. "
     "'crispseg train --folds 5 …' trains five models, each with another fifth of your images as the val split, and "
     "says how much their scores differ."

@@ -20,6 +20,9 @@ from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size
 from crispseg.labels import IGNORE, LabelSet
 
+FEW_TRAIN, FEW_VAL = 20, 5
+"""With fewer images than these, a line says so."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -178,6 +181,16 @@ def summary(
         sizes=tuple((height, width) for height, width in sides.tolist()),
         present=per_image > 0,
     )
+
+
+def few_images(train: SplitReport, val: SplitReport) -> list[str]:
+    """A line that says so where there are so few images that scores hang on chance, and what to do; else none."""
+    if train.images >= FEW_TRAIN and val.images >= FEW_VAL:
+        return []
+    return [
+        f"only {train.images} images to train on and {val.images} to validate on: scores of so few hang on chance; "
+        f"label more, or validate on each in turn by --folds {min(5, train.images + val.images)}"
+    ]
 
 
 def too_few_classes(report: SplitReport) -> str | None:

@@ -48,8 +48,9 @@ class ValueDecoder:
         mask = grey(mask, self.remedy)
         labels = self._labels.take(mask)
         if labels.max() > IGNORE:
-            wrong = ", ".join(map(str, np.unique(mask[labels > IGNORE])[:5]))
-            raise ValueError(f"value {wrong} {self.refusal}")
+            wrong = np.unique(mask[labels > IGNORE])
+            more = f" (and {len(wrong) - 5} more: does it number objects?)" if len(wrong) > 5 else ""
+            raise ValueError(f"value {', '.join(map(str, wrong[:5]))}{more} {self.refusal}")
         return labels.astype(np.uint8)
 
 

@@ -1,59 +1,69 @@
-"""Own data without code: a folder of images and a folder of masks with the same names."""
+"""Own data without code: a folder of images and a folder of masks with the same names, perhaps in splits."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from crispseg.data.base import FileDataset, Pair, read_lines
-from crispseg.data.check import BLACK_AND_WHITE, parallel
-from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, grey
-from crispseg.data.pairing import few, match, pairing_fault
+from crispseg.data.base import DataSource, FileDataset, Pair, read_lines
+from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder
+from crispseg.data.layout import SPLITS, Layout, own_layout
+from crispseg.data.pairing import Matched, few, match, pairing_fault
+from crispseg.data.undeclared import black_and_white, count_classes
 from crispseg.errors import CrispsegError
-from crispseg.imaging import SUFFIXES, find_images, read_mask
+from crispseg.imaging import SUFFIXES, find_images
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.value_range import check_range
 
-SPLITS = ("train", "val")
+ALL = "all"
+"""The split of every image that has a mask."""
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Folder:
     """Images in one folder, masks of the same names in another, sub-folders included.
 
-    `x.jpg` belongs to `x.png`, or to `x_mask.png`, `x_label.png`, `x_gt.png`, `x_seg.png` or `x_L.png`. The values of
-    a mask are class ids and 255 means ignore, unless a palette says which colours mean the classes. A grey value v
-    and the colour (v, v, v) are the same.
+    `x.jpg` belongs to `x.png`, or to `x_mask.png`, `x_label.png`, `mask_x.png` and the like. The values of a mask are
+    class ids and 255 means ignore, unless a palette says which colours mean the classes or all masks hold 0 and 255
+    and nothing else. A grey value v and the colour (v, v, v) are the same. The sub-folders train, val and test of both
+    folders are the splits, where there are some.
 
     Args:
         images: folder of images.
         masks: folder of masks.
+        root: folder that holds both, under usual names, or train/images, train/masks, val/images and so on; with
+            classes.txt, train.txt, val.txt and test.txt for classes and lists where they are there.
         classes: names of the classes in the order of their ids, as a list or as a text file with one name a line.
         num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
             is read off the masks.
         palette: the colour that means each class, [r, g, b] of 0 to 255, as a list or as a text file with a line
             "r g b name" for each class.
-        val_ratio: share of the pairs that are kept for validation.
-        seed: chooses which pairs these are.
+        val_ratio: share of the images that are kept for validation, where neither folders nor lists tell.
+        seed: chooses which images these are.
         train_list: text file with the names of the images to train on, instead of a share.
         val_list: text file with the names of the images to validate on. With one list the other split is the rest.
-        folds: divide the images of both splits anew, into so many parts of equal size; for cross-validation.
+        test_list: text file with the names of the images to test on.
+        folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
             measures them.
     """
 
-    images: str | Path
-    masks: str | Path
+    images: str | Path | None = None
+    masks: str | Path | None = None
+    root: str | Path | None = None
     classes: list[str] | str | Path | None = None
     num_classes: int | None = None
     palette: list[Color] | str | Path | None = None
@@ -61,6 +71,7 @@ class Folder:
     seed: int = 0
     train_list: str | Path | None = None
     val_list: str | Path | None = None
+    test_list: str | Path | None = None
     folds: int | None = None
     fold: int = 1
     ignore: tuple[int | Color, ...] = ()
@@ -68,8 +79,12 @@ class Folder:
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_ratio < 1:
-            raise CrispsegError(f"data.val_ratio is {self.val_ratio}; give a share between 0 and 1, such as 0.2")
+        both = self.images is not None and self.masks is not None
+        if both is (self.root is not None):
+            what = "also data.root is" if both else "not both are"
+            raise CrispsegError(f"data.images and data.masks: {what} given; give these two, or data.root")
+        if not 0 <= self.val_ratio <= 1:
+            raise CrispsegError(f"data.val_ratio is {self.val_ratio}; give a share from 0 to 1, such as 0.2")
         if self.folds is not None and self.folds < 2:
             raise CrispsegError(f"data.folds is {self.folds}; give 2 or more")
         if not 1 <= self.fold <= (self.folds or 1):
@@ -86,29 +101,58 @@ class Folder:
         Raises:
             CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
         """
-        return self._labels
+        return self._reading[0]
 
     def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def dataset(self, split: str) -> FileDataset:
-        """One split: by the lists, or by shuffling the sorted names with the seed.
+        """The splits that there are; `dataset` also knows "all", which is every image of them.
 
         Raises:
-            CrispsegError: no such split, files without a partner, or a list that does not fit.
+            CrispsegError: the root has no known layout.
+        """
+        layout = self._layout
+        there = layout.folders.keys() if layout.divided else {"train", "val", *layout.lists}
+        return tuple(split for split in SPLITS if split in there or (split == "val" and "train" in there))
+
+    @property
+    def divided(self) -> bool:
+        """Whether anything but the defaults says which image is in which split. Raises as `splits` does."""
+        layout = self._layout
+        return layout.divided or bool(layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
+
+    def dataset(self, split: str) -> FileDataset:
+        """One split: by folders, by lists, or by shuffling the sorted names with the seed.
+
+        Raises:
+            CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
         """
         declared = None if self.value_range == "auto" else self.value_range
-        return FileDataset(self.pairs(split), self._labels, self._decoder, value_range=declared)
+        return FileDataset(self.pairs(split), *self._reading, value_range=declared)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
-        if split not in SPLITS:
-            raise CrispsegError(f"there is no split '{split}' in a folder of images; it has {', '.join(SPLITS)}")
-        return [self._pairs[name] for name in self._divided[split]]
+        if split not in (*self.splits(), ALL):
+            raise CrispsegError(
+                f"there is no split '{split}' in these images; it has {', '.join(self.splits())}, {ALL}"
+            )
+        folders, pooled = self._layout.folders, split == ALL or self.folds is not None
+        for part in folders if pooled or not self._layout.divided else [split if split in folders else "train"]:
+            if part not in self._matched:
+                match(*folders[part])  # raises
+        names = list(self._pairs) if split == ALL else self._names[split]
+        if not names:
+            lists = "the lists give all images to other splits; shorten them"
+            share = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
+            raise CrispsegError(f"'{split}' is empty: {lists if self._layout.lists else share}")
+        return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
     def unlisted(self) -> list[Path]:
-        """The images of pairs that no split has, since neither list names them. Raises as `dataset` does."""
-        listed = set().union(*self._divided.values())
+        """The images that no split has: beside the folders of splits, or in none of the lists. Raises as `dataset`."""
+        layout = self._layout
+        if layout.divided:
+            used = [folder for both in layout.folders.values() for folder in both]
+            files = (file for folder in layout.images if folder.is_dir() for file in find_images(folder))
+            return [file for file in files if not any(file.is_relative_to(one) for one in used)]
+        listed = set().union(*self._names.values())
         return [pair.image for name, pair in self._pairs.items() if name not in listed]
 
     def declared(self) -> tuple[LabelSet, Decoder] | None:
@@ -117,54 +161,114 @@ class Folder:
         Raises:
             CrispsegError: what is declared does not fit together.
         """
-        if self.classes is None and self.num_classes is None and self.palette is None:
-            return None
-        return self._labels, self._decoder
+        _, colors, count = self._declared
+        return None if count is None else self._read_as(count, colors)
+
+    def settled(self) -> Folder:
+        """The same data with what was found in their files declared, so that it holds whatever is added to them.
+
+        Raises:
+            CrispsegError: as `label_set` and `dataset`.
+        """
+        palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
+        count = self.num_classes if palette or self.declared() else len(self.label_set())
+        return replace(self, classes=self._classes, palette=palette, num_classes=count)
+
+    def notes(self) -> list[str]:
+        """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
+        layout = self._layout
+        lines: list[str] = []
+        if layout.divided:
+            counts = {layout.folders[part][0]: len(matched.pairs) for part, matched in self._matched.items()}
+            shown = ", ".join(f"{folder.relative_to(layout.top)} ({count} images)" for folder, count in counts.items())
+            share = "" if "val" in layout.folders else f"; {self.val_ratio:.0%} of train are kept for val"
+            lines.append(f"the splits are folders of {layout.top}: {shown}{share}")
+        elif layout.lists:
+            lines.append(f"the splits are listed in {', '.join(map(str, layout.lists.values()))}")
+        if self.folds is not None:
+            lines.append(f"fold {self.fold} of {self.folds} is val, the others train")
+        lines += [matched.note for matched in self._matched.values() if matched.note]
+        if beside := self.unlisted():
+            lines.append(f"{len(beside)} images in {layout.top} are in no split ({few(path.name for path in beside)})")
+        if self._black_and_white:
+            name = self.label_set().names[1]
+            lines.append(
+                f"masks hold 0 and 255 only: 255 is read as class 1, '{name}'; give --data.ignore '[255]' if it means "
+                "ignore"
+            )
+        return lines
+
+    @cached_property
+    def _layout(self) -> Layout:
+        root, images, masks = (None if path is None else Path(path) for path in (self.root, self.images, self.masks))
+        lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
+        return own_layout(root, images, masks, {split: Path(path) for split, path in lists.items() if path is not None})
+
+    @cached_property
+    def _matched(self) -> dict[str, Matched]:
+        """What pairs, by the split of the folders, or ""; without those that cannot be read, which `pairs` says."""
+        found = {}
+        for part, folders in self._layout.folders.items():
+            with suppress(CrispsegError) if part else nullcontext():
+                found[part] = match(*folders)
+        return found
 
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
-        return match(Path(self.images), Path(self.masks))
-
-    @cached_property
-    def _divided(self) -> dict[str, list[str]]:
-        """The names of each split, with folds those of the fold: shuffled by the seed, every `folds`-th is val."""
-        if self.folds is None:
-            return self._names
-        every = sorted(set().union(*self._names.values()))
-        if len(every) < self.folds:
-            raise CrispsegError(f"data.folds is {self.folds}, but there are {len(every)} images; give {len(every)}")
-        order = np.random.default_rng(self.seed).permutation(len(every))
-        val = {every[index] for index in order[self.fold - 1 :: self.folds]}
-        return {"train": [name for name in every if name not in val], "val": sorted(val)}
+        """All pairs by name, those of folders of splits with the split in front."""
+        return {
+            f"{part}/{name}" if part else name: pair
+            for part, found in self._matched.items()
+            for name, pair in found.pairs.items()
+        }
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
         """The names of each split."""
-        every = list(self._pairs)
-        given = {
-            split: _chosen(Path(path), every)
-            for split, path in zip(SPLITS, (self.train_list, self.val_list), strict=True)
-            if path is not None
-        }
-        if not given:
-            if len(every) < 2:
-                raise CrispsegError(f"{self.images} holds one image; two or more are needed, to train and to validate")
+        if self._layout.divided:
+            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
+            if "val" not in self._layout.folders and "train" in names:
+                names |= self._shared_out(names["train"])
+        else:
+            names = self._listed()
+            rest = sorted(set(self._pairs).difference(*names.values()))
+            lacking = {"train", "val"} - names.keys()
+            names |= self._shared_out(rest) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
+        if self.folds is not None:
+            every = sorted({*names.get("train", ()), *names.get("val", ())})
+            if len(every) < self.folds:
+                raise CrispsegError(f"data.folds is {self.folds}, but there are {len(every)} images; give {len(every)}")
             order = np.random.default_rng(self.seed).permutation(len(every))
-            count = min(max(round(self.val_ratio * len(every)), 1), len(every) - 1)
-            given["val"] = sorted(every[index] for index in order[:count])
-        for split, other in (SPLITS, SPLITS[::-1]):
-            if other not in given:
-                given[other] = sorted(set(every) - set(given[split]))
-                if not given[other]:
-                    raise CrispsegError(
-                        f"the list of '{split}' names all images, so '{other}' is empty; shorten the list"
-                    )
-        if both := sorted(set(given["train"]) & set(given["val"])):
-            pairing_fault(
-                f"{len(both)} images stand in both {self.train_list} and {self.val_list}: {few(both)}; "
-                "validate on images that are not trained on"
-            )  # where faults are collected, equal images in two splits are found anyway
-        return given
+            val = {every[index] for index in order[self.fold - 1 :: self.folds]}
+            names |= {"train": [name for name in every if name not in val], "val": sorted(val)}
+        return names
+
+    def _listed(self) -> dict[str, list[str]]:
+        """The names in each list."""
+        lists = self._layout.lists
+        unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
+        names = {split: _chosen(path, list(self._pairs), unpaired) for split, path in lists.items()}
+        for one, other in combinations(names, 2):
+            if both := sorted(set(names[one]) & set(names[other])):
+                pairing_fault(
+                    f"{len(both)} images stand in both {lists[one]} and {lists[other]}: {few(both)}; "
+                    "validate on images that are not trained on"
+                )  # where faults are collected, equal images in two splits are found anyway
+        return names
+
+    def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
+        """Names divided by `val_ratio`; where it is not 0 or 1, both splits get some."""
+        count = round(self.val_ratio * len(names))
+        if 0 < self.val_ratio < 1:
+            if len(names) < 2:
+                what = "one image" if names else "no image"
+                raise CrispsegError(
+                    f"{self._layout.top} holds {what} to train and to validate on; two or more are needed"
+                )
+            count = min(max(count, 1), len(names) - 1)
+        order = np.random.default_rng(self.seed).permutation(len(names))
+        val = {names[index] for index in order[:count]}
+        return {"train": [name for name in names if name not in val], "val": sorted(val)}
 
     @cached_property
     def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
@@ -179,11 +283,17 @@ class Folder:
             raise CrispsegError(f"data.palette gives the colour {twice[0]} to two classes; give each its own")
         return colors, names
 
+    @property
+    def _classes(self) -> list[str] | str | Path | None:
+        """The names of the classes, or a file of them, given or found."""
+        return self._layout.classes if self.classes is None else self.classes
+
     @cached_property
-    def _labels(self) -> LabelSet:
+    def _declared(self) -> tuple[tuple[str, ...] | None, tuple[Color, ...] | None, int | None]:
+        """Names, colours and number of the classes as far as they are declared; the number where anything is."""
         colors, names = self._colors or (None, None)
-        if self.classes is not None:
-            names = _class_names(self.classes)
+        if (classes := self._classes) is not None:
+            names = _class_names(classes)
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
@@ -193,15 +303,34 @@ class Folder:
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
-        count = next(iter(counts.values())) if counts else self._count()
-        names = names or LabelSet.numbered(count).names
-        return LabelSet(names, colors) if colors else LabelSet.colored(names)
+        return names, colors, next(iter(counts.values()), None)
 
     @cached_property
-    def _decoder(self) -> Decoder:
-        if self._colors is not None:
-            return ColorDecoder(self._colors[0], tuple(_as_color(value) for value in self.ignore))
-        return IdDecoder(len(self._labels), self.ignored_values)
+    def _black_and_white(self) -> bool:
+        """Whether 255 means a class: masks hold 0 and 255 only, and nothing that is declared says otherwise."""
+        if self.palette is not None or IGNORE in self.ignore or self._declared[2] not in (None, 2):
+            return False
+        return black_and_white(self._masks)
+
+    @cached_property
+    def _reading(self) -> tuple[LabelSet, Decoder]:
+        """Classes and decoder, by what the masks hold where nothing is declared."""
+        if self._black_and_white:
+            return self._read_as(2, (BLACK, WHITE))
+        where = str(self.masks or self.root)
+        return self.declared() or self._read_as(count_classes(self._masks, self.ignored_values, where), None)
+
+    def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
+        names = self._declared[0] or tuple(f"class {index}" for index in range(count))
+        labels = LabelSet(names, colors) if colors else LabelSet.colored(names)
+        if colors is not None:
+            return labels, ColorDecoder(colors, tuple(_as_color(value) for value in self.ignore))
+        return labels, IdDecoder(count, self.ignored_values)
+
+    @property
+    def _masks(self) -> list[Path]:
+        """Those of all pairs that are found."""
+        return [pair.mask for pair in self._pairs.values() or self.pairs(ALL)]  # the latter says why there are none
 
     @cached_property
     def ignored_values(self) -> tuple[int, ...]:
@@ -211,69 +340,28 @@ class Folder:
                 raise CrispsegError(f"data.ignore holds the colour {list(value)}, which needs data.palette; add that")
         return tuple(value for value in self.ignore if isinstance(value, int))
 
-    def _count(self) -> int:
-        """1 + the largest value in the masks, where that is plausible."""
-        found: set[int] = set().union(*parallel(_values, [pair.mask for pair in self._pairs.values()], "Reading masks"))
-        ids = sorted(found - {IGNORE, *self.ignored_values})
-        remedy = "say what they mean with --data.num_classes, --data.classes or --data.palette"
-        if ids not in ([], [0]):
-            if plausible_ids(ids):
-                return ids[-1] + 1
-            what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
-        elif IGNORE in found:
-            what = f"only {' and '.join(map(str, [*ids, IGNORE]))}, and {IGNORE} means ignore"
-            remedy = f"if they are black and white, {BLACK_AND_WHITE}"
-        else:
-            what = f"only the value {few(ids) or 'to ignore'}"
-        raise CrispsegError(f"the masks in {self.masks} hold {what}; {remedy}")
+
+def settle(source: DataSource) -> tuple[DataSource, list[str]]:
+    """A data source with what it finds in its files declared, and what is to be told about that, a line each.
+
+    Raises:
+        CrispsegError: the files tell nothing, or do not pair.
+    """
+    return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])
 
 
-@dataclass(frozen=True)
-class SplitFolders(Folder):
-    """Own data with a folder of images and one of masks for each split, such as train/images and train/masks."""
+def _chosen(path: Path, names: Sequence[str], unpaired: Collection[str]) -> list[str]:
+    """The names that a list file means, given as names or file names, with or without their sub-folder.
 
-    folders: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
-    """Split → folder of images, folder of masks."""
-
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self.folders)
-
-    def pairs(self, split: str) -> list[Pair]:
-        """The files of one split. Raises as `dataset` does."""
-        return list(match(*self.folders[split]).values())
-
-    def unlisted(self) -> list[Path]:
-        """The images beside the folders of the splits."""
-        used = [images for images, _ in self.folders.values()]
-        return [file for file in find_images(self.images) if not any(file.is_relative_to(one) for one in used)]
-
-    @cached_property
-    def _pairs(self) -> dict[str, Pair]:
-        pairs: dict[str, Pair] = {}
-        for split in self.folders:
-            with suppress(CrispsegError):  # said where the split is asked for; the classes are those of the others
-                pairs |= {f"{split}/{pair.name}": pair for pair in self.pairs(split)}
-        return pairs
-
-
-def folder_flags(folder: Path, lists: Iterable[str]) -> str:
-    """The flags that use a folder of `images`, `masks`, `classes.txt` and a list for each of some splits."""
-    entries = {"images": "images", "masks": "masks", "classes": "classes.txt"}
-    entries |= {f"{split}_list": f"{split}.txt" for split in lists}
-    return " ".join(["--data folder", *(f"--data.{key} {folder / name}" for key, name in entries.items())])
-
-
-def plausible_ids(values: Sequence[int]) -> bool:
-    """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
-    return 2 * len(values) >= values[-1] + 1
-
-
-def _chosen(path: Path, names: Sequence[str]) -> list[str]:
-    """The names that a list file means, given as names or file names, with or without their sub-folder."""
+    Those of files without a partner are left out.
+    """
     by_stem = defaultdict(list)
-    for name in names:
+    for name in (*names, *unpaired):
         by_stem[PurePosixPath(name).name].append(name)
-    known = {**{stem: full[0] for stem, full in by_stem.items() if len(full) == 1}, **{name: name for name in names}}
+    known = {
+        **{stem: full[0] for stem, full in by_stem.items() if len(full) == 1},
+        **{name: name for name in (*names, *unpaired)},
+    }
     entries = [PurePosixPath(line) for line in read_lines(path)]
     keys = [
         str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES and str(entry) not in known else entry)
@@ -285,7 +373,7 @@ def _chosen(path: Path, names: Sequence[str]) -> list[str]:
             "write one name a line, with its sub-folder",
             ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
         )
-    return sorted({known[key] for key in keys if key in known})
+    return sorted({known[key] for key in keys if key in known}.difference(unpaired))
 
 
 def _class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
@@ -307,13 +395,6 @@ def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None
     colors = tuple((int(red), int(green), int(blue)) for red, green, blue, _ in parts)
     names = tuple(name for *_, name in parts)
     return colors, names if all(names) else None
-
-
-def _values(path: Path) -> set[int]:
-    try:
-        return set(np.unique(grey(read_mask(path), "say what they mean, by --data.palette")).tolist())
-    except ValueError as error:
-        raise CrispsegError(f"{path}: {error}") from None
 
 
 def _as_color(value: int | Color) -> Color:

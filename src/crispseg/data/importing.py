@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
 from crispseg.data.base import read_lines
 from crispseg.data.check import parallel
-from crispseg.data.folder import folder_flags
 from crispseg.data.pairing import few
 from crispseg.data.shapes import Pixels
 from crispseg.errors import CrispsegError, did_you_mean
@@ -82,7 +81,7 @@ class Imported:
             lines.append(f"{self.without_pixels} shapes hold the centre of no pixel, and so are in no mask")
         if self.splits:
             lines.append(", ".join(f"{count} images to {split}" for split, count in self.splits.items()))
-        return [*lines, folder_flags(self.out, self.splits)]
+        return [*lines, f"--data folder --data.root {self.out}"]
 
 
 def import_annotations(

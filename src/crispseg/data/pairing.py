@@ -16,7 +16,12 @@ from crispseg.imaging import SUFFIXES, find_images
 
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 
-_MASK_ENDING = re.compile(r"[-_](masks?|labels?|gt|seg|L)$")
+_ADDED = re.compile(
+    r"^(masks?|labels?|gt|seg|images?|img)[-_]"
+    r"|[-_. ](masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|images?|img|sat)$"
+    r"|\.(jpe?g|png|tiff?|bmp)$"
+)
+"""What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
 
 class PairingFault(NamedTuple):
@@ -40,15 +45,17 @@ def collected_faults() -> Iterator[list[PairingFault]]:
         _collected.reset(token)
 
 
-def pairing_fault(message: str, *found: tuple[PairingKind, Iterable[object]]) -> None:
+def pairing_fault(message: str, *found: tuple[PairingKind, Iterable[object]], fatal: bool = True) -> None:
     """Report files that do not pair, of one kind or several.
 
     Raises:
-        CrispsegError: the message, outside of `collected_faults`.
+        CrispsegError: the message, outside of `collected_faults`, if it is fatal.
     """
     faults = _collected.get()
     if faults is None:
-        raise CrispsegError(message)
+        if fatal:
+            raise CrispsegError(message)
+        return
     new = (PairingFault(kind, tuple(map(str, files))) for kind, files in found)
     faults += [fault for fault in new if fault.files and fault not in faults]
 
@@ -63,7 +70,8 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, h
         CrispsegError: a folder is missing or empty, or a file has no partner.
     """
     image_of, mask_of = _files_below(images, image_ending, hint), _files_below(masks, mask_ending, hint)
-    return _joined(image_of, mask_of, images, masks, hint)
+    left = _lonely(image_of, mask_of, images, masks)
+    return _joined(image_of, mask_of, left and f"{left}; {hint}")
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
@@ -98,36 +106,59 @@ def read_listing(listing: Path, hint: str) -> list[str]:
     return read_lines(listing)
 
 
-def match(images: Path, masks: Path) -> dict[str, Pair]:
-    """Pair images with masks by their path in the folder without suffix; sorted by that name.
+class Matched(NamedTuple):
+    """The images of one folder with the masks of another."""
+
+    pairs: dict[str, Pair]
+    """By name, sorted."""
+    unpaired: frozenset[str]
+    """Names of the files that are in no pair."""
+    note: str
+    """What was left out, for the user to know; empty where nothing was."""
+
+
+def match(images: Path, masks: Path) -> Matched:
+    """Pair images with masks by their path in the folder without suffix, and without what a mask's name may add.
+
+    Files without a partner are left out, unless hardly any files have one.
 
     Raises:
-        CrispsegError: a folder is missing or empty, two files have one name, or a file has no partner.
+        CrispsegError: a folder is missing or empty, two files have one name, or fewer than half of the files of
+            the folder that holds less have a partner, so that the two hardly belong together.
     """
     if images.resolve() == masks.resolve():
         raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
     image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
-    for name, paths in [*image_of.items(), *mask_of.items()]:
-        if len(paths) > 1:
-            message = f"{paths[0]} and {paths[1]} have the same name; rename or remove one of them"
-            pairing_fault(message, ("ambiguous-names", paths))
-            image_of.pop(name, None)  # which of them is meant is not known
-            mask_of.pop(name, None)
+    ambiguous = {name for name, paths in [*image_of.items(), *mask_of.items()] if len(paths) > 1}
+    for name in sorted(ambiguous):
+        for paths in (image_of.pop(name, []), mask_of.pop(name, [])):  # which of them is meant is not known
+            if len(paths) > 1:
+                message = f"{paths[0]} and {paths[1]} have the same name; rename or remove one of them"
+                pairing_fault(message, ("ambiguous-names", paths))
+    called = _called(image_of)
     for name in sorted(mask_of.keys() - image_of.keys()):
-        base = _MASK_ENDING.sub("", name)
-        if base not in image_of:
+        base = called.get(_plain(name))
+        if base is None:
             continue
         if base not in mask_of:
             mask_of[base] = mask_of.pop(name)
             continue
-        both = mask_of.pop(base) + mask_of.pop(name)
-        del image_of[base]
+        both = mask_of[base] + mask_of.pop(name)
+        ambiguous.add(base)
         pairing_fault(
             f"two masks fit one image: {both[0]} and {both[1]}; remove one of them", ("ambiguous-names", both)
         )
-    hint = "give both the same names, or move the extra ones away"
+    for name in ambiguous:
+        image_of.pop(name, None)
+        mask_of.pop(name, None)
     first_of, second_of = ({name: paths[0] for name, paths in sorted(found.items())} for found in (image_of, mask_of))
-    return {pair.name: pair for pair in _joined(first_of, second_of, images, masks, hint)}
+    unpaired = ambiguous | (first_of.keys() ^ second_of.keys())
+    left = _lonely(first_of, second_of, images, masks)
+    paired = len(first_of.keys() & second_of.keys())
+    other_files = 2 * paired < min(len(first_of), len(second_of)) or not paired
+    hint = "give both the same names, or move the extra ones away"
+    pairs = {pair.name: pair for pair in _joined(first_of, second_of, left and f"{left}; {hint}", fatal=other_files)}
+    return Matched(pairs, frozenset(unpaired), left and f"{left}; these are left out")
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
@@ -136,19 +167,43 @@ def few(items: Iterable[object], most: int = 5) -> str:
     return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
-def _joined(image_of: dict[str, Path], mask_of: dict[str, Path], images: Path, masks: Path, hint: str) -> list[Pair]:
-    """The pairs of what two folders hold, by name; files without a partner are a fault."""
+def _called(names: Iterable[str]) -> dict[str, str]:
+    """Plain name → name, without those that several names share; a name that is plain already goes first."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_plain(name), []).append(name)
+    return {
+        plain: next((name for name in same if name.casefold() == plain), same[0])
+        for plain, same in found.items()
+        if len(same) == 1 or plain in map(str.casefold, same)
+    }
+
+
+def _plain(name: str) -> str:
+    """What the names of an image and of its mask have in common, where one of them, or both, say which it is."""
+    folder, slash, stem = name.casefold().rpartition("/")
+    return folder + slash + (_ADDED.sub("", stem) or stem)
+
+
+def _lonely(image_of: dict[str, Path], mask_of: dict[str, Path], images: Path, masks: Path) -> str:
+    """Files of two folders without a partner, in words; empty where all have one."""
     no_mask, no_image = sorted(image_of.keys() - mask_of.keys()), sorted(mask_of.keys() - image_of.keys())
     parts = []
     if no_mask:
         parts.append(f"{len(no_mask)} of {len(image_of)} images in {images} have no mask in {masks} ({few(no_mask)})")
     if no_image:
         parts.append(f"{len(no_image)} of {len(mask_of)} masks in {masks} have no image in {images} ({few(no_image)})")
-    if parts:
+    return " and ".join(parts)
+
+
+def _joined(image_of: dict[str, Path], mask_of: dict[str, Path], message: str, *, fatal: bool = True) -> list[Pair]:
+    """The pairs of what two folders hold, by name; files without a partner are a fault, of which the message tells."""
+    if message:
         pairing_fault(
-            f"{' and '.join(parts)}; {hint}",
-            ("image-without-mask", (image_of[name] for name in no_mask)),
-            ("mask-without-image", (mask_of[name] for name in no_image)),
+            message,
+            ("image-without-mask", (image_of[name] for name in sorted(image_of.keys() - mask_of.keys()))),
+            ("mask-without-image", (mask_of[name] for name in sorted(mask_of.keys() - image_of.keys()))),
+            fatal=fatal,
         )
     return [Pair(name, image_of[name], mask_of[name]) for name in image_of if name in mask_of]
 

@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 from crispseg.data.base import SegmentationDataset
 from crispseg.data.check import parallel
 from crispseg.data.decoders import pack_colors
-from crispseg.data.folder import folder_flags
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS
 from crispseg.doctor.pairs import needs_turning
@@ -85,7 +84,7 @@ def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> list[str
     more = f", see {out / LEFT_OUT}" if left_out else ""
     return [
         f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}",
-        folder_flags(out, [split for split in ("train", "val") if split in names]),
+        f"--data folder --data.root {out}",
     ]
 
 

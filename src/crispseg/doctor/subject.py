@@ -72,18 +72,4 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(source, splits, labels, decoder, channels, _without_echoes(faults), tuple(unlisted), unavailable)
-
-
-def _without_echoes(faults: list[PairingFault]) -> tuple[PairingFault, ...]:
-    """An image that did not pair is not in the folder's list of names either; that is one fault, not two."""
-    lonely = {Path(file).stem for kind, files in faults if kind != "listed-file-missing" for file in files}
-
-    def paired(entry: str) -> bool:
-        name = Path(Path(entry.rpartition(": ")[2]).name)
-        return {name.name, name.stem}.isdisjoint(lonely)
-
-    return tuple(
-        PairingFault(kind, tuple(filter(paired, files)) if kind == "listed-file-missing" else files)
-        for kind, files in faults
-    )
+    return Subject(source, splits, labels, decoder, channels, tuple(faults), tuple(unlisted), unavailable)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from crispseg.data.check import BLACK_AND_WHITE
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
-from crispseg.data.folder import plausible_ids
+from crispseg.data.folder import Folder
 from crispseg.data.pairing import few
-from crispseg.doctor.kinds import Finding, finding, plural
+from crispseg.data.undeclared import number_objects, plausible_ids
+from crispseg.doctor.kinds import Finding, Severity, finding, plural
 from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -85,6 +86,9 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
         reading = _plain(subject, grey)
         if subject.own:
             found.append(_black_and_white_single(grey))
+        if subject.own and declared is None:
+            numbers = number_objects([set(mask.values.tolist()) - {IGNORE, *subject.ignore} for mask in grey])
+            found.append(finding("object-numbers", files_of(grey) if numbers else []))
     return replace(reading, findings=[*reading.findings, *found], refused=frozenset(files_of(colored)))
 
 
@@ -93,13 +97,15 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     declared, labels = subject.decoder, subject.labels
     pixels = _pixels(grey)
     between = pixels.total() - pixels[0] - pixels[255]
-    if (
-        pixels[255]
-        and pixels[0]
-        and (set(pixels) == {0, 255} or (between < 0.05 * pixels.total() and len(pixels) > 64))
-    ):
+    white = pixels[255] and pixels[0] and not (isinstance(subject.source, Folder) and IGNORE in subject.source.ignore)
+    pure = set(pixels) == {0, 255}
+    if white and (pure or (between < 0.05 * pixels.total() and len(pixels) > 64)):
         files = files_of(mask for mask in grey if 255 in mask.values)
-        found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
+        if pure and (labels is None or len(labels) == 2):
+            remedy = "nothing needs to be done: 255 is read as class 1; give --data.ignore '[255]' if it means ignore"
+            found = finding("black-and-white-masks", files, severity=Severity.INFORMATION, remedy=remedy)
+        else:
+            found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
         two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
         return _read_by(two, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=[found])
     drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]

@@ -176,23 +176,16 @@ def _confused(run: Measured) -> str | None:
     )
 
 
-def foretold(images: int, steps: int | None, per_epoch: int) -> list[str]:
-    """What will come of few images or steps, said before training.
+def foretold(steps: int | None, per_epoch: int) -> list[str]:
+    """What will come of few steps, said before training.
 
     Args:
-        images: of the training split.
         steps: of the whole run, None where its length is a time.
         per_epoch: steps of an epoch.
     """
-    said = []
-    if steps is not None and steps < 50:
-        said.append(
-            f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "
-            f"--epochs {-(-500 // per_epoch)} for some 500 steps"
-        )
-    if images < 5:
-        said.append(
-            f"train has {images} image{'s' if images > 1 else ''}: the model will learn them by heart, and do badly on "
-            "others; label 20 or more"
-        )
-    return said
+    if steps is None or steps >= 50:
+        return []
+    return [
+        f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "
+        f"--epochs {-(-500 // per_epoch)} for some 500 steps"
+    ]

@@ -15,7 +15,9 @@ import yaml
 from rich.console import Console
 
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
+from crispseg.data.check import few_images
 from crispseg.data.depth import known_range, range_line
+from crispseg.data.folder import settle
 from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
@@ -55,6 +57,9 @@ MAY_CHANGE = {
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
+FOUND = {"classes", "num_classes", "palette"}
+"""Settings of the data that a run records as its files told, and that need not be said again."""
+
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
     """Check the data, train, and save.
@@ -79,6 +84,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     folder = check_folder(config, resume=resume)
     if not resume and not config.init_from:
         config.model.weights()  # what cannot be had is said before the data are read
+    data, found = settle(config.data)
+    config = dataclasses.replace(config, data=data)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
     model, note = starting_model(config, labels, resume=resume)
@@ -93,7 +100,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     assert config.batch_size != "auto"
     _check_sizes(config, reports)
     if not resume:
-        console.print(note, highlight=False, soft_wrap=True)
+        for line in (note, *found):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_reports(reports, console)
     if value_range:
         console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
@@ -123,7 +131,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         done = -(-latest // per_epoch)
         raise CrispsegError(f"epochs is {epochs}, but the run in {folder} has begun epoch {done}; give that or more")
     steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
-    for line in foretold(len(train_set), steps, per_epoch):
+    for line in foretold(steps, per_epoch):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     start = last // per_epoch, last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
@@ -184,6 +192,8 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         asked = config_to_dict(config)
         for tree, had in ((asked, known), (asked["augment"], known["augment"])):
             tree |= {key: had[key] for key, value in tree.items() if value == "auto"}  # decided by the same data
+        unsaid = {key for key in FOUND & known["data"].keys() if asked["data"].get(key) is None}
+        asked["data"] |= {key: known["data"][key] for key in unsaid}
         if fixed := sorted({key for key, value in asked.items() if known[key] != value} - MAY_CHANGE):
             raise CrispsegError(
                 f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
@@ -286,6 +296,6 @@ def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console) -
     for line in train_report.lines():
         console.print(line, highlight=False, markup=False)
     console.print(val_report.lines()[0], highlight=False, markup=False)
-    for one in class_findings([train_report]):
-        if one.severity > Severity.INFORMATION:
-            console.print(f"{one.message}; {one.remedy}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    lines = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
+    for line in (*few_images(train_report, val_report), *lines):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

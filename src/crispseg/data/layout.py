@@ -1,0 +1,118 @@
+"""What lies in a folder, by the names in it: a public data set, or own images and masks, perhaps in splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from crispseg.data.catalogue import catalogue
+from crispseg.errors import CrispsegError
+
+IMAGES = ("images", "image", "imgs", "img", "photos")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+Folders = Mapping[str, tuple[Path, Path]]
+"""Split → folder of images, folder of masks; "" for the images of all splits."""
+
+
+class Layout(NamedTuple):
+    """Where own data lie."""
+
+    top: Path
+    """The folder that holds all images, and perhaps more."""
+    images: tuple[Path, ...]
+    """Folders below it, or itself, that hold nothing but images, and perhaps masks."""
+    folders: Folders
+    lists: Mapping[str, Path]
+    """Split → file that names its images; folders do not tell the splits then."""
+    classes: Path | None
+    """File of the names of the classes."""
+
+    @property
+    def divided(self) -> bool:
+        """Whether the folders are the splits."""
+        return not self.lists and "" not in self.folders
+
+
+def recognise(root: Path) -> dict[str, Any]:
+    """The settings of `--data.*` for what lies in a folder.
+
+    Raises:
+        CrispsegError: it is none, or holds nothing in a known layout.
+    """
+    if not root.is_dir():
+        raise CrispsegError(
+            f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of data, a run, a YAML file or "
+            "--data with its keys"
+        )
+    for entry in catalogue().values():
+        for mark in entry.layout.marks if entry.layout else ():
+            if all(any(root.glob(path)) for path in mark["holds"]):
+                return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
+    if not _first(root, IMAGES).is_dir():
+        own_layout(root)  # raises where splits have no folders of images either
+    return {"name": "folder", "root": str(root)}
+
+
+def own_layout(
+    root: Path | None,
+    images: Path | None = None,
+    masks: Path | None = None,
+    lists: Mapping[str, Path] = MappingProxyType({}),
+) -> Layout:
+    """Where the data below `root` lie; what is given beside it is not looked for.
+
+    Lists that are given go before folders of splits, and these before lists that are found.
+
+    Raises:
+        CrispsegError: it has no known layout.
+    """
+    classes: Path | None = None
+    found = lists
+    if root is not None:
+        classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
+        found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | dict(lists)
+        if images is None and masks is None and not _first(root, IMAGES).is_dir():
+            below = {split: _first(root, names) for split, names in SPLITS.items()}
+            every = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
+            if not (folders := _splits(every, least=1)):
+                raise CrispsegError(
+                    f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} "
+                    f"and train/{MASKS[0]}, or a public data set; or give --data folder --data.images DIR --data.masks "
+                    "DIR"
+                )
+            return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
+        images = images or _first(root, IMAGES)
+        if masks is None and not (masks := _first(root, MASKS)).is_dir():
+            raise CrispsegError(
+                f"{root} holds images, but no masks in {', '.join(MASKS[:3])} or the like; say where they are with "
+                "--data.masks DIR"
+            )
+    assert images is not None and masks is not None
+    every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
+    if not lists and (folders := _splits(every, least=2)):
+        return Layout(images, (images,), folders, lists, classes)
+    return Layout(images, (images,), {"": (images, masks)}, found, classes)
+
+
+def _first(root: Path, names: tuple[str, ...]) -> Path:
+    """The folder of one of these names, in any case, that is there; else that of the first name."""
+    there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+    return next((there[name] for name in names if name in there), root / names[0])
+
+
+def _splits(folders: Folders, least: int) -> Folders:
+    """The splits, unless fewer than `least` of them have both folders; with one of the two missing, but for test.
+
+    Images to test on may have no masks. The folder that is missing elsewhere is named when it is read.
+    """
+    if sum(images.is_dir() and masks.is_dir() for images, masks in folders.values()) < least:
+        return {}
+    return {
+        split: (images, masks)
+        for split, (images, masks) in folders.items()
+        if masks.is_dir() or (images.is_dir() and split != "test")
+    }

@@ -1,0 +1,79 @@
+"""What the values of masks tell about the classes, where nobody says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crispseg.data.check import parallel
+from crispseg.data.decoders import grey
+from crispseg.data.pairing import few
+from crispseg.errors import CrispsegError
+from crispseg.imaging import read_mask
+from crispseg.labels import IGNORE
+
+OBJECTS = 20
+"""Up to so many ids may well be classes that all occur in one image."""
+
+
+def values_of(path: Path) -> set[int]:
+    """The values of a mask.
+
+    Raises:
+        CrispsegError: it cannot be read, or has colours.
+    """
+    try:
+        return set(np.unique(grey(read_mask(path), "say what they mean, by --data.palette")).tolist())
+    except ValueError as error:
+        raise CrispsegError(f"{path}: {error}") from None
+
+
+def black_and_white(masks: Sequence[Path]) -> bool:
+    """Whether masks hold 0 and 255 and nothing else, in all. The others are read only where the first is such a one."""
+    try:
+        if not values_of(masks[0]) <= {0, IGNORE}:
+            return False
+        return set().union(*parallel(values_of, masks, "Reading masks")) == {0, IGNORE}
+    except CrispsegError:  # which is told where pairs are checked
+        return False
+
+
+def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -> int:
+    """1 + the largest value, where that is plausible.
+
+    Args:
+        masks: the files.
+        ignored: values that mean ignore, beside 255.
+        where: what the masks are called in an error.
+
+    Raises:
+        CrispsegError: the values tell nothing, or do not look like class ids; a mask cannot be read.
+    """
+    found = [values - {*ignored} for values in parallel(values_of, masks, "Reading masks")]
+    every = set().union(*found)
+    ids = sorted(every - {IGNORE})
+    remedy = "say what they mean with --data.num_classes, --data.classes or --data.palette"
+    if ids not in ([], [0]):
+        if number_objects(found):
+            what = f"{len(ids)} values up to {ids[-1]} that count up from 1: they number objects, not classes"
+            remedy = f"write masks of class ids, such as 1 for every object; or, if they are classes, {remedy}"
+        elif plausible_ids(ids) and ids[-1] < IGNORE:
+            return ids[-1] + 1
+        else:
+            what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
+    else:
+        what = f"only the value {few(sorted(every)) or 'to ignore'}"
+    raise CrispsegError(f"the masks in {where} hold {what}; {remedy}")
+
+
+def plausible_ids(values: Sequence[int]) -> bool:
+    """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
+    return 2 * len(values) >= values[-1] + 1
+
+
+def number_objects(found: Sequence[set[int]]) -> bool:
+    """Whether masks with many values hold nearly all from 1 to the largest one, as no photograph has all classes."""
+    many = [ids for values in found if max(ids := values - {0, IGNORE}, default=0) > OBJECTS]
+    return bool(many) and sum(len(ids) >= 0.9 * max(ids) for ids in many) >= 0.8 * len(many)

@@ -1,0 +1,240 @@
+"""Own data whose folders say which image is in which split, and data to score on in other folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from dataset_trees import save
+from test_own_images import TINY, scored
+
+from crispseg.cli.main import main
+from crispseg.cli.parsing import parse_training
+from crispseg.data import Folder
+from crispseg.errors import CrispsegError
+
+Capture = pytest.CaptureFixture[str]
+NAMES = {"train": "Training", "val": "valid", "test": "test"}
+COUNTS = {"train": 4, "val": 3, "test": 2}
+
+
+def put(root: Path, layout: str, names: dict[str, str] = NAMES, counts: dict[str, int] = COUNTS) -> Path:
+    """Images and masks of three classes in the folders of splits."""
+    random = np.random.default_rng(len(layout))
+    for split, name in names.items():
+        for index in range(counts[split]):
+            image, mask = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 3, (64, 64), np.uint8)
+            save(root / layout.format(split=name, kind="images") / f"{split}{index}.png", image)
+            save(root / layout.format(split=name, kind="masks") / f"{split}{index}.png", mask)
+    return root
+
+
+LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, layout))
+    assert source.splits() == ("train", "val", "test") and source.divided
+    for split, count in COUNTS.items():
+        assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
+    every = [pair.name for pair in source.pairs("all")]
+    assert len(set(every)) == 9 and every[0] == "train/train0"
+    folds = [dataclasses.replace(source, folds=3, fold=fold) for fold in (1, 2, 3)]
+    parts = [{pair.name for pair in each.pairs("val")} for each in folds]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 7 and len(folds[0].pairs("test")) == 2
+    inside = "" if layout.startswith("{kind") else "/images"
+    root = tmp_path / "images" if layout.startswith("{kind") else tmp_path
+    line = f"Training{inside} (4 images), valid{inside} (3 images), test{inside} (2 images)"
+    assert source.notes() == [f"the splits are folders of {root}: {line}"]
+    assert folds[0].notes()[1] == "fold 1 of 3 is val, the others train"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_val_is_a_share_of_train_where_no_folder_is_it(layout: str, tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, layout, {"train": "train", "test": "test"}), val_ratio=0.5)
+    assert source.splits() == ("train", "val", "test")
+    train, val = ({pair.name for pair in source.pairs(split)} for split in ("train", "val"))
+    assert len(train) == len(val) == 2 and train | val == {f"train{index}" for index in range(4)}
+    assert source.notes()[0].endswith("(2 images); 50% of train are kept for val")
+
+
+def test_lists_go_before_folders_and_folders_before_lists_that_are_found(tmp_path: Path) -> None:
+    put(tmp_path, "{kind}/{split}")
+    (tmp_path / "train.txt").write_text("Training/train0\nvalid/val1\n")
+    (tmp_path / "val.txt").write_text("valid/val0.png\n")
+    assert len(Folder(root=tmp_path).pairs("train")) == 4
+    listed = Folder(root=tmp_path, train_list=tmp_path / "train.txt")
+    assert [pair.name for pair in listed.pairs("train")] == ["Training/train0", "valid/val1"]
+    assert [pair.name for pair in listed.pairs("val")] == ["valid/val0"] and len(listed.unlisted()) == 6
+
+
+def test_lists_of_test_images(tmp_path: Path) -> None:
+    put(tmp_path, "{kind}", {"train": "", "val": "", "test": ""})
+    (tmp_path / "test.txt").write_text("test0\ntest1\n")
+    source = Folder(root=tmp_path)
+    assert source.splits() == ("train", "val", "test") and len(source.pairs("test")) == 2
+    assert len(source.pairs("train")) + len(source.pairs("val")) == 7
+    assert source.notes() == [f"the splits are listed in {tmp_path / 'test.txt'}"]
+    (tmp_path / "val.txt").write_text("test0\n")
+    with pytest.raises(CrispsegError, match="1 images stand in both"):
+        Folder(root=tmp_path).pairs("val")
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({}, "data.images and data.masks: not both are given; give these two, or data.root"),
+        ({"images": "a"}, "not both are given"),
+        ({"images": "a", "masks": "b", "root": "c"}, "also data.root is given"),
+        ({"root": "nowhere"}, "nowhere has no layout that is known"),
+    ],
+)
+def test_folders_that_do_not_tell_where_data_are(options: dict[str, str], phrase: str) -> None:
+    with pytest.raises(CrispsegError, match=phrase):
+        Folder(**options).splits()
+
+
+def test_masks_in_a_folder_of_an_unusual_name(tmp_path: Path) -> None:
+    put(tmp_path, "{kind}", {"train": ""})
+    (tmp_path / "masks").rename(tmp_path / "truth")
+    with pytest.raises(CrispsegError, match="holds images, but no masks in masks, mask, labels or the like; say where"):
+        Folder(root=tmp_path).pairs("all")
+    assert len(Folder(root=tmp_path, masks=tmp_path / "truth").pairs("all")) == 4
+
+
+def test_one_folder_cannot_be_read(tmp_path: Path) -> None:
+    """Which is no reason to keep quiet about it, nor to refuse the others."""
+    put(tmp_path, "{kind}/{split}")
+    shutil.rmtree(tmp_path / "masks/valid")
+    source = Folder(root=tmp_path)
+    assert len(source.pairs("train")) == 4
+    for split in ("val", "all"):
+        with pytest.raises(CrispsegError, match="masks/val is missing"):
+            source.pairs(split)
+
+
+# From the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return put(tmp_path_factory.mktemp("data"), LAYOUTS[1])
+
+
+@pytest.fixture(scope="module")
+def run(data: Path) -> Path:
+    folder = data / "run"
+    assert main(["train", str(data), *TINY, f"--out={folder}"]) == 0
+    return folder
+
+
+def head(capsys: Capture, run: Path, *flags: str) -> list[str]:
+    return [line.partition(", in percent")[0] for line in scored(capsys, run, *flags)[0]]
+
+
+FPN = "fpn on test_efficientnet, folder"
+
+
+def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
+    """Its splits hold in training, in what is recorded, when the run goes on, for scores and for doctor."""
+    recorded = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    assert (recorded["root"], recorded["num_classes"]) == (str(data), 3)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--epochs=2"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("train: 4 images") and any(line.startswith("val: 3 images") for line in lines)
+    assert head(capsys, run) == [
+        f"the splits are folders of {data}: Training/images (4 images), valid/images (3 images), "
+        "test/images (2 images)",
+        f"{FPN} val, 3 images",
+    ]
+    assert head(capsys, run, "--split=test")[-1] == f"{FPN} test, 2 images"
+    assert head(capsys, run, "--split=all")[-2:] == [
+        "4 of these 9 images were trained on, so scores on new ones will be lower",
+        f"{FPN} all, 9 images",
+    ]
+    assert main(["doctor", str(run)]) in (0, 1)
+    assert "folder: train 4, val 3, test 2 pairs" in capsys.readouterr().out
+
+
+def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
+    from crispseg.training.run import check_folder
+
+    config = parse_training([str(data), *TINY, f"--out={run}"], {}, prog="", description="")
+    assert config.data == Folder(root=str(data))
+    check_folder(config, resume=True)
+    with pytest.raises(CrispsegError, match="--resume cannot change data"):
+        check_folder(dataclasses.replace(config, data=Folder(root=data, seed=1)), resume=True)
+
+
+def test_other_folders_are_scored_whole(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path, "{kind}", {"train": ""})
+    other = [f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
+    for flags in (["--data=folder", *other], other, [f"--data.root={tmp_path}"]):
+        assert head(capsys, run, *flags) == [f"{FPN} all, 4 images"]
+    assert head(capsys, run, *other, "--data.val_ratio=1")[-1] == f"{FPN} val, 4 images"
+    assert head(capsys, run, *other, "--split=val")[-1] == f"{FPN} val, 1 images"
+    (tmp_path / "full.txt").write_text("".join(f"train{index}\n" for index in range(4)))
+    assert head(capsys, run, *other, f"--data.val_list={tmp_path / 'full.txt'}")[-1] == f"{FPN} val, 4 images"
+    save(tmp_path / "images/lonely.png", np.zeros((64, 64, 3), np.uint8))
+    no_mask = f"1 of 5 images in {tmp_path / 'images'} have no mask in {tmp_path / 'masks'} (lonely)"
+    assert head(capsys, run, *other)[0] == f"{no_mask}; these are left out"
+
+
+def test_other_folders_with_splits_are_scored_on_test(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path / "a", LAYOUTS[0])
+    assert head(capsys, run, f"--data.root={tmp_path / 'a'}")[-1] == f"{FPN} test, 2 images"
+    put(tmp_path / "b", LAYOUTS[1], {"train": "train", "val": "val"})
+    assert head(capsys, run, f"--data.root={tmp_path / 'b'}")[-1] == f"{FPN} val, 3 images"
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["train", str(tmp_path), *TINY]) == 2
+    assert f"{tmp_path} has no layout that is known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}"])
+def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, capsys: Capture) -> None:
+    root = put(tmp_path / "own data", layout, NAMES if "split" in layout else {"train": ""}, dict.fromkeys(COUNTS, 5))
+    for argv in (
+        [str(root)],
+        ["--data", "folder", f"--data.root={root}", "--data.num_classes", "3", "--workers", "1"],
+        [str(root), "--data.classes=[a, b, c]", "--in_chans=1"],
+    ):
+        capsys.readouterr()
+        assert main(["doctor", *argv]) in (0, 1)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("train on them: crispseg train ")
+        words = shlex.split(last.partition("crispseg train ")[2])
+        config = parse_training(words, {}, prog="", description="")
+        assert Path(config.data.root) == root and "workers" not in last
+        assert config.model.in_chans == (1 if "--in_chans=1" in argv else 3)
+        assert len(config.data.pairs("train")) == (5 if "split" in layout else 4)
+    next(root.rglob("images/**/*0.png")).rename(root / layout.format(kind="images", split="Training") / "lonely.png")
+    assert main(["doctor", str(root)]) == 3  # but training leaves it out
+    assert "train on them: crispseg train" in capsys.readouterr().out
+    next(root.rglob("masks/**/*1.png")).write_bytes(b"")
+    assert main(["doctor", str(root)]) == 3
+    assert "crispseg train" not in capsys.readouterr().out
+
+
+def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:
+    root = put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}, {"train": 3, "val": 1})
+    for path in (root / "masks/train").iterdir():
+        save(path, np.resize(np.array([0, 1], np.uint8), (64, 64)))
+    save(root / "masks/val/val0.png", np.resize(np.array([0, 2], np.uint8), (64, 64)))
+    assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 images)" in lines
+    assert (
+        "only 3 images to train on and 1 to validate on: scores of so few hang on chance; label more, or validate on "
+        "each in turn by --folds 4" in lines
+    )
+    (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
+    assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")
