@@ -88,8 +88,8 @@ def prepare_aerial(source: Path, folder: Path) -> Folder:
     names = sorted(path.stem for path in (source / "images").iterdir())
     val = [name for name in names if name.startswith(VAL_TILES)]
     (folder / "val.txt").write_text("\n".join(val) + "\n", encoding="utf-8")
-    ignore = (15,)  # 255 in the four bits of a pixel that most of these masks have
-    return Folder(source / "images", source / "masks", classes=AERIAL, val_list=folder / "val.txt", ignore=ignore)
+    data = Folder(source / "images", source / "masks", classes=AERIAL, val_list=folder / "val.txt")
+    return data.settled()
 
 
 def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
@@ -166,7 +166,6 @@ def ours(data: Folder, weights: Path, minutes: float, seed: int, out: Path) -> N
     """`crispseg train`, told the data, where the weights lie, how long and where to."""
     lists = [f"--data.{key}={value}" for key in ("train_list", "val_list") if (value := getattr(data, key))]
     told = [f"--data.images={data.images}", f"--data.masks={data.masks}", f"--data.classes={json.dumps(data.classes)}"]
-    told += [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []
     own = [f"--model.pretrained={weights}", f"--minutes={minutes:g}", f"--seed={seed}", f"--out={out}"]
     command = [sys.executable, "-m", "crispseg", "train", "--data", "folder", *told, *lists, *own]
     with out.with_suffix(".log").open("w", encoding="utf-8") as log:

@@ -316,6 +316,13 @@ def stretch_of(picture: Image.Image) -> int:
     return {"L;2": 85, "L;4": 17}.get(raw_mode(picture), 1) if picture.format == "PNG" else 1
 
 
+def largest_value(path: str | Path) -> int:
+    """What the bits of a pixel of a mask can hold: 3 or 15 for a PNG of 2 or 4, of grey or with a palette, else 255."""
+    with opened(path) as picture:
+        bits = raw_mode(picture).partition(";")[2] if picture.format == "PNG" and picture.mode in "LP" else ""
+        return {"2": 3, "4": 15}.get(bits, 255)
+
+
 def raw_mode(picture: Image.Image) -> str:
     """How Pillow will unpack the values of a file that it has not loaded; empty where that is not known."""
     args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None

@@ -18,7 +18,7 @@ from crispseg.data.base import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, match, pairing_fault
-from crispseg.data.undeclared import black_and_white, count_classes
+from crispseg.data.undeclared import black_and_white, count_classes, saturated
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -172,7 +172,8 @@ class Folder:
         """
         palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
         count = self.num_classes if palette or self.declared() else len(self.label_set())
-        return replace(self, classes=self._classes, palette=palette, num_classes=count)
+        ignore = self.ignore if palette else self.ignored_values
+        return replace(self, classes=self._classes, palette=palette, num_classes=count, ignore=ignore)
 
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
@@ -195,6 +196,11 @@ class Folder:
             lines.append(
                 f"masks hold 0 and 255 only: 255 is read as class 1, '{name}'; give --data.ignore '[255]' if it means "
                 "ignore"
+            )
+        if self._saturated is not None:
+            lines.append(
+                f"masks of few bits a pixel hold {self._saturated}, the largest value that these can: it is read as "
+                "255, which is ignored"
             )
         return lines
 
@@ -334,11 +340,20 @@ class Folder:
 
     @cached_property
     def ignored_values(self) -> tuple[int, ...]:
-        """`ignore` where masks hold ids."""
+        """`ignore`, and what 255 has become, where masks hold ids."""
         for value in self.ignore:
             if not isinstance(value, int):
                 raise CrispsegError(f"data.ignore holds the colour {list(value)}, which needs data.palette; add that")
-        return tuple(value for value in self.ignore if isinstance(value, int))
+        found = () if self._saturated is None else (self._saturated,)
+        return (*(value for value in self.ignore if isinstance(value, int)), *found)
+
+    @cached_property
+    def _saturated(self) -> int | None:
+        """What masks of 2 or 4 bits a pixel have in place of 255, unless that is declared."""
+        if self.palette is not None or self._black_and_white:
+            return None
+        found = saturated(self._masks, self._declared[2])
+        return None if found in self.ignore else found
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

@@ -11,7 +11,7 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import grey
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
-from crispseg.imaging import read_mask
+from crispseg.imaging import largest_value, read_mask
 from crispseg.labels import IGNORE
 
 OBJECTS = 20
@@ -38,6 +38,28 @@ def black_and_white(masks: Sequence[Path]) -> bool:
         return set().union(*parallel(values_of, masks, "Reading masks")) == {0, IGNORE}
     except CrispsegError:  # which is told where pairs are checked
         return False
+
+
+def saturated(masks: Sequence[Path], classes: int | None) -> int | None:
+    """The largest value of masks that have 2 or 4 bits a pixel, where it must have been 255 before they were packed.
+
+    That is where it is none of the `classes` and all other values are; where their number is None, where the others
+    look like class ids and do not any more with this one. None elsewhere, for instance where no mask is packed.
+    """
+    try:
+        packed = [(path, top) for path in masks if (top := largest_value(path)) < IGNORE]
+        if not packed:
+            return None
+        found = set().union(*parallel(values_of, [path for path, _ in packed], "Reading masks"))
+    except CrispsegError:  # which is told where pairs are checked
+        return None
+    top = max(top for _, top in packed)
+    others = sorted(found - {top})
+    if top not in found or not others:
+        return None
+    if classes is None:
+        return top if plausible_ids(others) and not plausible_ids([*others, top]) else None
+    return top if others[-1] < classes <= top else None
 
 
 def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -> int:

@@ -57,7 +57,7 @@ MAY_CHANGE = {
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
-FOUND = {"classes", "num_classes", "palette"}
+FOUND = {"classes", "num_classes", "palette", "ignore"}
 """Settings of the data that a run records as its files told, and that need not be said again."""
 
 
