@@ -10,8 +10,9 @@ cd "$(dirname "$0")/.."
 runs=${1:-runs/figures} weights=${2:-true} out=docs/assets/figures
 
 train() {  # NAME, then the flags that make it what it is
-  [ -d "$runs/$1/model" ] || crispseg train --data scenes --data.train 160 --data.val 24 --augment.crop "[192, 256]" \
-    --epochs 4 --val_every 4 --batch_size 4 --optimizer adamw --lr 0.001 --weight_decay 0.01 --warmup 20 \
+  [ -d "$runs/$1/model" ] || crispseg train --preset paper --data scenes --data.train 160 --data.val 24 \
+    --augment.crop "[192, 256]" --epochs 4 --val_every 4 --batch_size 4 \
+    --optimizer adamw --lr 0.001 --weight_decay 0.01 --warmup 20 \
     --model "$2" --model.backbone tf_efficientnet_lite0 --model.pretrained "$weights" --model.width 64 "${@:3}" \
     --out "$runs/$1"
 }

@@ -22,9 +22,9 @@ from crispseg.plugins import load_plugins
 DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
 
 TINY = [
-    *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
+    *("--preset=paper", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]"),
     *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
-    *("--workers=0", "--loggers=[]", "--epochs=1"),
+    *("--batch_size=4", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
 
 

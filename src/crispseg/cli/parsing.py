@@ -189,15 +189,10 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
         CrispsegError: an unknown key, a wrong type or value.
     """
     argv = expand_names(argv)
-    given, source = recipe, "the built-in recipe"
+    tree, source = merge(DEFAULTS, recipe), "the built-in recipe"
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        given = merge(given, read_yaml(source))
-    preset = take_flag(argv, "--preset") or given.get("preset", "own")
-    if preset not in PRESETS:
-        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
-    base = merge(DEFAULTS, read_yaml(PAPER)) if preset == "paper" else DEFAULTS
-    tree = merge(base, {key: value for key, value in given.items() if key != "preset"})
+        tree = merge(tree, read_yaml(source))
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
@@ -207,6 +202,10 @@ def parse_training(argv: Sequence[str], recipe: Tree, *, prog: str, description:
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
+    preset = take_flag(argv, "--preset") or tree.get("preset", "own")
+    if preset not in PRESETS:
+        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
+    tree = merge(read_yaml(PAPER) if preset == "paper" else {}, tree)
 
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")

@@ -22,9 +22,10 @@ def run(argv: Sequence[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--resume", nargs="?", const="")
     chosen, argv = first.parse_known_args(argv)
-    folder = chosen.resume
+    folder, recipe = chosen.resume, {}
     if folder is not None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
-    train(parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION), resume=folder is not None)
+        recipe = {"augment": {"turn": False}}  # of a run from before there were turns
+    train(parse_training(argv, recipe, prog="crispseg train", description=DESCRIPTION), resume=folder is not None)
