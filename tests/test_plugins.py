@@ -135,7 +135,7 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
         "def own_model(spec, num_classes, *, width: int = 8):\n"
         "    return fpn(spec, num_classes, width=width)\n"
     )
-    argv = ["--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
+    argv = ["--preset=paper", "--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
     config = parse_training(argv, {}, prog="crispseg train", description="")
     model = config.model.build(3, auxiliary=False)
     assert (model.info.name, model.info.options) == ("own_model", {"width": 16})
