@@ -175,10 +175,11 @@ def test_presets(tmp_path: Path, refuses: Any) -> None:
 
 def test_weights_of_other_classes_are_left_behind_but_not_those_of_the_preset(tmp_path: Path) -> None:
     path = yaml_file(tmp_path, "preset: paper\ndata: {name: scenes}\nclass_weights: [1, 2]\n")
+    camvid = ("--data=camvid", "--data.root=here")
     assert parse(path).class_weights == [1, 2]
-    assert parse(path, "--data=camvid").class_weights is None
-    assert parse("--preset=paper", "--data=camvid").class_weights is None
-    assert parse(path, "--data=camvid", "--preset=own").class_weights == TrainConfig().class_weights
+    assert parse(path, *camvid).class_weights is None
+    assert parse("--preset=paper", *camvid).class_weights is None
+    assert parse(path, *camvid, "--preset=own").class_weights == TrainConfig().class_weights
 
 
 def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:

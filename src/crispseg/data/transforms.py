@@ -140,7 +140,7 @@ def train_transform(
     Raises:
         CrispsegError: something is auto, which is decided only when a training has read its data.
     """
-    if "auto" in (augment.crop, augment.turn):
+    if isinstance(augment.crop, str) or augment.turn == "auto":
         raise CrispsegError("augment.crop or augment.turn is auto; give a size, and true or false, outside a training")
     steps = [RandomTurn()] if augment.turn else []
     steps += [RandomScaledCrop(augment.crop, augment.scale, augment.longer_side), v2.RandomHorizontalFlip(augment.flip)]

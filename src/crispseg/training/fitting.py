@@ -27,7 +27,7 @@ def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
     augment = fitted_augment(config.augment, train)
     batch_size = config.batch_size
     if batch_size == "auto":
-        area = math.prod(augment.crop or train.largest)
+        area = math.prod(augment.crop if isinstance(augment.crop, tuple) else train.largest)
         batch_size = min(max(BATCH * CROP**2 // area, 1), BATCH)
     changes: dict[str, Any] = {"augment": augment, "batch_size": batch_size}
     if config.precision == "auto":
