@@ -48,10 +48,11 @@ PAPER = {"resnet50": "7.0G", "deit_base_distilled_patch16_384": "8.5G"}
 def settings(backbone: str, batch: int, precision: Literal["fp32", "bf16"]) -> TrainConfig:
     """The paper's optimizer and loss; the rest is of no matter here."""
     return TrainConfig(
-        model=ModelConfig("unept", backbone, refine="boundary"),
+        model=ModelConfig("unept", backbone, False, refine="boundary"),
         batch_size=batch,
         optimizer="adamw",
         hard_fraction=1,
+        auxiliary_weight=0.4,
         precision=precision,
     )
 

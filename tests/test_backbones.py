@@ -310,6 +310,37 @@ def test_a_frozen_backbone_never_trains() -> None:
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in ("resnet18", "tf_efficientnet_lite0", "test_convnext", "df1", "shufflenetv2_x1_0")),
+        ("swin_tiny_patch4_window7_224", {}),
+        ("test_vit", {"blocks": 3}),
+        ("resnet18", {"in_chans": 4, "strides": (8, 16, 32)}),
+    ],
+)
+def test_early_stages_freeze(name: str, options: dict[str, Any]) -> None:
+    backbone = Backbone(name, **options).eval()
+    images = torch.randn(2, backbone.in_chans, 64, 64)
+    expected = backbone(images)
+    expected[0].sum().backward()
+    upstream = {key for key, parameter in backbone.named_parameters() if parameter.grad is not None}
+    start = {key: value.clone() for key, value in backbone.state_dict().items()}
+
+    backbone.freeze(early=True)
+    assert upstream == {key for key, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert any(parameter.requires_grad for parameter in backbone.parameters())
+    assert all(map(torch.equal, backbone(images), expected))
+    assert all(torch.equal(value, start[key]) for key, value in backbone.state_dict().items())
+
+    features = backbone.train()(images)
+    assert backbone.training and not features[0].requires_grad and features[-1].requires_grad
+    moved = {key for key, value in backbone.state_dict().items() if not torch.equal(value, start[key])}
+    norms = [key for key, module in backbone.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    late = [key for key in norms if f"{key}.weight" not in upstream]
+    assert moved == {f"{key}.{kind}" for key in late for kind in ("running_mean", "running_var", "num_batches_tracked")}
+
+
 def test_other_errors_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone(TINY)
 

@@ -22,7 +22,7 @@ from crispseg.cli.main import main
 from crispseg.imaging import write_image
 
 TINY = [
-    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
 SCENES = ["--data.train=4", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=96"]

@@ -20,7 +20,7 @@ import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.cli.help import FIRST
 from crispseg.cli.main import COMMANDS, main
-from crispseg.cli.parsing import merge, parse_training
+from crispseg.cli.parsing import PAPER, merge, parse_training
 from crispseg.data import CamVid, Folder, Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
@@ -174,6 +174,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--model.width.x", "0"], ["model.width", "did you mean 'model.width'?"]),
         (["train", "--data", "folder"], ["data.images"]),
         (["train", "one.yaml", "two.yaml"], ["one.yaml"]),
+        (["train", "--preset", "papr"], ["unknown preset 'papr'", "did you mean 'paper'"]),
         (["train", "--model", "sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),
         (["train", "--data", "camvit"], ["unknown data 'camvit'", "did you mean 'camvid'"]),
         (["quickstart", "--epocs", "3"], ["--epocs", "did you mean 'epochs'"]),
@@ -200,8 +201,27 @@ def test_mistakes_get_one_line(
 
 def test_defaults_are_those_of_python() -> None:
     parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig())
-    assert parsed["model"]["fuse"] == "fam"
     assert parsed == plain
+
+
+def test_presets(tmp_path: Path, refuses: Any) -> None:
+    paper, own = parse("--preset=paper", "--lr=0.5"), parse("--lr=0.5")
+    assert paper != own
+    assert paper == parse(Path(PAPER), "--lr=0.5")
+    path = yaml_file(tmp_path, "preset: paper\nlr: 0.5\n")
+    assert parse(path) == paper
+    assert parse(path, "--preset", "own") == own
+    with refuses("unknown preset 'papr'", "did you mean 'paper'"):
+        parse(yaml_file(tmp_path, "preset: papr\n"))
+
+
+def test_weights_of_other_classes_are_left_behind_but_not_those_of_the_preset(tmp_path: Path) -> None:
+    path = yaml_file(tmp_path, "preset: paper\ndata: {name: scenes}\nclass_weights: [1, 2]\n")
+    camvid = ("--data=camvid", "--data.root=here")
+    assert parse(path).class_weights == [1, 2]
+    assert parse(path, *camvid).class_weights is None
+    assert parse("--preset=paper", *camvid).class_weights is None
+    assert parse(path, *camvid, "--preset=own").class_weights == TrainConfig().class_weights
 
 
 def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:

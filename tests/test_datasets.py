@@ -451,9 +451,9 @@ def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureF
     root, run = tmp_path / "VOC2012", tmp_path / "run"
     make_voc2012(root, height=64, width=96)
     voc_mask(root / "SegmentationClass" / "2007_000033.png", [*range(20), 255], height=64, width=96)
-    flags = ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"]
-    flags += ["--batch_size=3", "--workers=0", "--loggers=[]", "--iterations=1", "--data.train_on=aug"]
-    assert main(["train", *flags, "--data=voc2012", f"--data.root={root}", f"--out={run}"]) == 0
+    flags = ["--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"]
+    flags += ["--augment.crop=[64,64]", "--batch_size=3", "--workers=0", "--loggers=[]", "--iterations=1"]
+    assert main(["train", *flags, "--data=voc2012", "--data.train_on=aug", f"--data.root={root}", f"--out={run}"]) == 0
     assert "never in train: aeroplane, bicycle" in capsys.readouterr().err
 
     assert main(["evaluate", str(run), "--workers=0", f"--json={tmp_path / 'scores.json'}"]) == 0

@@ -46,9 +46,9 @@ def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int, mo
 @pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
     settings = (
-        "--model fpn --model.backbone test_efficientnet --model.width 8 --data.height 64 --data.width 96 "
-        "--data.train 8 --data.val 5 --data.test 1 --augment.crop [64,96] --augment.repeat 1 --epochs 1 "
-        "--batch_size 4 --workers 0 --loggers [] --accelerator cpu --devices 2"
+        "--preset paper --model fpn --model.backbone test_efficientnet --model.width 8 --data.height 64 "
+        "--data.width 96 --data.train 8 --data.val 5 --data.test 1 --augment.crop [64,96] --augment.repeat 1 "
+        "--epochs 1 --batch_size 4 --workers 0 --loggers [] --accelerator cpu --devices 2"
     )
     command = [sys.executable, "-m", "crispseg", "train", *settings.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

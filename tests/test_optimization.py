@@ -78,6 +78,10 @@ def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 
+def scheduled(schedule: Any, **changes: Any) -> TrainConfig:
+    return TrainConfig(schedule=schedule, **{"warmup": 0} | changes)
+
+
 def of(total: int) -> Callable[[int], float]:
     """The share of so many steps that lies behind."""
     return lambda step: step / total
@@ -86,7 +90,7 @@ def of(total: int) -> Callable[[int], float]:
 def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
     schedules: Any = ("poly", "poly_epoch", "constant")
     poly, of_epoch, constant = (
-        learning_rate_factor(TrainConfig(schedule=schedule, power=0.9), of(100), 10) for schedule in schedules
+        learning_rate_factor(scheduled(schedule, power=0.9), of(100), 10) for schedule in schedules
     )
     for step, start in ((0, 0), (1, 0), (9, 0), (10, 10), (37, 30), (99, 90)):
         assert poly(step) == pytest.approx((1 - step / 100) ** 0.9)
@@ -95,7 +99,7 @@ def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never(
 
 
 def test_cosine_falls_from_1_over_a_half_to_0() -> None:
-    factor = learning_rate_factor(TrainConfig(schedule="cosine"), of(8), 3)
+    factor = learning_rate_factor(scheduled("cosine"), of(8), 3)
     assert [factor(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
 
 
@@ -110,7 +114,7 @@ def test_cosine_falls_from_1_over_a_half_to_0() -> None:
     ],
 )
 def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int, expected: list[float]) -> None:
-    config = TrainConfig(schedule="step") if drops is None else TrainConfig(schedule="step", lr_drops=drops)
+    config = scheduled("step") if drops is None else scheduled("step", lr_drops=drops)
     factor = learning_rate_factor(config, of(total), 10)
     assert [factor(step) for step in range(total)] == pytest.approx(expected)
     assert factor(total + 1) == pytest.approx(0.1 ** len(config.lr_drops))
@@ -118,7 +122,7 @@ def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int
 
 @pytest.mark.parametrize(("part", "whole"), [(1, 3), (2, 3), (3, 10), (7, 10), (14, 25)])
 def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
-    config = TrainConfig(schedule="step", lr_drops=[part / whole])
+    config = scheduled("step", lr_drops=[part / whole])
     for times in range(1, 500):
         factor = learning_rate_factor(config, of(whole * times), 10)
         assert (factor(part * times - 1), factor(part * times)) == (1.0, 0.1)
@@ -126,8 +130,8 @@ def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
 
 @pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "cosine", "step", "constant"])
 def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
-    warm = learning_rate_factor(TrainConfig(schedule=schedule, warmup=20), of(100), 10)
-    plain = learning_rate_factor(TrainConfig(schedule=schedule), of(100), 10)
+    warm = learning_rate_factor(scheduled(schedule, warmup=20), of(100), 10)
+    plain = learning_rate_factor(scheduled(schedule), of(100), 10)
     for step in range(20):
         assert warm(step) == pytest.approx((step + 1) / 20 * plain(step))
     for step in range(20, 100):
@@ -142,7 +146,7 @@ def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
     power=st.floats(0.1, 3),
 )
 def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, warmup: int, power: float) -> None:
-    factor = learning_rate_factor(TrainConfig(schedule=schedule, warmup=warmup, power=power), of(total), epoch)
+    factor = learning_rate_factor(scheduled(schedule, warmup=warmup, power=power), of(total), epoch)
     values = [factor(step) for step in range(total + 2)]  # the scheduler also asks beyond the last step
     assert all(isinstance(value, float) and 0 <= value <= 1 for value in values)
     assert values[0] > 0

@@ -17,8 +17,8 @@ from crispseg.cli.parsing import parse_training
 from crispseg.imaging import read_mask
 
 TINY = [
-    *("--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]"),
-    *("--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
+    *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
+    *("--augment.crop=[64,64]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
 BLACK_AND_WHITE = "--data.palette=[[0,0,0],[255,255,255]]"
 SIZE, COUNT = (64, 64), 4

@@ -22,9 +22,9 @@ from crispseg.plugins import load_plugins
 DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
 
 TINY = [
-    *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
+    *("--preset=paper", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]"),
     *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
-    *("--workers=0", "--loggers=[]", "--epochs=1"),
+    *("--batch_size=4", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
 
 
@@ -135,7 +135,7 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
         "def own_model(spec, num_classes, *, width: int = 8):\n"
         "    return fpn(spec, num_classes, width=width)\n"
     )
-    argv = ["--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
+    argv = ["--preset=paper", "--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
     config = parse_training(argv, {}, prog="crispseg train", description="")
     model = config.model.build(3, auxiliary=False)
     assert (model.info.name, model.info.options) == ("own_model", {"width": 16})

@@ -50,10 +50,11 @@ SHARED = {  # SFNet §3.3 and §4.1
     "hard_fraction": 0.1,
     "class_weights": None,
     "backbone_lr_factor": 1.0,
+    "freeze_backbone": False,
     "precision": "fp32",
     "loss": {"cross_entropy": 1.0},
 }
-AUGMENT = {"flip": 0.5, "photometric": False, "longer_side": None}
+AUGMENT = {"flip": 0.5, "turn": False, "photometric": False, "longer_side": None}
 
 # data and its options, crop: DDSM §3, which does not give the epochs.
 DDSM_NUMBERS: dict[str, tuple[dict[str, Any], int]] = {
@@ -198,7 +199,7 @@ def test_numbers_are_those_of_agln(name: str, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_says_what_it_is(recipe: str) -> None:
     name = recipe.rpartition("/")[2]
-    comment = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8").split("\nmodel:")[0]
+    comment = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8").split("\npreset: paper\nmodel:")[0]
     assert all(line.startswith("#") and len(line) <= 120 for line in comment.splitlines())
     for phrase in ("Not run.", f"crispseg train {name}.yaml --data.root ", "Left open by the paper:", "batch of 16"):
         assert phrase in comment

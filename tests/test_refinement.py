@@ -128,7 +128,9 @@ def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any)
 
 def test_data_workers_make_targets_from_the_augmented_mask() -> None:
     sample = Scenes(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
-    transform = train_transform(Augment(crop=(80, 200)), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), targets=BoundaryTargets(3))
+    transform = train_transform(
+        Augment(crop=(80, 200), turn=False), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), targets=BoundaryTargets(3)
+    )
     _, labels, targets = transform(sample)
     assert targets.dtype == torch.uint8 and targets.shape == labels.shape == (80, 200)
     assert np.array_equal(targets.numpy(), boundary_targets(labels.numpy().astype(np.uint8), 3))
@@ -276,7 +278,7 @@ def test_the_gradient_moves_with_the_logits() -> None:
 
 # Training ---------------------------------------------------------------------------------------------------------
 
-REFINED = ModelConfig("fpn", "test_efficientnet", refine="boundary", options={"width": 16})
+REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
 
 
 @pytest.fixture(scope="module")

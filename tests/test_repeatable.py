@@ -27,8 +27,8 @@ from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.task import SegmentationTask
 
-AUGMENT = Augment(crop=(64, 96), photometric=True, repeat=1)
-DROPPING = ModelConfig("sfnet", "test_efficientnet", options={"width": 8})  # its PPM has dropout
+AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
+DROPPING = ModelConfig("sfnet", "test_efficientnet", False, options={"width": 8})  # its PPM has dropout
 
 
 def repeatable(out: Path, **changes: Any) -> TrainConfig:
@@ -260,6 +260,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tmp_path: Path)
         *("--model=sfnet", "--model.backbone=test_efficientnet", "--model.width=8", "--epochs=3", "--batch_size=2"),
         *("--data.train=24", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
         *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
+        "--preset=paper",
     ]
     assert main(["train", *flags, f"--out={tmp_path / 'whole'}"]) == 0
 

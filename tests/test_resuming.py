@@ -80,6 +80,26 @@ def test_a_resumed_run_is_the_same_run(
     assert (copied.out / "config.yaml").read_text() == before
 
 
+def test_what_is_auto_must_come_out_as_before(copied: TrainConfig, refuses: Any) -> None:
+    with refuses("cannot change batch_size"):
+        quietly(dataclasses.replace(copied, batch_size="auto"), resume=True)
+    quietly(dataclasses.replace(copied, augment=dataclasses.replace(copied.augment, turn="auto")), resume=True)
+
+
+def test_runs_from_before_there_were_turns_go_on_without(
+    copied: TrainConfig, capsys: pytest.CaptureFixture[str], refuses: Any
+) -> None:
+    path = copied.out / "config.yaml"
+    recorded = yaml.safe_load(path.read_text())
+    del recorded["augment"]["turn"]
+    path.write_text(yaml.safe_dump(recorded))
+    assert main(["train", f"--resume={copied.out}", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["augment"]["turn"] is False
+    check_folder(copied, resume=True)
+    with refuses("cannot change augment"):
+        check_folder(dataclasses.replace(copied, augment=dataclasses.replace(copied.augment, turn=True)), resume=True)
+
+
 def test_a_missing_best_checkpoint_is_named(copied: TrainConfig, tiny_run: Run, refuses: Any) -> None:
     (copied.out / "checkpoints/best.ckpt").unlink()
     with refuses("no checkpoint", "best.ckpt", "restore it"):
@@ -97,7 +117,7 @@ def test_rows_from_before_checkpoints_had_them_are_kept(copied: TrainConfig) -> 
 
 
 def test_settings_that_a_run_is_too_old_to_have_count_as_their_defaults(tmp_path: Path, refuses: Any) -> None:
-    model = ModelConfig("sfnet", "test_efficientnet", options={"fuse": "add", "width": 16})
+    model = ModelConfig("sfnet", "test_efficientnet", False, options={"fuse": "add", "width": 16})
     recorded = config_to_dict(tiny(tmp_path, model=model))
     assert recorded["model"]["flow_kernel"] == 3  # an option of the part that `fuse` replaces
     del recorded["model"]["fuse_options"], recorded["model"]["refine"], recorded["augment"]["flip"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from crispseg.errors import CrispsegError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
+
+upright = partial(Augment, turn=False)
+"""Augmentations that are the same for every kind of image."""
 
 
 def blocks(height: int, width: int, cell: int = 12, seed: int = 0) -> Sample:
@@ -37,14 +41,15 @@ def shown(image: Tensor) -> Tensor:
     size=st.tuples(st.integers(20, 120), st.integers(20, 120)),
     crop=st.none() | st.tuples(st.integers(16, 140), st.integers(16, 140)),
     scale=st.tuples(st.floats(0.5, 1.0), st.floats(1.0, 2.5)),
+    turn=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 def test_image_and_labels_stay_together(
-    size: tuple[int, int], crop: tuple[int, int] | None, scale: tuple[float, float], seed: int
+    size: tuple[int, int], crop: tuple[int, int] | None, scale: tuple[float, float], turn: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
     sample = blocks(*size, seed=seed)
-    image, labels = train_transform(Augment(crop, scale), MEAN, STD)(sample)
+    image, labels = train_transform(Augment(crop, scale, turn=turn), MEAN, STD)(sample)
 
     assert image.dtype == torch.float32 and labels.dtype == torch.int64
     assert type(image) is type(labels) is Tensor and image.is_contiguous()
@@ -70,7 +75,7 @@ def test_the_mask_is_not_shifted_against_the_image() -> None:
     """On a ramp that is its own labels, both shrink to the same values: nearest takes the middle one of three."""
     ramp = np.repeat(np.arange(210, dtype=np.uint8)[None], 60, axis=0)
     sample = Sample(np.repeat(ramp[..., None], 3, axis=2), ramp, "ramp")
-    image, labels = train_transform(Augment(crop=None, scale=(1 / 3, 1 / 3), flip=0), MEAN, STD)(sample)
+    image, labels = train_transform(upright(crop=None, scale=(1 / 3, 1 / 3), flip=0), MEAN, STD)(sample)
     columns = image[0, 10] * STD[0] * 255 + MEAN[0] * 255
     assert labels.shape == (20, 70)
     assert (labels[10] - columns)[2:-2].abs().max() < 0.1
@@ -78,14 +83,14 @@ def test_the_mask_is_not_shifted_against_the_image() -> None:
 
 @pytest.mark.parametrize("size", [(40, 50), (200, 300), (40, 300), (200, 50)])
 def test_crop_fixes_the_size(size: tuple[int, int]) -> None:
-    transform = train_transform(Augment((96, 128), scale=(1, 1), flip=0), MEAN, STD)
+    transform = train_transform(upright((96, 128), scale=(1, 1), flip=0), MEAN, STD)
     image, labels = transform(blocks(*size))
     assert image.shape == (3, 96, 128) and labels.shape == (96, 128)
     assert (labels != 255).sum() == min(size[0], 96) * min(size[1], 128)
 
 
 def test_scale_covers_its_range() -> None:
-    transform = train_transform(Augment(crop=None, scale=(0.5, 2.0)), MEAN, STD)
+    transform = train_transform(upright(crop=None, scale=(0.5, 2.0)), MEAN, STD)
     heights = [transform(blocks(100, 60))[1].shape[0] for _ in range(60)]
     assert min(heights) >= 50 and max(heights) <= 200
     assert min(heights) < 75 and max(heights) > 170
@@ -94,13 +99,13 @@ def test_scale_covers_its_range() -> None:
 @pytest.mark.parametrize(("height", "width", "longer_side"), [(60, 100, 50), (100, 60, 50), (30, 20, 120), (40, 40, 9)])
 def test_scale_is_relative_to_the_longer_side(height: int, width: int, longer_side: int) -> None:
     sample, ratio = blocks(height, width), longer_side / max(height, width)
-    whole = train_transform(Augment(crop=None, scale=(1, 1), longer_side=longer_side), MEAN, STD)
+    whole = train_transform(upright(crop=None, scale=(1, 1), longer_side=longer_side), MEAN, STD)
     assert whole(sample)[1].shape == (round(height * ratio), round(width * ratio))
 
     results = []
     for scale, side in ((1.5, longer_side), (1.5 * ratio, None)):
         torch.manual_seed(5)
-        results.append(train_transform(Augment((32, 48), (scale, scale), longer_side=side), MEAN, STD)(sample))
+        results.append(train_transform(upright((32, 48), (scale, scale), longer_side=side), MEAN, STD)(sample))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
@@ -114,13 +119,36 @@ def test_only_the_window_is_resized() -> None:
 @pytest.mark.parametrize("flip", [0, 1])
 def test_flip(flip: int) -> None:
     sample = blocks(48, 60)
-    transform = train_transform(Augment(crop=None, scale=(1, 1), flip=flip), MEAN, STD)
+    transform = train_transform(upright(crop=None, scale=(1, 1), flip=flip), MEAN, STD)
     assert all(np.array_equal(transform(sample)[1], sample.labels[:, :: 1 - 2 * flip]) for _ in range(20))
+
+
+@pytest.mark.parametrize("crop", [None, (12, 12)])
+def test_turns_are_all_as_often(crop: tuple[int, int] | None) -> None:
+    labels = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    sample = Sample(np.repeat(labels[..., None], 3, axis=2), labels, "places")
+    transform = train_transform(Augment(crop, (1, 1), flip=0, turn=True), MEAN, STD)
+    counts = [0] * 4
+    for _ in range(400):
+        image, found = transform(sample)
+        rows, columns = (found != 255).any(1), (found != 255).any(0)
+        inside = found[rows][:, columns].numpy()
+        (turns,) = (k for k in range(4) if np.array_equal(inside, np.rot90(labels, k)))
+        counts[turns] += 1
+        grey = (image[0] * STD[0] + MEAN[0]) * 255
+        assert torch.equal(grey.round().long()[found != 255], found[found != 255])
+    assert min(counts) > 70
+
+
+def test_what_is_auto_needs_the_data() -> None:
+    for undecided in (Augment(), Augment(crop=(9, 9)), upright()):
+        with pytest.raises(CrispsegError, match="is auto; give a size, and true or false"):
+            train_transform(undecided, MEAN, STD)
 
 
 def test_crops_reach_every_place() -> None:
     sample = Sample(np.zeros((8, 8, 3), np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8), "places")
-    transform = train_transform(Augment((2, 2), scale=(1, 1)), MEAN, STD)
+    transform = train_transform(upright((2, 2), scale=(1, 1)), MEAN, STD)
     seen = {int(value) for _ in range(450) for value in transform(sample)[1].flatten()}
     assert seen == set(range(64))
 
@@ -128,16 +156,16 @@ def test_crops_reach_every_place() -> None:
 def test_photometric_leaves_labels_and_padding_alone() -> None:
     sample = blocks(60, 60)
     torch.manual_seed(1)
-    image, labels = train_transform(Augment((80, 80), (1, 1), 0, photometric=True), MEAN, STD)(sample)
+    image, labels = train_transform(upright((80, 80), (1, 1), 0, photometric=True), MEAN, STD)(sample)
     torch.manual_seed(1)
-    plain, _ = train_transform(Augment((80, 80), (1, 1), 0), MEAN, STD)(sample)
+    plain, _ = train_transform(upright((80, 80), (1, 1), 0), MEAN, STD)(sample)
     assert torch.equal((image == 0).all(0), labels == 255)
     assert sorted(labels[labels != 255].tolist()) == sorted(sample.labels.flatten().tolist())
     assert not torch.allclose(image.sort().values, plain.sort().values, atol=0.05)
 
 
 def test_torch_seed_decides() -> None:
-    transform = train_transform(Augment((64, 64), photometric=True), MEAN, STD)
+    transform = train_transform(upright((64, 64), photometric=True), MEAN, STD)
     sample = blocks(100, 100)
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
@@ -163,7 +191,7 @@ def test_grey_is_the_mean_of_the_channels() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     image, _ = eval_transform(MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
     np.testing.assert_allclose(image[0], (rgb.mean(-1) / 255 - np.mean(MEAN)) / np.mean(STD), atol=1e-5)
-    image, _ = train_transform(Augment((9, 9)), MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
+    image, _ = train_transform(upright((9, 9)), MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
     assert image.shape == (1, 9, 9)
 
 
@@ -173,20 +201,21 @@ def test_a_fourth_channel_is_kept() -> None:
     mean, std = (*MEAN, 0.3), (*STD, 0.2)
     four, _ = eval_transform(mean, std, in_chans=4)(sample)
     np.testing.assert_allclose(four.permute(1, 2, 0), (image / 255 - mean) / std, atol=1e-5)
-    four, labels = train_transform(Augment((9, 9), (1, 1)), mean, std, in_chans=4)(sample)
+    four, labels = train_transform(upright((9, 9), (1, 1)), mean, std, in_chans=4)(sample)
     assert four.shape == (4, 9, 9)
     fourth = ((four[3] * 0.2 + 0.3) * 255).round().long()
     assert torch.equal(fourth[labels != 255], labels[labels != 255])  # moved as the mask was
 
 
 def test_transforms_reach_spawned_workers() -> None:
-    transform = pickle.loads(pickle.dumps(train_transform(Augment((8, 8)), MEAN, STD)))
+    transform = pickle.loads(pickle.dumps(train_transform(upright((8, 8)), MEAN, STD)))
     assert transform(blocks(20, 20))[0].shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("in_chans", [0, 2, 5])
 def test_other_channels_are_refused(in_chans: int) -> None:
-    for make in (lambda: eval_transform(MEAN, STD, in_chans), lambda: train_transform(Augment(), MEAN, STD, in_chans)):
+    augment = upright((9, 9))
+    for make in (lambda: eval_transform(MEAN, STD, in_chans), lambda: train_transform(augment, MEAN, STD, in_chans)):
         with pytest.raises(CrispsegError, match=f"in_chans is {in_chans}"):
             make()
 

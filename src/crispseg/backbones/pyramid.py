@@ -115,11 +115,14 @@ class Backbone(nn.Module):
 
     def freeze(self, *, early: bool = False) -> None:
         """Fix all weights and batch-norm statistics; with `early`, those alone that the finest feature is made of."""
-        upstream = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
+        fixed = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
+        for parameter in self.parameters():
+            if id(parameter) in fixed:
+                parameter.requires_grad_(False)
         for module in self.modules():
-            own = list(module.parameters(recurse=False))
-            if own and all(id(parameter) in upstream for parameter in own):
-                self.frozen.append(module.requires_grad_(False))
+            inside = {id(parameter) for parameter in module.parameters()}
+            if inside and inside <= fixed:
+                self.frozen += module.modules()
         self.train(self.training)
 
     def _upstream(self) -> set[int]:
@@ -154,7 +157,7 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for module in self.frozen:
-            module.train(False)
+            module.training = False
         return self
 
 

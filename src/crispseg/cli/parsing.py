@@ -234,15 +234,15 @@ def parse_training(
         source, *argv = argv
         said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read_yaml(source)
     given = merge(recipe, said)
-    preset = take_flag(argv, "--preset") or given.pop("preset", "own")
+    preset = take_flag(argv, "--preset") or given.get("preset", "own")
     if preset not in PRESETS:
         raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
-    tree = merge(DEFAULTS, read_yaml(PAPER)) if preset == "paper" else DEFAULTS
+    tree = merge(DEFAULTS, {"model": {"name": "sfnet"}}) if preset == "paper" else DEFAULTS
     start = take_flag(argv, "--init_from") or given.get("init_from")
     named = take_flag(argv, "--model.name") or given.get("model", {}).get("name")
     if start and not resumed and (Path(str(start)).is_dir() or not named):
         tree = merge(tree, {"model": _model_tree(ModelConfig.of(str(start)))})
-    tree = merge(tree, {key: value for key, value in given.items() if key != "preset"})
+    tree = merge(tree, given)
     if argv and not argv[0].startswith("-"):
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
@@ -252,6 +252,7 @@ def parse_training(
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
+    tree = merge(read_yaml(PAPER) if preset == "paper" else {}, tree)
 
     parser = Parser(prog=prog, usage=f"{prog} [CONFIG.yaml] [--key value ...]", description=description)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")

@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> None:
     first.add_argument("--resume", nargs="?", const="")
     first.add_argument("--folds")
     chosen, argv = first.parse_known_args(argv)
-    folder = chosen.resume
+    folder, recipe = chosen.resume, {}
     if chosen.folds is not None and not chosen.folds.isdecimal():
         raise CrispsegError(f"--folds is {chosen.folds}; give a number, such as 5")
     folds = chosen.folds and int(chosen.folds)
@@ -33,7 +33,8 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
-    config = parse_training(argv, {}, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
+        recipe = {"augment": {"turn": False, "repeat": 1}}  # of a run from before there were these
+    config = parse_training(argv, recipe, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
 
     # Lightning takes seconds, which --help and a mistake need not wait for
     from crispseg.training import train, train_folds

@@ -232,7 +232,7 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
     Shares below 1 in 10,000 count as that. Classes that never occur weigh 0.
     """
     shares = np.array(report.shares)
-    weights = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
+    weights: NDArray[np.float64] = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
     return weights.astype(np.float32)
 
 

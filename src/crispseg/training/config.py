@@ -124,7 +124,8 @@ class TrainConfig(Settings):
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
         freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
-            feature is made of, the stem and the first stage; auto is early where it starts from trained weights.
+            feature is made of, mostly the stem and the first stage; auto is early where it starts from trained weights
+            and the model takes several features.
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
             steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.

@@ -48,7 +48,7 @@ def has_bf16(cpuinfo: str | Path = "/proc/cpuinfo", *, cuda: bool = False) -> bo
         cuda: whether CUDA devices are meant instead of the processor.
     """
     if cuda:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
     if not words & {"flags", "Features"}:
         return None

@@ -98,6 +98,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     reports = check_split(train_set, "train"), check_split(val_set, "val")
     config = fitted(config, reports[0])
     assert config.batch_size != "auto"
+    if resume:
+        check_folder(config, resume=True)  # now of what was auto too
     _check_sizes(config, reports)
     if not resume:
         for line in (note, *found):
@@ -185,8 +187,9 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        # Settings that did not exist when the run began count as their defaults.
+        # Settings that did not exist when the run began count as their defaults; turns were none.
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
+        known["augment"]["turn"] = False
         for key, value in recorded.items():
             known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
         asked = config_to_dict(config)
@@ -218,6 +221,9 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     """The model as training finds it, and a line that says which weights it starts from.
 
     With `resume` no weights are read: a checkpoint will replace them.
+
+    Raises:
+        CrispsegError: the model cannot be built or given these weights, or has no early stages to freeze.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
     choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
@@ -229,11 +235,16 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         note = initialize(model, start, str(config.init_from))
     else:
         note = f"the backbone '{choice.backbone}' starts from {choice.weights()}"
-    trained = bool(config.model.pretrained or config.init_from)
-    if config.freeze_backbone == "early" or (config.freeze_backbone == "auto" and trained):
-        model.backbone.freeze(early=True)
-    elif config.freeze_backbone is True:
-        model.backbone.freeze()
+    freeze, stages = config.freeze_backbone, len(model.backbone.strides) > 1
+    if freeze == "early" and not stages:
+        raise CrispsegError(
+            f"freeze_backbone is early, but {choice.name} takes one feature from its backbone, which all stages are "
+            "part of; give true or false"
+        )
+    if freeze == "auto":
+        freeze = "early" if stages and (config.model.pretrained or config.init_from) else False
+    if freeze:
+        model.backbone.freeze(early=freeze == "early")
     return model.to(memory_format=torch.channels_last), note
 
 

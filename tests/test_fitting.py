@@ -1,0 +1,218 @@
+"""What a run takes from its data and its machine, and by what it tells whether images have an up."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from training_runs import MODEL, SCENES, tiny
+
+from crispseg import create_model
+from crispseg.data import Augment, Scenes, SplitReport, check_split, softened_weights
+from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.check import lopsidedness, quarters
+from crispseg.labels import LabelSet
+from crispseg.training import ModelConfig, TrainConfig
+from crispseg.training.fitting import BATCH, CROP, MINUTES, STEP, fitted, fitted_augment
+from crispseg.training.run import starting_model
+
+CLASSES = 3
+
+
+class Masks(SegmentationDataset):
+    """Black images with these masks."""
+
+    labels = LabelSet.numbered(CLASSES)
+
+    def __init__(self, masks: list[NDArray[np.uint8]]) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Sample:
+        mask = self.masks[index]
+        return Sample(np.zeros((*mask.shape, 3), np.uint8), mask, f"sample {index}")
+
+
+def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2)) -> SplitReport:
+    size, numbers = (shorter_side, 2 * shorter_side), np.array(counts)
+    return SplitReport("train", LabelSet.numbered(len(counts)), 9, numbers, numbers, 0, size, size, shorter_side)
+
+
+# Crop and batch -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shorter_side", "side"), [(20, 32), (32, 32), (90, 64), (256, None), (5000, None)])
+def test_crops_are_as_large_as_images_allow(shorter_side: int, side: int | None) -> None:
+    crop = fitted_augment(Augment(), report(shorter_side)).crop
+    assert isinstance(crop, tuple) and crop[0] == crop[1]
+    if side is not None:
+        assert crop[0] == side
+    else:
+        assert crop[0] % STEP == 0 and 0 <= min(shorter_side, CROP) - crop[0] < STEP
+
+
+def test_most_images_are_no_smaller_than_the_crop() -> None:
+    masks = [np.indices(size).sum(0).astype(np.uint8) % CLASSES for size in ((40, 100), (60, 50), (200, 90))]
+    assert check_split(Masks(masks), "train").shorter_side == 50
+
+
+@pytest.mark.parametrize("crop", [(32, 32), (CROP, CROP), (CROP, 2 * CROP), (768, 768), (4096, 4096), None])
+def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> None:
+    whole = report(600)
+    size = fitted(TrainConfig(augment=Augment(crop, (1, 1))), whole).batch_size
+    area = math.prod(crop or whole.largest)
+    assert isinstance(size, int) and 1 <= size <= BATCH
+    assert size == 1 or size * area <= BATCH * CROP**2
+    assert size == BATCH or (size + 1) * area > BATCH * CROP**2
+
+
+def test_what_is_said_stays() -> None:
+    augment = Augment(crop=(96, 64), turn=True)
+    said = TrainConfig(augment=augment, batch_size=3, epochs=2, precision="fp32", class_weights="balanced")
+    assert fitted(said, report()) == said
+
+
+# Length, loss and precision -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_told_no_length_has_one() -> None:
+    assert fitted(TrainConfig(), report()).minutes == MINUTES == 30
+    for told in ({"epochs": 2}, {"iterations": 5}, {"minutes": 1.5}):
+        found, config = fitted(TrainConfig(**told), report()), TrainConfig(**told)
+        assert (found.epochs, found.iterations, found.minutes) == (config.epochs, config.iterations, config.minutes)
+
+
+def test_class_weights_are_for_cross_entropy() -> None:
+    assert fitted(TrainConfig(loss={"cross_entropy": 1.0, "dice": 1.0}), report()).class_weights == "softened"
+    assert fitted(TrainConfig(loss="dice"), report()).class_weights is None
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32"), (None, "fp32")])
+@pytest.mark.parametrize("cuda", [True, False])
+def test_precision_is_what_the_machine_does_fast(
+    has: bool | None, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crispseg.training.fitting.on_cuda", lambda config: cuda)
+    monkeypatch.setattr(
+        "crispseg.training.fitting.has_bf16", lambda **asked: has if asked == {"cuda": cuda} else not has
+    )
+    assert fitted(TrainConfig(), report()).precision == precision
+    assert fitted(TrainConfig(precision="bf16"), report()).precision == "bf16"
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=2, max_size=6).filter(any))
+def test_softened_weights_are_roots_of_rarity(counts: list[int]) -> None:
+    most = max(counts) / sum(counts)
+    expected = [math.sqrt(most / max(count / sum(counts), 1e-4)) if count else 0.0 for count in counts]
+    found = softened_weights(report(counts=tuple(counts)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[np.argmax(counts)] == 1 and found.max() <= 100
+
+
+# Up and down --------------------------------------------------------------------------------------------------------
+
+
+def counted(masks: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    return np.stack([quarters(mask) for mask in masks])[..., :CLASSES]
+
+
+def naive(masks: list[NDArray[np.uint8]]) -> tuple[float, float]:
+    """As the docstring has it, mask by mask and class by class."""
+    found = []
+    for turned in (masks, [mask.T for mask in masks]):
+        over, under = 0.0, 0.0
+        for each in range(CLASSES):
+            differences = []
+            for mask in turned:
+                half = len(mask) // 2
+                upper, lower = mask[:half], mask[half:]
+                differences.append(float(np.mean(upper == each) - np.mean(lower == each)))
+            over += abs(sum(differences) / len(masks))
+            under += sum(map(abs, differences)) / len(masks)
+        found.append(over / under if under else 0.0)
+    return found[0], found[1]
+
+
+@st.composite
+def many_masks(draw: st.DrawFn) -> list[NDArray[np.uint8]]:
+    """A few masks with an even number of rows and columns."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sizes = draw(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=5))
+    return [random.integers(0, CLASSES, (2 * height, 2 * width), np.uint8) for height, width in sizes]
+
+
+@given(many_masks())
+def test_lopsidedness_is_what_it_says(masks: list[NDArray[np.uint8]]) -> None:
+    found = lopsidedness(counted(masks))
+    assert found == pytest.approx(naive(masks), abs=1e-6)
+    assert all(0 <= each <= 1 + 1e-9 for each in found)
+
+
+@given(many_masks())
+def test_lopsidedness_stays_when_all_masks_are_turned(masks: list[NDArray[np.uint8]]) -> None:
+    found = lopsidedness(counted(masks))
+    assert lopsidedness(counted([mask[::-1] for mask in masks])) == pytest.approx(found)
+    assert lopsidedness(counted([np.rot90(mask, 2) for mask in masks])) == pytest.approx(found)
+    assert lopsidedness(counted([np.rot90(mask) for mask in masks])) == pytest.approx(found[::-1])
+    both = [*masks, *(np.rot90(mask, 2) for mask in masks)]
+    assert lopsidedness(counted(both)) == pytest.approx((0, 0))
+
+
+def test_ignored_pixels_are_of_no_class() -> None:
+    assert lopsidedness(counted([np.array([[0, 255], [0, 0]], np.uint8)])) == (0, 0)
+
+
+def test_streets_have_an_up() -> None:
+    found = check_split(Scenes(train=20, height=64, width=96).dataset("train"), "train")
+    assert found.lopsided[0] > 0.8
+    assert fitted_augment(Augment(), found).turn is False
+
+
+@pytest.mark.parametrize("images", [4, 200])
+def test_what_lies_anywhere_has_no_up(images: int) -> None:
+    random = np.random.default_rng(0)
+    masks = [np.zeros((64, 64), np.uint8) for _ in range(images)]
+    for mask in masks:
+        for label in (1, 2, 1, 2, 1, 2):
+            top, left = random.integers(-8, 56, 2).clip(0)
+            mask[top : top + 16, left : left + 16] = label
+    assert fitted_augment(Augment(), check_split(Masks(masks), "train")).turn is True
+
+
+# What stays as it is ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "freeze", "start", "fixed"),
+    [
+        ("fpn", "auto", False, "nothing"),
+        ("fpn", "auto", True, "early"),
+        ("fpn", "early", False, "early"),
+        ("fpn", False, True, "nothing"),
+        ("fpn", True, False, "all"),
+        ("fcn", "auto", True, "nothing"),  # its one feature is made of the whole backbone
+    ],
+)
+def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool, fixed: str, tmp_path: Path) -> None:
+    labels, model = SCENES.label_set(), ModelConfig(name, MODEL.backbone, False, options={"width": 8})
+    if start:
+        create_model(name, num_classes=len(labels), backbone=MODEL.backbone, width=8).save_pretrained(tmp_path)
+    config = tiny(tmp_path, model=model, freeze_backbone=freeze, init_from=str(tmp_path) if start else None)
+    backbone = starting_model(config, labels)[0].backbone
+    trained = [parameter.requires_grad for parameter in backbone.parameters()]
+    assert {"nothing": all(trained), "early": any(trained) and not all(trained), "all": not any(trained)}[fixed]
+
+
+def test_early_stages_of_a_model_without_any_are_refused(tmp_path: Path, refuses: Any) -> None:
+    config = tiny(tmp_path, model=ModelConfig("fcn", MODEL.backbone, False), freeze_backbone="early")
+    with refuses("freeze_backbone is early", "fcn takes one feature", "give true or false"):
+        starting_model(config, SCENES.label_set())
