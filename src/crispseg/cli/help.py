@@ -2,7 +2,7 @@
 
 FIRST = {
     "train": """\
-usage: crispseg train [CONFIG.yaml] [--key value ...]
+usage: crispseg train [FOLDER | CONFIG.yaml] [--key value ...]
 
 Train a model on your own images and masks, or on data that crispseg knows:
 
@@ -14,12 +14,14 @@ The keys that matter first; in a YAML file they are 'key: value':
   --data.masks FOLDER      masks with the names of the images; their values are class ids
   --data.classes NAMES     names of the classes in the order of their ids: '[background, road]'
   --out FOLDER             folder of the run (default: runs/train)
-  --epochs N               passes over the training images (default: 50)
-  --batch_size N           images a step; fewer take less memory (default: 8)
-  --augment.crop SIDE      pixels of the part that is cut out: 256, or [256, 512] (default: [512, 512])
-  --model NAME             the network: sfnet, fpn, upernet, agln, unept, ... (default: sfnet)
-  --model.backbone NAME    resnet50, convnext_tiny or any timm name with a pyramid (default: resnet18)
-  --model.pretrained X     true for ImageNet weights, a weight file, or false (default: false)
+  --minutes M              length of the training, evaluations included; 30 where no length is given
+  --epochs N               its length in passes over the training images instead
+  --batch_size N           images a step; fewer take less memory (default: auto)
+  --augment.crop SIDE      pixels of the part that is cut out: 256, or [256, 512] (default: auto)
+  --model NAME             the network: sfnet, fpn, upernet, agln, unept, ... (default: fpn)
+  --model.backbone NAME    resnet50, convnext_tiny or any timm name with a pyramid
+                           (default: tf_efficientnet_lite0)
+  --model.pretrained X     true for ImageNet weights, a weight file, or false (default: true)
   --init_from RUN          start from the model of another run, with its weights
   --resume RUN             go on with a run that was stopped
 

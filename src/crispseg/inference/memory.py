@@ -106,7 +106,8 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     """The most bytes that the tensors of a computation take at one time."""
     with PeakMemory() as memory:
         run()
-    return memory.most
+    most: int = memory.most
+    return most
 
 
 def free_bytes(device: torch.device) -> int | None:
