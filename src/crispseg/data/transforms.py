@@ -30,7 +30,7 @@ class Augment(Settings):
     Args:
         crop: height and width of the part that is cut out, or one number for a square, filled up where the image is
             smaller. None takes whole images, which fit into one batch only if all have the same size and scale is
-            [1, 1]; auto is a square of the images' median shorter side, at most 256.
+            [1, 1]; auto is a square of the images' median shorter side, at most 192.
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
@@ -44,7 +44,7 @@ class Augment(Settings):
 
     prefix: ClassVar[str] = "augment."
     crop: int | tuple[int, int] | Literal["auto"] | None = "auto"
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: tuple[float, float] = (0.8, 1.25)
     flip: float = 0.5
     turn: bool | Literal["auto"] = "auto"
     photometric: bool = False

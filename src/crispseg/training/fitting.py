@@ -16,7 +16,7 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.precision import has_bf16
 from crispseg.training.trainer import on_cuda
 
-CROP = 256
+CROP = 192
 """Side of the largest crop."""
 BATCH = 8
 """Crops of that size in a batch; of larger ones fewer, so that a batch has no more pixels."""
