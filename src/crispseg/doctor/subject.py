@@ -52,10 +52,10 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
         CrispsegError: no split can be read, or the declared classes do not fit together.
     """
     own = source if isinstance(source, Folder) else None
-    labels, decoder = (own.declared() or (None, None)) if own else (source.label_set(), None)
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     with collected_faults() as faults:
+        labels, decoder = (own.declared() or (None, None)) if own else (source.label_set(), None)
         for name in source.splits():
             try:
                 found = own.pairs(name) if own else source.dataset(name)

@@ -67,7 +67,9 @@ def _measured(config: TrainConfig, trainer: L.Trainer, train: SplitReport, val: 
     if config.minutes:
         length = f"--minutes {2 * config.minutes:g}"
     else:
-        length = f"--iterations {2 * config.iterations}" if config.iterations else f"--epochs {2 * (config.epochs or 1)}"
+        length = (
+            f"--iterations {2 * config.iterations}" if config.iterations else f"--epochs {2 * (config.epochs or 1)}"
+        )
     return Measured(
         steps=[int(row["step"]) for row in table.rows],
         miou=[float(row["miou"] or 0) for row in table.rows],
