@@ -26,14 +26,24 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
 
     Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
-    `times` says how many indices in a row are of each image. Of large images only a window is read where that can be.
+    `times` says how many indices in a row are of each image. Of large images only a window is read where that can be;
+    others stay in memory once they were read, if `keep`.
     """
 
-    def __init__(self, dataset: SegmentationDataset, transform: Transform, seed: int, times: Sequence[int]) -> None:
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        transform: Transform,
+        seed: int,
+        times: Sequence[int],
+        keep: bool = False,
+    ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
         self.images = [image for image, number in enumerate(times) for _ in range(number)]
+        self.keep = keep
+        self._kept: dict[int, Sample] = {}
         self._large: dict[int, LargePair | None] = {}
 
     def __len__(self) -> int:
@@ -48,7 +58,15 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
                     self._large[image] = large_pair(self.dataset, image)
                 if large := self._large[image]:
                     return self.transform(large)
-            return self.transform(self.dataset[image])
+            return self.transform(self._read(image))
+
+    def _read(self, image: int) -> Sample:
+        if image in self._kept:
+            return self._kept[image]
+        sample = self.dataset[image]
+        if self.keep:
+            self._kept[image] = sample
+        return sample
 
 
 class Shuffled(Sampler[tuple[int, int]]):
@@ -125,6 +143,7 @@ def train_loader(
     devices: int = 1,
     start: tuple[int, int] = (0, 0),
     times: Sequence[int] | None = None,
+    keep: bool = False,
 ) -> Batches:
     """Shuffled, augmented batches; a last one that is smaller is left out, unless it is the only one.
 
@@ -137,8 +156,9 @@ def train_loader(
         devices: processes of a distributed run; each gets its share.
         start: epoch and batches of it to begin with, for a run that goes on.
         times: how often an epoch takes each image, by default once.
+        keep: each worker keeps images in memory once it has read them.
     """
-    samples = Augmented(dataset, transform, seed, times or [1] * len(dataset))
+    samples = Augmented(dataset, transform, seed, times or [1] * len(dataset), keep)
     return _loader(
         samples,
         workers,

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from crispseg.data import Augment, SplitReport, class_weights, softened_weights
 from crispseg.errors import CrispsegError
+from crispseg.imaging import image_channels
+from crispseg.inference.memory import free_bytes
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.training.config import TrainConfig
 from crispseg.training.precision import has_bf16
@@ -20,6 +22,8 @@ CROP = 192
 """Side of the largest crop."""
 BATCH = 8
 """Crops of that size in a batch; of larger ones fewer, so that a batch has no more pixels."""
+SHARE_OF_MEMORY = 0.25
+"""Of what is free, for images that are kept."""
 MINUTES = 30.0
 """Length of a run that is told none."""
 STEP = 32
@@ -52,6 +56,14 @@ def fitted_augment(augment: Augment, train: SplitReport) -> Augment:
     if augment.turn == "auto":
         changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
     return dataclasses.replace(augment, **changes)
+
+
+def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
+    """Whether the training images stay in memory once they were read: all of them, in each worker, have room there."""
+    channels = image_channels(config.model.in_chans) + 1  # and the mask
+    needed = sum(math.prod(size) for size in train.sizes) * channels * max(config.workers, 1) * config.devices
+    free = free_bytes(torch.device("cpu"))
+    return free is not None and needed <= SHARE_OF_MEMORY * free
 
 
 def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:

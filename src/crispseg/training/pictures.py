@@ -22,11 +22,11 @@ KEPT = 10
 
 
 def telling_images(present: NDArray[np.bool_], most: int = IMAGES) -> list[int]:
-    """Images that together show as many classes as so few can; the fewest, the first ones where several do.
+    """Images that together show as many classes as so few can, and others from all over the split.
 
     Args:
         present: `(images, classes)`, which classes each shows.
-        most: at most so many.
+        most: so many, or all where there are fewer.
     """
     missing = np.ones(present.shape[1], bool)
     chosen: list[int] = []
@@ -36,7 +36,8 @@ def telling_images(present: NDArray[np.bool_], most: int = IMAGES) -> list[int]:
             break
         chosen.append(int(gains.argmax()))
         missing &= ~present[chosen[-1]]
-    return sorted(chosen)
+    others = [index for index in np.linspace(0, len(present) - 1, 2 * most).astype(int) if index not in chosen]
+    return sorted([*chosen, *dict.fromkeys(map(int, others))][:most])
 
 
 class Pictures(Callback):

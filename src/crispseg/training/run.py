@@ -33,7 +33,7 @@ from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
-from crispseg.training.fitting import class_weights_of, fitted
+from crispseg.training.fitting import class_weights_of, fitted, keeps_images
 from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
@@ -126,6 +126,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         seed=config.seed,
         devices=config.devices,
         times=times,
+        keep=keeps_images(config, reports[0]),
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     epochs = None if config.iterations or config.minutes else config.epochs
