@@ -1,0 +1,109 @@
+"""benchmarks/first_result.py: its data, its loops and its table. Nothing is compared."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from crispseg import create_model
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script, with rows and backbone of a test, on any processor."""
+    pytest.importorskip("segmentation_models_pytorch")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import first_result  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(first_result, "ROWS", tmp_path / "rows.csv")
+    monkeypatch.setattr(first_result.torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
+    monkeypatch.setattr(first_result, "head", lambda: "abc")
+    yield first_result
+    for name in ("first_result", "compare", "reporting", "results", "tables"):
+        sys.modules.pop(name, None)
+
+
+def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
+    """The three classes, pixel by pixel."""
+    found = np.zeros(ids.shape, np.uint8)
+    for (y, x), own in np.ndenumerate(ids):
+        rows, columns = np.ogrid[: ids.shape[0], : ids.shape[1]]
+        near = set(ids[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2].tolist()) - {0}
+        found[y, x] = 2 if len(near) > 1 else own > 0
+    return found
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_borders_are_pixels_near_two_nuclei(script: ModuleType, radius: int) -> None:
+    ids = np.zeros((24, 30), np.uint16)
+    for number, (top, left, height, width) in enumerate([(2, 2, 8, 7), (3, 9, 6, 6), (12, 4, 6, 9), (13, 15, 8, 8)], 1):
+        ids[top : top + height, left : left + width] = 40_000 * (number % 2) + number
+    found = script.three_classes(ids, radius)
+    assert np.array_equal(found, nearby(ids, radius)) and set(np.unique(found)) == {0, 1, 2}
+    assert not script.three_classes(np.zeros((5, 5), np.uint16)).any()
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """Six nuclei images, and six parts of three aerial tiles."""
+    generator = np.random.default_rng(0)
+    for name in ("nuclei/images", "nuclei/instances", "aerial/images", "aerial/masks"):
+        (root / name).mkdir(parents=True)
+    for index in range(6):
+        image = generator.integers(0, 255, (64, 64, 3), np.uint8)
+        ids = np.zeros((64, 64), np.uint16)
+        ids[8:30, 8:30], ids[8:30, 31:50] = 1, 2
+        cv2.imwrite(str(root / f"nuclei/images/{index}.png"), image)
+        cv2.imwrite(str(root / f"nuclei/instances/{index}.png"), ids)
+        name = f"tile{1 + index // 2}_{index:03}.png"
+        cv2.imwrite(str(root / "aerial/images" / name), image)
+        cv2.imwrite(str(root / "aerial/masks" / name), generator.integers(0, 5, (64, 64)).astype(np.uint8))
+    return {"nuclei": root / "nuclei", "aerial": root / "aerial"}
+
+
+def test_splits(script: ModuleType, tmp_path: Path) -> None:
+    where = sources(tmp_path)
+    nuclei = script.prepare_nuclei(where["nuclei"], tmp_path / "masks")
+    assert set(np.unique(nuclei.dataset("train")[0].labels)) == {0, 1, 2}
+    aerial = script.prepare_aerial(where["aerial"], tmp_path / "lists")
+    assert {pair.name[:5] for pair in aerial.pairs("train")} == {"tile1"}
+    assert {pair.name[:5] for pair in aerial.pairs("val")} == {"tile2", "tile3"}
+    some = script.fewer(nuclei, 3, 0, tmp_path / "train.txt")
+    assert len(some.pairs("train")) == 3 and some.pairs("val") == nuclei.pairs("val")
+
+
+@pytest.mark.slow
+def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: Any) -> None:
+    where = sources(tmp_path)
+    backbone = create_model("fpn", num_classes=2, backbone=script.BACKBONE).backbone.net.model
+    save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, tmp_path / "w.safetensors")
+    argv = [
+        "run",
+        f"--nuclei={where['nuclei']}",
+        f"--aerial={where['aerial']}",
+        f"--weights={tmp_path / 'w.safetensors'}",
+    ]
+    argv += [f"--work={tmp_path / 'work'}", "--minutes", "0.02", "--seeds", "0", "--data", "nuclei"]
+    threads = torch.get_num_threads()
+    script.main(argv)
+    assert torch.get_num_threads() == threads
+    rows = script.read_rows(script.ROWS)
+    assert [row["method"] for row in rows] == methods
+    assert all(0 <= float(row["miou"]) <= 100 and len(json.loads(row["classes"])) == 3 for row in rows)
+    capsys.readouterr()
+    script.main(argv)  # nothing is missing
+    assert capsys.readouterr().out == "" and script.read_rows(script.ROWS) == rows
+    script.main(["report"])
+    printed = capsys.readouterr().out
+    assert all(method in printed for method in methods)
