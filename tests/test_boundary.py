@@ -222,7 +222,7 @@ def test_command(
 
     for mistake, phrase in (
         (["--boundary", "0"], "distances are [0]"),
-        (["--boundary", "a"], "value: a"),
+        (["--boundary", "a"], "boundary is a; give whole numbers, with blanks between them"),
         (["--bootstrap", "-1"], "bootstrap is -1"),
         (["--bootstrap", "1"], "at least 40"),
     ):

@@ -43,7 +43,18 @@ class Masks(SegmentationDataset):
 
 def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2)) -> SplitReport:
     size, numbers = (shorter_side, 2 * shorter_side), np.array(counts)
-    return SplitReport("train", LabelSet.numbered(len(counts)), 9, numbers, numbers, 0, size, size, shorter_side)
+    return SplitReport(
+        split="train",
+        labels=LabelSet.numbered(len(counts)),
+        images=9,
+        counts=numbers,
+        support=numbers,
+        ignored=0,
+        smallest=size,
+        largest=size,
+        sizes=(size,) * 9,
+        present=np.tile(numbers > 0, (9, 1)),
+    )
 
 
 # Crop and batch -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, Run, TrainConfig, train
 from crispseg.training.config import config_to_dict
-from crispseg.training.run import _class_weights, starting_model
+from crispseg.training.fitting import class_weights_of
+from crispseg.training.run import starting_model
 from crispseg.training.task import SegmentationTask
 
 # A finished run -----------------------------------------------------------------------------------------------------
@@ -144,13 +145,13 @@ def test_ema_is_evaluated_and_saved(tmp_path: Path) -> None:
 
 def test_class_weights(tmp_path: Path, refuses: Any) -> None:
     report = check_split(SCENES.dataset("train"), "train")
-    assert _class_weights(tiny(tmp_path), report) is None
-    balanced = _class_weights(tiny(tmp_path, class_weights="balanced"), report)
+    assert class_weights_of(tiny(tmp_path), report) is None
+    balanced = class_weights_of(tiny(tmp_path, class_weights="balanced"), report)
     assert balanced is not None and np.array_equal(balanced.numpy(), class_weights(report))
-    given = _class_weights(tiny(tmp_path, class_weights=[0.5] * 12), report)
+    given = class_weights_of(tiny(tmp_path, class_weights=[0.5] * 12), report)
     assert given is not None and given.tolist() == [0.5] * 12
     with refuses("class_weights", "3 values for 12 classes"):
-        _class_weights(tiny(tmp_path, class_weights=[1.0, 2.0, 3.0]), report)
+        class_weights_of(tiny(tmp_path, class_weights=[1.0, 2.0, 3.0]), report)
 
 
 def test_bf16_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

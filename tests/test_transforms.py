@@ -123,8 +123,8 @@ def test_flip(flip: int) -> None:
     assert all(np.array_equal(transform(sample)[1], sample.labels[:, :: 1 - 2 * flip]) for _ in range(20))
 
 
-@pytest.mark.parametrize("crop", [None, (12, 12)])
-def test_turns_are_all_as_often(crop: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(("crop", "quarters"), [(None, [0, 2]), ((12, 14), [0, 2]), ((12, 12), [0, 1, 2, 3])])
+def test_turns_are_all_as_often(crop: tuple[int, int] | None, quarters: list[int]) -> None:
     labels = np.arange(96, dtype=np.uint8).reshape(8, 12)
     sample = Sample(np.repeat(labels[..., None], 3, axis=2), labels, "places")
     transform = train_transform(Augment(crop, (1, 1), flip=0, turn=True), MEAN, STD)
@@ -137,12 +137,13 @@ def test_turns_are_all_as_often(crop: tuple[int, int] | None) -> None:
         counts[turns] += 1
         grey = (image[0] * STD[0] + MEAN[0]) * 255
         assert torch.equal(grey.round().long()[found != 255], found[found != 255])
-    assert min(counts) > 70
+    assert [turns for turns in range(4) if counts[turns]] == quarters
+    assert min(counts[turns] for turns in quarters) > 70
 
 
 def test_what_is_auto_needs_the_data() -> None:
     for undecided in (Augment(), Augment(crop=(9, 9)), upright()):
-        with pytest.raises(CrispsegError, match="is auto; give a size, and true or false"):
+        with pytest.raises(CrispsegError, match=r"is auto; give (a size|true or false) outside a training"):
             train_transform(undecided, MEAN, STD)
 
 

@@ -223,7 +223,7 @@ def test_evaluating_warns_once_whatever_the_workers(
     flags = ["--data=folder", f"--data.images={data.images}", f"--data.masks={data.masks}", "--bootstrap=0"]
     assert main(["evaluate", str(tmp_path / "model"), *flags, "--workers=0"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(r"crispseg: the split 'val' has 16 bits a channel with values from 10\d to 40[12]\d, and", line)
+    assert re.match(r"crispseg: the split 'all' has 16 bits a channel with values from 10\d to 40[12]\d, and", line)
 
 
 def test_arrays_without_a_known_range(tmp_path: Path) -> None:

@@ -396,10 +396,10 @@ def read_source(
         return _pixels(source, channels, value_range), None
     if isinstance(source, np.ndarray | Tensor):
         values = image_array(source)
-        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype not in (np.uint8, np.uint16)):
+        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype != np.uint8):
             given = f"{values.dtype} values of shape {values.shape}"
             raise CrispsegError(
-                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, uint16, or floats from 0 to 1"
+                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, or floats from 0 to 1"
             )
         kept = values if values.ndim == 2 else values[..., :channels]
         if values.dtype == np.uint16:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import LayerSync
@@ -14,6 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.inference.blending import blended_rows
+from crispseg.inference.memory import Tiling
 from crispseg.models import SegmentationModel
 from crispseg.randomness import derived_seed
 from crispseg.training.budget import Budget
@@ -74,9 +78,36 @@ class SegmentationTask(L.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The predicted labels `(N, H, W)`."""
         images, labels = batch
-        predicted: Tensor = self.model(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+        height, width = labels.shape[-2:]
+        tile = self.tiling.forced(height * width, f"a val image of {width}×{height} pixels needs")
+        predicted = self._seen(images) if tile is None else self._seen_in_tiles(images, tile)
         self.matrix.update(predicted, labels)
         return predicted
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        """Whether val images are seen whole."""
+        channels = self.model.info.in_chans
+        return Tiling(lambda side: self._seen(torch.zeros(1, channels, side, side, device=self.device)), self.device)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Labels `(N, H, W)`."""
+        return self._logits(images).argmax(1)
+
+    def _seen_in_tiles(self, images: Tensor, tile: int) -> Tensor:
+        """As `_seen`, of one image."""
+        pixels = images[0].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+        rows = blended_rows(
+            lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
+            lambda top, bottom: pixels[top:bottom],
+            (pixels.shape[0], pixels.shape[1]),
+            *(self.model.info.num_classes, tile, self.device),
+        )
+        return torch.from_numpy(np.concatenate(list(rows)))[None].to(self.device)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self.matrix.scores()
