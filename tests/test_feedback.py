@@ -123,10 +123,8 @@ def test_waiting_for_data_is_measured() -> None:
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9))))
 def test_pictures_show_as_many_classes_as_they_can(present: np.ndarray[Any, Any]) -> None:
     chosen = telling_images(present)
-    assert 1 <= len(chosen) <= 4 and len(set(chosen)) == len(chosen)
+    assert len(set(chosen)) == len(chosen) == min(4, len(present))
     shown = present[chosen].any(0)
-    if len(chosen) < min(4, len(present)):
-        assert np.array_equal(shown, present.any(0))
     assert shown.sum() >= present.sum(1).max()
 
 
