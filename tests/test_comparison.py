@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ class Partly(SegmentationDataset):
     def __len__(self) -> int:
         return len(self.whole)
 
-    def with_channels(self, in_chans: int) -> Partly:
+    def with_channels(self, in_chans: int, value_range: Any = None) -> Partly:
         self.asked.append(in_chans)
         return self
 
