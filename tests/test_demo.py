@@ -200,7 +200,7 @@ def test_only_uploads_are_read(demo: Any, tmp_path: Path, refuses: Refuses) -> N
 # Examples -------------------------------------------------------------------------------------------------------------
 
 
-INFO = ModelInfo("fpn", 3, "test_efficientnet", 3)
+INFO = ModelInfo("fpn", 3, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.fixture(scope="module")
