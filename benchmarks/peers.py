@@ -29,7 +29,8 @@ class Peer(SegmentationModel):
         self.net = build(f"tu-{spec.name}", encoder_weights=None, in_channels=spec.in_chans, classes=num_classes)
         if spec.pretrained:
             self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
-        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std, in_chans=spec.in_chans)
+        # no strides, since it has no early stages that training could keep as they are
+        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std, in_chans=spec.in_chans, strides=())
         self.auxiliary_heads = self.refiner = None
 
     def coarse(self, images: Tensor) -> Coarse:

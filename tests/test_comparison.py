@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,6 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
 from crispseg.labels import LabelSet
-from crispseg.value_range import ValueRange
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
 DATA = ["--data=scenes", "--data.val=5", "--data.height=64", "--data.width=96", "--workers=0"]
@@ -91,7 +91,7 @@ class Partly(SegmentationDataset):
     def __len__(self) -> int:
         return len(self.whole)
 
-    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Partly:
+    def with_channels(self, in_chans: int, value_range: Any = None) -> Partly:
         self.asked.append(in_chans)
         return self
 

@@ -36,6 +36,7 @@ from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.imaging import read_mask
 from crispseg.inspection import inspect_image
 from crispseg.models import SegmentationModel
+from crispseg.models.info import ModelInfo
 
 Refuses = Callable[..., Any]
 
@@ -199,6 +200,9 @@ def test_only_uploads_are_read(demo: Any, tmp_path: Path, refuses: Refuses) -> N
 # Examples -------------------------------------------------------------------------------------------------------------
 
 
+INFO = ModelInfo("fpn", 3, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
 @pytest.fixture(scope="module")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of own data: ten images, of which two are validated on; only the last is no picture."""
@@ -219,7 +223,7 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_examples_are_val_images_of_the_run(nuclei: Path) -> None:
-    found = command.examples_of(str(nuclei), 3)
+    found = command.examples_of(str(nuclei), INFO)
     assert found and [found.name(at) for at in range(len(found))] == ["n3", "n5"]
     assert np.array_equal(found.image(1), noise(40, 53)) and found.thumbnails[1].shape == (40, 53, 3)
 
@@ -231,26 +235,26 @@ def test_at_most_six_examples_small_beside_each_other() -> None:
 
 
 def test_what_a_model_of_others_says_of_its_data_is_not_followed(nuclei: Path, tmp_path: Path) -> None:
-    assert command.examples_of(str(nuclei / "model"), 3) is None
+    assert command.examples_of(str(nuclei / "model"), INFO) is None
     model = tiny("fpn")
     model.info = dataclasses.replace(model.info, recipe={"data": {"name": "scenes", "val": 2}})
     model.save_pretrained(tmp_path / "streets")
-    assert len(command.examples_of(str(tmp_path / "streets"), 3) or ()) == 2
+    assert len(command.examples_of(str(tmp_path / "streets"), INFO) or ()) == 2
     tiny("fpn").save_pretrained(tmp_path / "plain")
-    assert command.examples_of(str(tmp_path / "plain"), 3) is None
+    assert command.examples_of(str(tmp_path / "plain"), INFO) is None
 
 
 def test_data_that_are_gone_are_no_examples(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (nuclei / "config.yaml").read_text().replace(str(nuclei / "images"), str(tmp_path / "gone"))
     shutil.copytree(nuclei / "model", tmp_path / "moved/model")
     (tmp_path / "moved/config.yaml").write_text(text)
-    assert command.examples_of(str(tmp_path / "moved"), 3) is None
+    assert command.examples_of(str(tmp_path / "moved"), INFO) is None
     said = capsys.readouterr().err
     assert said.startswith(f"no examples for {tmp_path / 'moved'}: ") and f"{tmp_path / 'gone'} is missing" in said
 
 
 def test_only_examples_can_be_chosen(demo: Any, nuclei: Path, tmp_path: Path) -> None:
-    own = command.examples_of(str(nuclei), 3)
+    own = command.examples_of(str(nuclei), INFO)
     demo.examples = {"tiny": own}
     path = Path(demo.example("tiny", SimpleNamespace(index=1)))
     assert path.name == "n5.png" and path.resolve().is_relative_to(tmp_path)

@@ -96,6 +96,12 @@ def test_keys_alone_and_in_groups() -> None:
     assert settings["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
 
 
+def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
+    started: Any = crispseg.train("photos", "masks", preset="paper", out=tmp_path / "run")
+    assert (started.model.name, started.model.backbone, started.data.name) == ("sfnet", "resnet18", "folder")
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -167,7 +173,7 @@ def test_what_a_run_offers(trained: Run) -> None:
 
 def test_history_has_no_number_for_what_is_undefined(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,miou\n1,\n")
-    (row,) = Run(tmp_path, trained.model, 0.0, trained.data).history
+    (row,) = Run(tmp_path, trained.model, 0.0, {}, trained.data).history
     assert row["epoch"] == 1 and math.isnan(row["miou"])
 
 
@@ -183,7 +189,7 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     shown(html)
     assert f"fpn on test_efficientnet: mIoU {trained.miou:.1f} on val" in html and str(trained.folder) in html
     best = max(trained.history, key=lambda row: row["miou"])
-    assert f"<td>{best['iou/background']:.1f}</td>" in html and "<img" not in html
+    assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 1
 
     mious = [20.0, 60.0, 50.0]
     rows = "".join(f"{epoch},{miou},{miou},\n" for epoch, miou in enumerate(mious, 4))
@@ -191,7 +197,7 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     for age, color in enumerate([(200, 0, 0), (0, 0, 200)]):
         path = save(tmp_path / f"pictures/{color[0]}/epoch.png", Image.new("RGB", (20, 10), color))
         os.utime(path, (1000 + age, 1000 + age))
-    html = Run(tmp_path, trained.model, 60.0, trained.data)._repr_html_()
+    html = Run(tmp_path, trained.model, 60.0, {}, trained.data)._repr_html_()
     shown(html)
     assert 'points="40.0,140.0 255.0,10.0 470.0,42.5"' in html
     assert all(text in html for text in (">60.0</text>", ">20.0</text>", ">epoch 4</text>", ">6</text>", "<td>–</td>"))

@@ -121,9 +121,9 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ("--augment.crop a", "augment.crop is a; give a whole number, a list of two whole numbers or null, such as "),
-        ("--augment.scale 1", "augment.scale is 1; give a list of two numbers, such as [0.75, 2.0]"),
-        ("--epochs many", "epochs is many; give a whole number, such as "),
+        ("--augment.crop a", "augment.crop is a; give a whole number, a list of two whole numbers, auto or null, such"),
+        ("--augment.scale 1", "augment.scale is 1; give a list of two numbers, such as [0.8, 1.25]"),
+        ("--epochs many", "epochs is many; give a whole number or null"),
         ("--deterministic maybe", "deterministic is maybe; give true or false"),
         ("--deterministic", "deterministic has no value; give true or false"),
         ("--loss.dice a", "loss.dice is a; as an entry of loss it should be a number"),
@@ -131,13 +131,13 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--optimizer adam", "optimizer is adam; give one of sgd, adamw"),
         ("--loggers wandb", "loggers is wandb; give a list of any of (tensorboard, wandb) or null, such as "),
         ("--lr_drops 0.5 0.7", "lr_drops is 0.5 0.7; write a list in one piece: --lr_drops '[0.5, 0.7]'"),
-        ("--epochs 5 6", "epochs is 5 6, more than one value; give a whole number, such as "),
+        ("--epochs 5 6", "epochs is 5 6, more than one value; give a whole number or null"),
         ("--print_config now", "'now' belongs to no key; flags are written --key value"),
         ("--classes a", "unknown key --classes; data.classes is a key of --data folder, which has to be said too"),
         ("--data.images a", "unknown key --data.images; data.images is a key of --data folder, which has to be said"),
         ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
         ("--crop 64", "unknown key --crop; did you mean 'augment.crop'?"),
-        ("--data folder", "--data.images (folder of images) and --data.masks (folder of masks) are missing; see "),
+        ("--data folder", "data.images and data.masks: not both are given; give these two, or data.root"),
         ("--model", "model.name has no value; give text: the system, sfnet, "),
     ],
 )
@@ -153,6 +153,7 @@ def test_the_wrong_one_of_two_values_is_told(tmp_path: Path, capsys: Capture) ->
 
 def test_classes_that_are_no_file(tmp_path: Path, capsys: Capture) -> None:
     data = ["--data=folder", f"--data.images={tmp_path}", f"--data.masks={tmp_path}", f"--out={tmp_path / 'run'}"]
+    data.append("--model.pretrained=false")
     line = error_of(capsys, "train", *data, "--data.classes", "3")
     assert "data.classes is 3, which is no file" in line and "--data.num_classes 3" in line
     line = error_of(capsys, "train", *data, "--data.classes", "road,sky")

@@ -197,9 +197,10 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
         (["--loss=dyce"], ["loss has no 'dyce'", "did you mean 'dice'"]),
         (["--loss={dice: 1, fokal: 1}"], ["loss has no 'fokal'", "did you mean 'focal'"]),
         *(
-            ([f"--loss={text}"], [f"loss is '{text}'; write '{{dice: 0.5}}', a number for each name"])
-            for text in ("{dice: much}", "{dice: 0.5", "cross_entropy, dice")
+            ([f"--loss={text}"], [f"loss is {text}; give a mapping from names to numbers or text, such as {{cross_"])
+            for text in ("{dice: much}", "{dice: 0.5")
         ),
+        (["--loss=cross_entropy, dice"], ["loss is 'cross_entropy, dice'; write '{dice: 0.5}', a number for each"]),
         (["--loss={dice: 0}"], ["weight of dice is 0", "positive"]),
         (["--loss={dice: -1}"], ["weight of dice is -1", "not be negative"]),
         (["--loss={dice: .inf}"], ["loss is inf", "finite"]),

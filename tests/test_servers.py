@@ -96,7 +96,7 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     model, out = saved(tmp_path / "model", 21), tmp_path / "out"
     image, other = (picture(tmp_path / name, 40, 64) for name in ("in/photo.png", "more/photo.jpg"))
     for form, images, folder, phrase in (
-        ("citys", [image], out, "'citys'"),
+        ("citys", [image], out, "format is citys; did you mean 'cityscapes'?"),
         ("cityscapes", [image], out, "photo.png is not named as Cityscapes names images"),
         ("ade20k", [image], out, "the model has 21 classes, but ADE20K has 150"),
         ("ade20k", [image], image.parent, "would replace the image"),

@@ -12,6 +12,7 @@ import timm
 import torch
 from dataset_trees import cityscapes_pair
 from recipe_files import DOCS, RECIPES, print_config, rows
+from safetensors.torch import save_file
 
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
@@ -79,7 +80,7 @@ def test_numbers_are_those_of_unept(name: str, tmp_path: Path, capsys: pytest.Ca
     tree = print_config(UNEPT / f"{name}.yaml", f"--data.root={tmp_path}", capsys=capsys)
     assert tree["data"] == {**data, "root": str(tmp_path)}
     assert {key: tree["model"][key] for key in MODEL} == MODEL
-    augment = {"flip": 0.5, "turn": False, "photometric": True, "longer_side": None}
+    augment = {"flip": 0.5, "turn": False, "photometric": True, "longer_side": None, "repeat": 1}
     assert tree["augment"] == augment | {"crop": [crop, crop], "scale": [0.5, 2.0]}
     assert {key: tree[key] for key in SHARED} == SHARED
     assert tree["iterations"] == iterations
@@ -116,21 +117,22 @@ def test_flags_build_the_networks_of_unept(score: float, tmp_path: Path) -> None
 
 
 def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that timm does with them but the download, on a small DeiT."""
+    """All that is done with them but the download, on a small DeiT."""
     name = "deit_tiny_distilled_patch16_224"
     published = timm.create_model(name).state_dict()
+    save_file(published, tmp_path / "published.safetensors")
     asked: list[str] = []
 
-    def download(hub_id: str, **_: Any) -> dict[str, torch.Tensor]:
-        asked.append(hub_id)
-        return published
+    def download(name: str) -> Path:
+        asked.append(name)
+        return tmp_path / "published.safetensors"
 
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", download)
+    monkeypatch.setattr("crispseg.backbones.published.hub_file", download)
     flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
     config = parse_training([str(UNEPT / "ade20k.yaml"), *flags], {}, prog="", description="")
     assert timm.get_pretrained_cfg(DEIT).url.endswith("deit_base_distilled_patch16_384-d0272ac0.pth")  # as the code's
     own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
-    assert asked == [f"timm/{name}.fb_in1k"]
+    assert asked == [name]
     assert {"pos_embed", "dist_token", "blocks.11.mlp.fc2.weight"} <= own.keys()
     assert all(torch.equal(tensor, published[key]) for key, tensor in own.items())
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from training_runs import MODEL, tiny
 
 from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model, value_range
+from crispseg.cli.demo import examples_of
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.base import FileDataset
@@ -159,6 +160,24 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
         assert np.array_equal(np.array(written), expected.labels)
     seen = data.dataset("train").with_channels(3, segmenter.info.value_range)
     assert isinstance(seen, FileDataset) and all((seen[index].image.max() == 255) for index in range(len(seen)))
+
+
+def test_the_demo_s_examples_are_scaled_too(run: tuple[Run, str], data: Folder) -> None:
+    info = run[0].model.info
+    examples, (pair, *_) = examples_of(str(run[0].folder), info), data.pairs("val")
+    assert examples and info.value_range and examples.name(0) == pair.name
+    assert np.array_equal(examples.image(0), by_hand(sensor(int(pair.name)), *info.value_range))
+
+
+def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for pair in data.pairs("all"):
+        with Image.open(pair.image) as image:
+            image.save(tmp_path / f"images/{pair.name}.tif")  # of which the check decodes all
+    files = replace(data, images=tmp_path / "images")
+    one, other = (run[0].evaluate("all", source).scores.confusion for source in (files, data))
+    assert np.array_equal(one, other)
+    assert not value_range._told.is_set(), "a warning that nobody knows the range"
 
 
 def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) -> None:

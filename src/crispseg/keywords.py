@@ -12,12 +12,12 @@ from rich.console import Console
 
 from crispseg import training
 from crispseg.cli.parsing import (
-    DEFAULTS,
     NAMED,
     SHARED_MODEL_KEYS,
     Tree,
     as_tree,
     data_source,
+    default_names,
     merge,
     parse_training,
     read_yaml,
@@ -67,7 +67,9 @@ def train(
     if len(lists) == 1:
         raise CrispsegError("one of images and masks is a folder, the other is none; give two folders or two lists")
     settings |= given | dict.fromkeys(lists, out)  # lists are written further down
-    base = merge(DEFAULTS, {"data": {"name": "folder"}}) if given else DEFAULTS
+    base = default_names(settings.get("preset", "own"))
+    if given:
+        base = merge(base, {"data": {"name": "folder"}})
     if resume:
         if not (out / CONFIG).is_file():
             raise CrispsegError(f"resume: {out} holds no {CONFIG}; give the folder of a run as out")

@@ -20,6 +20,7 @@ from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
+from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 
@@ -58,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
         for name, run in zip(names, parsed.runs, strict=True)
     }
     runs = zip(names, parsed.runs, strict=True)
-    examples = {name: found for name, run in runs if (found := examples_of(run, models[name].info.in_chans))}
+    examples = {name: found for name, run in runs if (found := examples_of(run, models[name].info))}
     _end_cleanly_by("SIGTERM", "SIGHUP")
     options: dict[str, Any] = {"limits": limits, "examples": examples, "bf16": parsed.bf16}
     with app.served(models, device, host=parsed.host, port=parsed.port, **options) as url:
@@ -69,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
             Event().wait()
 
 
-def examples_of(run: str, in_chans: int) -> Examples | None:
+def examples_of(run: str, info: ModelInfo) -> Examples | None:
     """Images of the split val that the run's `config.yaml` names, or of built-in scenes; none says why, where it knows.
 
     What a model without that file says of its data is not followed, as others may have made it: it could name any
@@ -80,7 +81,7 @@ def examples_of(run: str, in_chans: int) -> Examples | None:
         return None
     try:
         _, data = parse_data([], tree, Parser(prog="crispseg demo"))
-        return Examples(data.dataset("val").with_channels(in_chans))
+        return Examples(data.dataset("val").with_channels(info.in_chans, info.value_range))
     except CrispsegError as error:
         print(f"no examples for {run}: {error}", file=sys.stderr)
         return None

@@ -235,9 +235,7 @@ def parse_training(
         said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read_yaml(source)
     given = merge(recipe, said)
     preset = take_flag(argv, "--preset") or given.get("preset", "own")
-    if preset not in PRESETS:
-        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
-    tree = merge(DEFAULTS, {"model": {"name": "sfnet"}}) if preset == "paper" else DEFAULTS
+    tree = default_names(preset)
     start = take_flag(argv, "--init_from") or given.get("init_from")
     named = take_flag(argv, "--model.name") or given.get("model", {}).get("name")
     if start and not resumed and (Path(str(start)).is_dir() or not named):
@@ -278,6 +276,17 @@ def parse_training(
         print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
         raise SystemExit(0)
     return config
+
+
+def default_names(preset: str) -> Tree:
+    """The model and the data where none are said.
+
+    Raises:
+        CrispsegError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
+    return merge(DEFAULTS, {"model": {"name": read_yaml(PAPER)["model"]["name"]}}) if preset == "paper" else DEFAULTS
 
 
 def _model_tree(model: ModelConfig) -> Tree:

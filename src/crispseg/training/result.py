@@ -54,7 +54,8 @@ class Run:
         Raises:
             CrispsegError: there is no such split, or it cannot be used with this model.
         """
-        dataset = (data or self.data).dataset(split).with_channels(self.model.info.in_chans)
+        info = self.model.info
+        dataset = (data or self.data).dataset(split).with_channels(info.in_chans, info.value_range)
         check_split(dataset, split)
         return Evaluation(dataset.labels, evaluate(self.model, dataset, workers=0), resamples=RESAMPLES)
 
