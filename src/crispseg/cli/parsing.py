@@ -118,7 +118,7 @@ def read_yaml(path: str | Path) -> Tree:
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise CrispsegError(f"cannot read the configuration {path} ({error.strerror}); give a YAML file") from None
+        raise CrispsegError(f"cannot read the configuration {path} ({error.strerror}); give a YAML file, or a folder of data") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CrispsegError(f"{path} is no YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
