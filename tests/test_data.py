@@ -207,11 +207,14 @@ def test_masks_that_number_objects(most: int, tmp_path: Path, refuses: Any) -> N
 
 
 def test_masks_of_many_classes_are_no_objects(tmp_path: Path) -> None:
-    """Each holds a few of them, as photographs do."""
+    """Each holds a few of them, as photographs do; as parts of masks of objects may, too, so a line asks."""
     random = np.random.default_rng(0)
     for index in range(40):
         make_pair(tmp_path, str(index), ids(0, *random.choice(np.arange(1, 31), 5, replace=False).tolist()))
     assert len(folder(tmp_path).label_set()) == 31
+    (line,) = folder(tmp_path).notes()
+    assert line.startswith("no classes are declared, and mask values up to 30 are read as 31 classes; if they number")
+    assert folder(tmp_path, num_classes=31).notes() == []
 
 
 def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:

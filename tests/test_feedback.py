@@ -38,6 +38,7 @@ def test_a_class_that_is_never_predicted_is_said() -> None:
         "40 % of the pixels of nucleus are taken for background",
     ]
     assert remarks(MISSED, NAMES, (0.8, 0.2, 0.0))[0].endswith("; the training masks hold none of it")
+    assert remarks(MISSED, NAMES, (0, 0, 0.998))[0].endswith("; it is 100 % of the training pixels")
     assert remarks(FOUND, NAMES, SHARES) == []
     nothing_else = np.zeros((5, 5), int)
     nothing_else[:, 0] = 10
@@ -87,6 +88,7 @@ SOUND = Measured(
         ({"confusion": MISSED, "weighted": True}, "try more images that show it"),
         ({"waiting": 0.4}, "data loading takes 40 % of the time: more --workers than 2"),
         ({"val": report("val", 6)}, "val has 6 images: .*; --folds 5 says how much"),
+        ({"train": report("train", 1), "val": report("val", 1)}, "val has 1 image: .*; --folds 2 says how much"),
         (
             {"confusion": np.array([[9, 1, 0], [5, 5, 0], [0, 0, 9]])},
             "50 % of the pixels of nucleus are taken for back",

@@ -136,6 +136,8 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--classes a", "unknown key --classes; data.classes is a key of --data folder, which has to be said too"),
         ("--data.images a", "unknown key --data.images; data.images is a key of --data folder, which has to be said"),
         ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
+        ("--modle fpn", "unknown key --modle; did you mean 'model'?"),
+        ("photoos", "cannot read the configuration photoos (No such file or directory); give a YAML file, or a folder"),
         ("--crop 64", "unknown key --crop; did you mean 'augment.crop'?"),
         ("--data folder", "data.images and data.masks: not both are given; give these two, or data.root"),
         ("--model", "model.name has no value; give text: the system, sfnet, "),
@@ -186,9 +188,9 @@ def test_a_square_crop() -> None:
     [
         (int | None, "a whole number or None"),
         (bool | str | Path, "true or false or a path"),
-        (tuple[int, ...] | Literal["all"], "a list of whole numbers or all, such as [1]"),
+        (tuple[int, ...] | Literal["all"], "a list of whole numbers or all, such as [64]"),
         (dict[str, float] | str, "a mapping from names to numbers or text, such as {name: 0.5}"),
-        (list[tuple[int, int, int]], "a list of lists of three whole numbers, such as [[1, 1, 1]]"),
+        (list[tuple[int, int, int]], "a list of lists of three whole numbers, such as [[64, 64, 64]]"),
     ],
 )
 def test_types_in_words(kind: Any, words: str) -> None:

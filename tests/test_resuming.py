@@ -107,6 +107,18 @@ def test_a_missing_best_checkpoint_is_named(copied: TrainConfig, tiny_run: Run, 
     assert without_time(copied.out) == without_time(tiny_run.folder)
 
 
+def test_a_better_evaluation_of_a_resumed_run_is_kept(copied: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose folder is given by a relative path, as people do."""
+    monkeypatch.chdir(copied.out.parent)
+    best = copied.out / "checkpoints/best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    (state,) = (state for state in checkpoint["callbacks"].values() if "best_model_score" in state)
+    state["best_model_score"] = torch.tensor(0.0)  # so that whatever comes is better
+    torch.save(checkpoint, best)
+    assert main(["train", "--resume", copied.out.name, "--epochs=3"]) == 0
+    assert torch.load(best, weights_only=True)["global_step"] == 6
+
+
 def test_rows_from_before_checkpoints_had_them_are_kept(copied: TrainConfig) -> None:
     last, before = copied.out / "checkpoints/last.ckpt", rows(copied.out)
     checkpoint = torch.load(last, weights_only=True)

@@ -231,10 +231,18 @@ def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: 
     save(root / "masks/val/val0.png", np.resize(np.array([0, 2], np.uint8), (64, 64)))
     assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 images)" in lines
+    assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 image)" in lines
     assert (
         "only 3 images to train on and 1 to validate on: scores of so few hang on chance; label more, or validate on "
         "each in turn by --folds 4" in lines
     )
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")
+
+
+def test_a_list_may_give_all_images_to_test_on(tmp_path: Path) -> None:
+    root = put(tmp_path, "{kind}", {"train": ""})
+    (root / "test.txt").write_text("train0\ntrain1\ntrain2\ntrain3\n")
+    assert len(Folder(root=root).pairs("test")) == 4
+    with pytest.raises(CrispsegError, match="'train' is empty: the lists give all images to other splits"):
+        Folder(root=root).pairs("train")

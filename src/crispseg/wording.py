@@ -17,7 +17,7 @@ SCALARS = {
     Any: ("a value", "values"),
 }
 """Of one and of several."""
-EXAMPLES = {bool: True, int: 1, float: 0.5, str: "name", Path: "path"}
+EXAMPLES = {bool: True, int: 64, float: 0.5, str: "name", Path: "path"}
 COUNTS = {1: "one ", 2: "two ", 3: "three ", 4: "four "}
 
 
@@ -30,7 +30,7 @@ def accepted(kind: Any, example: Any = None, none: str = "None") -> str:
         none: how None is written.
 
     >>> accepted(int | tuple[int, int] | None)
-    'a whole number, a list of two whole numbers or None, such as [1, 1]'
+    'a whole number, a list of two whole numbers or None, such as [64, 64]'
     """
     kinds = list(alternatives(kind))
     phrases = [_phrase(each) for each in kinds if each is not NoneType and not (each is str and Path in kinds)]
@@ -91,3 +91,8 @@ def _example(kind: Any) -> Any:
     if isinstance(origin, type):
         return [_example(each) for each in inner if each is not Ellipsis]
     return EXAMPLES.get(kind, 1)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `3 images`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

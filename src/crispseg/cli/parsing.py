@@ -83,7 +83,7 @@ def _meant(key: str, known: Iterable[str]) -> str:
     field = key.removeprefix("data.")
     if field in Folder.__dataclass_fields__ and f"data.{field}" not in known and "data.name" in known:
         return f"; data.{field} is a key of --data folder, which has to be said too"
-    return did_you_mean(key, known)
+    return did_you_mean(key, [*known, *(group for group in NAMED if f"{group}.name" in known)])
 
 
 def expand_names(argv: Sequence[str]) -> list[str]:
@@ -118,7 +118,8 @@ def read_yaml(path: str | Path) -> Tree:
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise CrispsegError(f"cannot read the configuration {path} ({error.strerror}); give a YAML file, or a folder of data") from None
+        what = f"cannot read the configuration {path} ({error.strerror})"
+        raise CrispsegError(f"{what}; give a YAML file, or a folder of data") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CrispsegError(f"{path} is no YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):

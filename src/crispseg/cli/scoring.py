@@ -24,7 +24,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
-from crispseg.training.config import CONFIG
+from crispseg.training.config import CONFIG, spare_processors
 from crispseg.value_range import warn_of_unknown
 
 MEANING = ("name", "classes", "num_classes", "palette", "ignore")
@@ -55,7 +55,7 @@ def add_scoring_keys(parser: Parser) -> None:
     parser.add_argument(
         "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that load data")
+    parser.add_argument("--workers", type=int, default=spare_processors(), help="processes that load data")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
 
 

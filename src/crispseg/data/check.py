@@ -19,6 +19,7 @@ from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size
 from crispseg.labels import IGNORE, LabelSet
+from crispseg.wording import plural
 
 FEW_TRAIN, FEW_VAL = 20, 5
 """With fewer images than these, a line says so."""
@@ -77,7 +78,7 @@ class SplitReport:
         sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
         width = max(map(len, self.labels.names))
         return [
-            f"{self.split}: {self.images} images, {sizes[0] if sizes[0] == sizes[1] else ' to '.join(sizes)} pixels "
+            f"{self.split}: {plural(self.images, 'image')}, {' to '.join(dict.fromkeys(sizes))} pixels "
             f"(height x width), {self.void:.1%} ignored",
             *(
                 f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}"
@@ -183,13 +184,19 @@ def summary(
     )
 
 
-def few_images(train: SplitReport, val: SplitReport) -> list[str]:
-    """A line that says so where there are so few images that scores hang on chance, and what to do; else none."""
+def few_images(train: SplitReport, val: SplitReport, folded: bool = False) -> list[str]:
+    """A line that says so where there are so few images that scores hang on chance, and what to do; else none.
+
+    Args:
+        train, val: what the splits hold.
+        folded: whether each image is in val in one of several runs already.
+    """
     if train.images >= FEW_TRAIN and val.images >= FEW_VAL:
         return []
+    folds = min(5, train.images + val.images)
     return [
-        f"only {train.images} images to train on and {val.images} to validate on: scores of so few hang on chance; "
-        f"label more, or validate on each in turn by --folds {min(5, train.images + val.images)}"
+        f"only {plural(train.images, 'image')} to train on and {val.images} to validate on: scores of so "
+        "few hang on chance; label more" + ("" if folded else f", or validate on each in turn by --folds {folds}")
     ]
 
 

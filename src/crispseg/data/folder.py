@@ -18,11 +18,12 @@ from crispseg.data.base import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, match, pairing_fault
-from crispseg.data.undeclared import black_and_white, count_classes, saturated
+from crispseg.data.undeclared import OBJECTS, black_and_white, count_classes, saturated
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES, find_images
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.value_range import check_range
+from crispseg.wording import plural
 
 ALL = "all"
 """The split of every image that has a mask."""
@@ -181,7 +182,9 @@ class Folder:
         lines: list[str] = []
         if layout.divided:
             counts = {layout.folders[part][0]: len(matched.pairs) for part, matched in self._matched.items()}
-            shown = ", ".join(f"{folder.relative_to(layout.top)} ({count} images)" for folder, count in counts.items())
+            shown = ", ".join(
+                f"{folder.relative_to(layout.top)} ({plural(count, 'image')})" for folder, count in counts.items()
+            )
             share = "" if "val" in layout.folders else f"; {self.val_ratio:.0%} of train are kept for val"
             lines.append(f"the splits are folders of {layout.top}: {shown}{share}")
         elif layout.lists:
@@ -196,6 +199,11 @@ class Folder:
             lines.append(
                 f"masks hold 0 and 255 only: 255 is read as class 1, '{name}'; give --data.ignore '[255]' if it means "
                 "ignore"
+            )
+        if self.declared() is None and (count := len(self.label_set())) > OBJECTS:
+            lines.append(
+                f"no classes are declared, and mask values up to {count - 1} are read as {count} classes; if they "
+                "number objects, write masks of class ids, such as 1 for every object"
             )
         if self._saturated is not None:
             lines.append(
@@ -264,6 +272,8 @@ class Folder:
 
     def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
         """Names divided by `val_ratio`; where it is not 0 or 1, both splits get some."""
+        if len(names) < 2 and self._layout.lists:  # of images to test on; who trains is told that there is no val split
+            return {"train": names, "val": []}
         count = round(self.val_ratio * len(names))
         if 0 < self.val_ratio < 1:
             if len(names) < 2:

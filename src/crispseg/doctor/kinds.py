@@ -93,8 +93,3 @@ def finding(
         names,
         details or {},
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 image`, `3 images`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

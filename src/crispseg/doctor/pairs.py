@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 from crispseg.data.pairing import PairingKind
-from crispseg.doctor.kinds import Finding, Severity, finding, plural
+from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import BLENDED
+from crispseg.wording import plural
 
 MIN_SIDE = 32
 """Pixels that a model needs."""

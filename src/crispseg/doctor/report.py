@@ -12,7 +12,8 @@ from rich.text import Text
 from crispseg.data.decoders import mapping
 from crispseg.data.overview import class_table
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.kinds import KINDS, Finding, Severity, plural
+from crispseg.doctor.kinds import KINDS, Finding, Severity
+from crispseg.wording import plural
 
 FORMAT = 1
 """Version of the JSON report."""

@@ -15,10 +15,11 @@ from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecode
 from crispseg.data.folder import Folder
 from crispseg.data.pairing import few
 from crispseg.data.undeclared import number_objects, plausible_ids
-from crispseg.doctor.kinds import Finding, Severity, finding, plural
+from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
 from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.wording import plural
 
 STRAY = 0.01
 """So large a share of a mask may have values of no class for the rest of it to be worth keeping."""

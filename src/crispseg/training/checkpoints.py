@@ -39,7 +39,7 @@ class EpochCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / BEST
+        path = folder.resolve() / BEST  # as Lightning writes it: it would delete a best one of another name
         super().__init__(
             path.parent,
             path.stem,

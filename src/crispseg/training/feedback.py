@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crispseg.data import SplitReport
 from crispseg.evaluation.confusion import shares as row_shares
 from crispseg.evaluation.wording import percent
+from crispseg.wording import plural
 
 SHOWN = 12
 """Up to so many classes, all have a line; of more, those with the lowest IoU."""
@@ -20,7 +21,8 @@ MISTAKEN = 30.0
 
 def share_in_words(share: float) -> str:
     """How much of the training pixels a class is."""
-    return f"it is {100 * share:.2g} % of the training pixels" if share else "the training masks hold none of it"
+    digits = f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
+    return f"it is {digits} % of the training pixels" if share else "the training masks hold none of it"
 
 
 def class_lines(iou: NDArray[np.float64], names: Sequence[str]) -> list[str]:
@@ -160,8 +162,9 @@ def waiting_in_words(waiting: float, workers: int) -> str:
 def _uncertain(run: Measured) -> str | None:
     if run.val.images >= 20:
         return None
-    remedy = "; --folds 5 says how much" if run.foldable else ""
-    return f"val has {run.val.images} images: with others the scores may be quite different{remedy}"
+    folds = min(5, run.train.images + run.val.images)
+    remedy = f"; --folds {folds} says how much" if run.foldable else ""
+    return f"val has {plural(run.val.images, 'image')}: with others the scores may be quite different{remedy}"
 
 
 def _confused(run: Measured) -> str | None:

@@ -104,15 +104,16 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not resume:
         for line in (note, *found):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    _print_reports(reports, console)
+    _print_reports(reports, console, folded=getattr(config.data, "folds", None) is not None)
     if value_range:
         console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
 
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.devices)
     if max(times) > 1:
+        of = "the one image" if len(times) == 1 else f"each of {len(times)} images"
         each = f"{min(times)} to {max(times)}" if min(times) < max(times) else f"{max(times)}"
         console.print(
-            f"an epoch takes {each} crops of each of {len(times)} images, {sum(times)} in all; see augment.repeat",
+            f"an epoch takes {each} crops of {of}, {sum(times)} in all; see augment.repeat",
             highlight=False,
             soft_wrap=True,
         )
@@ -302,12 +303,12 @@ def _check_sizes(config: TrainConfig, reports: tuple[SplitReport, SplitReport]) 
             )
 
 
-def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console) -> None:
+def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console, folded: bool) -> None:
     """The one mapping of ids to classes that holds for this run, and what looks odd about it."""
     train_report, val_report = reports
     for line in train_report.lines():
         console.print(line, highlight=False, markup=False)
     console.print(val_report.lines()[0], highlight=False, markup=False)
     lines = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    for line in (*few_images(train_report, val_report), *lines):
+    for line in (*few_images(train_report, val_report, folded), *lines):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
