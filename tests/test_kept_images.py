@@ -52,9 +52,7 @@ def test_they_are_read_once_and_batches_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(("workers", "factor"), [(0, 1), (1, 1), (2, 2)])
-def test_only_where_all_have_room_in_each_worker(
-    workers: int, factor: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_where_all_have_room_in_each_worker(workers: int, factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     report = check_split(SCENES.dataset("train"), "train")
     needed = 4 * 64 * 64 * 4 * factor  # RGB and mask
     config = dataclasses.replace(TrainConfig(data=SCENES), workers=workers)
