@@ -143,7 +143,7 @@ def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` on top of `base`; keys of another model or data set, weights of its classes and another length are left."""
+    """`over` on top of `base`; keys of another model or data set, weights of its classes and another length go."""
     merged = base | over
     if any(over.get(key) is not None for key in LENGTHS):
         merged |= {key: over.get(key) for key in LENGTHS if key in base}
