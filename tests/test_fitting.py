@@ -223,6 +223,14 @@ def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool
     assert {"nothing": all(trained), "early": any(trained) and not all(trained), "all": not any(trained)}[fixed]
 
 
+def test_a_backbone_whose_finest_feature_is_made_of_much_of_it_is_trained(tmp_path: Path) -> None:
+    labels, model = SCENES.label_set(), ModelConfig("fpn", "hrnet_w18_small", False, options={"width": 8})
+    create_model("fpn", num_classes=len(labels), backbone=model.backbone, width=8).save_pretrained(tmp_path)
+    config = tiny(tmp_path, model=model, freeze_backbone="auto", init_from=str(tmp_path))
+    backbone = starting_model(config, labels)[0].backbone
+    assert 0.4 < backbone.early_share < 0.5 and all(each.requires_grad for each in backbone.parameters())
+
+
 def test_early_stages_of_a_model_without_any_are_refused(tmp_path: Path, refuses: Any) -> None:
     config = tiny(tmp_path, model=ModelConfig("fcn", MODEL.backbone, False), freeze_backbone="early")
     with refuses("freeze_backbone is early", "fcn takes one feature", "give true or false"):

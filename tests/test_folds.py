@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from training_runs import FLAGS, SCENES
+from training_runs import FLAGS, SCENES, files
 
 from crispseg.cli.main import main
 from crispseg.errors import Interrupted
 from crispseg.imaging import write_image
-from crispseg.training import train
+from crispseg.training import Run, train
 from crispseg.training.folds import fold_lines
 
 
@@ -70,6 +73,39 @@ def test_folds_are_refused(folds: str, said: str, tmp_path: Path, capsys: pytest
     assert main(["train", *FLAGS, f"--folds={folds}", f"--out={tmp_path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_folds_that_never_began_leave_nothing_in_the_way(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "folds"
+    assert main(["train", *images, f"--out={out}", "--folds=1"]) == 2
+    assert not out.exists()
+    assert main(["train", *images, f"--out={out}", "--folds=9"]) == 2
+    assert main(["train", *images, f"--out={out}", "--folds=9"]) == 2
+    assert capsys.readouterr().err.count("data.folds is 9, but there are 5 images; give 5") == 2
+
+
+def test_folds_neither_replace_a_run_nor_go_on_with_one(
+    images: list[str], tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    before = files(out), (out / "config.yaml").read_bytes()
+    assert main(["train", *images, f"--out={out}", "--folds=2"]) == 2
+    assert f"{out} holds a run already; choose another --out" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out), *images, "--folds=2"]) == 2
+    assert f"{out} holds no folds to resume; start them again without --resume" in capsys.readouterr().err
+    assert (files(out), (out / "config.yaml").read_bytes()) == before
+
+
+@pytest.mark.slow
+def test_two_processes_train_folds(images: list[str], tmp_path: Path) -> None:
+    flags = [*images, "--epochs=1", "--batch_size=2", "--accelerator=cpu", "--devices=2", f"--out={tmp_path / 'folds'}"]
+    command = [sys.executable, "-m", "crispseg", "train", *flags, "--folds=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("IoU on the val split of each of 2 folds") == 1  # one process speaks
+    assert list(json.loads((tmp_path / "folds/folds.json").read_text())) == ["fold_1", "fold_2"]
 
 
 def test_the_spread_of_folds(tmp_path: Path) -> None:

@@ -192,14 +192,14 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 1
 
     mious = [20.0, 60.0, 50.0]
-    rows = "".join(f"{epoch},{miou},{miou},\n" for epoch, miou in enumerate(mious, 4))
-    (tmp_path / "metrics.csv").write_text(f"epoch,miou,iou/background,iou/{CLASSES[1]}\n{rows}")
+    rows = "".join(f"{epoch},{5 * epoch**2},{miou},{miou},\n" for epoch, miou in enumerate(mious, 4))
+    (tmp_path / "metrics.csv").write_text(f"epoch,step,miou,iou/background,iou/{CLASSES[1]}\n{rows}")
     for age, color in enumerate([(200, 0, 0), (0, 0, 200)]):
         path = save(tmp_path / f"pictures/{color[0]}/epoch.png", Image.new("RGB", (20, 10), color))
         os.utime(path, (1000 + age, 1000 + age))
     html = Run(tmp_path, trained.model, 60.0, {}, trained.data)._repr_html_()
     shown(html)
-    assert 'points="40.0,140.0 255.0,10.0 470.0,42.5"' in html
+    assert 'points="40.0,140.0 233.5,10.0 470.0,42.5"' in html
     assert all(text in html for text in (">60.0</text>", ">20.0</text>", ">epoch 4</text>", ">6</text>", "<td>–</td>"))
     assert html.count("<img") == 1 and 'width="20" height="10"' in html
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from training_runs import MODEL, SCENES, files, quietly, rows, tiny, without_time
 
+import crispseg
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.training import ModelConfig, Run, TrainConfig
@@ -32,6 +33,20 @@ def test_resuming_a_finished_run_keeps_it_and_one_may_go_on(copied: TrainConfig)
     assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
     assert rows(copied.out)[:2] == before
     assert float(rows(copied.out)[2]["seconds"]) > float(before[1]["seconds"])
+
+
+def test_a_length_that_is_said_replaces_the_recorded_one(
+    copied: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied.out / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"epochs": None, "minutes": 0.001}))
+    assert main(["train", f"--resume={copied.out}", "--epochs=3"]) == 0
+    assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
+    recorded = yaml.safe_load(path.read_text())
+    assert (recorded["epochs"], recorded["minutes"]) == (3, None)
+    assert main(["train", "--preset=paper", "--minutes=7", "--print_config"]) == 0
+    recorded = yaml.safe_load(capsys.readouterr().out)
+    assert (recorded["epochs"], recorded["minutes"]) == (None, 7)
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -86,16 +101,19 @@ def test_what_is_auto_must_come_out_as_before(copied: TrainConfig, refuses: Any)
     quietly(dataclasses.replace(copied, augment=dataclasses.replace(copied.augment, turn="auto")), resume=True)
 
 
-def test_runs_from_before_there_were_turns_go_on_without(
+def test_runs_from_before_there_were_turns_and_repeats_go_on_without(
     copied: TrainConfig, capsys: pytest.CaptureFixture[str], refuses: Any
 ) -> None:
     path = copied.out / "config.yaml"
     recorded = yaml.safe_load(path.read_text())
-    del recorded["augment"]["turn"]
+    del recorded["augment"]["turn"], recorded["augment"]["repeat"]
     path.write_text(yaml.safe_dump(recorded))
     assert main(["train", f"--resume={copied.out}", "--print_config"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["augment"]["turn"] is False
+    augment = yaml.safe_load(capsys.readouterr().out)["augment"]
+    assert (augment["turn"], augment["repeat"]) == (False, 1)
     check_folder(copied, resume=True)
+    before = rows(copied.out)
+    assert crispseg.train(out=copied.out, resume=True).history[-1]["step"] == int(before[-1]["step"])
     with refuses("cannot change augment"):
         check_folder(dataclasses.replace(copied, augment=dataclasses.replace(copied.augment, turn=True)), resume=True)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,6 +90,16 @@ def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[
     assert scaled.dtype == np.uint8 and (scaled[0], scaled[1]) == (0, 255)
     assert (np.diff(scaled[np.argsort(array)].astype(int)) >= 0).all()  # brighter never becomes darker
     assert np.array_equal(scaled, by_hand(array[None], low, low + length)[0, :, 0])
+
+
+def test_a_range_may_be_a_list() -> None:
+    given: Any = [0, 4095]  # as the message that asks for one writes it
+    assert (
+        Segmenter(create_model("fpn", num_classes=2, backbone="test_efficientnet"), value_range=given)(
+            np.full((32, 32), 4095, np.uint16)
+        ).image.min()
+        == 255
+    )
 
 
 def test_a_few_odd_pixels_do_not_count() -> None:

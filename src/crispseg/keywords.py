@@ -28,7 +28,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
 from crispseg.plugins import load_plugins
 from crispseg.training import Run, TrainConfig
-from crispseg.training.config import CONFIG
+from crispseg.training.config import CONFIG, EARLIER
 from crispseg.training.run import check_folder
 
 SOURCE = "crispseg.train"
@@ -73,7 +73,7 @@ def train(
     if resume:
         if not (out / CONFIG).is_file():
             raise CrispsegError(f"resume: {out} holds no {CONFIG}; give the folder of a run as out")
-        base = merge(base, read_yaml(out / CONFIG))
+        base = merge(merge(base, EARLIER), read_yaml(out / CONFIG))
     tree = merge(base, in_groups(settings, base))
     config = parse_training([], tree, prog=SOURCE, description="", source=SOURCE)
     if lists:

@@ -35,7 +35,7 @@ def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: 
         name: of the image, for the warning.
     """
     if value_range is not None:
-        return _table(value_range).take(values)
+        return _table(*value_range).take(values)
     if not _told.is_set():
         warn_of_unknown(name, *percentile_range([values]))
     return (values >> 8).astype(np.uint8)
@@ -69,8 +69,7 @@ def check_range(value_range: ValueRange, key: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def _table(value_range: ValueRange) -> NDArray[np.uint8]:
+def _table(low: float, high: float) -> NDArray[np.uint8]:
     """The scaled value of each of the 65536."""
-    low, high = value_range
     table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
     return table

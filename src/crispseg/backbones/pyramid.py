@@ -125,6 +125,12 @@ class Backbone(nn.Module):
                 self.frozen += module.modules()
         self.train(self.training)
 
+    @property
+    def early_share(self) -> float:
+        """The share of the weights that `freeze(early=True)` fixes."""
+        fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.parameters()}
+        return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
+
     def _upstream(self) -> set[int]:
         """The parameters on which the finest feature depends, by autograd on meta tensors: no arithmetic."""
         parameters = dict(self.net.named_parameters())

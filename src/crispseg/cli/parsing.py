@@ -25,7 +25,7 @@ from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.plugins import load_plugins
-from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
 
@@ -144,8 +144,10 @@ def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` on top of `base`; keys of another model or data set, and weights of its classes, are left behind."""
+    """`over` on top of `base`; keys of another model or data set, weights of its classes and another length go."""
     merged = base | over
+    if any(over.get(key) is not None for key in LENGTHS):
+        merged |= {key: over.get(key) for key in LENGTHS if key in base}
     for group in GROUPS:
         if group in base and group in over:
             names = {tree[group]["name"] for tree in (base, over) if "name" in tree[group]}
@@ -251,6 +253,9 @@ def parse_training(
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
+    for key in LENGTHS:
+        if length := take_flag(argv, f"--{key}"):
+            tree = merge(tree, {key: length})
     tree = merge(read_yaml(PAPER) if preset == "paper" else {}, tree)
 
     parser = Parser(prog=prog, usage=f"{prog} [CONFIG.yaml] [--key value ...]", description=description)

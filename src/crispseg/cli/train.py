@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegError
-from crispseg.training.config import CONFIG
+from crispseg.training.config import CONFIG, EARLIER
 
 DESCRIPTION = (
     "Train a model. Settings come from flags and, given first, from a YAML file, or from a folder of data whose layout "
@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
-        recipe = {"augment": {"turn": False, "repeat": 1}}  # of a run from before there were these
+        recipe = EARLIER
     config = parse_training(argv, recipe, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
 
     # Lightning takes seconds, which --help and a mistake need not wait for

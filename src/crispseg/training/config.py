@@ -26,6 +26,12 @@ from crispseg.wording import written
 CONFIG = "config.yaml"
 """The file in a run's folder that holds its settings."""
 
+EARLIER = {"augment": {"turn": False, "repeat": 1}}
+"""What runs did from before there were these settings."""
+
+LENGTHS = ("epochs", "iterations", "minutes")
+"""Settings of the length of a run, of which one counts."""
+
 
 def spare_processors() -> int:
     """How many processes may load data beside the one that trains: up to 2."""
@@ -124,8 +130,8 @@ class TrainConfig(Settings):
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
         clip: largest norm of the gradient.
         freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
-            feature is made of, mostly the stem and the first stage; auto is early where it starts from trained weights
-            and the model takes several features.
+            feature is made of, mostly the stem and the first stage; auto is early where it starts from trained weights,
+            the model takes several features and that is less than 0.3 of the weights (of HRNets it is half).
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
             steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.

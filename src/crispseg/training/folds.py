@@ -17,7 +17,7 @@ from crispseg.evaluation.wording import percent
 from crispseg.files import atomic_path
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
-from crispseg.training.run import train
+from crispseg.training.run import is_first_process, train
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
@@ -41,19 +41,17 @@ def train_folds(
         For the folder of each fold, the scores on its val split.
 
     Raises:
-        CrispsegError: the data are no folder of images; the folder holds folds already; and as `train` does.
+        CrispsegError: the data are no folder of images; the folder holds folds or a run already, or with `resume` no
+            folds; and as `train` does.
         Interrupted: as `train` does.
     """
-    console = console or Console(stderr=True)
+    console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     data, out = config.data, Path(config.out)
     if not isinstance(data, Folder):
         raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
-    file = out / SCORES
-    if file.is_file() and not resume:
-        raise CrispsegError(f"{out} holds folds already; resume them with --resume {out}, or choose another --out")
-    scores: dict[str, Scores] = json.loads(file.read_text("utf-8")) if resume else {}
-    _write(file, json.dumps(scores))
     whole = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds))
+    scores = _scores(whole, resume=resume)
+    _write(out / SCORES, json.dumps(scores))
     _write(out / CONFIG, yaml.safe_dump(config_to_dict(whole), sort_keys=False))
     for fold in range(1, folds + 1):
         folder = out / f"fold_{fold}"
@@ -67,10 +65,27 @@ def train_folds(
             line = f"interrupted in fold {fold} of {folds}; go on with: crispseg train --resume {out}"
             raise Interrupted(line, stop.number) from None
         scores[folder.name] = {"miou": run.miou, **run.iou}
-        _write(file, json.dumps(scores, indent=1))
+        _write(out / SCORES, json.dumps(scores, indent=1))
     for line in fold_lines(out, scores):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return scores
+
+
+def _scores(config: TrainConfig, *, resume: bool) -> dict[str, Scores]:
+    """The scores of the folds that are finished. Raises where the folder does not let these be trained."""
+    out = Path(config.out)
+    file = out / SCORES
+    if resume:
+        if not file.is_file():
+            raise CrispsegError(f"{out} holds no folds to resume; start them again without --resume")
+        scores: dict[str, Scores] = json.loads(file.read_text("utf-8"))
+        return scores
+    if is_first_process():  # to the others the first has made way
+        if (out / LAST).is_file():
+            raise CrispsegError(f"{out} holds a run already; choose another --out")
+        if (out / "fold_1" / LAST).is_file():  # before, there is nothing to go on with
+            raise CrispsegError(f"{out} holds folds already; resume them with --resume {out}, or choose another --out")
+    return {}
 
 
 def fold_lines(out: Path, scores: dict[str, Scores]) -> list[str]:
@@ -95,5 +110,7 @@ def fold_lines(out: Path, scores: dict[str, Scores]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
+    if not is_first_process():
+        return
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

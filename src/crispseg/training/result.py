@@ -75,10 +75,14 @@ class Run:
         ious = [best[f"iou/{name}"] for name in labels.names]
         mious = [row["miou"] for row in rows]
         low, high = min(mious), max(mious)
-        span, steps = high - low or 1, max(len(rows) - 1, 1)
+        span, begin = high - low or 1, rows[0]["step"]
+        steps = rows[-1]["step"] - begin or 1
         points = [
-            (round(LEFT + (RIGHT - LEFT) * at / steps, 1), round(BOTTOM - (BOTTOM - TOP) * (miou - low) / span, 1))
-            for at, miou in enumerate(mious)
+            (
+                round(LEFT + (RIGHT - LEFT) * (row["step"] - begin) / steps, 1),
+                round(BOTTOM - (BOTTOM - TOP) * (row["miou"] - low) / span, 1),
+            )
+            for row in rows
         ]
         return pages.render(
             "notebook/run.html",

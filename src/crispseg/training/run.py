@@ -31,7 +31,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
 from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
-from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
 from crispseg.training.fitting import class_weights_of, fitted, keeps_images
 from crispseg.training.interruption import interruptible
@@ -57,6 +57,9 @@ MAY_CHANGE = {
 }
 """What a resumed run may do differently; the rest is part of what its checkpoint means."""
 
+MOST_FROZEN = 0.3
+"""Share of the backbone's weights up to which freeze_backbone auto is early."""
+
 FOUND = {"classes", "num_classes", "palette", "ignore"}
 """Settings of the data that a run records as its files told, and that need not be said again."""
 
@@ -75,7 +78,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         Interrupted: SIGINT or SIGTERM came during training.
     """
     console = console or Console(stderr=True)
-    if not _is_first_process():
+    if not is_first_process():
         console = Console(quiet=True)
     load_plugins(config.plugins)
     build_loss(config.losses)  # where its library is missing, this is told before the data are read
@@ -151,7 +154,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         quiet()
         trainer = build_trainer(config, len(loaders[0]), len(loaders[1]), *reports, val_set, console)
-        if _is_first_process():
+        if is_first_process():
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
         try:
@@ -181,7 +184,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         CrispsegError: it holds a run, or with `resume` none that goes on with this configuration; it cannot be written.
     """
     folder = Path(config.out)
-    if not _is_first_process():
+    if not is_first_process():
         return folder
     if folder == Path():
         raise CrispsegError("out is the current folder; give the run a folder of its own")
@@ -189,9 +192,9 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
         recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        # Settings that did not exist when the run began count as their defaults; turns were none.
+        # Settings that did not exist when the run began count as their defaults, or as what was done before.
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
-        known["augment"]["turn"] = False
+        known["augment"] |= EARLIER["augment"]
         for key, value in recorded.items():
             known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
         asked = config_to_dict(config)
@@ -214,7 +217,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
     return folder
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """False in the further processes of a distributed run, which start when the first is already under way."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
@@ -244,7 +247,8 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
             "part of; give true or false"
         )
     if freeze == "auto":
-        freeze = "early" if stages and (config.model.pretrained or config.init_from) else False
+        trained = bool(config.model.pretrained or config.init_from)
+        freeze = "early" if trained and stages and model.backbone.early_share < MOST_FROZEN else False
     if freeze:
         model.backbone.freeze(early=freeze == "early")
     return model.to(memory_format=torch.channels_last), note
