@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,27 +170,6 @@ def test_a_run_of_a_given_time(tmp_path: Path) -> None:
     after = rows(quietly(longer, resume=True).folder)
     assert after[: len(before)] == before and len(after) > len(before) + 1
     assert budget < float(after[-1]["seconds"]) < 1.2 * budget + 1
-
-
-@pytest.mark.slow
-def test_the_time_left_of_a_real_run_is_right_after_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    course, told, paces = Course(160, 4), [], []
-    step = Pace.step
-
-    def tell(pace: Pace, number: int) -> None:
-        step(pace, number)
-        paces.append(pace)
-        if (left := pace.left(course)) is not None:
-            told.append((time.monotonic(), left))
-
-    monkeypatch.setattr(Pace, "step", tell)
-    began = time.monotonic()
-    quietly(tiny(tmp_path / "run", epochs=40, batch_size=2))
-    end = told[-1][0] + paces[-1].evaluation  # of the last step, which is told before it is evaluated
-    assert len(told) > 150
-    for when, left in told:
-        if when - began > 0.1 * (end - began):
-            assert left == pytest.approx(end - when, rel=0.2, abs=0.05 * (end - began))
 
 
 def test_what_does_not_go_together(tmp_path: Path, refuses: Any) -> None:
