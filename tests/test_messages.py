@@ -148,9 +148,9 @@ def test_what_people_read(argv: str, line: str, capsys: Capture) -> None:
 
 
 def test_the_wrong_one_of_two_values_is_told(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "config.yaml").write_text("epochs: many\n")
-    line = error_of(capsys, "train", tmp_path / "config.yaml", "--epochs", "5")
-    assert line.startswith("crispseg: error: epochs is many; give a whole number")
+    (tmp_path / "config.yaml").write_text("lr: many\n")
+    line = error_of(capsys, "train", tmp_path / "config.yaml", "--lr", "5")
+    assert line.startswith("crispseg: error: lr is many; give a number")
 
 
 def test_classes_that_are_no_file(tmp_path: Path, capsys: Capture) -> None:

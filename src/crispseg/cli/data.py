@@ -136,7 +136,7 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
         if report is None:
             lines.append(f"{split}: {count} images; none could be read")
         else:
-            head = report.lines()[0].partition(" images, ")[2]
+            head = report.lines()[0].partition(", ")[2]
             lines.append(f"{split}: {count} images{of}, {head}")
             reports.append(report)
         if faults:
