@@ -17,8 +17,8 @@ from crispseg.files import writable_folder
 from crispseg.imaging import find_images
 from crispseg.inference import Segmenter
 from crispseg.inference.blending import check_tile
-from crispseg.inference.segmenter import Source
 from crispseg.inference.servers import FORMATS
+from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
 from crispseg.plugins import load_plugins
 from crispseg.tiff import SUFFIXES, keep_position

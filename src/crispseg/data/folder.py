@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from crispseg.data.base import DataSource, FileDataset, Pair, read_lines
+from crispseg.data.base import DataSource, FileDataset, Pair
+from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, match, pairing_fault
 from crispseg.data.undeclared import OBJECTS, black_and_white, count_classes, saturated
 from crispseg.errors import CrispsegError
-from crispseg.imaging import SUFFIXES, find_images
+from crispseg.imaging import find_images
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.value_range import check_range
 from crispseg.wording import plural
@@ -261,7 +259,7 @@ class Folder:
         """The names in each list."""
         lists = self._layout.lists
         unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
-        names = {split: _chosen(path, list(self._pairs), unpaired) for split, path in lists.items()}
+        names = {split: chosen_names(path, list(self._pairs), unpaired) for split, path in lists.items()}
         for one, other in combinations(names, 2):
             if both := sorted(set(names[one]) & set(names[other])):
                 pairing_fault(
@@ -292,9 +290,9 @@ class Folder:
         if self.palette is None:
             return None
         if isinstance(self.palette, (str, Path)):
-            colors, names = _read_palette(Path(self.palette))
+            colors, names = read_palette(Path(self.palette))
         else:
-            colors, names = tuple(_as_color(color) for color in self.palette), None
+            colors, names = tuple(as_color(color) for color in self.palette), None
         if twice := [list(color) for color in colors if colors.count(color) > 1]:
             raise CrispsegError(f"data.palette gives the colour {twice[0]} to two classes; give each its own")
         return colors, names
@@ -309,7 +307,7 @@ class Folder:
         """Names, colours and number of the classes as far as they are declared; the number where anything is."""
         colors, names = self._colors or (None, None)
         if (classes := self._classes) is not None:
-            names = _class_names(classes)
+            names = class_names(classes)
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
@@ -340,7 +338,7 @@ class Folder:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
         labels = LabelSet(names, colors) if colors else LabelSet.colored(names)
         if colors is not None:
-            return labels, ColorDecoder(colors, tuple(_as_color(value) for value in self.ignore))
+            return labels, ColorDecoder(colors, tuple(as_color(value) for value in self.ignore))
         return labels, IdDecoder(count, self.ignored_values)
 
     @property
@@ -373,57 +371,3 @@ def settle(source: DataSource) -> tuple[DataSource, list[str]]:
         CrispsegError: the files tell nothing, or do not pair.
     """
     return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])
-
-
-def _chosen(path: Path, names: Sequence[str], unpaired: Collection[str]) -> list[str]:
-    """The names that a list file means, given as names or file names, with or without their sub-folder.
-
-    Those of files without a partner are left out.
-    """
-    by_stem = defaultdict(list)
-    for name in (*names, *unpaired):
-        by_stem[PurePosixPath(name).name].append(name)
-    known = {
-        **{stem: full[0] for stem, full in by_stem.items() if len(full) == 1},
-        **{name: name for name in (*names, *unpaired)},
-    }
-    entries = [PurePosixPath(line) for line in read_lines(path)]
-    keys = [
-        str(entry.with_suffix("") if entry.suffix.lower() in SUFFIXES and str(entry) not in known else entry)
-        for entry in entries
-    ]
-    if unknown := [key for key in keys if key not in known]:
-        pairing_fault(
-            f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "
-            "write one name a line, with its sub-folder",
-            ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
-        )
-    return sorted({known[key] for key in keys if key in known}.difference(unpaired))
-
-
-def _class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
-    if isinstance(classes, list):
-        return tuple(classes)
-    if not Path(classes).exists():
-        other = f"--data.num_classes {classes}" if str(classes).isdecimal() else "a text file with one name a line"
-        raise CrispsegError(f"data.classes is {classes}, which is no file; give '[background, road]', or {other}")
-    return tuple(read_lines(classes))
-
-
-def _read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:
-    """Lines "r g b name" → colours, and names where all lines have one."""
-    lines = [re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line) for line in read_lines(path)]
-    for number, line in enumerate(lines):
-        if line is None:
-            raise CrispsegError(f"{path}: entry {number + 1} is not 'r g b name'; write for example '128 64 128 road'")
-    parts = [line.groups() for line in lines if line is not None]
-    colors = tuple((int(red), int(green), int(blue)) for red, green, blue, _ in parts)
-    names = tuple(name for *_, name in parts)
-    return colors, names if all(names) else None
-
-
-def _as_color(value: int | Color) -> Color:
-    color = (value, value, value) if isinstance(value, int) else (*value,)
-    if len(color) != 3 or not all(0 <= level <= 255 for level in color):
-        raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
-    return color

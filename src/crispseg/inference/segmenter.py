@@ -6,24 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from crispseg import pages, visuals
-from crispseg.arrays import FORMS, image_array
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.imaging import (
-    UnknownRange,
-    as_rgb,
     find_images,
     image_channels,
-    read_image,
-    rgb_values,
     write_image,
     write_labels,
 )
@@ -31,19 +26,13 @@ from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import Tiling, enough_memory
 from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
+from crispseg.inference.source import Source, read_source
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.normalize import Normalize
 from crispseg.refinement import shift
-from crispseg.value_range import ValueRange, check_range, to_8_bits
-
-Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
-"""An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
-
-All go the way of files: PIL images too are turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16
-bits are scaled to 8. For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA, a file as for `read_image`.
-"""
+from crispseg.value_range import ValueRange, check_range
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
@@ -380,48 +369,6 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise CrispsegError(f"device '{device}' cannot be used ({reason}); use 'cpu', 'cuda' or 'cuda:N'") from None
     return found
-
-
-def read_source(
-    source: Source, in_chans: int, value_range: ValueRange | None = None
-) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path.
-
-    Values of 16 bits are scaled from `value_range`.
-    """
-    channels = image_channels(in_chans)
-    if isinstance(source, str | Path):
-        return read_image(source, channels, value_range=value_range), Path(source)
-    if isinstance(source, Image.Image) and source.width and source.height:
-        return _pixels(source, channels, value_range), None
-    if isinstance(source, np.ndarray | Tensor):
-        values = image_array(source)
-        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype != np.uint8):
-            given = f"{values.dtype} values of shape {values.shape}"
-            raise CrispsegError(
-                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, or floats from 0 to 1"
-            )
-        kept = values if values.ndim == 2 else values[..., :channels]
-        if values.dtype == np.uint16:
-            return as_rgb(to_8_bits(kept, value_range, "the array")), None
-        return as_rgb(np.array(kept, order="C")), None  # a copy: the caller may reuse the array
-    raise CrispsegError(
-        f"cannot segment a {type(source).__name__}; give a path, a PIL image, {FORMS}, or a list of them"
-    )
-
-
-def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
-    if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
-        raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
-    try:
-        upright = ImageOps.exif_transpose(picture)
-        if channels == 4:
-            return np.array(upright)
-        return rgb_values(upright, value_range)
-    except UnknownRange:
-        raise CrispsegError(f"the range of a PIL image of mode {picture.mode} is unknown; scale it to 8 bits") from None
-    except Exception as error:  # a PIL image reads its file late, and on broken data raises almost anything
-        raise CrispsegError(f"the PIL image {picture} cannot be read ({one_line(error)}); restore its file") from None
 
 
 def _is_folder(source: Any) -> bool:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import colorize
-from crispseg.inference.segmenter import Source, as_batch, check_finite, read_source, usable_device
+from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.inference.source import Source, read_source
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
