@@ -107,7 +107,7 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 
 def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> SegmentationModel:
     """What is written in an hour: AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips, batches of 8."""
-    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False)
+    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False, photometric=False)
     model, batches = begin(data, network, weights, augment, 8, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)

@@ -37,7 +37,7 @@ class Coarse(NamedTuple):
     """What one pass through a network finds, before logits are brought to the images' size."""
 
     logits: Tensor
-    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, for UN-EPT 8, for FCN the backbone's last, for crisp 1."""
+    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, of UN-EPT 8, of FCN the backbone's last, of crisp 1."""
     decoded: Decoded
     """What the decoder made of the images."""
 

@@ -1,4 +1,4 @@
-"""Models with a top-down decoder: one builder, of which FPN, crisp and UPerNet are presets here, SFNet and DDSM elsewhere.
+"""Models with a top-down decoder: one builder; FPN, crisp and UPerNet are presets of it here, SFNet and DDSM elsewhere.
 
 FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a segmentation baseline, of the widths
 that AGLN's tables count (Li et al., Tables IV and VIII). UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene
