@@ -20,6 +20,7 @@ from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
+    "list": "networks to train, and trained models that come with crispseg",
     "data": "list, show, download and import data",
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
@@ -116,7 +117,7 @@ def _one_line_warnings() -> Iterator[None]:
                 show(message, category, *rest, **more)
 
         warnings.showwarning = show_line
-        warnings.simplefilter("always", CrispsegWarning)
+        warnings.simplefilter("default", CrispsegWarning)  # each text once
         yield
 
 
