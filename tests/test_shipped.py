@@ -191,6 +191,12 @@ def test_evaluate_and_one_line_where_a_folder_has_the_name(nuclei: Path, capsys:
     )
 
 
+def test_the_line_comes_once_where_a_model_is_looked_at_twice(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("nuclei").mkdir()
+    assert main(["inspect", "nuclei", photo, "--out", "page.html", "--device", "cpu"]) == 0
+    assert capsys.readouterr().err.count("'nuclei' is the model that comes with crispseg") == 1
+
+
 def test_export(nuclei: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def export(model: Any, out: Path) -> list[str]:
         out.write_bytes(b"0" * 100_000)

@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> None:
         print("no trained models come with this crispseg")
         return
     head = ("name", "classes", "network", "parameters", "val mIoU", "licence") if pretrained else ("name", "what it is")
-    table = Table(*(Column(name, no_wrap=name == "name") for name in head), box=None, pad_edge=False)
+    table = Table(*(Column(each, overflow="fold", no_wrap=each == "name") for each in head), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def network(name: str) -> tuple[str, str]:
-    """Name and first sentence of what `create_model` builds."""
+    """Name of a model, and what its builder says that it is."""
     summary = (inspect.getdoc(models[name]) or "").partition("\n\n")[0]
     return name, " ".join(summary.split())
 

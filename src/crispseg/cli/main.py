@@ -106,18 +106,20 @@ def _dispatch(argv: list[str]) -> int:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """In the block each `CrispsegWarning` is a line on stderr; what others warn of stays as it is."""
+    """In the block each `CrispsegWarning` is a line on stderr, once; what others warn of stays as it is."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_line(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, CrispsegWarning):
-                print(f"crispseg: {message}", file=sys.stderr)
-            else:
+            if not issubclass(category, CrispsegWarning):
                 show(message, category, *rest, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                print(f"crispseg: {message}", file=sys.stderr)
 
         warnings.showwarning = show_line
-        warnings.simplefilter("default", CrispsegWarning)  # each text once
+        warnings.simplefilter("always", CrispsegWarning)
         yield
 
 
