@@ -20,7 +20,6 @@ from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you
 
 COMMANDS = {
     "quickstart": "train, test and look at SFNet on built-in street scenes (or your data), in minutes",
-    "list": "networks to train, and trained models that come with crispseg",
     "data": "list, show, download and import data",
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
@@ -31,6 +30,7 @@ COMMANDS = {
     "inspect": "write a page that shows how a model comes to its labels",
     "demo": "show models in the browser: drop an image, see its classes and where the model looked",
     "refine": "move saved labels of any model along boundaries",
+    "list": "networks to train, and trained models that come with crispseg",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",
     "convert": "turn a checkpoint of SFNet's official release into a saved model",
