@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,11 @@ def is_there(file: Path, key: Row) -> bool:
     return any(key.items() <= row.items() for row in read_rows(file))
 
 
+def folder_name(stage: str, key: Row) -> str:
+    """The name of a run's folder."""
+    return re.sub(r"[^\w.]+", "-", "-".join([stage, *key.values()]))
+
+
 def compare_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Append a row for each network and seed that has none, all trained alike."""
     load_plugins([str(PEERS)])
@@ -134,9 +140,10 @@ def compare_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
         key = {"data": given.data, "model": name, "minutes": f"{given.minutes:g}", "seed": str(seed)}
         if is_there(file, key):
             continue
-        run = given.work / "-".join(["compare", *key.values()])
-        model = trained(run, [*flags_of(given, seed, further), f"--plugins={PEERS}", f"--model={name}"])
-        append_row(file, key, model, val_of(run))
+        run = given.work / folder_name("compare", key)
+        network, *options = name.split()
+        told = [*flags_of(given, seed, further), f"--plugins={PEERS}", f"--model={network}", *options]
+        append_row(file, key, trained(run, told), val_of(run))
 
 
 def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
@@ -162,7 +169,7 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
             key = {**common, "start": start, "images": str(images), "seed": str(seed)}
             if is_there(file, key):
                 continue
-            run = given.work / "-".join(["finetune", *key.values()]).replace(" ", "_")
+            run = given.work / folder_name("finetune", key)
             own = [f"--minutes={given.minutes:g}", f"--seed={seed}"]
             model = trained(run, [*further, *folder_flags(few), *flags, *own])
             append_row(file, key, model, val_of(run))
@@ -237,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage = stages.add_parser(
         "compare", parents=[shared, seeds], allow_abbrev=False, help="append rows to shipped_compare.csv"
     )
-    stage.add_argument("--models", nargs="+", default=list(MODELS))
+    stage.add_argument("--models", nargs="+", default=list(MODELS), help="such as fpn, or 'sfnet --model.width=64'")
     stage = stages.add_parser(
         "finetune", parents=[shared, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
     )
