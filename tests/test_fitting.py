@@ -78,16 +78,26 @@ def test_colours_of_few_images_are_changed(images: int, in_chans: int, changed: 
     assert fitted(config, report(images=images)).augment.photometric is changed
 
 
+def test_crops_are_smaller_for_a_model_that_enlarges_them() -> None:
+    sides = {
+        name: fitted(TrainConfig(ModelConfig(name, options=options)), report(500)).augment.crop
+        for name, options in {"fpn": {}, "crisp": {"enlarge": 1.0}, "sfnet": {"width": 64}}.items()
+    }
+    assert set(sides.values()) == {(192, 192)}
+    assert fitted(TrainConfig(), report(500)).augment.crop == (128, 128)
+
+
 def test_most_images_are_no_smaller_than_the_crop() -> None:
     masks = [np.indices(size).sum(0).astype(np.uint8) % CLASSES for size in ((40, 100), (60, 50), (200, 90))]
     assert check_split(Masks(masks), "train").shorter_side == 50
 
 
 @pytest.mark.parametrize("crop", [(32, 32), (CROP, CROP), (CROP, 2 * CROP), (768, 768), (4096, 4096), None])
-def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(("name", "enlarge"), [("fpn", 1), ("crisp", 1.5)])
+def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None, name: str, enlarge: float) -> None:
     whole = report(600)
-    size = fitted(TrainConfig(augment=Augment(crop, (1, 1))), whole).batch_size
-    area = math.prod(crop or whole.largest)
+    size = fitted(TrainConfig(ModelConfig(name), augment=Augment(crop, (1, 1))), whole).batch_size
+    area = math.prod(crop or whole.largest) * enlarge**2
     assert isinstance(size, int) and 1 <= size <= BATCH
     assert size == 1 or size * area <= BATCH * CROP**2
     assert size == BATCH or (size + 1) * area > BATCH * CROP**2

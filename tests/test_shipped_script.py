@@ -75,7 +75,7 @@ def test_the_folder_for_the_wheel(
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{folder}: 1.")
     assert faults(folder) == []
     card, config = (folder / "README.md").read_text(), json.loads((folder / "config.json").read_text())
-    assert 'crispseg.Segmenter("nuclei")' in card and "# nuclei: fpn on test_efficientnet" in card
+    assert 'crispseg.Segmenter("nuclei")' in card and "# nuclei: crisp on test_efficientnet" in card
     assert "train nuclei --root ROOT --weights weights.safetensors --minutes 0.01 --seed 3 --data=folder" in card
     assert "On the 4 images of val" in card and "seed 3" in card and str(place.parent) not in config["recipe"]["out"]
     shown = f"| mIoU | {config['metrics']['val']['miou']:.1f} | "

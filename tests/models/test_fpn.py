@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from crispseg import create_model, from_pretrained, record
+from crispseg import CrispsegError, create_model, from_pretrained, record
 from crispseg.counting import count_multiply_adds, count_parameters
 
 from .base import ModelTester
@@ -20,17 +24,38 @@ class TestFPN(ModelTester):
 class TestCrisp(ModelTester):
     name = "crisp"
     stride = 1
-    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+    taps: ClassVar = {"decoder.coarsest": lambda height, width: (16, -(-3 * height // 64), -(-3 * width // 64))}
 
 
 def test_each_place_of_the_finest_level_has_logits_of_its_own_pixels() -> None:
-    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16).eval()
+    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16, enlarge=1).eval()
     images = torch.randn(2, 3, 38, 65)
     logits, places = model(images), model.classifier(model.coarse(images).decoded.feature)
     assert logits.shape == (2, 3, 38, 65) and places.shape == (2, 3 * 16, 10, 17)
     for y, x in [(0, 0), (1, 2), (5, 63), (37, 64)]:
         own = places[:, :, y // 4, x // 4].reshape(2, 3, 4, 4)
         assert torch.equal(logits[:, :, y, x], own[:, :, y % 4, x % 4])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(32, 70), st.integers(32, 70), st.floats(1, 2.5))
+def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: float) -> None:
+    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16, enlarge=enlarge).eval()
+    images = torch.randn(1, 3, height, width)
+    larger = F.interpolate(
+        images, [int(side * model.enlarge) for side in (height, width)], mode="bilinear", align_corners=False
+    )
+    model.enlarge, factor = Fraction(1), model.enlarge
+    seen = model(larger)
+    model.enlarge = factor
+    expected = F.interpolate(seen, (height, width), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("enlarge", [0.5, 5, float("nan")])
+def test_a_factor_that_cannot_be(enlarge: float) -> None:
+    with pytest.raises(CrispsegError, match=f"enlarge is {enlarge:g}; give a factor from 1 to 4"):
+        create_model("crisp", num_classes=3, backbone="test_efficientnet", enlarge=enlarge)
 
 
 def test_counts_are_those_of_agln_s_baseline() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
@@ -54,17 +55,23 @@ class SegmentationModel(nn.Module, Saving):
         subpixel: the classifier gives the logits of so many by so many pixels for each place of the decoder's map, of
             as many pixels each (Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient
             Sub-Pixel Convolutional Neural Network*, CVPR 2016, §3.2), so that the last upsampling is learned.
+        enlarge: the backbone sees images so many times as large.
     """
 
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, *, subpixel: int = 1) -> None:
+    def __init__(
+        self, backbone: Backbone, decoder: Decoder, num_classes: int, *, subpixel: int = 1, enlarge: float = 1.0
+    ) -> None:
         super().__init__()
+        if not 1 <= enlarge <= 4:
+            raise CrispsegError(f"enlarge is {enlarge:g}; give a factor from 1 to 4")
         self.backbone = backbone
         self.decoder = decoder
         self.num_classes = num_classes
         self.subpixel = subpixel
+        self.enlarge = Fraction(enlarge).limit_denominator(16)
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
@@ -84,11 +91,16 @@ class SegmentationModel(nn.Module, Saving):
     def coarse(self, images: Tensor) -> Coarse:
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
+        size = images.shape[-2:]
+        if self.enlarge > 1:
+            larger = [side * self.enlarge.numerator // self.enlarge.denominator for side in size]
+            images = resize(images, larger, align_corners=False)
         decoded = self.decoder(self.backbone(images), images)
         logits = self.classifier(decoded.feature)
         if self.subpixel > 1:
             height, width = images.shape[-2:]
             logits = F.pixel_shuffle(logits, self.subpixel)[..., :height, :width]
+            logits = resize(logits, size, align_corners=False)
         return Coarse(logits, decoded)
 
     def coarse_logits(self, images: Tensor) -> Tensor:

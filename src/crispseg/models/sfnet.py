@@ -154,7 +154,7 @@ sfnet = preset(
     top_down,
     "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
     part="fam",
-    fixed={"expansion": 1, "subpixel": False},
+    fixed={"expansion": 1, "subpixel": False, "enlarge": 1.0},
     width=None,
     context="ppm",
 )

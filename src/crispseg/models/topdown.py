@@ -32,6 +32,7 @@ def top_down(
     expansion: int = 1,
     released_dilation: bool = False,
     subpixel: bool = False,
+    enlarge: float = 1.0,
 ) -> SegmentationModel:
     """A pyramid from coarse to fine, whose parts are named.
 
@@ -52,6 +53,7 @@ def top_down(
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
         subpixel: the classifier gives logits of every pixel, not of every place of the finest level.
+        enlarge: the backbone sees images so many times as large, 1 to 4; time and memory grow with its square.
 
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
@@ -72,26 +74,28 @@ def top_down(
         fuse=steps,
         merge=configured(merges, merge, merge_options),
     )
-    return SegmentationModel(backbone, decoder, num_classes, subpixel=backbone.strides[0] if subpixel else 1)
+    return SegmentationModel(
+        backbone, decoder, num_classes, subpixel=backbone.strides[0] if subpixel else 1, enlarge=enlarge
+    )
 
 
-PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False}
+PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False, "enlarge": 1.0}
 """What presets fix that merge to the levels' width on undilated backbones, and classify that."""
-PYRAMID = {**PLAIN, "expansion": 2, "fuse_levels": None}
 
 fpn = preset(
     "fpn",
     top_down,
     "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
-    fixed=PYRAMID,
+    fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
     width=None,
 )
 crisp = preset(
     "crisp",
     top_down,
-    "FPN, with a classifier that gives logits of every pixel: what `crispseg train` takes.",
-    fixed={**PYRAMID, "subpixel": True},
+    "FPN on images one and a half times as large, that classifies every pixel: what `crispseg train` takes.",
+    fixed={"expansion": 2, "fuse_levels": None, "released_dilation": False, "subpixel": True},
     width=None,
+    enlarge=1.5,
 )
 upernet = preset(
     "upernet",

@@ -107,7 +107,7 @@ class TrainConfig(Settings):
         iterations: optimizer steps; counts instead of epochs where given.
         minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
             learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
-        batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
+        batch_size: images a step and device; auto is 8 crops of auto's size, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
         lr: initial learning rate.
