@@ -64,7 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_fuse.py").write_text(part[1].replace('"gated"', '"gated_of_docs"'))
     config = "model: sfnet\ndata: scenes\n"
     (folder / "config.yaml").write_text(config)
-    for run in ("RUN", "runs/a", "runs/folds", "runs/mine", "runs/streets"):
+    for run in ("RUN", "runs/a", "runs/cells", "runs/folds", "runs/mine", "runs/streets"):
         (folder / run).mkdir(parents=True)
         (folder / run / "config.yaml").write_text(config)
     return folder
