@@ -295,6 +295,18 @@ def test_objects_of_a_tiff_in_parts_are_refused(model: Path, tmp_path: Path, cap
     assert f"--objects does not go with --tiles, which makes a TIFF of {picture}" in capsys.readouterr().err
 
 
+def test_numbers_lie_on_the_map_where_the_image_lies(model: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)}
+    shape = {"height": 40, "width": 48, "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **place) as file:
+        file.write(np.zeros((3, 40, 48), np.uint8))
+    flags = ["--out", str(tmp_path / "out"), "--device=cpu", "--objects=nucleus"]
+    assert main(["predict", str(model), str(tmp_path / "a.tif"), *flags]) == 0
+    with rasterio.open(tmp_path / "out/a_objects.png") as numbers:
+        assert (numbers.crs, numbers.transform) == (place["crs"], place["transform"])
+
+
 def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 150, 3), np.uint8)
     objects = Segmenter(model, "cpu", tile=128)(image).objects("nucleus", border="border")

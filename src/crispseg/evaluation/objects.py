@@ -13,7 +13,7 @@ Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,9 @@ from crispseg.objects import ObjectRule
 
 PERCENT = tuple(range(50, 100, 5))
 """The thresholds of IoU."""
+
+MOST = 2**24
+"""The largest number of an object; there are tables with a row for each number up to it."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +111,30 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
                 finds them in `truth`.
 
         Raises:
-            CrispsegError: as for other metrics; instances of another shape, or no integers from 0 on.
+            CrispsegError: as for other metrics; instances of another shape, or no integers from 0 to `MOST`.
         """
         prediction, truth = self.checked(prediction, truth, ids)
+        predicted, true = self.maps(prediction, truth)
+        wanted: Iterable[NDArray[np.integer]] = map(self.rule.find, true)
         if instances is not None:
-            _, instances = self.checked(truth, instances, None)
-            if (instances < 0).any():
-                raise CrispsegError("instances hold numbers below 0; number the objects from 1 on, 0 for none")
-        rows = []
-        for index, (found, true) in enumerate(zip(*self.maps(prediction, truth), strict=True)):
-            wanted = self.rule.find(true)
-            if instances is not None:
-                wanted = np.where(true == IGNORE, 0, instances[index].cpu().numpy())
-            rows.append(matches(self.rule.find(found), wanted))
+            wanted = np.where(true == IGNORE, 0, _checked(instances.cpu().numpy(), true.shape))
+        rows = [matches(self.rule.find(labels), numbers) for labels, numbers in zip(predicted, wanted, strict=True)]
         self.keep(np.array(rows, np.int64).reshape(len(truth), len(PERCENT) + 2), truth, ids)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
         """The objects of each image."""
         return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
+
+
+def _checked(instances: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+    if instances.shape != shape or instances.dtype.kind not in "iu":
+        raise CrispsegError(
+            f"instances are {instances.dtype} of shape {instances.shape}; give integers of shape {shape}"
+        )
+    if instances.size and not 0 <= instances.min() <= instances.max() <= MOST:
+        low, high = instances.min(), instances.max()
+        raise CrispsegError(f"instances hold {low if low < 0 else high}; number objects from 1 on, to {MOST} at most")
+    return instances
 
 
 def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
