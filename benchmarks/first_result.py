@@ -29,7 +29,6 @@ import cv2
 import numpy as np
 import torch
 from compare import head
-from numpy.typing import NDArray
 from reporting import COLUMNS, mean_and_sd
 from results import Row, read_rows, write_rows
 from rich.console import Console
@@ -40,6 +39,7 @@ from torch.utils.data import DataLoader
 
 from crispseg.cli.parsing import parse_training
 from crispseg.data import Augment, Folder, check_split, train_transform
+from crispseg.data.decoders import three_classes
 from crispseg.data.loading import train_loader
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.models import SegmentationModel, create_model
@@ -51,7 +51,6 @@ from crispseg.training.optimization import build_optimizer, learning_rate_factor
 HERE = Path(__file__).parent
 ROWS = HERE / "first_result.csv"
 BACKBONE = "tf_efficientnet_lite0"
-BORDER = 2  # pixels
 VAL_TILES = ("tile2", "tile3")  # parts of a tile touch, so a tile is in one split
 NUCLEI = ["background", "nucleus", "border"]
 AERIAL = ["building", "land", "road", "vegetation", "water"]
@@ -62,15 +61,6 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
-
-
-def three_classes(ids: NDArray[np.uint16], radius: int = BORDER) -> NDArray[np.uint8]:
-    """Instance ids `(H, W)` → 0 background, 1 nucleus, 2 border: pixels within `radius` of two different nuclei."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
-    largest = cv2.dilate(ids, disk)
-    smallest = ~cv2.dilate(np.where(ids > 0, ~ids, np.uint16(0)), disk)
-    return np.where((largest > 0) & (largest != smallest), 2, ids > 0).astype(np.uint8)
 
 
 def prepare_nuclei(source: Path, folder: Path) -> Folder:
@@ -107,7 +97,7 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 
 def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> SegmentationModel:
     """What is written in an hour: AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips, batches of 8."""
-    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False)
+    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False, photometric=False)
     model, batches = begin(data, network, weights, augment, 8, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)

@@ -93,7 +93,7 @@ def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
         (["train", "--data", "camvid"], ["--data.root"]),
         (["train", "--data", "folder"], ["--data.images", "--data.masks", "--data.palette", "--data.val_ratio"]),
         (["train", "--model", "agln"], ["--model.descriptors", "default: 128"]),
-        (["quickstart"], ["--epochs", "--data.seed"]),
+        (["quickstart"], ["--minutes", "--data.root"]),
         (["evaluate"], ["run", "--split", "--json"]),
         (["predict"], ["run", "images", "--out", "--bf16"]),
     ],

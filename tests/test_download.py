@@ -17,7 +17,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dataset_trees import make_ade20k, make_cityscapes, make_coco_stuff, make_voc2012
+from dataset_trees import (
+    make_ade20k,
+    make_cityscapes,
+    make_coco_stuff,
+    make_voc2012,
+    public_nuclei,
+    write_lists,
+)
 
 from crispseg.cli.main import main
 from crispseg.data import archives, download
@@ -298,6 +305,7 @@ MAKE = {
     "ade20k": (make_ade20k, "zip", {"train": 2, "val": 1}),
     "coco_stuff": (make_coco_stuff, "zip", {"train": 2, "val": 1}),
     "voc2012": (make_voc2012, "tar", {"train": 2, "val": 1}),
+    "nuclei": (lambda root: public_nuclei(root.parent), "zip", {"train": 2, "val": 1}),  # which become the root
 }
 
 
@@ -329,6 +337,8 @@ def test_download_and_use(
 ) -> None:
     entry = entry_of(name, server, tmp_path / "made")
     monkeypatch.setitem(catalogue(), name, entry)
+    splits = {"train": ["b0123456789a", "c0123456789a"], "val": ["a0123456789a"]}
+    monkeypatch.setattr("crispseg.data.free.LISTS", write_lists(tmp_path / "lists", "nuclei_", splits))
     server.cut = [300]
     out = tmp_path / "out"
     assert main(["data", "download", name, f"--out={out}"]) == 0
@@ -336,7 +346,7 @@ def test_download_and_use(
     root = out / entry.root
     assert f"train: 2 images with masks in {root}, 2 as published" in shown and entry.licence in shown
     assert f"--data {name} --data.root {root}" in shown
-    assert ("no checksum is published" in shown) == (name == "coco_stuff")
+    assert ("no checksum is published" in shown) == (name in ("coco_stuff", "nuclei"))
     assert not [path for path in out.rglob("*") if archives.is_archive(path) or path.suffix == ".part"]
     asked = len(server.asked)
     assert main(["data", "download", name, f"--out={out}"]) == 0

@@ -34,26 +34,6 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         sys.modules.pop(name, None)
 
 
-def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
-    """The three classes, pixel by pixel."""
-    found = np.zeros(ids.shape, np.uint8)
-    for (y, x), own in np.ndenumerate(ids):
-        rows, columns = np.ogrid[: ids.shape[0], : ids.shape[1]]
-        near = set(ids[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2].tolist()) - {0}
-        found[y, x] = 2 if len(near) > 1 else own > 0
-    return found
-
-
-@pytest.mark.parametrize("radius", [1, 2, 3])
-def test_borders_are_pixels_near_two_nuclei(script: ModuleType, radius: int) -> None:
-    ids = np.zeros((24, 30), np.uint16)
-    for number, (top, left, height, width) in enumerate([(2, 2, 8, 7), (3, 9, 6, 6), (12, 4, 6, 9), (13, 15, 8, 8)], 1):
-        ids[top : top + height, left : left + width] = 40_000 * (number % 2) + number
-    found = script.three_classes(ids, radius)
-    assert np.array_equal(found, nearby(ids, radius)) and set(np.unique(found)) == {0, 1, 2}
-    assert not script.three_classes(np.zeros((5, 5), np.uint16)).any()
-
-
 def sources(root: Path) -> dict[str, Path]:
     """Six nuclei images, and six parts of three aerial tiles."""
     generator = np.random.default_rng(0)

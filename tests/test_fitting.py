@@ -41,19 +41,19 @@ class Masks(SegmentationDataset):
         return Sample(np.zeros((*mask.shape, 3), np.uint8), mask, f"sample {index}")
 
 
-def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2)) -> SplitReport:
+def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images: int = 9) -> SplitReport:
     size, numbers = (shorter_side, 2 * shorter_side), np.array(counts)
     return SplitReport(
         split="train",
         labels=LabelSet.numbered(len(counts)),
-        images=9,
+        images=images,
         counts=numbers,
         support=numbers,
         ignored=0,
         smallest=size,
         largest=size,
-        sizes=(size,) * 9,
-        present=np.tile(numbers > 0, (9, 1)),
+        sizes=(size,) * images,
+        present=np.tile(numbers > 0, (images, 1)),
     )
 
 
@@ -68,6 +68,14 @@ def test_crops_are_as_large_as_images_allow(shorter_side: int, side: int | None)
         assert crop[0] == side
     else:
         assert crop[0] % STEP == 0 and 0 <= min(shorter_side, CROP) - crop[0] < STEP
+
+
+@pytest.mark.parametrize(
+    ("images", "in_chans", "changed"), [(36, 3, True), (36, 1, True), (36, 4, False), (500, 3, False)]
+)
+def test_colours_of_few_images_are_changed(images: int, in_chans: int, changed: bool) -> None:
+    config = TrainConfig(model=ModelConfig(in_chans=in_chans))
+    assert fitted(config, report(images=images)).augment.photometric is changed
 
 
 def test_most_images_are_no_smaller_than_the_crop() -> None:
@@ -86,7 +94,7 @@ def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> 
 
 
 def test_what_is_said_stays() -> None:
-    augment = Augment(crop=(96, 64), turn=True)
+    augment = Augment(crop=(96, 64), turn=True, photometric=True)
     said = TrainConfig(augment=augment, batch_size=3, epochs=2, precision="fp32", class_weights="balanced")
     assert fitted(said, report()) == said
 

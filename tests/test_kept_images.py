@@ -66,7 +66,9 @@ def test_scenes_are_not_changed_by_what_is_kept() -> None:
     before = [np.copy(split.split[index].image) for index in range(4)]
     loader = train_loader(
         split,  # type: ignore[arg-type]
-        train_transform(Augment(crop=(64, 64), scale=(1, 1), flip=0, turn=False), (0.5,) * 3, (0.5,) * 3),
+        train_transform(
+            Augment(crop=(64, 64), scale=(1, 1), flip=0, turn=False, photometric=False), (0.5,) * 3, (0.5,) * 3
+        ),
         2,
         0,
         seed=0,

@@ -157,7 +157,7 @@ def test_size_counts_after_scaling_to_a_longer_side() -> None:
 
 def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:
     dataset = data.dataset("train")
-    transform = train_transform(Augment((64, 64), turn=False), (0.5,) * 3, (0.5,) * 3)
+    transform = train_transform(Augment((64, 64), turn=False, photometric=False), (0.5,) * 3, (0.5,) * 3)
     loader = train_loader(dataset, transform, 3, 0, seed=0, times=[2, 3, 1])
     assert len(loader) == 2 and sorted(index for _, index in loader.sampler) == list(range(6))
     assert loader.dataset.images == [0, 0, 1, 1, 1, 2]  # type: ignore[attr-defined]

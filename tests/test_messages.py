@@ -140,7 +140,7 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("photoos", "cannot read the configuration photoos (No such file or directory); give a YAML file, or a folder"),
         ("--crop 64", "unknown key --crop; did you mean 'augment.crop'?"),
         ("--data folder", "data.images and data.masks: not both are given; give these two, or data.root"),
-        ("--model", "model.name has no value; give text: the system, sfnet, "),
+        ("--model", "model.name has no value; give text: the system, crisp, "),
     ],
 )
 def test_what_people_read(argv: str, line: str, capsys: Capture) -> None:

@@ -319,7 +319,7 @@ def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None
 
 @pytest.mark.slow
 def test_twenty_thousand_objects_take_seconds(tmp_path: Path) -> None:
-    """Of the processor's time, which does not hang on what else runs; it is 6 s on a slow one."""
+    """Of the processor's time, which does not hang on what else runs."""
     cell = np.zeros((35, 35), np.uint8)
     far = np.hypot(*np.mgrid[-17:18, -17:18])
     cell[far <= 16], cell[far <= 12] = 2, 1

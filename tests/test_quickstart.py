@@ -11,7 +11,7 @@ from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training, read_yaml
 from crispseg.cli.quickstart import draw_panels, unseen
-from crispseg.data import CamVid, Scenes
+from crispseg.data import CamVid, Nuclei, Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
 from crispseg.visuals import COLUMN_WIDTH
@@ -21,7 +21,7 @@ TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
     *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
-FEW = ["--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"]
+FEW = ["--data=scenes", "--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"]
 RECIPE = Path(__file__).resolve().parents[1] / "src/crispseg/recipes/quickstart.yaml"
 
 Capture = pytest.CaptureFixture[str]
@@ -64,7 +64,7 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "crispseg predict runs/quickstart" in shown
 
     with Image.open(run / "panels.png") as panels:
-        assert panels.width > 4 * 96 and panels.height > 4 * 64
+        assert panels.width > 5 * 96 and panels.height > 4 * 64
 
     # A second one would not touch the first, nor does it write into a folder that is named.
     assert main(["quickstart", *TINY, *FEW, "--print_config"]) == 0
@@ -84,14 +84,17 @@ def test_quickstart_on_a_folder(tmp_path: Path, capsys: Capture) -> None:
     assert (tmp_path / "run/panels.png").is_file()
 
 
-def test_panels_show_image_truth_and_prediction() -> None:
-    scenes = Scenes(test=3, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
-    model = create_model("fpn", num_classes=len(scenes.labels), backbone="test_efficientnet", width=8)
-    drawn = draw_panels(model, scenes)
+def test_panels_show_image_truth_and_predictions() -> None:
+    scenes = Scenes(test=2, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
+    before, after = (
+        create_model("fpn", num_classes=len(scenes.labels), backbone="test_efficientnet", width=8) for _ in range(2)
+    )
+    drawn = draw_panels({"before": before, "after": after}, scenes)
     palette = np.array(scenes.labels.palette, np.uint8)
-    for sample in (scenes[0], scenes[2]):
-        labels = Segmenter(model, "cpu")(sample.image).labels
-        for picture in (sample.image, palette[sample.labels], palette[labels]):
+    for sample in (scenes[0], scenes[1]):
+        labels = [Segmenter(model, "cpu")(sample.image).labels for model in (before, after)]
+        assert not np.array_equal(*labels)
+        for picture in (sample.image, palette[sample.labels], *(palette[one] for one in labels)):
             assert occurs(picture, drawn)
     assert not occurs(palette[scenes[0].labels][::-1], drawn)
 
@@ -115,5 +118,7 @@ def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
 def test_the_recipe_is_valid() -> None:
     config = parse_training([], read_yaml(RECIPE), prog="crispseg quickstart", description="")
     assert config.model.name == "sfnet"
-    assert config.data == Scenes()  # as it was fixed before any model was tuned on it
-    assert not config.model.pretrained  # nothing to download
+    assert config.data == Nuclei() and not config.model.pretrained  # nothing to download
+    assert config.minutes is not None and config.minutes <= 4
+    scenes = parse_training(["--data=scenes"], read_yaml(RECIPE), prog="crispseg quickstart", description="")
+    assert scenes.data == Scenes()

@@ -129,7 +129,10 @@ def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any)
 def test_data_workers_make_targets_from_the_augmented_mask() -> None:
     sample = Scenes(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
     transform = train_transform(
-        Augment(crop=(80, 200), turn=False), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), targets=BoundaryTargets(3)
+        Augment(crop=(80, 200), turn=False, photometric=False),
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        targets=BoundaryTargets(3),
     )
     _, labels, targets = transform(sample)
     assert targets.dtype == torch.uint8 and targets.shape == labels.shape == (80, 200)

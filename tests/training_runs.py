@@ -46,7 +46,7 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "model": MODEL,
         "data": SCENES,
-        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, repeat=1),
+        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1),
         "epochs": 2,
         "batch_size": 4,
         "workers": 0,

@@ -17,6 +17,22 @@ class TestFPN(ModelTester):
     taps: ClassVar = {"decoder.coarsest": (16, 32)}
 
 
+class TestCrisp(ModelTester):
+    name = "crisp"
+    stride = 1
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+
+
+def test_each_place_of_the_finest_level_has_logits_of_its_own_pixels() -> None:
+    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16).eval()
+    images = torch.randn(2, 3, 38, 65)
+    logits, places = model(images), model.classifier(model.coarse(images).decoded.feature)
+    assert logits.shape == (2, 3, 38, 65) and places.shape == (2, 3 * 16, 10, 17)
+    for y, x in [(0, 0), (1, 2), (5, 63), (37, 64)]:
+        own = places[:, :, y // 4, x // 4].reshape(2, 3, 4, 4)
+        assert torch.equal(logits[:, :, y, x], own[:, :, y % 4, x % 4])
+
+
 def test_counts_are_those_of_agln_s_baseline() -> None:
     """Li et al., Tables IV and VIII."""
     with torch.device("meta"):  # nothing is computed

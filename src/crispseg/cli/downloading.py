@@ -15,6 +15,7 @@ from crispseg.data import DATA_SOURCES
 from crispseg.data.base import DataSource
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.download import download
+from crispseg.data.free.arrange import arrange
 from crispseg.data.layout import recognise
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
@@ -26,7 +27,8 @@ def run_download(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="crispseg data download",
         description="Download a data set whose licence allows it from an open address, unpack and check it; an "
-        "interrupted one goes on where it broke off. Of others, say where they are to be had and check the folder.",
+        "interrupted one goes on where it broke off. Of others, say where they are to be had and check the folder. "
+        "Nuclei and aerial are brought into the layout that is read.",
     )
     parser.add_argument("name", help=f"one of {', '.join(catalogue())}")
     parser.add_argument("--out", type=Path, required=True, help="folder to download to, or to check")
@@ -38,6 +40,9 @@ def run_download(argv: Sequence[str]) -> None:
     entry, out, console = catalogue()[parsed.name], parsed.out, Console()
     root = out / entry.root
     lines, problem = check_folder(entry, root)
+    arranged = _arrange(entry, out, console) if problem else 0
+    if arranged:
+        lines, problem = check_folder(entry, root)
     if problem and not entry.archives:
         empty = not out.is_dir() or not any(out.iterdir())
         raise CrispsegError(
@@ -50,13 +55,21 @@ def run_download(argv: Sequence[str]) -> None:
         for archive in (one for one in entry.archives if one.md5 is None):
             say(console, f"{archive.file}: {note}")
         say(console, f"unpacked {_download(entry, out, parsed.keep_archives)} files")
+        _arrange(entry, out, console)
         lines, problem = check_folder(entry, root)
     for line in lines:
         say(console, line)
     if problem:
         raise CrispsegError(f"{root} is not complete though all archives are unpacked: {problem}")
-    if entry.archives:
-        say(console, entry.get or f"--data {entry.name} --data.root {root}")
+    if entry.archives or arranged:
+        say(console, f"--data {entry.name} --data.root {root}" if entry.layout else entry.get)
+
+
+def _arrange(entry: Entry, out: Path, console: Console) -> int:
+    """Bring what was unpacked into the layout that is read, where that is another; the number of its images."""
+    if count := arrange(entry.name, out, out / entry.root):
+        say(console, f"wrote {out / entry.root}: {count} images; what was unpacked beside it is not needed any more")
+    return count
 
 
 def _download(entry: Entry, out: Path, keep: bool) -> int:

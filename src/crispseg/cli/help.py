@@ -18,7 +18,7 @@ The keys that matter first; in a YAML file they are 'key: value':
   --epochs N               its length in passes over the training images instead
   --batch_size N           images a step; fewer take less memory (default: auto)
   --augment.crop SIDE      pixels of the part that is cut out: 256, or [256, 512] (default: auto)
-  --model NAME             the network: sfnet, fpn, upernet, agln, unept, ... (default: fpn)
+  --model NAME             the network: crisp, sfnet, upernet, agln, unept, ... (default: crisp)
   --model.backbone NAME    resnet50, convnext_tiny or any timm name with a pyramid
                            (default: tf_efficientnet_lite0)
   --model.pretrained X     true for ImageNet weights, a weight file, or false (default: true)

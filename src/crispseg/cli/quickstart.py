@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -31,8 +31,9 @@ from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (
-    "Train SFNet on built-in street scenes, or with --data on your own images; print IoU on unseen images before and "
-    "after, and draw panels of image, ground truth, prediction and errors. All keys of 'crispseg train' work."
+    "Train SFNet on the microscope images of nuclei that come with crispseg, or with --data on built-in street scenes "
+    "or your own images; print IoU on unseen images before and after, and draw panels of image, ground truth, "
+    "predictions before and after, and errors. All keys of 'crispseg train' work."
 )
 
 
@@ -52,20 +53,20 @@ def run(argv: Sequence[str]) -> None:
 
     console.print("Before training:")
     L.seed_everything(config.seed, verbose=False)
-    model, _ = starting_model(config, dataset.labels)  # as training will find it
-    before = evaluate(model, dataset, workers=config.workers)
-    console.print(f"mIoU on {len(dataset)} unseen images: {before.miou:.1f}")
+    start, _ = starting_model(config, dataset.labels)  # as training will find it
+    scores = {"before": judge(start, dataset, config.workers)}
+    console.print(f"mIoU on {len(dataset)} unseen images: {scores['before'].scores.miou:.1f}")
     result = train(config, console=console)
     model = result.model
-    after = evaluate(model, dataset, workers=config.workers)
+    scores["after"] = judge(model, dataset, config.workers)
 
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
-    scores = {"before": Evaluation(dataset.labels, before), "after": Evaluation(dataset.labels, after)}
     console.print(score_table(scores), soft_wrap=False)
     write_json(result.folder / "scores.json", {when: each.as_json() for when, each in scores.items()})
-    model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, "unseen_miou": round(after.miou, 2)})
+    reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
+    model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
     model.save_pretrained(result.folder / "model")
-    write_image(result.folder / "panels.png", draw_panels(model, dataset))
+    write_image(result.folder / "panels.png", draw_panels({"before": start, "after": model}, dataset))
     console.print(f"pictures: {result.folder / 'panels.png'}")
     console.print(f"done in {time.monotonic() - started:.0f} s; the model is in {result.folder / 'model'}")
     console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions")
@@ -76,17 +77,24 @@ def unseen(data: DataSource) -> SegmentationDataset:
     return data.dataset("test" if "test" in data.splits() else "val")
 
 
-def draw_panels(model: SegmentationModel, dataset: SegmentationDataset, count: int = 4) -> NDArray[np.uint8]:
-    """Rows of image, truth, prediction and errors for images spread over a split, `(H, W, 3)`."""
-    segmenter = Segmenter(model, "cpu")
+def judge(model: SegmentationModel, dataset: SegmentationDataset, workers: int) -> Evaluation:
+    """What is told of a model before training and after."""
+    return Evaluation(dataset.labels, evaluate(model, dataset, workers=workers))
+
+
+def draw_panels(
+    models: Mapping[str, SegmentationModel], dataset: SegmentationDataset, count: int = 4
+) -> NDArray[np.uint8]:
+    """Rows of image, truth, each model's prediction and the last one's errors, `(H, W, 3)`; images all over a split."""
+    segmenters = [Segmenter(model, "cpu") for model in models.values()]
     palette = dataset.labels.palette
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
         image, truth, _ = dataset[int(index)]
-        result = segmenter(image)
-        truth_colors, colors = (colorize(labels, palette) for labels in (truth, result.labels))
-        rows.append([result.image, truth_colors, colors, error_map(result.labels, truth, palette)])
-    return panels(rows, ["image", "ground truth", "prediction", "errors"], dataset.labels)
+        results = [segmenter(image) for segmenter in segmenters]
+        shown = [colorize(labels, palette) for labels in (truth, *(result.labels for result in results))]
+        rows.append([results[-1].image, *shown, error_map(results[-1].labels, truth, palette)])
+    return panels(rows, ["image", "ground truth", *models, "errors"], dataset.labels)
 
 
 def _unused(folder: Path) -> Path:

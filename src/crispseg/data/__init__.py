@@ -1,8 +1,9 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
-from crispseg.data.base import DataSource, Sample, SegmentationDataset
+from crispseg.data.base import DataSource, InstanceDataset, Sample, SegmentationDataset
 from crispseg.data.check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.folder import Folder
+from crispseg.data.free import Aerial, Nuclei
 from crispseg.data.loading import Transformed
 from crispseg.data.scenes import Scenes
 from crispseg.data.sources import (
@@ -20,7 +21,9 @@ from crispseg.labels import IGNORE, LabelSet
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
     source.name: source
-    for source in (ADE20K, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, PascalContext, Scenes, VOC2012)
+    for source in (
+        *(ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, Scenes, VOC2012),
+    )
 }
 """What `--data NAME` can be."""
 
@@ -29,14 +32,17 @@ __all__ = [
     "DATA_SOURCES",
     "IGNORE",
     "VOC2012",
+    "Aerial",
     "Augment",
     "CamVid",
     "Cityscapes",
     "CocoStuff",
     "DataSource",
     "Folder",
+    "InstanceDataset",
     "LabelSet",
     "Mapillary",
+    "Nuclei",
     "PascalContext",
     "Sample",
     "Scenes",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crispseg.data.decoders import Decoder
+from crispseg.data.decoders import Decoder, InstanceDecoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.labels import LabelSet
@@ -120,10 +122,11 @@ class FileDataset(SegmentationDataset):
         self.value_range = value_range
         self.numbered = numbered
 
-    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> FileDataset:
+    def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""
-        known = value_range or self.value_range
-        return FileDataset(self.pairs, self.labels, self.decode, image_channels(in_chans), known, self.numbered)
+        seen = copy(self)
+        seen.channels, seen.value_range = image_channels(in_chans), value_range or self.value_range
+        return seen
 
     def name_of(self, index: int) -> str:
         """The name of a pair; its files are not read."""
@@ -173,10 +176,33 @@ class FileDataset(SegmentationDataset):
 
     def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
-        try:
-            return self.decode(mask)
-        except ValueError as error:
-            raise CrispsegError(f"{self.pairs[index].mask}: {error}") from None
+        return _decoded(self.decode, self.pairs[index].mask, mask)
+
+
+class InstanceDataset(FileDataset):
+    """A split whose masks number objects; its class ids are made of these by an `InstanceDecoder`."""
+
+    def instances(self, name: str) -> NDArray[np.int32]:
+        """The object numbers `(H, W)` of a sample; 0 is no object.
+
+        Raises:
+            CrispsegError: the mask is broken, or holds colours.
+            KeyError: there is no sample of this name.
+        """
+        file = self._mask_of[name]
+        return _decoded(InstanceDecoder.numbers, file, read_mask(file)).astype(np.int32)
+
+    @cached_property
+    def _mask_of(self) -> dict[str, Path]:
+        return {pair.name: pair.mask for pair in self.pairs}
+
+
+def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:
+    """What a mask says; where it says nothing, the error names its file."""
+    try:
+        return decode(mask)
+    except ValueError as error:
+        raise CrispsegError(f"{file}: {error}") from None
 
 
 def read_lines(path: str | Path) -> list[str]:

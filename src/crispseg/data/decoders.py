@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -120,7 +121,43 @@ class ColorDecoder:
         return labels
 
 
-Decoder: TypeAlias = ValueDecoder | ColorDecoder
+BORDER = 2
+"""Pixels from two objects up to which one is on the border between them."""
+
+
+def three_classes(numbers: NDArray[np.uint16], radius: int = BORDER) -> NDArray[np.uint8]:
+    """The classes `(H, W)` of a map of object numbers `(H, W)`, in which 0 is no object.
+
+    2, border: among the pixels whose centres are at most `radius` pixels away, itself included, are some of two
+    different objects. 1, object: any other pixel of an object. 0, background: any other pixel.
+    """
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
+    largest = cv2.dilate(numbers, disk)
+    smallest = ~cv2.dilate(np.where(numbers > 0, ~numbers, np.uint16(0)), disk)
+    return np.where((largest > 0) & (largest != smallest), 2, numbers > 0).astype(np.uint8)
+
+
+class InstanceDecoder:
+    """Masks that number objects, with the classes of `three_classes`."""
+
+    meaning: ClassVar[Mapping[int, int]] = {0: 0, **dict.fromkeys(range(1, 2**16), 1)}
+    """The class of each number where no border is near."""
+
+    @staticmethod
+    def numbers(mask: NDArray[Any]) -> NDArray[np.uint16]:
+        """The object numbers `(H, W)` of a mask as `read_mask` gives it.
+
+        Raises:
+            ValueError: it has colours.
+        """
+        return grey(mask, "give the map of numbers, 0 and one for each object").astype(np.uint16, copy=False)
+
+    def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        return three_classes(self.numbers(mask))
+
+
+Decoder: TypeAlias = ValueDecoder | ColorDecoder | InstanceDecoder
 """A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
 
 

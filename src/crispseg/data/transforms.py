@@ -35,7 +35,8 @@ class Augment(Settings):
         flip: probability of a left-right flip.
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
             does so where the classes keep to no half of the images, as under a microscope or from the air.
-        photometric: change brightness, contrast, saturation and hue of images without a fourth channel.
+        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; auto does so
+            with fewer than 100 images.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
         repeat: how often an epoch takes each image, each time another crop; auto takes large ones several times, and
@@ -47,7 +48,7 @@ class Augment(Settings):
     scale: tuple[float, float] = (0.8, 1.25)
     flip: float = 0.5
     turn: bool | Literal["auto"] = "auto"
-    photometric: bool = False
+    photometric: bool | Literal["auto"] = "auto"
     longer_side: int | None = None
     repeat: int | Literal["auto"] = "auto"
 
@@ -191,8 +192,9 @@ def train_transform(
     Raises:
         CrispsegError: something is auto, which is decided only when a training has read its data.
     """
-    if augment.turn == "auto":
-        raise CrispsegError("augment.turn is auto; give true or false outside a training")
+    for key in ("turn", "photometric"):
+        if getattr(augment, key) == "auto":
+            raise CrispsegError(f"augment.{key} is auto; give true or false outside a training")
     crop = RandomScaledCrop(augment.window, augment.scale, augment.longer_side)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(augment.flip)]
     if augment.turn:

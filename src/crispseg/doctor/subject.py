@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crispseg.data.base import DataSource, FileDataset, Pair, SegmentationDataset
+from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.decoders import Decoder, IdDecoder
 from crispseg.data.folder import Folder
 from crispseg.data.pairing import PairingFault, collected_faults
@@ -64,9 +64,11 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             except CrispsegError as error:
                 unavailable[name] = str(error)
                 continue
-            splits[name] = found.pairs if isinstance(found, FileDataset) else found
+            numbers = isinstance(found, InstanceDataset)  # of objects, which tell nothing about classes
+            files = found if isinstance(found, FileDataset) and not numbers else None
+            splits[name] = files.pairs if files else found
             if isinstance(found, SegmentationDataset):
-                decoder = found.decode if isinstance(found, FileDataset) else IdDecoder(len(found.labels))
+                decoder = files.decode if files else IdDecoder(len(found.labels))
         unlisted = own.unlisted() if own and splits else []
     if not splits:
         if not faults:

@@ -8,7 +8,7 @@ from crispseg.models.fcn import fcn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
-from crispseg.models.topdown import fpn, upernet
+from crispseg.models.topdown import crisp, fpn, upernet
 from crispseg.models.unept import EPT, unept
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "agln",
     "agln_lite",
     "create_model",
+    "crisp",
     "ddsm_deeplabv3plus",
     "ddsm_upernet",
     "deeplabv3plus",

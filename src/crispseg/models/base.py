@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
@@ -36,7 +37,7 @@ class Coarse(NamedTuple):
     """What one pass through a network finds, before logits are brought to the images' size."""
 
     logits: Tensor
-    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, for UN-EPT 8, for FCN the backbone's last."""
+    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, of UN-EPT 8, of FCN the backbone's last, of crisp 1."""
     decoded: Decoded
     """What the decoder made of the images."""
 
@@ -50,23 +51,28 @@ class SegmentationModel(nn.Module, Saving):
         backbone: gives the features.
         decoder: turns them into one map to classify.
         num_classes: number of logits.
+        subpixel: the classifier gives the logits of so many by so many pixels for each place of the decoder's map, of
+            as many pixels each (Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient
+            Sub-Pixel Convolutional Neural Network*, CVPR 2016, §3.2), so that the last upsampling is learned.
     """
 
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, *, subpixel: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
-        self.classifier = nn.Conv2d(decoder.out_channels, num_classes, 1)
+        self.num_classes = num_classes
+        self.subpixel = subpixel
+        self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
 
     def add_auxiliary_heads(self) -> None:
         """Give the model a head on each of the decoder's levels, for deep supervision in training."""
         self.auxiliary_heads = nn.ModuleList(
-            _auxiliary_head(width, self.classifier.out_channels) for width in self.decoder.auxiliary_channels
+            _auxiliary_head(width, self.num_classes) for width in self.decoder.auxiliary_channels
         )
 
     def add_refinement(self, refine: Refinement) -> None:
@@ -79,10 +85,14 @@ class SegmentationModel(nn.Module, Saving):
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
         decoded = self.decoder(self.backbone(images), images)
-        return Coarse(self.classifier(decoded.feature), decoded)
+        logits = self.classifier(decoded.feature)
+        if self.subpixel > 1:
+            height, width = images.shape[-2:]
+            logits = F.pixel_shuffle(logits, self.subpixel)[..., :height, :width]
+        return Coarse(logits, decoded)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits at the decoder's stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
+        """Logits at their own stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
         return self.coarse(images).logits
 
     def forward(self, images: Tensor) -> Tensor:

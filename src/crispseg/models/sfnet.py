@@ -154,7 +154,7 @@ sfnet = preset(
     top_down,
     "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
     part="fam",
-    fixed={"expansion": 1},
+    fixed={"expansion": 1, "subpixel": False},
     width=None,
     context="ppm",
 )

@@ -1,4 +1,4 @@
-"""Models with a top-down decoder: one builder, of which FPN and UPerNet are presets here, SFNet and DDSM elsewhere.
+"""Models with a top-down decoder: one builder; FPN, crisp and UPerNet are presets of it here, SFNet and DDSM elsewhere.
 
 FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a segmentation baseline, of the widths
 that AGLN's tables count (Li et al., Tables IV and VIII). UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene
@@ -31,6 +31,7 @@ def top_down(
     merge_options: dict[str, Any] | None = None,
     expansion: int = 1,
     released_dilation: bool = False,
+    subpixel: bool = False,
 ) -> SegmentationModel:
     """A pyramid from coarse to fine, whose parts are named.
 
@@ -50,6 +51,7 @@ def top_down(
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+        subpixel: the classifier gives logits of every pixel, not of every place of the finest level.
 
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
@@ -70,17 +72,25 @@ def top_down(
         fuse=steps,
         merge=configured(merges, merge, merge_options),
     )
-    return SegmentationModel(backbone, decoder, num_classes)
+    return SegmentationModel(backbone, decoder, num_classes, subpixel=backbone.strides[0] if subpixel else 1)
 
 
-PLAIN = {"expansion": 1, "released_dilation": False}
-"""What presets fix that merge to the levels' width on undilated backbones."""
+PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False}
+"""What presets fix that merge to the levels' width on undilated backbones, and classify that."""
+PYRAMID = {**PLAIN, "expansion": 2, "fuse_levels": None}
 
 fpn = preset(
     "fpn",
     top_down,
     "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
-    fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
+    fixed=PYRAMID,
+    width=None,
+)
+crisp = preset(
+    "crisp",
+    top_down,
+    "FPN, with a classifier that gives logits of every pixel: what `crispseg train` takes.",
+    fixed={**PYRAMID, "subpixel": True},
     width=None,
 )
 upernet = preset(

@@ -44,8 +44,8 @@ class ModelConfig:
     """What `crispseg.create_model` is given.
 
     Args:
-        name: the system, sfnet, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet, deeplabv3plus, fpn
-            or fcn.
+        name: the system, crisp, sfnet, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
+            deeplabv3plus, fpn or fcn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, shufflenetv2_x1_0, or any timm name with a
             feature pyramid; for unept, a ViT of timm too.
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
@@ -54,7 +54,7 @@ class ModelConfig:
         options: further options of the model.
     """
 
-    name: str = "fpn"
+    name: str = "crisp"
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool | str = True
     in_chans: int = 3
@@ -220,7 +220,7 @@ class TrainConfig(Settings):
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
             )
-        if self.augment.photometric and self.model.in_chans == 4:
+        if self.augment.photometric is True and self.model.in_chans == 4:
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")

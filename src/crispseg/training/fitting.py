@@ -26,13 +26,15 @@ SHARE_OF_MEMORY = 0.25
 """Of what is free, for images that are kept."""
 MINUTES = 30.0
 """Length of a run that is told none."""
+FEW = 100
+"""Images below which their colours are changed: more are seen too seldom in a first training."""
 STEP = 32
 """Sides of crops are multiples of the coarsest stride."""
 
 
 def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
     """The configuration with a value in each place that said auto. See docs/defaults.md for what it is made of."""
-    augment = fitted_augment(config.augment, train)
+    augment = fitted_augment(config.augment, train, config.model.in_chans)
     batch_size = config.batch_size
     if batch_size == "auto":
         area = math.prod(augment.window or train.largest)
@@ -47,14 +49,16 @@ def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
-def fitted_augment(augment: Augment, train: SplitReport) -> Augment:
-    """Crop and turns by what the training images are."""
+def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> Augment:
+    """Crop, turns and colours by what the training images are."""
     changes: dict[str, Any] = {}
     if augment.crop == "auto":
         side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
         changes["crop"] = (side, side)
     if augment.turn == "auto":
         changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
+    if augment.photometric == "auto":
+        changes["photometric"] = train.images < FEW and in_chans != 4
     return dataclasses.replace(augment, **changes)
 
 

@@ -29,7 +29,8 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
-    return AdamW(groups, lr=config.lr)
+    # In one pass over the weights; Lightning refuses to clip gradients then.
+    return AdamW(groups, lr=config.lr, fused=config.clip is None)
 
 
 def learning_rate_factor(
