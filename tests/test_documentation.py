@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 import pytest
 from dataset_trees import grid, picture, save
 
-from crispseg import list_models
+from crispseg import create_model, list_models
 from crispseg.cli.main import COMMANDS, main
 from crispseg.cli.parsing import Parser
 from crispseg.data import DATA_SOURCES
+from crispseg.models import saving
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,6 +65,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_fuse.py").write_text(part[1].replace('"gated"', '"gated_of_docs"'))
     config = "model: sfnet\ndata: scenes\n"
     (folder / "config.yaml").write_text(config)
+    for name in ("nuclei", "aerial"):
+        create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained(folder / "shipped" / name)
     for run in ("RUN", "runs/a", "runs/cells", "runs/folds", "runs/mine", "runs/streets"):
         (folder / run).mkdir(parents=True)
         (folder / run / "config.yaml").write_text(config)
@@ -75,6 +78,7 @@ def test_commands_are_understood(
     line: str, whole: bool, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setattr(saving, "SHIPPED", place / "shipped")
     line = line.replace("$RECIPES", str(files("crispseg") / "recipes")).replace(" gated ", " gated_of_docs ")
     argv = shlex.split(line, comments=True)[1:]
     assert argv[0] in COMMANDS

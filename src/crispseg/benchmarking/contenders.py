@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from crispseg.backbones import DEEP_RESNETS
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.models import SegmentationModel, create_model, list_models
+from crispseg.models.saving import shipped_folder
 from crispseg.normalize import Normalize
 
 FIXED = {"name", "num_classes", "backbone", "pretrained", "auxiliary"}
@@ -44,7 +45,8 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     Args:
         name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, and behind it options as YAML has them, such as
             `sfnet:resnet50{fuse: add}`; `smp:ARCHITECTURE` or `smp:ARCHITECTURE:ENCODER` of
-            segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder or a hub id.
+            segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder, a hub id or the name of a
+            model inside crispseg.
         backbone: backbone where the name has none.
         num_classes: number of classes; saved models have their own.
 
@@ -67,7 +69,7 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
             return _smp(name, architecture, ":".join(encoder), backbone, num_classes)
         case "timm", [_, *_]:
             return _timm(name, ":".join(rest))
-    if "/" in name or Path(name).is_dir():
+    if "/" in name or Path(name).is_dir() or shipped_folder(name):
         return _own(name, SegmentationModel.from_pretrained(name))
     known = did_you_mean(kind, list_models())
     raise CrispsegError(f"unknown model '{name}'{known} (or smp:ARCHITECTURE[:ENCODER], timm:BACKBONE, a run's folder)")

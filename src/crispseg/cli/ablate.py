@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
         "points, descriptors or refinement scaled, shuffled or left out, beside the model as it is. Nothing is trained "
         "again.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("run", help=RUN)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these ablations; by default all that the model has")
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)

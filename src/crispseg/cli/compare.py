@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.wording import text_table
@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> None:
         description="Score trained models on the same images: gains of each over the first, by class and by image, "
         "with paired bootstrap intervals. The data are those that the first was trained on, or others given by --data.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("run", help=RUN)
     parser.add_argument("others", nargs="+", metavar="RUN", help="the same, to compare with it")
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from crispseg.cli.compare import short_names
-from crispseg.cli.parsing import Parser, parse_data
+from crispseg.cli.parsing import RUN, Parser, parse_data
 from crispseg.cli.scoring import recorded_data
 from crispseg.data import Scenes
 from crispseg.demo import app
@@ -21,6 +21,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import usable_device
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
+from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 
@@ -34,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
         description="Show trained models in the browser: drop an image, take an example or the webcam, and see its "
         "classes, their boundaries and where the model looked for a pixel. Nothing leaves this machine.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets the network in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument(
@@ -71,13 +72,14 @@ def run(argv: Sequence[str]) -> None:
 
 
 def examples_of(run: str, info: ModelInfo) -> Examples | None:
-    """Images of the split val that the run's `config.yaml` names, or of built-in scenes; none says why, where it knows.
+    """Images of the split val that the run's `config.yaml` names, or of data inside crispseg; none says why, if known.
 
-    What a model without that file says of its data is not followed, as others may have made it: it could name any
-    folder of this machine.
+    What another model without that file says of its data is not followed, as others may have made it: it could name
+    any folder of this machine.
     """
     tree = recorded_data(run)
-    if "data" not in tree or not ((Path(run) / CONFIG).is_file() or tree["data"]["name"] == Scenes.name):
+    ours = shipped_folder(run) or (Path(run) / CONFIG).is_file()
+    if "data" not in tree or not (ours or tree["data"]["name"] == Scenes.name):
         return None
     try:
         _, data = parse_data([], tree, Parser(prog="crispseg demo"))

@@ -10,7 +10,7 @@ from rich.console import Console
 import crispseg
 from crispseg.charts import new_figure
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
 from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> None:
         prog="crispseg evaluate",
         description="Score a trained model on the data it was trained on, or on others given by --data.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("run", help=RUN)
     parser.add_argument(
         "--boundary",
         type=int,

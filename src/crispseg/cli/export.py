@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.export import EXPORTERS
 from crispseg.models import SegmentationModel
 from crispseg.plugins import load_plugins
@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
         description="Write a trained model as one file for ONNX Runtime or torch.export, for batches and images of any "
         "size. The file is run and compared with the model first.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("run", help=RUN)
     parser.add_argument(
         "--format", type=Literal["onnx", "torch_export"], required=True, help="of a file FILE.onnx or FILE.pt2"
     )

@@ -33,6 +33,7 @@ usage: crispseg predict RUN IMAGE_OR_FOLDER ... [--key value ...]
 Segment images: NAME.png holds the class ids (with colours), NAME_overlay.png shows them.
 
   crispseg predict runs/mine photos
+  crispseg predict nuclei photos       (crispseg list --pretrained shows such names)
 
 The keys that matter first:
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.data.decoders import IdDecoder
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
         description="Write a page that shows how a model comes to its labels: probabilities and entropy, errors, and "
         "the flow, sampled points, descriptors or boundaries behind each pixel. It opens without network.",
     )
-    parser.add_argument("run", help="a run's folder, a saved model's folder or a hub id")
+    parser.add_argument("run", help=RUN)
     parser.add_argument("image", type=Path, help="an image file")
     parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html", help="the page to write")
     parser.add_argument(

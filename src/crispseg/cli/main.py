@@ -30,6 +30,7 @@ COMMANDS = {
     "inspect": "write a page that shows how a model comes to its labels",
     "demo": "show models in the browser: drop an image, see its classes and where the model looked",
     "refine": "move saved labels of any model along boundaries",
+    "list": "networks to train, and trained models that come with crispseg",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",
     "convert": "turn a checkpoint of SFNet's official release into a saved model",
@@ -105,15 +106,17 @@ def _dispatch(argv: list[str]) -> int:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """In the block each `CrispsegWarning` is a line on stderr; what others warn of stays as it is."""
+    """In the block each `CrispsegWarning` is a line on stderr, once; what others warn of stays as it is."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_line(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, CrispsegWarning):
-                print(f"crispseg: {message}", file=sys.stderr)
-            else:
+            if not issubclass(category, CrispsegWarning):
                 show(message, category, *rest, **more)
+            elif str(message) not in said:
+                said.add(str(message))
+                print(f"crispseg: {message}", file=sys.stderr)
 
         warnings.showwarning = show_line
         warnings.simplefilter("always", CrispsegWarning)

@@ -24,12 +24,14 @@ from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
+from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
 
 DEFAULTS: Tree = {"model": {"name": ModelConfig.name}, "data": {"name": "scenes"}}
+RUN = "a run's folder, a saved model's folder, a hub id, or a name that 'crispseg list --pretrained' shows"
 PRESETS = ("own", "paper")
 PAPER = str(resources.files("crispseg") / "recipes" / "paper.yaml")
 GROUPS = ("model", "data", "augment")
@@ -241,7 +243,8 @@ def parse_training(
     tree = default_names(preset)
     start = take_flag(argv, "--init_from") or given.get("init_from")
     named = take_flag(argv, "--model.name") or given.get("model", {}).get("name")
-    if start and not resumed and (Path(str(start)).is_dir() or not named):
+    here = start and (shipped_folder(str(start)) or Path(str(start)).is_dir())
+    if start and not resumed and (here or not named):
         tree = merge(tree, {"model": _model_tree(ModelConfig.of(str(start)))})
     tree = merge(tree, given)
     if argv and not argv[0].startswith("-"):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
@@ -146,7 +146,7 @@ def predict_tiled(segmenter: Segmenter, image: Path, target: Path, bars: Progres
 
 def add_image_keys(parser: Parser, of: str = "") -> None:
     """What commands have that read images with a model and write as many results; `of` says which model."""
-    parser.add_argument("run", help=f"a run's folder, a saved model's folder or a hub id{of}")
+    parser.add_argument("run", help=f"{RUN}{of}")
     parser.add_argument(
         "images", nargs="+", help="files, folders (with their sub-folders) and patterns such as 'in/*.jpg'"
     )

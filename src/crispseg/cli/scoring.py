@@ -21,7 +21,7 @@ from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import image_channels
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import read_info
+from crispseg.models.saving import read_info, shipped_folder
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG, spare_processors
@@ -110,7 +110,8 @@ def _elsewhere(argv: Sequence[str], base: Tree) -> bool:
 
 def recorded_data(run: str) -> Tree:
     """The `data` settings of a run or a saved model, as YAML has them; empty if it has none."""
-    tree = read_yaml(Path(run) / CONFIG) if (Path(run) / CONFIG).is_file() else read_info(run).recipe
+    config = Path(run) / CONFIG
+    tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
     return {"data": tree["data"]} if "data" in tree else {}
 
 

@@ -26,8 +26,7 @@ class Refiner:
     Its boundaries are those between the classes that it was trained on; the labels may be of other classes.
 
     Args:
-        model_or_path: a model with `refine`, which stays as it is; or the folder of a saved model or a finished run or
-            a hub id.
+        model_or_path: a model with `refine`, which stays as it is; or where `Segmenter` finds one.
         device: by default a CUDA device where there is one, else the CPU.
 
     Raises:

@@ -141,7 +141,8 @@ class Segmenter:
     """Segments images of any size.
 
     Args:
-        model_or_path: a model, which stays as it is; or a saved model's folder, a finished run's folder or a hub id.
+        model_or_path: a model, which stays as it is; a saved model's folder, a finished run's folder, a hub id, or the
+            name of a model that comes with crispseg, such as "nuclei".
         device: by default a CUDA device where there is one, else the CPU.
         bf16: convolve in bfloat16: about twice as fast where the processor has it, with logits off by a few hundredths
             of the largest. Sampling coordinates stay float32.

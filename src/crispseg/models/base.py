@@ -124,7 +124,9 @@ class SegmentationModel(nn.Module, Saving):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
-        """Load a saved model, in eval mode, from its folder, a finished run's folder or the hub.
+        """Load a saved model, in eval mode, from its folder, a finished run's folder, by its name or from the hub.
+
+        The names are those of the models that come with crispseg, see `crispseg.models.saving.shipped_folder`.
 
         Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
         downloaded.
@@ -132,7 +134,7 @@ class SegmentationModel(nn.Module, Saving):
         Raises:
             CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
         """
-        source = str(pretrained_model_name_or_path)
+        source = pretrained_model_name_or_path
         config_path = located(source, CONFIG_FILE, hub)
         info = ModelInfo.read(config_path)
         try:

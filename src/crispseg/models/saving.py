@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models.info import ModelInfo
 
@@ -19,6 +21,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
+SHIPPED = Path(__file__).parents[1] / "shipped"
+"""The saved models that come with crispseg, each in a folder of its name."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---
@@ -32,7 +36,7 @@ A semantic-segmentation model saved by [crispseg](https://pypi.org/project/crisp
 ```python
 import crispseg
 
-result = crispseg.Segmenter("PATH_OR_HUB_ID")("image.jpg")
+result = crispseg.Segmenter("{{ source | default("PATH_OR_HUB_ID") }}")("image.jpg")
 result.save("out")
 ```
 
@@ -58,6 +62,7 @@ class Saving(
         self,
         save_directory: str | Path,
         *,
+        dtype: torch.dtype | None = None,
         push_to_hub: bool = False,
         repo_id: str | None = None,
         model_card_kwargs: dict[str, Any] | None = None,
@@ -68,6 +73,8 @@ class Saving(
 
         Args:
             save_directory: the folder.
+            dtype: of the floating-point numbers in the file, such as `torch.float16`, which takes half the room; by
+                default as they are. Loading gives float32 whatever it is.
             push_to_hub: also upload it.
             repo_id: on the hub, by default the folder's name.
             model_card_kwargs: further values for the model card.
@@ -75,11 +82,15 @@ class Saving(
             **push_to_hub_kwargs: of `huggingface_hub.ModelHubMixin.push_to_hub`.
 
         Raises:
-            CrispsegError: the folder cannot be written.
+            CrispsegError: the folder cannot be written; a weight is too large for `dtype`; an upload in another type.
         """
         assert isinstance(self, nn.Module)
+        if push_to_hub and dtype is not None:
+            raise CrispsegError("push_to_hub uploads weights as they are; leave dtype out, or upload the saved folder")
         folder = writable_folder(save_directory)
         state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith(TRAINING_ONLY)}
+        if dtype is not None:
+            state = {key: _converted(key, value, dtype) for key, value in state.items()}
         card = self.generate_model_card(**{**self._card(), **(model_card_kwargs or {})})
         with (
             atomic_path(folder / CARD_FILE) as card_path,
@@ -100,14 +111,56 @@ class Saving(
         return {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
 
 
+def _converted(key: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating-point values in another type; counters stay as they are."""
+    if not values.is_floating_point():
+        return values
+    converted = values.to(dtype)
+    if not dtype.is_floating_point or (converted.isinf() & values.isfinite()).any():
+        raise CrispsegError(f"the model's {key} cannot be saved as {dtype}; take torch.bfloat16, or leave dtype out")
+    return converted
+
+
+def shipped_models() -> list[str]:
+    """Names of the trained models that come with crispseg."""
+    return sorted(config.parent.name for config in SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def shipped_folder(source: str | Path) -> Path | None:
+    """The folder of the model inside crispseg that `source` means; None where it means something else.
+
+    A bare name means that model unless a folder here has the same name and holds a saved model, or is a run with one.
+    With a separator, as `./nuclei`, or as a `Path`, a name means a folder.
+    """
+    if isinstance(source, Path) or source not in shipped_models() or _holds_model(Path(source)):
+        return None
+    return SHIPPED / source
+
+
+def _holds_model(folder: Path) -> bool:
+    return any(
+        all((place / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)) for place in (folder, folder / "model")
+    )
+
+
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
     """What a saved model says about itself, without building it; arguments and errors as `from_pretrained`'s."""
-    return ModelInfo.read(located(str(source), CONFIG_FILE, hub))
+    return ModelInfo.read(located(source, CONFIG_FILE, hub))
 
 
-def located(source: str, name: str, hub: dict[str, Any]) -> Path:
-    """A file of a saved model: in its folder, in a run's `model` folder, or from the hub."""
-    folder = Path(source)
+def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
+    """A file of a saved model: in its folder, in a run's `model` folder, inside crispseg, or from the hub."""
+    inside, folder = shipped_folder(source), Path(source)
+    if isinstance(source, str) and source in shipped_models() and folder.is_dir():
+        taken = (
+            f"the model that comes with crispseg, as the folder {source} holds no saved model; ./{source} is the folder"
+            if inside
+            else f"the saved model in the folder {source}; rename that for the model that comes with crispseg"
+        )
+        warnings.warn(f"'{source}' is {taken}", CrispsegWarning, stacklevel=1)
+    if inside:
+        return inside / name
+    source = str(source)
     if source and folder.is_dir():
         folder = folder / "model" if (folder / "model").is_dir() else folder
         if not (folder / name).is_file():
@@ -118,8 +171,10 @@ def located(source: str, name: str, hub: dict[str, Any]) -> Path:
         what = f"the run itself, {run}" if (run / "model").is_dir() else "the folder of a finished run or saved model"
         raise CrispsegError(f"{source} is a file; give {what}")
     if not HUB_ID.fullmatch(source) or folder.parent.is_dir():
+        names = ", ".join(shipped_models())
         raise CrispsegError(
             f"{source or 'an empty path'} does not exist; give a finished run, a saved model's folder or a hub id"
+            + (f", or a name: {names}" if names else "")
         )
     try:
         return Path(hf_hub_download(repo_id=source, filename=name, **hub))

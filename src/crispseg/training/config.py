@@ -17,7 +17,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
-from crispseg.models.saving import read_info
+from crispseg.models.saving import read_info, shipped_folder
 from crispseg.refinement import Refinement
 from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
@@ -143,8 +143,8 @@ class TrainConfig(Settings):
         seed: everything random follows from it: weights, order, augmentation, dropout.
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
         checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
-        init_from: run, saved model or hub id whose weights to start from; the classifier is reset if classes differ.
-            What is not said of the model is as there.
+        init_from: run, saved model, hub id or name of a model inside crispseg whose weights to start from; the
+            classifier is reset if classes differ. What is not said of the model is as there.
         plugins: Python files to import first, which may register parts of your own.
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
     """
@@ -241,10 +241,11 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
     fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
+    start = config.init_from
     tree = vars(config) | {
         "model": model,
         "data": {"name": config.data.name} | {name: _absolute(getattr(config.data, name)) for name in fields},
-        "init_from": _absolute(config.init_from),
+        "init_from": start if start and shipped_folder(start) else _absolute(start),
         "plugins": [Path(file).absolute() for file in config.plugins],
     }
     plain: dict[str, Any] = to_jsonable_python(tree)

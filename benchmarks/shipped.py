@@ -1,0 +1,271 @@
+"""The trained models that come with crispseg: made with their cards, compared with peers, and started from.
+
+    python benchmarks/shipped.py train nuclei --root NUCLEI --weights WEIGHTS --minutes 60 --seed 0
+    python benchmarks/shipped.py compare nuclei --root NUCLEI --weights WEIGHTS --minutes 15
+    python benchmarks/shipped.py finetune nuclei --root NUCLEI --weights WEIGHTS --minutes 3 --base_minutes 15
+    python benchmarks/shipped.py report
+
+Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
+the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME. `compare` and `finetune` append rows to
+shipped_compare.csv and shipped_finetune.csv for what is missing, and go on with runs that were stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from compare import PEERS, head
+from first_result import fewer
+from reporting import COLUMNS, mean_and_sd
+from results import Row, f_column, read_rows, write_rows
+from rich.console import Console
+from rich.table import Table
+from shipped_card import DATA, DISTANCES, ship
+
+from crispseg.cli.main import main as crispseg
+from crispseg.cli.parsing import build_data, parse_training, read_yaml
+from crispseg.counting import count_parameters
+from crispseg.data import DataSource, Folder, SegmentationDataset
+from crispseg.errors import CrispsegError
+from crispseg.evaluation import BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.per_image import RESAMPLES
+from crispseg.evaluation.summary import Evaluation
+from crispseg.imaging import write_image, write_labels
+from crispseg.models import SegmentationModel
+from crispseg.models.saving import SHIPPED
+from crispseg.plugins import load_plugins
+from crispseg.training.checkpoints import LAST
+from crispseg.training.config import CONFIG
+
+HERE = Path(__file__).resolve().parent
+MODELS = ("fpn", "smp_fpn", "smp_unet", "smp_deeplabv3plus")
+OTHERS = "other images"
+COLORED = 2.0
+"""Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
+
+# Trainings -----------------------------------------------------------------------------------------------------------
+
+
+def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
+    """The best model of a run of `crispseg train`, which is made, or brought to its end, where it is not there.
+
+    Raises:
+        SystemExit: the training went wrong, or one with other flags is there; it has said so.
+    """
+    place = "resume" if (run / LAST).is_file() else "out"
+    if status := crispseg(["train", *flags, f"--{place}={run}"]):
+        raise SystemExit(status)
+    return SegmentationModel.from_pretrained(run)
+
+
+def scored(model: SegmentationModel, dataset: SegmentationDataset) -> Evaluation:
+    """mIoU, the IoU of each class and boundary F, with intervals."""
+    boundary = BoundaryScores(model.info.num_classes, DISTANCES)
+    seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
+    scores = evaluate(model, seen, workers=0, boundary=boundary)
+    return Evaluation(dataset.labels, scores, boundary.scores(), resamples=RESAMPLES)
+
+
+def val_of(run: Path) -> SegmentationDataset:
+    """The val split of the data that a run was trained on."""
+    return build_data(read_yaml(run / CONFIG)["data"]).dataset("val")
+
+
+def flags_of(given: argparse.Namespace, seed: int, further: Sequence[str]) -> list[str]:
+    """What trainings on all of the data are told."""
+    own = [f"--minutes={given.minutes:g}", f"--model.pretrained={given.weights}", f"--seed={seed}"]
+    return [*data_flags(given), *further, *own]
+
+
+def data_flags(given: argparse.Namespace) -> list[str]:
+    return [f"--data={given.data}", f"--data.root={given.root}"]
+
+
+# A model with its card -----------------------------------------------------------------------------------------------
+
+
+def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Train one, score it as float16 leaves it, and write its folder for the wheel."""
+    run, folder = given.work / f"{given.data}-{given.seed}", given.out / given.data
+    model = trained(run, flags_of(given, given.seed, further)).half().float()
+    told = ["train", given.data, "--root", "ROOT", "--weights", given.weights.name]
+    told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed), *further]
+    val = val_of(run)
+    ship(folder, model, val, scored(model, val), told)
+    print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def append_row(file: Path, key: Row, model: SegmentationModel, dataset: SegmentationDataset) -> None:
+    """Score a model, and append its row."""
+    evaluation = scored(model, dataset)
+    assert evaluation.boundary is not None
+    iou = zip(dataset.labels.names, evaluation.scores.iou, strict=True)
+    row = {
+        **key,
+        "miou": f"{evaluation.scores.miou:.3f}",
+        **{f_column(distance): f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
+        "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
+        "parameters": str(count_parameters(model)),
+        "commit": head(),
+    }
+    write_rows(file, [*read_rows(file), row])
+    print(" ".join(row.values()), flush=True)
+
+
+def is_there(file: Path, key: Row) -> bool:
+    return any(key.items() <= row.items() for row in read_rows(file))
+
+
+def folder_name(stage: str, key: Row) -> str:
+    """The name of a run's folder."""
+    return re.sub(r"[^\w.]+", "-", "-".join([stage, *key.values()]))
+
+
+def compare_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Append a row for each network and seed that has none, all trained alike."""
+    load_plugins([str(PEERS)])
+    file = HERE / "shipped_compare.csv"
+    for seed, name in itertools.product(given.seeds, given.models):
+        key = {"data": given.data, "model": name, "minutes": f"{given.minutes:g}", "seed": str(seed)}
+        if is_there(file, key):
+            continue
+        run = given.work / folder_name("compare", key)
+        network, *options = name.split()
+        told = [*flags_of(given, seed, further), f"--plugins={PEERS}", f"--model={network}", *options]
+        append_row(file, key, trained(run, told), val_of(run))
+
+
+def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Train on the images without colour; then on a few in colour, from that model and from ImageNet weights."""
+    file = HERE / "shipped_finetune.csv"
+    kinds = given.work / f"{given.data}-kinds"
+    config = parse_training([*data_flags(given), *further], {}, prog="shipped.py finetune", description="")
+    others, left = divided(config.data, kinds)
+    pretrained = [f"--model.pretrained={given.weights}"]
+    base = given.work / f"finetune-{given.data}-{given.base_minutes:g}"
+    model = trained(
+        base, [*further, *folder_flags(others), *pretrained, f"--minutes={given.base_minutes:g}", "--seed=0"]
+    )
+    common = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", "minutes": f"{given.minutes:g}"}
+    key = {**common, "start": OTHERS, "images": "0", "seed": "0"}
+    if not is_there(file, key):
+        append_row(file, key, model, left.dataset("val"))
+    starts = {OTHERS: [f"--init_from={base}"], "ImageNet": pretrained}
+    available = len(left.pairs("train"))
+    for seed, images in itertools.product(given.seeds, sorted({min(count, available) for count in given.images})):
+        few = fewer(left, images, seed, kinds / f"{images}-{seed}.txt")
+        for start, flags in starts.items():
+            key = {**common, "start": start, "images": str(images), "seed": str(seed)}
+            if is_there(file, key):
+                continue
+            run = given.work / folder_name("finetune", key)
+            own = [f"--minutes={given.minutes:g}", f"--seed={seed}"]
+            model = trained(run, [*further, *folder_flags(few), *flags, *own])
+            append_row(file, key, model, val_of(run))
+
+
+def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
+    """The images of a source as files in `folder`: data of those without colour, and of those in colour."""
+    labels = data.label_set()
+    names: dict[tuple[bool, str], list[str]] = {}
+    for split in ("train", "val"):
+        for image, truth, name in map(data.dataset(split).__getitem__, range(len(data.dataset(split)))):
+            colored = bool(np.ptp(image, axis=-1).mean() > COLORED)
+            names.setdefault((colored, split), []).append(name)
+            write_image(folder / f"images/{name}.png", image)
+            write_labels(folder / f"masks/{name}.png", truth, labels.palette)
+    for (colored, split), found in names.items():
+        (folder / f"{colored}_{split}.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
+    shared = {"images": folder / "images", "masks": folder / "masks", "classes": list(labels.names)}
+    if len(names) < 4:
+        raise CrispsegError(f"{data.name} has no images in colour, or only such ones, in train or val; give nuclei")
+    plain, colored_ones = (
+        Folder(**shared, train_list=folder / f"{kind}_train.txt", val_list=folder / f"{kind}_val.txt")
+        for kind in (False, True)
+    )
+    return plain, colored_ones
+
+
+def folder_flags(data: Folder) -> list[str]:
+    """What `crispseg train` is told of data of one's own."""
+    keys = ("images", "masks", "train_list", "val_list")
+    paths = [f"--data.{key}={getattr(data, key)}" for key in keys]
+    return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}"]
+
+
+def report() -> None:
+    """Print means ± standard deviations over the seeds."""
+    for name in ("compare", "finetune"):
+        found = read_rows(HERE / f"shipped_{name}.csv")
+        measures = ["miou", *map(f_column, DISTANCES)]
+        keys = [key for key in (found[0] if found else ()) if key not in (*measures, *LEFT_OUT)]
+        table = Table(*keys, "seeds", *measures, title=name)
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in found:
+            groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        for group, own in groups.items():
+            means = [mean_and_sd(float(row[measure]) for row in own) for measure in measures]
+            table.add_row(*group, str(len(own)), *means)
+        Console(width=COLUMNS).print(table)
+
+
+LEFT_OUT = ("seed", "classes", "parameters", "commit")
+"""Columns that do not divide the rows into groups."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("data", choices=list(DATA))
+    for name, text in (("root", "folder of the data"), ("weights", "ImageNet weights of the backbone")):
+        shared.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True, help=text)
+    shared.add_argument("--minutes", type=float, required=True, help="of each training")
+    shared.add_argument("--work", type=Path, default=Path("runs/shipped"), help="folder of the runs")
+    seeds = argparse.ArgumentParser(add_help=False)
+    seeds.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    stage = stages.add_parser("train", parents=[shared], allow_abbrev=False, help="train a model and write its folder")
+    stage.add_argument("--seed", type=int, default=0)
+    stage.add_argument("--out", type=Path, default=SHIPPED, help="where the model's folder is made")
+    stage = stages.add_parser(
+        "compare", parents=[shared, seeds], allow_abbrev=False, help="append rows to shipped_compare.csv"
+    )
+    stage.add_argument("--models", nargs="+", default=list(MODELS), help="such as fpn, or 'sfnet --model.width=64'")
+    stage = stages.add_parser(
+        "finetune", parents=[shared, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
+    )
+    stage.add_argument("--base_minutes", type=float, required=True, help="of the training without the left-out kind")
+    stage.add_argument("--images", type=int, nargs="+", default=[10, 30, 100], help="of the left-out kind to train on")
+    stages.add_parser("report", help="print the tables")
+    given, further = parser.parse_known_args(argv)
+    try:
+        match given.stage:
+            case "train":
+                train_stage(given, further)
+            case "compare":
+                compare_stage(given, further)
+            case "finetune":
+                finetune_stage(given, further)
+            case "report":
+                report()
+    except CrispsegError as error:
+        print(f"shipped.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

