@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(config)
     for name in ("nuclei", "aerial"):
         create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained(folder / "shipped" / name)
-    for run in ("RUN", "runs/a", "runs/folds", "runs/mine", "runs/streets"):
+    for run in ("RUN", "runs/a", "runs/cells", "runs/folds", "runs/mine", "runs/streets"):
         (folder / run).mkdir(parents=True)
         (folder / run / "config.yaml").write_text(config)
     return folder

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from rich.markup import render
 from torch import Tensor
 
-from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, Scores, SegmentationScores
 from crispseg.evaluation.per_image import interval
 from crispseg.evaluation.scores import MEASURES
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.labels import LabelSet
+from crispseg.objects import ObjectRule
 
 Pair = tuple[Tensor, Tensor]
 
@@ -48,6 +49,7 @@ def all_metrics(classes: int) -> list[Any]:
         SegmentationScores(classes, per_image=True),
         BoundaryScores(classes, (1, 2)),
         BoundaryIoUScores(classes, 0.05),
+        ObjectScores(classes, ObjectRule(1, border=0, reach=1)),
     ]
 
 
@@ -72,15 +74,16 @@ def evaluated(metrics: list[Any], resamples: int) -> Evaluation:
 
 
 def everything(metrics: list[Any]) -> list[NDArray[Any]]:
-    """All numbers that three metrics give, with intervals."""
+    """All numbers that the metrics give, with intervals."""
     evaluation = evaluated(metrics, 50)
-    scores, boundary = evaluation.scores, evaluation.boundary
-    assert boundary and evaluation.boundary_iou
+    scores, boundary, objects = evaluation.scores, evaluation.boundary, evaluation.objects
+    assert boundary and evaluation.boundary_iou and objects and objects.hits[:, 0].any()
     return [
         scores.confusion,
         *(getattr(scores.images, name) for name in ("hits", "truth", "predicted")),
         *(getattr(boundary, name) for name in ("precision", "recall", "f", "images", "per_image")),
-        *(each.ids for each in (scores, boundary, evaluation.boundary_iou)),
+        *(getattr(objects, name) for name in ("hits", "predicted", "truth")),
+        *(each.ids for each in (scores, boundary, evaluation.boundary_iou, objects)),
         *(np.asarray(value) for value in evaluation.measures.values()),
         *evaluation.bounds.values(),
     ]
@@ -318,14 +321,17 @@ def test_the_table_shows_intervals() -> None:
         resamples=50,
     )
     scores, boundary, boundary_iou = evaluation.scores, evaluation.boundary, evaluation.boundary_iou
-    assert boundary and boundary_iou
+    assert boundary and boundary_iou and evaluation.objects
     names, values, shown = (list(column.cells) for column in score_table({"IoU": evaluation}).columns)
     assert [render(name).plain for name in map(str, names[:2])] == ["[bold]road", "sky [/]"]
     means = ["mIoU", "mean accuracy", "frequency-weighted IoU", "pixel accuracy"]
-    assert names[2:] == [*means, "boundary F, 1 px", "boundary F, 2 px", "boundary F, mean", "boundary IoU"]
-    assert values[2] == f"{scores.miou:.1f}" and values[-1] == f"{boundary_iou.mean:.1f}"
-    assert values[-2] == f"{(boundary.mean[1] + boundary.mean[2]) / 2:.1f}"
+    means += ["boundary F, 1 px", "boundary F, 2 px", "boundary F, mean", "boundary IoU"]
+    assert names[2:] == [*means, "object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95"]
+    assert values[2] == f"{scores.miou:.1f}" and values[-3] == f"{boundary_iou.mean:.1f}"
+    assert values[-4] == f"{(boundary.mean[1] + boundary.mean[2]) / 2:.1f}"
+    assert values[-2:] == [f"{evaluation.objects.f1:.1f}", f"{evaluation.objects.average_precision:.1f}"]
     bounds = evaluation.bounds
     expected = [*bounds["iou"].T, bounds["miou"], bounds["mean_accuracy"], bounds["frequency_weighted_iou"]]
     expected += [bounds["pixel_accuracy"], *bounds["boundary_f"].T, bounds["boundary_f_mean"], bounds["boundary_iou"]]
+    expected += [bounds["object_f1"], bounds["object_ap"]]
     assert shown == [f"{low:.1f} to {high:.1f}" for low, high in expected]

@@ -10,7 +10,7 @@ from PIL import Image
 from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training, read_yaml
-from crispseg.cli.quickstart import draw_panels, unseen
+from crispseg.cli.quickstart import draw_panels, judge, unseen
 from crispseg.data import CamVid, Nuclei, Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
@@ -97,6 +97,18 @@ def test_panels_show_image_truth_and_predictions() -> None:
         for picture in (sample.image, palette[sample.labels], *(palette[one] for one in labels)):
             assert occurs(picture, drawn)
     assert not occurs(palette[scenes[0].labels][::-1], drawn)
+
+
+def test_single_nuclei_are_scored_too() -> None:
+    dataset = Nuclei().dataset("test")
+    dataset.pairs = dataset.pairs[:2]
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
+    found = judge(model, dataset, 0).objects
+    assert found is not None
+    numbers = [dataset.instances(dataset.name_of(index)) for index in range(2)]
+    assert found.truth.tolist() == [len(np.unique(each)) - 1 for each in numbers]
+    scenes = Scenes(test=1, height=64, width=64).dataset("test")
+    assert judge(create_model("fpn", num_classes=12, backbone="test_efficientnet"), scenes, 0).objects is None
 
 
 def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, did_you_mean
 
 IGNORE = 255
 """The label of pixels that count in no loss and no metric."""
@@ -59,6 +59,16 @@ class LabelSet:
     def background(self) -> int | None:
         """The id of the class that is called background, if there is one; underscores around the name do not count."""
         return next((index for index, name in enumerate(self.names) if name.strip("_").lower() == "background"), None)
+
+    def index(self, name: str) -> int:
+        """The id of a class.
+
+        Raises:
+            CrispsegError: there is none of this name.
+        """
+        if name not in self.names:
+            raise CrispsegError(f"there is no class '{name}'{did_you_mean(name, self.names)}")
+        return self.names.index(name)
 
     def __len__(self) -> int:
         return len(self.names)

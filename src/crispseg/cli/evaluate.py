@@ -1,4 +1,4 @@
-"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--json FILE] [--html FILE]`"""
+"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--objects CLASS] [--json FILE] [--html FILE]`"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 
 import crispseg
 from crispseg.charts import new_figure
+from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
@@ -16,6 +17,7 @@ from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.imaging import check_picture, write_image
@@ -41,10 +43,12 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--confusion", type=Path | None, default=None, metavar="FILE.png", help="also draw the confusion matrix"
     )
+    add_object_keys(parser, "score")
     add_scoring_keys(parser)
     add_protocol_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     protocol = chosen_protocol(parsed)
+    check_object_keys(parsed)
     if parsed.confusion:
         check_picture(parsed.confusion)
         new_figure(1, 1)  # what is missing is said before the work
@@ -54,6 +58,8 @@ def run(argv: Sequence[str]) -> None:
     if parsed.boundary is not None:
         boundary = BoundaryScores(model.info.num_classes, parsed.boundary or DISTANCES)
         boundary_iou = BoundaryIoUScores(model.info.num_classes)
+    rule = chosen_objects(parsed, dataset.labels)
+    objects = None if rule is None else ObjectScores(len(dataset.labels), rule)
     scores = evaluate(
         model,
         dataset,
@@ -61,15 +67,22 @@ def run(argv: Sequence[str]) -> None:
         workers=parsed.workers,
         boundary=boundary,
         boundary_iou=boundary_iou,
+        objects=objects,
         protocol=protocol,
     )
     boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
-    evaluation = Evaluation(dataset.labels, scores, *boundaries, resamples=parsed.bootstrap)
+    found = objects and objects.scores()
+    evaluation = Evaluation(dataset.labels, scores, *boundaries, found, resamples=parsed.bootstrap)
     network = f"{model.info.name} on {model.info.backbone}"
     conditions = f"{data.name} {parsed.split}, {len(dataset)} images"
     seen = "" if protocol == WHOLE else f" ({protocol})"
     console = Console()
     console.print(f"{network}, {conditions}, in percent{seen}", highlight=False, soft_wrap=True)
+    if found:
+        numbered = dataset.instances(dataset.name_of(0)) is not None
+        origin = "numbered by the data" if numbered else "found in the masks"
+        line = f"{found.truth.sum()} objects of class {parsed.objects}, {origin}; {found.predicted.sum()} predicted"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(score_table({"IoU": evaluation}))
     if parsed.confusion:
         write_image(parsed.confusion, draw_confusion(scores.confusion, dataset.labels.names))

@@ -1,4 +1,4 @@
-"""`crispseg predict RUN IMAGE_OR_DIR... [--out DIR] [--protocol NAME] [--format SERVER] [--tiles SIDE]`"""
+"""`crispseg predict RUN IMAGE_OR_DIR... [--out DIR] [--protocol NAME] [--format SERVER] [--objects CLASS]`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, track
 
+from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.errors import CrispsegError
@@ -20,10 +21,14 @@ from crispseg.inference.blending import check_tile
 from crispseg.inference.servers import FORMATS
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
+from crispseg.objects import FILES, CocoFile
 from crispseg.plugins import load_plugins
 from crispseg.tiff import SUFFIXES, keep_position
 
 PALETTE = "palette"
+
+COCO = "objects.json"
+"""The file of the objects of all images."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -31,7 +36,8 @@ def run(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="crispseg predict",
         description="Segment images: NAME.png holds the class ids (with colours), NAME_overlay.png shows them. With "
-        "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF.",
+        "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF; with --objects, also "
+        f"NAME_objects.png, numbers, NAME_objects.csv, a table, and {COCO}, outlines in COCO's format.",
     )
     add_image_keys(parser)
     parser.add_argument(
@@ -56,9 +62,11 @@ def run(argv: Sequence[str]) -> None:
         default=None,
         help="values of 16-bit images that are black and white, such as [0,4095], instead of those of the training",
     )
+    add_object_keys(parser, "write")
     add_protocol_keys(parser)
     parsed = parser.parse(list(argv))
 
+    check_object_keys(parsed)
     protocol, server, tile = chosen_protocol(parsed), FORMATS.get(parsed.format), parsed.tiles
     names = gather(parsed.images)
     out = unused_folder(parsed.images, names) if parsed.out is None else parsed.out
@@ -67,7 +75,12 @@ def run(argv: Sequence[str]) -> None:
     in_parts = [image for image in names if tile is not None and image.suffix.lower() in SUFFIXES]
     if in_parts and server is not None:
         raise CrispsegError(f"--tiles makes a TIFF of {in_parts[0]}, which no server takes; leave --format out")
+    if parsed.objects is not None and (in_parts or server is not None):
+        what = f"--tiles, which makes a TIFF of {in_parts[0]}" if in_parts else f"--format {parsed.format}"
+        raise CrispsegError(f"--objects does not go with {what}; leave one of them out")
     endings = {image: ["_overlay.png", ".png"] for image in names} | {image: [".tif"] for image in in_parts}
+    if parsed.objects is not None:
+        endings = {image: [*both, *FILES] for image, both in endings.items()}
     check_outputs(
         out,
         {
@@ -80,6 +93,7 @@ def run(argv: Sequence[str]) -> None:
     segmenter = Segmenter(
         parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol, value_range=parsed.value_range, tile=tile
     )
+    coco = CocoFile(parsed.objects) if chosen_objects(parsed, segmenter.label_set) else None
     console = Console(stderr=True)
     if server is not None and (warning := server.check(segmenter.info)):
         console.print(warning, style="yellow", soft_wrap=True)
@@ -104,10 +118,17 @@ def run(argv: Sequence[str]) -> None:
             server.save(out, result.path, result.labels)
             continue
         result.name = names[result.path]
-        saved = result.save(out)
+        saved = [*result.save(out)]
+        if coco is not None:
+            objects = result.objects(parsed.objects, parsed.objects_border)
+            coco.add(f"{result.name}{result.path.suffix}", objects)
+            saved.append(objects.save(out)[0])
         if result.path.suffix.lower() in SUFFIXES:
             keep_position(result.path, saved)
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {out}")
+    if coco is not None:
+        coco.write(out / COCO)
+        print(f"{len(coco.annotations)} objects of class {parsed.objects} in {out / COCO}")
     if failed:
         raise CrispsegError(
             f"{len(failed)} of {len(names)} images could not be read, first {failed[0]}; they are named above"

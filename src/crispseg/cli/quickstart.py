@@ -16,19 +16,24 @@ from rich.console import Console
 
 from crispseg.cli.parsing import merge, parse_training, read_yaml
 from crispseg.cli.scoring import write_json
-from crispseg.data import DataSource, SegmentationDataset, check_split
+from crispseg.data import DataSource, InstanceDataset, SegmentationDataset, check_split
 from crispseg.data.depth import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
+from crispseg.objects import ObjectRule
 from crispseg.plugins import load_plugins
 from crispseg.training import train
 from crispseg.training.config import CONFIG
 from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
+
+NUMBERED = ObjectRule(1, border=2)
+"""Of the classes that are made of an `InstanceDataset`'s numbers."""
 
 DESCRIPTION = (
     "Train SFNet on the microscope images of nuclei that come with crispseg, or with --data on built-in street scenes "
@@ -78,8 +83,10 @@ def unseen(data: DataSource) -> SegmentationDataset:
 
 
 def judge(model: SegmentationModel, dataset: SegmentationDataset, workers: int) -> Evaluation:
-    """What is told of a model before training and after."""
-    return Evaluation(dataset.labels, evaluate(model, dataset, workers=workers))
+    """What is told of a model before training and after; of data that number objects, how well these are found too."""
+    objects = ObjectScores(len(dataset.labels), NUMBERED) if isinstance(dataset, InstanceDataset) else None
+    scores = evaluate(model, dataset, workers=workers, objects=objects)
+    return Evaluation(dataset.labels, scores, objects=objects and objects.scores())
 
 
 def draw_panels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,13 @@ class SegmentationDataset(Dataset[Sample], ABC):
         """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
         return self[index].labels
 
+    def instances(self, name: str) -> NDArray[np.int32] | None:
+        """Numbers of the single objects in the sample of this name, `(H, W)`, 0 where there is none.
+
+        None where the data do not number them.
+        """
+        return None
+
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> SegmentationDataset:
         """This split, its images with the `image_channels` of a model of `in_chans`.
 
@@ -94,6 +101,7 @@ class FileDataset(SegmentationDataset):
         decode: turns a mask as it is in the file into class ids.
         channels: channels of the images, 3 or 4; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
+        numbered: name of a pair → file that numbers the objects in it; None where there are no such files.
     """
 
     threads = None
@@ -105,12 +113,14 @@ class FileDataset(SegmentationDataset):
         decode: Decoder,
         channels: int = 3,
         value_range: ValueRange | None = None,
+        numbered: Mapping[str, Path] | None = None,
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
         self.decode = decode
         self.channels = channels
         self.value_range = value_range
+        self.numbered = numbered
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""
@@ -141,6 +151,20 @@ class FileDataset(SegmentationDataset):
                 "them, a mask with nearest-neighbour interpolation"
             )
         return Sample(image, labels, pair.name)
+
+    def instances(self, name: str) -> NDArray[np.int32] | None:
+        """As `SegmentationDataset.instances`, read from a file.
+
+        Raises:
+            CrispsegError: it is broken, or holds colours.
+        """
+        if self.numbered is None:
+            return None
+        path = self.numbered[name]
+        numbers = read_mask(path)
+        if numbers.ndim != 2:
+            raise CrispsegError(f"{path} holds colours; number the objects in a grey PNG of 16 bits")
+        return numbers.astype(np.int32)
 
     def read_pixels(self, index: int) -> NDArray[np.uint8]:
         """One image, `(H, W, channels)`; its mask is not read."""

@@ -58,6 +58,8 @@ class Folder:
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
             measures them.
+        instances: folder of grey PNGs of 16 bits with the names of the images, which number the objects of a class, 1,
+            2, …, and hold 0 elsewhere; to score objects by.
     """
 
     images: str | Path | None = None
@@ -75,6 +77,7 @@ class Folder:
     fold: int = 1
     ignore: tuple[int | Color, ...] = ()
     value_range: tuple[float, float] | Literal["auto"] = "auto"
+    instances: str | Path | None = None
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
@@ -122,10 +125,12 @@ class Folder:
         """One split: by folders, by lists, or by shuffling the sorted names with the seed.
 
         Raises:
-            CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
+            CrispsegError: no such split, nothing in it, folders that do not pair, a list that does not fit, or images
+                without instances.
         """
         declared = None if self.value_range == "auto" else self.value_range
-        return FileDataset(self.pairs(split), *self._reading, value_range=declared)
+        pairs = self.pairs(split)
+        return FileDataset(pairs, *self._reading, value_range=declared, numbered=self._numbered(pairs))
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
@@ -143,6 +148,20 @@ class Folder:
             share = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             raise CrispsegError(f"'{split}' is empty: {lists if self._layout.lists else share}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
+
+    def _numbered(self, pairs: list[Pair]) -> dict[str, Path] | None:
+        """The files of `instances` by the names of pairs; those of folders of splits lie in folders of that name."""
+        if self.instances is None:
+            return None
+        files = find_images(self.instances)
+        there = {file.relative_to(self.instances).with_suffix("").as_posix(): file for file in files}
+        names = {pair.mask: name for name, pair in self._pairs.items()}
+        if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
+            raise CrispsegError(
+                f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images: "
+                f"{few(missing)}; number the objects of each image in a file of its name"
+            )
+        return {pair.name: there[names[pair.mask]] for pair in pairs}
 
     def unlisted(self) -> list[Path]:
         """The images that no split has: beside the folders of splits, or in none of the lists. Raises as `dataset`."""

@@ -2,6 +2,7 @@
 
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
+from crispseg.evaluation.objects import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "BoundaryIoUScores",
     "BoundaryScores",
     "Counts",
+    "ObjectQuality",
+    "ObjectScores",
     "Scores",
     "SegmentationScores",
 ]

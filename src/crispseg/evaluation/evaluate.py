@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from crispseg.data import SegmentationDataset
+from crispseg.data.base import Sample
 from crispseg.data.loading import sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
+from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference import Protocol, Segmenter
 from crispseg.models import SegmentationModel
@@ -24,6 +27,7 @@ def evaluate(
     workers: int = 2,
     boundary: BoundaryScores | None = None,
     boundary_iou: BoundaryIoUScores | None = None,
+    objects: ObjectScores | None = None,
     protocol: Protocol | str = "whole",
     console: Console | None = None,
 ) -> Scores:
@@ -37,6 +41,7 @@ def evaluate(
         device: by default CUDA where there is one.
         workers: processes that read images.
         boundary, boundary_iou: are given all predictions too. Their work on the CPU makes the evaluation slower.
+        objects: is given all predictions too, and the instances of data that have them.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
 
@@ -44,7 +49,8 @@ def evaluate(
         The scores, with those of each image for intervals; images have their index in `dataset` as number.
 
     Raises:
-        CrispsegError: the data have another number of classes than the model, or not its channels; no such protocol.
+        CrispsegError: the data have another number of classes than the model, or not its channels, or instances of
+            another size than their image; no such protocol.
     """
     segmenter = Segmenter(model, device, protocol=protocol)
     if len(dataset.labels) != model.info.num_classes:
@@ -62,5 +68,21 @@ def evaluate(
         prediction, labels = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
         for metric in metrics:
             metric.update(prediction, labels, [index])
+        if objects is not None:
+            objects.update(prediction, labels, [index], _instances(dataset, sample))
     scores: Scores = matrix.scores()
     return scores
+
+
+def _instances(dataset: SegmentationDataset, sample: Sample) -> Tensor | None:
+    """The numbers of the true objects `(1, H, W)`, where the data have them."""
+    numbers = dataset.instances(sample.name)
+    if numbers is None:
+        return None
+    if numbers.shape != sample.size:
+        sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
+        raise CrispsegError(
+            f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}; give "
+            "instances of the image's size"
+        )
+    return torch.from_numpy(numbers)[None]

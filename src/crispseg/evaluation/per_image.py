@@ -94,6 +94,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         numbers: how many a row has for each class.
+        others: how many it has beside these.
 
     Raises:
         CrispsegError: another number of classes.
@@ -104,12 +105,12 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
     per_image = True
     rows: list[Tensor]
 
-    def __init__(self, num_classes: int, numbers: int) -> None:
+    def __init__(self, num_classes: int, numbers: int, others: int = 0) -> None:
         if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
             raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
         super().__init__()
         self.num_classes = num_classes
-        self._width = numbers * num_classes
+        self._width = numbers * num_classes + others
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
@@ -129,6 +130,13 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
                 ignored; not one number an image, or a negative one.
         """
+        prediction, truth = self.checked(prediction, truth, ids)
+        rows = self.count(prediction, truth)
+        if rows is not None:
+            self.keep(rows, truth, ids)
+
+    def checked(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """Both as integers that can hold 255. Raises as `update` does, but for values."""
         if prediction.shape != truth.shape or (self.per_image and truth.ndim != 3):
             raise CrispsegError(
                 f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
@@ -137,16 +145,22 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         prediction, truth = (_usual_integers(*pair) for pair in (("prediction", prediction), ("truth", truth)))
         if ids is not None and (len(ids) != len(truth) or any(number < 0 for number in ids)):
             raise CrispsegError(f"ids are {list(ids)} for {len(truth)} images; give each image a number, 0 or larger")
-        rows = self.count(prediction, truth)
-        if rows is None:
-            return
+        return prediction, truth
+
+    def keep(self, rows: NDArray[np.int64], truth: Tensor, ids: Sequence[int] | None) -> None:
+        """Add the rows `(N, numbers)` of images to the state."""
         numbers = [UNNUMBERED] * len(rows) if ids is None else list(ids)
         counted = (truth != IGNORE).flatten(1).any(1).cpu().numpy()
         kept = np.concatenate([np.array(numbers, np.int64)[:, None], rows], axis=1)[counted]
         self.rows.append(torch.from_numpy(kept).to(self.device))
 
     def count(self, prediction: Tensor, truth: Tensor) -> NDArray[np.int64] | None:
-        """`(N, numbers * num_classes)`, the rows of images; None to keep none."""
+        """`(N, numbers)`, the rows of images; None to keep none."""
+        rows = [self.row(*pair) for pair in zip(*self.maps(prediction, truth), strict=True)]
+        return np.array(rows, np.int64).reshape(len(truth), self._width)
+
+    def maps(self, prediction: Tensor, truth: Tensor) -> list[NDArray[np.uint8]]:
+        """Prediction and truth `(N, H, W)`, both 255 where the truth is ignored. Raises as `update` does of values."""
         ignored = truth == IGNORE
         maps = []
         for name, labels in (("prediction", prediction), ("truth", truth)):
@@ -154,8 +168,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             if stray.any():
                 raise self.stray(name, labels[stray][0])
             maps.append(labels.to(torch.uint8).masked_fill(ignored, IGNORE).cpu().numpy())
-        rows = [self.row(*pair) for pair in zip(*maps, strict=True)]
-        return np.array(rows, np.int64).reshape(len(truth), self._width)
+        return maps
 
     def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The row of an image from its labels `(H, W)`, both 255 where the truth is ignored."""

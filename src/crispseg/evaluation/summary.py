@@ -14,7 +14,8 @@ from rich.table import Table
 from crispseg import pages
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
-from crispseg.evaluation.per_image import LEVEL, Values
+from crispseg.evaluation.objects import PERCENT, ObjectQuality
+from crispseg.evaluation.per_image import LEVEL, ImageScores, Values
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import interval, number, percent
 from crispseg.labels import LabelSet
@@ -32,6 +33,7 @@ _AXES = {
     "boundary_f": ("distance",),
     "boundary_f_of_classes": ("distance", "class"),
     "boundary_iou_of_classes": ("class",),
+    "object_ap_of_thresholds": ("threshold",),
 }
 """What the axes of measures are; of others, they have none."""
 
@@ -45,6 +47,7 @@ class Evaluation:
         scores: from the confusion matrix.
         boundary: boundary F-scores, if they were computed.
         boundary_iou: the same for Boundary IoU.
+        objects: the same for single objects.
         resamples: for the intervals; 0 for none.
     """
 
@@ -52,12 +55,19 @@ class Evaluation:
     scores: Scores
     boundary: BoundaryF | None = None
     boundary_iou: BoundaryIoU | None = None
+    objects: ObjectQuality | None = None
     resamples: int = 0
+
+    @property
+    def parts(self) -> list[ImageScores]:
+        """All scores that there are."""
+        every = self.scores, self.boundary, self.boundary_iou, self.objects
+        return [part for part in every if part is not None]
 
     @cached_property
     def measures(self) -> dict[str, Values]:
-        """Name in JSON → score in percent, `()`, of classes `(C,)`, distances `(D,)` or both `(D, C)`."""
-        parts = [part.measures() for part in (self.scores, self.boundary, self.boundary_iou) if part]
+        """Name in JSON → score in percent, `()`, or of classes, distances, distances and classes, or thresholds."""
+        parts = [part.measures() for part in self.parts]
         return {name: value for part in parts for name, value in part.items() if name != "image_miou"}
 
     @cached_property
@@ -65,7 +75,7 @@ class Evaluation:
         """Bootstrap intervals of the measures `(2, ...)`; none without resamples or for fewer than two images."""
         if not self.resamples or len(self.scores.ids) < 2:
             return {}
-        parts = [part.intervals(self.resamples) for part in (self.scores, self.boundary, self.boundary_iou) if part]
+        parts = [part.intervals(self.resamples) for part in self.parts]
         return {name: value for part in parts for name, value in part.items() if name in self.measures}
 
     def bound(self, name: str, *index: int) -> NDArray[np.float64] | None:
@@ -81,6 +91,8 @@ class Evaluation:
             wanted.append(("boundary F, mean", "boundary_f_mean", ()))
         if self.boundary_iou:
             wanted.append(("boundary IoU", "boundary_iou", ()))
+        if self.objects:
+            wanted += [("object F1, IoU 0.5", "object_f1", ()), ("object AP, IoU 0.5 to 0.95", "object_ap", ())]
         return [
             (name, float(np.asarray(self.measures[key])[index]), self.bound(key, *index)) for name, key, index in wanted
         ]
@@ -110,8 +122,12 @@ class Evaluation:
         return summary
 
     def _plain(self, name: str, values: Values) -> Any:
-        """Nested by the names of classes and distances; a last axis without names becomes a list."""
-        keys = {"class": self.labels.names, "distance": self.boundary.distances if self.boundary else ()}
+        """Nested by the names of classes, distances and thresholds; a last axis without names becomes a list."""
+        keys = {
+            "class": self.labels.names,
+            "distance": self.boundary.distances if self.boundary else (),
+            "threshold": [each / 100 for each in PERCENT],
+        }
 
         def nested(values: Values, axes: tuple[str, ...]) -> Any:
             if axes:

@@ -31,6 +31,7 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.normalize import Normalize
+from crispseg.objects import REACH, ObjectRule, Objects, measured
 from crispseg.refinement import shift
 from crispseg.value_range import ValueRange, check_range
 
@@ -82,6 +83,22 @@ class Segmentation:
         """The share of the pixels, 0 to 1, that each class has."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
+
+    def objects(self, name: str, border: str | None = None, reach: int = REACH) -> Objects:
+        """The single objects of a class, with their areas, boxes, centroids and probabilities.
+
+        Args:
+            name: of the class.
+            border: name of the class of pixels between objects, into which they are grown.
+            reach: pixels that they grow at most.
+
+        Raises:
+            CrispsegError: there is no such class, both are the same, or the reach is no whole number of pixels.
+        """
+        rule = ObjectRule.named(self.label_set, name, border, reach)
+        ids = rule.find(self.labels)
+        probability = None if self._logits is None else self.probabilities()[rule.index]
+        return Objects(self.name, name, ids, self.image, measured(ids, self.labels == rule.index, probability))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""

@@ -1,0 +1,152 @@
+"""How well single objects are found: object F1, and the score of the Data Science Bowl 2018.
+
+Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
+
+- A predicted and a true object match at a threshold if their intersection over union is above it. Thresholds are 0.5
+  and more, so that no object matches two others, and there is nothing to choose.
+- TP are matches, FP predicted objects without one, FN true objects without one. Object F1 is 2TP / (2TP + FP + FN) at
+  0.5, of all objects of the split together.
+- Average precision is TP / (TP + FP + FN) of an image at one threshold, averaged over the images that have an object in
+  truth or prediction, and then over the thresholds 0.5, 0.55 … 0.95, as the Data Science Bowl has it.
+- Ignored pixels are background in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, ratio
+from crispseg.labels import IGNORE
+from crispseg.objects import ObjectRule
+
+PERCENT = tuple(range(50, 100, 5))
+"""The thresholds of IoU."""
+
+MOST = 2**24
+"""The largest number of an object; there are tables with a row for each number up to it."""
+
+
+@dataclass(frozen=True)
+class ObjectQuality(ImageScores):
+    """Scores of objects in percent.
+
+    Args:
+        hits: `(N, T)`, the matches in each image at each threshold of `PERCENT`.
+        predicted, truth: `(N,)`, the objects in each image.
+        ids: `(N,)` numbers of these images, -1 for those without one.
+    """
+
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    ids: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def f1(self) -> float:
+        """At IoU 0.5; NaN without objects."""
+        return float(self.measures()["object_f1"])
+
+    @property
+    def average_precision(self) -> float:
+        """The mean over the thresholds; NaN without objects."""
+        return float(self.measures()["object_ap"])
+
+    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
+        """At IoU 0.5 `object_f1`, `object_precision`, `object_recall`; `object_ap`, and of each threshold `(T,)`."""
+        weights = np.ones(len(self.ids)) if weights is None else weights
+        hits, predicted, truth = (weights @ each for each in (self.hits[:, 0], self.predicted, self.truth))
+        every = self.predicted + self.truth
+        precision = self.hits / np.maximum(every[:, None] - self.hits, 1)
+        average = 100 * ratio(weights @ precision, (weights @ (every > 0))[..., None])
+        return {
+            "object_f1": 100 * ratio(2 * hits, predicted + truth),
+            "object_precision": 100 * ratio(hits, predicted),
+            "object_recall": 100 * ratio(hits, truth),
+            "object_ap": average.mean(-1),
+            "object_ap_of_thresholds": average,
+        }
+
+    @property
+    def basis(self) -> list[object]:
+        return [*super().basis, self.truth.tolist()]
+
+
+class ObjectScores(PerImageMetric[ObjectQuality]):
+    """Accumulates scores of objects of a class; right under distributed evaluation, by whole numbers for each image.
+
+    Args:
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        rule: which pixels make up objects.
+
+    Raises:
+        CrispsegError: another number of classes, or a rule that names a class beyond it.
+    """
+
+    def __init__(self, num_classes: int, rule: ObjectRule) -> None:
+        super().__init__(num_classes, 0, len(PERCENT) + 2)
+        for index in (rule.index, rule.border):
+            if index is not None and not 0 <= index < num_classes:
+                raise CrispsegError(f"objects of class {index} are asked for; classes are 0 to {num_classes - 1}")
+        self.rule = rule
+
+    def update(
+        self,
+        prediction: Tensor,
+        truth: Tensor,
+        ids: Sequence[int] | None = None,
+        instances: Tensor | None = None,
+    ) -> None:
+        """Add images, as other metrics do.
+
+        Args:
+            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            ids: the images' numbers in the split.
+            instances: numbers of the true objects `(N, H, W)`, integers, 0 where there is none; by default the rule
+                finds them in `truth`.
+
+        Raises:
+            CrispsegError: as for other metrics; instances of another shape, or no integers from 0 to `MOST`.
+        """
+        prediction, truth = self.checked(prediction, truth, ids)
+        predicted, true = self.maps(prediction, truth)
+        wanted: Iterable[NDArray[np.integer]] = map(self.rule.find, true)
+        if instances is not None:
+            wanted = np.where(true == IGNORE, 0, _checked(instances.cpu().numpy(), true.shape))
+        rows = [matches(self.rule.find(labels), numbers) for labels, numbers in zip(predicted, wanted, strict=True)]
+        self.keep(np.array(rows, np.int64).reshape(len(truth), len(PERCENT) + 2), truth, ids)
+
+    def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
+        """The objects of each image."""
+        return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
+
+
+def _checked(instances: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+    if instances.shape != shape or instances.dtype.kind not in "iu":
+        raise CrispsegError(
+            f"instances are {instances.dtype} of shape {instances.shape}; give integers of shape {shape}"
+        )
+    if instances.size and not 0 <= instances.min() <= instances.max() <= MOST:
+        low, high = instances.min(), instances.max()
+        raise CrispsegError(f"instances hold {low if low < 0 else high}; number objects from 1 on, to {MOST} at most")
+    return instances
+
+
+def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
+    """`(T + 2,)` from two maps of numbers of objects `(H, W)`, 0 for none: matches at `PERCENT`, and objects of each.
+
+    Only pairs that share a pixel are counted, by sorting the pixels that are of an object in both.
+    """
+    areas = np.bincount(found.ravel()), np.bincount(wanted.ravel())
+    both = (found > 0) & (wanted > 0)
+    base = np.int64(len(areas[1]))
+    pairs, shared = np.unique(found[both] * base + wanted[both], return_counts=True)
+    one, other = np.divmod(pairs, base)
+    union = areas[0][one] + areas[1][other] - shared
+    hits = (100 * shared[:, None] > union[:, None] * PERCENT).sum(0)
+    return np.array([*hits, *(np.count_nonzero(area[1:]) for area in areas)])

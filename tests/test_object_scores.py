@@ -1,0 +1,268 @@
+"""Scores of single objects, beside a naive count, from instances of the data or from their masks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data import Folder, Nuclei
+from crispseg.evaluation import ObjectQuality, ObjectScores
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.objects import PERCENT, matches
+from crispseg.evaluation.paired import score_gains
+from crispseg.models import SegmentationModel
+from crispseg.objects import ObjectRule
+
+RULE = ObjectRule(1, border=2)
+DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs/metrics.md"
+
+Ids = NDArray[np.int32]
+
+
+def blobs(seed: int, moved: int = 0, shape: tuple[int, int] = (24, 30)) -> Ids:
+    """Some boxes that may touch, numbered with gaps; others of them are moved by up to some pixels."""
+    random = np.random.default_rng(seed)
+    ids = np.zeros(shape, np.int32)
+    for number in range(1, 9):
+        top, left, height, width = random.integers((0, 0, 3, 3), (*shape, 10, 10))
+        down, right = np.random.default_rng((seed, number, moved)).integers(0, moved + 1, 2)
+        ids[top + down : top + down + height, left + right : left + right + width] = 3 * number
+    return ids
+
+
+def naive(pairs: list[tuple[Ids, Ids]]) -> dict[str, float]:
+    """F1 and average precision from the IoU of every pair of objects, as the challenge words them."""
+    at_half, precisions = np.zeros(3), []
+    for found, wanted in pairs:
+        sets = [[set(np.flatnonzero(ids == each)) for each in np.unique(ids) if each] for ids in (found, wanted)]
+        ious = [[len(one & other) / len(one | other) for other in sets[1]] for one in sets[0]]
+        own = []
+        for percent in PERCENT:
+            hits = sum(iou > percent / 100 for row in ious for iou in row)
+            wrong, missed = len(sets[0]) - hits, len(sets[1]) - hits
+            own.append(hits / (hits + wrong + missed) if hits + wrong + missed else math.nan)
+            if percent == 50:
+                at_half += (hits, wrong, missed)
+        precisions.append(own)
+    hits, wrong, missed = at_half
+    total = 2 * hits + wrong + missed
+    counted = [np.mean(own) for own in precisions if own[0] == own[0]]
+    return {
+        "object_f1": 100 * 2 * hits / total if total else math.nan,
+        "object_ap": 100 * float(np.mean(counted)) if counted else math.nan,
+    }
+
+
+def quality(pairs: list[tuple[Ids, Ids]]) -> ObjectQuality:
+    rows = np.array([matches(*pair) for pair in pairs])
+    return ObjectQuality(rows[:, :-2], rows[:, -2], rows[:, -1], np.arange(len(pairs)))
+
+
+@settings(max_examples=60)
+@given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3), moved=st.integers(0, 3), empty=st.booleans())
+def test_it_is_the_naive_count(seeds: list[int], moved: int, empty: bool) -> None:
+    pairs = [(blobs(seed, moved), blobs(seed)) for seed in seeds]
+    none = np.zeros((5, 6), np.int32)
+    pairs += [(none, none), (none, blobs(1)[:5, :6])] if empty else []
+    found = quality(pairs)
+    for name, value in naive(pairs).items():
+        assert found.measures()[name] == pytest.approx(value)
+    assert found.f1 == found.measures()["object_f1"] and found.average_precision == found.measures()["object_ap"]
+    if not moved and not empty:
+        assert found.f1 == found.average_precision == 100
+
+
+def test_a_half_is_no_match_and_a_split_object_is_wrong_twice() -> None:
+    whole, halves = np.ones((4, 4), np.int32), np.repeat([[1, 1, 2, 2]], 4, axis=0).astype(np.int32)
+    assert matches(halves, whole).tolist() == [0] * 10 + [2, 1]
+    most = halves.copy()
+    most[:, 2] = 1  # 12 of 16 pixels: 0.75, which is above 0.7 and not above 0.75
+    assert matches(most, whole).tolist() == [1] * 5 + [0] * 5 + [2, 1]
+    found = quality([(most, whole)]).measures()
+    assert (found["object_precision"], found["object_recall"]) == (50, 100)
+    assert found["object_ap_of_thresholds"].tolist() == [50] * 5 + [0] * 5 and found["object_ap"] == 25
+
+
+def test_images_without_objects_count_where_something_is_predicted() -> None:
+    none, some = np.zeros((9, 9), np.int32), np.eye(9, dtype=np.int32)
+    nothing = quality([(none, none)])
+    assert math.isnan(nothing.f1) and math.isnan(nothing.average_precision)
+    assert quality([(some, some), (none, none)]).average_precision == 100
+    assert quality([(some, some), (some, none)]).average_precision == 50
+
+
+def test_objects_of_labels_and_of_instances() -> None:
+    truth = np.zeros((1, 12, 20), np.int64)
+    truth[0, 2:8, 1:7], truth[0, 2:8, 7], truth[0, 2:8, 8:14] = 1, 2, 1
+    instances = np.zeros(truth.shape, np.int32)
+    instances[0, 2:8, 1:8], instances[0, 2:8, 8:14] = 7, 9  # the border belongs to the left one, as growing has it
+    given_labels, labels, numbers = torch.from_numpy(truth), torch.from_numpy(truth.copy()), torch.from_numpy(instances)
+    labels[labels == 2] = 1  # one object in place of two
+    by_masks, by_instances, joined = (ObjectScores(3, RULE) for _ in range(3))
+    by_masks.update(given_labels, given_labels, [0])
+    by_instances.update(given_labels, given_labels, [0], numbers)
+    joined.update(labels, labels, [0], numbers)
+    assert by_masks.scores().f1 == by_instances.scores().f1 == by_instances.scores().average_precision == 100
+    assert joined.scores().truth.tolist() == [2] and joined.scores().predicted.tolist() == [1]
+    assert by_instances.compute()["object_f1"] == 100
+    gain = score_gains(by_instances.scores(), joined.scores(), 0)["object_f1"].value
+    assert gain == pytest.approx(100 * 2 / 3 - 100)  # the joined one has an IoU of 42 / 78 with the left one
+
+    ignored = given_labels.clone()
+    ignored[:, :, 8:] = 255
+    left = ObjectScores(3, RULE)
+    left.update(given_labels, ignored, [0], numbers)
+    assert (left.scores().truth.tolist(), left.scores().predicted.tolist(), left.scores().f1) == ([1], [1], 100)
+
+
+def test_what_is_given_is_checked(refuses: Any) -> None:
+    labels = torch.zeros(1, 3, 4, dtype=torch.int64)
+    metric = ObjectScores(3, RULE)
+    with refuses("instances are int32 of shape (1, 3, 5)", "integers of shape (1, 3, 4)"):
+        metric.update(labels, labels, [0], torch.zeros(1, 3, 5, dtype=torch.int32))
+    with refuses("instances are float32"):
+        metric.update(labels, labels, [0], torch.zeros(1, 3, 4))
+    for number in (-1, 2**24 + 1):
+        with refuses(f"instances hold {number}", "from 1 on"):
+            metric.update(labels, labels, [0], labels + number)
+    assert not len(metric.scores().ids)
+    with refuses("objects of class 2", "0 to 1"):
+        ObjectScores(2, RULE)
+
+
+def test_classes_of_nuclei_tell_nearly_all_of_them_apart() -> None:
+    """Of a prediction without fault; growing nuclei back into their border gains much at high thresholds."""
+    source = Nuclei().dataset("test")
+    grown, cut = ObjectScores(3, RULE), ObjectScores(3, ObjectRule(1))
+    for index, sample in enumerate(source):
+        labels, numbers = (torch.from_numpy(each)[None] for each in (sample.labels, source.instances(sample.name)))
+        for metric in (grown, cut):
+            metric.update(labels, labels, [index], numbers)
+    best, less = grown.scores(), cut.scores()
+    assert best.f1 > 99 and best.average_precision > less.average_precision + 2
+
+
+# In an evaluation
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    """Not trained, but of many opinions."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).eval()
+    with torch.inference_mode():
+        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    return model
+
+
+def save(path: Path, values: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Images of noise; instances that the masks do not tell apart."""
+    for index, name in enumerate(("a", "sub/b", "c")):
+        noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
+        ids = blobs(index, shape=(48, 64)).astype(np.uint16)
+        ids[ids == 3] = 300
+        save(tmp_path / f"images/{name}.png", noise.repeat(8, axis=0).repeat(8, axis=1))
+        save(tmp_path / f"masks/{name}.png", np.minimum(ids, 1).astype(np.uint8))
+        save(tmp_path / f"instances/{name}.png", ids)
+    return tmp_path
+
+
+def test_evaluate_takes_the_instances_of_the_data(model: SegmentationModel, root: Path) -> None:
+    data = Folder(root=root, instances=root / "instances", num_classes=3).dataset("all")
+    segmenter, pairs = Segmenter(model, "cpu"), []
+    seen = RULE.find(segmenter.labels(data[0].image))
+    seen[seen == 2] = 1  # of two that are predicted, one
+    save(root / "instances/a.png", seen.astype(np.uint16))
+    objects = ObjectScores(3, RULE)
+    evaluate(model, data, device="cpu", workers=0, objects=objects)
+    for sample in data:
+        with Image.open(root / f"instances/{sample.name}.png") as picture:
+            wanted = np.array(picture).astype(np.int32)
+        np.testing.assert_array_equal(data.with_channels(3).instances(sample.name), wanted)
+        pairs.append((RULE.find(segmenter.labels(sample.image)), wanted))
+    found = objects.scores()
+    assert len(pairs) == 3 and found.hits[0, 0] >= found.truth[0] - 1 > 2 and found.f1 > 0
+    for name, value in naive(pairs).items():
+        assert found.measures()[name] == pytest.approx(value)
+    assert found.ids.tolist() == [0, 1, 2] and found.truth.min() > 3 and found.predicted.min() > 3
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_command(numbered: bool, model: SegmentationModel, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save_pretrained(root / "model")
+    data = ["--data=folder", f"--data.root={root}", "--data.classes=[background, nucleus, border]", "--split=all"]
+    data += [f"--data.instances={root / 'instances'}"] if numbered else []
+    argv = ["evaluate", str(root / "model"), *data, "--workers=0", "--device=cpu", "--bootstrap=40"]
+    argv += ["--objects=nucleus", "--objects_border=border", f"--json={root / 'scores.json'}"]
+    assert main([*argv, f"--html={root / 'page.html'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    objects = ObjectScores(3, RULE)
+    source = Folder(root=root, num_classes=3, instances=root / "instances" if numbered else None)
+    evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=objects)
+    found = objects.scores()
+    origin = "numbered by the data" if numbered else "found in the masks"
+    expected = f"{found.truth.sum()} objects of class nucleus, {origin}; {found.predicted.sum()} predicted"
+    assert expected in lines
+    (f1,), (ap,) = (
+        [line for line in lines if name in line] for name in ("object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95")
+    )
+    assert f" {found.f1:.1f} " in f1 and f" {found.average_precision:.1f} " in ap and " to " in f1.split("0.5", 1)[1]
+    written = json.loads((root / "scores.json").read_text())
+    assert written["object_f1"] == pytest.approx(found.f1, abs=1e-4)
+    assert list(written["object_ap_of_thresholds"]) == [f"{each / 100:g}" for each in PERCENT]
+    assert written["object_ap_of_thresholds"]["0.5"] == pytest.approx(
+        found.measures()["object_ap_of_thresholds"][0], abs=1e-4
+    )
+    documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
+    assert documented >= {*written, *written["intervals"]}
+    assert "object F1, IoU 0.5" in (root / "page.html").read_text(encoding="utf-8")
+
+
+def test_instances_of_folders_of_splits(root: Path) -> None:
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            save(root / f"own/{split}/{kind}/x.png", np.full((4, 5), split == "val", np.uint8))
+        save(root / f"numbers/{split}/x.png", np.full((4, 5), 1000 + (split == "val"), np.uint16))
+    data = Folder(root=root / "own", instances=root / "numbers", num_classes=2)
+    for split, name, value in (("train", "x", 1000), ("val", "x", 1001), ("all", "val/x", 1001)):
+        found = data.dataset(split).instances(name)
+        assert found is not None and found.dtype == np.int32 and (found == value).all()
+    assert Folder(root=root / "own", num_classes=2).dataset("val").instances("x") is None
+
+
+def test_faults_of_instances(model: SegmentationModel, root: Path, refuses: Any) -> None:
+    data = Folder(root=root, instances=root / "instances", num_classes=3)
+
+    def score() -> None:
+        evaluate(model, data.dataset("all"), device="cpu", workers=0, objects=ObjectScores(3, RULE))
+
+    save(root / "instances/sub/b.png", np.zeros((5, 6), np.uint16))
+    with refuses("instances of sub/b are 5x6", "its image is 48x64"):
+        score()
+    save(root / "instances/sub/b.png", np.zeros((48, 64, 3), np.uint8))
+    with refuses(f"{root}/instances/sub/b.png holds colours", "grey PNG of 16 bits"):
+        score()
+    (root / "instances/sub/b.png").unlink()
+    with refuses(f"data.instances {root}/instances has no file for 1 of 3 images: sub/b", "file of its name"):
+        score()
+    with refuses(f"{root}/nowhere is missing"):
+        Folder(root=root, instances=root / "nowhere", num_classes=3).dataset("all")

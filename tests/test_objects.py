@@ -1,0 +1,337 @@
+"""Single objects: which pixels they have, their table, outlines and files, and `crispseg predict --objects`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+from numpy.typing import NDArray
+from PIL import Image
+
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data.annotations import read_annotations
+from crispseg.evaluation import ObjectScores
+from crispseg.imaging import read_mask, write_image
+from crispseg.inference import Segmentation
+from crispseg.labels import LabelSet
+from crispseg.objects import CocoFile, ObjectRule, Objects, measured, outlines
+
+LABELS = LabelSet.colored(["background", "nucleus", "border"])
+SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))
+
+Capture = pytest.CaptureFixture[str]
+
+label_maps = stn.arrays(np.uint8, stn.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 2))
+masks = stn.arrays(np.bool_, stn.array_shapes(min_dims=2, max_dims=2, max_side=9))
+
+
+def flooded(free: set[tuple[int, int]], start: tuple[int, int]) -> set[tuple[int, int]]:
+    """The places that sides join to the first one."""
+    found, waiting = {start}, deque([start])
+    while waiting:
+        y, x = waiting.popleft()
+        beside = {(y + down, x + right) for down, right in SIDES} & free - found
+        found |= beside
+        waiting.extend(beside)
+    return found
+
+
+def naive(labels: NDArray[np.uint8], reach: int) -> NDArray[np.int32]:
+    """Connected parts of class 1, and for each pixel of class 2 the nearest of all of their pixels."""
+    ids = np.zeros(labels.shape, np.int32)
+    left = [(int(y), int(x)) for y, x in zip(*np.nonzero(labels == 1), strict=True)]
+    for place in left:
+        if not ids[place]:
+            ids[tuple(np.array(sorted(flooded(set(left), place))).T)] = ids.max() + 1
+    grown = ids.copy()
+    for y, x in zip(*np.nonzero(labels == 2), strict=True):
+        near = [((v - y) ** 2 + (u - x) ** 2, v, u) for v, u in left]
+        if near and min(near)[0] <= reach**2:
+            grown[y, x] = ids[min(near)[1:]]
+    return grown
+
+
+# Pixels
+
+
+@settings(max_examples=80)
+@given(labels=label_maps, reach=st.integers(0, 6))
+def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
+    labels: NDArray[np.uint8], reach: int
+) -> None:
+    np.testing.assert_array_equal(ObjectRule(1, 2, reach).find(labels), naive(labels, reach))
+    np.testing.assert_array_equal(ObjectRule(1).find(labels), naive(labels, 0))
+
+
+def test_a_border_one_pixel_wide_keeps_objects_apart_also_along_a_diagonal() -> None:
+    labels = np.where(np.eye(8, dtype=bool), np.uint8(2), np.uint8(1))
+    ids = ObjectRule(1, 2).find(labels)
+    assert ids.max() == 2 and (ids > 0).all()
+    assert (ids[np.triu_indices(8)] == 1).all()  # the border is as near to both: the one above gets it
+    assert (ids[np.tril_indices(8, -1)] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "phrases"),
+    [
+        (("nuclei",), ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
+        (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
+        (("nucleus", "nucleus"), ["class 1 is named for objects and for their border"]),
+        (("nucleus", None, -1), ["reach is -1", "whole number of pixels"]),
+        (("nucleus", None, 2.5), ["reach is 2.5", "whole number of pixels"]),
+    ],
+)
+def test_rules_that_make_no_sense(rule: Any, phrases: list[str], refuses: Any) -> None:
+    with refuses(*phrases):
+        ObjectRule.named(LABELS, *rule)
+
+
+# Table
+
+
+@settings(max_examples=40)
+@given(labels=label_maps)
+def test_the_table_is_that_of_each_object_alone(labels: NDArray[np.uint8]) -> None:
+    ids, own = ObjectRule(1, 2).find(labels), labels == 1
+    probability = np.random.default_rng(0).random(labels.shape, np.float32)
+    for number, row in enumerate(measured(ids, own, probability), 1):
+        ys, xs = np.nonzero(ids == number)
+        assert row[:6] == (number, len(xs), xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        assert row[6:8] == pytest.approx((xs.mean() + 0.5, ys.mean() + 0.5), abs=0.006)
+        assert row.probability == pytest.approx(probability[(ids == number) & own].mean(), abs=1e-4)
+    rows = measured(ids, own)
+    assert len(rows) == ids.max() and all(row.probability is None for row in rows)
+
+
+# Outlines
+
+
+def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and its holes: what sides do not join to the outside."""
+    padded = np.pad(mask, 1)
+    outside = flooded(set(zip(*(each.tolist() for each in np.nonzero(~padded)), strict=True)), (0, 0))
+    inside = np.ones(padded.shape, bool)
+    inside[tuple(np.array(sorted(outside)).T)] = False
+    return inside[1:-1, 1:-1]
+
+
+def inside(polygon: NDArray[Any], y: int, x: int) -> bool:
+    """Whether a pixel's centre is: a ray to the right crosses the outline an odd number of times."""
+    crossed = 0
+    for (x0, y0), (x1, y1) in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
+        crossed += (y0 > y + 0.5) != (y1 > y + 0.5) and x0 + (y + 0.5 - y0) * (x1 - x0) / (y1 - y0) > x + 0.5
+    return crossed % 2 == 1
+
+
+@settings(max_examples=80)
+@given(mask=masks)
+def test_outlines_enclose_just_the_pixels_and_their_holes(mask: NDArray[np.bool_]) -> None:
+    found = outlines(mask)
+    drawn = np.zeros(mask.shape, bool)
+    for y, x in np.ndindex(mask.shape):
+        drawn[y, x] = any(inside(each, y, x) for each in found)
+    np.testing.assert_array_equal(drawn, filled(mask))
+    area = 0.0
+    for each in found:
+        steps = each - np.roll(each, 1, axis=0)
+        assert ((steps == 0).sum(axis=1) == 1).all()  # along the edges of pixels, no point twice in a row
+        (x, y), (u, v) = each.T, np.roll(each, -1, axis=0).T
+        area += abs((x * v - u * y).sum()) / 2
+    assert area == filled(mask).sum()
+
+
+# Files
+
+
+def segmentation(labels: NDArray[np.uint8], name: str = "a") -> Segmentation:
+    image = np.repeat(80 * labels[..., None], 3, axis=2)
+    return Segmentation(name, image, labels, LABELS, None, None, labels.shape)
+
+
+def squares() -> NDArray[np.uint8]:
+    """Two squares with a border between them, and a ring."""
+    labels = np.zeros((20, 30), np.uint8)
+    labels[2:10, 1:9], labels[2:10, 9:11], labels[2:10, 11:20] = 1, 2, 1
+    labels[12:18, 22:28] = 1
+    labels[14:16, 24:26] = 0
+    return labels
+
+
+def test_files_of_an_image(tmp_path: Path, refuses: Any) -> None:
+    objects = segmentation(squares(), "sub/a").objects("nucleus", border="border")
+    numbers, table = objects.save(tmp_path)
+    assert (numbers, table) == (tmp_path / "sub/a_objects.png", tmp_path / "sub/a_objects.csv")
+    written = read_mask(numbers)
+    assert written.dtype == np.uint16
+    np.testing.assert_array_equal(written, objects.ids)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["area"] for row in rows] == ["72", "80", "32"]
+    assert list(rows[0].items())[:4] == [("id", "1"), ("area", "72"), ("x", "1"), ("y", "2")]
+    assert list(rows[0].items())[4:6] == [("width", "9"), ("height", "8")]
+    assert list(rows[0].items())[6:] == [("centroid_x", "5.5"), ("centroid_y", "6.0"), ("probability", "")]
+    rows = json.loads(objects.write_table(tmp_path / "a.json").read_text())
+    assert rows == [each._asdict() for each in objects] and len(rows) == len(objects) == 3
+    with refuses("cannot write a table to a.txt", ".csv or .json"):
+        objects.write_table("a.txt")
+
+
+def test_more_objects_than_16_bits_can_number(tmp_path: Path) -> None:
+    ids = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
+    rows = measured(ids, ids > 0)
+    numbers, _ = Objects("a", "nucleus", ids, np.zeros((280, 250, 3), np.uint8), rows).save(tmp_path)
+    assert numbers == tmp_path / "a_objects.tif"
+    with Image.open(numbers) as picture:
+        np.testing.assert_array_equal(np.array(picture), ids)
+
+
+def test_a_notebook_shows_objects() -> None:
+    objects = segmentation(squares(), "<a>").objects("nucleus", border="border")
+    html = objects._repr_html_()
+    assert "nucleus, objects<b>3</b>" in html and "median area, px<b>72</b>" in html and "&lt;a&gt;" in html
+    colors = objects.overlay(1)
+    assert len({tuple(colors[y, x]) for y, x in ((5, 5), (5, 15), (13, 23))}) == 3
+    np.testing.assert_array_equal(colors[0], objects.image[0])
+    none = segmentation(np.zeros((4, 5), np.uint8)).objects("nucleus")
+    assert not len(none) and "nucleus, objects<b>0</b>" in none._repr_html_()
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one that is not trained, and sees many objects."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).eval()
+    with torch.inference_mode():
+        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    model.info = dataclasses.replace(model.info, class_names=LABELS.names, palette=LABELS.palette)
+    folder = tmp_path_factory.mktemp("objects") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+def photos(folder: Path) -> Path:
+    for index, name in enumerate(("a.png", "sub/b.jpg")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
+        write_image(folder / name, noise.repeat(8, axis=0).repeat(8, axis=1))
+    return folder
+
+
+def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu"]
+    assert main([*argv, "--objects", "nucleus", "--objects_border", "border"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    results = Segmenter(model, "cpu")(folder)
+    expected = [result.objects("nucleus", border="border") for result in results]
+    count = sum(map(len, expected))
+    assert count > 10 and len(expected[0]) and len(expected[1])
+    assert lines == [f"2 of 2 images segmented into {out}", f"{count} objects of class nucleus in {out}/objects.json"]
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    ends = (".png", "_overlay.png", "_objects.png", "_objects.csv")
+    assert files == {"objects.json", *(f"{name}{end}" for name in ("a", "sub/b") for end in ends)}
+    for objects in expected:
+        np.testing.assert_array_equal(read_mask(out / f"{objects.name}_objects.png"), objects.ids)
+        with (out / f"{objects.name}_objects.csv").open(newline="") as file:
+            shown = [float(row["probability"]) for row in csv.DictReader(file)]
+        assert shown == [each.probability for each in objects] and 0.333 < min(shown) < max(shown) <= 1
+
+    coco = json.loads((out / "objects.json").read_text())
+    assert coco["categories"] == [{"id": 1, "name": "nucleus"}]
+    assert coco["images"][1] == {"id": 2, "file_name": "sub/b.jpg", "height": 48, "width": 64}
+    assert [each["id"] for each in coco["annotations"]] == list(range(1, count + 1))
+    rows = [row for objects in expected for row in objects]
+    for each, row in zip(coco["annotations"], rows, strict=True):
+        assert each["area"] == row.area and each["score"] == row.probability and each["iscrowd"] == 0
+        assert each["bbox"] == [row.x, row.y, row.width, row.height] and each["category_id"] == 1
+    read = read_annotations(out / "objects.json")  # by what draws the polygons of other tools
+    assert not read.faults and read.names == ("nucleus",)
+    for objects, image in zip(expected, read.images, strict=True):
+        assert image.image.startswith(objects.name)
+        for row, shape in zip(objects, image.shapes, strict=True):
+            drawn = np.zeros(objects.ids.shape, bool)
+            drawn.ravel()[shape.draw(*drawn.shape)] = True
+            np.testing.assert_array_equal(drawn, filled(objects.ids == row.id))
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrases"),
+    [
+        (["--objects=nuclei"], ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
+        (["--objects_border=border"], ["--objects_border is border", "by --objects"]),
+        (["--objects=nucleus", "--format=voc"], ["--objects does not go with --format voc", "leave one of them out"]),
+    ],
+)
+def test_flags_that_make_no_sense(
+    flags: list[str], phrases: list[str], model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(model), str(photos(tmp_path / "photos")), "--out", str(out), *flags]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("crispseg: error: ") and all(phrase in line for phrase in phrases)
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_objects_of_a_tiff_in_parts_are_refused(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    picture = tmp_path / "a.tif"
+    write_image(picture, np.zeros((40, 40, 3), np.uint8))
+    flags = ["--out", str(tmp_path / "out"), "--tiles=128", "--objects=nucleus"]
+    assert main(["predict", str(model), str(picture), *flags]) == 2
+    assert f"--objects does not go with --tiles, which makes a TIFF of {picture}" in capsys.readouterr().err
+
+
+def test_numbers_lie_on_the_map_where_the_image_lies(model: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)}
+    shape = {"height": 40, "width": 48, "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **place) as file:
+        file.write(np.zeros((3, 40, 48), np.uint8))
+    flags = ["--out", str(tmp_path / "out"), "--device=cpu", "--objects=nucleus"]
+    assert main(["predict", str(model), str(tmp_path / "a.tif"), *flags]) == 0
+    with rasterio.open(tmp_path / "out/a_objects.png") as numbers:
+        assert (numbers.crs, numbers.transform) == (place["crs"], place["transform"])
+
+
+def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (70, 150, 3), np.uint8)
+    objects = Segmenter(model, "cpu", tile=128)(image).objects("nucleus", border="border")
+    assert len(objects) and all(each.probability is None for each in objects)
+    assert "score" not in objects.annotations()[0]
+
+
+# Speed
+
+
+@pytest.mark.slow
+def test_twenty_thousand_objects_take_seconds(tmp_path: Path) -> None:
+    """Of the processor's time, which does not hang on what else runs."""
+    cell = np.zeros((35, 35), np.uint8)
+    far = np.hypot(*np.mgrid[-17:18, -17:18])
+    cell[far <= 16], cell[far <= 12] = 2, 1
+    labels = np.zeros((5000, 5000), np.uint8)
+    labels[:4970, :4970] = np.tile(cell, (142, 142))
+    start = time.process_time()
+    objects = segmentation(labels).objects("nucleus", border="border")
+    objects.save(tmp_path)
+    coco = CocoFile("nucleus")
+    coco.add("a.png", objects)
+    coco.write(tmp_path / "objects.json")
+    scores = ObjectScores(3, ObjectRule(1, 2))
+    scores.update(torch.from_numpy(labels)[None], torch.from_numpy(labels)[None])
+    assert len(objects) == len(coco.annotations) == 142**2 and scores.scores().f1 == 100
+    assert time.process_time() - start < 40
