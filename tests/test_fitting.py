@@ -78,26 +78,16 @@ def test_colours_of_few_images_are_changed(images: int, in_chans: int, changed: 
     assert fitted(config, report(images=images)).augment.photometric is changed
 
 
-def test_crops_are_smaller_for_a_model_that_enlarges_them() -> None:
-    sides = {
-        name: fitted(TrainConfig(ModelConfig(name, options=options)), report(500)).augment.crop
-        for name, options in {"fpn": {}, "crisp": {"enlarge": 1.0}, "sfnet": {"width": 64}}.items()
-    }
-    assert set(sides.values()) == {(192, 192)}
-    assert fitted(TrainConfig(), report(500)).augment.crop == (128, 128)
-
-
 def test_most_images_are_no_smaller_than_the_crop() -> None:
     masks = [np.indices(size).sum(0).astype(np.uint8) % CLASSES for size in ((40, 100), (60, 50), (200, 90))]
     assert check_split(Masks(masks), "train").shorter_side == 50
 
 
 @pytest.mark.parametrize("crop", [(32, 32), (CROP, CROP), (CROP, 2 * CROP), (768, 768), (4096, 4096), None])
-@pytest.mark.parametrize(("name", "enlarge"), [("fpn", 1), ("crisp", 1.5)])
-def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None, name: str, enlarge: float) -> None:
+def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> None:
     whole = report(600)
-    size = fitted(TrainConfig(ModelConfig(name), augment=Augment(crop, (1, 1))), whole).batch_size
-    area = math.prod(crop or whole.largest) * enlarge**2
+    size = fitted(TrainConfig(augment=Augment(crop, (1, 1))), whole).batch_size
+    area = math.prod(crop or whole.largest)
     assert isinstance(size, int) and 1 <= size <= BATCH
     assert size == 1 or size * area <= BATCH * CROP**2
     assert size == BATCH or (size + 1) * area > BATCH * CROP**2
@@ -119,9 +109,11 @@ def test_a_run_that_is_told_no_length_has_one() -> None:
         assert (found.epochs, found.iterations, found.minutes) == (config.epochs, config.iterations, config.minutes)
 
 
-def test_class_weights_are_for_cross_entropy() -> None:
-    assert fitted(TrainConfig(loss={"cross_entropy": 1.0, "dice": 1.0}), report()).class_weights == "softened"
-    assert fitted(TrainConfig(loss="dice"), report()).class_weights is None
+def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
+    rare, frequent = report(counts=(80, 0, 19, 1)), report(counts=(80, 0, 17, 3))
+    assert fitted(TrainConfig(loss={"cross_entropy": 1.0, "dice": 1.0}), rare).class_weights == "softened"
+    assert fitted(TrainConfig(), frequent).class_weights is None
+    assert fitted(TrainConfig(loss="dice"), rare).class_weights is None
 
 
 @pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32"), (None, "fp32")])

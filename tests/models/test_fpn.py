@@ -24,7 +24,8 @@ class TestFPN(ModelTester):
 class TestCrisp(ModelTester):
     name = "crisp"
     stride = 1
-    taps: ClassVar = {"decoder.coarsest": lambda height, width: (16, -(-3 * height // 64), -(-3 * width // 64))}
+    options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
 
 
 def test_each_place_of_the_finest_level_has_logits_of_its_own_pixels() -> None:
@@ -41,7 +42,7 @@ def test_each_place_of_the_finest_level_has_logits_of_its_own_pixels() -> None:
 @given(st.integers(32, 70), st.integers(32, 70), st.floats(1, 2.5))
 def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: float) -> None:
     model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16, enlarge=enlarge).eval()
-    images = torch.randn(1, 3, height, width)
+    images = torch.randn(2, 3, height, width)
     larger = F.interpolate(
         images, [int(side * model.enlarge) for side in (height, width)], mode="bilinear", align_corners=False
     )
@@ -50,6 +51,9 @@ def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: f
     model.enlarge = factor
     expected = F.interpolate(seen, (height, width), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model(images), expected)
+    training = model.train()(images)
+    model.enlarge = Fraction(1)
+    assert torch.equal(training, model(images))
 
 
 @pytest.mark.parametrize("enlarge", [0.5, 5, float("nan")])

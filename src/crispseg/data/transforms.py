@@ -30,7 +30,7 @@ class Augment(Settings):
     Args:
         crop: height and width of the part that is cut out, or one number for a square, filled up where the image is
             smaller. None takes whole images, which fit into one batch only if all have the same size and scale is
-            [1, 1]; auto is a square of the images' median shorter side, at most 192, and 128 for crisp.
+            [1, 1]; auto is a square of the images' median shorter side, at most 192.
         scale: range of the factor by which an image is resized before it is cropped.
         flip: probability of a left-right flip.
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto

@@ -55,7 +55,9 @@ class SegmentationModel(nn.Module, Saving):
         subpixel: the classifier gives the logits of so many by so many pixels for each place of the decoder's map, of
             as many pixels each (Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient
             Sub-Pixel Convolutional Neural Network*, CVPR 2016, §3.2), so that the last upsampling is learned.
-        enlarge: the backbone sees images so many times as large.
+        enlarge: in eval mode the backbone sees images so many times as large, which it was not trained for: small
+            crops and whole images differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution
+            Discrepancy*, NeurIPS 2019).
     """
 
     info: ModelInfo
@@ -92,7 +94,7 @@ class SegmentationModel(nn.Module, Saving):
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
         size = images.shape[-2:]
-        if self.enlarge > 1:
+        if self.enlarge > 1 and not self.training:
             larger = [side * self.enlarge.numerator // self.enlarge.denominator for side in size]
             images = resize(images, larger, align_corners=False)
         decoded = self.decoder(self.backbone(images), images)

@@ -53,7 +53,8 @@ def top_down(
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
         subpixel: the classifier gives logits of every pixel, not of every place of the finest level.
-        enlarge: the backbone sees images so many times as large, 1 to 4; time and memory grow with its square.
+        enlarge: in eval mode the backbone sees images so many times as large, 1 to 4; time and memory grow with the
+            square.
 
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
@@ -92,7 +93,7 @@ fpn = preset(
 crisp = preset(
     "crisp",
     top_down,
-    "FPN on images one and a half times as large, that classifies every pixel: what `crispseg train` takes.",
+    "FPN that classifies every pixel, and enlarges what it segments: what `crispseg train` takes.",
     fixed={"expansion": 2, "fuse_levels": None, "released_dilation": False, "subpixel": True},
     width=None,
     enlarge=1.5,

@@ -107,7 +107,7 @@ class TrainConfig(Settings):
         iterations: optimizer steps; counts instead of epochs where given.
         minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
             learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
-        batch_size: images a step and device; auto is 8 crops of auto's size, or as many pixels in fewer larger ones.
+        batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
         lr: initial learning rate.
@@ -124,7 +124,8 @@ class TrainConfig(Settings):
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
         class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
-            (one over the square root of the share of all pixels); auto is softened where cross_entropy counts.
+            (one over the square root of the share of all pixels); auto is softened where a class has less than 2 % of
+            the pixels and cross_entropy counts.
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).

@@ -14,13 +14,12 @@ from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels
 from crispseg.inference.memory import free_bytes
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.models.registry import resolved_options
 from crispseg.training.config import TrainConfig
 from crispseg.training.precision import has_bf16
 from crispseg.training.trainer import on_cuda
 
 CROP = 192
-"""Side of the largest crop, as the backbone sees it."""
+"""Side of the largest crop."""
 BATCH = 8
 """Crops of that size in a batch; of larger ones fewer, so that a batch has no more pixels."""
 SHARE_OF_MEMORY = 0.25
@@ -29,33 +28,35 @@ MINUTES = 30.0
 """Length of a run that is told none."""
 FEW = 100
 """Images below which their colours are changed: more are seen too seldom in a first training."""
+RARE = 0.02
+"""Share of the pixels below which a class is found too late without weights."""
 STEP = 32
 """Sides of crops are multiples of the coarsest stride."""
 
 
 def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
     """The configuration with a value in each place that said auto. See docs/defaults.md for what it is made of."""
-    enlarge = resolved_options(config.model.name, config.model.options).get("enlarge", 1.0)
-    augment = fitted_augment(config.augment, train, config.model.in_chans, enlarge)
+    augment = fitted_augment(config.augment, train, config.model.in_chans)
     batch_size = config.batch_size
     if batch_size == "auto":
-        area = int(math.prod(augment.window or train.largest) * enlarge**2)
+        area = math.prod(augment.window or train.largest)
         batch_size = min(max(BATCH * CROP**2 // area, 1), BATCH)
     changes: dict[str, Any] = {"augment": augment, "batch_size": batch_size}
     if config.precision == "auto":
         changes["precision"] = "bf16" if has_bf16(cuda=on_cuda(config)) else "fp32"
     if config.class_weights == "auto":
-        changes["class_weights"] = "softened" if "cross_entropy" in config.losses else None
+        rare = min((share for share in train.shares if share), default=1.0) < RARE
+        changes["class_weights"] = "softened" if rare and "cross_entropy" in config.losses else None
     if not (config.epochs or config.iterations or config.minutes):
         changes["minutes"] = MINUTES
     return dataclasses.replace(config, **changes)
 
 
-def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3, enlarge: float = 1.0) -> Augment:
-    """Crop, turns and colours by what the training images are, for a model that enlarges them."""
+def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> Augment:
+    """Crop, turns and colours by what the training images are."""
     changes: dict[str, Any] = {}
     if augment.crop == "auto":
-        side = max(min(train.shorter_side, int(CROP / enlarge)) // STEP * STEP, MIN_SIDE)
+        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
         changes["crop"] = (side, side)
     if augment.turn == "auto":
         changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
