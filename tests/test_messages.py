@@ -26,7 +26,7 @@ Capture = pytest.CaptureFixture[str]
 
 JARGON = re.compile(
     r"Union|ubtype|alidat|NoneType|ypehint|amespace|Literal|Expected|Optional|<class|typing|\w\[|Parser|argument|"
-    r"pydantic|instance|invalid|Error|None\b.*null|\bstr\b|\bint\b|\bfloat\b|\bbool\b"
+    r"pydantic|\binstance\b|invalid|Error|None\b.*null|\bstr\b|\bint\b|\bfloat\b|\bbool\b"
 )
 """What only programmers understand."""
 WRONG = (

@@ -25,6 +25,7 @@ class TestCrisp(ModelTester):
     name = "crisp"
     stride = 1
     options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
+    export_options: ClassVar = {"enlarge": 1.5}
     taps: ClassVar = {"decoder.coarsest": (16, 32)}
 
 
