@@ -46,7 +46,7 @@ from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG
 
 HERE = Path(__file__).resolve().parent
-MODELS = ("fpn", "smp_fpn", "smp_unet", "smp_deeplabv3plus")
+MODELS = ("crisp", "smp_fpn", "smp_unet", "smp_deeplabv3plus")
 OTHERS = "other images"
 COLORED = 2.0
 """Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
