@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from training_runs import of_many_opinions
 
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Scenes
 from crispseg.evaluation import BoundaryF, BoundaryIoUScores, BoundaryScores
@@ -154,12 +155,7 @@ SCENES = Scenes(height=64, width=64, val=3)
 
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
-    """Not trained, but of many opinions."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8).eval()
-    with torch.inference_mode():
-        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
-    return model
+    return of_many_opinions(12)
 
 
 def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from dataset_trees import save
 from numpy.typing import NDArray
+from training_runs import of_many_opinions
 
-from crispseg import create_model
 from crispseg.data import Cityscapes
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
@@ -102,9 +102,7 @@ class Recorder(BoundaryScores):
 
 def test_evaluation_of_a_model(tmp_path: Path, theirs: Any) -> None:
     """From the files of a data set to the scores."""
-    model = create_model("fpn", num_classes=19, backbone="test_efficientnet", width=8).eval()
-    with torch.inference_mode():
-        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))  # of many opinions
+    model = of_many_opinions(19)
     recorder = Recorder(19)
     recorder.folder = tmp_path / "out"
     scores = evaluate(model, tree(tmp_path, 3).dataset("val"), device="cpu", workers=0, boundary=recorder)

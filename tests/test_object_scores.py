@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from training_runs import of_many_opinions
 
-from crispseg import Segmenter, create_model
+from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Folder, Nuclei
 from crispseg.evaluation import ObjectQuality, ObjectScores
@@ -160,12 +161,7 @@ def test_classes_of_nuclei_tell_nearly_all_of_them_apart() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
-    """Not trained, but of many opinions."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).eval()
-    with torch.inference_mode():
-        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
-    return model
+    return of_many_opinions(3)
 
 
 def save(path: Path, values: NDArray[Any]) -> None:

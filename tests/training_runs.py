@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from crispseg import SegmentationModel
+from crispseg import SegmentationModel, create_model
 from crispseg.data import Augment, Scenes
 from crispseg.training import ModelConfig, Run, TrainConfig, train
 
@@ -93,3 +93,12 @@ def moved(run: Run, config: TrainConfig) -> float:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def of_many_opinions(num_classes: int) -> SegmentationModel:
+    """A model that is not trained, in eval mode, whose predictions hold many of its classes."""
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=num_classes, backbone="test_efficientnet", width=8).eval()
+    with torch.inference_mode():
+        model.classifier.bias -= model(torch.randn(1, 3, 64, 64)).mean((0, 2, 3))
+    return model
