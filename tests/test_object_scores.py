@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_trees import save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -162,11 +163,6 @@ def test_classes_of_nuclei_tell_nearly_all_of_them_apart() -> None:
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
     return of_many_opinions(3)
-
-
-def save(path: Path, values: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 @pytest.fixture
