@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from registered import unknown_again
 from training_runs import quietly, tiny
 
 from crispseg import CrispsegError
@@ -46,6 +47,12 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_registered_stays() -> Iterator[None]:
+    with unknown_again():  # other tests go through all models
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

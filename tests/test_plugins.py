@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from registered import unknown_again
 
-from crispseg import create_model, fuses
+from crispseg import create_model
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.imaging import write_image
@@ -37,20 +35,6 @@ def plugin(tmp_path: Path) -> Path:
     path = tmp_path / "my_fuse.py"
     path.write_text(block[1])
     return path
-
-
-@contextmanager
-def unknown_again() -> Iterator[None]:
-    """As in a process of its own: what is registered inside is not known after it."""
-    entries, modules = dict(fuses._entries), set(sys.modules)
-    try:
-        yield
-    finally:
-        fuses._entries.clear()
-        fuses._entries.update(entries)
-        for name in set(sys.modules) - modules:
-            if name.startswith("crispseg_plugin_"):
-                del sys.modules[name]
 
 
 def test_a_fuse_part_trains_and_predicts(
