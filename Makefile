@@ -8,7 +8,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: quickstart test test-slow test-all lint docs format clean
 
-quickstart: $(INSTALLED)  ## train, test and look at SFNet on microscope images of nuclei
+quickstart: $(INSTALLED)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
 
 test: $(INSTALLED)  ## all tests but the slow ones, in two processes of one thread each: some minutes

@@ -14,11 +14,13 @@ from crispseg.cli.quickstart import draw_panels, judge, unseen
 from crispseg.data import CamVid, Nuclei, Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.imaging import write_image
+from crispseg.training.config import ModelConfig
 from crispseg.visuals import COLUMN_WIDTH
 
 SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
 TINY = [
-    *("--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]", "--batch_size=4"),
+    *("--model.backbone=test_efficientnet", "--model.width=16", "--model.pretrained=false"),
+    *("--augment.crop=[64,96]", "--batch_size=4"),
     *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
 FEW = ["--data=scenes", "--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"]
@@ -129,8 +131,14 @@ def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
 
 def test_the_recipe_is_valid() -> None:
     config = parse_training([], read_yaml(RECIPE), prog="crispseg quickstart", description="")
-    assert config.model.name == "sfnet"
-    assert config.data == Nuclei() and not config.model.pretrained  # nothing to download
+    assert config.init_from == "aerial" and config.model == ModelConfig.of("aerial")  # nothing to download
+    assert config.data == Nuclei()
     assert config.minutes is not None and config.minutes <= 4
     scenes = parse_training(["--data=scenes"], read_yaml(RECIPE), prog="crispseg quickstart", description="")
     assert scenes.data == Scenes()
+
+
+def test_another_model_starts_from_weights_of_its_own(capsys: Capture) -> None:
+    assert main(["quickstart", "--model", "sfnet", "--print_config"]) == 0
+    shown = capsys.readouterr().out
+    assert "init_from: null" in shown and "name: sfnet" in shown

@@ -36,9 +36,10 @@ NUMBERED = ObjectRule(1, border=2)
 """Of the classes that are made of an `InstanceDataset`'s numbers."""
 
 DESCRIPTION = (
-    "Train SFNet on the microscope images of nuclei that come with crispseg, or with --data on built-in street scenes "
-    "or your own images; print IoU on unseen images before and after, and draw panels of image, ground truth, "
-    "predictions before and after, and errors. All keys of 'crispseg train' work."
+    "Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or with "
+    "--data on built-in street scenes or your own images, or with --model another model; print IoU on unseen images "
+    "before and after, and draw panels of image, ground truth, predictions before and after, and errors. All keys of "
+    "'crispseg train' work."
 )
 
 
@@ -47,6 +48,8 @@ def run(argv: Sequence[str]) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     recipe = read_yaml(Path(str(resources.files("crispseg") / "recipes" / "quickstart.yaml")))
+    if any(argument.startswith("--model") for argument in argv):
+        del recipe["init_from"]  # another model has other weights
     recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
     config = parse_training(argv, recipe, prog="crispseg quickstart", description=DESCRIPTION)
     load_plugins(config.plugins)
