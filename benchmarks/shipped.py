@@ -7,7 +7,8 @@
 
 Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
 the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME. `compare` and `finetune` append rows to
-shipped_compare.csv and shipped_finetune.csv for what is missing, and go on with runs that were stopped.
+shipped_compare.csv and shipped_finetune.csv for what is missing, and go on with runs that were stopped. Each network of
+`compare` is scored on images at their size and 1.5 times as large, since `crisp` sees these larger by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +33,17 @@ from shipped_card import DATA, DISTANCES, ship
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
+from crispseg.cli.quickstart import NUMBERED
 from crispseg.counting import count_parameters
-from crispseg.data import DataSource, Folder, SegmentationDataset
+from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.per_image import RESAMPLES
 from crispseg.evaluation.summary import Evaluation
 from crispseg.imaging import write_image, write_labels
+from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import SHIPPED
 from crispseg.plugins import load_plugins
@@ -47,6 +52,9 @@ from crispseg.training.config import CONFIG
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("crisp", "smp_fpn", "smp_unet", "smp_deeplabv3plus")
+SCALES = (1.0, 1.5)
+"""How large the images of val are seen, as factors of their size."""
+OBJECTS = ("object_f1", "object_ap")
 OTHERS = "other images"
 COLORED = 2.0
 """Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
@@ -66,12 +74,16 @@ def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
     return SegmentationModel.from_pretrained(run)
 
 
-def scored(model: SegmentationModel, dataset: SegmentationDataset) -> Evaluation:
-    """mIoU, the IoU of each class and boundary F, with intervals."""
-    boundary = BoundaryScores(model.info.num_classes, DISTANCES)
+def scored(model: SegmentationModel, dataset: SegmentationDataset, protocol: Protocol = WHOLE) -> Evaluation:
+    """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
+    classes = model.info.num_classes
+    boundary = BoundaryScores(classes, DISTANCES)
+    objects = ObjectScores(classes, NUMBERED) if isinstance(dataset, InstanceDataset) else None
     seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
-    scores = evaluate(model, seen, workers=0, boundary=boundary)
-    return Evaluation(dataset.labels, scores, boundary.scores(), resamples=RESAMPLES)
+    scores = evaluate(model, seen, workers=0, protocol=protocol, boundary=boundary, objects=objects)
+    return Evaluation(
+        dataset.labels, scores, boundary.scores(), objects=objects and objects.scores(), resamples=RESAMPLES
+    )
 
 
 def val_of(run: Path) -> SegmentationDataset:
@@ -97,24 +109,25 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     run, folder = given.work / f"{given.data}-{given.seed}", given.out / given.data
     model = trained(run, flags_of(given, given.seed, further)).half().float()
     told = ["train", given.data, "--root", "ROOT", "--weights", given.weights.name]
-    told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed), *further]
+    told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed)]
     val = val_of(run)
-    ship(folder, model, val, scored(model, val), told)
+    ship(folder, model, val, scored(model, val), told, further)
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
-def append_row(file: Path, key: Row, model: SegmentationModel, dataset: SegmentationDataset) -> None:
-    """Score a model, and append its row."""
-    evaluation = scored(model, dataset)
+def append_row(file: Path, key: Row, model: SegmentationModel, evaluation: Evaluation) -> None:
+    """Append the row of a model."""
     assert evaluation.boundary is not None
-    iou = zip(dataset.labels.names, evaluation.scores.iou, strict=True)
+    objects = [(name, evaluation.measures.get(name)) for name in OBJECTS]
+    iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
     row = {
         **key,
         "miou": f"{evaluation.scores.miou:.3f}",
         **{f_column(distance): f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
+        **{name: "" if value is None else f"{value:.3f}" for name, value in objects},
         "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
         "parameters": str(count_parameters(model)),
         "commit": head(),
@@ -143,7 +156,11 @@ def compare_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
         run = given.work / folder_name("compare", key)
         network, *options = name.split()
         told = [*flags_of(given, seed, further), f"--plugins={PEERS}", f"--model={network}", *options]
-        append_row(file, key, trained(run, told), val_of(run))
+        model = trained(run, told)
+        model.enlarge = Fraction(1)  # since the protocol says what is seen
+        for scale in SCALES:
+            evaluation = scored(model, val_of(run), Protocol(scales=(scale,)))
+            append_row(file, {**key, "seen": f"{scale:g}"}, model, evaluation)
 
 
 def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
@@ -160,7 +177,7 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     common = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", "minutes": f"{given.minutes:g}"}
     key = {**common, "start": OTHERS, "images": "0", "seed": "0"}
     if not is_there(file, key):
-        append_row(file, key, model, left.dataset("val"))
+        append_row(file, key, model, scored(model, left.dataset("val")))
     starts = {OTHERS: [f"--init_from={base}"], "ImageNet": pretrained}
     available = len(left.pairs("train"))
     for seed, images in itertools.product(given.seeds, sorted({min(count, available) for count in given.images})):
@@ -172,7 +189,7 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
             run = given.work / folder_name("finetune", key)
             own = [f"--minutes={given.minutes:g}", f"--seed={seed}"]
             model = trained(run, [*further, *folder_flags(few), *flags, *own])
-            append_row(file, key, model, val_of(run))
+            append_row(file, key, model, scored(model, val_of(run)))
 
 
 def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
@@ -208,14 +225,14 @@ def report() -> None:
     """Print means ± standard deviations over the seeds."""
     for name in ("compare", "finetune"):
         found = read_rows(HERE / f"shipped_{name}.csv")
-        measures = ["miou", *map(f_column, DISTANCES)]
-        keys = [key for key in (found[0] if found else ()) if key not in (*measures, *LEFT_OUT)]
-        table = Table(*keys, "seeds", *measures, title=name)
+        measures = ["miou", *map(f_column, DISTANCES), *OBJECTS]
+        shared = [key for key in (found[0] if found else ()) if key not in (*measures, *LEFT_OUT)]
+        table = Table(*shared, "seeds", *measures, title=name)
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in found:
-            groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+            groups.setdefault(tuple(row[key] for key in shared), []).append(row)
         for group, own in groups.items():
-            means = [mean_and_sd(float(row[measure]) for row in own) for measure in measures]
+            means = [mean_and_sd(float(row[key]) for row in own) if own[0][key] else "–" for key in measures]
             table.add_row(*group, str(len(own)), *means)
         Console(width=COLUMNS).print(table)
 

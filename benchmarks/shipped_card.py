@@ -52,9 +52,9 @@ with. Classes: {classes}.
 
 ## Recipe
 
-The defaults of `crispseg train`, seed {seed}, {minutes:g} minutes on {processor}, {threads}, crispseg at commit
-{commit}. All settings are in `config.json` under `recipe`. {parameters:.2f} M parameters, kept as float16 and computed
-as float32. Made, with this page and its numbers, in a clone by
+The defaults of `crispseg train`{changes}, seed {seed}, {minutes:g} minutes on {processor}, {threads},
+crispseg at commit {commit}. All settings are in `config.json` under `recipe`. {parameters:.2f} M parameters, kept as
+float16 and computed as float32. Made, with this page and its numbers, in a clone by
 
 ```
 python benchmarks/shipped.py {command}
@@ -67,7 +67,7 @@ On the {images} images of val, which chose among the evaluations of the run but 
 be scored again by
 
 ```
-crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}
+crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}{objects}
 ```
 
 | score | % | {level:.0f} % interval |
@@ -86,7 +86,12 @@ From the top: {worst}.
 
 
 def ship(
-    folder: Path, model: SegmentationModel, val: SegmentationDataset, evaluation: Evaluation, command: Sequence[str]
+    folder: Path,
+    model: SegmentationModel,
+    val: SegmentationDataset,
+    evaluation: Evaluation,
+    command: Sequence[str],
+    further: Sequence[str],
 ) -> None:
     """Save a model in float16, with its scores in `config.json`, its card, and its worst images of val.
 
@@ -95,7 +100,8 @@ def ship(
         model: whose weights are what float16 keeps of them.
         val: the split that it was scored on.
         evaluation: its scores there.
-        command: the arguments of shipped.py that made it.
+        command: the arguments of shipped.py that made it, but for
+        further: those that went to `crispseg train`.
     """
     info, recipe = model.info, model.info.recipe
     worst, _ = examples(model, val, evaluation.scores, WHOLE, FAILURES)
@@ -106,17 +112,19 @@ def ship(
         data=DATA[folder.name],
         classes=", ".join(val.labels.names),
         backbone=info.backbone,
+        changes=" with the changes that the command below names" if further else "",
         seed=recipe["seed"],
         minutes=recipe["minutes"],
         processor=processor_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         threads=plural(torch.get_num_threads(), "thread"),
         commit=head(),
         parameters=count_parameters(model) / 1e6,
-        command=shlex.join(command),
+        command=shlex.join([*command, *further]),
         images=len(val),
         level=LEVEL,
         resamples=RESAMPLES,
         distances=" ".join(map(str, DISTANCES)),
+        objects=" --objects nucleus --objects_border border" if evaluation.objects else "",
         scores="\n".join(
             f"| {name} | {percent(value)} | {interval(bounds)} |" for name, value, bounds in rows(evaluation)
         ),
@@ -139,13 +147,15 @@ def rows(evaluation: Evaluation) -> list[tuple[str, float, NDArray[np.float64] |
 
 
 def portable(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Settings without paths of this machine: files by their names, and of data nothing, since they are elsewhere."""
+    """Settings without paths of this machine: files by their names, but none of data, which are elsewhere."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             value = portable(value, key)
         elif isinstance(value, str) and Path(value).is_absolute():
-            value = None if inside == "data" else Path(value).name
+            if inside == "data":
+                continue
+            value = Path(value).name
         result[key] = value
     return result
 

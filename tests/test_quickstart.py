@@ -19,7 +19,7 @@ from crispseg.visuals import COLUMN_WIDTH
 
 SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
 TINY = [
-    *("--model.backbone=test_efficientnet", "--model.width=16", "--model.pretrained=false"),
+    *("--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=4"),
     *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
@@ -105,8 +105,11 @@ def test_single_nuclei_are_scored_too() -> None:
     dataset = Nuclei().dataset("test")
     dataset.pairs = dataset.pairs[:2]
     model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
-    found = judge(model, dataset, 0).objects
+    evaluation = judge(model, dataset, 0)
+    found = evaluation.objects
     assert found is not None
+    counts = {"true": found.truth.sum(), "predicted": found.predicted.sum()}
+    assert evaluation.as_json()["objects"] == counts
     numbers = [dataset.instances(dataset.name_of(index)) for index in range(2)]
     assert found.truth.tolist() == [len(np.unique(each)) - 1 for each in numbers]
     scenes = Scenes(test=1, height=64, width=64).dataset("test")
@@ -138,7 +141,10 @@ def test_the_recipe_is_valid() -> None:
     assert scenes.data == Scenes()
 
 
-def test_another_model_starts_from_weights_of_its_own(capsys: Capture) -> None:
-    assert main(["quickstart", "--model", "sfnet", "--print_config"]) == 0
-    shown = capsys.readouterr().out
-    assert "init_from: null" in shown and "name: sfnet" in shown
+def test_another_model_starts_from_random_weights(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {name: sfnet}\n")
+    for argv in (["--model", "sfnet"], ["--model.name=sfnet"], [str(file)]):
+        assert main(["quickstart", *argv, "--print_config"]) == 0
+        shown = capsys.readouterr().out
+        assert "init_from: null" in shown and "name: sfnet" in shown and "pretrained: false" in shown

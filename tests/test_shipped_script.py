@@ -77,13 +77,14 @@ def test_the_folder_for_the_wheel(
     card, config = (folder / "README.md").read_text(), json.loads((folder / "config.json").read_text())
     assert 'crispseg.Segmenter("nuclei")' in card and "# nuclei: crisp on test_efficientnet" in card
     assert "train nuclei --root ROOT --weights weights.safetensors --minutes 0.01 --seed 3 --data=folder" in card
+    assert "defaults of `crispseg train` with the changes that the command below names, seed 3" in card
     assert "On the 4 images of val" in card and "seed 3" in card and str(place.parent) not in config["recipe"]["out"]
     shown = f"| mIoU | {config['metrics']['val']['miou']:.1f} | "
     low, high = config["metrics"]["val"]["intervals"]["miou"]
     assert f"{shown}{low:.1f} to {high:.1f} |" in card
     assert f"| IoU of nucleus | {config['metrics']['val']['iou']['nucleus']:.1f} |" in card
     assert "| boundary F, 2 px |" in card and "| boundary F, 3 px |" in card
-    assert config["recipe"]["data"]["root"] is None and config["recipe"]["model"]["pretrained"] == "weights.safetensors"
+    assert "root" not in config["recipe"]["data"] and config["recipe"]["model"]["pretrained"] == "weights.safetensors"
 
     monkeypatch.setattr(saving, "SHIPPED", tmp_path / "shipped")
     before = Segmenter("nuclei", "cpu")(place / "data/images/05.png").labels
@@ -110,8 +111,9 @@ def test_rows_of_a_comparison(script: ModuleType, place: Path, tmp_path: Path, c
     argv = arguments("compare", place, tmp_path / "runs", "--seeds", "0", "--models", narrow, "smp_fpn")
     script.main(argv)
     rows = script.read_rows(tmp_path / "shipped_compare.csv")
-    found = [(row["model"], row["seed"], row["commit"]) for row in rows]
-    assert found == [(narrow, "0", "abc"), ("smp_fpn", "0", "abc")] and int(rows[0]["parameters"]) < 200_000
+    found = [(row["model"], row["seed"], row["seen"], row["commit"]) for row in rows]
+    assert found == [(name, "0", seen, "abc") for name in (narrow, "smp_fpn") for seen in ("1", "1.5")]
+    assert int(rows[0]["parameters"]) < 200_000 and rows[0]["classes"] != rows[1]["classes"]
     assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("miou", "boundary_f_2", "boundary_f_3"))
     assert all(json.loads(row["classes"]).keys() == {"background", "nucleus"} for row in rows)
     capsys.readouterr()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crispseg import CrispsegError, create_model, from_pretrained, record
 from crispseg.counting import count_multiply_adds, count_parameters
 
-from .base import ModelTester
+from .base import ExportTester, ModelTester
 
 
 class TestFPN(ModelTester):
@@ -21,7 +21,7 @@ class TestFPN(ModelTester):
     taps: ClassVar = {"decoder.coarsest": (16, 32)}
 
 
-class TestCrisp(ModelTester):
+class TestCrisp(ExportTester):
     name = "crisp"
     stride = 1
     options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
@@ -55,6 +55,11 @@ def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: f
     training = model.train()(images)
     model.enlarge = Fraction(1)
     assert torch.equal(training, model(images))
+
+
+def test_a_factor_of_two_decimals_is_taken_as_it_is() -> None:
+    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=8, enlarge=1.03)
+    assert model.enlarge == Fraction(103, 100)
 
 
 @pytest.mark.parametrize("enlarge", [0.5, 5, float("nan")])

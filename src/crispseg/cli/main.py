@@ -19,7 +19,7 @@ from crispseg.cli.help import FIRST
 from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean
 
 COMMANDS = {
-    "quickstart": "train, test and look at SFNet on the nuclei that come with crispseg (or your data), in minutes",
+    "quickstart": "train, test and look at a model of the nuclei that come with crispseg (or your data), in minutes",
     "data": "list, show, download and import data",
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",

@@ -48,9 +48,9 @@ def run(argv: Sequence[str]) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     recipe = read_yaml(Path(str(resources.files("crispseg") / "recipes" / "quickstart.yaml")))
-    if any(argument.startswith("--model") for argument in argv):
-        del recipe["init_from"]  # another model has other weights
     recipe = merge(recipe, {"out": str(_unused(Path("runs/quickstart")))})
+    if chooses_model(argv):
+        recipe = {**recipe, "init_from": None, "model": {"pretrained": False}}  # nothing is downloaded
     config = parse_training(argv, recipe, prog="crispseg quickstart", description=DESCRIPTION)
     load_plugins(config.plugins)
     if config.devices > 1:
@@ -70,6 +70,9 @@ def run(argv: Sequence[str]) -> None:
 
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
     console.print(score_table(scores), soft_wrap=False)
+    if (found := [each.objects for each in scores.values() if each.objects]):
+        counts = " before and ".join(str(each.predicted.sum()) for each in found)
+        console.print(f"{found[0].truth.sum()} single objects are in them; {counts} after training were predicted")
     write_json(result.folder / "scores.json", {when: each.as_json() for when, each in scores.items()})
     reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
@@ -78,6 +81,12 @@ def run(argv: Sequence[str]) -> None:
     console.print(f"pictures: {result.folder / 'panels.png'}")
     console.print(f"done in {time.monotonic() - started:.0f} s; the model is in {result.folder / 'model'}")
     console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions")
+
+
+def chooses_model(argv: Sequence[str]) -> bool:
+    """Whether flags or a YAML file say which model; the one of aerial photographs would not fit it."""
+    settings = read_yaml(argv[0]) if argv and Path(argv[0]).is_file() else {}
+    return "model" in settings or any(argument.startswith("--model") for argument in argv)
 
 
 def unseen(data: DataSource) -> SegmentationDataset:

@@ -114,6 +114,8 @@ class Evaluation:
         """Scores as plain numbers, as docs/metrics.md lists them; `null` for what is undefined."""
         summary = {name: self._plain(name, values) for name, values in self.measures.items()}
         summary["confusion"] = self.scores.confusion.tolist()
+        if self.objects:
+            summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
         if self.bounds:
             shown = {name: values for name, values in self.bounds.items() if not name.endswith("_of_classes")}
             summary["intervals"] = {"level": LEVEL, "resamples": self.resamples} | {

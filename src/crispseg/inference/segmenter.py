@@ -55,8 +55,8 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image extended to _size: a sixteenth of the full ones, or with a protocol these themselves;
-    # None of an image that was seen in tiles
+    # (1, C, h, w) of the image extended to _size, at the network's stride, or with a protocol the full ones; None of an
+    # image that was seen in tiles
     _logits: Tensor | None = field(repr=False)
     _size: tuple[int, int] = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
@@ -146,8 +146,8 @@ class Segmenter:
         device: by default a CUDA device where there is one, else the CPU.
         bf16: convolve in bfloat16: about twice as fast where the processor has it, with logits off by a few hundredths
             of the largest. Sampling coordinates stay float32.
-        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, a
-            `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
+        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, and
+            of `crisp` with each, a `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
         value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
         tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
             those are for which memory would hardly do otherwise; a warning then says so.

@@ -73,7 +73,7 @@ class SegmentationModel(nn.Module, Saving):
         self.decoder = decoder
         self.num_classes = num_classes
         self.subpixel = subpixel
-        self.enlarge = Fraction(enlarge).limit_denominator(16)
+        self.enlarge = Fraction(enlarge).limit_denominator(100)
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
