@@ -199,7 +199,9 @@ def test_masks_that_number_objects(most: int, tmp_path: Path, refuses: Any) -> N
         save(tmp_path / "images" / f"{index}.png", np.zeros((25, 25, 3), np.uint8))
         save(tmp_path / "masks" / f"{index}.png", mask)
     with refuses(
-        f" values up to {most} that count up from 1", "they number objects, not classes", "1 for every object"
+        f" values up to {most} that count up from 1",
+        "they number objects, not classes",
+        "give them by --data.instances",
     ):
         folder(tmp_path).label_set()
     with refuses("6 of 6 pairs", "2, 3, 4, 5, 6", "does it number objects?"):

@@ -20,7 +20,7 @@ from crispseg.cli.main import main
 from crispseg.data import Aerial, InstanceDataset, Nuclei
 from crispseg.data.base import read_lines
 from crispseg.data.catalogue import catalogue
-from crispseg.data.decoders import InstanceDecoder, three_classes
+from crispseg.data.decoders import MOST, InstanceDecoder, three_classes
 from crispseg.data.free import LISTS, PART
 from crispseg.data.free.arrange import arrange
 from crispseg.doctor.subject import subject_of
@@ -48,11 +48,11 @@ def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
 
 
 @given(
-    boxes=st.lists(st.tuples(*[st.integers(0, 11)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, 65535)), max_size=5),
+    boxes=st.lists(st.tuples(*[st.integers(0, 11)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, MOST)), max_size=5),
     radius=st.integers(1, 3),
 )
 def test_borders_are_pixels_near_two_objects(boxes: list[tuple[int, ...]], radius: int) -> None:
-    ids = np.zeros((12, 14), np.uint16)
+    ids = np.zeros((12, 14), np.int32)
     for top, left, height, width, number in boxes:
         ids[top : top + height, left : left + width] = number
     assert np.array_equal(three_classes(ids, radius), nearby(ids, radius))
@@ -151,7 +151,7 @@ def test_numbers_cannot_be_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save(tmp_path / "instances/x.png", grid([(1, 2, 3), (4, 5, 6)]))
     dataset = Nuclei(tmp_path).dataset("val")
     for read in (lambda: dataset[0], lambda: dataset.instances("x")):
-        with refuses(str(tmp_path / "instances/x.png"), "[1, 2, 3]", "give the map of numbers"):
+        with refuses(str(tmp_path / "instances/x.png"), "[1, 2, 3]", "give an instance mask"):
             read()
 
 
@@ -214,6 +214,14 @@ def test_aerial_of_the_public_archive(tmp_path: Path, refuses: Any) -> None:
     with refuses("masks/image_part_002.png", "the colour [1, 2, 3] of 24 pixels", "no class of aerial"):
         arrange("aerial", tmp_path, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_archives_are_looked_for_at_two_depths(tmp_path: Path) -> None:
+    for name, unpack in (("nuclei", public_nuclei), ("aerial", public_aerial)):
+        unpack(tmp_path / f"{name}/deep")
+        assert arrange(name, tmp_path / name, tmp_path / "out") == 0
+        for depth, source in enumerate((tmp_path / f"{name}/deep", next((tmp_path / f"{name}/deep").iterdir()))):
+            assert arrange(name, source, tmp_path / f"{name}{depth}") > 1
 
 
 def test_archives_that_are_not_as_they_should_be(tmp_path: Path, refuses: Any) -> None:

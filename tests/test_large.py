@@ -103,6 +103,24 @@ def test_a_window_is_what_is_cut_from_the_whole(
     assert len(whole) == 2 * len(keys)
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_a_window_of_an_instance_mask_knows_the_objects_around_it(suffix: str, tmp_path: Path, _large: None) -> None:
+    image, labels = scene(0)
+    ids = (np.arange(labels.size).reshape(labels.shape) // 7000 * 9 + labels).astype(np.uint16)
+    for name in ("a", "b"):
+        write(tmp_path / f"images/{name}.tif", image, **BLOCKS)
+        write(tmp_path / f"ids/{name}.tif", ids, **BLOCKS)
+        if suffix == "png":
+            (tmp_path / f"ids/{name}.tif").unlink()
+            Image.fromarray(ids).save(tmp_path / f"ids/{name}.png")
+    dataset = Folder(tmp_path / "images", instances=tmp_path / "ids").dataset("train")
+    pair = large_pair(dataset, 0)
+    assert pair is not None and {0, 2} < {*np.unique(dataset[0].labels)}
+    for window in ((0, 0, 61, 60), (100, 139, 1, 80), (339, 380, 61, 20), (0, 0, SIDE, SIDE)):
+        seen, cut = pair.window(*window), dataset[0].window(*window)
+        assert np.array_equal(seen.labels, cut.labels) and np.array_equal(seen.image, cut.image)
+
+
 def test_what_is_decoded_whole(data: Folder, tmp_path: Path, _large: None, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = FileDataset([data.pairs(split)[0] for split in ("train", "val")], data.label_set(), lambda mask: mask)
     assert large_pair(dataset, 0)

@@ -211,7 +211,7 @@ def test_command(numbered: bool, model: SegmentationModel, root: Path, capsys: p
     source = Folder(root=root, num_classes=3, instances=root / "instances" if numbered else None)
     evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=objects)
     found = objects.scores()
-    origin = "numbered by the data" if numbered else "found in the masks"
+    origin = "from instance masks" if numbered else "found in the masks"
     expected = f"{found.truth.sum()} objects of class nucleus, {origin}; {found.predicted.sum()} predicted"
     assert expected in lines
     (f1,), (ap,) = (
@@ -250,11 +250,12 @@ def test_faults_of_instances(model: SegmentationModel, root: Path, refuses: Any)
     save(root / "instances/sub/b.png", np.zeros((5, 6), np.uint16))
     with refuses("instances of sub/b are 5x6", "its image is 48x64"):
         score()
-    save(root / "instances/sub/b.png", np.zeros((48, 64, 3), np.uint8))
-    with refuses(f"{root}/instances/sub/b.png holds colours", "grey PNG of 16 bits"):
+    save(root / "instances/sub/b.png", np.arange(48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8))
+    with refuses(f"{root}/instances/sub/b.png: an RGB mask", "give an instance mask"):
         score()
     (root / "instances/sub/b.png").unlink()
+    assert len([*data.dataset("all")]) == 3  # without objects none is needed
     with refuses(f"data.instances {root}/instances has no file for 1 of 3 images: sub/b", "file of its name"):
         score()
     with refuses(f"{root}/nowhere is missing"):
-        Folder(root=root, instances=root / "nowhere", num_classes=3).dataset("all")
+        Folder(root=root, instances=root / "nowhere", num_classes=3).dataset("all").instances("a")

@@ -127,24 +127,26 @@ def rgb_values(picture: Image.Image, value_range: ValueRange | None = None) -> N
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def read_mask(path: str | Path) -> NDArray[Any]:
+def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
     """Read the raw values of a mask.
 
     Returns `(H, W)` uint8 for grey, palette (indices, not colours) and 1-bit (0 and 1) files, `(H, W)` uint16 for
-    16-bit grey ones and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation is applied.
+    16-bit grey ones, int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation
+    is applied.
 
     Raises:
-        CrispsegError: as for `read_image`, and for JPEG and PNM files, which do not keep the values as they were.
+        CrispsegError: as for `read_image`; for JPEG and PNM files, which do not keep the values as they were; and for
+            grey values of more than 8 bits that are no whole numbers from 0 to `most`.
     """
     with opened(path) as picture:
         if picture.format in ("JPEG", "MPO", "PPM"):
             raise CrispsegError(f"{path} is a {picture.format}, which may change label values; save masks as PNG")
         stretch = stretch_of(picture)
         ImageOps.exif_transpose(picture, in_place=True)
-        return mask_values(picture, path, stretch)
+        return mask_values(picture, path, stretch, most)
 
 
-def mask_values(picture: Image.Image, path: str | Path, stretch: int) -> NDArray[Any]:
+def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int = 0xFFFF) -> NDArray[Any]:
     """The values of an upright mask, as `read_mask` gives them; `stretch_of` it tells before it is loaded."""
     if picture.mode in ("1", "L", "P", "RGB"):
         values = np.array(picture, np.uint8)
@@ -154,7 +156,7 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int) -> NDArray
     if picture.mode == "RGBA":
         return np.array(picture)[..., :3]
     if picture.mode[0] in "IF":
-        return deep_grey(picture)
+        return deep_grey(picture, most)
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
@@ -281,8 +283,9 @@ def _fault(path: Path, error: Exception) -> tuple[str, str]:
         return "empty-file", "is empty (0 bytes); restore or remove it"
     if isinstance(error, UnidentifiedImageError):
         return "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"
-    code = "value-range-unknown" if isinstance(error, UnknownRange) else "unreadable-file"
-    return code, f"is broken ({one_line(error)}); restore or remove it"
+    if isinstance(error, UnknownRange):
+        return "value-range-unknown", f"holds {error}"
+    return "unreadable-file", f"is broken ({one_line(error)}); restore or remove it"
 
 
 def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
@@ -303,12 +306,17 @@ def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
         picture.tile = [tile._replace(args=("RGBA", *(tile.args or ())[1:])) for tile in picture.tile]
 
 
-def deep_grey(picture: Image.Image) -> NDArray[np.uint16]:
-    """The values of a grey picture of more than 8 bits."""
+def deep_grey(picture: Image.Image, most: int = 0xFFFF) -> NDArray[Any]:
+    """The values of a grey picture of more than 8 bits: uint16, or int32 where `most` lets them be larger and some are.
+
+    Raises:
+        UnknownRange: they are no whole numbers from 0 to `most`.
+    """
     values = np.asarray(picture)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
-        raise UnknownRange(f"{values.dtype} values that do not fit 16 bits; save it with 8 or 16 bits")
-    return values.astype(np.uint16)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > most:
+        found = f"{values.dtype} values from {values.min()} to {values.max()}"
+        raise UnknownRange(f"{found}, not whole numbers from 0 to {most}; save it with 8 or 16 bits")
+    return values.astype(np.uint16 if values.max() <= 0xFFFF else np.int32)
 
 
 def stretch_of(picture: Image.Image) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from crispseg import pages, visuals
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.labels import IGNORE, LabelSet
+from crispseg.outlines import segmentations
 
 REACH = 5
 """Pixels within which an object takes back its border."""
@@ -29,7 +31,7 @@ FILES = ("_objects.png", "_objects.tif", "_objects.csv")
 """Ends of the names of files that are written for an image; it has numbers in one of the first two."""
 
 COLORS = 40
-"""Of pictures of objects; later ones start again."""
+"""In pictures of objects; further objects have the first ones again."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ObjectRule:
 
     Pixels of the class that touch with their sides are one object; corners do not join, since a border may be a line
     one pixel wide. Then each pixel of the border class joins the object whose nearest pixel of the class is nearest to
-    its own centre, where that is within the reach; of several as near, the one above, then the one on the left.
+    its own centre, where that is within the reach; of several as near, the one above, then the one on the left. An
+    object stays in one piece: such a pixel joins it where sides connect both, through border pixels of the same object.
 
     Args:
         index: the id of the class.
@@ -78,7 +81,7 @@ class ObjectRule:
 
 
 def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArray[np.int32]:
-    """The same, but each free pixel has the number of the nearest object within the reach."""
+    """The same, but free pixels have the number of the nearest object within the reach, if they are in one piece."""
     steps = np.arange(-reach, reach + 1)
     far = steps[:, None] ** 2 + steps**2
     disk = far <= reach**2
@@ -92,7 +95,13 @@ def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArr
         taken = found > 0
         after.ravel()[places[taken]] = found[taken]
         places = places[~taken]
-    return after[reach:-reach, reach:-reach].copy()
+    places = np.flatnonzero(after != before)
+    numbers, ids = after.ravel()[places], before.ravel()
+    sides = (-before.shape[1], -1, 1, before.shape[1])
+    while (joined := np.logical_or.reduce([ids[places + side] == numbers for side in sides])).any():
+        ids[places[joined]] = numbers[joined]
+        places, numbers = places[~joined], numbers[~joined]
+    return before[reach:-reach, reach:-reach].copy()
 
 
 class Object(NamedTuple):
@@ -164,15 +173,18 @@ class Objects:
         """Write `NAME_objects.png`, the numbers, and `NAME_objects.csv`, the table. Returns both paths.
 
         The numbers are 16-bit grey; of more than 65,535 objects `NAME_objects.tif`, 32-bit, takes the place of the PNG.
+        One of both is there in the end: another that was written before is removed.
 
         Raises:
             CrispsegError: the folder cannot be written.
         """
         png, tif, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
         deep = len(self) > 0xFFFF
-        with atomic_path(tif if deep else png) as temporary:
+        numbers, other = (tif, png) if deep else (png, tif)
+        with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids if deep else self.ids.astype(np.uint16)).save(temporary)
-        return tif if deep else png, self.write_table(table)
+        other.unlink(missing_ok=True)
+        return numbers, self.write_table(table)
 
     def write_table(self, path: str | Path) -> Path:
         """Write the table to a file, as CSV or as JSON, a list of rows, by its suffix. Returns the path.
@@ -196,25 +208,20 @@ class Objects:
     def annotations(self) -> list[dict[str, Any]]:
         """The objects as COCO's annotations, without the ids of image and category.
 
-        `segmentation` are outer outlines along the edges of pixels, as `outlines` gives them: holes are filled in them,
-        and neither in `area` nor in `ids`. `score` is the probability, where there is one.
+        `segmentation` encloses just the object's pixels, so that it agrees with `area`: polygons along the edges of
+        pixels, or run lengths of an object with holes. `score` is the probability, where there is one.
         """
-        found = []
-        for row in self:
-            corner = np.array((row.x, row.y))
-            box = self.ids[row.y : row.y + row.height, row.x : row.x + row.width]
-            score = {} if row.probability is None else {"score": row.probability}
-            found.append(
-                {
-                    "id": row.id,
-                    "segmentation": [(corner + part).ravel().tolist() for part in outlines(box == row.id)],
-                    "area": row.area,
-                    "bbox": [row.x, row.y, row.width, row.height],
-                    "iscrowd": 0,
-                    **score,
-                }
-            )
-        return found
+        return [
+            {
+                "id": row.id,
+                "segmentation": segmentation,
+                "area": row.area,
+                "bbox": [row.x, row.y, row.width, row.height],
+                "iscrowd": 0,
+                **({} if row.probability is None else {"score": row.probability}),
+            }
+            for row, segmentation in zip(self, segmentations(self.ids), strict=True)
+        ]
 
 
 def measured(
@@ -248,46 +255,51 @@ def measured(
     return tuple(map(Object, range(1, count + 1), *whole, means))
 
 
-def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    """The outer outlines of a mask `(H, W)` along the edges of its pixels: corners `(n, 2)`, x before y, of each part.
-
-    They enclose just the pixels of the mask and its holes. Parts that touch with a corner share an outline.
-    """
-    # OpenCV's outline runs through the centres of pixels. Where each pixel is made 2×2, the two centres beside a corner
-    # become the same when halved upwards, and those are the corners of the pixels.
-    doubled = mask.repeat(2, axis=0).repeat(2, axis=1).view(np.uint8)
-    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    corners = ((contour[:, 0] + 1) // 2 for contour in contours)
-    return [each[(each != np.roll(each, 1, axis=0)).any(axis=1)] for each in corners]
-
-
 class CocoFile:
-    """The objects of several images as one JSON in COCO's format, with one category, of id 1.
+    """A JSON in COCO's format that grows image by image, with one category, of id 1; `coco_file` makes one."""
 
-    Args:
-        category: name of the class.
-    """
-
-    def __init__(self, category: str) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self.categories = [{"id": 1, "name": category}]
+    def __init__(self, file: TextIO, category: str) -> None:
+        self.count = 0
+        """Annotations so far."""
+        self._images: list[dict[str, Any]] = []
+        self._file = file
+        file.write(f'{{"categories": {json.dumps([{"id": 1, "name": category}])}, "annotations": [')
 
     def add(self, file_name: str, objects: Objects) -> None:
         """Add an image and its objects."""
         height, width = objects.ids.shape
-        image = len(self.images) + 1
-        self.images.append({"id": image, "file_name": file_name, "height": height, "width": width})
-        start = len(self.annotations)
-        self.annotations += [
-            {**each, "id": start + each["id"], "image_id": image, "category_id": 1} for each in objects.annotations()
-        ]
+        image = len(self._images) + 1
+        ids = {"image_id": image, "category_id": 1}
+        texts = [json.dumps({**each, "id": self.count + each["id"], **ids}) for each in objects.annotations()]
+        self._images.append({"id": image, "file_name": file_name, "height": height, "width": width})
+        self._file.write("".join("," * (number > 0) + "\n" + text for number, text in enumerate(texts, self.count)))
+        self.count += len(texts)
 
-    def write(self, path: str | Path) -> None:
-        """Write the file.
+    def finish(self) -> None:
+        """Write what follows the annotations."""
+        self._file.write(f'\n], "images": {json.dumps(self._images)}}}\n')
 
-        Raises:
-            CrispsegError: the folder cannot be written.
-        """
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(vars(self), ensure_ascii=False) + "\n", encoding="utf-8")
+
+@contextmanager
+def coco_file(path: str | Path, category: str) -> Iterator[CocoFile]:
+    """A file of the objects of several images, which are written as they are added, and not kept in memory.
+
+    It appears at the end of the block; after Ctrl-C, too, with the images that were added.
+
+    Args:
+        path: the file.
+        category: name of the class.
+
+    Raises:
+        CrispsegError: the folder cannot be written.
+    """
+    interrupt = None
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        coco = CocoFile(file, category)
+        try:
+            yield coco
+        except KeyboardInterrupt as error:
+            interrupt = error
+        coco.finish()
+    if interrupt is not None:
+        raise interrupt

@@ -27,7 +27,7 @@ def run_download(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="crispseg data download",
         description="Download a data set whose licence allows it from an open address, unpack and check it; an "
-        "interrupted one goes on where it broke off. Of others, say where they are to be had and check the folder. "
+        "interrupted one goes on where it broke off. For others, say where they are to be had and check the folder. "
         "Nuclei and aerial are brought into the layout that is read.",
     )
     parser.add_argument("name", help=f"one of {', '.join(catalogue())}")

@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> None:
     console.print(f"{network}, {conditions}, in percent{seen}", highlight=False, soft_wrap=True)
     if found:
         numbered = dataset.instances(dataset.name_of(0)) is not None
-        origin = "numbered by the data" if numbered else "found in the masks"
+        origin = "from instance masks" if numbered else "found in the masks"
         line = f"{found.truth.sum()} objects of class {parsed.objects}, {origin}; {found.predicted.sum()} predicted"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(score_table({"IoU": evaluation}))

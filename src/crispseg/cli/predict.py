@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from crispseg.inference.blending import check_tile
 from crispseg.inference.servers import FORMATS
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
-from crispseg.objects import FILES, CocoFile
+from crispseg.objects import FILES, CocoFile, coco_file
 from crispseg.plugins import load_plugins
 from crispseg.tiff import SUFFIXES, keep_position
 
@@ -93,7 +94,7 @@ def run(argv: Sequence[str]) -> None:
     segmenter = Segmenter(
         parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol, value_range=parsed.value_range, tile=tile
     )
-    coco = CocoFile(parsed.objects) if chosen_objects(parsed, segmenter.label_set) else None
+    rule = chosen_objects(parsed, segmenter.label_set)
     console = Console(stderr=True)
     if server is not None and (warning := server.check(segmenter.info)):
         console.print(warning, style="yellow", soft_wrap=True)
@@ -112,23 +113,24 @@ def run(argv: Sequence[str]) -> None:
                     report(image, error)
     whole = [image for image in names if image not in set(in_parts)]
     results = segmenter.stream(whole, on_error=report)
-    for result in track(results, "Segmenting", len(whole), console=console, disable=not console.is_terminal):
-        assert result.path is not None
-        if server is not None:
-            server.save(out, result.path, result.labels)
-            continue
-        result.name = names[result.path]
-        saved = [*result.save(out)]
-        if coco is not None:
-            objects = result.objects(parsed.objects, parsed.objects_border)
-            coco.add(f"{result.name}{result.path.suffix}", objects)
-            saved.append(objects.save(out)[0])
-        if result.path.suffix.lower() in SUFFIXES:
-            keep_position(result.path, saved)
+    found: AbstractContextManager[CocoFile | None] = coco_file(out / COCO, parsed.objects) if rule else nullcontext()
+    with found as coco:
+        for result in track(results, "Segmenting", len(whole), console=console, disable=not console.is_terminal):
+            assert result.path is not None
+            if server is not None:
+                server.save(out, result.path, result.labels)
+                continue
+            result.name = names[result.path]
+            saved = [*result.save(out)]
+            if coco is not None:
+                objects = result.objects(parsed.objects, parsed.objects_border)
+                coco.add(f"{result.name}{result.path.suffix}", objects)
+                saved.append(objects.save(out)[0])
+            if result.path.suffix.lower() in SUFFIXES:
+                keep_position(result.path, saved)
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {out}")
     if coco is not None:
-        coco.write(out / COCO)
-        print(f"{len(coco.annotations)} objects of class {parsed.objects} in {out / COCO}")
+        print(f"{coco.count} objects of class {parsed.objects} in {out / COCO}")
     if failed:
         raise CrispsegError(
             f"{len(failed)} of {len(names)} images could not be read, first {failed[0]}; they are named above"

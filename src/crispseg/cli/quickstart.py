@@ -33,7 +33,7 @@ from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
 
 NUMBERED = ObjectRule(1, border=2)
-"""Of the classes that are made of an `InstanceDataset`'s numbers."""
+"""For the classes that are made of instance masks."""
 
 DESCRIPTION = (
     "Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or with "
@@ -95,7 +95,7 @@ def unseen(data: DataSource) -> SegmentationDataset:
 
 
 def judge(model: SegmentationModel, dataset: SegmentationDataset, workers: int) -> Evaluation:
-    """What is told of a model before training and after; of data that number objects, how well these are found too."""
+    """What is told of a model before training and after; with instance masks also how well objects are found."""
     objects = ObjectScores(len(dataset.labels), NUMBERED) if isinstance(dataset, InstanceDataset) else None
     scores = evaluate(model, dataset, workers=workers, objects=objects)
     return Evaluation(dataset.labels, scores, objects=objects and objects.scores())

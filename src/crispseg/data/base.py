@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crispseg.data.decoders import Decoder, InstanceDecoder
+from crispseg.data.decoders import MOST, Decoder, InstanceDecoder
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.labels import LabelSet
@@ -101,7 +101,7 @@ class FileDataset(SegmentationDataset):
         decode: turns a mask as it is in the file into class ids.
         channels: channels of the images, 3 or 4; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
-        numbered: name of a pair → file that numbers the objects in it; None where there are no such files.
+        numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
     """
 
     threads = None
@@ -113,7 +113,7 @@ class FileDataset(SegmentationDataset):
         decode: Decoder,
         channels: int = 3,
         value_range: ValueRange | None = None,
-        numbered: Mapping[str, Path] | None = None,
+        numbered: Callable[[], Mapping[str, Path]] | None = None,
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
@@ -156,15 +156,13 @@ class FileDataset(SegmentationDataset):
         """As `SegmentationDataset.instances`, read from a file.
 
         Raises:
-            CrispsegError: it is broken, or holds colours.
+            CrispsegError: it is broken, or holds colours; or a pair of the split has none.
         """
-        if self.numbered is None:
-            return None
-        path = self.numbered[name]
-        numbers = read_mask(path)
-        if numbers.ndim != 2:
-            raise CrispsegError(f"{path} holds colours; number the objects in a grey PNG of 16 bits")
-        return numbers.astype(np.int32)
+        return None if self._instance_masks is None else read_instances(self._instance_masks[name])
+
+    @cached_property
+    def _instance_masks(self) -> Mapping[str, Path] | None:
+        return None if self.numbered is None else self.numbered()
 
     def read_pixels(self, index: int) -> NDArray[np.uint8]:
         """One image, `(H, W, channels)`; its mask is not read."""
@@ -172,7 +170,11 @@ class FileDataset(SegmentationDataset):
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        return self.decoded(index, read_mask(self.pairs[index].mask))
+        return self.decoded(index, self.read_mask(index))
+
+    def read_mask(self, index: int) -> NDArray[Any]:
+        """The values of one mask as they are in the file."""
+        return read_mask(self.pairs[index].mask)
 
     def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
@@ -180,7 +182,7 @@ class FileDataset(SegmentationDataset):
 
 
 class InstanceDataset(FileDataset):
-    """A split whose masks number objects; its class ids are made of these by an `InstanceDecoder`."""
+    """A split of instance masks, which number objects; its class ids are made of these by an `InstanceDecoder`."""
 
     def instances(self, name: str) -> NDArray[np.int32]:
         """The object numbers `(H, W)` of a sample; 0 is no object.
@@ -189,12 +191,24 @@ class InstanceDataset(FileDataset):
             CrispsegError: the mask is broken, or holds colours.
             KeyError: there is no sample of this name.
         """
-        file = self._mask_of[name]
-        return _decoded(InstanceDecoder.numbers, file, read_mask(file)).astype(np.int32)
+        return read_instances(self._instance_masks[name])
 
     @cached_property
-    def _mask_of(self) -> dict[str, Path]:
+    def _instance_masks(self) -> Mapping[str, Path]:
         return {pair.name: pair.mask for pair in self.pairs}
+
+    def read_mask(self, index: int) -> NDArray[np.int32]:
+        """The object numbers of one mask."""
+        return read_instances(self.pairs[index].mask)
+
+
+def read_instances(file: Path) -> NDArray[np.int32]:
+    """The object numbers `(H, W)` in an instance mask; 0 is no object.
+
+    Raises:
+        CrispsegError: it is broken, holds colours, or other numbers than 0 to `MOST`.
+    """
+    return _decoded(InstanceDecoder.numbers, file, read_mask(file, MOST))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

@@ -124,8 +124,15 @@ class ColorDecoder:
 BORDER = 2
 """Pixels from two objects up to which one is on the border between them."""
 
+CLASSES = "background", "object", "border"
+"""What `three_classes` tells apart, unless objects have a name."""
 
-def three_classes(numbers: NDArray[np.uint16], radius: int = BORDER) -> NDArray[np.uint8]:
+MOST = 2**24
+"""The largest number of an object: float32, in which OpenCV dilates, holds every whole number up to it, and tables have
+a row for each."""
+
+
+def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray[np.uint8]:
     """The classes `(H, W)` of a map of object numbers `(H, W)`, in which 0 is no object.
 
     2, border: among the pixels whose centres are at most `radius` pixels away, itself included, are some of two
@@ -133,25 +140,25 @@ def three_classes(numbers: NDArray[np.uint16], radius: int = BORDER) -> NDArray[
     """
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disk = (x * x + y * y <= radius * radius).astype(np.uint8)
-    largest = cv2.dilate(numbers, disk)
-    smallest = ~cv2.dilate(np.where(numbers > 0, ~numbers, np.uint16(0)), disk)
-    return np.where((largest > 0) & (largest != smallest), 2, numbers > 0).astype(np.uint8)
+    exact = numbers.astype(np.float32)
+    largest, smallest = cv2.dilate(exact, disk), cv2.erode(np.where(exact > 0, exact, np.float32(np.inf)), disk)
+    return np.where(smallest < largest, np.uint8(2), (numbers > 0).view(np.uint8))
 
 
 class InstanceDecoder:
-    """Masks that number objects, with the classes of `three_classes`."""
+    """Instance masks, which number objects, with the classes of `three_classes`."""
 
     meaning: ClassVar[Mapping[int, int]] = {0: 0, **dict.fromkeys(range(1, 2**16), 1)}
-    """The class of each number where no border is near."""
+    """The class of each number of 16 bits where no border is near."""
 
     @staticmethod
-    def numbers(mask: NDArray[Any]) -> NDArray[np.uint16]:
+    def numbers(mask: NDArray[Any]) -> NDArray[np.int32]:
         """The object numbers `(H, W)` of a mask as `read_mask` gives it.
 
         Raises:
             ValueError: it has colours.
         """
-        return grey(mask, "give the map of numbers, 0 and one for each object").astype(np.uint16, copy=False)
+        return grey(mask, "give an instance mask, 0 and a number for each object").astype(np.int32, copy=False)
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         return three_classes(self.numbers(mask))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from crispseg.data.base import DataSource, FileDataset, Pair
+from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
-from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder
+from crispseg.data.decoders import CLASSES, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
 from crispseg.data.layout import SPLITS, Layout, own_layout
-from crispseg.data.pairing import Matched, few, match, pairing_fault
+from crispseg.data.pairing import Matched, few, instance_masks, match, pairing_fault
 from crispseg.data.undeclared import OBJECTS, black_and_white, count_classes, saturated
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
@@ -58,8 +58,9 @@ class Folder:
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
             measures them.
-        instances: folder of grey PNGs of 16 bits with the names of the images, which number the objects of a class, 1,
-            2, …, and hold 0 elsewhere; to score objects by.
+        instances: folder of instance masks, grey files with the names of the images that number the objects of a class,
+            1, 2, …, and hold 0 elsewhere; to score objects by. Without masks these are made of them, with the classes
+            background, object and border (within 2 pixels of two objects), or three names that classes gives.
     """
 
     images: str | Path | None = None
@@ -81,10 +82,13 @@ class Folder:
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
-        both = self.images is not None and self.masks is not None
+        both = self.images is not None and (self.masks is not None or self.of_instances)
         if both is (self.root is not None):
             what = "also data.root is" if both else "not both are"
             raise CrispsegError(f"data.images and data.masks: {what} given; give these two, or data.root")
+        if self.of_instances and (self.palette is not None or self.ignore):
+            what = "data.palette and data.ignore say what values of data.masks mean, not numbers of objects"
+            raise CrispsegError(f"{what} in data.instances; leave them out, or give data.masks")
         if not 0 <= self.val_ratio <= 1:
             raise CrispsegError(f"data.val_ratio is {self.val_ratio}; give a share from 0 to 1, such as 0.2")
         if self.folds is not None and self.folds < 2:
@@ -96,6 +100,11 @@ class Folder:
                 raise CrispsegError(f"data.ignore holds {value}; mask values are 0 to 65535")
         if self.value_range != "auto":
             check_range(self.value_range, "data.value_range")
+
+    @property
+    def of_instances(self) -> bool:
+        """Whether masks are made of `instances`."""
+        return self.instances is not None and self.masks is None and self.root is None
 
     def label_set(self) -> LabelSet:
         """Names and colours of the classes.
@@ -125,12 +134,16 @@ class Folder:
         """One split: by folders, by lists, or by shuffling the sorted names with the seed.
 
         Raises:
-            CrispsegError: no such split, nothing in it, folders that do not pair, a list that does not fit, or images
-                without instances.
+            CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
         """
         declared = None if self.value_range == "auto" else self.value_range
         pairs = self.pairs(split)
-        return FileDataset(pairs, *self._reading, value_range=declared, numbered=self._numbered(pairs))
+        if self.of_instances:
+            return InstanceDataset(pairs, *self._reading, value_range=declared)
+        names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
+        named = {pair.name: names[pair.mask] for pair in pairs}
+        numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
+        return FileDataset(pairs, *self._reading, value_range=declared, numbered=numbered)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
@@ -148,20 +161,6 @@ class Folder:
             share = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             raise CrispsegError(f"'{split}' is empty: {lists if self._layout.lists else share}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
-
-    def _numbered(self, pairs: list[Pair]) -> dict[str, Path] | None:
-        """The files of `instances` by the names of pairs; those of folders of splits lie in folders of that name."""
-        if self.instances is None:
-            return None
-        files = find_images(self.instances)
-        there = {file.relative_to(self.instances).with_suffix("").as_posix(): file for file in files}
-        names = {pair.mask: name for name, pair in self._pairs.items()}
-        if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
-            raise CrispsegError(
-                f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images: "
-                f"{few(missing)}; number the objects of each image in a file of its name"
-            )
-        return {pair.name: there[names[pair.mask]] for pair in pairs}
 
     def unlisted(self) -> list[Path]:
         """The images that no split has: beside the folders of splits, or in none of the lists. Raises as `dataset`."""
@@ -220,7 +219,7 @@ class Folder:
         if self.declared() is None and (count := len(self.label_set())) > OBJECTS:
             lines.append(
                 f"no classes are declared, and mask values up to {count - 1} are read as {count} classes; if they "
-                "number objects, write masks of class ids, such as 1 for every object"
+                "number objects, give them by --data.instances in place of --data.masks"
             )
         if self._saturated is not None:
             lines.append(
@@ -231,7 +230,8 @@ class Folder:
 
     @cached_property
     def _layout(self) -> Layout:
-        root, images, masks = (None if path is None else Path(path) for path in (self.root, self.images, self.masks))
+        given = self.root, self.images, self.instances if self.of_instances else self.masks
+        root, images, masks = (None if path is None else Path(path) for path in given)
         lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
         return own_layout(root, images, masks, {split: Path(path) for split, path in lists.items() if path is not None})
 
@@ -333,6 +333,11 @@ class Folder:
             "data.palette": None if colors is None else len(colors),
         }
         counts = {key: count for key, count in declared.items() if count is not None}
+        if self.of_instances:
+            if wrong := [f"{key} {count}" for key, count in counts.items() if count != 3]:
+                what = f"data.instances without data.masks has three classes, {', '.join(CLASSES)}, not {wrong[0]}"
+                raise CrispsegError(f"{what}; give three names, or leave it out")
+            return names or CLASSES, None, 3
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
@@ -356,6 +361,8 @@ class Folder:
     def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
         labels = LabelSet(names, colors) if colors else LabelSet.colored(names)
+        if self.of_instances:
+            return labels, InstanceDecoder()
         if colors is not None:
             return labels, ColorDecoder(colors, tuple(as_color(value) for value in self.ignore))
         return labels, IdDecoder(count, self.ignored_values)
@@ -377,7 +384,7 @@ class Folder:
     @cached_property
     def _saturated(self) -> int | None:
         """What masks of 2 or 4 bits a pixel have in place of 255, unless that is declared."""
-        if self.palette is not None or self._black_and_white:
+        if self.palette is not None or self._black_and_white or self.of_instances:
             return None
         found = saturated(self._masks, self._declared[2])
         return None if found in self.ignore else found

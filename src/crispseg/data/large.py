@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crispseg.data.base import FileDataset, Sample, SegmentationDataset
+from crispseg.data.decoders import BORDER, InstanceDecoder
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
-from crispseg.imaging import read_mask
 from crispseg.tiff import SUFFIXES, mask_window, open_tiff
 
 LARGE = 2**22
@@ -39,10 +39,15 @@ class LargePair:
         pair, bottom, right = self.dataset.pairs[self.index], top + height, left + width
         with open_tiff(pair.image, self.dataset.channels, self.dataset.value_range) as tiff:
             image = tiff.read(top, bottom, left, right)
-        mask = mask_window(pair.mask, top, bottom, left, right)
+        around = BORDER if isinstance(self.dataset.decode, InstanceDecoder) else 0  # which tells the classes of the rim
+        above, before = min(top, around), min(left, around)
+        rows = slice(top - above, min(bottom + around, self.size[0]))
+        columns = slice(left - before, min(right + around, self.size[1]))
+        mask = mask_window(pair.mask, rows.start, rows.stop, columns.start, columns.stop)
         if mask is None:
-            mask = read_mask(pair.mask)[top:bottom, left:right]
-        return Sample(image, self.dataset.decoded(self.index, mask), pair.name)
+            mask = self.dataset.read_mask(self.index)[rows, columns]
+        labels = self.dataset.decoded(self.index, mask)[above : above + height, before : before + width]
+        return Sample(image, labels, pair.name)
 
 
 def large_pair(dataset: SegmentationDataset, index: int) -> LargePair | None:

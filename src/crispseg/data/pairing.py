@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -159,6 +159,21 @@ def match(images: Path, masks: Path) -> Matched:
     hint = "give both the same names, or move the extra ones away"
     pairs = {pair.name: pair for pair in _joined(first_of, second_of, left and f"{left}; {hint}", fatal=other_files)}
     return Matched(pairs, frozenset(unpaired), left and f"{left}; these are left out")
+
+
+def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
+    """The files of a folder by the names of pairs; `names` has the path of each in the folder, without suffix.
+
+    Raises:
+        CrispsegError: there is no such folder, or no file for some of them.
+    """
+    there = {file.relative_to(folder).with_suffix("").as_posix(): file for file in find_images(folder)}
+    if missing := [path for path in names.values() if path not in there]:
+        raise CrispsegError(
+            f"data.instances {folder} has no file for {len(missing)} of {len(names)} images: {few(missing)}; "
+            "number the objects of each image in a file of its name"
+        )
+    return {name: there[path] for name, path in names.items()}
 
 
 def few(items: Iterable[object], most: int = 5) -> str:

@@ -108,5 +108,6 @@ def runs(counts: Any, height: int, width: int) -> Pixels:
         raise ValueError("its counts are no list of whole numbers from 0 on")
     if sum(counts) != height * width:
         raise ValueError(f"its counts make {sum(counts)} pixels, but the image has {height * width}")
-    column, row = np.divmod(np.flatnonzero(np.repeat(np.arange(len(counts)) % 2, counts)), height)
+    ends, inside = np.cumsum(counts, dtype=np.int64)[1::2], np.array(counts[1::2], np.int64)
+    column, row = np.divmod(np.arange(inside.sum()) + np.repeat(ends - np.cumsum(inside), inside), height)
     return row * width + column

@@ -80,7 +80,7 @@ def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -
     if ids not in ([], [0]):
         if number_objects(found):
             what = f"{len(ids)} values up to {ids[-1]} that count up from 1: they number objects, not classes"
-            remedy = f"write masks of class ids, such as 1 for every object; or, if they are classes, {remedy}"
+            remedy = f"give them by --data.instances in place of --data.masks; or, if they are classes, {remedy}"
         elif plausible_ids(ids) and ids[-1] < IGNORE:
             return ids[-1] + 1
         else:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from crispseg.data.base import SegmentationDataset
+from crispseg.data.base import InstanceDataset, SegmentationDataset
 from crispseg.data.check import parallel
 from crispseg.data.decoders import pack_colors
 from crispseg.doctor.diagnosis import Diagnosis
@@ -46,7 +46,8 @@ def check_out(out: Path, subject: Subject, *roots: Path) -> None:
     used: set[Path] = set()
     for pairs in subject.splits.values():
         if isinstance(pairs, SegmentationDataset):
-            raise CrispsegError(f"--fix copies files, but {subject.source.name} is not made of files; leave --fix out")
+            what = "has instance masks" if isinstance(pairs, InstanceDataset) else "is not made of files"
+            raise CrispsegError(f"--fix copies masks of classes, but {subject.source.name} {what}; leave --fix out")
         used |= {path.parent for pair in pairs for path in (pair.image, pair.mask)}
     for root in (*roots, *(Path(path) for path in named if path is not None), *sorted(used)):
         if out.resolve().is_relative_to(root.resolve()):

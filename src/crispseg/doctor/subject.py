@@ -37,7 +37,7 @@ class Subject:
     @property
     def own(self) -> bool:
         """Whether the masks are the user's own, whose values may mean anything."""
-        return isinstance(self.source, Folder)
+        return _own(self.source) is not None
 
     @property
     def ignore(self) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     Raises:
         CrispsegError: no split can be read, or the declared classes do not fit together.
     """
-    own = source if isinstance(source, Folder) else None
+    own = _own(source)
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     with collected_faults() as faults:
@@ -75,3 +75,8 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
     return Subject(source, splits, labels, decoder, channels, tuple(faults), tuple(unlisted), unavailable)
+
+
+def _own(source: DataSource) -> Folder | None:
+    """The user's own masks; those that are made of instance masks are not."""
+    return source if isinstance(source, Folder) and not source.of_instances else None

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crispseg.data.decoders import MOST
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, ratio
 from crispseg.labels import IGNORE
@@ -27,9 +28,6 @@ from crispseg.objects import ObjectRule
 
 PERCENT = tuple(range(50, 100, 5))
 """The thresholds of IoU."""
-
-MOST = 2**24
-"""The largest number of an object; there are tables with a row for each number up to it."""
 
 
 @dataclass(frozen=True)

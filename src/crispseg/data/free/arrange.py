@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def arrange(name: str, source: Path, folder: Path) -> int:
 
     Args:
         name: nuclei or aerial; of others nothing is written.
-        source: folder at or above what was unpacked.
+        source: folder of what was unpacked, or the one that it lies in.
         folder: the root to be.
 
     Returns:
@@ -45,8 +46,8 @@ def arrange(name: str, source: Path, folder: Path) -> int:
 
 
 def _nuclei(source: Path, folder: Path) -> int:
-    """Of each folder of stage1_train, an image and a mask for each nucleus, an image and a map of numbers."""
-    cells = _named((path.parent.name[:DIGITS], path.parent) for path in source.glob("**/stage1_train/*/masks"))
+    """An image and an instance mask for each folder of stage1_train, which has an image and a mask for each nucleus."""
+    cells = _named((path.parent.name[:DIGITS], path.parent) for path in _unpacked(source, "stage1_train/*/masks"))
     if not cells:
         return 0
     with atomic_folder(folder) as new:
@@ -80,10 +81,10 @@ def _read_cell(cell: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
 
 
 def _aerial(source: Path, folder: Path) -> int:
-    """Of "Tile 1/images/image_part_001.jpg" and a mask in colours, tile1_001.jpg and a mask of class ids."""
+    """Makes tile1_001.jpg and a mask of class ids out of "Tile 1/images/image_part_001.jpg" and a mask in colours."""
     images = _named(
         (f"tile{path.parts[-3].removeprefix('Tile ')}_{path.stem[-3:]}", path)
-        for path in source.glob("**/Tile */images/image_part_*.jpg")
+        for path in _unpacked(source, "Tile */images/image_part_*.jpg")
     )
     if not images:
         return 0
@@ -102,6 +103,11 @@ def _aerial(source: Path, folder: Path) -> int:
             write_labels(new / "masks" / f"{pairs[index].name}.png", public.read_labels(index), labels.palette)
 
         return len(list(parallel(write, range(len(pairs)), "Reading colours")))
+
+
+def _unpacked(source: Path, pattern: str) -> Iterator[Path]:
+    """What there is in a folder, or in one that stands in it, as archives do; what lies deeper is not gone through."""
+    return chain(source.glob(pattern), source.glob(f"*/{pattern}"))
 
 
 def _named(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:

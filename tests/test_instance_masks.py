@@ -1,0 +1,147 @@
+"""Instance masks of one's own: their three classes, the numbers that are kept, and a run from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from dataset_trees import save
+from numpy.typing import NDArray
+from PIL import Image
+from training_runs import of_many_opinions
+
+from crispseg import from_pretrained
+from crispseg.cli.main import main
+from crispseg.data import Folder, InstanceDataset
+from crispseg.data.decoders import three_classes
+from crispseg.data.folder import settle
+from crispseg.doctor.fix import check_out
+from crispseg.doctor.subject import subject_of
+from crispseg.objects import Objects, measured
+
+NAMES = ["background", "nucleus", "border"]
+TINY = [
+    *("--preset=paper", "--augment.crop=[64,64]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
+    *("--augment.repeat=1", "--accelerator=cpu"),
+]
+
+
+def cells(seed: int, most: int = 900) -> NDArray[np.int32]:
+    """Boxes that touch, `(64, 64)`, with numbers far between."""
+    ids = np.kron(np.random.default_rng(seed).permutation(16).reshape(4, 4), np.ones((16, 16))).astype(np.int32)
+    return np.where(ids > 9, 0, ids * (most // 9))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Images in `photos`, and instance masks of 16 bits in `numbered`."""
+    for index in range(4):
+        ids = cells(index)
+        save(tmp_path / f"photos/{index}.png", np.repeat((ids > 0)[..., None] * np.uint8(150), 3, axis=2))
+        save(tmp_path / f"numbered/{index}.png", ids.astype(np.uint16))
+    return tmp_path
+
+
+def of(folders: Path, **options: Any) -> Folder:
+    return Folder(folders / "photos", instances=folders / "numbered", **options)
+
+
+def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
+    source = of(folders)
+    assert source.label_set().names == ("background", "object", "border")
+    assert of(folders, classes=NAMES).label_set().names == tuple(NAMES)
+    for data in (source, settle(source)[0]):
+        train = data.dataset("train").with_channels(3)
+        assert isinstance(train, InstanceDataset) and len(train) + len(data.dataset("val")) == 4
+        for index, pair in enumerate(train.pairs):
+            ids = cells(int(pair.name))
+            np.testing.assert_array_equal(train[index].labels, three_classes(ids))
+            np.testing.assert_array_equal(train.instances(pair.name), ids)
+    assert source.notes() == [] and settle(source)[0].classes is None
+    subject = subject_of(source)
+    assert not subject.own and subject.labels == source.label_set() and {*subject.splits} == {"train", "val"}
+    with refuses("--fix copies masks of classes, but folder has instance masks"):
+        check_out(folders / "fixed", subject)
+
+
+def test_files_of_8_16_and_32_bits_and_of_equal_channels(folders: Path) -> None:
+    """Numbers are read alike to train on and to score by; those that `Objects.save` writes too."""
+    many = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
+    photo = np.zeros((280, 250, 3), np.uint8)
+    tif, _ = Objects("many", "object", many, photo, measured(many, many > 0)).save(folders)
+    save(folders / "photos/4.png", photo)
+    (folders / "numbered/4.tif").write_bytes(tif.read_bytes())
+    grey = cells(1, most=252).astype(np.uint8)
+    save(folders / "numbered/1.png", grey)
+    save(folders / "numbered/2.png", np.repeat(grey[..., None], 3, axis=2))
+    Image.fromarray(cells(3, most=9).astype(np.uint8)).save(folders / "numbered/3.png", bits=4)
+    expected = dict(enumerate((cells(0), grey, grey, cells(3, most=9), many)))
+    for index in expected:
+        save(folders / f"masks/{index}.png", np.minimum(expected[index], 1).astype(np.uint8))
+    masks = Folder(folders / "photos", folders / "masks", instances=folders / "numbered", num_classes=2)
+    for data in (of(folders).dataset("all"), masks.dataset("all")):
+        for index, ids in expected.items():
+            found = data.instances(str(index))
+            assert found is not None and found.dtype == np.int32
+            np.testing.assert_array_equal(found, ids)
+    for index, ids in expected.items():
+        np.testing.assert_array_equal(of(folders).dataset("all")[index].labels, three_classes(ids))
+
+
+def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
+    three = "data.instances without data.masks has three classes, background, object, border, not"
+    with refuses(f"{three} data.classes 2; give three names, or leave it out"):
+        of(folders, classes=["background", "nucleus"]).label_set()
+    with refuses(f"{three} data.num_classes 4"):
+        of(folders, num_classes=4).dataset("train")
+    for options in ({"palette": [(0, 0, 0)] * 3}, {"ignore": (255,)}):
+        with refuses("data.palette and data.ignore say what values of data.masks mean", "leave them out"):
+            of(folders, **options)
+    with refuses("not both are given; give these two, or data.root"):
+        Folder(instances=folders / "numbered")
+    path = folders / "numbered/0.tif"
+    (folders / "numbered/0.png").unlink()
+    for values, reason in (
+        (np.full((64, 64), 2**24 + 1, np.int32), "int32 values from 16777217 to 16777217, not whole numbers from 0 to"),
+        (np.full((64, 64), 0.5, np.float32), "float32 values from 0.5 to 0.5, not whole numbers"),
+    ):
+        save(path, values)
+        for read in (lambda: of(folders).dataset("all")[0], lambda: of(folders).dataset("all").instances("0")):
+            with refuses(f"{path} holds {reason}"):
+                read()
+    save(path, np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
+    with refuses(f"{path}: an RGB mask", "give an instance mask, 0 and a number for each object"):
+        of(folders).dataset("all").instances("0")
+
+
+def test_masks_of_numbers_are_told_of_them(folders: Path, refuses: Any) -> None:
+    for index in range(4):
+        save(folders / f"numbered/{index}.png", np.arange(64 * 64).reshape(64, 64).astype(np.uint16) % 40)
+    with refuses("they number objects, not classes; give them by --data.instances in place of --data.masks"):
+        Folder(folders / "photos", folders / "numbered").label_set()
+
+
+def test_train_evaluate_predict(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = of_many_opinions(3)
+    start.info = type(start.info)(**{**vars(start.info), "class_names": tuple(NAMES)})
+    start.save_pretrained(folders / "start")
+    run, data = folders / "run", [f"--data.images={folders / 'photos'}", f"--data.instances={folders / 'numbered'}"]
+    names = f"--data.classes=[{', '.join(NAMES)}]"
+    argv = ["train", *TINY, "--data=folder", *data, names, f"--init_from={folders / 'start'}", f"--out={run}"]
+    assert main(argv) == 0
+    assert from_pretrained(run).info.class_names == tuple(NAMES)
+    recorded = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    assert recorded["instances"] == str(folders / "numbered") and recorded["masks"] is None
+    objects = ["--objects=nucleus", "--objects_border=border"]
+    for more in ([], ["--data=folder", *data, "--split=all"]):  # those of the run, and given again
+        capsys.readouterr()
+        scores = folders / "scores.json"
+        assert main(["evaluate", str(run), *more, *objects, "--workers=0", "--bootstrap=0", f"--json={scores}"]) == 0
+        assert f"{9 * (4 if more else 1)} objects of class nucleus, from instance masks" in capsys.readouterr().out
+        assert json.loads(scores.read_text())["images"] == (4 if more else 1)
+    assert main(["predict", str(run), str(folders / "photos"), f"--out={folders / 'out'}", *objects]) == 0
+    assert (folders / "out/objects.json").is_file()
