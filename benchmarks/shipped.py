@@ -42,7 +42,7 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.per_image import RESAMPLES
 from crispseg.evaluation.summary import Evaluation
-from crispseg.imaging import write_image, write_labels
+from crispseg.imaging import write_image
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import SHIPPED
@@ -197,14 +197,17 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
     labels = data.label_set()
     names: dict[tuple[bool, str], list[str]] = {}
     for split in ("train", "val"):
-        for image, truth, name in map(data.dataset(split).__getitem__, range(len(data.dataset(split)))):
+        dataset = data.dataset(split)
+        for image, truth, name in map(dataset.__getitem__, range(len(dataset))):
             colored = bool(np.ptp(image, axis=-1).mean() > COLORED)
             names.setdefault((colored, split), []).append(name)
             write_image(folder / f"images/{name}.png", image)
-            write_labels(folder / f"masks/{name}.png", truth, labels.palette)
+            numbers = dataset.instances(name)
+            write_image(folder / f"masks/{name}.png", truth if numbers is None else numbers.astype(np.uint16))
     for (colored, split), found in names.items():
         (folder / f"{colored}_{split}.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
-    shared = {"images": folder / "images", "masks": folder / "masks", "classes": list(labels.names)}
+    kind = "instances" if isinstance(dataset, InstanceDataset) else "masks"
+    shared = {"images": folder / "images", kind: folder / "masks", "classes": list(labels.names)}
     if len(names) < 4:
         raise CrispsegError(f"{data.name} has no images in colour, or only such ones, in train or val; give nuclei")
     plain, colored_ones = (
@@ -216,8 +219,8 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
 
 def folder_flags(data: Folder) -> list[str]:
     """What `crispseg train` is told of data of one's own."""
-    keys = ("images", "masks", "train_list", "val_list")
-    paths = [f"--data.{key}={getattr(data, key)}" for key in keys]
+    keys = ("images", "masks", "instances", "train_list", "val_list")
+    paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
     return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}"]
 
 

@@ -177,8 +177,8 @@ def image_size(path: str | Path, channels: int = 3, formats: tuple[str, ...] | N
         return picture.size if turned else (picture.height, picture.width)
 
 
-def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture; the suffix chooses the format.
+def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
+    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format.
 
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.

@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
 
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
     console.print(score_table(scores), soft_wrap=False)
-    if (found := [each.objects for each in scores.values() if each.objects]):
+    if found := [each.objects for each in scores.values() if each.objects]:
         counts = " before and ".join(str(each.predicted.sum()) for each in found)
         console.print(f"{found[0].truth.sum()} single objects are in them; {counts} after training were predicted")
     write_json(result.folder / "scores.json", {when: each.as_json() for when, each in scores.items()})
