@@ -134,7 +134,10 @@ def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
 
 def test_the_recipe_is_valid() -> None:
     config = parse_training([], read_yaml(RECIPE), prog="crispseg quickstart", description="")
-    assert config.init_from == "aerial" and config.model == ModelConfig.of("aerial")  # nothing to download
+    start = ModelConfig.of("aerial")
+    assert config.init_from == "aerial"  # nothing to download
+    assert (config.model.name, config.model.backbone) == (start.name, start.backbone)
+    assert start.options.items() <= config.model.options.items()
     assert config.data == Nuclei()
     assert config.minutes is not None and config.minutes <= 4
     scenes = parse_training(["--data=scenes"], read_yaml(RECIPE), prog="crispseg quickstart", description="")
