@@ -106,14 +106,24 @@ def test_pictures_are_made_small(script: ModuleType, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_rows_of_a_comparison(script: ModuleType, place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_rows_of_a_comparison(
+    script: ModuleType, place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, scored = [], script.scored
+
+    def watched(model: Any, dataset: Any, protocol: Any) -> Any:
+        seen.append((model.info.name, getattr(model, "enlarge", None), *protocol.scales))
+        return scored(model, dataset, protocol)
+
+    monkeypatch.setattr(script, "scored", watched)
     narrow = "fpn --model.width=8"
     argv = arguments("compare", place, tmp_path / "runs", "--seeds", "0", "--models", narrow, "smp_fpn")
     script.main(argv)
     rows = script.read_rows(tmp_path / "shipped_compare.csv")
     found = [(row["model"], row["seed"], row["seen"], row["commit"]) for row in rows]
-    assert found == [(name, "0", seen, "abc") for name in (narrow, "smp_fpn") for seen in ("1", "1.5")]
-    assert int(rows[0]["parameters"]) < 200_000 and rows[0]["classes"] != rows[1]["classes"]
+    assert found == [(name, "0", scale, "abc") for name in (narrow, "smp_fpn") for scale in ("1", "1.5")]
+    assert seen == [(name, 1, scale) for name in ("fpn", "smp_fpn") for scale in (1, 1.5)]
+    assert int(rows[0]["parameters"]) < 200_000
     assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("miou", "boundary_f_2", "boundary_f_3"))
     assert all(json.loads(row["classes"]).keys() == {"background", "nucleus"} for row in rows)
     capsys.readouterr()
