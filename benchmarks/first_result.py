@@ -47,6 +47,7 @@ from crispseg.plugins import load_plugins
 from crispseg.training.fitting import class_weights_of
 from crispseg.training.losses import build_loss
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
+from crispseg.training.result import METRICS
 
 HERE = Path(__file__).parent
 ROWS = HERE / "first_result.csv"
@@ -95,21 +96,23 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 # Trainings -----------------------------------------------------------------------------------------------------------
 
 
-def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> SegmentationModel:
+def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> tuple[SegmentationModel, int]:
     """What is written in an hour: AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips, batches of 8."""
     augment = Augment(crop=(192, 192), scale=(1, 1), turn=False, photometric=False)
     model, batches = begin(data, network, weights, augment, 8, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)
+    steps = 0
     for images, labels, _ in for_minutes(minutes, batches):
         loss = criterion(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return model.eval()
+        steps += 1
+    return model.eval(), steps
 
 
-def same_loop(data: Folder, network: str, weights: Path, minutes: float, run: Path) -> SegmentationModel:
+def same_loop(data: Folder, network: str, weights: Path, minutes: float, run: Path) -> tuple[SegmentationModel, int]:
     """That loop with the loss, optimiser, schedule, batches and augmentation that a run of ours has."""
     config = parse_training([str(run / "config.yaml")], {}, prog="", description="")
     assert isinstance(config.batch_size, int)
@@ -126,7 +129,7 @@ def same_loop(data: Folder, network: str, weights: Path, minutes: float, run: Pa
         optimizer.step()
         behind.append(passed)
         schedule.step()
-    return model.eval()
+    return model.eval(), len(behind) - 1
 
 
 def begin(
@@ -173,16 +176,21 @@ def one(name: str, data: Folder, weights: Path, minutes: float, seed: int, folde
     before = cpu_seconds()
     if name == OURS:
         ours(data, weights, minutes, seed, own)
-        model = SegmentationModel.from_pretrained(own)
+        model, steps = SegmentationModel.from_pretrained(own), int(read_rows(own / METRICS)[-1]["step"])
     elif name.startswith("same"):
-        model = same_loop(data, LOOPS[name], weights, minutes, own)
+        model, steps = same_loop(data, LOOPS[name], weights, minutes, own)
     else:
-        model = plain_loop(data, LOOPS[name], weights, minutes, seed)
+        model, steps = plain_loop(data, LOOPS[name], weights, minutes, seed)
     seconds = cpu_seconds() - before
     val = data.dataset("val")
     scores = evaluate(model, val, device="cpu", workers=0)
     classes = {label: f"{iou:.2f}" for label, iou in zip(val.labels.names, scores.iou, strict=True)}
-    return {"miou": f"{scores.miou:.3f}", "processor_seconds": f"{seconds:.0f}", "classes": json.dumps(classes)}
+    return {
+        "miou": f"{scores.miou:.3f}",
+        "steps": str(steps),
+        "processor_seconds": f"{seconds:.0f}",
+        "classes": json.dumps(classes),
+    }
 
 
 def cpu_seconds() -> float:
@@ -215,7 +223,7 @@ def run_missing(given: argparse.Namespace) -> None:
 def report() -> None:
     """Print a table of means ± standard deviations over the seeds."""
     rows = read_rows(ROWS)
-    table = Table("data", "images", "minutes", "method", "seeds", "mIoU", "IoU of the classes")
+    table = Table("data", "images", "minutes", "method", "seeds", "steps", "mIoU", "IoU of the classes")
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["data"], row["images"], row["minutes"], row["method"]), []).append(row)
@@ -224,7 +232,8 @@ def report() -> None:
         means = [
             f"{name.removeprefix('iou/')} {fmean(float(each[name]) for each in classes):.1f}" for name in classes[0]
         ]
-        table.add_row(*group, str(len(own)), mean_and_sd(float(row["miou"]) for row in own), ", ".join(means))
+        steps = f"{fmean(int(row['steps']) for row in own):.0f}"
+        table.add_row(*group, str(len(own)), steps, mean_and_sd(float(row["miou"]) for row in own), ", ".join(means))
     Console(width=COLUMNS).print(table)
 
 

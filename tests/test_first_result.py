@@ -79,7 +79,10 @@ def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: An
     script.main(argv)
     rows = script.read_rows(script.ROWS)
     assert [row["method"] for row in rows] == methods
-    assert all(0 <= float(row["miou"]) <= 100 and len(json.loads(row["classes"])) == 3 for row in rows)
+    assert all(
+        int(row["steps"]) > 0 and 0 <= float(row["miou"]) <= 100 and len(json.loads(row["classes"])) == 3
+        for row in rows
+    )
     capsys.readouterr()
     script.main(argv)  # nothing is missing
     assert capsys.readouterr().out == "" and script.read_rows(script.ROWS) == rows
