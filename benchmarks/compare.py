@@ -83,18 +83,19 @@ def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> Non
 
 
 def head() -> str:
-    """The commit of this checkout; "-dirty" marks changes that are in none.
+    """The commit of this checkout; "-dirty" marks changes that are in none, but for those of rows in CSV files.
 
     Raises:
         CrispsegError: it is no checkout.
     """
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    git = ["git", "-C", str(HERE)]
+    done = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CrispsegError(
             f"{HERE} is in no git checkout, so results could not be traced to a commit; clone the project"
         )
-    return done.stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)*.csv"], check=False)
+    return done.stdout.strip() + ("-dirty" if changed.returncode else "")
 
 
 def recorded_commit(run: Path) -> str | None:

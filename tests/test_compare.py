@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,21 @@ def test_rows_in_the_repository_are_valid(
             scripts["reporting"].report(table)
     out = capsys.readouterr().out
     assert "66.5 ± 1.2" in out and "50.7 ± 1.7" in out  # SFNet's, as the README has them
+
+
+def test_rows_are_no_change_of_the_code(
+    scripts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = scripts["compare"]
+    monkeypatch.setattr(module, "HERE", tmp_path)
+    for name in ("rows.csv", "code.py"):
+        (tmp_path / name).write_text("1\n")
+    me = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    commit = module.head()
+    assert len(commit) == 12
+    (tmp_path / "rows.csv").write_text("2\n")
+    assert module.head() == commit
+    (tmp_path / "code.py").write_text("2\n")
+    assert module.head() == f"{commit}-dirty"
