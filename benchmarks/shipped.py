@@ -33,7 +33,6 @@ from shipped_card import DATA, DISTANCES, ship
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
-from crispseg.cli.quickstart import NUMBERED
 from crispseg.counting import count_parameters
 from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
@@ -46,6 +45,7 @@ from crispseg.imaging import write_image
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import SHIPPED
+from crispseg.objects import NUMBERED
 from crispseg.plugins import load_plugins
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG

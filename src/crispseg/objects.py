@@ -80,6 +80,10 @@ class ObjectRule:
         return numbers
 
 
+NUMBERED = ObjectRule(1, border=2)
+"""For the classes that `crispseg.data.decoders.three_classes` makes of instance masks."""
+
+
 def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArray[np.int32]:
     """The same, but free pixels have the number of the nearest object within the reach, if they are in one piece."""
     steps = np.arange(-reach, reach + 1)

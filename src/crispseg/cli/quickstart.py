@@ -25,15 +25,12 @@ from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
 from crispseg.models import SegmentationModel
-from crispseg.objects import ObjectRule
+from crispseg.objects import NUMBERED
 from crispseg.plugins import load_plugins
 from crispseg.training import train
 from crispseg.training.config import CONFIG
 from crispseg.training.run import check_folder, starting_model
 from crispseg.visuals import error_map, panels
-
-NUMBERED = ObjectRule(1, border=2)
-"""For the classes that are made of instance masks."""
 
 DESCRIPTION = (
     "Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or with "
