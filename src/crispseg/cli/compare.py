@@ -1,4 +1,4 @@
-"""`crispseg compare RUN RUN ... [--split S] [--json FILE] [--html FILE]`"""
+"""`crispseg compare RUN RUN ... [--split S] [--thin [CLASS …]] [--json FILE] [--html FILE]`"""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from crispseg.cli.parsing import RUN, Parser
-from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
+from crispseg.cli.scoring import (
+    add_scoring_keys,
+    add_thin_key,
+    checked_splits,
+    chosen_thin,
+    parse_scoring,
+    write_json,
+)
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.wording import text_table
 from crispseg.inspection.beside import Scored, SideBySide
@@ -26,6 +33,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("run", help=RUN)
     parser.add_argument("others", nargs="+", metavar="RUN", help="the same, to compare with it")
+    add_thin_key(parser)
     add_scoring_keys(parser)
     parsed, data = parse_scoring(argv, parser)
     runs = [parsed.run, *parsed.others]
@@ -46,7 +54,14 @@ def run(argv: Sequence[str]) -> None:
     console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
     options = {"device": parsed.device, "workers": parsed.workers, "console": progress}
     found = tuple(
-        Scored.of(name, f"{model.info.name} on {model.info.backbone}", model, dataset, **options)
+        Scored.of(
+            name,
+            f"{model.info.name} on {model.info.backbone}",
+            model,
+            dataset,
+            thin=chosen_thin(parsed, dataset.labels),
+            **options,
+        )
         for name, model, dataset in zip(names, models, datasets, strict=True)
     )
     results = SideBySide(found, datasets[0].labels, parsed.bootstrap)

@@ -1,4 +1,4 @@
-"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--objects CLASS] [--json FILE] [--html FILE]`"""
+"""`crispseg evaluate RUN [--split S] [--protocol NAME] [--boundary] [--objects CLASS] [--thin] [--html FILE]`"""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from crispseg.charts import new_figure
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
-from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
+from crispseg.cli.scoring import (
+    add_scoring_keys,
+    add_thin_key,
+    checked_splits,
+    chosen_thin,
+    parse_scoring,
+    write_json,
+)
 from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.confusion import draw_confusion
@@ -44,6 +51,7 @@ def run(argv: Sequence[str]) -> None:
         "--confusion", type=Path | None, default=None, metavar="FILE.png", help="also draw the confusion matrix"
     )
     add_object_keys(parser, "score")
+    add_thin_key(parser)
     add_scoring_keys(parser)
     add_protocol_keys(parser)
     parsed, data = parse_scoring(argv, parser)
@@ -60,6 +68,7 @@ def run(argv: Sequence[str]) -> None:
         boundary_iou = BoundaryIoUScores(model.info.num_classes)
     rule = chosen_objects(parsed, dataset.labels)
     objects = None if rule is None else ObjectScores(len(dataset.labels), rule)
+    thin = chosen_thin(parsed, dataset.labels)
     scores = evaluate(
         model,
         dataset,
@@ -68,11 +77,13 @@ def run(argv: Sequence[str]) -> None:
         boundary=boundary,
         boundary_iou=boundary_iou,
         objects=objects,
+        thin=thin,
         protocol=protocol,
     )
     boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
     found = objects and objects.scores()
-    evaluation = Evaluation(dataset.labels, scores, *boundaries, found, resamples=parsed.bootstrap)
+    measured = *boundaries, found, thin and thin.scores()
+    evaluation = Evaluation(dataset.labels, scores, *measured, resamples=parsed.bootstrap)
     network = f"{model.info.name} on {model.info.backbone}"
     conditions = f"{data.name} {parsed.split}, {len(dataset)} images"
     seen = "" if protocol == WHOLE else f" ({protocol})"

@@ -18,8 +18,10 @@ from crispseg.data.depth import known_range
 from crispseg.data.folder import ALL, settle
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
+from crispseg.evaluation.thin import ThinScores
 from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import image_channels
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.pages import check_page
@@ -32,6 +34,28 @@ MEANING = ("name", "classes", "num_classes", "palette", "ignore")
 
 FEWEST = 40
 """Resamples of which one can lie outside of a 95 % interval on each side."""
+
+
+def add_thin_key(parser: Parser) -> None:
+    """`--thin`, for the commands that know widths."""
+    parser.add_argument(
+        "--thin",
+        type=str,
+        nargs="*",
+        metavar="CLASS",
+        help="also IoU and recall by the width of things, and clDice of the classes that are named",
+    )
+
+
+def chosen_thin(parsed: Namespace, labels: LabelSet) -> ThinScores | None:
+    """What counts thin things; None unless it is asked for.
+
+    Raises:
+        CrispsegError: there is no class of such a name, or no scikit-image.
+    """
+    if parsed.thin is None:
+        return None
+    return ThinScores(len(labels), [(name, labels.index(name)) for name in dict.fromkeys(parsed.thin)])
 
 
 def add_scoring_keys(parser: Parser) -> None:

@@ -4,6 +4,7 @@ from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
 from crispseg.evaluation.objects import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
+from crispseg.evaluation.thin import ThinQuality, ThinScores
 
 __all__ = [
     "BoundaryF",
@@ -15,4 +16,6 @@ __all__ = [
     "ObjectScores",
     "Scores",
     "SegmentationScores",
+    "ThinQuality",
+    "ThinScores",
 ]

@@ -15,6 +15,7 @@ from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
 from crispseg.models import SegmentationModel
 
@@ -28,6 +29,7 @@ def evaluate(
     boundary: BoundaryScores | None = None,
     boundary_iou: BoundaryIoUScores | None = None,
     objects: ObjectScores | None = None,
+    thin: ThinScores | None = None,
     protocol: Protocol | str = "whole",
     console: Console | None = None,
 ) -> Scores:
@@ -40,7 +42,7 @@ def evaluate(
         dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that read images.
-        boundary, boundary_iou: are given all predictions too. Their work on the CPU makes the evaluation slower.
+        boundary, boundary_iou, thin: are given all predictions too. Their work on the CPU makes the evaluation slower.
         objects: is given all predictions too, and the instances of data that have them.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
@@ -58,7 +60,7 @@ def evaluate(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
     matrix = SegmentationScores(model.info.num_classes, per_image=True)
-    metrics = [matrix, *(metric for metric in (boundary, boundary_iou) if metric is not None)]
+    metrics = [matrix, *(metric for metric in (boundary, boundary_iou, thin) if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     console = console or Console(stderr=True)
     shown = track(

@@ -17,6 +17,7 @@ from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.objects import PERCENT, ObjectQuality
 from crispseg.evaluation.per_image import LEVEL, ImageScores, Values
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.evaluation.wording import interval, number, percent
 from crispseg.labels import LabelSet
 
@@ -34,6 +35,11 @@ _AXES = {
     "boundary_f_of_classes": ("distance", "class"),
     "boundary_iou_of_classes": ("class",),
     "object_ap_of_thresholds": ("threshold",),
+    "iou_of_widths": ("width",),
+    "recall_of_widths": ("width",),
+    "iou_of_widths_and_classes": ("width", "class"),
+    "recall_of_widths_and_classes": ("width", "class"),
+    "cl_dice_of_classes": ("line",),
 }
 """What the axes of measures are; of others, they have none."""
 
@@ -48,6 +54,7 @@ class Evaluation:
         boundary: boundary F-scores, if they were computed.
         boundary_iou: the same for Boundary IoU.
         objects: the same for single objects.
+        thin: the same for thin things.
         resamples: for the intervals; 0 for none.
     """
 
@@ -56,17 +63,18 @@ class Evaluation:
     boundary: BoundaryF | None = None
     boundary_iou: BoundaryIoU | None = None
     objects: ObjectQuality | None = None
+    thin: ThinQuality | None = None
     resamples: int = 0
 
     @property
     def parts(self) -> list[ImageScores]:
         """All scores that there are."""
-        every = self.scores, self.boundary, self.boundary_iou, self.objects
+        every = self.scores, self.boundary, self.boundary_iou, self.objects, self.thin
         return [part for part in every if part is not None]
 
     @cached_property
     def measures(self) -> dict[str, Values]:
-        """Name in JSON → score in percent, `()`, or of classes, distances, distances and classes, or thresholds."""
+        """Name in JSON → score in percent, `()`, or of classes, distances, thresholds or widths."""
         parts = [part.measures() for part in self.parts]
         return {name: value for part in parts for name, value in part.items() if name != "image_miou"}
 
@@ -93,6 +101,8 @@ class Evaluation:
             wanted.append(("boundary IoU", "boundary_iou", ()))
         if self.objects:
             wanted += [("object F1, IoU 0.5", "object_f1", ()), ("object AP, IoU 0.5 to 0.95", "object_ap", ())]
+        if self.thin:
+            wanted += [(name, key, (at,)) for name, key, at in self.thin.rows()]
         return [
             (name, float(np.asarray(self.measures[key])[index]), self.bound(key, *index)) for name, key, index in wanted
         ]
@@ -117,7 +127,7 @@ class Evaluation:
         if self.objects:
             summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
         if self.bounds:
-            shown = {name: values for name, values in self.bounds.items() if not name.endswith("_of_classes")}
+            shown = {name: values for name, values in self.bounds.items() if not name.endswith("_classes")}
             summary["intervals"] = {"level": LEVEL, "resamples": self.resamples} | {
                 name: self._plain(name, np.moveaxis(values, 0, -1)) for name, values in shown.items()
             }
@@ -129,6 +139,8 @@ class Evaluation:
             "class": self.labels.names,
             "distance": self.boundary.distances if self.boundary else (),
             "threshold": [each / 100 for each in PERCENT],
+            "width": WIDTHS,
+            "line": self.thin.names if self.thin else (),
         }
 
         def nested(values: Values, axes: tuple[str, ...]) -> Any:

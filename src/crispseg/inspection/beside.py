@@ -16,6 +16,7 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.paired import Gain, score_gains
 from crispseg.evaluation.per_image import LEVEL
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.thin import ThinQuality, ThinScores
 from crispseg.evaluation.wording import change, change_number, number, percent, signed, text_table
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
@@ -41,21 +42,29 @@ class Scored:
         explanation: what it is.
         scores: over the split, with those of each image.
         boundary: at `DISTANCE`.
+        thin: of thin things, if they were asked for.
     """
 
     name: str
     explanation: str
     scores: Scores
     boundary: BoundaryF
+    thin: ThinQuality | None = None
 
     @classmethod
     def of(
-        cls, name: str, explanation: str, model: SegmentationModel, dataset: SegmentationDataset, **options: Any
+        cls,
+        name: str,
+        explanation: str,
+        model: SegmentationModel,
+        dataset: SegmentationDataset,
+        thin: ThinScores | None = None,
+        **options: Any,
     ) -> Scored:
         """The evaluation of a model; `options` are further arguments of `evaluate`."""
         boundary = BoundaryScores(model.info.num_classes, [DISTANCE])
-        scores = evaluate(model, dataset, boundary=boundary, **options)
-        return cls(name, explanation, scores, boundary.scores())
+        scores = evaluate(model, dataset, boundary=boundary, thin=thin, **options)
+        return cls(name, explanation, scores, boundary.scores(), thin and thin.scores())
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,13 @@ class SideBySide:
     def gains(self) -> list[dict[str, Gain]]:
         """Gains over the first of each but the first.
 
-        `miou` `()`, `iou` `(C,)`, `image_miou` `()`; of boundaries `boundary_f` `()`, `boundary_f_of_classes` `(C,)`.
+        `miou` `()`, `iou` `(C,)`, `image_miou` `()`; of boundaries `boundary_f` `()`, `boundary_f_of_classes` `(C,)`;
+        of thin things, where they were asked for, what `ThinQuality.measures` has.
         """
         first, *others = self.results
         return [
             score_gains(first.scores, other.scores, self.resamples)
+            | (score_gains(first.thin, other.thin, self.resamples) if first.thin and other.thin else {})
             | {
                 name: gain.at(0)  # the only distance
                 for name, gain in score_gains(first.boundary, other.boundary, self.resamples).items()
@@ -99,7 +110,7 @@ class SideBySide:
         return f"In brackets: {LEVEL:.0f} % paired bootstrap intervals over images." if drawn else ""
 
     def tables(self) -> list[Table]:
-        """Means, and the IoU and boundary F of classes."""
+        """Means, the IoU and boundary F of classes, and scores of thin things where they were asked for."""
         numbered = len(self.results) > _NAMED_AT_ONCE
         names = [str(at) if numbered else result.name for at, result in enumerate(self.results, 1)]
         rows = [(f"{at:2} {name}" if numbered else name, *row) for at, (name, *row) in enumerate(self._rows(), 1)]
@@ -110,7 +121,23 @@ class SideBySide:
                 for at, label in enumerate(self.labels.names)
             ]
             tables.append(text_table(["class", *names], classes, title=f"{title}, and changes"))
+        if rows := self._thin_rows():
+            thin = [
+                [name, percent(value), *(signed(float(gain.value)) for gain in gains)] for name, value, gains in rows
+            ]
+            tables.append(text_table(["", *names], thin, title="Thin things, and changes"))
         return tables
+
+    def _thin_rows(self) -> list[tuple[str, float, list[Gain]]]:
+        """What is told of thin things: its name, the first's value, and the gains."""
+        first = self.results[0].thin
+        if first is None:
+            return []
+        measures = first.measures()
+        return [
+            (name, float(measures[key][at]), [gains[key].at(at) for gains in self.gains])
+            for name, key, at in first.rows()
+        ]
 
     def _class_scores(self) -> list[tuple[str, NDArray[Any], str]]:
         """What is told of each class: its name, the first's values `(C,)`, and where `gains` has the changes."""
@@ -138,6 +165,13 @@ class SideBySide:
                     name: {label: change_number(gains[key].at(index)) for index, label in enumerate(names)}
                     for name, key in (("iou", "iou"), ("class_boundary_f", "boundary_f_of_classes"))
                 }
+            if result.thin is not None:
+                measures = result.thin.measures()
+                row["thin"] = {name: number(measures[key][at]) for name, key, at in result.thin.rows()}
+                if gains is not None:
+                    row["change"]["thin"] = {
+                        name: change_number(gains[key].at(at)) for name, key, at in result.thin.rows()
+                    }
             rows.append(row)
         return {"level": LEVEL, "resamples": self.resamples, "models": rows}
 
@@ -158,6 +192,7 @@ class SideBySide:
             rows=self._rows(),
             compared=self,
             class_scores=self._class_scores(),
+            thin_rows=self._thin_rows(),
             percent=percent,
             signed=signed,
             **{"about": "", "image_rows": (), "groups": (), **values},

@@ -1,0 +1,199 @@
+"""How well thin things are found: IoU and recall by the width of what is true, and clDice.
+
+Width:
+
+- A disc of diameter w is those pixels of a square of w × w whose centres are at most w / 2 from the square's.
+- A pixel of a class is at least w wide if a disc of diameter w that lies within the class has a pixel at most w / 4
+  from it (between pixel centres): so the corners of a large thing count as large, but not its thin parts.
+- Beyond the edge of the image, things go on as they reach it. Ignored pixels are of no class.
+- A wrongly predicted pixel is as wide as the nearest true pixel of its class; of pixels equally near, as the thinnest.
+  In an image without that class it is as wide as what was predicted.
+- IoU and recall of a width are pixels summed over images, then means over the classes that have such pixels.
+
+clDice, the Dice score of centre lines, is from Shit et al.: clDice, a Novel Topology-Preserving Loss Function for
+Tubular Structure Segmentation. CVPR 2021, Eq. 1 and 2. It is twice the product over the sum of two shares: of the
+prediction's skeleton within the truth, and of the truth's skeleton within the prediction. It is the mean over images
+with that class in truth or prediction, then over the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
+from crispseg.labels import IGNORE
+
+BOUNDS = (4, 7, 13)
+"""The least widths in pixels of all bands but the first."""
+WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")
+"""Bands of widths in pixels, inclusive."""
+
+
+@dataclass(frozen=True)
+class ThinQuality(ImageScores):
+    """Scores of thin things in percent.
+
+    Args:
+        pixels: `(N, C, W, 3)`, of each image, class and width of `WIDTHS`: true pixels that were found, all true ones,
+            wrongly predicted ones.
+        lines: `(N, K, 4)`, of each named class: pixels of the prediction's skeleton, those in the truth, pixels of the
+            truth's skeleton, those in the prediction.
+        names: the classes of `lines`.
+        ids: `(N,)` numbers of these images, -1 for those without one.
+    """
+
+    pixels: NDArray[np.int64] = field(repr=False)
+    lines: NDArray[np.int64] = field(repr=False)
+    names: tuple[str, ...]
+    ids: NDArray[np.int64] = field(repr=False)
+
+    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
+        """`iou_of_widths`, `recall_of_widths` `(W,)`; the same `…_and_classes` `(W, C)`; with names `cl_dice` `()`, and
+        `cl_dice_of_classes` `(K,)`.
+        """
+        weights = np.ones(len(self.ids)) if weights is None else weights
+        counts = np.tensordot(weights, self.pixels.astype(np.float64), 1)  # (..., C, W, 3)
+        found, true, false = np.moveaxis(np.swapaxes(counts, -3, -2), -1, 0)  # (..., W, C)
+        recall = 100 * ratio(found, true)
+        iou = np.where(true > 0, 100 * ratio(found, true + false), np.nan)
+        result = {
+            "iou_of_widths": mean_of_present(iou),
+            "recall_of_widths": mean_of_present(recall),
+            "iou_of_widths_and_classes": iou,
+            "recall_of_widths_and_classes": recall,
+        }
+        if self.names:
+            predicted, precise, wanted, covered = np.moveaxis(self.lines, -1, 0)  # (N, K)
+            counted = (predicted > 0) | (wanted > 0)
+            # Dice of a / p and c / w is 2ac / (aw + cp); 0 where one of the two has no line.
+            dice = np.nan_to_num(ratio(2 * precise * covered, precise * wanted + covered * predicted))
+            every = 100 * ratio(weights @ (dice * counted), weights @ counted.astype(np.float64))
+            result |= {"cl_dice": mean_of_present(every), "cl_dice_of_classes": every}
+        return result
+
+    def rows(self) -> list[tuple[str, str, int]]:
+        """What is told of all classes together: its name, and where it is in `measures`."""
+        bands = list(enumerate(WIDTHS))
+        widths = [
+            (f"{name}, {each} px wide", f"{name.lower()}_of_widths", at)
+            for name in ("IoU", "recall")
+            for at, each in bands
+        ]
+        return [*widths, *((f"clDice of {name}", "cl_dice_of_classes", at) for at, name in enumerate(self.names))]
+
+    @property
+    def basis(self) -> list[object]:
+        return [*super().basis, self.names, self.pixels[..., 1].tolist()]
+
+
+class ThinScores(PerImageMetric[ThinQuality]):
+    """Accumulates scores of thin things; right under distributed evaluation, by whole numbers for each image.
+
+    Args:
+        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        lines: name and number of the classes whose centre lines are compared, which needs scikit-image.
+
+    Raises:
+        CrispsegError: another number of classes, a class beyond it, or no scikit-image.
+    """
+
+    def __init__(self, num_classes: int, lines: Sequence[tuple[str, int]] = ()) -> None:
+        super().__init__(num_classes, 3 * len(WIDTHS), 4 * len(lines))
+        for name, index in lines:
+            if not 0 <= index < num_classes:
+                raise CrispsegError(
+                    f"the centre lines of {name}, class {index}, are asked for; give 0 to {num_classes - 1}"
+                )
+        if lines:
+            _skeleton(np.zeros((1, 1), np.bool_))  # what is missing is said before the work
+        self.lines = tuple(lines)
+
+    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """`(3 * W * C + 4 * K,)`: as `ThinQuality` has them."""
+        pixels = np.zeros((self.num_classes, len(WIDTHS), 3), np.int64)
+        present = sum(np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (prediction, truth))
+        for index in np.flatnonzero(present[:IGNORE]):
+            pixels[index] = _counts(prediction == index, truth == index)
+        lines = [_line_counts(prediction == index, truth == index) for _, index in self.lines]
+        return np.concatenate([pixels.ravel(), np.array(lines, np.int64).ravel()])
+
+    def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ThinQuality:
+        """The pixels of each image."""
+        split = self.num_classes * len(WIDTHS) * 3
+        pixels = rows[:, :split].reshape(len(rows), self.num_classes, len(WIDTHS), 3)  # (N, C, W, 3)
+        lines = rows[:, split:].reshape(len(rows), len(self.lines), 4)  # (N, K, 4)
+        return ThinQuality(pixels, lines, tuple(name for name, _ in self.lines), ids)
+
+
+def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The band of `WIDTHS` of each pixel of a thing `(H, W)`; 0 elsewhere. Only where the thing is costs time."""
+    result = np.zeros(thing.shape, np.uint8)
+    part = _bounds(thing)
+    margin = 2 * max(BOUNDS)
+    padded = cv2.copyMakeBorder(thing.astype(np.uint8), *[margin] * 4, cv2.BORDER_REPLICATE)
+    padded = padded[tuple(slice(side.start, side.stop + 2 * margin) for side in part)]
+    for index, width in enumerate(BOUNDS, 1):
+        disc, last = _disc(width), width - 1 - width // 2
+        filled = cv2.dilate(cv2.erode(padded, disc), disc, anchor=(last, last))
+        near = cv2.dilate(filled, _disc(2 * (width // 4) + 1, width / 4))
+        result[part][(near[margin:-margin, margin:-margin] > 0) & thing[part]] = index
+    return result
+
+
+def _bounds(thing: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest rectangle around a thing."""
+    left, top, width, height = cv2.boundingRect(thing.astype(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _disc(side: int, radius: float | None = None) -> NDArray[np.uint8]:
+    """`(side, side)`: 1 within the radius, by default half the side, of the middle."""
+    steps = np.arange(side) - (side - 1) / 2
+    radius = side / 2 if radius is None else radius
+    return (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.uint8)
+
+
+def _counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """`(W, 3)`: pixels of a class in an image, as `ThinQuality` has them."""
+    part = _bounds(predicted | true)
+    band = widths(true if true.any() else predicted)[part]
+    predicted, true = predicted[part], true[part]
+    false = predicted & ~true
+    counts = [np.bincount(band[mask], minlength=len(WIDTHS)) for mask in (predicted & true, true)]
+    if true.any() and false.any():
+        away = [_distance(true & (band == index))[false] for index in range(len(WIDTHS))]
+        wrong = np.argmin(away, axis=0)
+    else:
+        wrong = band[false]
+    return np.stack([*counts, np.bincount(wrong, minlength=len(WIDTHS))], axis=1)
+
+
+def _distance(places: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Of each pixel, to the nearest of the places; infinite where there are none."""
+    if not places.any():
+        return np.full(places.shape, np.inf, np.float32)
+    distance: NDArray[np.float32] = cv2.distanceTransform(
+        (~places).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    return distance
+
+
+def _line_counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> list[int]:
+    """Pixels of a class in an image, as `ThinQuality.lines` has them."""
+    lines = _skeleton(predicted), _skeleton(true)
+    return [int(each.sum()) for each in (lines[0], lines[0] & true, lines[1], lines[1] & predicted)]
+
+
+def _skeleton(thing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    try:
+        from skimage.morphology import skeletonize
+    except ModuleNotFoundError:
+        raise CrispsegError("centre lines need scikit-image: pip install 'crispseg[thin]'") from None
+    line: NDArray[np.bool_] = skeletonize(thing)
+    return line
