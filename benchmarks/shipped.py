@@ -17,19 +17,20 @@ import argparse
 import itertools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from compare import PEERS, head
+from compare import COMMIT, PEERS, file_hash, head, recorded_commit
 from first_result import fewer
 from reporting import COLUMNS, mean_and_sd
 from results import Row, f_column, read_rows, write_rows
 from rich.console import Console
 from rich.table import Table
-from shipped_card import DATA, DISTANCES, ship
+from shipped_card import DATA, DISTANCES, in_colour, ship
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
@@ -56,8 +57,6 @@ SCALES = (1.0, 1.5)
 """How large the images of val are seen, as factors of their size."""
 OBJECTS = ("object_f1", "object_ap")
 OTHERS = "other images"
-COLORED = 2.0
-"""Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
 
 # Trainings -----------------------------------------------------------------------------------------------------------
 
@@ -69,6 +68,9 @@ def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
         SystemExit: the training went wrong, or one with other flags is there; it has said so.
     """
     place = "resume" if (run / LAST).is_file() else "out"
+    if place == "out":
+        run.mkdir(parents=True, exist_ok=True)
+        (run / COMMIT).write_text(f"{head()}\n", encoding="utf-8")
     if status := crispseg(["train", *flags, f"--{place}={run}"]):
         raise SystemExit(status)
     return SegmentationModel.from_pretrained(run)
@@ -111,7 +113,7 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     told = ["train", given.data, "--root", "ROOT", "--weights", given.weights.name]
     told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed)]
     val = val_of(run)
-    ship(folder, model, val, scored(model, val), told, further)
+    ship(folder, model, val, scored(model, val), told, further, trained_at=recorded_commit(run) or "?")
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
 
 
@@ -136,21 +138,26 @@ def append_row(file: Path, key: Row, model: SegmentationModel, evaluation: Evalu
     print(" ".join(row.values()), flush=True)
 
 
+def recipe_of(given: argparse.Namespace, further: Sequence[str]) -> Row:
+    """What rows that may be compared have in common: the weights that trainings start from, and further flags."""
+    return {"weights": file_hash(str(given.weights)), "flags": shlex.join(further)}
+
+
 def is_there(file: Path, key: Row) -> bool:
     return any(key.items() <= row.items() for row in read_rows(file))
 
 
 def folder_name(stage: str, key: Row) -> str:
     """The name of a run's folder."""
-    return re.sub(r"[^\w.]+", "-", "-".join([stage, *key.values()]))
+    return re.sub(r"[^\w.]+", "-", "-".join([stage, *key.values()])).strip("-")
 
 
 def compare_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Append a row for each network and seed that has none, all trained alike."""
     load_plugins([str(PEERS)])
-    file = HERE / "shipped_compare.csv"
+    file, recipe = HERE / "shipped_compare.csv", recipe_of(given, further)
     for seed, name in itertools.product(given.seeds, given.models):
-        key = {"data": given.data, "model": name, "minutes": f"{given.minutes:g}", "seed": str(seed)}
+        key = {"data": given.data, "model": name, "minutes": f"{given.minutes:g}", "seed": str(seed), **recipe}
         if is_there(file, key):
             continue
         run = given.work / folder_name("compare", key)
@@ -170,11 +177,11 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     config = parse_training([*data_flags(given), *further], {}, prog="shipped.py finetune", description="")
     others, left = divided(config.data, kinds)
     pretrained = [f"--model.pretrained={given.weights}"]
-    base = given.work / f"finetune-{given.data}-{given.base_minutes:g}"
-    model = trained(
-        base, [*further, *folder_flags(others), *pretrained, f"--minutes={given.base_minutes:g}", "--seed=0"]
-    )
-    common = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", "minutes": f"{given.minutes:g}"}
+    start = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", **recipe_of(given, further)}
+    common = {**start, "minutes": f"{given.minutes:g}"}
+    base = given.work / folder_name("base", start)
+    own = [f"--minutes={given.base_minutes:g}", "--seed=0"]
+    model = trained(base, [*further, *folder_flags(others), *pretrained, *own])
     key = {**common, "start": OTHERS, "images": "0", "seed": "0"}
     if not is_there(file, key):
         append_row(file, key, model, scored(model, left.dataset("val")))
@@ -199,7 +206,7 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
     for split in ("train", "val"):
         dataset = data.dataset(split)
         for image, truth, name in map(dataset.__getitem__, range(len(dataset))):
-            colored = bool(np.ptp(image, axis=-1).mean() > COLORED)
+            colored = in_colour(image)
             names.setdefault((colored, split), []).append(name)
             write_image(folder / f"images/{name}.png", image)
             numbers = dataset.instances(name)
