@@ -6,7 +6,8 @@
 NUCLEI holds `images/` and `instances/`, AERIAL `images/` and `masks/`; WEIGHTS are ImageNet weights of the backbone.
 Every training has one processor and the same minutes of it. The loops are `plain_loop` around networks of
 segmentation-models-pytorch; those called "same" get the loss, optimiser, schedule and augmentation that `crispseg
-train` chose. `run` does what is missing in first_result.csv, so it can be stopped and started again.
+train` chose; what they lack of it are its network, images seen 1.5 times as large, early stages that stay as they are,
+and bf16 with channels last. `run` does what is missing in first_result.csv, so it can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +27,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from compare import head
@@ -39,7 +40,7 @@ from torch.utils.data import DataLoader
 
 from crispseg.cli.parsing import parse_training
 from crispseg.data import Augment, Folder, check_split, train_transform
-from crispseg.data.decoders import three_classes
+from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.models import SegmentationModel, create_model
@@ -52,9 +53,10 @@ from crispseg.training.result import METRICS
 HERE = Path(__file__).parent
 ROWS = HERE / "first_result.csv"
 BACKBONE = "tf_efficientnet_lite0"
-VAL_TILES = ("tile2", "tile3")  # parts of a tile touch, so a tile is in one split
-NUCLEI = ["background", "nucleus", "border"]
-AERIAL = ["building", "land", "road", "vegetation", "water"]
+CLASSES = {
+    "nuclei": ["background", "nucleus", "border"],
+    "aerial": ["building", "land", "road", "vegetation", "water"],
+}
 LOOPS = {"loop_fpn": "smp_fpn", "loop_unet": "smp_unet", "same_fpn": "smp_fpn", "same_unet": "smp_unet"}
 OURS = "crispseg"
 METHODS = [OURS, *LOOPS]
@@ -64,22 +66,11 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 # Data ----------------------------------------------------------------------------------------------------------------
 
 
-def prepare_nuclei(source: Path, folder: Path) -> Folder:
-    """Masks of three classes for the images of `source`, written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((source / "instances").iterdir()):
-        if not (folder / path.name).is_file():
-            cv2.imwrite(str(folder / path.name), three_classes(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
-    return Folder(source / "images", folder, classes=NUCLEI)
-
-
-def prepare_aerial(source: Path, folder: Path) -> Folder:
-    """The images of `source`, with the list of those in `VAL_TILES`, written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = sorted(path.stem for path in (source / "images").iterdir())
-    val = [name for name in names if name.startswith(VAL_TILES)]
-    (folder / "val.txt").write_text("\n".join(val) + "\n", encoding="utf-8")
-    data = Folder(source / "images", source / "masks", classes=AERIAL, val_list=folder / "val.txt")
+def data_of(name: str, root: Path) -> Folder:
+    """The data set as data of one's own, with the splits that come with crispseg."""
+    lists = {f"{split}_list": LISTS / f"{name}_{split}.txt" for split in ("train", "val")}
+    kind = "instances" if name == "nuclei" else "masks"
+    data = Folder(images=root / "images", classes=CLASSES[name], **{kind: root / kind}, **lists)
     return data.settled()
 
 
@@ -156,13 +147,19 @@ def for_minutes(minutes: float, batches: DataLoader[Any]) -> Iterator[tuple[Tens
 
 
 def ours(data: Folder, weights: Path, minutes: float, seed: int, out: Path) -> None:
-    """`crispseg train`, told the data, where the weights lie, how long and where to."""
-    lists = [f"--data.{key}={value}" for key in ("train_list", "val_list") if (value := getattr(data, key))]
-    told = [f"--data.images={data.images}", f"--data.masks={data.masks}", f"--data.classes={json.dumps(data.classes)}"]
+    """`crispseg train`, told the data, where the weights lie, how long and where to; what was stopped is begun anew."""
+    shutil.rmtree(out, ignore_errors=True)
     own = [f"--model.pretrained={weights}", f"--minutes={minutes:g}", f"--seed={seed}", f"--out={out}"]
-    command = [sys.executable, "-m", "crispseg", "train", "--data", "folder", *told, *lists, *own]
+    command = [sys.executable, "-m", "crispseg", "train", *folder_flags(data), *own]
     with out.with_suffix(".log").open("w", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
+
+
+def folder_flags(data: Folder) -> list[str]:
+    """What `crispseg train` is told of data of one's own."""
+    keys = ("images", "masks", "instances", "train_list", "val_list")
+    paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
+    return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}"]
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -178,6 +175,8 @@ def one(name: str, data: Folder, weights: Path, minutes: float, seed: int, folde
         ours(data, weights, minutes, seed, own)
         model, steps = SegmentationModel.from_pretrained(own), int(read_rows(own / METRICS)[-1]["step"])
     elif name.startswith("same"):
+        if not (own / METRICS).is_file():
+            raise SystemExit(f"first_result.py: {name} needs the run {own}, whose recipe it takes; remove its row")
         model, steps = same_loop(data, LOOPS[name], weights, minutes, own)
     else:
         model, steps = plain_loop(data, LOOPS[name], weights, minutes, seed)
@@ -201,10 +200,7 @@ def cpu_seconds() -> float:
 def run_missing(given: argparse.Namespace) -> None:
     """Append a row for each training that has none, those of ours first."""
     load_plugins([str(HERE / "peers.py")])
-    sources = {
-        "nuclei": prepare_nuclei(given.nuclei, given.work / "nuclei_masks"),
-        "aerial": prepare_aerial(given.aerial, given.work / "aerial"),
-    }
+    sources = {name: data_of(name, getattr(given, name)) for name in given.data}
     for minutes, seed, images, source, name in itertools.product(
         given.minutes, given.seeds, given.images, given.data, given.methods
     ):
@@ -247,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage.add_argument("--minutes", type=float, nargs="+", default=[5.0])
     stage.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     stage.add_argument("--images", nargs="+", default=["all"], help="to train on; all, or a number")
-    stage.add_argument("--data", nargs="+", choices=["nuclei", "aerial"], default=["nuclei", "aerial"])
+    stage.add_argument("--data", nargs="+", choices=list(CLASSES), default=list(CLASSES))
     stage.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     stage.add_argument("--processor", type=int, default=0, help="the one that all of it runs on")
     stages.add_parser("report", help="print the table")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from compare import COMMIT, PEERS, file_hash, head, recorded_commit
-from first_result import fewer
+from first_result import fewer, folder_flags
 from reporting import COLUMNS, mean_and_sd
 from results import Row, f_column, read_rows, write_rows
 from rich.console import Console
@@ -222,13 +222,6 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
         for kind in (False, True)
     )
     return plain, colored_ones
-
-
-def folder_flags(data: Folder) -> list[str]:
-    """What `crispseg train` is told of data of one's own."""
-    keys = ("images", "masks", "instances", "train_list", "val_list")
-    paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
-    return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}"]
 
 
 def report() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import crispseg
@@ -54,6 +57,25 @@ def test_the_frame_names_no_model() -> None:
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
         *("info", "registry", "saving")
     }
+
+
+THROUGH = {"docstring-parser": "jsonargparse", "pydantic-core": "pydantic", "lightning-utilities": "lightning"}
+"""What a dependency brings for certain."""
+
+
+def test_what_files_import_is_installed_with_the_package() -> None:
+    """But what is imported in functions, which may be an extra, and the demo's page."""
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[\[>=<]", each)[0].replace("_", "-") for each in project["dependencies"]}
+    assert declared >= set(THROUGH.values())
+    of_module = packages_distributions()
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0] for name in names} - {"crispseg", *sys.stdlib_module_names}:
+                found = {each.lower().replace("_", "-") for each in of_module[top]}
+                assert found & {*declared, *THROUGH} or path == ROOT / "demo/page.py", f"{path} imports {top}"
 
 
 def test_names_are_there_when_they_are_asked_for() -> None:

@@ -26,6 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     import first_result  # type: ignore[import-not-found]
 
     monkeypatch.setattr(first_result, "ROWS", tmp_path / "rows.csv")
+    monkeypatch.setattr(first_result, "LISTS", tmp_path)
     monkeypatch.setattr(first_result.torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
     monkeypatch.setattr(first_result, "head", lambda: "abc")
@@ -35,7 +36,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 def sources(root: Path) -> dict[str, Path]:
-    """Six nuclei images, and six parts of three aerial tiles."""
+    """Six nuclei images, and six parts of three aerial tiles, with the lists of their splits."""
     generator = np.random.default_rng(0)
     for name in ("nuclei/images", "nuclei/instances", "aerial/images", "aerial/masks"):
         (root / name).mkdir(parents=True)
@@ -48,16 +49,20 @@ def sources(root: Path) -> dict[str, Path]:
         name = f"tile{1 + index // 2}_{index:03}.png"
         cv2.imwrite(str(root / "aerial/images" / name), image)
         cv2.imwrite(str(root / "aerial/masks" / name), generator.integers(0, 5, (64, 64)).astype(np.uint8))
+    for data in ("nuclei", "aerial"):
+        names = sorted(path.stem for path in (root / data / "images").iterdir())
+        (root / f"{data}_train.txt").write_text("\n".join(names[2:]))
+        (root / f"{data}_val.txt").write_text("\n".join(names[:2]))
     return {"nuclei": root / "nuclei", "aerial": root / "aerial"}
 
 
 def test_splits(script: ModuleType, tmp_path: Path) -> None:
     where = sources(tmp_path)
-    nuclei = script.prepare_nuclei(where["nuclei"], tmp_path / "masks")
+    nuclei, aerial = (script.data_of(name, where[name]) for name in ("nuclei", "aerial"))
     assert set(np.unique(nuclei.dataset("train")[0].labels)) == {0, 1, 2}
-    aerial = script.prepare_aerial(where["aerial"], tmp_path / "lists")
-    assert {pair.name[:5] for pair in aerial.pairs("train")} == {"tile1"}
-    assert {pair.name[:5] for pair in aerial.pairs("val")} == {"tile2", "tile3"}
+    for data in (nuclei, aerial):
+        assert (len(data.pairs("train")), len(data.pairs("val"))) == (4, 2)
+    assert {pair.name[:5] for pair in aerial.pairs("val")} == {"tile1"}
     some = script.fewer(nuclei, 3, 0, tmp_path / "train.txt")
     assert len(some.pairs("train")) == 3 and some.pairs("val") == nuclei.pairs("val")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from training_runs import of_many_opinions
 
-from crispseg import Segmenter
+from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Folder, Nuclei
 from crispseg.evaluation import ObjectQuality, ObjectScores
@@ -143,6 +143,12 @@ def test_what_is_given_is_checked(refuses: Any) -> None:
     assert not len(metric.scores().ids)
     with refuses("objects of class 2", "0 to 1"):
         ObjectScores(2, RULE)
+
+
+def test_only_objects_of_the_numbered_class_are_scored(refuses: Any) -> None:
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
+    with refuses("the data number the objects of class nucleus", "not border"):
+        evaluate(model, Nuclei().dataset("val"), device="cpu", workers=0, objects=ObjectScores(3, ObjectRule(2)))
 
 
 def test_classes_of_nuclei_tell_nearly_all_of_them_apart() -> None:

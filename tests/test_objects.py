@@ -105,6 +105,7 @@ def test_a_border_pixel_beyond_background_is_of_no_object() -> None:
         (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
         (("nucleus", "nucleus"), ["class 1 is named for objects and for their border"]),
         (("nucleus", None, -1), ["reach is -1", "whole number of pixels"]),
+        (("nucleus", None, 33), ["reach is 33", "0 to 32"]),
         (("nucleus", None, 2.5), ["reach is 2.5", "whole number of pixels"]),
     ],
 )

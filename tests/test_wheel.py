@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crispseg import __version__
 from crispseg.imaging import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +27,7 @@ from crispseg.cli.main import main
 assert crispseg.__file__.startswith(sys.argv[1]), crispseg.__file__
 for name in ("nuclei", "aerial"):
     assert main(["predict", name, "photo.png", "--out", name]) == 0
+assert main(["data", "show", "nuclei", "--sample=1"]) == 0
 """
 
 
@@ -37,13 +38,15 @@ def test_a_wheel_predicts_without_network(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size <= MOST_BYTES
     installed = tmp_path / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", installed, wheel], check=True)
     write_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
     environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HOME": str(tmp_path / "no-cache")}
     argv = [sys.executable, "-c", OFFLINE, str(installed)]
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    command = subprocess.run([installed / "bin/crispseg", "--version"], env=environment, capture_output=True, text=True)
+    assert command.stdout.strip() == __version__, command.stderr
     for name in ("nuclei", "aerial"):
         with Image.open(tmp_path / name / "photo.png") as written:
             assert written.mode == "P" and written.size == (80, 60)

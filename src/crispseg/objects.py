@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -26,6 +27,8 @@ from crispseg.outlines import segmentations
 
 REACH = 5
 """Pixels within which an object takes back its border."""
+MOST_REACH = 32
+"""The work for each pixel of the border grows with the square of the reach."""
 
 FILES = ("_objects.png", "_objects.tif", "_objects.csv")
 """Ends of the names of files that are written for an image; it has numbers in one of the first two."""
@@ -49,7 +52,7 @@ class ObjectRule:
         reach: pixels; 0 leaves the border out.
 
     Raises:
-        CrispsegError: one class for both, or a reach that is no whole number of pixels.
+        CrispsegError: one class for both, or a reach that is no whole number of pixels from 0 to `MOST_REACH`.
     """
 
     index: int
@@ -59,8 +62,8 @@ class ObjectRule:
     def __post_init__(self) -> None:
         if self.index == self.border:
             raise CrispsegError(f"class {self.index} is named for objects and for their border; name two classes")
-        if not isinstance(self.reach, int) or self.reach < 0:
-            raise CrispsegError(f"reach is {self.reach}; give a whole number of pixels, such as {REACH}")
+        if not isinstance(self.reach, Integral) or not 0 <= self.reach <= MOST_REACH:
+            raise CrispsegError(f"reach is {self.reach}; give a whole number of pixels, 0 to {MOST_REACH}")
 
     @classmethod
     def named(cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH) -> ObjectRule:

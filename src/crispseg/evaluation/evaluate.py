@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from crispseg.data import SegmentationDataset
+from crispseg.data import InstanceDataset, SegmentationDataset
 from crispseg.data.base import Sample
 from crispseg.data.loading import sample_loader
 from crispseg.errors import CrispsegError
@@ -18,6 +18,7 @@ from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
 from crispseg.models import SegmentationModel
+from crispseg.objects import NUMBERED
 
 
 def evaluate(
@@ -51,14 +52,17 @@ def evaluate(
         The scores, with those of each image for intervals; images have their index in `dataset` as number.
 
     Raises:
-        CrispsegError: the data have another number of classes than the model, or not its channels, or instances of
-            another size than their image; no such protocol.
+        CrispsegError: the data have another number of classes than the model, or not its channels; their instances are
+            of another class than the objects that are asked for, or of another size than their image; no such protocol.
     """
     segmenter = Segmenter(model, device, protocol=protocol)
     if len(dataset.labels) != model.info.num_classes:
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
+    if objects is not None and isinstance(dataset, InstanceDataset) and objects.rule.index != NUMBERED.index:
+        asked, numbered = (dataset.labels.names[at] for at in (objects.rule.index, NUMBERED.index))
+        raise CrispsegError(f"the data number the objects of class {numbered}; score these, not {asked}")
     matrix = SegmentationScores(model.info.num_classes, per_image=True)
     metrics = [matrix, *(metric for metric in (boundary, boundary_iou, thin) if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
