@@ -228,8 +228,10 @@ def report() -> None:
     """Print means ± standard deviations over the seeds."""
     for name in ("compare", "finetune"):
         found = read_rows(HERE / f"shipped_{name}.csv")
+        if not found:
+            continue
         measures = ["miou", *map(f_column, DISTANCES), *OBJECTS]
-        shared = [key for key in (found[0] if found else ()) if key not in (*measures, *LEFT_OUT)]
+        shared = [key for key in found[0] if key not in (*measures, *LEFT_OUT)]
         table = Table(*shared, "seeds", *measures, title=name)
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in found:
@@ -240,7 +242,7 @@ def report() -> None:
         Console(width=COLUMNS).print(table)
 
 
-LEFT_OUT = ("seed", "classes", "parameters", "commit")
+LEFT_OUT = ("seed", "weights", "classes", "parameters", "commit")
 """Columns that do not divide the rows into groups."""
 
 

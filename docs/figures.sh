@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the pictures of docs/figures.md and docs/pretrained.md: seven networks trained for three minutes each on aerial
+# Makes the pictures of README.md and docs/figures.md: seven networks trained for three minutes each on aerial
 # photographs and on cell nuclei, then looked into. It takes less than half an hour on two processor cores.
 #
 #   docs/figures.sh DATA [RUNS [WEIGHTS]]
@@ -25,28 +25,38 @@ train fpn nuclei fpn
 train agln nuclei agln --model.residual true
 train unept nuclei unept --model.points 4 --model.output_stride 16 --model.refine boundary
 
-python - "$data" "$runs" "$out" <<'PYTHON'  # a part of an image of val of each, and what the shipped models see there
+python - "$data" "$runs" "$out" <<'PYTHON'  # a part of an image of val of each, and where boundaries are wrong there
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 import crispseg
 from crispseg.data import Aerial, Nuclei
-from crispseg.imaging import write_image
-from crispseg.inspection import inspect_image
-from crispseg.inspection.figures import figure
+from crispseg.imaging import colorize, write_image
+from crispseg.visuals import panels
 
 data, runs, out = map(Path, sys.argv[1:])
-tile = Aerial(data / "aerial"), "tile2_008", np.s_[340:532, 240:496]
-cells = Nuclei(data / "nuclei"), "00ae65c1c663", np.s_[:192, :256]
-for source, shown, part in (tile, cells):
+tile = Aerial(data / "aerial"), "tile2_008", np.s_[340:532, 240:496], np.s_[60:156, 20:148], ("upernet", "ddsm")
+cells = Nuclei(data / "nuclei"), "337b6eed0726", np.s_[:192, :256], np.s_[24:120, 128:256], ("fpn", "agln")
+rows = []
+for source, shown, part, zoom, names in (tile, cells):
     dataset = source.dataset("val")
-    image, truth, _ = next(dataset[i] for i in range(len(dataset)) if dataset.name_of(i) == shown)
-    write_image(runs / f"{source.name}.png", image[part])
-    write_image(runs / f"{source.name}_mask.png", truth[part])
-    seen = inspect_image(crispseg.from_pretrained(source.name), image[part], truth[part])
-    write_image(out / f"{source.name}_shipped.png", figure("ddsm_figure_1", seen))
+    image, truth, _ = next(dataset[at] for at in range(len(dataset)) if dataset.name_of(at) == shown)
+    image, truth = image[part], truth[part]
+    write_image(runs / f"{source.name}.png", image)
+    write_image(runs / f"{source.name}_mask.png", truth)
+    edge = cv2.morphologyEx(truth, cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8)) > 0  # within 3 pixels of a boundary
+    row = [image, colorize(truth, dataset.labels.palette)]
+    for model in (*(str(runs / name) for name in names), source.name):
+        labels = crispseg.Segmenter(model)(image).labels
+        pale = colorize(labels, dataset.labels.palette) // 3 + 170
+        pale[edge & (labels != truth) & (truth != 255)] = 230, 0, 0
+        row.append(pale)
+    rows.append([cv2.resize(each[zoom], None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST) for each in row])
+titles = ["photograph", "ground truth", "without the paper's part", "with it", "the model inside"]
+write_image(out / "boundaries.png", panels(rows, titles))
 PYTHON
 
 look() {  # DATA, NAME, and the one beside it
