@@ -46,7 +46,8 @@ KINDS_ARE = {
 }
 KNOWN = {
     "nuclei": "Pale tissue in colour is missed nearly whole.",
-    "aerial": "Shallow water and wet sand are taken for land, and shrubs for land.",
+    "aerial": "Vegetation along the shore is taken for water, and narrow roads in sand and between houses are found in\n"
+    "part. Ground between houses that stand close is taken for building, road or vegetation.",
 }
 LICENCE = "apache-2.0"
 COLORED = 2.0
