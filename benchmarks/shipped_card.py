@@ -46,8 +46,8 @@ KINDS_ARE = {
 }
 KNOWN = {
     "nuclei": "Pale tissue in colour is missed nearly whole.",
-    "aerial": "Vegetation along the shore is taken for water, and narrow roads in sand and between houses are found in\n"
-    "part. Ground between houses that stand close is taken for building, road or vegetation.",
+    "aerial": "Vegetation along the shore is taken for water, and narrow roads in sand and between houses are found\n"
+    "in part. Ground between houses that stand close is taken for building, road or vegetation.",
 }
 LICENCE = "apache-2.0"
 COLORED = 2.0
