@@ -153,7 +153,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     deterministic = torch.get_deterministic_debug_mode()
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         quiet()
-        trainer = build_trainer(config, len(loaders[0]), len(loaders[1]), *reports, val_set, console)
+        trainer = build_trainer(config, len(loaders[0]), *reports, val_set, console)
         if is_first_process():
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
