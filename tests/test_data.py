@@ -261,7 +261,8 @@ def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
         assert source.notes() == [note.format(name)]
         settled = source.settled()
         assert settled.palette == [BLACK, WHITE] and settled.notes() == []
-        assert settled.label_set() == source.label_set() and source.label_set().names[1] == name
+        assert settled.label_set() == source.label_set() == LabelSet.colored(source.label_set().names)
+        assert source.label_set().names[1] == name
         for each in (source, settled):
             np.testing.assert_array_equal(check_split(each.dataset("train"), "train").counts, [24, 24])
     make_pair(tmp_path, "c", ids(0, 7))

@@ -86,6 +86,10 @@ SOUND = Measured(
         ({"miou": [10, 60, 59, 55, 54, 50], "losses": [1] * 6}, None),
         ({"confusion": MISSED}, "^0 % of the pixels of border are found, it is 0.4 % .*: try --class_weights balanced"),
         ({"confusion": MISSED, "weighted": True}, "try more images that show it"),
+        (
+            {"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]},
+            "only 3 steps, .* train longer; in a given time",
+        ),
         ({"waiting": 0.4}, "data loading takes 40 % of the time: more --workers than 2"),
         ({"val": report("val", 6)}, "val has 6 images: .*; --folds 5 says how much"),
         ({"train": report("train", 1), "val": report("val", 1)}, "val has 1 image: .*; --folds 2 says how much"),
@@ -153,4 +157,5 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
     assert f"pictures: {folder}/pictures\n" in end
     assert f"  crispseg predict {folder} IMAGE --out predictions\n" in end
-    assert "- val has 4 images" in end
+    assert "- val has 4 images" in end and "- there were only 24 steps" in end
+    assert "hang on chance; label more\n" in text, "--folds divides own images only"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from training_runs import FLAGS, SCENES, files
 
 from crispseg.cli.main import main
+from crispseg.data import Folder
 from crispseg.errors import Interrupted
 from crispseg.imaging import write_image
-from crispseg.training import Run, train
+from crispseg.training import Run, TrainConfig, train, train_folds
 from crispseg.training.folds import fold_lines
 
 
@@ -62,8 +65,7 @@ def test_folds_and_their_spread(
     scores = json.loads((out / "folds.json").read_text())
     assert list(scores) == ["fold_1", "fold_2"]
     assert re.search(r"(?m)^  mIoU +[\d.]+ ± [\d.]+ +[\d.]+  [\d.]+$", text)
-    best = max(scores, key=lambda name: scores[name]["miou"])
-    assert text.rstrip().endswith(f"to predict, use the best fold, {out / best}")
+    assert " min each" not in text, "its length is no time"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +110,35 @@ def test_two_processes_train_folds(images: list[str], tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "folds/folds.json").read_text())) == ["fold_1", "fold_2"]
 
 
-def test_the_spread_of_folds(tmp_path: Path) -> None:
+def test_the_spread_of_folds() -> None:
     scores = {"fold_1": {"miou": 50.0, "a": 40.0, "b": None}, "fold_2": {"miou": 54.0, "a": 46.0, "b": 62.0}}
-    assert fold_lines(tmp_path, scores) == [
+    *lines, last = fold_lines(scores)
+    assert lines == [
         "IoU on the val split of each of 2 folds, mean ± standard deviation:",
         "  mIoU   52.0 ± 2.8   50.0  54.0",
         "  a      43.0 ± 4.2   40.0  46.0",
         "  b      62.0 ± –     –  62.0",
-        f"the mean is what to expect on other images; to predict, use the best fold, {tmp_path / 'fold_2'}",
     ]
+    assert "may just have easier val images" in last and "train one more model on nearly all images" in last
+
+
+@pytest.mark.parametrize(
+    ("length", "line"),
+    [
+        ({}, "5 folds of 30 min each: 2 h 30 min in all"),
+        ({"minutes": 0.5}, "5 folds of 0.5 min each: 2 min 30 s in all"),
+        ({"epochs": 3}, None),
+    ],
+)
+def test_how_long_folds_take_is_said_first(
+    length: dict[str, Any], line: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise Interrupted("at once", signal.SIGTERM)
+
+    monkeypatch.setattr("crispseg.training.folds.train", interrupted)
+    said = io.StringIO()
+    config = TrainConfig(data=Folder("images", "masks"), out=tmp_path / "folds", **length)
+    with pytest.raises(Interrupted):
+        train_folds(config, 5, console=Console(file=said))
+    assert said.getvalue().splitlines() == [*([line] if line else []), "fold 1 of 5"]

@@ -114,6 +114,11 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"data": "scenes", "model": "fpn"}, "model and data both have 'width'; write model={'width': …}"),
         ({"epochs": 0}, "epochs is 0; it should be greater than 0"),
         ({"resume": True}, "resume: OUT holds no config.yaml; give the folder of a run as out"),
+        (
+            {"folds": 5},
+            "crispseg.train: unknown key 'folds'; 'crispseg train --folds 5 …' trains a model for each of 5",
+        ),
+        ({"minutes": 5}, "minutes is 5 and epochs 2; give one of them"),
         ({"masks": [1]}, "one of images and masks is a folder, the other is none; give two folders or two lists"),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
     ],

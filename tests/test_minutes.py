@@ -96,18 +96,33 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
     step=st.floats(0.01, 3),
     evaluation=st.floats(0, 60),
     slow=st.floats(1, 20),
+    sides=st.lists(st.integers(32, 4000), min_size=2, max_size=9),
     uneven=st.lists(st.floats(0.9, 1.1), min_size=7, max_size=7),
 )
 def test_the_time_left_is_right_after_a_tenth(
-    epochs: int, batches: int, val_every: int, step: float, evaluation: float, slow: float, uneven: list[float]
+    epochs: int,
+    batches: int,
+    val_every: int,
+    step: float,
+    evaluation: float,
+    slow: float,
+    sides: list[int],
+    uneven: list[float],
 ) -> None:
-    """Steps vary by 10 % either way, and the first one takes up to 20 times as long."""
+    """Steps vary by 10 % either way, and the first one takes up to 20 times as long; val images vary in size."""
     course = Course(epochs * batches, val_every * batches)
     assume(course.steps >= 20)
     clock = Clock()
-    pace = Pace(9, clock)
-    pace.foretold = evaluation
+    pixels = sum(side * side for side in sides)
+    pace = Pace(pixels, clock)
+    module: Any = None
+    sanity: Any = SimpleNamespace(sanity_checking=True)
+    pace.on_sanity_check_start(sanity, module)
+    for side, times in zip(sides, (slow, 1), strict=False):
+        clock.time += times * evaluation * side * side / pixels
+        pace.on_validation_batch_end(sanity, module, None, (torch.empty(1, 3, side, side, device="meta"), None), 0)
     told: list[tuple[float, float]] = []  # when, and what was left
+    clock.time = 0.0
     pace.begin()
     for number in range(1, course.steps + 1):
         clock.time += step * uneven[number % 7] * (slow if number == 1 else 1)
@@ -157,10 +172,10 @@ def test_an_average_begins_with_a_low_decay(decay: float) -> None:
 
 def test_a_run_of_a_given_time(tmp_path: Path) -> None:
     budget = 3.0
-    config = tiny(tmp_path / "run", minutes=budget / 60, schedule="cosine", epochs=1, val_every=99)
+    config = tiny(tmp_path / "run", minutes=budget / 60, schedule="cosine", epochs=None, val_every=99)
     finished = quietly(config)
     table = rows(finished.folder)
-    assert len(table) >= 2 and int(table[-1]["step"]) > 2, "epochs and val_every do not count"
+    assert len(table) >= 2 and int(table[-1]["step"]) > 2, "val_every does not count"
     assert float(table[-1]["seconds"]) < 2 * budget
     assert float(table[-1]["lr"]) < float(table[0]["lr"])
     assert (tmp_path / "run/model/model.safetensors").is_file()
@@ -173,7 +188,8 @@ def test_a_run_of_a_given_time(tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together(tmp_path: Path, refuses: Any) -> None:
-    with refuses("minutes is 5 and iterations 100", "give one"):
-        tiny(tmp_path, minutes=5, iterations=100)
+    for key in ("epochs", "iterations"):
+        with refuses(f"minutes is 5 and {key} 100", "give one"):
+            tiny(tmp_path, **{"minutes": 5, "epochs": None, key: 100})
     with refuses("schedule poly_epoch counts epochs", "with minutes choose poly, cosine"):
-        tiny(tmp_path, minutes=5, schedule="poly_epoch")
+        tiny(tmp_path, minutes=5, epochs=None, schedule="poly_epoch")

@@ -15,6 +15,7 @@ from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.imaging import read_mask
+from crispseg.labels import LabelSet
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
@@ -93,7 +94,7 @@ def train_evaluate_predict(capsys: Capture, root: Path, *flags: str) -> Path:
 def test_black_and_white_masks(tmp_path: Path, capsys: Capture) -> None:
     data = [*write_data(tmp_path, white=255), BLACK_AND_WHITE, "--data.classes=[background, square]"]
     info = from_pretrained(train_evaluate_predict(capsys, tmp_path, *data, "--hard_fraction=1")).info
-    assert info.palette == ((0, 0, 0), (255, 255, 255)) and info.class_names == ("background", "square")
+    assert info.label_set() == LabelSet.colored(("background", "square"))
 
 
 def test_black_and_white_masks_are_understood_and_remembered(tmp_path: Path, capsys: Capture) -> None:

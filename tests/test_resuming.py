@@ -40,6 +40,8 @@ def test_a_length_that_is_said_replaces_the_recorded_one(
 ) -> None:
     path = copied.out / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"epochs": None, "minutes": 0.001}))
+    assert main(["train", f"--resume={copied.out}", "--minutes=1", "--epochs=3"]) == 2
+    assert "minutes is 1 and epochs 3; give one of them" in capsys.readouterr().err
     assert main(["train", f"--resume={copied.out}", "--epochs=3"]) == 0
     assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
     recorded = yaml.safe_load(path.read_text())
@@ -47,6 +49,18 @@ def test_a_length_that_is_said_replaces_the_recorded_one(
     assert main(["train", "--preset=paper", "--minutes=7", "--print_config"]) == 0
     recorded = yaml.safe_load(capsys.readouterr().out)
     assert (recorded["epochs"], recorded["minutes"]) == (None, 7)
+
+
+def test_an_earlier_run_recorded_epochs_beside_its_minutes(
+    copied: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied.out / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"minutes": 9}))
+    started: list[TrainConfig] = []
+    monkeypatch.setattr("crispseg.training.train", lambda config, **_: started.append(config))
+    assert main(["train", f"--resume={copied.out}"]) == 0
+    crispseg.train(out=copied.out, resume=True)
+    assert [(config.epochs, config.minutes) for config in started] == [(None, 9), (None, 9)]
 
 
 @pytest.mark.parametrize("made", [False, True])

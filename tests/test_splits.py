@@ -52,6 +52,7 @@ def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
     root = tmp_path / "images" if layout.startswith("{kind") else tmp_path
     line = f"Training{inside} (4 images), valid{inside} (3 images), test{inside} (2 images)"
     assert source.notes() == [f"the splits are folders of {root}: {line}"]
+    assert dataclasses.replace(source, val_ratio=0.5).notes()[0].endswith(f"{line}; data.val_ratio 0.5 does not count")
     assert folds[0].notes()[1] == "fold 1 of 3 is val, the others train"
 
 
@@ -72,6 +73,7 @@ def test_lists_go_before_folders_and_folders_before_lists_that_are_found(tmp_pat
     listed = Folder(root=tmp_path, train_list=tmp_path / "train.txt")
     assert [pair.name for pair in listed.pairs("train")] == ["Training/train0", "valid/val1"]
     assert [pair.name for pair in listed.pairs("val")] == ["valid/val0"] and len(listed.unlisted()) == 6
+    assert dataclasses.replace(listed, val_ratio=0.5).notes()[0].endswith("; data.val_ratio 0.5 does not count")
 
 
 def test_lists_of_test_images(tmp_path: Path) -> None:

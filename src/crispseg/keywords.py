@@ -20,7 +20,7 @@ from crispseg.cli.parsing import (
     default_names,
     merge,
     parse_training,
-    read_yaml,
+    read_recorded,
 )
 from crispseg.data import Augment, Folder
 from crispseg.data.memory import write_pairs
@@ -73,7 +73,7 @@ def train(
     if resume:
         if not (out / CONFIG).is_file():
             raise CrispsegError(f"resume: {out} holds no {CONFIG}; give the folder of a run as out")
-        base = merge(merge(base, EARLIER), read_yaml(out / CONFIG))
+        base = merge(merge(base, EARLIER), read_recorded(out / CONFIG))
     tree = merge(base, in_groups(settings, base))
     config = parse_training([], tree, prog=SOURCE, description="", source=SOURCE)
     if lists:
@@ -109,7 +109,7 @@ def in_groups(settings: Tree, base: Tree) -> Tree:
     own = _fields(TrainConfig)
     groups = {
         "model": {*SHARED_MODEL_KEYS, *model_options(model)},
-        "data": _fields(data_source(data)),
+        "data": _fields(data_source(data)) - {"folds"},  # alone it is the flag that trains several models
         "augment": _fields(Augment),
     }
     for key in [key for key in tree if key not in own]:

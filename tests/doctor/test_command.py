@@ -152,6 +152,19 @@ def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:
     assert {one["code"] for one in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
 
 
+def test_a_command_that_training_would_refuse_is_not_shown(tmp_path: Path, capsys: Capture) -> None:
+    for seed in range(6):
+        save(tmp_path / f"images/{'train' if seed < 4 else 'val'}/{seed}.png", photo(seed))
+        save(tmp_path / f"masks/{seed}.png", ids(seed))
+    (tmp_path / "masks/train").mkdir()
+    for found, pairs in enumerate(["no pairs", "", "train 1, val 1 pairs", "train 2, val 1 pairs"]):
+        if found:
+            (tmp_path / f"masks/{found}.png").rename(tmp_path / f"masks/train/{found}.png")
+        assert main(["doctor", str(tmp_path)]) == 3
+        out = capsys.readouterr().out
+        assert pairs in out and ("crispseg train" in out) == (found == 3), "half of the files have to pair"
+
+
 def test_every_kind_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for code, kind in KINDS.items():

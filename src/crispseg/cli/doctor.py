@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from crispseg.cli.downloading import say
 from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.cli.target import take_target
-from crispseg.data import DATA_SOURCES
+from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
@@ -33,7 +34,7 @@ from crispseg.training.config import CONFIG
 STDOUT = Path("-")
 
 LEFT_OUT = ("image-without-mask", "mask-without-image")
-"""Errors that training leaves out, and goes on."""
+"""Errors that training leaves out, and goes on, where enough is left."""
 
 DATA = (
     "a folder of data in a layout that is known, a run's or a saved model's folder, a YAML file of a training, or the "
@@ -88,11 +89,22 @@ def run(argv: Sequence[str]) -> None:
         for line in fix(diagnosis, parsed.fix, parsed.workers):
             say(console, line)
     stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
-    if not stopped and not (target and (Path(target) / WEIGHTS_FILE).is_file()):
+    if not stopped and _trainable(data) and not (target and (Path(target) / WEIGHTS_FILE).is_file()):
         say(console, f"train on them: {_train_command(target, argv, parsed.in_chans)}")
     status = EXIT_STATUS[diagnosis.severity]
     if status:
         raise SystemExit(status)
+
+
+def _trainable(data: DataSource) -> bool:
+    """Whether training finds pairs to train and to validate on."""
+    try:
+        for split in ("train", "val"):
+            # A new folder has not yet left out what does not pair, and raises where hardly anything does.
+            _ = replace(data).pairs(split) if isinstance(data, Folder) else data.dataset(split)
+    except CrispsegError:
+        return False
+    return True
 
 
 def _train_command(target: str | None, argv: Sequence[str], in_chans: int | None) -> str:

@@ -79,6 +79,10 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 def _meant(key: str, known: Iterable[str]) -> str:
     """What an unknown key was meant to be: that of a group, as `data.classes`, or of other data, or a close one."""
     known = [name for name in known if not name.endswith("+")]
+    if key == "folds":
+        return (
+            "; 'crispseg train --folds 5 …' trains a model for each of 5, data.folds and data.fold choose one of them"
+        )
     inside = [name for name in known if name.endswith(f".{key}")]
     if len(inside) == 1:
         return f"; did you mean '{inside[0]}'?"
@@ -127,6 +131,12 @@ def read_yaml(path: str | Path) -> Tree:
     if not isinstance(tree, dict):
         raise CrispsegError(f"{path} holds no settings; write lines such as 'epochs: 20'")
     return as_tree(tree, path)
+
+
+def read_recorded(path: str | Path) -> Tree:
+    """The settings of a run that is to go on, as `read_yaml`; earlier ones recorded epochs beside the minutes."""
+    tree = read_yaml(path)
+    return tree | {"epochs": None} if tree.get("minutes") else tree
 
 
 def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
@@ -237,7 +247,8 @@ def parse_training(
     said: Tree = {}
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
-        said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read_yaml(source)
+        read = read_recorded if resumed else read_yaml
+        said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read(source)
     given = merge(recipe, said)
     preset = take_flag(argv, "--preset") or given.get("preset", "own")
     tree = default_names(preset)

@@ -184,19 +184,19 @@ def summary(
     )
 
 
-def few_images(train: SplitReport, val: SplitReport, folded: bool = False) -> list[str]:
+def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str]:
     """A line that says so where there are so few images that scores hang on chance, and what to do; else none.
 
     Args:
         train, val: what the splits hold.
-        folded: whether each image is in val in one of several runs already.
+        foldable: whether the data can be divided anew.
     """
     if train.images >= FEW_TRAIN and val.images >= FEW_VAL:
         return []
     folds = min(5, train.images + val.images)
     return [
         f"only {plural(train.images, 'image')} to train on and {val.images} to validate on: scores of so "
-        "few hang on chance; label more" + ("" if folded else f", or validate on each in turn by --folds {folds}")
+        "few hang on chance; label more" + (f", or validate on each in turn by --folds {folds}" if foldable else "")
     ]
 
 

@@ -47,7 +47,7 @@ class Folder:
         num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
             is read off the masks.
         palette: the colour that means each class, [r, g, b] of 0 to 255, as a list or as a text file with a line
-            "r g b name" for each class.
+            "r g b name" for each class. Classes are shown in these colours, unless they are black and white.
         val_ratio: share of the images that are kept for validation, where neither folders nor lists tell.
         seed: chooses which images these are.
         train_list: text file with the names of the images to train on, instead of a share.
@@ -196,15 +196,17 @@ class Folder:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
         layout = self._layout
         lines: list[str] = []
+        idle = f"; data.val_ratio {self.val_ratio:g} does not count" if self.val_ratio != Folder.val_ratio else ""
         if layout.divided:
             counts = {layout.folders[part][0]: len(matched.pairs) for part, matched in self._matched.items()}
             shown = ", ".join(
                 f"{folder.relative_to(layout.top)} ({plural(count, 'image')})" for folder, count in counts.items()
             )
-            share = "" if "val" in layout.folders else f"; {self.val_ratio:.0%} of train are kept for val"
+            share = idle if "val" in layout.folders else f"; {self.val_ratio:.0%} of train are kept for val"
             lines.append(f"the splits are folders of {layout.top}: {shown}{share}")
         elif layout.lists:
-            lines.append(f"the splits are listed in {', '.join(map(str, layout.lists.values()))}")
+            share = idle if {"train", "val"} & layout.lists.keys() else ""
+            lines.append(f"the splits are listed in {', '.join(map(str, layout.lists.values()))}{share}")
         if self.folds is not None:
             lines.append(f"fold {self.fold} of {self.folds} is val, the others train")
         lines += [matched.note for matched in self._matched.values() if matched.note]
@@ -360,7 +362,8 @@ class Folder:
 
     def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
-        labels = LabelSet(names, colors) if colors else LabelSet.colored(names)
+        shown = colors if colors and {*colors} != {BLACK, WHITE} else None  # a white class is lost on a bright image
+        labels = LabelSet(names, shown) if shown else LabelSet.colored(names)
         if self.of_instances:
             return labels, InstanceDecoder()
         if colors is not None:

@@ -105,8 +105,9 @@ class TrainConfig(Settings):
         out: folder of the run.
         epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
         iterations: optimizer steps; counts instead of epochs where given.
-        minutes: minutes of training, evaluations included; counts instead of epochs and val_every where given. The
-            learning rate follows the clock, and evaluations are spread over the time, of which they take a tenth.
+        minutes: minutes of training, evaluations included, in place of epochs or iterations; val_every does not count
+            then. The learning rate follows the clock, and evaluations are spread over the time, of which they take a
+            tenth.
         batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
@@ -207,8 +208,9 @@ class TrainConfig(Settings):
                     raise CrispsegError(f"loss: the weight of {name} is 0; give a positive number, or leave {name} out")
                 if weight < 0:
                     raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
-        if self.minutes and self.iterations:
-            raise CrispsegError(f"minutes is {self.minutes:g} and iterations {self.iterations}; give one of them")
+        for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
+            if self.minutes and other:
+                raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
         if self.minutes and self.schedule == "poly_epoch":
             raise CrispsegError("schedule poly_epoch counts epochs; with minutes choose poly, cosine, step or constant")
         if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):

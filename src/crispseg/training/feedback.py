@@ -15,6 +15,8 @@ from crispseg.wording import plural
 
 SHOWN = 12
 """Up to so many classes, all have a line; of more, those with the lowest IoU."""
+FEW_STEPS = 50
+"""With fewer steps than these, a line says so."""
 MISTAKEN = 30.0
 """Percent of a class's pixels that are taken for one other class, from which this is said."""
 
@@ -105,7 +107,19 @@ class Measured:
 
 def advice(run: Measured, most: int = 4) -> list[str]:
     """What to try next: only what was measured in this run says so, the most telling first."""
-    return [line for line in (_length(run), _rare(run), _data(run), _uncertain(run), _confused(run)) if line][:most]
+    return [
+        line for line in (_few(run) or _length(run), _rare(run), _data(run), _uncertain(run), _confused(run)) if line
+    ][:most]
+
+
+def _few(run: Measured) -> str | None:
+    """Steps so few that the curve tells nothing."""
+    if not run.steps or run.steps[-1] >= FEW_STEPS:
+        return None
+    return (
+        f"there were only {plural(run.steps[-1], 'step')}, in which a model hardly learns anything: train longer; in a "
+        "given time, a smaller --augment.crop or fewer val images make room for more"
+    )
 
 
 def _length(run: Measured) -> str | None:
@@ -186,7 +200,7 @@ def foretold(steps: int | None, per_epoch: int) -> list[str]:
         steps: of the whole run, None where its length is a time.
         per_epoch: steps of an epoch.
     """
-    if steps is None or steps >= 50:
+    if steps is None or steps >= FEW_STEPS:
         return []
     return [
         f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "

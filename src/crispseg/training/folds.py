@@ -17,6 +17,8 @@ from crispseg.evaluation.wording import percent
 from crispseg.files import atomic_path
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
+from crispseg.training.fitting import MINUTES
+from crispseg.training.pace import in_words
 from crispseg.training.run import is_first_process, train
 
 Scores: TypeAlias = dict[str, float | None]
@@ -51,6 +53,10 @@ def train_folds(
         raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
     whole = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds))
     scores = _scores(whole, resume=resume)
+    minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
+    if minutes and not resume:
+        line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
+        console.print(line, highlight=False)
     _write(out / SCORES, json.dumps(scores))
     _write(out / CONFIG, yaml.safe_dump(config_to_dict(whole), sort_keys=False))
     for fold in range(1, folds + 1):
@@ -66,7 +72,7 @@ def train_folds(
             raise Interrupted(line, stop.number) from None
         scores[folder.name] = {"miou": run.miou, **run.iou}
         _write(out / SCORES, json.dumps(scores, indent=1))
-    for line in fold_lines(out, scores):
+    for line in fold_lines(scores):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return scores
 
@@ -88,11 +94,10 @@ def _scores(config: TrainConfig, *, resume: bool) -> dict[str, Scores]:
     return {}
 
 
-def fold_lines(out: Path, scores: dict[str, Scores]) -> list[str]:
-    """The scores of each fold, their mean and standard deviation, and which folder to use.
+def fold_lines(scores: dict[str, Scores]) -> list[str]:
+    """The scores of each fold, their mean and standard deviation, and what follows from them.
 
     Args:
-        out: the folder of all folds.
         scores: by the name of a fold's folder.
     """
     keys = list(next(iter(scores.values())))
@@ -105,8 +110,11 @@ def fold_lines(out: Path, scores: dict[str, Scores]) -> list[str]:
         mean = present.mean() if len(present) else np.nan
         name = "mIoU" if key == "miou" else key
         lines.append(f"  {name:{width}}  {percent(mean):>5} ± {percent(spread):4}  {'  '.join(map(percent, values))}")
-    best = out / max(scores, key=lambda name: scores[name]["miou"] or 0)
-    return [*lines, f"the mean is what to expect on other images; to predict, use the best fold, {best}"]
+    return [
+        *lines,
+        "the mean is what to expect on other images; a fold that scores higher may just have easier val images, so "
+        "once the settings are chosen, train one more model on nearly all images",
+    ]
 
 
 def _write(path: Path, text: str) -> None:

@@ -58,14 +58,14 @@ class Pace(Callback):
     """Measures steps and evaluations as a run goes on.
 
     The first step of a session, which is slower, counts in neither. Before the first evaluation its time is foretold
-    from the images on which the evaluation is tried out before training.
+    from the images on which the evaluation is tried out before training, by their pixels.
 
     Args:
-        evaluated: images, of this process, in an evaluation.
+        evaluated: pixels, of this process, in an evaluation.
         now: a clock, in seconds.
     """
 
-    def __init__(self, evaluated: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, evaluated: float, now: Callable[[], float] = time.monotonic) -> None:
         self.evaluated = evaluated
         self.now = now
         self.wait = Waiting(now)
@@ -138,9 +138,12 @@ class Pace(Callback):
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.begin()
 
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         if trainer.sanity_checking:  # the last one counts, since the first one is slower
-            self.foretold = (self.now() - self.mark) * self.evaluated
+            height, width = batch[0].shape[-2:]
+            self.foretold = (self.now() - self.mark) * self.evaluated / (height * width)
             self.mark = self.now()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

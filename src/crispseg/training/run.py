@@ -38,7 +38,7 @@ from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
 from crispseg.training.result import Run
-from crispseg.training.summary import best_row, closing_lines
+from crispseg.training.summary import best_row, closing_lines, foldable
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
@@ -107,7 +107,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not resume:
         for line in (note, *found):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    _print_reports(reports, console, folded=getattr(config.data, "folds", None) is not None)
+    _print_reports(reports, console, foldable(config.data))
     if value_range:
         console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
 
@@ -153,7 +153,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     deterministic = torch.get_deterministic_debug_mode()
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         quiet()
-        trainer = build_trainer(config, len(loaders[0]), len(loaders[1]), *reports, val_set, console)
+        trainer = build_trainer(config, len(loaders[0]), *reports, val_set, console)
         if is_first_process():
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
@@ -307,12 +307,12 @@ def _check_sizes(config: TrainConfig, reports: tuple[SplitReport, SplitReport]) 
             )
 
 
-def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console, folded: bool) -> None:
+def _print_reports(reports: tuple[SplitReport, SplitReport], console: Console, folds: bool) -> None:
     """The one mapping of ids to classes that holds for this run, and what looks odd about it."""
     train_report, val_report = reports
     for line in train_report.lines():
         console.print(line, highlight=False, markup=False)
     console.print(val_report.lines()[0], highlight=False, markup=False)
     lines = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    for line in (*few_images(train_report, val_report, folded), *lines):
+    for line in (*few_images(train_report, val_report, folds), *lines):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

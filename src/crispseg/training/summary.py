@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from crispseg.data import SplitReport
-from crispseg.data.base import FileDataset, SegmentationDataset
+from crispseg.data.base import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
@@ -45,6 +45,11 @@ def closing_lines(
     if tips := advice(_measured(config, trainer, train, val)):
         lines += ["what to try, by what was measured:", *(f"- {tip}" for tip in tips)]
     return lines
+
+
+def foldable(data: DataSource) -> bool:
+    """Whether `--folds` divides the data, and has not done so yet."""
+    return isinstance(data, Folder) and data.folds is None
 
 
 def best_row(trainer: L.Trainer) -> dict[str, str]:
@@ -81,7 +86,7 @@ def _measured(config: TrainConfig, trainer: L.Trainer, train: SplitReport, val: 
         length=length,
         workers=config.workers,
         weighted=config.class_weights is not None or "cross_entropy" not in config.losses,
-        foldable=isinstance(config.data, Folder) and config.data.folds is None,
+        foldable=foldable(config.data),
     )
 
 

@@ -39,7 +39,6 @@ from crispseg.training.task import SyncedNorms, steps_per_epoch
 def build_trainer(
     config: TrainConfig,
     batches: int,
-    evaluated: int,
     train: SplitReport,
     val: SplitReport,
     val_set: SegmentationDataset,
@@ -50,7 +49,6 @@ def build_trainer(
     Args:
         config: the run.
         batches: of a device, in an epoch.
-        evaluated: images of a device, in an evaluation.
         train: what the training split holds.
         val: what the val split holds.
         val_set: the val split.
@@ -69,7 +67,7 @@ def build_trainer(
     plugins: list[Any] = [AtomicCheckpoints()]
     if on_cuda(config) and config.devices > 1:
         plugins.append(SyncedNorms())
-    timer, pace = Timer(), Pace(evaluated)
+    timer, pace = Timer(), Pace(sum(height * width for height, width in val.sizes) / config.devices)
     callbacks: list[Callback] = [timer, pace]
     left: Callable[[], float | None]
     if config.minutes:
