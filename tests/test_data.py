@@ -53,7 +53,7 @@ def ten(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("names", "palette", "reason"),
     [
-        (("a",), (BLACK,), "1 classes: 2 to 255"),
+        (("a",), (BLACK,), "1 classes: 2 to 255 .*; give a name for each class, the background too, such as"),
         (tuple(map(str, range(256))), voc_palette(256), "256 classes: 2 to 255"),
         (("a", "b"), (BLACK,), "2 class names but 1 colours"),
         (("a", "a"), (BLACK, WHITE), "'a' occurs more than once"),
@@ -278,7 +278,8 @@ def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
     ("mask", "reason"),
     [
         (ids(0), "hold only the value 0; say"),
-        (ids(0, 128), r"2 values up to 128 \(0, 128\), which hardly are all class ids"),
+        (ids(0, 128), r"2 values up to 128 \(0, 128\), which hardly are all class ids; say what they mean"),
+        (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
         (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
     ],
 )

@@ -96,6 +96,23 @@ def test_keys_alone_and_in_groups() -> None:
     assert settings["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
 
 
+def test_numbers_of_numpy() -> None:
+    base = {"model": {"name": "sfnet"}, "data": {"name": "folder"}}
+    settings = {"epochs": np.int64(5), "lr": np.float32(0.5), "class_weights": [np.float64(1), np.int8(2)]}
+    plain = in_groups(settings, base)
+    assert plain == {"epochs": 5, "lr": 0.5, "class_weights": [1.0, 2]} and type(plain["epochs"]) is int
+
+
+def test_one_folder_is_what_the_command_line_takes_first(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
+    started: Any = crispseg.train(folders, seed=3, val_ratio=0.5, out=tmp_path / "run")
+    assert started.data == Folder(root=str(folders), val_ratio=0.5) and started.seed == 3
+    started = crispseg.train(str(folders / "photos"), instances="numbered", out=tmp_path / "run")
+    assert started.data == Folder(str(folders / "photos"), instances="numbered")
+
+
 def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
     started: Any = crispseg.train("photos", "masks", preset="paper", out=tmp_path / "run")
@@ -121,6 +138,10 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"minutes": 5}, "minutes is 5 and epochs 2; give one of them"),
         ({"masks": [1]}, "one of images and masks is a folder, the other is none; give two folders or two lists"),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
+        ({"masks": None}, "photos is missing; give a folder of images and masks, or one of each"),
+        ({"images": Path(__file__).parent, "masks": None}, "a folder of their own, or give images=DIR and masks=DIR"),
+        ({"images": None}, "images and masks: not both are given; give these two, or root"),
+        ({"clases": ["a", "b"]}, "crispseg.train: unknown key 'clases'; did you mean 'classes'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from crispseg.cli import evaluate, inspect, predict
 from crispseg.cli.mistakes import keys_of
 from crispseg.cli.parsing import Parser, parse_training
 from crispseg.data import DATA_SOURCES, Augment
+from crispseg.data.catalogue import catalogue
 from crispseg.inference.protocols import Protocol
 from crispseg.training import Run, TrainConfig
 from crispseg.wording import accepted
@@ -134,7 +135,8 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--epochs 5 6", "epochs is 5 6, more than one value; give a whole number or null"),
         ("--print_config now", "'now' belongs to no key; flags are written --key value"),
         ("--classes a", "unknown key --classes; data.classes is a key of --data folder, which has to be said too"),
-        ("--data.images a", "unknown key --data.images; data.images is a key of --data folder, which has to be said"),
+        ("--data.images a", "data.images and data.masks: not both are given; give these two, or data.root"),
+        ("--data aerial", "--data.root (folder with images and masks) is missing; the root of aerial holds images/"),
         ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
         ("--modle fpn", "unknown key --modle; did you mean 'model'?"),
         ("photoos", "cannot read the configuration photoos (No such file or directory); give a YAML file, or a folder"),
@@ -165,6 +167,25 @@ def test_classes_that_are_no_file(tmp_path: Path, capsys: Capture) -> None:
 def test_a_folder_in_place_of_a_name(tmp_path: Path, capsys: Capture) -> None:
     line = error_of(capsys, "train", "--data", tmp_path)
     assert line == f"crispseg: error: data is {tmp_path}; say --data folder --data.images {tmp_path} --data.masks MASKS"
+    (tmp_path / "images").mkdir()
+    line = error_of(capsys, "train", "--data", tmp_path)
+    said = f"give it first, as in 'crispseg train {tmp_path}', or say --data folder --data.root {tmp_path}"
+    assert line == f"crispseg: error: data is {tmp_path}; {said}"
+
+
+def test_a_folder_behind_flags(tmp_path: Path, capsys: Capture) -> None:
+    said = f"'{tmp_path}' stands after a flag; put it first: crispseg train {tmp_path} --key value"
+    for flags in (["--minutes", "30"], ["--augment.crop", "64"], ["--print_config"]):
+        assert error_of(capsys, "train", *flags, tmp_path) == f"crispseg: error: {said}"
+
+
+@pytest.mark.parametrize("name", [name for name, entry in catalogue().items() if entry.layout])
+def test_public_data_without_a_root_say_where_they_are_to_be_had(name: str, capsys: Capture) -> None:
+    if name == "nuclei":
+        return  # a part comes with crispseg
+    argv = ["aerial"] if name == "aerial" else ["nuclei", "--data", name]
+    line = error_of(capsys, "evaluate", *argv)
+    assert "--data.root (" in line and line.endswith(f" is missing; {catalogue()[name].layout.hint}")
 
 
 def test_a_checkpoint_in_place_of_a_run(tiny_run: Run, capsys: Capture) -> None:

@@ -37,7 +37,7 @@ def put(root: Path, layout: str, names: dict[str, str] = NAMES, counts: dict[str
 LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, "{split}_{kind}"))
 def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
     source = Folder(root=put(tmp_path, layout))
     assert source.splits() == ("train", "val", "test") and source.divided
@@ -48,7 +48,7 @@ def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
     folds = [dataclasses.replace(source, folds=3, fold=fold) for fold in (1, 2, 3)]
     parts = [{pair.name for pair in each.pairs("val")} for each in folds]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 7 and len(folds[0].pairs("test")) == 2
-    inside = "" if layout.startswith("{kind") else "/images"
+    inside = layout.partition("{split}")[2].format(kind="images")
     root = tmp_path / "images" if layout.startswith("{kind") else tmp_path
     line = f"Training{inside} (4 images), valid{inside} (3 images), test{inside} (2 images)"
     assert source.notes() == [f"the splits are folders of {root}: {line}"]
@@ -119,6 +119,41 @@ def test_one_folder_cannot_be_read(tmp_path: Path) -> None:
     for split in ("val", "all"):
         with pytest.raises(CrispsegError, match="masks/val is missing"):
             source.pairs(split)
+
+
+def test_images_to_validate_on_have_no_masks(tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, "{kind}/{split}", {"train": "train", "val": "val"}), val_ratio=0.5)
+    images = tmp_path / "images/val"
+    shutil.rmtree(tmp_path / "masks/val")
+    assert {pair.name[:5] for split in ("train", "val") for pair in source.pairs(split)} == {"train"}
+    lines = source.notes()
+    assert lines[0].endswith(f"; {images} has no masks, so 50% of train are kept for val")
+    assert lines[1].startswith("3 images in ") and lines[1].endswith("are in no split (val0.png, val1.png, val2.png)")
+
+
+def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
+    put(tmp_path, "{kind}/{split}")
+    for folder in sorted(tmp_path.glob("masks/*")):
+        for path in sorted(folder.iterdir()):
+            path.rename(tmp_path / "masks" / f"{path.stem}_mask.png")
+        folder.rmdir()
+    source = Folder(root=tmp_path)
+    assert source.splits() == ("train", "val", "test") and source.divided
+    for split, count in COUNTS.items():
+        assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
+    places = ", ".join(str(tmp_path / "images" / name) for name in NAMES.values())
+    assert source.notes() == [f"the splits are folders of images: {places}"]
+
+    for path in tmp_path.glob("masks/test*"):
+        path.unlink()
+    with pytest.raises(CrispsegError, match=r"'test' is empty: no image in .*images/test has a mask; add masks, or"):
+        Folder(root=tmp_path).pairs("test")
+    shutil.move(tmp_path / "images/valid", tmp_path / "valid")
+    source = Folder(root=tmp_path, val_ratio=0.5)
+    assert len(source.pairs("train")) == len(source.pairs("val")) == 2
+    save(tmp_path / "images/test/train1.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(CrispsegError, match=r"Training/train1.png and .*test/train1.png have the same name; rename"):
+        Folder(root=tmp_path).pairs("train")
 
 
 # From the command line ----------------------------------------------------------------------------------------------
@@ -198,7 +233,9 @@ def test_other_folders_with_splits_are_scored_on_test(run: Path, tmp_path: Path,
 
 def test_a_folder_without_data_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", str(tmp_path), *TINY]) == 2
-    assert f"{tmp_path} has no layout that is known" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert f"{tmp_path} has no layout that is known" in line and "train_images and train_masks" in line
+    assert "move masks that lie beside their images to a folder of their own" in line
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 from training_runs import MODEL, SCENES, equal, files, moved, quietly, rows, state, tiny, untrained
@@ -161,7 +162,11 @@ def test_bf16_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert math.isfinite(float(rows(folder)[0]["train_loss"]))
     assert "--precision fp32 is faster here" in console.file.getvalue()  # type: ignore[attr-defined]
     if importlib.util.find_spec("tensorboard"):
-        assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        (drawn,) = EventAccumulator(str(folder / "tensorboard")).Reload().Images("val")
+        (kept,) = folder.glob("pictures/*")
+        assert np.array_equal(Image.open(io.BytesIO(drawn.encoded_image_string)), Image.open(kept))
 
 
 def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:

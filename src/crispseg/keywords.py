@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+import numpy as np
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from crispseg import training
@@ -23,6 +25,7 @@ from crispseg.cli.parsing import (
     read_recorded,
 )
 from crispseg.data import Augment, Folder
+from crispseg.data.layout import recognise
 from crispseg.data.memory import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
@@ -47,7 +50,8 @@ def train(
         images: folder of images; or a list of them, paths, PIL images, arrays `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
             `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0 to 1.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
-            Lists are written to a folder in `out`, so that the run can be resumed and scored later.
+            Lists are written to a folder in `out`, so that the run can be resumed and scored later. Without masks,
+            images may be a folder that holds both in a known layout.
         resume: go on with the run in `out`; its settings hold unless others are given.
         **settings: the keys of `crispseg train --help`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
             are a dict, `augment={"crop": (256, 256)}`, or stand alone where one group only has them: `classes` of the
@@ -61,7 +65,29 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
+    try:
+        return _train(images, masks, resume, settings)
+    except CrispsegError as error:
+        error.args = (as_keywords(str(error)),)
+        raise
+
+
+def as_keywords(message: str) -> str:
+    """What an error says, of flags of the data in keywords: masks=DIR for "--data folder with --data.masks DIR"."""
+    message = message.replace("--data folder with ", "").replace("--data folder ", "")
+    message = re.sub(r"--data\.(\w+) (?:'(.*?)'|([A-Z]+)\b)", r"\1=\2\3", message)
+    return re.sub(r"(?:--)?\bdata\.(\w+)", r"\1", message)
+
+
+def _train(images: Any, masks: Any, resume: bool, settings: Tree) -> Run:
     out = Path(settings.setdefault("out", TrainConfig.out))
+    data = settings.get("data", {})
+    alone = masks is None and isinstance(data, dict) and not {"masks", "instances"} & {*settings, *data}
+    if alone and isinstance(images, str | Path):
+        if not Path(images).is_dir():
+            what = "is not a folder" if Path(images).exists() else "is missing"
+            raise CrispsegError(f"{images} {what}; give a folder of images and masks, or one of each")
+        settings["data"], images = recognise(Path(images)) | data, None
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
     if len(lists) == 1:
@@ -100,8 +126,8 @@ def in_groups(settings: Tree, base: Tree) -> Tree:
     tree = as_tree(settings, SOURCE)
     for key, value in tree.items():
         try:
-            tree[key] = to_jsonable_python(value)
-        except PydanticSerializationError:
+            tree[key] = to_jsonable_python(value, fallback=_plain)
+        except ValueError:
             kind = type(value).__name__
             raise CrispsegError(f"{SOURCE}: {key} is of type {kind}; give plain values, lists and dicts") from None
     load_plugins(tree.get("plugins") or base.get("plugins", []))  # the model may be one of theirs
@@ -122,6 +148,13 @@ def in_groups(settings: Tree, base: Tree) -> Tree:
                 raise CrispsegError(f"{SOURCE}: '{key}' is given alone and in {homes[0]}; leave one out")
             group[key] = tree.pop(key)
     return tree
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise ValueError
 
 
 def _fields(settings: Any) -> set[str]:

@@ -33,15 +33,20 @@ def accepted(kind: Any, example: Any = None, none: str = "None") -> str:
     'a whole number, a list of two whole numbers or None, such as [64, 64]'
     """
     kinds = list(alternatives(kind))
-    phrases = [_phrase(each) for each in kinds if each is not NoneType and not (each is str and Path in kinds)]
-    *most, last = dict.fromkeys([*phrases, *([none] if NoneType in kinds else [])])
     structured = [each for each in kinds if isinstance(get_origin(each), type)]  # lists and mappings
     if structured:
         example = example if example and isinstance(example, Mapping | list | tuple) else _example(structured[0])
     elif not {int, float} & {*kinds} or isinstance(example, str):
         example = None
-    listed = f"{', '.join(most)} or {last}" if most else last
-    return listed if example is None else f"{listed}, such as {written(example)}"
+    return taken(kind, none) + ("" if example is None else f", such as {written(example)}")
+
+
+def taken(kind: Any, none: str = "None") -> str:
+    """As `accepted`, without an example."""
+    kinds = list(alternatives(kind))
+    phrases = [_phrase(each) for each in kinds if each is not NoneType and not (each is str and Path in kinds)]
+    *most, last = dict.fromkeys([*phrases, *([none] if NoneType in kinds else [])])
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def written(value: Any) -> str:

@@ -24,6 +24,7 @@ The keys that matter first; in a YAML file they are 'key: value':
   --model.pretrained X     true for ImageNet weights, a weight file, or false (default: true)
   --init_from RUN          start from the model of another run, with its weights
   --resume RUN             go on with a run that was stopped
+  --folds N                train N models, each with another part of the images as val
 
 crispseg train --help all explains every key. Which there are follows from model and data:
 crispseg train --model agln --data camvid --help""",
@@ -39,7 +40,7 @@ The keys that matter first:
 
   --out FOLDER             folder to write to (default: a new one beside the images)
   --device NAME            cpu or cuda (default: CUDA where there is one)
-  --tiles SIDE             for TIFFs larger than memory: side of tiles, such as 1024
+  --tiles SIDE             larger images, also TIFFs larger than memory, in tiles of this side
   --protocol NAME          several scales or sliding windows: better and slower (default: whole)
 
 crispseg predict --help all explains every key.""",

@@ -8,10 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted, alternatives, several
+from crispseg.wording import accepted, alternatives, several, taken
+
+
+class Help(DefaultHelpFormatter):  # type: ignore[misc]
+    """Help that says in words what a key takes, where jsonargparse names types."""
+
+    def _get_help_string(self, action: Action) -> str:
+        return str(super()._get_help_string(action)).replace("type: %(type)s", "%(type)s")
+
+    def _get_type_str(self, action: Action) -> str | None:
+        return None if super()._get_type_str(action) is None else taken(_kind(action), none="null")
 
 
 def keys_of(parser: ArgumentParser) -> dict[str, Action]:
@@ -106,14 +117,18 @@ def _in_one_piece(key: str, values: str) -> str:
 
 
 def _missing(names: list[str], parser: ArgumentParser) -> str:
-    """Flags are named with dashes, and all with what they mean."""
+    """Flags are named with dashes, and all with what they mean; of a public data set also where it is to be had."""
     actions = keys_of(parser)
     shown = [f"{'--' if actions[name].option_strings else ''}{name} ({_help(actions[name])})" for name in names]
-    return f"{' and '.join(shown)} {'is' if len(names) == 1 else 'are'} missing; see {parser.prog} --help"
+    entry = catalogue().get(actions["data.name"].default) if names == ["data.root"] else None
+    hint = entry.layout.hint if entry and entry.layout else f"see {parser.prog} --help"
+    return f"{' and '.join(shown)} {'is' if len(names) == 1 else 'are'} missing; {hint}"
 
 
 def _too_many(value: str, parser: ArgumentParser, argv: Sequence[str]) -> str:
-    """A value that no key takes: mostly a list that is written with blanks."""
+    """A value that no key takes: what should come first, else mostly a list that is written with blanks."""
+    if "CONFIG.yaml" in (parser.usage or "") and Path(value).exists():
+        return f"'{value}' stands after a flag; put it first: {parser.prog} {value} --key value"
     for key, values in _given(argv, parser):
         action = keys_of(parser).get(key)
         if action is not None and action.nargs is None and value in values.split()[1:]:

@@ -13,13 +13,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crispseg.cli.mistakes import check_texts, in_words, keys_of
+from crispseg.cli.mistakes import Help, check_texts, in_words, keys_of
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean
@@ -36,6 +37,8 @@ PRESETS = ("own", "paper")
 PAPER = str(resources.files("crispseg") / "recipes" / "paper.yaml")
 GROUPS = ("model", "data", "augment")
 NAMED = ("model", "data")  # groups whose keys depend on their `name`
+OWN = ("images", "masks", "instances")
+"""Keys of `--data` that mean own data where no other are named."""
 SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", "refine")
 
 
@@ -43,8 +46,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     """An argument parser that reports mistakes as `CrispsegError`."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
-
+        super().__init__(exit_on_error=False, allow_abbrev=False, print_config=None, formatter_class=Help, **kwargs)
         self._given: Sequence[str] = ()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -201,7 +203,12 @@ def data_source(name: str) -> type[DataSource]:
         CrispsegError: there is none.
     """
     if name not in DATA_SOURCES and Path(name).is_dir():
-        raise CrispsegError(f"data is {name}; say --data folder --data.images {name} --data.masks MASKS")
+        try:
+            flags = " ".join(f"--data.{key} {value}" for key, value in recognise(Path(name)).items())
+            flags = flags.replace("data.name", "data", 1)
+        except CrispsegError:
+            raise CrispsegError(f"data is {name}; say --data folder --data.images {name} --data.masks MASKS") from None
+        raise CrispsegError(f"data is {name}; give it first, as in 'crispseg train {name}', or say {flags}")
     if name not in DATA_SOURCES:
         raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}")
     return DATA_SOURCES[name]
@@ -230,6 +237,7 @@ def parse_training(
     description: str,
     source: str | Path = "the built-in recipe",
     resumed: bool = False,
+    shown: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainConfig:
     """A training configuration from defaults, a recipe, a YAML file or a folder of data, and flags, the later winning.
 
@@ -239,6 +247,7 @@ def parse_training(
         prog, description: for the help.
         source: what the recipe is called in errors.
         resumed: the file is that of a run, which says all; what it started from need not be there any more.
+        shown: further flags of the command, which have been taken from `argv`, and what the help says of them.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value.
@@ -267,12 +276,16 @@ def parse_training(
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
+    if not (data_name(argv) or "name" in said.get("data", {})) and take_flag(argv, *(f"--data.{key}" for key in OWN)):
+        tree = merge(tree, {"data": {"name": Folder.name}})
     for key in LENGTHS:
         if length := take_flag(argv, f"--{key}"):
             tree = merge(tree, {key: length})
     tree = merge(read_yaml(PAPER) if preset == "paper" else {}, tree)
 
-    parser = Parser(prog=prog, usage=f"{prog} [CONFIG.yaml] [--key value ...]", description=description)
+    parser = Parser(prog=prog, usage=f"{prog} [FOLDER | CONFIG.yaml] [--key value ...]", description=description)
+    for flag, text in shown.items():
+        parser.add_argument(flag, help=text)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, and do nothing else")
     parser.add_argument(
         "--preset", default="own", help="what is not said: own, made for data of one's own, or paper, SFNet's training"
@@ -285,6 +298,8 @@ def parse_training(
     group.add_class_arguments(TrainConfig, as_group=False, skip=set(GROUPS))
     values = parser.parse([*as_flags(tree, parser, source), *argv]).as_dict()
 
+    for flag in shown:
+        del values[flag.removeprefix("--")]
     print_config, _ = values.pop("print_config"), values.pop("preset")
     model, data, augment = (values.pop(group) for group in GROUPS)
     shared = {key: model.pop(key) for key in SHARED_MODEL_KEYS}

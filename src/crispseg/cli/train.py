@@ -1,4 +1,4 @@
-"""`crispseg train [CONFIG.yaml | FOLDER] [--key value ...]`"""
+"""`crispseg train [FOLDER | CONFIG.yaml] [--key value ...]`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegError
 from crispseg.training.config import CONFIG, EARLIER
 
+TAKEN = {
+    "--resume": "folder of a run that was stopped, or of folds, to go on with",
+    "--folds": "number of models to train, each with another part of the images as the val split",
+}
 DESCRIPTION = (
     "Train a model. Settings come from flags and, given first, from a YAML file, or from a folder of data whose layout "
     "'crispseg doctor' knows. "
@@ -22,19 +26,24 @@ DESCRIPTION = (
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--resume", nargs="?", const="")
-    first.add_argument("--folds")
+    for flag in TAKEN:
+        first.add_argument(flag, nargs="?", const="")
     chosen, argv = first.parse_known_args(argv)
     folder, recipe = chosen.resume, {}
+    if folder == "":
+        raise CrispsegError("--resume has no value; give the folder of a run")
     if chosen.folds is not None and not chosen.folds.isdecimal():
-        raise CrispsegError(f"--folds is {chosen.folds}; give a number, such as 5")
+        raise CrispsegError(
+            f"--folds {f'is {chosen.folds}' if chosen.folds else 'has no value'}; give a number, such as 5"
+        )
     folds = chosen.folds and int(chosen.folds)
     if folder is not None:
         if not (Path(folder) / CONFIG).is_file():
             raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
         argv = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"]
         recipe = EARLIER
-    config = parse_training(argv, recipe, prog="crispseg train", description=DESCRIPTION, resumed=folder is not None)
+    prog, resumed = "crispseg train", folder is not None
+    config = parse_training(argv, recipe, prog=prog, description=DESCRIPTION, resumed=resumed, shown=TAKEN)
 
     # Lightning takes seconds, which --help and a mistake need not wait for
     from crispseg.training import train, train_folds
@@ -43,6 +52,6 @@ def run(argv: Sequence[str]) -> None:
     if folder is not None and (Path(folder) / SCORES).is_file():
         folds = getattr(config.data, "folds", None)
     if folds is None:
-        train(config, resume=folder is not None)
+        train(config, resume=resumed)
     else:
-        train_folds(config, folds, resume=folder is not None)
+        train_folds(config, folds, resume=resumed)

@@ -21,7 +21,6 @@ from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.value_range import check_range
-from crispseg.wording import plural
 
 ALL = "all"
 """The split of every image that has a mask."""
@@ -158,6 +157,8 @@ class Folder:
         names = list(self._pairs) if split == ALL else self._names[split]
         if not names:
             lists = "the lists give all images to other splits; shorten them"
+            if (place := self._layout.lists.get(split)) and place.is_dir():
+                lists = f"no image in {place} has a mask; add masks, or choose another split"
             share = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             raise CrispsegError(f"'{split}' is empty: {lists if self._layout.lists else share}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
@@ -195,18 +196,9 @@ class Folder:
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
         layout = self._layout
-        lines: list[str] = []
         idle = f"; data.val_ratio {self.val_ratio:g} does not count" if self.val_ratio != Folder.val_ratio else ""
-        if layout.divided:
-            counts = {layout.folders[part][0]: len(matched.pairs) for part, matched in self._matched.items()}
-            shown = ", ".join(
-                f"{folder.relative_to(layout.top)} ({plural(count, 'image')})" for folder, count in counts.items()
-            )
-            share = idle if "val" in layout.folders else f"; {self.val_ratio:.0%} of train are kept for val"
-            lines.append(f"the splits are folders of {layout.top}: {shown}{share}")
-        elif layout.lists:
-            share = idle if {"train", "val"} & layout.lists.keys() else ""
-            lines.append(f"the splits are listed in {', '.join(map(str, layout.lists.values()))}{share}")
+        counts = {part: len(matched.pairs) for part, matched in self._matched.items()}
+        lines = layout.splits_in_words(counts, self.val_ratio, idle)
         if self.folds is not None:
             lines.append(f"fold {self.fold} of {self.folds} is val, the others train")
         lines += [matched.note for matched in self._matched.values() if matched.note]
@@ -280,7 +272,12 @@ class Folder:
         """The names in each list."""
         lists = self._layout.lists
         unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
-        names = {split: chosen_names(path, list(self._pairs), unpaired) for split, path in lists.items()}
+        names = {
+            split: [name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)]
+            if path.is_dir()
+            else chosen_names(path, list(self._pairs), unpaired)
+            for split, path in lists.items()
+        }
         for one, other in combinations(names, 2):
             if both := sorted(set(names[one]) & set(names[other])):
                 pairing_fault(

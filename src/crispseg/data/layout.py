@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError
+from crispseg.wording import plural
 
 IMAGES = ("images", "image", "imgs", "img", "photos")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
@@ -27,14 +28,38 @@ class Layout(NamedTuple):
     """Folders below it, or itself, that hold nothing but images, and perhaps masks."""
     folders: Folders
     lists: Mapping[str, Path]
-    """Split → file that names its images; folders do not tell the splits then."""
+    """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
     classes: Path | None
     """File of the names of the classes."""
+    unlabelled: Path | None = None
+    """Folder of images to validate on that have no masks, so that other images have to be that split."""
 
     @property
     def divided(self) -> bool:
-        """Whether the folders are the splits."""
+        """Whether the folders, of images and masks both, are the splits."""
         return not self.lists and "" not in self.folders
+
+    def splits_in_words(self, counts: Mapping[str, int], share: float, idle: str) -> list[str]:
+        """Where the splits come from, in a line; none where nothing but a share tells.
+
+        Args:
+            counts: the images that pair in each of `folders`.
+            share: how much of train is val where no folder is.
+            idle: what is added where the share does not count.
+        """
+        if self.divided:
+            shown = ", ".join(
+                f"{self.folders[part][0].relative_to(self.top)} ({plural(count, 'image')})"
+                for part, count in counts.items()
+            )
+            why = f"{self.unlabelled} has no masks, so " if self.unlabelled else ""
+            kept = idle if "val" in self.folders else f"; {why}{share:.0%} of train are kept for val"
+            return [f"the splits are folders of {self.top}: {shown}{kept}"]
+        if not self.lists:
+            return []
+        what = "folders of images:" if any(path.is_dir() for path in self.lists.values()) else "listed in"
+        kept = idle if {"train", "val"} & self.lists.keys() else ""
+        return [f"the splits are {what} {', '.join(map(str, self.lists.values()))}{kept}"]
 
 
 def recognise(root: Path) -> dict[str, Any]:
@@ -79,10 +104,16 @@ def own_layout(
             below = {split: _first(root, names) for split, names in SPLITS.items()}
             every = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
             if not (folders := _splits(every, least=1)):
+                every = {
+                    split: (_joint(root, names, IMAGES), _joint(root, names, MASKS)) for split, names in SPLITS.items()
+                }
+                folders = _splits(every, least=1)
+            if not folders:
                 raise CrispsegError(
                     f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} "
-                    f"and train/{MASKS[0]}, or a public data set; or give --data folder --data.images DIR --data.masks "
-                    "DIR"
+                    f"and train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, or a public data set; move masks "
+                    "that lie beside their images to a folder of their own, or give --data folder with --data.images "
+                    "DIR and --data.masks DIR"
                 )
             return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
         images = images or _first(root, IMAGES)
@@ -95,6 +126,14 @@ def own_layout(
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
     if not lists and (folders := _splits(every, least=2)):
         return Layout(images, (images,), folders, lists, classes)
+    unlabelled = every["val"][0]
+    if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
+        return Layout(images, (images,), folders, lists, classes, unlabelled)
+    if not lists and every["train"][0].is_dir() and not any(folder.is_dir() for _, folder in every.values()):
+        below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
+        if "val" not in below:  # it is a share of the images of train
+            del below["train"]
+        found = below or found
     return Layout(images, (images,), {"": (images, masks)}, found, classes)
 
 
@@ -102,6 +141,11 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     """The folder of one of these names, in any case, that is there; else that of the first name."""
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
     return next((there[name] for name in names if name in there), root / names[0])
+
+
+def _joint(root: Path, names: tuple[str, ...], kinds: tuple[str, ...]) -> Path:
+    """The folder of a split and a kind, such as train_images, as `_first`."""
+    return _first(root, tuple(f"{name}_{kind}" for name in names for kind in kinds))
 
 
 def _splits(folders: Folders, least: int) -> Folders:

@@ -120,7 +120,8 @@ class Matched(NamedTuple):
 def match(images: Path, masks: Path) -> Matched:
     """Pair images with masks by their path in the folder without suffix, and without what a mask's name may add.
 
-    Files without a partner are left out, unless hardly any files have one.
+    Where images lie in sub-folders only, and masks in none, names alone count. Files without a partner are left out,
+    unless hardly any files have one.
 
     Raises:
         CrispsegError: a folder is missing or empty, two files have one name, or fewer than half of the files of
@@ -129,6 +130,10 @@ def match(images: Path, masks: Path) -> Matched:
     if images.resolve() == masks.resolve():
         raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
     image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
+    if all("/" in name for name in image_of) and not any("/" in name for name in mask_of):
+        nested, image_of = image_of, {}
+        for name, paths in nested.items():
+            image_of.setdefault(name.rpartition("/")[2], []).extend(paths)
     ambiguous = {name for name, paths in [*image_of.items(), *mask_of.items()] if len(paths) > 1}
     for name in sorted(ambiguous):
         for paths in (image_of.pop(name, []), mask_of.pop(name, [])):  # which of them is meant is not known

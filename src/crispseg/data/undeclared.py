@@ -85,6 +85,11 @@ def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -
             return ids[-1] + 1
         else:
             what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
+            if {0, IGNORE} <= every:
+                remedy = (
+                    "if they are black and white with soft edges, make them again of 0 and 255 only "
+                    f"('crispseg doctor' names the files); if not, {remedy}"
+                )
     else:
         what = f"only the value {few(sorted(every)) or 'to ignore'}"
     raise CrispsegError(f"the masks in {where} hold {what}; {remedy}")
