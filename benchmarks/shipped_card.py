@@ -45,7 +45,8 @@ KINDS_ARE = {
     "aerial": "which is its tile: the parts of one tile lie beside each other",
 }
 KNOWN = {
-    "nuclei": "Pale tissue in colour is missed nearly whole.",
+    "nuclei": "In stained tissue nuclei come out a little too large, those that lie together often lack the border\n"
+    "between them, and large coarse-grained ones get borders inside.",
     "aerial": "Vegetation along the shore is taken for water, and narrow roads in sand and between houses are found\n"
     "in part. Ground between houses that stand close is taken for building, road or vegetation.",
 }

@@ -129,7 +129,8 @@ def own_layout(
     unlabelled = every["val"][0]
     if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
         return Layout(images, (images,), folders, lists, classes, unlabelled)
-    if not lists and every["train"][0].is_dir() and not any(folder.is_dir() for _, folder in every.values()):
+    one = not any(folder.is_dir() for _, folder in every.values())  # folder of the masks of all splits
+    if not lists and one and every["train"][0].is_dir() and not any(path.is_file() for path in images.iterdir()):
         below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
         if "val" not in below:  # it is a share of the images of train
             del below["train"]
