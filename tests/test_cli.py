@@ -168,7 +168,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--data.palette", "x"], ["--data.palette", "a key of --data folder"]),
         (["train", "--folds"], ["--folds has no value; give a number, such as 5"]),
         (["train", "--folds", "many"], ["--folds is many; give a number, such as 5"]),
-        (["train", "--fold", "5"], ["unknown key --fold; did you mean 'folds'"]),
+        (["train", "--fold", "5"], ["unknown key --fold; 'crispseg train --folds 5 …' trains a model for each"]),
         (["train", "--resume"], ["--resume has no value; give the folder of a run"]),
         (["train", "--epochs", "many"], ["epochs is many", "give a whole number"]),
         (["train", "--lr", "fast"], ["lr is fast", "give a number"]),

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -62,7 +61,7 @@ class ObjectRule:
     def __post_init__(self) -> None:
         if self.index == self.border:
             raise CrispsegError(f"class {self.index} is named for objects and for their border; name two classes")
-        if not isinstance(self.reach, Integral) or not 0 <= self.reach <= MOST_REACH:
+        if not isinstance(self.reach, int | np.integer) or not 0 <= self.reach <= MOST_REACH:
             raise CrispsegError(f"reach is {self.reach}; give a whole number of pixels, 0 to {MOST_REACH}")
 
     @classmethod

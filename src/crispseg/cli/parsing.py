@@ -81,7 +81,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 def _meant(key: str, known: Iterable[str]) -> str:
     """What an unknown key was meant to be: that of a group, as `data.classes`, or of other data, or a close one."""
     known = [name for name in known if not name.endswith("+")]
-    if key == "folds":
+    if key in ("fold", "folds"):
         return (
             "; 'crispseg train --folds 5 …' trains a model for each of 5, data.folds and data.fold choose one of them"
         )

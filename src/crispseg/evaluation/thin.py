@@ -117,7 +117,7 @@ class ThinScores(PerImageMetric[ThinQuality]):
     def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
         """`(3 * W * C + 4 * K,)`: as `ThinQuality` has them."""
         pixels = np.zeros((self.num_classes, len(WIDTHS), 3), np.int64)
-        present = sum(np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (prediction, truth))
+        present = np.bincount(np.concatenate([prediction, truth]).ravel(), minlength=IGNORE + 1)
         for index in np.flatnonzero(present[:IGNORE]):
             pixels[index] = _counts(prediction == index, truth == index)
         lines = [_line_counts(prediction == index, truth == index) for _, index in self.lines]
@@ -136,7 +136,7 @@ def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
     result = np.zeros(thing.shape, np.uint8)
     part = _bounds(thing)
     margin = 2 * max(BOUNDS)
-    padded = cv2.copyMakeBorder(thing.astype(np.uint8), *[margin] * 4, cv2.BORDER_REPLICATE)
+    padded = np.pad(thing.astype(np.uint8), margin, mode="edge")
     padded = padded[tuple(slice(side.start, side.stop + 2 * margin) for side in part)]
     for index, width in enumerate(BOUNDS, 1):
         disc, last = _disc(width), width - 1 - width // 2

@@ -121,9 +121,9 @@ class SideBySide:
                 for at, label in enumerate(self.labels.names)
             ]
             tables.append(text_table(["class", *names], classes, title=f"{title}, and changes"))
-        if rows := self._thin_rows():
+        if told := self._thin_rows():
             thin = [
-                [name, percent(value), *(signed(float(gain.value)) for gain in gains)] for name, value, gains in rows
+                [name, percent(value), *(signed(float(gain.value)) for gain in gains)] for name, value, gains in told
             ]
             tables.append(text_table(["", *names], thin, title="Thin things, and changes"))
         return tables
