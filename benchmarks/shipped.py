@@ -112,8 +112,10 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     model = trained(run, flags_of(given, given.seed, further)).half().float()
     told = ["train", given.data, "--root", "ROOT", "--weights", given.weights.name]
     told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed)]
-    val = val_of(run)
-    ship(folder, model, val, scored(model, val), told, further, trained_at=recorded_commit(run) or "?")
+    val, commit = val_of(run), recorded_commit(run)
+    if commit is None:
+        raise CrispsegError(f"{run} does not say which commit trained it; remove the folder, to train anew")
+    ship(folder, model, val, scored(model, val), told, further, trained_at=commit)
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
 
 

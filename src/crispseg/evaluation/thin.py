@@ -79,11 +79,10 @@ class ThinQuality(ImageScores):
 
     def rows(self) -> list[tuple[str, str, int]]:
         """What is told of all classes together: its name, and where it is in `measures`."""
-        bands = list(enumerate(WIDTHS))
         widths = [
-            (f"{name}, {each} px wide", f"{name.lower()}_of_widths", at)
-            for name in ("IoU", "recall")
-            for at, each in bands
+            (f"{score}, {width} px wide", f"{score.lower()}_of_widths", at)
+            for score in ("IoU", "recall")
+            for at, width in enumerate(WIDTHS)
         ]
         return [*widths, *((f"clDice of {name}", "cl_dice_of_classes", at) for at, name in enumerate(self.names))]
 
