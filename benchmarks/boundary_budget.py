@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compare import PEERS
 from numpy.typing import NDArray
 from reporting import COLUMNS
 from rich.console import Console
@@ -36,6 +37,7 @@ from crispseg.evaluation import BoundaryScores, SegmentationScores, ThinScores
 from crispseg.evaluation.thin import WIDTHS, widths
 from crispseg.inference import Segmenter
 from crispseg.labels import IGNORE
+from crispseg.plugins import load_plugins
 
 STRIDES = (2, 4, 8)
 DISTANCE = 3
@@ -115,6 +117,7 @@ def budgets(dataset: SegmentationDataset, runs: Sequence[str]) -> tuple[dict[str
     classes = len(dataset.labels)
     oracles = {f"oracle, stride {stride}": Budget(classes) for stride in STRIDES}
     models = {run: Budget(classes) for run in runs}
+    load_plugins([str(PEERS)])
     segmenters = [Segmenter(run) for run in runs]
     for at in range(len(dataset)):
         image, truth, _ = dataset[at]
