@@ -67,3 +67,15 @@ def smp_unet(spec: BackboneSpec, num_classes: int) -> Any:
 def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int) -> Any:
     """DeepLabV3+ of segmentation-models-pytorch, its defaults: output stride 16."""
     return Peer(spec, smp.DeepLabV3Plus, num_classes)
+
+
+@models.register("smp_upernet")
+def smp_upernet(spec: BackboneSpec, num_classes: int) -> Any:
+    """UPerNet of segmentation-models-pytorch, its defaults."""
+    return Peer(spec, smp.UPerNet, num_classes)
+
+
+@models.register("smp_segformer")
+def smp_segformer(spec: BackboneSpec, num_classes: int) -> Any:
+    """SegFormer's decoder as segmentation-models-pytorch has it, its defaults."""
+    return Peer(spec, smp.Segformer, num_classes)

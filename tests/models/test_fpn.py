@@ -39,6 +39,29 @@ def test_each_place_of_the_finest_level_has_logits_of_its_own_pixels() -> None:
         assert torch.equal(logits[:, :, y, x], own[:, :, y % 4, x % 4])
 
 
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("crisp", "test_efficientnet"), ("sfnet", "tf_mobilenetv3_small_minimal_100")]
+)
+def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: str) -> None:
+    torch.manual_seed(0)
+    options = {"enlarge": 1} if name == "crisp" else {}
+    model = create_model(name, num_classes=3, backbone=backbone, width=8, **options).eval()
+    images = torch.randn(1, 3, 70, 90)
+    with torch.no_grad():
+        coarse, decoded = model.coarse(images)
+        whole = model.coarse(F.pad(images, (0, 6, 0, 26))).logits
+    rows, columns = (70, 90) if name == "crisp" else (18, 23)
+    assert coarse.shape[-2:] == (rows, columns)
+    assert torch.equal(coarse, whole[..., :rows, :columns])
+    assert [level.shape[-1] for level in decoded.levels] == [23, 12, 6]
+
+
+def test_a_backbone_that_pads_alike_at_all_sizes_sees_images_as_they_are() -> None:
+    model = create_model("sfnet", num_classes=3, backbone="resnet10t", width=8)
+    images = torch.randn(1, 3, 70, 90)
+    assert model.padded(images) is images
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(32, 70), st.integers(32, 70), st.floats(1, 2.5))
 def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: float) -> None:

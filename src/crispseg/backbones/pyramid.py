@@ -17,6 +17,7 @@ from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.nn import ceil_div
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
@@ -45,6 +46,7 @@ class Backbone(nn.Module):
         channels, strides: those of the returned features, finest first.
         in_chans: channels of the image.
         mean, std: statistics of the images that the backbone expects, one value per input channel, images in 0..1.
+        pads_by_size: whether where its kernels lie depends on the parity of sizes.
 
     Raises:
         CrispsegError: an unknown name; no feature at one of the strides; no dilation; weights that do not exist or do
@@ -81,6 +83,8 @@ class Backbone(nn.Module):
         self.mean = _per_channel(network.mean, in_chans)
         self.std = _per_channel(network.std, in_chans)
         self.in_chans = in_chans
+        # timm's convolutions and pools that pad as TensorFlow's SAME does: where their kernels lie depends on the size
+        self.pads_by_size = any(type(module).__name__.endswith("Same") for module in self.net.modules())
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)
@@ -93,7 +97,7 @@ class Backbone(nn.Module):
         """
         height, width = images.shape[-2:]
         if self._divisor > 1:
-            padded_height, padded_width = (_ceil_div(side, self._divisor) * self._divisor for side in (height, width))
+            padded_height, padded_width = (ceil_div(side, self._divisor) * self._divisor for side in (height, width))
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
         try:
             features: list[Tensor] = self.net(images)
@@ -106,7 +110,7 @@ class Backbone(nn.Module):
             ) from None
         if self._divisor > 1:
             features = [
-                feature[..., : _ceil_div(height, stride), : _ceil_div(width, stride)]
+                feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
             if torch.compiler.is_exporting():  # a graph for all sizes needs strides that say the same at each of them
@@ -165,11 +169,6 @@ class Backbone(nn.Module):
         for module in self.frozen:
             module.training = False
         return self
-
-
-def _ceil_div(length: int, divisor: int) -> int:
-    """⌈length / divisor⌉; in an exported graph too, where -(-length // divisor) would round towards zero."""
-    return (length + divisor - 1) // divisor
 
 
 def _checked_strides(name: str, strides: Sequence[int] | None, output_stride: int) -> Sequence[int]:

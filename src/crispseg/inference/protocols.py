@@ -148,7 +148,7 @@ def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protoco
         return average_views(_extended(logits_of), images, protocol), None
 
     def maps_of(crops: Tensor) -> Tensor:
-        detail = None if refiner.branch is not None else model.decoder.detail(crops)
+        detail = None if refiner.branch is not None else model.detail(crops)
         return torch.cat(refiner.maps(crops, detail), 1).float()  # (N, 1 + 8, h, w)
 
     def both_of(crops: Tensor) -> Tensor:

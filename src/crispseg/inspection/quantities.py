@@ -65,7 +65,7 @@ class Inspection:
     original_size: tuple[int, int]
     """Height and width of the image before it was reduced."""
     input_size: tuple[int, int]
-    """Height and width of what the model was given: H and W, or 32 where they are less."""
+    """Height and width of what the model was given: H and W, or what they are padded to."""
     seconds: float
     """Time that the network took."""
     image: NDArray[np.uint8] = field(repr=False)
@@ -194,7 +194,7 @@ def inspect_image(
     check_finite(model)
     target = usable_device(device)
     model = model.to(target).eval()
-    batch = as_batch(array, Normalize(info.mean, info.std, info.in_chans), target)
+    batch = model.padded(as_batch(array, Normalize(info.mean, info.std, info.in_chans), target))
     start = perf_counter()
     with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)

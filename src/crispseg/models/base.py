@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
@@ -15,7 +16,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import BackboneSpec, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
-from crispseg.nn import conv_bn_relu, resize
+from crispseg.nn import ceil_div, conv_bn_relu, resize
 from crispseg.refinement import BoundaryRefinement, Refinement, shift
 
 
@@ -58,13 +59,23 @@ class SegmentationModel(nn.Module, Saving):
         enlarge: in eval mode the backbone sees images so many times as large, which it was not trained for: small
             crops and whole images differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution
             Discrepancy*, NeurIPS 2019).
+        pad: images are padded below and on the right to multiples of the coarsest stride, so that levels of images of
+            any size lie on each other as those of crops of such sizes do. None: where the backbone pads by the parity
+            of sizes, as TensorFlow does, whose levels move by up to half a stride otherwise.
     """
 
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
     def __init__(
-        self, backbone: Backbone, decoder: Decoder, num_classes: int, *, subpixel: int = 1, enlarge: float = 1.0
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        num_classes: int,
+        *,
+        subpixel: int = 1,
+        enlarge: float = 1.0,
+        pad: bool | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= enlarge <= 4:
@@ -74,6 +85,7 @@ class SegmentationModel(nn.Module, Saving):
         self.num_classes = num_classes
         self.subpixel = subpixel
         self.enlarge = Fraction(enlarge).limit_denominator(100)
+        self.multiple = max(backbone.strides) if (backbone.pads_by_size if pad is None else pad) else 1
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
@@ -97,13 +109,36 @@ class SegmentationModel(nn.Module, Saving):
         if self.enlarge > 1 and not self.training:
             larger = [side * self.enlarge.numerator // self.enlarge.denominator for side in size]
             images = resize(images, larger, align_corners=False)
-        decoded = self.decoder(self.backbone(images), images)
+        height, width = images.shape[-2:]
+        decoded = self._decoded(images)
         logits = self.classifier(decoded.feature)
         if self.subpixel > 1:
-            height, width = images.shape[-2:]
             logits = F.pixel_shuffle(logits, self.subpixel)[..., :height, :width]
             logits = resize(logits, size, align_corners=False)
         return Coarse(logits, decoded)
+
+    def _decoded(self, images: Tensor) -> Decoded:
+        """What the decoder makes of the images, padded where the model pads, without what lies beside them."""
+        padded = self.padded(images)
+        feature, levels, detail = self.decoder(self.backbone(padded), padded)
+        if padded is images:
+            return Decoded(feature, levels, detail)
+        within = functools.partial(_within, padded=padded, images=images)
+        return Decoded(within(feature), tuple(map(within, levels)), None if detail is None else within(detail))
+
+    def padded(self, images: Tensor) -> Tensor:
+        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""
+        if self.multiple == 1:
+            return images
+        height, width = images.shape[-2:]
+        below, right = (ceil_div(side, self.multiple) * self.multiple - side for side in (height, width))
+        return F.pad(images, (0, right, 0, below))
+
+    def detail(self, images: Tensor) -> Tensor | None:
+        """What the decoder's own spatial branch makes of the images, as `Decoded.detail`."""
+        padded = self.padded(images)
+        detail = self.decoder.detail(padded)
+        return None if detail is None else _within(detail, padded=padded, images=images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Logits at their own stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
@@ -177,7 +212,7 @@ class SegmentationModel(nn.Module, Saving):
         """
         if self.refiner is None:
             return None
-        detail = None if self.refiner.branch is not None else self.decoder.detail(images)
+        detail = None if self.refiner.branch is not None else self.detail(images)
         return self.refiner.offsets(*self.refiner.maps(images, detail))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -199,6 +234,12 @@ class SegmentationModel(nn.Module, Saving):
         height, width = images.shape[-2:]
         if height < 32 or width < 32:
             raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
+
+
+def _within(x: Tensor, *, padded: Tensor, images: Tensor) -> Tensor:
+    """The part of a map of padded images that lies on the images."""
+    rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
+    return x[..., :rows, :columns]
 
 
 def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:

@@ -76,7 +76,12 @@ def top_down(
         merge=configured(merges, merge, merge_options),
     )
     return SegmentationModel(
-        backbone, decoder, num_classes, subpixel=backbone.strides[0] if subpixel else 1, enlarge=enlarge
+        backbone,
+        decoder,
+        num_classes,
+        subpixel=backbone.strides[0] if subpixel else 1,
+        enlarge=enlarge,
+        pad=True if subpixel else None,
     )
 
 

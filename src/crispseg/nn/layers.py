@@ -36,6 +36,11 @@ def conv_bn_relu(
     )
 
 
+def ceil_div(length: int, divisor: int) -> int:
+    """⌈length / divisor⌉; in an exported graph too, where -(-length // divisor) would round towards zero."""
+    return (length + divisor - 1) // divisor
+
+
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
     """Bilinear resize of `(N, C, h, w)` to `size = (H, W)`; `x` itself where it has that size."""
     if torch.compiler.is_exporting():
