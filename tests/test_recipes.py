@@ -186,7 +186,7 @@ def test_numbers_are_those_of_agln(name: str, tmp_path: Path, capsys: pytest.Cap
         "pooling": "attention",
         "refinement": "both",
         "learn_alpha": True,
-        "residual": False,
+        "residual": True,
         "learn_beta": True,
     }
     assert {key: tree["model"][key] for key in model} == model
