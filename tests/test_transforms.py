@@ -323,6 +323,7 @@ def test_other_channels_are_refused(in_chans: int) -> None:
         ({"longer_side": 0}, "augment.longer_side is 0"),
         ({"shorter_side": -1}, "augment.shorter_side is -1"),
         ({"max_share": 0.0}, "augment.max_share is 0.0"),
+        ({"max_share": 0.5, "crop": None}, "augment.max_share is 0.5, but nothing is cropped"),
         ({"photometric": "mmsg"}, "augment.photometric"),
     ],
 )

@@ -36,7 +36,7 @@ MODEL = {  # §3.2 and §4.2
     "in_chans": 3,
     "refine": "boundary",
     "refine_steps": 2,
-    "refine_path": "chained",
+    "refine_path": "straight",
     "width": 256,
     "levels": 3,
     "points": 16,

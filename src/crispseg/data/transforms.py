@@ -68,6 +68,8 @@ class Augment(Settings):
                 raise CrispsegError(f"augment.{key}_side is {side}; give a number of pixels, such as {example}")
         if not 0 < self.max_share <= 1:
             raise CrispsegError(f"augment.max_share is {self.max_share}; give a share above 0, up to 1")
+        if self.max_share < 1 and self.crop is None:
+            raise CrispsegError(f"augment.max_share is {self.max_share}, but nothing is cropped; set augment.crop")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise CrispsegError(
                 f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"

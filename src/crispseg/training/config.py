@@ -94,10 +94,8 @@ class ModelConfig:
             backbone=self.backbone,
             pretrained=self.pretrained,
             in_chans=self.in_chans,
-            refine=self.refine,
-            refine_steps=self.refine_steps,
-            refine_path=self.refine_path,
             auxiliary=auxiliary,
+            **({key: getattr(self, key) for key in REFINE_OPTIONS} if self.refine else {}),
             **self.options,
         )
 
