@@ -25,15 +25,24 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, C, H, W)` → the same."""
-        query, key, value = self.query(x), self.key(x), self.value(x)
-        rows = torch.arange(x.shape[2], device=x.device)
-        down = torch.einsum("nchw,ncgw->nhwg", query, key)  # with each pixel g of the column
-        down = down.masked_fill((rows[:, None] == rows)[:, None], float("-inf"))  # itself is in the row too
-        across = torch.einsum("nchw,nchv->nhwv", query, key)  # with each pixel v of the row
-        weights = torch.cat([down, across], dim=3).float().softmax(3).to(value.dtype)
-        down, across = weights[..., : x.shape[2]], weights[..., x.shape[2] :]
-        attended = torch.einsum("nhwg,ncgw->nchw", down, value) + torch.einsum("nhwv,nchv->nchw", across, value)
-        return x + self.gamma * attended
+        batch, _, height, width = x.shape
+        embedded = self.query(x), self.key(x), self.value(x)
+        columns = [_merged(each.permute(0, 3, 2, 1)) for each in embedded]  # (N · W, H, c)
+        rows = [_merged(each.permute(0, 2, 3, 1)) for each in embedded]  # (N · H, W, c)
+        down, across = (torch.bmm(query, key.mT) for query, key, _ in (columns, rows))
+        itself = torch.diag_embed(down.new_full((height,), float("-inf")))  # the pixel is in its row too
+        down = torch.unflatten(down + itself.expand(down.shape[0], -1, -1), 0, (batch, width))
+        across = torch.unflatten(across, 0, (batch, height))  # (N, H, W, W)
+        weights = torch.cat([down.transpose(1, 2), across], dim=3).float().softmax(3).to(x.dtype)  # (N, H, W, H + W)
+        down, across = torch.split(weights, [height, width], dim=3)
+        of_columns = torch.unflatten(torch.bmm(_merged(down.transpose(1, 2)), columns[2]), 0, (batch, width))
+        of_rows = torch.unflatten(torch.bmm(_merged(across), rows[2]), 0, (batch, height))
+        return x + self.gamma * (of_columns.permute(0, 3, 2, 1) + of_rows.permute(0, 3, 1, 2))
+
+
+def _merged(x: Tensor) -> Tensor:
+    """Its first two dimensions as one. Contiguous without asking whether it is, which an exported graph would keep."""
+    return x.clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 @contexts.register("crisscross")
