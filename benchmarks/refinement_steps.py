@@ -6,8 +6,8 @@
 The masks are spoilt: higher classes grow, or shrink, by 1 or 2 pixels over lower ones; ignored pixels first become the
 nearest class, so that nothing grows out of them. Then each labelled pixel takes the label that the boundaries and
 directions of the true mask send it to, by one unit step in its direction (as the released code), by that step doubled
-(SegFix), and by two steps (`crispseg.refinement`) or three, each in the direction of the pixel where the one before has
-ended. masks.py says which masks.
+(SegFix, `refine_path="straight"`), and by two steps (the default) or three, each in the direction of the pixel where
+the one before has ended. masks.py says which masks.
 
 Printed are the mean boundary F at 3 px and the share of wrong pixels, in percent, of all masks together.
 """
@@ -30,7 +30,7 @@ from torch.nn.functional import one_hot
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.labels import IGNORE
-from crispseg.refinement import DIRECTIONS, BoundaryRefinement, shift
+from crispseg.refinement import DIRECTIONS, BoundaryRefinement, RefinePath, shift
 from crispseg.refinement.targets import boundary_targets
 
 PIXELS = 3
@@ -38,7 +38,7 @@ PIXELS = 3
 SPOILT = [(how, by) for by in (1, 2) for how in ("grown", "shrunk")]
 
 
-def offsets(truth: Labels, steps: int) -> Tensor:
+def offsets(truth: Labels, steps: int, path: RefinePath = "chained") -> Tensor:
     """`(1, 2, H, W)`: from where each pixel of a mask takes its label, if both maps are right.
 
     A boundary pixel without a direction, and one of no boundary, keeps its own.
@@ -47,12 +47,12 @@ def offsets(truth: Labels, steps: int) -> Tensor:
     known = targets < DIRECTIONS
     boundary = known.float()[None, None] - 0.5  # logits
     direction = one_hot(targets.where(known, 0), DIRECTIONS).permute(2, 0, 1)[None].float()
-    return BoundaryRefinement(steps=steps).offsets(boundary, direction)
+    return BoundaryRefinement(steps=steps, path=path).offsets(boundary, direction)
 
 
 WAYS: Mapping[str, Callable[[Labels], Tensor]] = {
     "1 step": lambda truth: offsets(truth, 1),
-    "doubled": lambda truth: 2 * offsets(truth, 1),
+    "doubled": lambda truth: offsets(truth, 2, "straight"),
     "2 steps": lambda truth: offsets(truth, 2),
     "3 steps": lambda truth: offsets(truth, 3),
 }

@@ -104,16 +104,21 @@ _DDSM = Comparison(
 
 _AGLN_WIDTH = "--model agln --model.width 64"
 _STRAIGHT = f"{_AGLN_WIDTH} --model.connection straight"
+_EQ_4 = "--model.residual false"  # the default when these rows were trained
 
 _AGLN = Comparison(
     "agln",
     {
         "fpn": Entry("FPN", "--model fpn --model.width 64"),
         "agln_minus": Entry("AGLN⁻, straight", f"{_STRAIGHT} --model.refinement none", seeds=(0,), base="fpn"),
-        "agln_straight": Entry("AGLN, straight", _STRAIGHT, seeds=(0,), base="fpn"),
-        "agln": Entry("AGLN, dense", _AGLN_WIDTH, base="fpn"),
-        "agln_residual": Entry("AGLN, dense, residual", f"{_AGLN_WIDTH} --model.residual true", seeds=(0,), base="fpn"),
-        "agln_lite": Entry("AGLN-Lite, dense", "--model agln_lite --model.width 64", seeds=(0,), base="fpn"),
+        "agln_minus_dense": Entry("AGLN⁻, dense", f"{_AGLN_WIDTH} --model.refinement none", seeds=(0,), base="fpn"),
+        "agln_straight": Entry("AGLN, straight, Eq. 4", f"{_STRAIGHT} {_EQ_4}", seeds=(0,), base="fpn"),
+        "agln": Entry("AGLN, dense, Eq. 4", f"{_AGLN_WIDTH} {_EQ_4}", base="fpn"),
+        "agln_residual": Entry("AGLN, dense", _AGLN_WIDTH, base="fpn"),
+        "agln_lite": Entry(
+            "AGLN-Lite, dense, Eq. 4", f"--model agln_lite --model.width 64 {_EQ_4}", seeds=(0,), base="fpn"
+        ),
+        "agln_lite_residual": Entry("AGLN-Lite, dense", "--model agln_lite --model.width 64", seeds=(0,), base="fpn"),
     },
 )
 

@@ -22,7 +22,7 @@ train sfnet_dcn aerial sfnet --model.fuse dcn
 train upernet aerial upernet
 train ddsm aerial ddsm_upernet --model.pixels 9 --model.fuse_levels "[3, 4]"
 train fpn nuclei fpn
-train agln nuclei agln --model.residual true
+train agln nuclei agln
 train unept nuclei unept --model.points 4 --model.output_stride 16 --model.refine boundary
 
 python - "$data" "$runs" "$out" <<'PYTHON'  # a part of an image of val of each, and where boundaries are wrong there

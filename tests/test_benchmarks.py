@@ -148,6 +148,8 @@ def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytes
         for y, x in np.ndindex(*truth.shape):
             to = np.clip((y + found[1, y, x], x + found[0, y, x]), 0, (23, 29))
             assert tuple(to) == walked(y, x, steps), (way, y, x)
+    found = module.WAYS["doubled"](truth)[0].numpy()
+    assert np.array_equal(found, 2 * module.WAYS["1 step"](truth)[0].numpy())
     found = module.measure([truth])
     assert all(row["2 steps"].wrong < 0.2 * row["before"].wrong for row in found.values())
     module.main(["--height=72", "--width=96", "--count=1"])

@@ -14,9 +14,19 @@ from reference import conv_norm_relu, convolved, enlarged, lively, normalized
 from torch import Tensor, nn
 
 from crispseg import contexts
-from crispseg.decoders import AtrousSpatialPyramidPooling, Concat, DenseASPP, NonLocal, PyramidPooling, UpsampleAdd
+from crispseg.decoders import (
+    AsymmetricPyramidNonLocal,
+    AtrousSpatialPyramidPooling,
+    Concat,
+    DenseASPP,
+    NonLocal,
+    PyramidPooling,
+    RecurrentCrissCross,
+    UpsampleAdd,
+)
+from crispseg.decoders.attention import CrissCrossAttention
 
-PARTS = ["aspp", "conv", "denseaspp", "nonlocal", "ppm"]
+PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "nonlocal", "ppm"]
 
 
 def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
@@ -57,6 +67,53 @@ def test_nonlocal_does_not_hold_all_affinities() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(torch.randn(1, 4, 32, 32))
     assert max(sizes) <= 4 * 32 * 32
+
+
+def embedded(conv: nn.Conv2d, point: Tensor) -> Tensor:
+    """A 1×1 convolution of one pixel `(C,)`."""
+    return conv.weight[:, :, 0, 0] @ point + conv.bias
+
+
+def weighted_mean(affinities: list[Tensor], values: list[Tensor]) -> Tensor:
+    powers = [affinity.exp() for affinity in affinities]
+    return sum((power * value for power, value in zip(powers, values, strict=True)), torch.zeros(())) / sum(powers)
+
+
+def crossed(x: Tensor, part: CrissCrossAttention) -> Tensor:
+    """CCNet's Eqs. 1 and 2, pixel by pixel, for `(C, H, W)`."""
+    height, width = x.shape[1:]
+    out = x.clone()
+    for y, column in itertools.product(range(height), range(width)):
+        seen = [(y, each) for each in range(width)] + [(each, column) for each in range(height) if each != y]
+        query = embedded(part.query, x[:, y, column])
+        affinities = [query @ embedded(part.key, x[:, row, at]) for row, at in seen]
+        values = [embedded(part.value, x[:, row, at]) for row, at in seen]
+        out[:, y, column] = x[:, y, column] + part.gamma * weighted_mean(affinities, values)
+    return out
+
+
+def test_crisscross_attends_to_row_and_column_twice() -> None:
+    module = lively(RecurrentCrissCross(3, 8))
+    nn.init.constant_(module.attention.gamma, 0.7)
+    feature = torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    twice = crossed(crossed(conv_norm_relu(feature[0], module.reduce), module.attention), module.attention)
+    joined = torch.cat([feature[0], conv_norm_relu(twice, module.conv)])
+    torch.testing.assert_close(module(feature)[0][0], conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
+
+
+def test_apnb_attends_to_averages_over_bins() -> None:
+    module = lively(AsymmetricPyramidNonLocal(3, 4))
+    feature = torch.randn(1, 3, 9, 10, dtype=torch.float64)
+    x = conv_norm_relu(feature[0], module.reduce)
+    bins = torch.cat([F.adaptive_avg_pool2d(x, size).flatten(1) for size in (1, 3, 6, 8)], dim=1).unbind(1)
+    assert len(bins) == 110
+    keys, values = ([embedded(conv, point) for point in bins] for conv in (module.phi, module.g))
+    attended = [
+        embedded(module.output, weighted_mean([embedded(module.theta, point) @ key for key in keys], values))
+        for point in x.flatten(1).unbind(1)
+    ]
+    joined = torch.cat([torch.stack(attended, dim=1).unflatten(1, (9, 10)), x])
+    torch.testing.assert_close(module(feature)[0][0], conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
 
 
 def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> None:

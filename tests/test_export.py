@@ -66,6 +66,8 @@ KINDS: dict[str, dict[str, Any]] = {  # what the graphs of the models' own tests
     "non-local, nearest, aligned": {**SFNET, "context": "nonlocal", "flow_upsampling": "nearest", "merge": "aligned"},
     "correlation, deconvolution": {**SFNET, "flow_net": "correlation", "flow_upsampling": "deconvolution"},
     "ASPP, DCN": {**SFNET, "context": "aspp", "fuse": "dcn"},
+    "criss-cross attention": {"name": "fcn", "context": "crisscross"},
+    "asymmetric non-local block": {"name": "fcn", "context": "apnb"},
 }
 
 

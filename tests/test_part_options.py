@@ -34,7 +34,7 @@ def test_every_option_of_the_context_fusion_block() -> None:
         "descriptors": 8,
         "pooling": "attention",
         "refinement": "channel",
-        "residual": True,
+        "residual": False,
         "learn_alpha": False,
         "learn_beta": False,
         "separable": True,
@@ -42,7 +42,7 @@ def test_every_option_of_the_context_fusion_block() -> None:
     model = create_model("sfnet", **TINY, fuse="cfb", fuse_options=given)
     part: Any = model.decoder.fuses[0]  # type: ignore[attr-defined]
     assert options_of(model)["fuse_options"] == given
-    assert part.sab.theta.out_channels == 8 and part.cfb.lrm.gamma is not None and not part.cfb.lrm.gates
+    assert part.sab.theta.out_channels == 8 and part.cfb.lrm.gamma is None and not part.cfb.lrm.gates
     assert not {"alpha", "beta"} & {name.split(".")[-1] for name, _ in part.named_parameters()}
     assert part.cfb.phi[0].groups == 16
     average = create_model("fpn", **TINY, fuse="cfb", fuse_options={"pooling": "average"})

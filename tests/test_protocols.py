@@ -312,3 +312,18 @@ def test_mistakes_on_the_command_line(
     assert main(["evaluate", str(folder), *DATA, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("crispseg: error: ") and phrase in line
+
+
+# Sides --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sides", [{"shorter_side": 48}, {"longer_side": 72}, {"longer_side": 72, "shorter_side": 96}])
+@torch.no_grad()
+def test_scales_are_relative_to_the_sides(sides: dict[str, int], refining: SegmentationModel) -> None:
+    """An image of 96×64 is brought to 72×48; what is refined is so by the image at its own size."""
+    images = torch.randn(1, 3, 64, 96)
+    found = predict_logits(refining, images, Protocol(scales=(0.75, 1.5), **sides))
+    torch.testing.assert_close(found, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
+    same = predict_logits(refining, images, Protocol(scales=(1.0, 0.5), longer_side=96))
+    torch.testing.assert_close(same, predict_logits(refining, images, Protocol(scales=(1.0, 0.5))))
+    assert str(Protocol(shorter_side=512)) == "whole image, shorter side 512"

@@ -55,6 +55,7 @@ SHARED = {  # SFNet §3.3 and §4.1
     "loss": {"cross_entropy": 1.0},
 }
 AUGMENT = {"flip": 0.5, "turn": False, "photometric": False, "longer_side": None, "repeat": 1}
+AUGMENT |= {"shorter_side": None, "max_share": 1.0}
 
 # data and its options, crop: DDSM §3, which does not give the epochs.
 DDSM_NUMBERS: dict[str, tuple[dict[str, Any], int]] = {
@@ -186,7 +187,7 @@ def test_numbers_are_those_of_agln(name: str, tmp_path: Path, capsys: pytest.Cap
         "pooling": "attention",
         "refinement": "both",
         "learn_alpha": True,
-        "residual": False,
+        "residual": True,
         "learn_beta": True,
     }
     assert {key: tree["model"][key] for key in model} == model

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,17 @@ def test_logits_come_from_where_two_steps_lead_and_do_not_mix(size: tuple[int, i
     assert torch.equal(moved, expected)
 
 
+def test_straight_steps_go_on_in_the_first_direction() -> None:
+    """SegFix doubles its step; beyond the edge counts as the nearest pixel of it."""
+    refiner = BoundaryRefinement(steps=2, path="straight")
+    values = torch.arange(20 * 30, dtype=torch.float32).view(1, 1, 20, 30)
+    boundary, direction = torch.randn(1, 1, 20, 30), torch.randn(1, 8, 20, 30)
+    moved = shift(values, refiner.offsets(boundary, direction)).long()[0, 0]
+    for y, x in np.ndindex(20, 30):
+        dx, dy = STEPS[int(direction[0, :, y, x].argmax())] if boundary[0, 0, y, x] > 0 else (0, 0)
+        assert moved[y, x] == min(max(y + 2 * dy, 0), 19) * 30 + min(max(x + 2 * dx, 0), 29)
+
+
 def test_coordinates_stay_float32_under_bfloat16() -> None:
     offsets = 2 * torch.tensor(STEPS).float()[torch.randint(0, 8, (1, 300, 700))].permute(0, 3, 1, 2)
     values = torch.arange(256.0).repeat(3, 1, 300, 700 // 256 + 1)[:1, :, :, :700]  # exact in bfloat16
@@ -282,6 +294,7 @@ def test_the_gradient_moves_with_the_logits() -> None:
 # Training ---------------------------------------------------------------------------------------------------------
 
 REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
+OTHERWISE = dataclasses.replace(REFINED, refine_steps=3, refine_path="straight")
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +331,16 @@ def test_refinement_can_be_added_to_a_trained_model_and_left_off(plain: Run, ref
         found = quietly(tiny(tmp_path / out, **settings)).model
         assert torch.equal(found.classifier.weight, start.model.classifier.weight)
         assert (found.refiner is None) == (model is not REFINED)
+
+
+def test_another_offset_is_taken_with_the_same_weights(refined: Run, tmp_path: Path) -> None:
+    settings = {"model": OTHERWISE, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
+    run = quietly(tiny(tmp_path, direction_mask="predicted", **settings))
+    found = from_pretrained(run.folder)
+    assert found.refiner is not None and (found.refiner.steps, found.refiner.path) == (3, "straight")
+    for name, tensor in refined.model.named_parameters():
+        assert torch.equal(tensor, found.state_dict()[name])
+    assert ModelConfig.of(run.folder) == dataclasses.replace(OTHERWISE, options=ModelConfig.of(run.folder).options)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 import pickle
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision import tv_tensors
 
 from crispseg.data.base import Sample
-from crispseg.data.transforms import Augment, RandomScaledCrop, eval_transform, train_transform
+from crispseg.data.transforms import (
+    Augment,
+    PhotometricDistortion,
+    RandomScaledCrop,
+    eval_transform,
+    largest_share,
+    train_transform,
+)
 from crispseg.errors import CrispsegError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,6 +119,39 @@ def test_scale_is_relative_to_the_longer_side(height: int, width: int, longer_si
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize(
+    ("size", "longer_side", "factor"),
+    [((60, 100), None, 0.5), ((100, 60), None, 0.5), ((60, 100), 2048, 0.5), ((60, 100), 40, 0.4)],
+)
+def test_scale_is_relative_to_the_shorter_side(size: tuple[int, int], longer_side: int | None, factor: float) -> None:
+    """And no longer than `longer_side`, as in MMSegmentation, whose sizes are a pair."""
+    augment = upright(crop=None, scale=(1, 1), longer_side=longer_side, shorter_side=30)
+    assert train_transform(augment, MEAN, STD)(blocks(*size))[1].shape == tuple(round(factor * side) for side in size)
+
+
+def test_one_class_does_not_fill_a_crop() -> None:
+    """Half of the image has one class alone; crops of it are drawn again, up to ten times."""
+    labels = np.random.default_rng(0).integers(0, 5, (40, 80)).astype(np.uint8)
+    labels[:, 40:], labels[:5] = 7, 255
+    sample = Sample(np.repeat(labels[..., None], 3, axis=2), labels, "half")
+    shares = {}
+    for limit in (1.0, 0.75):
+        transform = train_transform(upright((10, 10), (1, 1), 0, max_share=limit), MEAN, STD)
+        shares[limit] = [largest_share(transform(sample)[1].numpy().astype(np.uint8)) for _ in range(200)]
+    assert sum(share > 0.75 for share in shares[1.0]) > 60
+    assert sum(share > 0.75 for share in shares[0.75]) <= 1  # eleven times in the wrong half
+    whole = np.full((20, 20), 3, np.uint8)
+    full = Sample(np.repeat(whole[..., None], 3, axis=2), whole, "full")
+    assert transform(full)[1].shape == (10, 10)  # nowhere is better
+
+
+@pytest.mark.parametrize(
+    ("labels", "share"), [([1, 1, 2, 255], 2 / 3), ([4, 4], 1.0), ([255, 255], 1.0), ([0, 1, 2, 3], 0.25)]
+)
+def test_the_largest_share_is_of_the_labelled_pixels(labels: list[int], share: float) -> None:
+    assert largest_share(np.array([labels], np.uint8)) == pytest.approx(share)
+
+
 def test_only_the_window_is_resized() -> None:
     crop = RandomScaledCrop((96, 128), scale=(0.75, 0.75), longer_side=2048)
     window = crop.draw((3000, 4000))
@@ -154,15 +197,64 @@ def test_crops_reach_every_place() -> None:
     assert seen == set(range(64))
 
 
-def test_photometric_leaves_labels_and_padding_alone() -> None:
+def distorted(pixel: list[int], params: dict[str, float]) -> list[float]:
+    """MMSegmentation's distortion of one RGB pixel, by the standard library's HSV."""
+    rgb = [float(value) for value in pixel]
+    for name, value in params.items():
+        if name == "brightness":
+            rgb = [min(max(channel + value, 0), 255) // 1 for channel in rgb]
+        elif name == "contrast":
+            rgb = [min(channel * value, 255) // 1 for channel in rgb]
+        else:
+            hue, saturation, brightest = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
+            if name == "saturation":
+                saturation = min(saturation * value, 1)
+            else:
+                hue = (hue + value) % 1
+            rgb = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, brightest)]
+    return rgb
+
+
+def test_photometric_of_mmsegmentation_is_its_formulas() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 6, 7), np.uint8))
+    image[:, 0] = image[:1, 0]  # grey
+    image[:, 1, 0], image[:, 1, 1] = 0, 255
+    given: list[dict[str, float]] = [
+        {"brightness": -31.7},
+        {"contrast": 1.4},
+        {"saturation": 0.55},
+        {"saturation": 1.5},
+    ]
+    given += [{"hue": -0.09}, {"hue": 0.1}, {}]
+    given += [{"brightness": 20.0, "contrast": 0.6, "saturation": 1.3, "hue": 0.05}]
+    for params in given:
+        found = PhotometricDistortion().transform(tv_tensors.Image(image), params)
+        assert found.dtype == torch.uint8
+        expected = [[distorted(image[:, y, x].tolist(), params) for x in range(7)] for y in range(6)]
+        difference = found.as_subclass(Tensor).float() - torch.tensor(expected).permute(2, 0, 1)
+        assert difference.abs().max() <= (0 if not {"hue", "saturation"} & params.keys() else 2), params
+
+
+def test_photometric_of_mmsegmentation_draws_each_part_for_half_of_the_images() -> None:
+    limits = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18 / 180, 18 / 180)}
+    drawn: list[dict[str, Any]] = [PhotometricDistortion().make_params([]) for _ in range(600)]
+    for name, (least, most) in limits.items():
+        values = [params[name] for params in drawn if name in params]
+        assert 240 < len(values) < 360
+        assert least <= min(values) < least + 0.1 * (most - least) and most >= max(values) > most - 0.1 * (most - least)
+    both = [list(params) for params in drawn if {"contrast", "hue"} <= params.keys()]
+    assert 0.3 < sum(names[-1] == "contrast" for names in both) / len(both) < 0.7
+    assert all(names.index("brightness") == 0 for names in map(list, drawn) if "brightness" in names)
+
+
+@pytest.mark.parametrize("photometric", [True, "mmseg"])
+def test_photometric_is_of_the_image_alone(photometric: Any) -> None:
     sample = blocks(60, 60)
     torch.manual_seed(1)
-    image, labels = train_transform(upright((80, 80), (1, 1), 0, photometric=True), MEAN, STD)(sample)
-    torch.manual_seed(1)
-    plain, _ = train_transform(upright((80, 80), (1, 1), 0), MEAN, STD)(sample)
+    image, labels = train_transform(upright((80, 80), (1, 1), 0, photometric=photometric), MEAN, STD)(sample)
     assert torch.equal((image == 0).all(0), labels == 255)
     assert sorted(labels[labels != 255].tolist()) == sorted(sample.labels.flatten().tolist())
-    assert not torch.allclose(image.sort().values, plain.sort().values, atol=0.05)
+    assert not torch.allclose(image, train_transform(upright((80, 80), (1, 1), 0), MEAN, STD)(sample)[0], atol=0.05)
 
 
 def test_torch_seed_decides() -> None:
@@ -229,6 +321,10 @@ def test_other_channels_are_refused(in_chans: int) -> None:
         ({"scale": (0.0, 1.0)}, "augment.scale"),
         ({"flip": 1.5}, "augment.flip"),
         ({"longer_side": 0}, "augment.longer_side is 0"),
+        ({"shorter_side": -1}, "augment.shorter_side is -1"),
+        ({"max_share": 0.0}, "augment.max_share is 0.0"),
+        ({"max_share": 0.5, "crop": None}, "augment.max_share is 0.5, but nothing is cropped"),
+        ({"photometric": "mmsg"}, "augment.photometric"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, object], reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from crispseg.nn import DeformableAttention
 UNEPT = RECIPES / "unept"
 DEIT = "deit_base_distilled_patch16_384"
 
-# data and its options, crop, iterations: §4.1 and §4.2, which does not give PASCAL-Context's iterations.
-NUMBERS: dict[str, tuple[dict[str, Any], int, int]] = {
-    "ade20k": ({"name": "ade20k"}, 480, 160_000),
-    "pascal_context": ({"name": "pascal_context", "classes": 60}, 480, 160_000),
-    "cityscapes": ({"name": "cityscapes", "train_on": "train"}, 768, 80_000),
+# data and its options, crop, iterations: §4.1 and §4.2, which does not give PASCAL-Context's iterations; and the sides
+# to which scales are relative, of the released settings, for Cityscapes of MMSegmentation's.
+NUMBERS: dict[str, tuple[dict[str, Any], int, int, tuple[int, int]]] = {
+    "ade20k": ({"name": "ade20k"}, 480, 160_000, (2048, 512)),
+    "pascal_context": ({"name": "pascal_context", "classes": 60}, 480, 160_000, (520, 520)),
+    "cityscapes": ({"name": "cityscapes", "train_on": "train"}, 768, 80_000, (2048, 1024)),
 }
 MODEL = {  # §3.2 and §4.2
     "name": "unept",
@@ -33,6 +35,8 @@ MODEL = {  # §3.2 and §4.2
     "pretrained": True,
     "in_chans": 3,
     "refine": "boundary",
+    "refine_steps": 2,
+    "refine_path": "straight",
     "width": 256,
     "levels": 3,
     "points": 16,
@@ -53,6 +57,7 @@ SHARED = {  # §3.2 and §4.2
     "auxiliary_weight": 0.0,
     "boundary_distance": 5,
     "boundary_weights": {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7},
+    "direction_mask": "true",
     "clip": None,
     "freeze_backbone": False,
     "init_from": None,
@@ -76,11 +81,12 @@ DEIT_SCORES = {"pascal_context": 55.2, "cityscapes": 82.9}
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_are_those_of_unept(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, crop, iterations = NUMBERS[name]
+    data, crop, iterations, (longer, shorter) = NUMBERS[name]
     tree = print_config(UNEPT / f"{name}.yaml", f"--data.root={tmp_path}", capsys=capsys)
     assert tree["data"] == {**data, "root": str(tmp_path)}
     assert {key: tree["model"][key] for key in MODEL} == MODEL
-    augment = {"flip": 0.5, "turn": False, "photometric": True, "longer_side": None, "repeat": 1}
+    augment = {"flip": 0.5, "turn": False, "photometric": "mmseg", "max_share": 0.75, "repeat": 1}
+    augment |= {"longer_side": longer, "shorter_side": shorter}
     assert tree["augment"] == augment | {"crop": [crop, crop], "scale": [0.5, 2.0]}
     assert {key: tree[key] for key in SHARED} == SHARED
     assert tree["iterations"] == iterations
@@ -138,15 +144,17 @@ def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch:
 
 
 def test_a_recipe_of_unept_trains(tmp_path: Path) -> None:
-    """Cityscapes', with everything that takes long overridden by flags."""
+    """Cityscapes', with everything that takes long overridden by flags, and all of its augmentation."""
     root = tmp_path / "cityscapes"
     for split, city in (("train", "aachen"), ("train", "ulm"), ("train", "bonn"), ("val", "lindau")):
         cityscapes_pair(root, split, f"{city}/{city}_000000_000019", [7] * 40 + [26] * 56, height=64, width=96)
     flags = ["--model.backbone=test_efficientnet", "--model.pretrained=false", "--model.width=16", "--model.points=4"]
-    flags += ["--augment.crop=[64,64]", "--iterations=3", "--batch_size=1", "--val_every=1", "--workers=0"]
+    flags += ["--augment.crop=[64,64]", "--augment.longer_side=128", "--augment.shorter_side=80", "--iterations=3"]
+    flags += ["--batch_size=1", "--val_every=1", "--workers=0"]
     flags += ["--loggers=[]", f"--data.root={root}", f"--out={tmp_path / 'run'}"]
     assert main(["train", str(UNEPT / "cityscapes.yaml"), *flags]) == 0
     with (tmp_path / "run" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rates = {int(row["step"]): float(row["lr"]) for row in csv.DictReader(file)}
     assert rates == {3: 1e-5}
-    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    trained = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["recipe"]["augment"]
+    assert (trained["photometric"], trained["max_share"], trained["scale"]) == ("mmseg", 0.75, [0.5, 2.0])

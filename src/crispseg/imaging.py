@@ -351,3 +351,13 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
     if not ((known | (ids == 255)) & (ids == labels)).all():
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with a palette of {len(palette)} colours")
     return ids
+
+
+def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:
+    """The factor that brings an image of `(H, W)` to a longer or a shorter side; to within both where both are given.
+
+    >>> side_factor((600, 800), 2048, 512) == 512 / 600
+    True
+    """
+    wanted = ((longer_side, max(size)), (shorter_side, min(size)))
+    return min((side / length for side, length in wanted if side is not None), default=1.0)

@@ -33,6 +33,8 @@ def lively(name: str, **options: object) -> SegmentationModel:
         layer, kind = path.split(".")[-2:] if "." in path else ("", "")
         if kind == "weight" and layer in LIVELY:
             nn.init.normal_(parameter, std=LIVELY[layer])
+        if kind == "gamma":
+            nn.init.ones_(parameter)
     if model.refiner is not None:
         nn.init.constant_(model.refiner.boundary_head[-1].bias, 0.2)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,8 @@ import torch
 from reference import assert_close, conv_norm_relu, enlarged, lively, one_by_one, rand, softmax
 from torch import Tensor, nn
 
-from crispseg import create_model, record
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg import SegmentationModel, create_model, from_pretrained, record
+from crispseg.counting import count_in_modules, count_multiply_adds, count_parameters
 from crispseg.decoders import Context
 from crispseg.models.agln import (
     ContextFusion,
@@ -23,7 +24,7 @@ from crispseg.models.agln import (
     resample_channels,
 )
 
-from .base import ExportTester, ModelTester, TapShape, patches
+from .base import NUM_CLASSES, ExportTester, ModelTester, TapShape, check_saved, patches
 
 STRIDES = (4, 8, 16)
 DESCRIPTORS = 6
@@ -45,14 +46,34 @@ def agln_taps(*, dense: bool = True, descriptors: int = DESCRIPTORS) -> dict[str
     return taps
 
 
+def only_for_alpha_and_gamma(*, dense: bool = True) -> frozenset[str]:
+    """Parameters that make the descriptor map, which has no effect while α and γ are 0."""
+    names = [f"decoder.gathers.{level}.phi" for level in range(3 if dense else 1)]
+    for step in range(3):
+        names += [f"decoder.fuses.{step}.blocks.{block}.sdm.varphi" for block in range(3 - step if dense else 1)]
+    both = frozenset(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
+    return both | {f"decoder.gathers.{level}.theta.weight" for level in range(3 if dense else 1)}
+
+
 class TestAGLN(ExportTester):
     name = "agln"
     options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
     taps: ClassVar = agln_taps()
+    zero_gradients = only_for_alpha_and_gamma()
 
-    def test_bfloat16_is_close_to_float32(self) -> None:
+    @classmethod
+    def build_lively(cls, **extra: Any) -> SegmentationModel:
+        """With γ that lets the refinement take part."""
+        model = super().build_lively(**extra)
+        for part in model.modules():
+            if isinstance(part, LocalRefinement) and part.gamma is not None:
+                nn.init.constant_(part.gamma, 0.5)
+        return model
+
+    @pytest.mark.parametrize("residual", [True, False])
+    def test_bfloat16_is_close_to_float32(self, residual: bool) -> None:
         """After a few steps: at random weights, channel resampling picks among near equals, and rounding decides."""
-        model = self.build_lively().train()
+        model = self.build_lively(residual=residual).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(16):
             images, labels = patches((33, 57))
@@ -63,31 +84,25 @@ class TestAGLN(ExportTester):
         self.check_bfloat16(model.eval(), error=0.1, same_labels=0.93)
 
     @pytest.mark.parametrize(
-        ("options", "gated"),
+        ("options", "reached"),
         [
-            ({}, True),  # Fig. 4a
-            ({"refinement": "spatial"}, True),  # Table V
-            ({"refinement": "channel"}, False),
+            ({}, False),  # Fig. 4a
             ({"refinement": "none"}, False),  # AGLN⁻ of Table IV
             ({"learn_alpha": False}, True),  # Table VI
-            ({"learn_beta": False}, True),
+            ({"learn_beta": False}, False),
+            ({"residual": False}, True),  # Eqs. 4 and 5 alone: the descriptor map gates from the start
+            ({"residual": False, "refinement": "spatial"}, True),  # Table V
+            ({"residual": False, "refinement": "channel"}, False),
         ],
     )
-    def test_straight(self, options: dict[str, Any], gated: bool, tmp_path: Path) -> None:
-        zero = frozenset() if gated else self.descriptors_only_feed_alpha()
+    def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
+        zero = frozenset() if reached else only_for_alpha_and_gamma(dense=False)
         self.check_option(tmp_path, taps=agln_taps(dense=False), zero_gradients=zero, connection="straight", **options)
-
-    @staticmethod
-    def descriptors_only_feed_alpha() -> frozenset[str]:
-        """Without the gate, what makes the descriptor map has no effect while α is 0."""
-        inside = ["decoder.gathers.0.phi", *(f"decoder.fuses.{step}.blocks.0.sdm.varphi" for step in range(3))]
-        both = frozenset(f"{name}.{kind}" for name in inside for kind in ("weight", "bias"))
-        return both | {"decoder.gathers.0.theta.weight"}
 
     @pytest.mark.parametrize("options", [{"descriptors": 1}, {"descriptors": 128, "pooling": "average"}])
     def test_one_descriptor(self, options: dict[str, Any], tmp_path: Path) -> None:
         """Table IV: N = 1, and GAP-GEM."""
-        self.check_option(tmp_path, taps=agln_taps(descriptors=1), **options)
+        self.check_option(tmp_path, taps=agln_taps(descriptors=1), residual=False, **options)
 
     @pytest.mark.parametrize("fixed", [None, "learn_alpha", "learn_beta"])
     def test_fixed_scalars(self, fixed: str | None) -> None:
@@ -99,12 +114,9 @@ class TestAGLN(ExportTester):
             name for option, name in learned.items() if option != fixed
         }
 
-    def test_residual_starts_as_without_refinement(self, tmp_path: Path) -> None:
-        """γ of the released code."""
-        taps = agln_taps(dense=False)
-        zero = self.descriptors_only_feed_alpha()
-        self.check_option(tmp_path, taps=taps, zero_gradients=zero, residual=True, connection="straight")
-        model, plain = (self.build(**each).eval() for each in ({"residual": True}, {"refinement": "none"}))
+    def test_residual_starts_as_without_refinement(self) -> None:
+        """γ, which is 0 then."""
+        model, plain = (self.build(**each).eval() for each in ({}, {"refinement": "none"}))
         gammas = {key: value for key, value in model.state_dict().items() if key.endswith("lrm.gamma")}
         assert len(gammas) == 6 and not any(gammas.values())
         plain.load_state_dict({key: value for key, value in model.state_dict().items() if key not in gammas})
@@ -120,9 +132,17 @@ class TestAGLN(ExportTester):
         b, e, m = (seen[f"{block}.{tap}"] for tap in ("lrm.B", "sdm.E", "sdm.M"))
         torch.testing.assert_close(seen[f"{block}.lrm.G"], b + 0.5 * resample_channels(b, e) * m.sigmoid())
 
+    @pytest.mark.parametrize("name", ["agln", "agln_lite", "sfnet"])
+    def test_a_model_saved_with_the_earlier_default_stays_what_it_was(self, name: str, tmp_path: Path) -> None:
+        """`residual` was false, which config.json says."""
+        options = {"fuse": "cfb", "fuse_options": {"residual": False}} if name == "sfnet" else {"residual": False}
+        model = create_model(name, num_classes=NUM_CLASSES, backbone=self.backbone, width=16, **options).eval()
+        check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
+        assert not any(key.endswith("gamma") for key in from_pretrained(tmp_path).state_dict())
+        saved = json.loads((tmp_path / "config.json").read_text())["options"]
+        assert saved.get("fuse_options", saved)["residual"] is False
+
     def test_options_that_exclude_each_other_are_refused(self, refuses: Any) -> None:
-        with refuses("refinement is none", "residual=true"):
-            self.build(refinement="none", residual=True)
         for pooling in ("attention", "average"):
             with refuses("descriptors is 0", "at least 1"):
                 self.build(descriptors=0, pooling=pooling)
@@ -132,7 +152,7 @@ class TestAGLN(ExportTester):
 
 class TestAGLNLite(ModelTester):
     name = "agln_lite"
-    options, taps = TestAGLN.options, TestAGLN.taps
+    options, taps, zero_gradients = TestAGLN.options, TestAGLN.taps, TestAGLN.zero_gradients
     test_bfloat16_is_close_to_float32 = TestAGLN.test_bfloat16_is_close_to_float32
 
 
@@ -157,10 +177,12 @@ def eq4(b: Tensor, e: Tensor) -> Tensor:
 
 
 def eq6(part: ContextFusionBlock, a: Tensor, b: Tensor, descriptors: Tensor) -> dict[str, Tensor]:
-    """O = Φ(E + β G), by way of Eqs. 2 to 5, for α 0.7 and β 1.3; (B, C, H, W) each."""
+    """O = Φ(E + β G), by way of Eqs. 2 to 5, for α 0.7, β 1.3 and, where there is one, γ 0.6; (B, C, H, W) each."""
     m = eq2(part.sdm, descriptors, a)
     e = conv_norm_relu(a + 0.7 * m, part.sdm.psi)
     g = eq4(b, e) / (1 + torch.exp(-m))
+    if part.lrm.gamma is not None:
+        g = b + 0.6 * g
     return {"M": m, "E": e, "G": g, "O": conv_norm_relu(e + 1.3 * g, part.phi)}
 
 
@@ -176,6 +198,8 @@ def doubled(part: nn.Module) -> Any:
             nn.init.constant_(module.alpha, 0.7)
         if isinstance(module, ContextFusionBlock):
             nn.init.constant_(module.beta, 1.3)
+        if isinstance(module, LocalRefinement) and module.gamma is not None:
+            nn.init.constant_(module.gamma, 0.6)
     return lively(part)
 
 
@@ -203,13 +227,16 @@ def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
     expected = eq4(b, e) if refinement in ("both", "channel") else b
     if refinement in ("both", "spatial"):
         expected = expected / (1 + torch.exp(-m))
-    assert_close(LocalRefinement(refinement)(b, e, m), expected)
+    assert_close(LocalRefinement(refinement, residual=False)(b, e, m), expected)
+    residual = doubled(LocalRefinement(refinement))
+    assert_close(residual(b, e, m), b if refinement == "none" else b + 0.6 * expected)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("separable", [False, True])
-def test_block_is_equation_6(separable: bool, memory_format: torch.memory_format) -> None:
-    part = doubled(ContextFusionBlock(4, 3, separable=separable))
+@pytest.mark.parametrize(("separable", "residual"), [(False, False), (False, True), (True, True)])
+def test_block_is_equation_6(separable: bool, residual: bool, memory_format: torch.memory_format) -> None:
+    part = doubled(ContextFusionBlock(4, 3, separable=separable, residual=residual))
+    assert (part.lrm.gamma is not None) is residual
     a, b = (rand(2, 4, 5, 3).contiguous(memory_format=memory_format) for _ in range(2))
     descriptors = rand(2, 4, 3)
     with record(part) as seen:
@@ -255,8 +282,10 @@ def test_gradients_of_the_block() -> None:
     assert torch.autograd.gradcheck(part, (fine, coarse))
 
 
-def test_at_initialisation_descriptors_reach_the_output_through_the_gate_alone() -> None:
-    block = ContextFusionBlock(8, 5).eval()
+@pytest.mark.parametrize("residual", [True, False])
+def test_at_initialisation_descriptors_reach_the_output_through_the_gate_alone(residual: bool) -> None:
+    """And with γ at 0 not at all: a block starts as one of AGLN⁻ without descriptors."""
+    block = ContextFusionBlock(8, 5, residual=residual).eval()
     a, b = torch.randn(1, 8, 6, 7), torch.randn(1, 8, 6, 7)
     seen = []
     for _ in range(2):
@@ -264,7 +293,7 @@ def test_at_initialisation_descriptors_reach_the_output_through_the_gate_alone()
             out = block(a, b, torch.randn(1, 8, 5))
         seen.append((found["sdm.E"], out))
     assert torch.equal(seen[0][0], seen[1][0])
-    assert not torch.allclose(seen[0][1], seen[1][1])
+    assert torch.allclose(seen[0][1], seen[1][1]) is residual
 
 
 def test_channels_that_correlate_are_emphasised() -> None:
@@ -342,8 +371,19 @@ def test_counts_are_those_of_table_8(name: str, parameters: float, giga: float) 
     with torch.device("meta"):  # nothing is computed
         model = create_model(name, num_classes=59, backbone="resnet101_deep")
     assert count_parameters(model) == pytest.approx(parameters * 1e6, rel=0.005)
-    assert count_multiply_adds(model, 480, 480, attention=False) == pytest.approx(giga * 1e9, rel=0.025)
+    for seen in (count_multiply_adds(model, 480, 480, attention=False), count_in_modules(model, 480, 480)):
+        assert seen == pytest.approx(giga * 1e9, rel=0.005 if name == "agln" else 0.025)
     assert count_multiply_adds(model, 480, 480) == pytest.approx(giga * 1e9, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "giga"), [("fpn", {}, "124.589"), ("fcn", {"output_stride": 8}, "196.748")]
+)
+def test_a_counter_of_modules_gives_table_8_to_the_digit(name: str, options: dict[str, Any], giga: str) -> None:
+    """124.59 and 196.75 of the paper: convolutions, batch norms, ReLUs and pooling as such counters see them."""
+    with torch.device("meta"):
+        model = create_model(name, num_classes=59, backbone="resnet101_deep", **options)
+    assert f"{count_in_modules(model, 480, 480) / 1e9:.3f}" == giga
 
 
 def test_gathering_and_distributing_are_linear_in_pixels() -> None:

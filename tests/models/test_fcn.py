@@ -9,7 +9,7 @@ import torch
 from crispseg import Segmenter, create_model
 from crispseg.counting import count_multiply_adds
 
-from .base import ModelTester
+from .base import ModelTester, check_saved
 
 
 class TestFCN(ModelTester):
@@ -22,6 +22,14 @@ class TestFCN(ModelTester):
     def test_dilated(self, output_stride: int, tmp_path: Path) -> None:
         taps = {"decoder.coarsest": (16, output_stride)}
         self.check_option(tmp_path, taps=taps, output_stride=output_stride)
+
+    @pytest.mark.parametrize("context", ["crisscross", "apnb", "ppm"])
+    def test_context_parts(self, context: str, tmp_path: Path) -> None:
+        """CCNet, ANL without its fusion of two stages, and PSPNet."""
+        model = self.build(context=context, output_stride=8).eval()
+        check_saved(model, torch.randn(1, 3, 47, 70), tmp_path)
+        model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
 
     def test_output_strides_are_those_that_exist(self, refuses: Any) -> None:
         with refuses("option 'output_stride' of model 'fcn' is 4", "one of 32, 16, 8"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crispseg import Segmenter, create_model
+from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.inference import Refiner
 from crispseg.models import Outputs
 from crispseg.refinement.targets import NO_DIRECTION, boundary_targets
@@ -97,6 +98,48 @@ def test_refinement_is_an_option_of_every_model(name: str, tmp_path: Path) -> No
 def test_an_unknown_refinement_is_refused(refuses: Any) -> None:
     with refuses("refine", "'edges'", "boundary"):
         create_model("fpn", num_classes=3, backbone="test_efficientnet", refine="edges")  # type: ignore[arg-type]
+
+
+def test_how_steps_are_taken_is_saved(tmp_path: Path, refuses: Any) -> None:
+    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
+    model = create_model("fpn", **tiny, refine="boundary", refine_steps=3, refine_path="straight").eval()
+    loaded = check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
+    assert loaded.refiner is not None and (loaded.refiner.steps, loaded.refiner.path) == (3, "straight")
+    with refuses("refine_steps is 0", "1 or more"):
+        create_model("fpn", **tiny, refine="boundary", refine_steps=0)
+    with refuses("refine_path is 'bent'", "chained or straight"):
+        create_model("fpn", **tiny, refine="boundary", refine_path="bent")  # type: ignore[arg-type]
+    with refuses("refine_steps and refine_path", "set refine to boundary"):
+        create_model("fpn", **tiny, refine_steps=1)
+
+
+def test_a_model_saved_before_steps_were_an_option_takes_two_chained_ones(tmp_path: Path) -> None:
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["options"]["refine_steps"], config["options"]["refine_path"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refiner = from_pretrained(tmp_path).refiner
+    assert refiner is not None and (refiner.steps, refiner.path) == (2, "chained")
+
+
+@pytest.mark.parametrize("mask", ["true", "predicted"])
+def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) -> None:
+    """On true boundary pixels, or those of them that the boundary head marks; its own logits learn nothing from it."""
+    targets = torch.tensor([[[0, 3, 8, 9, 255, 7]]], dtype=torch.uint8)
+    boundary = torch.tensor([[[[1.0, -1.0, 2.0, 3.0, 4.0, 0.5]]]], requires_grad=True)
+    direction = torch.randn(1, 8, 1, 6, requires_grad=True)
+    logits = torch.randn(1, NUM_CLASSES, 1, 6)
+    only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
+    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0), only, mask)
+    outputs = Outputs(logits, logits, None, boundary, direction)
+    found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
+    counted = (0, 1, 5) if mask == "true" else (0, 5)
+    expected = [-direction[0, :, 0, x].log_softmax(0)[int(targets[0, 0, x])] for x in counted]
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    found.backward()
+    assert direction.grad is not None and {x for x in range(6) if direction.grad[0, :, 0, x].any()} == {*counted}
+    assert boundary.grad is None or not boundary.grad.any()
 
 
 def test_eq_7_has_the_weights_of_the_paper() -> None:

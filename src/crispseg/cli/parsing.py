@@ -27,6 +27,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
+from crispseg.refinement import REFINE_OPTIONS
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
@@ -39,7 +40,7 @@ GROUPS = ("model", "data", "augment")
 NAMED = ("model", "data")  # groups whose keys depend on their `name`
 OWN = ("images", "masks", "instances")
 """Keys of `--data` that mean own data where no other are named."""
-SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", "refine")
+SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", *REFINE_OPTIONS)
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]

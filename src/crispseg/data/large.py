@@ -10,6 +10,7 @@ from crispseg.data.base import FileDataset, Sample, SegmentationDataset
 from crispseg.data.decoders import BORDER, InstanceDecoder
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
+from crispseg.imaging import side_factor
 from crispseg.tiff import SUFFIXES, mask_window, open_tiff
 
 LARGE = 2**22
@@ -77,7 +78,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     times = [1] * len(sizes)
     if augment.window is not None:
         room = CROPS_A_WINDOW * math.prod(augment.window)
-        factors = [(augment.longer_side or max(size)) / max(size) for size in sizes]
+        factors = [side_factor(size, augment.longer_side, augment.shorter_side) for size in sizes]
         areas = [math.prod(size) * factor**2 for size, factor in zip(sizes, factors, strict=True)]
         times = [min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas]
     again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))

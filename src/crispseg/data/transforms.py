@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from crispseg.data.base import Sample
 from crispseg.errors import CrispsegError
+from crispseg.imaging import side_factor
 from crispseg.labels import IGNORE
 from crispseg.normalize import Normalize
 from crispseg.settings import CHECKS, Settings
@@ -36,9 +37,12 @@ class Augment(Settings):
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
             does so where the classes keep to no half of the images, as under a microscope or from the air.
         photometric: change brightness, contrast, saturation and hue of images without a fourth channel; auto does so
-            with fewer than 100 images.
+            with fewer than 100 images; mmseg does it more strongly, as MMSegmentation.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
+        shorter_side: the same of the shorter side; with both, no side becomes longer than it says.
+        max_share: largest share of a crop's labelled pixels that one class may have, such as 0.75; where it has more,
+            another place is drawn, up to ten times. 1 takes every crop.
         repeat: how often an epoch takes each image, each time another crop; auto takes large ones several times, and
             all where they are fewer than two batches.
     """
@@ -48,8 +52,10 @@ class Augment(Settings):
     scale: tuple[float, float] = (0.8, 1.25)
     flip: float = 0.5
     turn: bool | Literal["auto"] = "auto"
-    photometric: bool | Literal["auto"] = "auto"
+    photometric: bool | Literal["auto", "mmseg"] = "auto"
     longer_side: int | None = None
+    shorter_side: int | None = None
+    max_share: float = 1.0
     repeat: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
@@ -57,8 +63,13 @@ class Augment(Settings):
             raise CrispsegError(f"augment.repeat is {self.repeat}; give a number of 1 or more, or auto")
         if self.crop not in ("auto", None) and min(self.window or ()) < 1:
             raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
-        if self.longer_side is not None and self.longer_side < 1:
-            raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
+        for key, side, example in (("longer", self.longer_side, 2048), ("shorter", self.shorter_side, 512)):
+            if side is not None and side < 1:
+                raise CrispsegError(f"augment.{key}_side is {side}; give a number of pixels, such as {example}")
+        if not 0 < self.max_share <= 1:
+            raise CrispsegError(f"augment.max_share is {self.max_share}; give a share above 0, up to 1")
+        if self.max_share < 1 and self.crop is None:
+            raise CrispsegError(f"augment.max_share is {self.max_share}, but nothing is cropped; set augment.crop")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise CrispsegError(
                 f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"
@@ -92,6 +103,46 @@ class RandomTurn(v2.Transform):  # type: ignore[misc]
         return tv_tensors.wrap(inpt.as_subclass(Tensor).rot90(params["k"], (-2, -1)), like=inpt)
 
 
+class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
+    """MMSegmentation's photometric distortion of RGB images, each part of which half of the images get.
+
+    Brightness adds up to ±32 of 255, contrast multiplies by 0.5 to 1.5, saturation multiplies that of HSV by 0.5 to
+    1.5, hue turns by up to ±18 of 180 degrees of a half circle, a tenth of the whole one. Contrast is second or last,
+    each as often. Values are whole numbers from 0 to 255 after each part.
+    """
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-0.1, 0.1)}
+        drawn = {name: torch.empty(1).uniform_(*limits).item() for name, limits in ranges.items()}
+        has = dict(zip(ranges, (torch.rand(len(ranges)) < 0.5).tolist(), strict=True))
+        contrast_last = bool(torch.rand(1) < 0.5)
+        order = ("brightness", *(() if contrast_last else ("contrast",)), "saturation", "hue", "contrast")
+        return {name: drawn[name] for name in dict.fromkeys(order) if has[name]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        image = inpt.as_subclass(Tensor)  # (3, H, W), uint8
+        for name, value in params.items():
+            if name == "brightness":
+                image = (image.float() + value).clamp(0, 255).to(torch.uint8)
+            elif name == "contrast":
+                image = F.adjust_brightness(image, value)  # which multiplies; adjust_contrast blends with the mean
+            elif name == "saturation":
+                image = saturated(image, value)
+            else:
+                image = F.adjust_hue(image, value)
+        return tv_tensors.wrap(image, like=inpt)
+
+
+def saturated(image: Tensor, factor: float) -> Tensor:
+    """An RGB image `(3, H, W)` uint8 with the saturation of HSV times `factor`, at most 1; hue and value stay."""
+    rgb = image.float()
+    value, least = rgb.amax(0), rgb.amin(0)
+    most = value / (value - least).clamp(min=1)  # at which the saturation is 1
+    return (value - (value - rgb) * most.clamp(max=factor)).round().to(torch.uint8)
+
+
 class Window(NamedTuple):
     """A part of an image, and what becomes of it."""
 
@@ -108,18 +159,20 @@ class RandomScaledCrop:
     """Resize by a random factor and cut out a random window of `size`, of which only the window is ever resized.
 
     The output is smaller than `size` where the resized image is. Without `size` there is no cut. The factor is drawn
-    uniformly from `scale`, and is relative to an image of this `longer_side`, if given.
+    uniformly from `scale`, and is relative to an image of this `longer_side` and `shorter_side`, if given. Windows of
+    which one class has more than `max_share` are moved.
     """
 
     size: tuple[int, int] | None
     scale: tuple[float, float]
     longer_side: int | None = None
+    shorter_side: int | None = None
+    max_share: float = 1.0
 
     def draw(self, source: tuple[int, int]) -> Window:
         """The window in an image of `(H, W)` that becomes the output."""
         factor = torch.empty(1).uniform_(*self.scale).item()
-        if self.longer_side is not None:
-            factor *= self.longer_side / max(source)
+        factor *= side_factor(source, self.longer_side, self.shorter_side)
         scaled = [max(round(length * factor), 1) for length in source]
         output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
         # Rounding the window bends the factor by less than a pixel.
@@ -127,8 +180,34 @@ class RandomScaledCrop:
             length if out == whole else min(max(round(out / factor), 1), length)
             for length, whole, out in zip(source, scaled, output, strict=True)
         ]
-        top, left = (int(torch.randint(length - part + 1, ())) for length, part in zip(source, window, strict=True))
-        return Window(top, left, window[0], window[1], (output[0], output[1]))
+        return self.moved(Window(0, 0, window[0], window[1], (output[0], output[1])), source)
+
+    def moved(self, window: Window, source: tuple[int, int]) -> Window:
+        """The window at another random place in an image of `(H, W)`."""
+        room = zip(source, window[2:4], strict=True)
+        top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
+        return window._replace(top=top, left=left)
+
+    def cut(self, sample: Windowed) -> tuple[Window, Sample]:
+        """A window and what is in it, moved up to `REDRAWS` times where one class has too much of it."""
+        window = self.draw(sample.size)
+        part = sample.window(*window[:4])
+        for _ in range(REDRAWS if self.max_share < 1 else 0):
+            if largest_share(part.labels) <= self.max_share:
+                break
+            window = self.moved(window, sample.size)
+            part = sample.window(*window[:4])
+        return window, part
+
+
+REDRAWS = 10
+"""As in MMSegmentation."""
+
+
+def largest_share(labels: NDArray[np.uint8]) -> float:
+    """Share of the labelled pixels that belong to the most frequent class; 1 where none is labelled."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
 
 def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -167,8 +246,8 @@ class SampleTransform:
         self.targets = targets
 
     def __call__(self, sample: Windowed) -> tuple[Tensor, ...]:
-        window = self.crop.draw(sample.size) if self.crop else Window(0, 0, *sample.size, sample.size)
-        pixels, mask, _ = sample.window(*window[:4])
+        whole = Window(0, 0, *sample.size, sample.size)
+        window, (pixels, mask, _) = self.crop.cut(sample) if self.crop else (whole, sample.window(*whole[:4]))
         image, labels = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(mask)  # (C, H, W), (H, W)
         if self.crop:
             image, labels = resized(image, labels, window.size)
@@ -195,12 +274,15 @@ def train_transform(
     for key in ("turn", "photometric"):
         if getattr(augment, key) == "auto":
             raise CrispsegError(f"augment.{key} is auto; give true or false outside a training")
-    crop = RandomScaledCrop(augment.window, augment.scale, augment.longer_side)
+    sides = augment.longer_side, augment.shorter_side
+    crop = RandomScaledCrop(augment.window, augment.scale, *sides, augment.max_share)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(augment.flip)]
     if augment.turn:
         square = augment.window is not None and augment.window[0] == augment.window[1]
         steps.append(RandomTurn(range(4) if square else (0, 2)))
-    if augment.photometric:
+    if augment.photometric == "mmseg":
+        steps.append(PhotometricDistortion())
+    elif augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
     if augment.window is not None:

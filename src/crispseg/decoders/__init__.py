@@ -1,5 +1,6 @@
-"""Decoders and their parts by kind: `context.py`, `fuse.py`, `merge.py`. Those of the four papers are in models."""
+"""Decoders and their parts by kind: context and attention, fuse, merge. Those of the four papers are in models."""
 
+from crispseg.decoders.attention import AsymmetricPyramidNonLocal, RecurrentCrissCross
 from crispseg.decoders.context import AtrousSpatialPyramidPooling, ConvContext, DenseASPP, NonLocal, PyramidPooling
 from crispseg.decoders.deeplab import DeepLabDecoder, deeplab_context
 from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
@@ -8,6 +9,7 @@ from crispseg.decoders.parts import Context, Decoded, Decoder, Levels, configure
 from crispseg.decoders.topdown import TopDown, fuse_steps
 
 __all__ = [
+    "AsymmetricPyramidNonLocal",
     "AtrousSpatialPyramidPooling",
     "Concat",
     "Context",
@@ -20,6 +22,7 @@ __all__ = [
     "Levels",
     "NonLocal",
     "PyramidPooling",
+    "RecurrentCrissCross",
     "TopDown",
     "UpsampleAdd",
     "configured",

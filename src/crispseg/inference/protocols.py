@@ -8,7 +8,7 @@ what each named protocol takes from its paper and from the released code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from itertools import product
 from typing import Annotated, Literal, TypeAlias
@@ -21,6 +21,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.imaging import side_factor
 from crispseg.models import SegmentationModel
 from crispseg.nn import resize
 from crispseg.refinement import DIRECTIONS, shift
@@ -41,7 +42,9 @@ class Protocol(Settings):
     """How an image is seen. The default is the whole image once, at its own size.
 
     Args:
-        scales: factors of the image's own size.
+        scales: factors of the image's own size, or of that which the sides give.
+        longer_side, shorter_side: lengths to which these sides of the image are brought first; with both, no side
+            becomes longer than it says.
         flip: every scale is seen left-right mirrored too.
         window: side in pixels of square windows that slide over the resized image; None shows it whole. Where the image
             is smaller, so is the window.
@@ -63,6 +66,8 @@ class Protocol(Settings):
     blend: Blend = "uniform"
     average: Average = "logits"
     batch: PositiveInt = 4
+    longer_side: PositiveInt | None = None
+    shorter_side: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.scales)) < len(self.scales):
@@ -77,6 +82,10 @@ class Protocol(Settings):
         """The stride, given or by default; 0 without windows."""
         return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
 
+    def factors(self, size: Sequence[int]) -> list[float]:
+        """By what an image of `(H, W)` is resized, for each scale."""
+        return [scale * side_factor(size, self.longer_side, self.shorter_side) for scale in self.scales]
+
     @property
     def views(self) -> int:
         """How often the image is seen."""
@@ -86,6 +95,9 @@ class Protocol(Settings):
         parts = ["whole image" if self.window is None else f"windows of {self.window} every {self.step} px"]
         if self.window is not None and self.blend != "uniform":
             parts.append(f"{self.blend} blend")
+        for name, side in (("longer", self.longer_side), ("shorter", self.shorter_side)):
+            if side is not None:
+                parts.append(f"{name} side {side}")
         if self.scales != (1.0,):
             parts.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
         if self.flip:
@@ -156,7 +168,7 @@ def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protoco
         logits = resize(coarse.float(), crops.shape[-2:], align_corners=True)
         return torch.cat([logits, *refiner.maps(crops, decoded.detail)], 1).float()  # (N, K + 1 + 8, h, w)
 
-    here = 1.0 in protocol.scales  # then one walk gives the maps and the logits of that view
+    here = 1.0 in protocol.factors(images.shape[-2:])  # then one walk gives the maps and the logits of that view
     seen = one_view(_extended(both_of if here else maps_of), images, protocol)
     own, boundary, direction = torch.split(seen, [seen.shape[1] - 1 - DIRECTIONS, 1, DIRECTIONS], 1)
     logits = average_views(_extended(logits_of), images, protocol, own if here else None)
@@ -171,7 +183,7 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol, own: 
     """
     size = images.shape[-2:]
     mean: Tensor | None = None
-    for scale in protocol.scales:
+    for scale in protocol.factors(size):
         scaled = _scaled(images, scale)
         for mirrored in (False, True) if protocol.flip else (False,):
             if own is not None and scale == 1 and not mirrored:

@@ -132,20 +132,19 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
-        residual: add the feature as it is; what is refined is scaled by γ, learned from 0. Released code, not paper.
+        residual: add the feature as it is; what is refined is scaled by γ, learned from 0. False gives Eqs. 4 and 5
+            alone, which do not train. Without a refinement there is nothing to scale.
 
     Raises:
-        CrispsegError: another `refinement`; none with `residual`.
+        CrispsegError: another `refinement`.
     """
 
-    def __init__(self, refinement: LocalRefinementKind = "both", *, residual: bool = False) -> None:
+    def __init__(self, refinement: LocalRefinementKind = "both", *, residual: bool = True) -> None:
         super().__init__()
         kinds = get_args(LocalRefinementKind)
         if refinement not in kinds:
             raise CrispsegError(f"refinement is {refinement!r}; it must be one of {', '.join(kinds)}")
-        if residual and refinement == "none":
-            raise CrispsegError("refinement is none, so residual=true changes nothing; leave one of both out")
-        self.gamma = nn.Parameter(torch.zeros(())) if residual else None
+        self.gamma = nn.Parameter(torch.zeros(())) if residual and refinement != "none" else None
         self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.B, self.G = Tap(), Tap()
 
@@ -199,7 +198,7 @@ class ContextFusionBlock(nn.Module):
         separable: Ψ and Φ are depth-wise separable (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors; another `refinement`; none with `residual`.
+        CrispsegError: no descriptors; another `refinement`.
     """
 
     beta: Tensor
@@ -210,7 +209,7 @@ class ContextFusionBlock(nn.Module):
         descriptors: int = DESCRIPTORS,
         *,
         refinement: LocalRefinementKind = "both",
-        residual: bool = False,
+        residual: bool = True,
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
@@ -289,7 +288,7 @@ class SelfGathering(nn.Module):
         descriptors: int = DESCRIPTORS,
         pooling: Pooling = "attention",
         refinement: LocalRefinementKind = "both",
-        residual: bool = False,
+        residual: bool = True,
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
@@ -326,7 +325,7 @@ def _agln(
     descriptors: int = DESCRIPTORS,
     pooling: Pooling = "attention",
     refinement: LocalRefinementKind = "both",
-    residual: bool = False,
+    residual: bool = True,
     learn_alpha: bool = True,
     learn_beta: bool = True,
     separable: bool = False,
@@ -342,14 +341,14 @@ def _agln(
         descriptors: N, the number of descriptors in each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         refinement: how the encoder's feature is refined: both, channel or spatial (Table V), or none (AGLN⁻).
-        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0, as in the released
-            code; not in the paper.
+        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0; false gives the
+            paper's Eqs. 4 and 5 alone, which do not train.
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
         learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
         separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling; residual without a refinement.
+        CrispsegError: no descriptors, or a number of them beside average pooling.
     """
     descriptors = descriptor_count(descriptors, pooling)
     backbone = spec.build()

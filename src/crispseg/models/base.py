@@ -17,7 +17,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.models.registry import BackboneSpec, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, resize
-from crispseg.refinement import BoundaryRefinement, Refinement, shift
+from crispseg.refinement import STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
 
 
 class Outputs(NamedTuple):
@@ -96,11 +96,11 @@ class SegmentationModel(nn.Module, Saving):
             _auxiliary_head(width, self.num_classes) for width in self.decoder.auxiliary_channels
         )
 
-    def add_refinement(self, refine: Refinement) -> None:
-        """Give the model a refinement of its logits, with random weights."""
+    def add_refinement(self, refine: Refinement, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
+        """Give the model a refinement of its logits, with random weights; arguments as of `BoundaryRefinement`."""
         assert refine == "boundary"
         channels = getattr(self.decoder, "detail_channels", None)
-        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels)
+        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels, steps=steps, path=path)
 
     def coarse(self, images: Tensor) -> Coarse:
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
@@ -258,6 +258,8 @@ def create_model(
     pretrained: bool | str | Path = False,
     in_chans: int = 3,
     refine: Refinement | None = None,
+    refine_steps: int = STEPS_TAKEN,
+    refine_path: RefinePath = "chained",
     auxiliary: bool = False,
     **options: Any,
 ) -> SegmentationModel:
@@ -271,6 +273,9 @@ def create_model(
         pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
         refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).
+        refine_steps: steps from a boundary pixel to the one whose logits it takes.
+        refine_path: `chained`, each step in the direction of the pixel where it starts, or `straight`, all in that of
+            the first; two straight steps are SegFix's doubled one.
         auxiliary: add heads on the decoder's levels for deep supervision; they are in no saved model.
         **options: those of the model, see its builder in `crispseg.models`. Those of its fuse part may be given in
             `fuse_options`, `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
@@ -285,6 +290,8 @@ def create_model(
         raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
     if refine not in (None, *get_args(Refinement)):
         raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
+    if refine is None and (refine_steps, refine_path) != (STEPS_TAKEN, "chained"):
+        raise CrispsegError("refine_steps and refine_path belong to a refinement; set refine to boundary too")
     model: SegmentationModel = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **resolved)
     for option in ("width", "fuse_levels"):
         if resolved.get(option, 0) is None:
@@ -292,8 +299,8 @@ def create_model(
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:
-        model.add_refinement(refine)
-        resolved["refine"] = refine
+        model.add_refinement(refine, refine_steps, refine_path)
+        resolved |= {"refine": refine, "refine_steps": refine_steps, "refine_path": refine_path}
     model.info = ModelInfo(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )

@@ -1,15 +1,16 @@
 """FCN: Long et al., *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015, without skips.
 
-The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016).
+The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016). With a context part and an
+output stride of 8 it is PSPNet (`ppm`) or CCNet (`crisscross`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from crispseg.decoders import Levels, TopDown, contexts
+from crispseg.decoders import Levels, TopDown, configured, contexts
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 
@@ -32,17 +33,22 @@ def fcn(
     *,
     width: int | None = None,
     output_stride: Literal[32, 16, 8] = 32,
+    context: str = "conv",
+    context_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """A 3×3 convolution on the deepest feature, classified: a top-down decoder with nothing below its first level.
+    """A context part on the deepest feature, classified: a top-down decoder with nothing below its first level.
 
     Args:
         spec: the backbone to build.
         num_classes: number of logits.
-        width: channels of the 3×3 convolution; by default a quarter of the deepest feature's.
+        width: channels of what is classified; by default a quarter of the deepest feature's.
         output_stride: stride of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
+        context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
+        context_options: options of the context part by name, such as rates of aspp.
     """
     backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
     if width is None:
         width = max(backbone.channels[-1] // 4, 2)
-    decoder = TopDown(backbone.channels, width, width, context=contexts["conv"], fuse=(), merge=OnlyLevel)
+    part = configured(contexts, context, context_options)
+    decoder = TopDown(backbone.channels, width, width, context=part, fuse=(), merge=OnlyLevel)
     return SegmentationModel(backbone, decoder, num_classes)

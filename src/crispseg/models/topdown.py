@@ -42,7 +42,7 @@ def top_down(
         width: channels of every level. None: as SFNet's code was released, 64 on DF1 and DF2 (here also on ShuffleNet),
             128 for another C5 of up to 512 channels, else 256; with expansion, which makes merging dear, 64 where C2
             has fewer than 64 channels too.
-        context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
+        context: context part on C5: conv, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on

@@ -7,11 +7,13 @@ et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
@@ -21,8 +23,10 @@ DIRECTIONS = len(STEPS)
 
 BRANCH_WIDTH = HEAD_WIDTH = 256
 STEPS_TAKEN = 2
-"""A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, or to go
-on in the direction of the pixel where it ends. The second one stays inside of what is only a few pixels wide."""
+RefinePath = Literal["chained", "straight"]
+"""A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, straight,
+which is what it uses, or to go on in the direction of the pixel where it ends, chained. The second one stays inside of
+what is only a few pixels wide."""
 
 
 class SpatialBranch(nn.Sequential):
@@ -43,19 +47,34 @@ class BoundaryRefinement(nn.Module):
         in_chans: channels of the images.
         detail_channels: channels of the decoder's own spatial branch, whose feature map is given to `maps`; by default
             the part has a spatial branch of its own, of 256 channels.
-        steps: from pixel to neighbouring pixel, each in the direction predicted where it starts, that make an offset;
-            they end where there is no boundary.
+        steps: from pixel to neighbouring pixel, that make an offset.
+        path: chained steps each go in the direction predicted where they start, and end where there is no boundary;
+            straight ones all go in that of the first.
+
+    Raises:
+        CrispsegError: no steps; another path.
     """
 
     unit_steps: Tensor
 
-    def __init__(self, in_chans: int = 3, *, detail_channels: int | None = None, steps: int = STEPS_TAKEN) -> None:
+    def __init__(
+        self,
+        in_chans: int = 3,
+        *,
+        detail_channels: int | None = None,
+        steps: int = STEPS_TAKEN,
+        path: RefinePath = "chained",
+    ) -> None:
         super().__init__()
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise CrispsegError(f"refine_steps is {steps!r}; give a whole number of 1 or more")
+        if path not in get_args(RefinePath):
+            raise CrispsegError(f"refine_path is {path!r}; it must be {' or '.join(get_args(RefinePath))}")
         self.branch = SpatialBranch(in_chans, BRANCH_WIDTH) if detail_channels is None else None
         self.boundary_head = _head(detail_channels or BRANCH_WIDTH, 1)
         self.direction_head = _head(detail_channels or BRANCH_WIDTH, DIRECTIONS)
         self.boundary, self.direction = Tap(), Tap()
-        self.steps = steps
+        self.steps, self.path = steps, path
         self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
 
     def maps(self, images: Tensor, detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -83,6 +102,8 @@ class BoundaryRefinement(nn.Module):
         """
         steps = self.unit_steps[direction.argmax(1)].permute(0, 3, 1, 2)  # (N, 2, H, W)
         steps = torch.where(boundary > 0, steps, torch.zeros_like(steps))
+        if self.path == "straight":
+            return self.steps * steps
         offsets = steps
         for _ in range(self.steps - 1):
             offsets = steps + shift(offsets, steps)  # one step, and then what is left from where it ends

@@ -18,9 +18,9 @@ from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.refinement import Refinement
+from crispseg.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
 from crispseg.settings import CHECKS, Settings
-from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES
+from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES, DirectionMask
 from crispseg.wording import written
 
 CONFIG = "config.yaml"
@@ -51,6 +51,9 @@ class ModelConfig:
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
         in_chans: channels of the images, 3 for colour, 1 for grey or 4 for colour and one more, such as near infrared.
         refine: boundary for UN-EPT's refinement along boundaries, on any model.
+        refine_steps: steps from a boundary pixel to the one whose logits it takes.
+        refine_path: chained, each step in the direction of the pixel where it starts, or straight, all in that of the
+            first (SegFix: two straight steps).
         options: further options of the model.
     """
 
@@ -59,6 +62,8 @@ class ModelConfig:
     pretrained: bool | str = True
     in_chans: int = 3
     refine: Refinement | None = None
+    refine_steps: int = STEPS_TAKEN
+    refine_path: RefinePath = "chained"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -69,8 +74,9 @@ class ModelConfig:
             CrispsegError: it is not there, or damaged.
         """
         info = read_info(saved)
-        options = {key: value for key, value in info.options.items() if key != "refine"}
-        return cls(info.name, info.backbone, False, info.in_chans, info.options.get("refine"), options)
+        options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
+        refinement = {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
+        return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
 
     def weights(self) -> str:
         """Where the backbone's weights come from, in words; published ones are downloaded where they are not yet.
@@ -88,8 +94,8 @@ class ModelConfig:
             backbone=self.backbone,
             pretrained=self.pretrained,
             in_chans=self.in_chans,
-            refine=self.refine,
             auxiliary=auxiliary,
+            **({key: getattr(self, key) for key in REFINE_OPTIONS} if self.refine else {}),
             **self.options,
         )
 
@@ -130,6 +136,8 @@ class TrainConfig(Settings):
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
             and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
+        direction_mask: boundary pixels on which the direction of model.refine is learned, all true ones or those of
+            them that are predicted to be one.
         clip: largest norm of the gradient.
         freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
             feature is made of, mostly the stem and the first stage; auto is early where it starts from trained weights,
@@ -176,6 +184,7 @@ class TrainConfig(Settings):
     class_weights: Literal["auto", "softened", "balanced"] | list[float] | None = "auto"
     boundary_distance: PositiveInt = 5
     boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
+    direction_mask: DirectionMask = "true"
     clip: float | None = Field(default=None, gt=0)
     freeze_backbone: bool | Literal["early", "auto"] = "auto"
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -223,7 +232,7 @@ class TrainConfig(Settings):
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
             )
-        if self.augment.photometric is True and self.model.in_chans == 4:
+        if self.augment.photometric not in (False, "auto") and self.model.in_chans == 4:
             raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from crispseg.refinement.targets import NO_BOUNDARY
 
 BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""
+
+DirectionMask = Literal["true", "predicted"]
 
 LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
 """What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
@@ -149,22 +152,31 @@ class BoundaryRefinementLoss(nn.Module):
     Args:
         loss: on logits, of which the auxiliary ones join the first term.
         weights: weights of the terms, by name; those not given are as in `BOUNDARY_WEIGHTS`.
+        direction_mask: L_dir is of all true boundary pixels, or of those that are predicted to be one ("the direction
+            map is multiplied by the boundary map", §3.2).
     """
 
-    def __init__(self, loss: DeepSupervision, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        loss: DeepSupervision,
+        weights: Mapping[str, float] | None = None,
+        direction_mask: DirectionMask = "true",
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.direction_mask = direction_mask
         self.weights = {**BOUNDARY_WEIGHTS, **(weights or {})}
 
     def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor) -> Tensor:
         """Outputs of a model that refines, class ids `(N, H, W)` and `boundary_targets` `(N, H, W)` → a number."""
         unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
         assert unrefined is not None and boundary is not None and direction is not None
+        mask = boundary if self.direction_mask == "predicted" else None
         terms = {
             "unrefined": self.loss(outputs._replace(logits=unrefined), labels),
             "refined": self.loss(outputs._replace(auxiliary=None), labels),
             "boundary": boundary_loss(boundary, targets),
-            "direction": direction_loss(direction, targets),
+            "direction": direction_loss(direction, targets, mask),
         }
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
@@ -182,14 +194,17 @@ def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
     return (losses * counted).sum() / counted.sum().clamp(min=1)
 
 
-def direction_loss(direction: Tensor, targets: Tensor) -> Tensor:
+def direction_loss(direction: Tensor, targets: Tensor, boundary: Tensor | None = None) -> Tensor:
     """L_dir of Eq. 7, in float32: cross-entropy, mean over true boundary pixels with a direction; 0 without any.
 
     Args:
         direction: logits `(N, 8, H, W)`.
         targets: what `boundary_targets` gives, `(N, H, W)`.
+        boundary: logits `(N, 1, H, W)`; only pixels where they are above 0 count then. They get no gradient from it.
     """
     known = targets < DIRECTIONS
+    if boundary is not None:
+        known = known & (boundary[:, 0] > 0)
     truth = targets.long().masked_fill(~known, IGNORE)
     total = F.cross_entropy(direction.float(), truth, ignore_index=IGNORE, reduction="sum")
     return total / known.sum().clamp(min=1)

@@ -29,6 +29,7 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
+from crispseg.refinement import REFINE_OPTIONS
 from crispseg.refinement.targets import BoundaryTargets
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
@@ -144,8 +145,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
     weights = class_weights_of(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
-    refined = BoundaryRefinementLoss(loss, config.boundary_weights) if config.model.refine else None
-    task = SegmentationTask(model, refined or loss, config)
+    refined = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
+    task = SegmentationTask(model, refined if config.model.refine else loss, config)
     on_cpu_bf16 = config.precision == "bf16" and not on_cuda(config)
     if on_cpu_bf16 and has_bf16() is False:
         note = "precision is bf16, for which this processor has no instructions; --precision fp32 is faster here"
@@ -291,7 +292,7 @@ def _differences(own: ModelInfo, other: ModelInfo) -> str:
     one, two = ({"backbone": info.backbone, "in_chans": info.in_chans, **info.options} for info in (own, other))
     if own.name != other.name:
         one, two = {"name": own.name}, {"name": other.name}
-    keys = [key for key in one if one[key] != two.get(key) and key != "refine"]  # which may be added and left out
+    keys = [key for key in one if one[key] != two.get(key) and key not in REFINE_OPTIONS]  # which may change
     differing = [f"model.{key} is {one[key]}, there {two.get(key)}" for key in keys]
     return " and ".join(differing) or "the parts of the two differ"
 
