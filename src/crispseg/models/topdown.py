@@ -44,7 +44,7 @@ def top_down(
             has fewer than 64 channels too.
         context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
         context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
+        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
