@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -70,7 +71,8 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         if not _UNUSED.match(key)
     }
     lite = any(key.startswith(_LITE) for key in given)
-    title, options = ("SFNet-Lite" if lite else "SFNet"), {}
+    title = "SFNet-Lite" if lite else "SFNet"
+    options: dict[str, Any] = {}
     if lite:
         given = {key: value for key, value in given.items() if not _UNUSED_LITE.match(key)}
         options["gate"] = "pooled" if _GATE in given and given[_GATE].shape[1:2] == (4,) else "features"
