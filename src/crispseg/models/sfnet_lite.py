@@ -1,7 +1,7 @@
 """SFNet-Lite: Li et al., *SFNet: Faster and Accurate Semantic Segmentation via Semantic Flow*, IJCV 2023 (arXiv
 2207.04415).
 
-See docs/papers/sfnet.md, "SFNet-Lite", for what is from the paper and what from its released code.
+As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
 """
 
 from __future__ import annotations
