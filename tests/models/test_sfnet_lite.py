@@ -107,8 +107,8 @@ def test_its_levels_have_strides_4_16_and_32() -> None:
         with torch.device("meta"):
             model = create_model("sfnet_lite", num_classes=3, backbone=backbone)
         assert (model.backbone.strides, model.info.options["width"]) == ((4, 16, 32), width)
-    aligned = create_model("sfnet_lite", **TINY, merge="aligned")
-    assert isinstance(aligned.decoder.merge.fams[0], FlowAlignment)  # type: ignore[union-attr,index]
+    aligned: Any = create_model("sfnet_lite", **TINY, merge="aligned")
+    assert isinstance(aligned.decoder.merge.fams[0], FlowAlignment)
 
 
 @pytest.mark.parametrize(
