@@ -195,6 +195,15 @@ def test_published_weights_that_cannot_be_got_are_refused(
         Backbone(SHUFFLENET, pretrained=True)
 
 
+@pytest.mark.parametrize(("name", "millions"), [("stdc1", 813), ("stdc2", 1446)])
+def test_stdc_costs_what_its_released_names_say(name: str, millions: int) -> None:
+    """STDCNet813 and STDCNet1446, by a counter that sees batch norms and pooling too."""
+    with torch.device("meta"):
+        backbone = Backbone(name)
+    classifier = 1024 * 1024 * 7 * 7 + 1024 * 1024 + 1024 * 1000  # conv_last, fc, linear
+    assert count_multiply_adds(backbone, 224, 224) + classifier == pytest.approx(millions * 1e6, rel=0.01)
+
+
 # In SFNet -----------------------------------------------------------------------------------------------------------
 
 
