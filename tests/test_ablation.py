@@ -51,6 +51,7 @@ def model_of(name: str, **options: Any) -> SegmentationModel:
 
 SYSTEMS: dict[str, dict[str, Any]] = {
     "sfnet": {"width": 16},
+    "sfnet_lite": {"width": 16},
     "ddsm_upernet": {"width": 16, "reduced": 16, "pixels": 9},
     "agln": {"width": 16, "descriptors": 4},
     "unept": {"width": 32, "points": 4, "refine": "boundary"},
@@ -118,6 +119,7 @@ def test_shuffle_moves_whole_vectors() -> None:
 EXPECTED = {
     "sfnet": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled"}
     | {f"flow × 0 in decoder.fuses.{index}" for index in range(3)},
+    "sfnet_lite": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled", "gate uniform"},
     "ddsm_upernet": {"offsets × 0", "offsets × 2", "offsets shuffled", "weights uniform"}
     | {"spatial part off", "channel part off"},
     "agln": {"M × 0", "M uniform", "M shuffled", "no local refinement", "no encoder features"},
@@ -172,6 +174,10 @@ DONE: dict[str, list[tuple[str, Callable[[Tensor], Tensor], Callable[[Tensor], T
     "queries shuffled": [("context_queries", Tensor.clone, shuffled)],
     "direction shuffled": [("refiner.direction", Tensor.clone, shuffled)],
 }
+OF_GATED = {
+    **{name: [*done, ("fine_flow", *done[0][1:])] for name, done in DONE.items() if name.startswith("flow")},
+    "gate uniform": [("gate", alike((2, 3)), Tensor.clone)],
+}
 OF_ATTENTION = {
     "offsets × 0": [("attention.offsets", torch.zeros_like, Tensor.clone)],
     "offsets × 2": [("attention.offsets", lambda x: x + x, Tensor.clone)],
@@ -180,11 +186,11 @@ OF_ATTENTION = {
 }
 
 
-@pytest.mark.parametrize("name", ["sfnet", "ddsm_upernet", "agln", "unept"])
+@pytest.mark.parametrize("name", ["sfnet", "sfnet_lite", "ddsm_upernet", "agln", "unept"])
 def test_each_ablation_does_what_it_says(name: str, models: dict[str, SegmentationModel], images: Tensor) -> None:
     """To the quantities that it names, and to no other."""
     model = models[name]
-    told = DONE | (OF_ATTENTION if name == "unept" else {})
+    told = DONE | {"unept": OF_ATTENTION, "sfnet_lite": OF_GATED}.get(name, {})
     for ablation in ablations_of(model).values():
         if ablation.name not in told:
             continue

@@ -106,7 +106,7 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
         ("resnet18_dep", "did you mean 'resnet18_deep'?"),
         ("ResNet18", "did you mean 'resnet18'?"),
         ("convnext_tny", "did you mean 'convnext_tiny'?"),
-        ("DF1", "df1, df2, shufflenetv2_x1_0 and any timm model"),
+        ("DF1", "df1, df2, stdc1, stdc2, shufflenetv2_x1_0 and any timm model"),
         ("df3", "did you mean 'df"),
         ("shufflenet_v2_x1_0", "did you mean 'shufflenetv2_x1_0'?"),
         ("", "any timm model with a feature pyramid"),

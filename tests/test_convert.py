@@ -33,28 +33,50 @@ def test_an_official_checkpoint_gives_what_the_official_code_gave(shared: Path, 
             torch.testing.assert_close(warped, expected[f"fam.{level}"], rtol=0, atol=1e-4)
 
 
-def test_the_reference_of_these_tests_computes_what_the_official_code_did(shared: Path) -> None:
-    state = torch.load(shared / "parity/sfsegnets_resnet18.pth", weights_only=True)["state_dict"]
-    released = Released("resnet18_deep", {key.removeprefix("module."): value.float() for key, value in state.items()})
-    expected = load_file(shared / "parity/sfsegnets_resnet18.safetensors")
+def test_an_official_sfnet_lite_gives_what_the_official_code_gave(shared: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(shared / "parity/sfnet_lite_resnet18.pth"), "--out", str(tmp_path / "model")]) == 0
+    expected = load_file(shared / "parity/sfnet_lite_resnet18.safetensors")
+    for model in (convert_official(shared / "parity/sfnet_lite_resnet18.pth"), from_pretrained(tmp_path / "model")):
+        assert (model.info.name, model.info.backbone) == ("sfnet_lite", "resnet18_deep")
+        with torch.no_grad(), record(model) as seen:
+            logits, (fused,) = model(expected["images"]), model.coarse(expected["images"]).decoded.levels
+        torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(seen["decoder.coarsest"], expected["ppm"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(fused, expected["fused"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "gate"), [("sfsegnets", None), ("sfnet_lite", "pooled")])
+def test_the_reference_of_these_tests_computes_what_the_official_code_did(
+    name: str, gate: str | None, shared: Path
+) -> None:
+    state = torch.load(shared / f"parity/{name}_resnet18.pth", weights_only=True)["state_dict"]
+    state = {key.removeprefix("module."): value.float() for key, value in state.items()}
+    released = Released("resnet18_deep", state, gate=gate)
+    expected = load_file(shared / f"parity/{name}_resnet18.safetensors")
     torch.testing.assert_close(released.logits(expected["images"]), expected["logits"], rtol=0, atol=1e-4)
 
 
 # Synthetic checkpoints of all networks ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", list(WIDTH))
-def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp_path: Path) -> None:
-    released = Released(backbone, num_classes=7)
+LITE = [("resnet18_deep", "features"), ("stdc1", "pooled"), ("stdc2", "features")]
+
+
+@pytest.mark.parametrize(("backbone", "gate"), [*((backbone, None) for backbone in WIDTH), *LITE])
+def test_a_converted_model_computes_what_the_release_computes(backbone: str, gate: str | None, tmp_path: Path) -> None:
+    released = Released(backbone, num_classes=7, gate=gate)
     half = {key: value.half() if value.is_floating_point() else value for key, value in released.state.items()}
     released.state = {key: value.float() for key, value in half.items()}
     heads = {"head.dsn.0.0.weight": torch.ones(8, 8, 3, 3), "fc.weight": torch.ones(1000, 512)}
+    if backbone.startswith("stdc"):
+        heads = {"head.dsn.0.weight": torch.ones(8, 8, 3, 3), **stdc_unused(half)}
     state = {f"module.{key}": value for key, value in {**half, **heads}.items()}
     torch.save({"state_dict": state, "epoch": 3, "command": "train"}, tmp_path / "official.pth")
 
     model = convert_official(tmp_path / "official.pth")
-    assert (model.info.name, model.info.backbone, model.info.num_classes) == ("sfnet", backbone, 7)
-    assert model.info.options["width"] == WIDTH[backbone]
+    name = "sfnet" if gate is None else "sfnet_lite"
+    assert (model.info.name, model.info.backbone, model.info.num_classes) == (name, backbone, 7)
+    assert (model.info.options["width"], model.info.options.get("gate")) == (released.width, gate)
     assert model.info.options["released_dilation"] == backbone.startswith("resnet")
     assert not model.training
     images = torch.randn(1, 3, 65, 97)
@@ -62,6 +84,19 @@ def test_a_converted_model_computes_what_the_release_computes(backbone: str, tmp
     assert expected.std((2, 3)).min() > 1e-3 * expected.abs().max(), "constant logits would prove little"
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def stdc_unused(state: State) -> State:
+    """What the release's STDC has beside: its classifier, and each stage once more under a name of its own."""
+    found = {f"backbone.{name}.weight": torch.ones(8, 8) for name in ("conv_last.conv", "fc", "bn", "linear")}
+    last = max(int(key.split(".")[2]) for key in state if key.startswith("backbone.features."))
+    ends = {"x2": 0, "x4": 1, "x8": 3, "x16": 5, "x32": 7} if last == 7 else {"x2": 0, "x4": 1, "x8": 5, "x16": 10}
+    for key, value in state.items():
+        if key.startswith("backbone.features."):
+            place = int(key.split(".")[2])
+            stage = next((stage for stage, end in ends.items() if place <= end), "x32")
+            found[key.replace("features.", f"{stage}.0.")] = value
+    return found
 
 
 @pytest.mark.parametrize(("zipped", "numpy"), [(True, "2"), (False, "2"), (False, "1")])
@@ -130,7 +165,11 @@ NOT_FINITE = "1 keys with values that are not finite, first"
         ),
         ([], {"surprise": torch.ones(1)}, ["1 keys unknown, first surprise"]),
         ([], {"classifier.bias": torch.ones(19)}, ["1 keys unknown, first classifier.bias"]),
-        ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["SFNet-Lite", "not read"]),
+        (
+            [],
+            {"head.flow_align_module.down_h.weight": torch.ones(1)},
+            ["does not fit an SFNet-Lite on df1", "head.flow_align_module.flow_gate.0.weight"],
+        ),
         (
             [],
             {BOTTLENECK: torch.full((64,), torch.nan)},
@@ -239,6 +278,6 @@ def test_data_that_do_not_fit_are_refused(
 
 
 def test_dilation_is_for_resnets(refuses: Any) -> None:
-    for backbone in ("test_efficientnet", "df1", "shufflenetv2_x1_0"):
+    for backbone in ("test_efficientnet", "df1", "stdc1", "shufflenetv2_x1_0"):
         with refuses("released_dilation", "resnet18_deep"):
             create_model("sfnet", num_classes=3, backbone=backbone, released_dilation=True)

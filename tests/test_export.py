@@ -100,6 +100,47 @@ def test_the_model_stays_as_it_is() -> None:
     assert not any("auxiliary" in name or "running_mean" in name for name in program.state_dict)
 
 
+# Operators ----------------------------------------------------------------------------------------------------------
+
+
+TENSORRT = """
+Add And AveragePool Cast Clip Concat Constant ConstantOfShape Conv DepthToSpace Div Equal Expand Flatten Floor Gather
+Gemm GlobalAveragePool Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity Less LessOrEqual MatMul Max
+MaxPool Min Mod Mul Neg Not Or Pad Pow Range ReduceMax ReduceMean ReduceSum Relu Reshape Resize Shape Sigmoid Slice
+Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze Where
+"""
+"""Of docs/operators.md of onnx/onnx-tensorrt for TensorRT 10.15, opsets 9 to 24: what a network here may need."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backbone"), [("sfnet", "resnet18_deep"), ("sfnet_lite", "stdc1")])
+def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_path: Path) -> None:
+    """And uses them as the table's restrictions allow. No engine is built."""
+    onnx = pytest.importorskip("onnx")
+    model = create_model(name, num_classes=3, width=8, backbone=backbone)
+    export.write_onnx(export.trace(model), tmp_path / "model.onnx", "{}")
+    assert export.compare(export.open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
+    loaded = onnx.load(tmp_path / "model.onnx")
+    ((domain, opset),) = {(each.domain, each.version) for each in loaded.opset_import}
+    assert domain == "" and 9 <= opset <= 24 and not loaded.functions
+    assert {node.op_type for node in loaded.graph.node} <= {*TENSORRT.split()}
+    fixed = {each.name for each in loaded.graph.initializer}
+    seen = []
+    for node in loaded.graph.node:
+        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        seen.append(node.op_type)
+        if node.op_type == "GridSample":
+            assert given == {"align_corners": 1, "mode": b"bilinear", "padding_mode": b"zeros"}
+        if node.op_type == "Resize":
+            assert (given["mode"], given["coordinate_transformation_mode"]) == (b"linear", b"align_corners")
+            assert (given.get("antialias", 0), given["keep_aspect_ratio_policy"]) == (0, b"stretch")
+        if node.op_type.startswith("Reduce"):
+            assert node.input[1] in fixed
+        if node.op_type in ("MaxPool", "AveragePool"):
+            assert {*given.get("dilations", [1])} == {1} and len(node.output) == 1
+    assert seen.count("GridSample") == (3 if name == "sfnet" else 2)
+
+
 # The command --------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""DF1, DF2 and ShuffleNet v2, which timm does not have."""
+"""DF1, DF2, STDC-1, STDC-2 and ShuffleNet v2, which timm does not have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.inference.folding import fold_batch_norms
 
 SHUFFLENET = "shufflenetv2_x1_0"
-LIGHT = ("df1", "df2", SHUFFLENET)
+LIGHT = ("df1", "df2", "stdc1", "stdc2", SHUFFLENET)
 
 
 def lively(name: str, **options: Any) -> Backbone:
@@ -43,6 +43,8 @@ def test_the_names_are_listed() -> None:
     [
         ("df1", (16, 32, 32), (128, 256, 512)),
         ("df2", (8, 16, 32), (128, 256, 512)),
+        ("stdc1", (4, 8, 16, 32), (64, 256, 512, 1024)),
+        ("stdc2", (4, 8, 16, 32), (64, 256, 512, 1024)),
         (SHUFFLENET, (4, 8, 16, 32), (24, 116, 232, 1024)),
     ],
 )
@@ -65,6 +67,7 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
         ("df1", (4, 8, 16, 32), (64, 64, 128, 512)),
         ("df2", (4, 8, 16, 32), (64, 128, 256, 512)),
         ("df1", (16, 32, 32), (128, 256, 512)),
+        ("stdc1", (2, 16, 16), (32, 512, 512)),
         (SHUFFLENET, (2, 32, 32), (24, 464, 1024)),
         (SHUFFLENET, (4, 8), (24, 116)),
     ],
@@ -109,8 +112,13 @@ def test_bfloat16_is_close_to_float32(name: str) -> None:
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["df1", "df2"])
-def test_weights_under_the_released_names_give_the_released_features(name: str, tmp_path: Path, refuses: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("df1", "stage1.0"), ("df2", "stage1.0"), ("stdc1", "features.0.conv"), ("stdc2", "features.0.conv")],
+)
+def test_weights_under_the_released_names_give_the_released_features(
+    name: str, first: str, tmp_path: Path, refuses: Any
+) -> None:
     released = Released(name)
     released.state = {
         key.removeprefix("backbone."): value for key, value in released.state.items() if key.startswith("backbone.")
@@ -118,16 +126,17 @@ def test_weights_under_the_released_names_give_the_released_features(name: str, 
     torch.save({**released.state, "fc.weight": torch.ones(1000, 512)}, tmp_path / "imagenet.pth")
     images = torch.randn(1, 3, 65, 97)
     features = Backbone(name, pretrained=tmp_path / "imagenet.pth").eval()(images)
-    for ours, theirs in zip(features, released.df(images), strict=True):
+    walk = released.stdc if name.startswith("stdc") else released.df
+    for ours, theirs in zip(features, walk(images), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    grey = Backbone(name, pretrained=tmp_path / "imagenet.pth", in_chans=1).net.stage1[0].weight
-    torch.testing.assert_close(grey, released.state["stage1.0.weight"].sum(1, keepdim=True))
+    grey = next(Backbone(name, pretrained=tmp_path / "imagenet.pth", in_chans=1).parameters())
+    torch.testing.assert_close(grey, released.state[f"{first}.weight"].sum(1, keepdim=True))
     with refuses("imagenet.pth", "does not fit backbone 'resnet18_deep'"):
         Backbone("resnet18_deep", pretrained=tmp_path / "imagenet.pth")
 
 
-@pytest.mark.parametrize("name", ["df1", "df2"])
-def test_no_weights_of_df_are_published(name: str, refuses: Any) -> None:
+@pytest.mark.parametrize("name", ["df1", "stdc2"])
+def test_weights_that_nobody_publishes_are_not_downloaded(name: str, refuses: Any) -> None:
     with refuses(f"no published weights for '{name}'", "give pretrained the path"):
         Backbone(name, pretrained=True)
 
@@ -186,6 +195,15 @@ def test_published_weights_that_cannot_be_got_are_refused(
         Backbone(SHUFFLENET, pretrained=True)
 
 
+@pytest.mark.parametrize(("name", "millions"), [("stdc1", 813), ("stdc2", 1446)])
+def test_stdc_costs_what_its_released_names_say(name: str, millions: int) -> None:
+    """STDCNet813 and STDCNet1446, by a counter that sees batch norms and pooling too."""
+    with torch.device("meta"):
+        backbone = Backbone(name)
+    classifier = 1024 * 1024 * 7 * 7 + 1024 * 1024 + 1024 * 1000  # conv_last, fc, linear
+    assert count_multiply_adds(backbone, 224, 224) + classifier == pytest.approx(millions * 1e6, rel=0.01)
+
+
 # In SFNet -----------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +216,8 @@ def test_published_weights_that_cannot_be_got_are_refused(
         ("df1", {"width": 128, "fuse": "add"}, 9.20e6, 18.6),
         ("df2", {"width": 128}, 18.70e6, 48.5),
         ("df2", {"width": 128, "fuse": "add"}, 18.66e6, 48.2),
+        ("stdc1", {}, 5.99e6, 29.8),
+        ("stdc2", {}, 10.02e6, 43.0),
         (SHUFFLENET, {}, 1.90e6, 16.7),
         (SHUFFLENET, {"fuse": "add"}, 1.88e6, 16.3),
         ("resnet101_deep", {"released_dilation": True}, 50.32e6, 413.5),  # dilation changes no count

@@ -1,10 +1,11 @@
-"""Checkpoints of SFNet's official release as models of this package."""
+"""Checkpoints of the official release of SFNet and SFNet-Lite as models of this package."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,65 +19,89 @@ _RELEASED = {  # what a key begins with in our models → in the release
     "backbone.net.model.bn1.": "layer0.1.",
     "backbone.net.model.layer": "layer",
     "backbone.net.stage": "backbone.stage",
+    "backbone.net.": "backbone.features.",
     "decoder.context.": "head.ppm.",
     "decoder.laterals.": "head.fpn_in.",
     **{f"decoder.smooths.{i}.": f"head.fpn_out.{i}.0." for i in range(3)},
     **{f"decoder.fuses.{i}.compress_coarse.": f"head.fpn_out_align.{i}.down_h." for i in range(3)},
     **{f"decoder.fuses.{i}.compress_fine.": f"head.fpn_out_align.{i}.down_l." for i in range(3)},
     **{f"decoder.fuses.{i}.predict_flow.": f"head.fpn_out_align.{i}.flow_make." for i in range(3)},
+    "decoder.fuse.compress_coarse.": "head.flow_align_module.down_h.",
+    "decoder.fuse.compress_fine.": "head.flow_align_module.down_l.",
+    "decoder.fuse.predict_flow.": "head.flow_align_module.flow_make.",
+    "decoder.fuse.predict_gate.": "head.flow_align_module.flow_gate.0.",
     "decoder.merge.conv.": "head.conv_last.0.",
     "classifier.": "head.conv_last.1.",
 }
-_TRAINING_ONLY = re.compile(r"head\.dsn\.|dsn\.|fc\.")
-_DF_NETS = {"backbone.stage5.0.conv1.weight": "df1", "backbone.stage4_2.0.conv1.weight": "df2"}
+_UNUSED = re.compile(
+    r"head\.dsn\.|dsn\.|fc\."  # of training
+    r"|backbone\.(conv_last|fc|bn|linear)\."  # STDC's classifier of ImageNet
+    r"|backbone\.x(2|4|8|16|32)\."  # the same tensors as backbone.features, once more
+)
+_UNUSED_LITE = re.compile(r"head\.fpn_in\.2\.")  # SFNet-Lite on ResNet-18 has a lateral of C5 that nothing asks for
+_LITE = "head.flow_align_module."
+_GATE = f"{_LITE}flow_gate.0.weight"
+_OWN_NETS = {  # the last of those in a file says its backbone
+    "backbone.stage5.0.conv1.weight": "df1",
+    "backbone.stage4_2.0.conv1.weight": "df2",
+    "backbone.features.7.conv_list.0.conv.weight": "stdc1",
+    "backbone.features.13.conv_list.0.conv.weight": "stdc2",
+}
 _RESNETS = {("basic", 2): "resnet18_deep", ("bottleneck", 6): "resnet50_deep", ("bottleneck", 23): "resnet101_deep"}
 
 
 def convert_official(path: str | Path, labels: LabelSet | None = None) -> SegmentationModel:
-    """Build the SFNet that a checkpoint of the official release holds, in eval mode.
+    """Build the SFNet or SFNet-Lite that a checkpoint of the official release holds, in eval mode.
 
-    Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type; training-only heads are dropped.
+    Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type; what prediction does not need,
+    such as training-only heads, is dropped.
 
     Args:
         path: path of the checkpoint.
         labels: class names and colours, which the checkpoint lacks, in the order of its classes.
 
     Raises:
-        CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet on ResNet-18, 50 or 101, DF1 or
-            DF2; its weights are not finite; it has another number of classes than `labels`.
+        CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
+            or 101, DF1, DF2, STDC-1 or STDC-2; its weights are not finite; it has another number of classes than
+            `labels`.
     """
     given = {
         key: value.float() if value.is_floating_point() else value
         for key, value in read_state_dict(path).items()
-        if not _TRAINING_ONLY.match(key)
+        if not _UNUSED.match(key)
     }
-    if any(key.startswith("head.flow_align_module.") for key in given):
-        raise CrispsegError(f"{path} is a checkpoint of SFNet-Lite, which is not read; give one of SFNet")
+    lite = any(key.startswith(_LITE) for key in given)
+    title = "SFNet-Lite" if lite else "SFNet"
+    options: dict[str, Any] = {}
+    if lite:
+        given = {key: value for key, value in given.items() if not _UNUSED_LITE.match(key)}
+        options["gate"] = "pooled" if _GATE in given and given[_GATE].shape[1:2] == (4,) else "features"
     needed = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
     absent = [key for key in needed if key not in given or given[key].ndim != 4]
     if absent:
-        raise CrispsegError(f"{path} is no checkpoint of an official SFNet: it has no {', '.join(absent)}")
+        raise CrispsegError(f"{path} is no checkpoint of an official {title}: it has no {', '.join(absent)}")
     num_classes = len(given["head.conv_last.1.weight"])
     if labels is not None and len(labels) != num_classes:
         raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; name the data it was trained on")
     backbone = _backbone_of(path, given)
     try:
         model = create_model(
-            "sfnet",
+            "sfnet_lite" if lite else "sfnet",
             num_classes=num_classes,
             backbone=backbone,
             width=len(given["head.ppm.bottleneck.0.weight"]),
             released_dilation=backbone in _RESNETS.values(),
+            **options,
         )
     except CrispsegError as error:
-        raise CrispsegError(f"{path} holds an SFNet that cannot be built: {error}") from None
+        raise CrispsegError(f"{path} holds an {title} that cannot be built: {error}") from None
 
     own = model.state_dict()
     names = {_released(name): name for name in own}  # the file's → ours
     # A bias in front of a batch norm only shifts its mean; our laterals have none.
     shifts = {
         f"head.fpn_in.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
-        for index in range(len(model.backbone.channels) - 1)
+        for index in range(len(model.backbone.channels) - 1)  # C5 has none
     }
     shapes = {key: own[name].shape for key, name in (names | shifts).items()}
     wrong = {
@@ -87,7 +112,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     }
     if any(wrong.values()):
         raise CrispsegError(
-            f"{path} does not fit an SFNet on {backbone}: "
+            f"{path} does not fit an {title} on {backbone}: "
             + "; ".join(f"{len(keys)} keys {what}, first {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
         )
     weights = {names[key]: value for key, value in given.items() if key in names}
@@ -107,13 +132,12 @@ def _released(name: str) -> str:
 
 
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
-    for key, name in _DF_NETS.items():
-        if key in given:
-            return name
+    if found := [name for key, name in _OWN_NETS.items() if key in given]:
+        return found[-1]
     if "layer3.0.conv1.weight" not in given:
         raise CrispsegError(
-            f"{path} is no checkpoint of an official SFNet on a ResNet, DF1 or DF2: it has no layer3.0.conv1.weight "
-            f"nor {' nor '.join(_DF_NETS)}"
+            f"{path} is no checkpoint of an official SFNet on a ResNet, DF or STDC: it has no layer3.0.conv1.weight "
+            f"nor {' nor '.join(_OWN_NETS)}"
         )
     block = "bottleneck" if "layer3.0.conv3.weight" in given else "basic"
     depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})

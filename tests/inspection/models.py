@@ -20,7 +20,14 @@ SYSTEMS = {
     "unept": {"width": 16, "points": 4, "refine": "boundary"},
 }
 CLASSES = 12
-LIVELY = {"predict_flow": 20.0, "theta": 20.0, "varphi": 20.0, "predict": 0.5, "predict_offset": 0.5}
+LIVELY = {
+    "predict_flow": 20.0,
+    "predict_gate": 1.0,
+    "theta": 20.0,
+    "varphi": 20.0,
+    "predict": 0.5,
+    "predict_offset": 0.5,
+}
 """Standard deviation of the weights of layers of these names."""
 
 

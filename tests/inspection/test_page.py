@@ -17,8 +17,10 @@ from PIL import Image
 
 from crispseg import pages
 from crispseg.inspection import inspect_image
+from crispseg.inspection.figures import figures
 from crispseg.inspection.flow import flow_colors, flows
 from crispseg.inspection.page import cards, classes, inspection_page
+from crispseg.inspection.panels import sections
 from crispseg.inspection.payload import POINT_BYTES, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
@@ -45,6 +47,17 @@ def test_page_is_whole_by_itself(name: str) -> None:
     assert ("Semantic flow" in html) == (name == "sfnet")
     for title in ("prediction", "truth", "errors", "confidence", "entropy"):
         assert f'data-layer="{title}"' in html
+
+
+def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
+    found = inspected("sfnet_lite")
+    ((title, panels),) = sections(found, ["flow F5 → F2"])["fam"]
+    assert title == "F5 → F2" and {panel.field for panel in panels} == {0}
+    names = ["coarse level, upsampled", "fine level", "flow", "coarse level, warped"]
+    assert [panel.name for panel in panels] == [*names, "second flow", "fine level, warped", "gate"]
+    assert not np.array_equal(panels[2].pixels, panels[4].pixels) and np.ptp(panels[-1].pixels) > 0
+    assert "Semantic flow" in inspection_page(found)
+    assert {f"sfnet_figure_{number}" for number in (2, 4, 5, 7, 8)} <= figures(found).keys()
 
 
 def test_cards() -> None:

@@ -75,6 +75,8 @@ def test_parts_are_known_by_their_taps() -> None:
         ("sfnet", {"fuse": "cfb"}, "cfb", ["F5 → F4", "F4 → F3", "F3 → F2"]),
         ("fpn", {"merge": "aligned"}, "fam", ["F3 → F2, merge", "F4 → F2, merge", "F5 → F2, merge"]),
         ("deeplabv3plus", {"fuse": "dcn"}, "dcn", ["F5 → F2"]),
+        ("sfnet_lite", {}, "fam", ["F5 → F2"]),
+        ("sfnet", {"fuse": "gdfam"}, "fam", ["F5 → F4", "F4 → F3", "F3 → F2"]),
     ],
 )
 def test_parts_in_other_decoders(name: str, options: dict[str, Any], kind: str, titles: list[str]) -> None:

@@ -18,7 +18,9 @@ from .test_fpn import TestFPN as Base
 
 def test_all_names_of_the_contract_are_listed() -> None:
     hosts = {"fcn", "fpn", "upernet", "deeplabv3plus"}
-    assert hosts | {"sfnet", "ddsm_upernet", "ddsm_deeplabv3plus", "agln", "agln_lite", "unept"} <= set(list_models())
+    assert hosts | {"sfnet", "sfnet_lite", "ddsm_upernet", "ddsm_deeplabv3plus", "agln", "agln_lite", "unept"} <= set(
+        list_models()
+    )
 
 
 @pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])

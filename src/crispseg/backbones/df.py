@@ -10,8 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from crispseg.backbones.network import Network, Stage, cannot_dilate, pyramid_of_stages
-from crispseg.errors import CrispsegError
+from crispseg.backbones.network import Network, Stage, kaiming, pyramid_of_stages, refuse_extras
 
 # Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.
 DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
@@ -41,20 +40,12 @@ def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], 
     Raises:
         CrispsegError: published weights, dilation, or features that it does not have are asked for.
     """
-    if published:
-        raise CrispsegError(
-            f"there are no published weights for '{name}' to download; give pretrained the path of a weight file"
-        )
-    if output_stride < 32:
-        raise cannot_dilate(name, output_stride)
+    refuse_extras(name, published, output_stride)
     stages = {"stage1": Stage(_stem(in_chans), 64, 4)}
     plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
     for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
         stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
-    for stage in stages.values():
-        for module in stage.module.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    kaiming(stages.values())
     return pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 

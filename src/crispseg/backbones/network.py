@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -82,6 +82,28 @@ def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int
             )
         chosen.insert(0, candidates[-1])
     return tuple(chosen)
+
+
+def kaiming(stages: Iterable[Stage]) -> None:
+    """Initial weights of the convolutions of networks that their own code initialises so."""
+    for stage in stages:
+        for module in stage.module.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def refuse_extras(name: str, published: bool, output_stride: int) -> None:
+    """For networks without weights to download and without dilation.
+
+    Raises:
+        CrispsegError: one of them is asked for.
+    """
+    if published:
+        raise CrispsegError(
+            f"there are no published weights for '{name}' to download; give pretrained the path of a weight file"
+        )
+    if output_stride < 32:
+        raise cannot_dilate(name, output_stride)
 
 
 def cannot_dilate(name: str, output_stride: int) -> CrispsegError:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crispseg.backbones.df import DF_STRIDES, build_df
 from crispseg.backbones.plain import build_plain
 from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
+from crispseg.backbones.stdc import STDC_MODULES, build_stdc
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
@@ -21,7 +22,11 @@ from crispseg.nn import ceil_div
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
-_BUILDERS = {**dict.fromkeys(DF_STRIDES, build_df), SHUFFLENET: build_shufflenet}
+_BUILDERS = {
+    **dict.fromkeys(DF_STRIDES, build_df),
+    **dict.fromkeys(STDC_MODULES, build_stdc),
+    SHUFFLENET: build_shufflenet,
+}
 
 NAMED_BACKBONES = (*DEEP_RESNETS, *_BUILDERS)
 """Those that timm does not name."""

@@ -17,7 +17,8 @@ def run(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser(
         prog="crispseg convert",
-        description="Turn a checkpoint of an official SFNet (ResNet-18, 50, 101, DF1 or DF2) into a saved model.",
+        description="Turn a checkpoint of an official SFNet or SFNet-Lite, on ResNet-18, 50, 101, DF1, DF2, STDC-1 or "
+        "STDC-2, into a saved model.",
     )
     parser.add_argument("checkpoint", type=Path, help="the official .pth file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")

@@ -33,7 +33,7 @@ COMMANDS = {
     "list": "networks to train, and trained models that come with crispseg",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX or torch.export file",
-    "convert": "turn a checkpoint of SFNet's official release into a saved model",
+    "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 
 TRAINING = ("quickstart", "train")

@@ -3,6 +3,7 @@
 from crispseg.decoders.attention import AsymmetricPyramidNonLocal, RecurrentCrissCross
 from crispseg.decoders.context import AtrousSpatialPyramidPooling, ConvContext, DenseASPP, NonLocal, PyramidPooling
 from crispseg.decoders.deeplab import DeepLabDecoder, deeplab_context
+from crispseg.decoders.direct import Direct
 from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
 from crispseg.decoders.merge import Concat
 from crispseg.decoders.parts import Context, Decoded, Decoder, Levels, configured, contexts, fuses, merges
@@ -19,6 +20,7 @@ __all__ = [
     "DeepLabDecoder",
     "DeformableFuse",
     "DenseASPP",
+    "Direct",
     "Levels",
     "NonLocal",
     "PyramidPooling",

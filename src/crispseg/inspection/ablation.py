@@ -87,6 +87,7 @@ def replaced() -> tuple[Change, Change]:
 # What is tried --------------------------------------------------------------------------------------------------------
 
 _PIXELS, _QUERIES = (-2, -1), (1,)
+_FLOW = "flow|fine_flow"
 _KEEP, _REPLACE = replaced()
 
 
@@ -105,11 +106,12 @@ _SAME = {
 }
 
 ABLATIONS: tuple[Ablation, ...] = (
-    # SFNet
-    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {"flow": scale(0)}),
-    Ablation("flow × 0.5", "half of each displacement", {"flow": scale(0.5)}),
-    Ablation("flow × 2", "twice each displacement", {"flow": scale(2)}),
-    Ablation("flow shuffled", "displacements of other pixels of the image", {"flow": shuffle(_PIXELS)}),
+    # SFNet and SFNet-Lite, whose fine level has a flow too
+    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {_FLOW: scale(0)}),
+    Ablation("flow × 0.5", "half of each displacement", {_FLOW: scale(0.5)}),
+    Ablation("flow × 2", "twice each displacement", {_FLOW: scale(2)}),
+    Ablation("flow shuffled", "displacements of other pixels of the image", {_FLOW: shuffle(_PIXELS)}),
+    Ablation("gate uniform", "all pixels mix coarse and fine level in the same proportion", {"gate": uniform(_PIXELS)}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
         "offsets × 0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.inspection import maps
-from crispseg.inspection.flow import flow_colors, flows
+from crispseg.inspection.flow import flow_colors, flows, pixels_of_level
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
 from crispseg.inspection.quantities import Inspection
 from crispseg.labels import Color
@@ -132,11 +133,18 @@ def _feature(inspection: Inspection, values: Tensor, name: str, note: str) -> Pa
 
 def _fam(inspection: Inspection, part: str) -> Iterator[Panel]:
     flow = next(each for each in flows(inspection) if each.part == part)
+    hue = "hue: direction; full colour: {:.2f} px of the level"
     yield _feature(inspection, inspection.tap(part, "coarse"), "coarse level, upsampled", "before alignment, {}")
     yield _feature(inspection, inspection.tap(part, "fine"), "fine level", "{}")
-    full = f"hue: direction; full colour: {flow.longest():.2f} px of the level"
-    yield Panel("flow", flow_colors(flow, inspection), "of the fine level", wheel=full)
+    yield Panel("flow", flow_colors(flow, inspection), "of the fine level", wheel=hue.format(flow.longest()))
     yield _feature(inspection, inspection.tap(part, "warped"), "coarse level, warped", "after alignment")
+    if inspection.has(part, "fine_flow", "fine_warped", "gate"):
+        own = replace(flow, pixels=pixels_of_level(inspection.tap(part, "fine_flow")))
+        note = "where the fine level is read"
+        yield Panel("second flow", flow_colors(own, inspection), note, wheel=hue.format(own.longest()))
+        yield _feature(inspection, inspection.tap(part, "fine_warped"), "fine level, warped", "after alignment")
+        gate = scaled(mean_map(inspection.tap(part, "gate"), inspection), 0, 1)
+        yield Panel("gate", gate, "share of the coarse level", scale=(SCALE, "0", "1"), photo=True)
 
 
 def _ddsm(inspection: Inspection, part: str) -> Iterator[Panel]:

@@ -8,6 +8,7 @@ from crispseg.models.fcn import fcn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
+from crispseg.models.sfnet_lite import GatedDualFlowAlignment, sfnet_lite
 from crispseg.models.topdown import crisp, fpn, upernet
 from crispseg.models.unept import EPT, unept
 
@@ -16,6 +17,7 @@ __all__ = [
     "EPT",
     "Coarse",
     "FlowAlignment",
+    "GatedDualFlowAlignment",
     "ModelInfo",
     "Outputs",
     "SegmentationModel",
@@ -31,6 +33,7 @@ __all__ = [
     "list_models",
     "models",
     "sfnet",
+    "sfnet_lite",
     "unept",
     "upernet",
     "warp",

@@ -268,8 +268,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: number of logits.
-        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `shufflenetv2_x1_0`, or any timm
-            name with a feature pyramid; for unept, a ViT of timm too.
+        backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `stdc1`, `stdc2`,
+            `shufflenetv2_x1_0`, or any timm name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
         refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).

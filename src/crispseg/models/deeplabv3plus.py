@@ -35,7 +35,7 @@ def deeplabv3plus(
         output_stride: stride of the deepest feature, kept by dilation.
         context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.
         context_options: options of the context part by name, such as rates of aspp.
-        fuse: concat, as in the paper, or a fuse part: add, dcn, fam, ddsm or cfb.
+        fuse: concat, as in the paper, or a fuse part: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
 
     Raises:

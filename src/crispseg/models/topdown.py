@@ -13,8 +13,8 @@ from crispseg.decoders import TopDown, configured, contexts, fuse_steps, fuses, 
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, preset
 
-# Whose levels have 64 channels: DF's in SFNet's released code, ShuffleNet's by the count of SFNet's Table 1(d).
-LIGHT_BACKBONES = ("df1", "df2", "shufflenetv2_x1_0")
+# Whose levels have 64 channels: DF's and STDC's in SFNet's released code, ShuffleNet's by SFNet's Table 1(d).
+LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 
 
 def top_down(
@@ -39,12 +39,12 @@ def top_down(
     Args:
         spec: the backbone to build.
         num_classes: number of logits.
-        width: channels of every level. None: as SFNet's code was released, 64 on DF1 and DF2 (here also on ShuffleNet),
+        width: channels of every level. None: as SFNet's code was released, 64 on DF and STDC (here also on ShuffleNet),
             128 for another C5 of up to 512 channels, else 256; with expansion, which makes merging dear, 64 where C2
             has fewer than 64 channels too.
         context: context part on C5: conv, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels: add, dcn, fam, ddsm or cfb.
+        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.

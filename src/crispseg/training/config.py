@@ -44,10 +44,10 @@ class ModelConfig:
     """What `crispseg.create_model` is given.
 
     Args:
-        name: the system, crisp, sfnet, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
+        name: the system, crisp, sfnet, sfnet_lite, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
             deeplabv3plus, fpn or fcn.
-        backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, shufflenetv2_x1_0, or any timm name with a
-            feature pyramid; for unept, a ViT of timm too.
+        backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
+            name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
         in_chans: channels of the images, 3 for colour, 1 for grey or 4 for colour and one more, such as near infrared.
         refine: boundary for UN-EPT's refinement along boundaries, on any model.

@@ -1,0 +1,123 @@
+"""SFNet-Lite: Li et al., *SFNet: Faster and Accurate Semantic Segmentation via Semantic Flow*, IJCV 2023 (arXiv
+2207.04415).
+
+As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from crispseg.decoders import Context, Direct, configured, contexts, fuses, merges
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, preset
+from crispseg.models.sfnet import warp
+from crispseg.nn import Tap, resize
+
+
+@fuses.register("gdfam")
+class GatedDualFlowAlignment(nn.Module):
+    """Gated Dual Flow Alignment Module: both levels are warped, and a gate mixes them at each pixel.
+
+    As in the FAM, both levels are compressed to half the width by 1×1 convolutions, and a 3×3 convolution on the two
+    predicts the flow: of four channels, since the fine level has one of its own. A pixel becomes `gate · warp(coarse,
+    flow) + (1 - gate) · warp(fine, fine_flow)`. Nothing is added.
+
+    Taps: `fine` (N, C, H, W) and `coarse` (N, C, h, w), the two levels; `flow` and `fine_flow` (N, 2, H, W), their x
+    and y displacement in half pixels of the fine level; `warped` and `fine_warped` (N, C, H, W); `gate` (N, 1, H, W),
+    0 to 1, the share of the coarse level.
+
+    Args:
+        fine_channels, coarse_channels: channels of the two levels.
+        gate: what the 3×3 convolution of the gate sees: mean and maximum over channels of both levels (pooled; of the
+            coarse one compressed and upsampled), or the compressed levels as the flow does (features).
+    """
+
+    def __init__(
+        self, fine_channels: int, coarse_channels: int, *, gate: Literal["pooled", "features"] = "pooled"
+    ) -> None:
+        super().__init__()
+        common = fine_channels // 2
+        same = fine_channels == coarse_channels
+        self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+        self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
+        self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
+        self.predict_flow = nn.Conv2d(2 * common, 4, 3, padding=1, bias=False)
+        self.pooled = gate == "pooled"
+        self.predict_gate = nn.Conv2d(4 if self.pooled else 2 * common, 1, 3, padding=1, bias=False)
+        self.fine, self.coarse, self.gate = Tap(), Tap(), Tap()
+        self.flow, self.warped, self.fine_flow, self.fine_warped = Tap(), Tap(), Tap(), Tap()
+
+    def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
+        """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
+        fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
+        upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=True)
+        seen = torch.cat([upsampled, self.compress_fine(fine)], dim=1)
+        flow, fine_flow = self.predict_flow(seen).chunk(2, dim=1)
+        warped = self.warped(warp(coarse, self.flow(flow)))
+        fine_warped = self.fine_warped(warp(fine, self.fine_flow(fine_flow)))
+        if self.pooled:
+            levels = (upsampled, fine)  # as released: the fine level before its compression
+            means, maxima = ([pool(x, 1, keepdim=True) for x in levels] for pool in (torch.mean, torch.amax))
+            seen = torch.cat([*means, *maxima], dim=1)
+        gate = self.gate(self.predict_gate(seen).sigmoid())
+        fused: Tensor = gate * warped + (1 - gate) * fine_warped
+        return fused
+
+
+def direct(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int | None = None,
+    context: str = "ppm",
+    context_options: dict[str, Any] | None = None,
+    fuse: str = "gdfam",
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "concat",
+    merge_options: dict[str, Any] | None = None,
+    released_dilation: bool = False,
+) -> SegmentationModel:
+    """One step from C5 to C2, joined by C4, whose parts are named.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level. None: 128 where C5 has up to 1024 channels, as released, else 256.
+        context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
+        context_options: options of the context part by name, such as rates of aspp.
+        fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
+        fuse_options: options of the fuse part by name, such as pixels of ddsm.
+        merge: merge part of P2 and C4: concat or aligned.
+        merge_options: options of the merge part by name, such as flow_kernel of aligned.
+        released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+
+    Raises:
+        CrispsegError: an option that a part does not have.
+    """
+    part = configured(fuses, fuse, fuse_options)
+    backbone = spec.build(strides=(4, 16, 32))
+    if released_dilation:
+        backbone.dilate()
+    if width is None:
+        width = 128 if backbone.channels[-1] <= 1024 else 256
+    decoder = Direct(
+        backbone.channels,
+        width,
+        width,
+        context=configured(contexts, context, context_options),
+        fuse=part,
+        merge=configured(merges, merge, merge_options),
+    )
+    return SegmentationModel(backbone, decoder, num_classes)
+
+
+sfnet_lite = preset(
+    "sfnet_lite",
+    direct,
+    "One gated alignment of the coarsest level with the finest, on any backbone.",
+    part="gdfam",
+)

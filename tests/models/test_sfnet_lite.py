@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import convolved
+from torch import Tensor, nn
+
+from crispseg import create_model, record
+from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.decoders import Direct
+from crispseg.models import FlowAlignment, GatedDualFlowAlignment
+
+from .base import ExportTester
+from .test_sfnet import naive_warp
+
+TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
+TAPS = {"fine": 16, "flow": 2, "fine_flow": 2, "warped": 16, "fine_warped": 16, "gate": 1}
+
+
+class TestSFNetLite(ExportTester):
+    name = "sfnet_lite"
+    auxiliary_maps = 1
+    taps: ClassVar = {
+        "decoder.coarsest": (16, 32),
+        "decoder.fuse.coarse": (16, 32),
+        **{f"decoder.fuse.{tap}": (channels, 4) for tap, channels in TAPS.items()},
+    }
+    single_value_norms = frozenset({"decoder.context.stages.0.2"})  # the 1×1 bin of pyramid pooling
+
+
+def naive_gated(part: GatedDualFlowAlignment, fine: Tensor, coarse: Tensor, gate: str) -> Tensor:
+    """One image, pixel by pixel: g(p) · coarse at the pixel moved by Δ_1 + (1 - g(p)) · fine at that moved by Δ_2."""
+    fine, coarse = fine.double(), coarse.double()
+    if isinstance(part.project, nn.Conv2d):
+        coarse = convolved(coarse, part.project.weight.double())
+    low = convolved(coarse, part.compress_coarse.weight.double())
+    low = F.interpolate(low, size=fine.shape[-2:], mode="bilinear", align_corners=True)
+    both = torch.cat([low, convolved(fine, part.compress_fine.weight.double())], 1)
+    delta = convolved(both, part.predict_flow.weight.double())
+    maps = naive_warp(coarse, delta[:, :2]), naive_warp(fine, delta[:, 2:])
+    seen = both
+    if gate == "pooled":
+        rows = [low.sum(1) / low.shape[1], fine.sum(1) / fine.shape[1], low.sort(1)[0][:, -1], fine.sort(1)[0][:, -1]]
+        seen = torch.stack(rows, 1)
+    logit = convolved(seen, part.predict_gate.weight.double())
+    out = torch.empty_like(fine)
+    for y in range(fine.shape[-2]):
+        for x in range(fine.shape[-1]):
+            share = 1 / (1 + torch.exp(-logit[0, 0, y, x]))
+            out[0, :, y, x] = share * maps[0][0, :, y, x] + (1 - share) * maps[1][0, :, y, x]
+    return out
+
+
+@pytest.mark.parametrize(("gate", "coarse_channels"), [("pooled", 8), ("pooled", 12), ("features", 8)])
+@torch.no_grad()
+def test_gated_dual_flow_is_what_its_equations_say(gate: Any, coarse_channels: int) -> None:
+    part = GatedDualFlowAlignment(8, coarse_channels, gate=gate)
+    nn.init.normal_(part.predict_flow.weight)  # flows of several pixels, and gates of all values
+    nn.init.normal_(part.predict_gate.weight)
+    fine, coarse = torch.randn(1, 8, 9, 12), torch.randn(1, coarse_channels, 5, 6)
+    with record(part) as seen:
+        out = part(fine, coarse)
+    torch.testing.assert_close(out.double(), naive_gated(part, fine, coarse, gate), atol=1e-3, rtol=0)
+    assert seen["flow"].abs().max() > 2 and seen["fine_flow"].abs().max() > 2
+    assert seen["gate"].min() < 0.1 and seen["gate"].max() > 0.9
+
+
+@torch.no_grad()
+def test_without_flows_the_gate_mixes_levels_where_they_are() -> None:
+    part = GatedDualFlowAlignment(4, 4)
+    nn.init.zeros_(part.predict_flow.weight)
+    nn.init.zeros_(part.predict_gate.weight)
+    fine, coarse = torch.randn(2, 4, 7, 5), torch.randn(2, 4, 3, 2)
+    upsampled = F.interpolate(coarse, size=(7, 5), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(part(fine, coarse), (fine + upsampled) / 2, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["fpn", "sfnet", "deeplabv3plus"])
+def test_the_part_works_in_other_decoders(name: str) -> None:
+    model = create_model(name, **TINY, fuse="gdfam", fuse_options={"gate": "features"}).eval()
+    parts = [module for module in model.modules() if isinstance(module, GatedDualFlowAlignment)]
+    assert len(parts) == (1 if name == "deeplabv3plus" else 3) and not any(part.pooled for part in parts)
+    assert model(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gate": "features"},
+        {"fuse": "fam", "fuse_options": {"flow_kernel": 5}, "merge": "aligned"},
+        *({"fuse": fuse, "context": context} for fuse, context in (("add", "conv"), ("dcn", "aspp"), ("cfb", "ppm"))),
+        {"fuse": "ddsm", "fuse_options": {"pixels": 9}},
+    ],
+)
+def test_other_parts_work_in_its_decoder(options: dict[str, Any]) -> None:
+    model = create_model("sfnet_lite", **TINY, **options, refine="boundary", auxiliary=True).eval()
+    assert isinstance(model.decoder, Direct)
+    outputs = model.outputs(torch.randn(1, 3, 33, 57))
+    assert [each.shape for each in (outputs.logits, *(outputs.auxiliary or ()))] == [(1, 3, 33, 57)] * 2
+
+
+def test_its_levels_have_strides_4_16_and_32() -> None:
+    for backbone, width in (("df1", 128), ("resnet50", 256), ("stdc1", 128)):
+        with torch.device("meta"):
+            model = create_model("sfnet_lite", num_classes=3, backbone=backbone)
+        assert (model.backbone.strides, model.info.options["width"]) == ((4, 16, 32), width)
+    aligned: Any = create_model("sfnet_lite", **TINY, merge="aligned")
+    assert isinstance(aligned.decoder.merge.fams[0], FlowAlignment)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parameters", "giga"),
+    [("resnet18_deep", 12.08e6, 89.0), ("stdc1", 6.43e6, 37.1), ("stdc2", 10.46e6, 50.3)],
+)
+def test_counts(backbone: str, parameters: float, giga: float) -> None:
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("sfnet_lite", num_classes=19, backbone=backbone)
+    assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
+    assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.002)
