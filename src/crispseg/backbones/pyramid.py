@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg.backbones.df import DF_STRIDES, build_df
 from crispseg.backbones.plain import build_plain
@@ -123,14 +124,14 @@ class Backbone(nn.Module):
         return features
 
     def freeze(self, *, early: bool = False) -> None:
-        """Fix all weights and batch-norm statistics; with `early`, those alone that the finest feature is made of."""
+        """Fix all batch-norm statistics and all weights; with `early`, those weights that the finest feature needs."""
         fixed = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
         for parameter in self.parameters():
             if id(parameter) in fixed:
                 parameter.requires_grad_(False)
         for module in self.modules():
             inside = {id(parameter) for parameter in module.parameters()}
-            if inside and inside <= fixed:
+            if (inside and inside <= fixed) or isinstance(module, _BatchNorm):
                 self.frozen += module.modules()
         self.train(self.training)
 

@@ -139,9 +139,10 @@ class TrainConfig(Settings):
         direction_mask: boundary pixels on which the direction of model.refine is learned, all true ones or those of
             them that are predicted to be one.
         clip: largest norm of the gradient.
-        freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps what its finest
-            feature is made of, mostly the stem and the first stage; auto is early where it starts from trained weights,
-            the model takes several features and that is less than 0.3 of the weights (of HRNets it is half).
+        freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps all these statistics,
+            and the weights that its finest feature is made of, mostly the stem and the first stage; auto is early where
+            it starts from trained weights, the model takes several features and those are less than 0.3 of the weights
+            (of HRNets it is half).
         ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
             steps at most (1 + n) / (10 + n).
         patience: stop after this many evaluations without a better mIoU.
