@@ -10,7 +10,8 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, one_line, system_line
+from crispseg.files import LITTER
 
 PARTIAL = ".part"
 """Ends the name of a file that is being downloaded."""
@@ -81,7 +82,7 @@ def unpack(path: Path, folder: Path) -> int:
             something is in the way of a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=LITTER) as name:
         inside = Path(name)
         try:
             if path.suffix.lower() == ".zip":
@@ -100,9 +101,7 @@ def unpack(path: Path, folder: Path) -> int:
         except OSError as error:
             if error.errno is None:  # gzip's own, of bad data
                 raise _damaged(path, error) from None
-            raise CrispsegError(
-                f"cannot unpack {path} into {folder} ({error.strerror}); make room or choose another folder"
-            ) from None
+            raise CrispsegError(f"cannot unpack {path} into {folder}: {system_line(error)}") from None
         files = [file for file in inside.rglob("*") if file.is_file()]
         for file in files:
             target = folder / file.relative_to(inside)

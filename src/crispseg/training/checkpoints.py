@@ -25,8 +25,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Writes beside the old file and renames; Lightning's own writer copies over it from another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # what PyTorch makes of an error of the operating system
+                raise (error.__context__ or error) from None
 
 
 class EpochCheckpoint(ModelCheckpoint):
