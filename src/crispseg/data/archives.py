@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -93,7 +95,7 @@ def unpack(path: Path, folder: Path) -> int:
                     archive.extractall(inside)
             else:
                 with tarfile.open(path) as tar:
-                    tar.extractall(inside, (one for one in tar if one.isfile() or one.isdir()), filter="data")
+                    tar.extractall(inside, _fitting(tar, path, folder), filter="data")
         except tarfile.FilterError as error:
             raise _outside(path, error.tarinfo.name) from None
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
@@ -113,6 +115,17 @@ def unpack(path: Path, folder: Path) -> int:
                     f"cannot put {target} there ({error.strerror}); remove what is in the way or choose another folder"
                 ) from None
     return len(files)
+
+
+def _fitting(tar: tarfile.TarFile, path: Path, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of a tar, of which a small one may hold more than there is room for."""
+    room = shutil.disk_usage(folder).free
+    for one in tar:
+        room -= one.size
+        if room < 0:
+            raise CrispsegError(f"{path} holds more than {folder} has room for; make room or choose another folder")
+        if one.isfile() or one.isdir():
+            yield one
 
 
 def _outside(path: Path, entry: str) -> CrispsegError:

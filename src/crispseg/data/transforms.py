@@ -22,6 +22,9 @@ from crispseg.normalize import Normalize
 from crispseg.settings import CHECKS, Settings
 from crispseg.wording import written
 
+MOST_REPEATS = 10_000
+MOST_PIXELS_A_SIDE = 2**15
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Augment(Settings):
@@ -53,12 +56,13 @@ class Augment(Settings):
     repeat: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.repeat != "auto" and self.repeat < 1:
-            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number of 1 or more, or auto")
+        if self.repeat != "auto" and not 1 <= self.repeat <= MOST_REPEATS:
+            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number from 1 to {MOST_REPEATS}, or auto")
         if self.crop not in ("auto", None) and min(self.window or ()) < 1:
             raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
-        if self.longer_side is not None and self.longer_side < 1:
-            raise CrispsegError(f"augment.longer_side is {self.longer_side}; give a number of pixels, such as 2048")
+        if self.longer_side is not None and not 1 <= self.longer_side <= MOST_PIXELS_A_SIDE:
+            what = f"give a number of pixels up to {MOST_PIXELS_A_SIDE}, such as 2048"
+            raise CrispsegError(f"augment.longer_side is {self.longer_side}; {what}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise CrispsegError(
                 f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"

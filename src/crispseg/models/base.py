@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from crispseg.backbones import Backbone, read_state_dict
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
-from crispseg.models.registry import BackboneSpec, models, resolved_options
+from crispseg.models.registry import BackboneSpec, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import conv_bn_relu, resize
 from crispseg.refinement import BoundaryRefinement, Refinement, shift
@@ -151,22 +152,22 @@ class SegmentationModel(nn.Module, Saving):
         source = pretrained_model_name_or_path
         config_path = located(source, CONFIG_FILE, hub)
         info = ModelInfo.read(config_path)
+        weights_path = located(source, WEIGHTS_FILE, hub)
+        weights = read_state_dict(weights_path)
         try:
-            model = create_model(
-                info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
-            )
+            with torch.device("meta"):  # shapes alone: whatever is described, it takes no memory before it fits
+                own = described(info).state_dict()
         except CrispsegError as error:
             raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
-        assert isinstance(model, cls)
-        model.info = info
-        weights_path = located(source, WEIGHTS_FILE, hub)
-        weights, own = read_state_dict(weights_path), model.state_dict()
         wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
         if wrong:
             raise CrispsegError(
                 f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
                 f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
             )
+        model = described(info)
+        assert isinstance(model, cls)
+        model.info = info
         model.load_state_dict(weights)
         return model.eval()
 
@@ -207,6 +208,19 @@ def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:
 
 def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
     return tuple(tensors[key].shape) if key in tensors else None
+
+
+def described(info: ModelInfo) -> SegmentationModel:
+    """A model as its `config.json` says, with random weights; nothing there may name a file to be read.
+
+    Raises:
+        CrispsegError: it cannot be built; an option is none of the network's.
+    """
+    if strange := info.options.keys() - {"refine", *model_options(info.name)}:
+        raise CrispsegError(f"'{min(strange)}' is no option of {info.name}")
+    return create_model(
+        info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
+    )
 
 
 def create_model(

@@ -38,6 +38,7 @@ from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
 from crispseg.training.result import PICTURES, Run
+from crispseg.training.room import check_batch, check_network
 from crispseg.training.summary import best_row, closing_lines, foldable
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
@@ -130,6 +131,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
             soft_wrap=True,
         )
 
+    check_batch(config, reports[0], sum(times))
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
@@ -240,7 +242,8 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         CrispsegError: the model cannot be built or given these weights, or has no early stages to freeze.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
-    choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
+    choice = config.model.untrained() if start or resume else config.model
+    check_network(choice, len(labels))
     model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
     model.info = dataclasses.replace(
         model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
