@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
@@ -155,7 +158,7 @@ class SegmentationModel(nn.Module, Saving):
         weights_path = located(source, WEIGHTS_FILE, hub)
         weights = read_state_dict(weights_path)
         try:
-            with torch.device("meta"):  # shapes alone: whatever is described, it takes no memory before it fits
+            with shapes_alone():  # whatever is described, it takes no memory before it fits
                 own = described(info).state_dict()
         except CrispsegError as error:
             raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
@@ -208,6 +211,22 @@ def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:
 
 def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
     return tuple(tensors[key].shape) if key in tensors else None
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Models that are built in the block have no values, and take no memory.
+
+    Raises:
+        CrispsegError: a shape is too large for any machine.
+    """
+    try:
+        with torch.device("meta"):
+            yield
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if not re.search("overflow|too large", str(error), re.IGNORECASE):
+            raise
+        raise CrispsegError("the network is too large for any machine; make it smaller") from None
 
 
 def described(info: ModelInfo) -> SegmentationModel:

@@ -10,6 +10,7 @@ from crispseg.data import SplitReport
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels
 from crispseg.inference.memory import free_bytes
+from crispseg.models.base import shapes_alone
 from crispseg.training.config import ModelConfig, TrainConfig
 
 COPIES = 4
@@ -22,7 +23,7 @@ def check_network(choice: ModelConfig, num_classes: int) -> None:
     Raises:
         CrispsegError: there is not; or it cannot be built.
     """
-    with torch.device("meta"):  # shapes alone
+    with shapes_alone():
         tensors = choice.untrained().build(num_classes, auxiliary=True).state_dict().values()
     needed = COPIES * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     _check(needed, f"training {choice.name} on {choice.backbone}", "choose a smaller backbone or --model.width")
