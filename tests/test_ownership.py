@@ -60,6 +60,9 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
         with owned(tmp_path, tmp_path / "inside"):
             assert {path.name for path in tmp_path.rglob("*")} == {"inside", LOCK}
     assert files(tmp_path) == set()
+    with owned(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

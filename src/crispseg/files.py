@@ -55,15 +55,18 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     none, a file stands for it; one that a killed process of this machine left does not count.
 
     Args:
-        folder: made where it is missing.
+        folder: made where it is missing, and removed again if the owner leaves nothing in it.
         inside: further folders to which the owner writes, where temporary files may be left too.
 
     Raises:
         CrispsegError: another process owns the folder, or it cannot be written.
     """
+    new = not folder.exists()
     file = writable_folder(folder) / LOCK
     lock: BaseFileLock = FileLock(file, timeout=1)  # an owner that has just been killed may take a moment to be gone
     with ExitStack() as stack:
+        if new:
+            stack.callback(_removed_if_empty, folder)
         try:
             stack.enter_context(lock)
         except Timeout:
@@ -89,6 +92,11 @@ def _owner(lock: Path) -> str:
         process, machine, *_ = lock.read_text().split()
         return f"process {process} on {machine}"
     return "another process"
+
+
+def _removed_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _removed(path: Path) -> None:
