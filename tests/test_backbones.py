@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crispseg.backbones import Backbone, read_state_dict
+from crispseg.backbones import Backbone, read_state_dict, timm_networks
 
 TINY = "test_efficientnet"
 
@@ -364,5 +364,6 @@ def test_strides_are_read_without_weights(monkeypatch: pytest.MonkeyPatch) -> No
         return net
 
     monkeypatch.setattr(timm, "create_model", watched)
+    timm_networks._strides_of_all_features.cache_clear()
     Backbone("test_efficientnet")
     assert made == [{"meta"}, {"cpu"}]

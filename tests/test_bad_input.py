@@ -19,7 +19,7 @@ from PIL import Image
 from test_cli import error_of
 
 from crispseg.cli.main import main
-from crispseg.imaging import write_image
+from crispseg.imaging import PNG, write_image
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
@@ -98,7 +98,7 @@ def bomb() -> bytes:
     """A sound PNG of a hundred bytes that claims 60000×60000 pixels."""
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    return PNG + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 BROKEN = {
@@ -183,11 +183,10 @@ def test_a_wrong_camvid_folder(tmp_path: Path, error: Error) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
-    # A sound beginning and end pass the check before training, which does not decode every pixel.
-    path = data / "images/0.png"
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 200] = bytes(200)
+    # Chunks that are sound pass the check before training, which does not decode every pixel.
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 8, 2, 0, 0, 0)
+    pixels = b"\x78\x9c\x07" + bytes(200)  # a block of a kind that there is not
+    content = PNG + b"".join(png_chunk(*each) for each in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
     for name in range(6):
         (data / f"images/{name}.png").write_bytes(content)
     assert main([*train_on(data), "--workers=1"]) == 2

@@ -244,9 +244,9 @@ def test_checkpoints_are_written_beside_the_old_one(tmp_path: Path, monkeypatch:
     saved: list[Path] = []
     save = torch.save
 
-    def note(_object: Any, path: Any, *_: Any, **__: Any) -> None:
-        saved.append(Path(path).parent)
-        save(_object, path)
+    def note(_object: Any, file: Any, *_: Any, **__: Any) -> None:
+        saved.append(Path(file.name).parent)
+        save(_object, file)
 
     monkeypatch.setattr(torch, "save", note)
     quietly(short(tmp_path / "run", checkpoint_every=1, epochs=1, batch_size=4))

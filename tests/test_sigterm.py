@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from training_runs import FLAGS, rows
 
-from crispseg.cli.main import TRAINING, main
+from crispseg.cli.main import INTERRUPTED, main
 from crispseg.files import atomic_path
 
 FORK = multiprocessing.get_context("fork")
@@ -98,11 +98,35 @@ def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:
     return seen[0]
 
 
-@pytest.mark.parametrize("command", ["predict", *TRAINING])
+@pytest.mark.parametrize("command", ["predict", "train"])
 def test_a_command_puts_the_handler_back(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = handler_in(command, monkeypatch)
-    assert handler is signal.SIG_DFL if command in TRAINING else callable(handler)  # Lightning has its own way
+    assert callable(handler_in(command, monkeypatch))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("becomes", [None, ImportError, SystemError])
+def test_an_interrupt_says_how_to_go_on_whatever_it_becomes(
+    number: signal.Signals,
+    becomes: type[Exception] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Libraries that are being imported make other errors of it."""
+
+    def run(argv: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(20)
+        except KeyboardInterrupt:
+            if becomes is None:
+                raise
+            raise becomes("cannot import name 'x'") from None
+
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+    monkeypatch.setitem(sys.modules, "crispseg.cli.train", SimpleNamespace(run=run))
+    assert main(["train"]) == 128 + number
+    assert capsys.readouterr().err == f"crispseg: {INTERRUPTED}\n"
 
 
 def test_a_handler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:

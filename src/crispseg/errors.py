@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CrispsegError(Exception):
@@ -28,6 +31,46 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
+
+
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room: the quota of this account is used up",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another file system",
+    errno.EIO: "the disk, or the connection to it, has a fault: write to another one",
+    errno.EROFS: "write to another place",
+    errno.EACCES: "change its permissions, or write to another place",
+    errno.EPERM: "change its permissions, or write to another place",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOENT: "it may have been removed just now; restore it",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""What to do about errors of the operating system."""
+
+
+def system_line(error: OSError) -> str:
+    """The file, what the operating system says of it, and the remedy, as one line."""
+    file = error.filename2 or error.filename
+    reason = error.strerror or str(error).strip().rpartition("\n")[2] or type(error).__name__
+    where = f"{file}: " if file is not None else ""
+    return f"{where}{reason}; {REMEDIES.get(error.errno or 0, 'check the file and its disk')}"
+
+
+@contextmanager
+def telling(kept: Callable[[], str]) -> Iterator[None]:
+    """In the block, an interrupt or an error of the operating system also says what was kept and how to go on.
+
+    Raises:
+        Interrupted: the block was interrupted.
+        CrispsegError: an `OSError` ended it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        raise Interrupted(f"interrupted; {kept()}", number) from None
+    except OSError as error:
+        raise CrispsegError(f"{system_line(error)}; {kept()}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -1,15 +1,24 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Writing files so that a crash never leaves half of one, and folders that one process at a time writes to."""
 
 from __future__ import annotations
 
+import platform
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from os import getpid
 from pathlib import Path
 
-from crispseg.errors import CrispsegError
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from crispseg.errors import CrispsegError, CrispsegWarning
+
+LITTER = ".crispseg-"
+"""Begins the names of temporary files and folders."""
+LOCK = ".crispseg.lock"
 
 
 @contextmanager
@@ -17,21 +26,85 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder and rename it to `path` when the block succeeds.
 
     The suffix is kept, so writers that choose a format by it work. On an error the temporary file is removed and
-    whatever stood at `path` before is untouched.
+    whatever stood at `path` before is untouched; an `OSError` names `path` where it names no other file.
 
     Raises:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = writable_file(path)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-    temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
-    mode = temporary.stat().st_mode
+    temporary = path.with_name(f"{LITTER}{secrets.token_hex(8)}{path.suffix}")
     try:
+        temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
+        mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # some writers make it private
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def owned(folder: Path, *inside: Path) -> Iterator[None]:
+    """Let no other process own the folder while the block runs, and first remove what a killed owner left in it.
+
+    The lock is one of the operating system, which ends with the process, however that ends. Where the file system has
+    none, a file stands for it; one that a killed process of this machine left does not count.
+
+    Args:
+        folder: made where it is missing, and removed again if the owner leaves nothing in it.
+        inside: further folders to which the owner writes, where temporary files may be left too.
+
+    Raises:
+        CrispsegError: another process owns the folder, or it cannot be written.
+    """
+    new = not folder.exists()
+    file = writable_folder(folder) / LOCK
+    lock: BaseFileLock = FileLock(file, timeout=1)  # an owner that has just been killed may take a moment to be gone
+    with ExitStack() as stack:
+        if new:
+            stack.callback(_removed_if_empty, folder)
+        try:
+            stack.enter_context(lock)
+        except Timeout:
+            raise CrispsegError(
+                f"{folder} is in use by {_owner(file)}; wait for its end, or choose another folder"
+            ) from None
+        except OSError as error:
+            note = f"{folder} cannot be locked ({error.strerror}); let nothing else write to it meanwhile"
+            warnings.warn(note, CrispsegWarning, stacklevel=3)
+        else:
+            if not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
+                with suppress(OSError):
+                    file.write_text(f"{getpid()}\n{platform.node()}\n")
+                stack.callback(_removed, file)
+            for place in {folder, *inside}:
+                for left in place.glob(f"{LITTER}*"):
+                    _removed(left)
+        yield
+
+
+def _owner(lock: Path) -> str:
+    with suppress(OSError, ValueError):
+        process, machine, *_ = lock.read_text().split()
+        return f"process {process} on {machine}"
+    return "another process"
+
+
+def _removed_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _removed(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -77,7 +150,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = check_new_folder(path)
     beside = path if path.exists() else path.absolute().parent
-    temporary = writable_folder(beside) / f".{path.name}-{secrets.token_hex(4)}"
+    temporary = writable_folder(beside) / f"{LITTER}{secrets.token_hex(8)}"
     temporary.mkdir()
     try:
         yield temporary

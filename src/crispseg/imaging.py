@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+PNG = b"\x89PNG\r\n\x1a\n"
 
 ORIENTATION = 0x0112
 """EXIF's tag for how a picture is to be turned."""
@@ -135,10 +138,11 @@ def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
     is applied.
 
     Raises:
-        CrispsegError: as for `read_image`; for JPEG and PNM files, which do not keep the values as they were; and for
-            grey values of more than 8 bits that are no whole numbers from 0 to `most`.
+        CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged, which Pillow would not
+            notice; for JPEG and PNM files, which do not keep the values as they were; and for grey values of more than
+            8 bits that are no whole numbers from 0 to `most`.
     """
-    with opened(path) as picture:
+    with opened(path, whole=True) as picture:
         if picture.format in ("JPEG", "MPO", "PPM"):
             raise CrispsegError(f"{path} is a {picture.format}, which may change label values; save masks as PNG")
         stretch = stretch_of(picture)
@@ -160,15 +164,17 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
-def image_size(path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None) -> tuple[int, int]:
-    """`(H, W)` of the upright picture, from the header alone; arguments as for `read_image`.
+def image_size(
+    path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None, whole: bool = False
+) -> tuple[int, int]:
+    """`(H, W)` of the upright picture, from the header alone; arguments as for `read_image`, `whole` as for `opened`.
 
     An orientation that a PNG states only behind its pixels is not seen.
 
     Raises:
         CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
-    with opened(path, formats) as picture:
+    with opened(path, formats, whole) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         # Pillow has turned a TIFF's size already, and would decode a PNG without EXIF in front to find some.
@@ -243,8 +249,10 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 @contextmanager
-def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
+def opened(path: str | Path, formats: tuple[str, ...] | None = None, whole: bool = False) -> Iterator[Image.Image]:
     """Open a picture and turn every way in which a file can be bad into one line; `formats` as for `read_image`.
+
+    With `whole`, the checksums of a PNG are compared with all of the file.
 
     Raises:
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
@@ -256,6 +264,8 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         with path.open("rb") as file, Image.open(file, formats=formats) as picture:
+            if whole and picture.format == "PNG":
+                _compare_checksums(file)
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield picture
@@ -264,6 +274,28 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None) -> Iterator
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
         code, reason = _fault(path, error)
         raise UnreadablePicture(f"{path} {reason}", code) from None
+
+
+def _compare_checksums(file: BinaryIO) -> None:
+    """Go through the chunks of a PNG, whose place in the file stays. Pillow skips the checksums of pixels.
+
+    Raises:
+        ValueError: the checksum of a chunk that is needed is not that of its content.
+    """
+    place = file.tell()
+    file.seek(0)
+    content = memoryview(file.read())
+    file.seek(place)
+    start = len(PNG)
+    while start + 12 <= len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4])
+        kind = bytes(content[start + 4 : start + 8])
+        needed = kind[:1].isupper()
+        if needed and zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
+            raise ValueError(f"the checksum of its chunk {kind.decode('ascii', 'replace')} is another")
+        if kind == b"IEND":
+            return
+        start = end + 4
 
 
 def _fault(path: Path, error: Exception) -> tuple[str, str]:

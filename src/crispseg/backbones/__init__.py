@@ -3,6 +3,14 @@
 from crispseg.backbones.plain import plain_strides
 from crispseg.backbones.pyramid import NAMED_BACKBONES, PYRAMID_STRIDES, Backbone
 from crispseg.backbones.timm_networks import DEEP_RESNETS
-from crispseg.backbones.weights import read_state_dict
+from crispseg.backbones.weights import read_state_dict, write_state_dict
 
-__all__ = ["DEEP_RESNETS", "NAMED_BACKBONES", "PYRAMID_STRIDES", "Backbone", "plain_strides", "read_state_dict"]
+__all__ = [
+    "DEEP_RESNETS",
+    "NAMED_BACKBONES",
+    "PYRAMID_STRIDES",
+    "Backbone",
+    "plain_strides",
+    "read_state_dict",
+    "write_state_dict",
+]

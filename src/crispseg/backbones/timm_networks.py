@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import timm
@@ -18,6 +19,10 @@ DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50_deep": ("resnet50s", {}),
     "resnet101_deep": ("resnet101s", {}),
 }
+
+
+_FITTING: set[tuple[Any, ...]] = set()
+"""Networks of which `fits` holds: a saved model is built twice, first as shapes alone."""
 
 
 def is_timm_name(name: str) -> bool:
@@ -39,7 +44,8 @@ def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int]
     options = {"features_only": True, "feature_cls": "getter", **options}
     if output_stride < 32:
         options["output_stride"] = output_stride
-    options["out_indices"] = deepest(name, _strides_of_all_features(name, timm_name, options), strides)
+    found = _strides_of_all_features(name, timm_name, tuple(options.items()))
+    options["out_indices"] = deepest(name, found, strides)
     net, divisor = _build_for_any_size(name, timm_name, published, in_chans, strides, options)
     info, config = net.feature_info, net.model.pretrained_cfg
     return Network(
@@ -47,7 +53,9 @@ def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int]
     )
 
 
-def _strides_of_all_features(name: str, timm_name: str, options: dict[str, Any]) -> list[int]:
+@cache
+def _strides_of_all_features(name: str, timm_name: str, given: tuple[tuple[str, Any], ...]) -> list[int]:
+    options = dict(given)
     output_stride = options.get("output_stride", 32)
     try:
         with torch.device("meta"):  # strides need no weights
@@ -71,7 +79,10 @@ def _build_for_any_size(
         except TypeError:  # others do not know it
             break
         for divisor in (1, strides[-1]):
-            if all(fits(net, in_chans, height * divisor, width * divisor) for height, width in ((33, 57), (48, 35))):
+            key = (timm_name, in_chans, divisor, *options.items(), *extra)
+            sizes = ((33 * divisor, 57 * divisor), (48 * divisor, 35 * divisor))
+            if key in _FITTING or all(fits(net, in_chans, *size) for size in sizes):
+                _FITTING.add(key)
                 return net, divisor
     raise CrispsegError(
         f"backbone '{name}' works at fixed image sizes only; a ResNet, ConvNeXt, Swin or EfficientNet works at any"

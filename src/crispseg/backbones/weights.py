@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -22,6 +25,10 @@ _NUMPY_FLOAT: list[Any] = [
     np.dtype,
     type(np.dtype(np.float64)),
 ]
+
+
+CHECKSUMS = "crc32"
+"""In the metadata of a .safetensors file, the `checksum` of each tensor by its name, as JSON."""
 
 
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
@@ -59,15 +66,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     containers of these may stand.
 
     Raises:
-        CrispsegError: the file is missing, damaged, or holds more; a tensor is sparse or complex.
+        CrispsegError: the file is missing, damaged, or holds more; a tensor is sparse or complex, or other values than
+            its checksum says.
     """
     path = Path(path)
+    checksums: dict[str, int] = {}
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
         with torch.serialization.safe_globals(_NUMPY_FLOAT):
             safetensors = path.suffix == ".safetensors"
             weights: Any = load_file(path) if safetensors else torch.load(path, "cpu", weights_only=True)
+        if safetensors:
+            with safe_open(path, "pt") as file:
+                checksums = dict(json.loads((file.metadata() or {}).get(CHECKSUMS, "{}")))
     except Exception as error:  # on damaged files PyTorch's readers raise almost anything
         if isinstance(error, pickle.UnpicklingError) and path.stat().st_size:
             raise CrispsegError(
@@ -75,6 +87,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CrispsegError(f"weight file {path} cannot be read ({reason}); it may be damaged") from None
+    for key, value in weights.items() if checksums else ():
+        if checksum(key, value) != checksums.get(key):
+            raise CrispsegError(f"weight file {path} is damaged: {key} does not match its checksum; restore the file")
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
@@ -86,3 +101,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if value.layout is not torch.strided or value.is_complex():
             raise CrispsegError(f"weight file {path}: {key} is sparse or complex; save plain real tensors")
     return {key.removeprefix("module."): value for key, value in weights.items()}
+
+
+def write_state_dict(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a `.safetensors` file of contiguous tensors, with a checksum of each.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    checksums = {key: checksum(key, value) for key, value in tensors.items()}
+    path.write_bytes(save(tensors, {"format": "pt", CHECKSUMS: json.dumps(checksums)}))
+
+
+def checksum(name: str, values: Tensor) -> int:
+    """CRC-32 of a tensor's name, type, shape and bytes."""
+    head = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+    return zlib.crc32(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, head)

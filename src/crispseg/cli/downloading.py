@@ -19,7 +19,8 @@ from crispseg.data.free.arrange import arrange
 from crispseg.data.layout import recognise
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, telling
+from crispseg.files import owned
 
 
 def run_download(argv: Sequence[str]) -> None:
@@ -40,23 +41,26 @@ def run_download(argv: Sequence[str]) -> None:
     entry, out, console = catalogue()[parsed.name], parsed.out, Console()
     root = out / entry.root
     lines, problem = check_folder(entry, root)
-    arranged = _arrange(entry, out, console) if problem else 0
-    if arranged:
-        lines, problem = check_folder(entry, root)
+    arranged = False
+    if problem and (entry.archives or (entry.root != "." and out.is_dir())):
+        again = "the same command goes on from what is there"
+        with owned(out, *{out / one.folder for one in entry.archives}), telling(lambda: again):
+            arranged = _arrange(entry, out, console) > 0
+            lines, problem = check_folder(entry, root)  # which another process may have completed meanwhile
+            if problem and entry.archives:
+                say(console, f"{entry.title}; licence: {entry.licence}; {entry.home}")
+                note = "no checksum is published; those of its files are verified when unpacking"
+                for archive in (one for one in entry.archives if one.md5 is None):
+                    say(console, f"{archive.file}: {note}")
+                say(console, f"unpacked {_download(entry, out, parsed.keep_archives)} files")
+                _arrange(entry, out, console)
+                lines, problem = check_folder(entry, root)
     if problem and not entry.archives:
         empty = not out.is_dir() or not any(out.iterdir())
         raise CrispsegError(
             f"{entry.name} cannot be downloaded from here ({entry.licence}): go to {entry.home}, {entry.get}; "
             + (f"then check {out} by this command" if empty else f"{out} is not it yet: {problem}")
         )
-    if problem:
-        say(console, f"{entry.title}; licence: {entry.licence}; {entry.home}")
-        note = "no checksum is published; those of its files are verified when unpacking"
-        for archive in (one for one in entry.archives if one.md5 is None):
-            say(console, f"{archive.file}: {note}")
-        say(console, f"unpacked {_download(entry, out, parsed.keep_archives)} files")
-        _arrange(entry, out, console)
-        lines, problem = check_folder(entry, root)
     for line in lines:
         say(console, line)
     if problem:

@@ -11,12 +11,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from crispseg.cli.help import FIRST
-from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean
+from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean, system_line
 
 COMMANDS = {
     "quickstart": "train, test and look at a model of the nuclei that come with crispseg (or your data), in minutes",
@@ -36,8 +36,8 @@ COMMANDS = {
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 
-TRAINING = ("quickstart", "train")
-"""Commands that say themselves what they kept when SIGTERM comes."""
+INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
+"""Said of commands that keep nothing that is not finished."""
 
 HELP = "\n".join(
     [
@@ -58,24 +58,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 if it went well, 2 for a mistake of the user, 130 if interrupted, 143 if ended by SIGTERM; doctor has 1 and 3
-        too.
+        0 if it went well, 2 for a mistake of the user or an error of the operating system, 130 if interrupted, 143 if
+        ended by SIGTERM; doctor has 1 and 3 too.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
+    received: list[int] = []
     try:
-        with _one_line_warnings():
+        with _one_line_warnings(), _unwound_by_signals(received):
             return _dispatch(argv)
     except CrispsegError as error:
         print(f"crispseg: error: {_own_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"crispseg: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"crispseg: {str(interrupt) or INTERRUPTED}", file=sys.stderr)
         return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if received:  # some libraries make another error of an interrupt while they are imported
+            print(f"crispseg: {INTERRUPTED}", file=sys.stderr)
+            return 128 + received[0]
+        if not isinstance(error, OSError):
+            raise
+        print(f"crispseg: error: {system_line(error)}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -97,9 +106,8 @@ def _dispatch(argv: list[str]) -> int:
         del rest[-1]
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
-        with nullcontext() if name in TRAINING else _unwound_by_sigterm():
-            module.run(rest)
-    except SystemExit as exit:  # --help, --print_config, what doctor found, and SIGTERM
+        module.run(rest)
+    except SystemExit as exit:  # --help, --print_config, and what doctor found
         return int(exit.code or 0)
     return 0
 
@@ -124,28 +132,34 @@ def _one_line_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _unwound_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit in the block, so that temporary files are removed; a second one ends it at once.
+def _unwound_by_signals(received: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted` in the block, so that temporary files are removed; a second one ends it.
 
-    Processes forked in the block end at once. A handler that is there already stays.
+    SIGTERM ends processes that were forked in the block at once. A handler that is there already stays.
+
+    Args:
+        received: signals that came are added to it.
     """
     ours = os.getpid()
 
     def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != ours:
+        if os.getpid() != ours and number == signal.SIGTERM:
             os.kill(os.getpid(), number)
-        raise SystemExit(128 + number)
+        received.append(number)
+        raise Interrupted("", number)
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handle = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if handle:
-        signal.signal(signal.SIGTERM, end)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        before = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        if handle:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _own_line(message: str) -> str:

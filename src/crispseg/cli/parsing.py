@@ -23,11 +23,12 @@ from jsonargparse import ArgumentParser, Namespace
 from crispseg.cli.mistakes import Help, check_texts, in_words, keys_of
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
 from crispseg.refinement import REFINE_OPTIONS
+from crispseg.settings_file import parse_yaml
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
 
 Tree = dict[str, Any]
@@ -125,12 +126,12 @@ def read_yaml(path: str | Path) -> Tree:
         CrispsegError: it is missing, no YAML, or no mapping.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         what = f"cannot read the configuration {path} ({error.strerror})"
         raise CrispsegError(f"{what}; give a YAML file, or a folder of data") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CrispsegError(f"{path} is no YAML file ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
     if not isinstance(tree, dict):
         raise CrispsegError(f"{path} holds no settings; write lines such as 'epochs: 20'")
     return as_tree(tree, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +15,10 @@ from rich.progress import Progress, track
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
-from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
+from crispseg.errors import CrispsegError, system_line, telling
+from crispseg.files import owned, writable_folder
 from crispseg.imaging import find_images
-from crispseg.inference import Segmenter
+from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.blending import check_tile
 from crispseg.inference.servers import FORMATS
 from crispseg.inference.source import Source
@@ -99,35 +100,47 @@ def run(argv: Sequence[str]) -> None:
     if server is not None and (warning := server.check(segmenter.info)):
         console.print(warning, style="yellow", soft_wrap=True)
     failed: list[Source] = []
+    done = 0
 
     def report(image: Source, error: CrispsegError) -> None:
         failed.append(image)
         console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    if in_parts:
-        with Progress(console=console, disable=not console.is_terminal) as bars:
+    def save(result: Segmentation) -> None:
+        assert result.path is not None
+        if server is not None:
+            server.save(out, result.path, result.labels)
+            return
+        result.name = names[result.path]
+        saved = [*result.save(out)]
+        if coco is not None:
+            objects = result.objects(parsed.objects, parsed.objects_border)
+            coco.add(f"{result.name}{result.path.suffix}", objects)
+            saved.append(objects.save(out)[0])
+        if result.path.suffix.lower() in SUFFIXES:
+            keep_position(result.path, saved)
+
+    whole = [image for image in names if image not in set(in_parts)]
+    places = {(out / name).parent for name in names.values()}
+    found: AbstractContextManager[CocoFile | None] = coco_file(out / COCO, parsed.objects) if rule else nullcontext()
+    with owned(out, *places), telling(lambda: f"{done} of {len(names)} images are segmented in {out}"), found as coco:
+        with Progress(console=console, disable=not (in_parts and console.is_terminal)) as bars:
             for image in in_parts:
                 try:
                     predict_tiled(segmenter, image, out / f"{names[image]}.tif", bars)
+                    done += 1
                 except CrispsegError as error:
                     report(image, error)
-    whole = [image for image in names if image not in set(in_parts)]
-    results = segmenter.stream(whole, on_error=report)
-    found: AbstractContextManager[CocoFile | None] = coco_file(out / COCO, parsed.objects) if rule else nullcontext()
-    with found as coco:
+        results = segmenter.stream(whole, on_error=report)
         for result in track(results, "Segmenting", len(whole), console=console, disable=not console.is_terminal):
-            assert result.path is not None
-            if server is not None:
-                server.save(out, result.path, result.labels)
-                continue
-            result.name = names[result.path]
-            saved = [*result.save(out)]
-            if coco is not None:
-                objects = result.objects(parsed.objects, parsed.objects_border)
-                coco.add(f"{result.name}{result.path.suffix}", objects)
-                saved.append(objects.save(out)[0])
-            if result.path.suffix.lower() in SUFFIXES:
-                keep_position(result.path, saved)
+            try:
+                save(result)
+                done += 1
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                assert result.path is not None
+                report(result.path, CrispsegError(system_line(error)))
     print(f"{len(names) - len(failed)} of {len(names)} images segmented into {out}")
     if coco is not None:
         print(f"{coco.count} objects of class {parsed.objects} in {out / COCO}")

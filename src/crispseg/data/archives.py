@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, one_line, system_line
+from crispseg.files import LITTER
 
 PARTIAL = ".part"
 """Ends the name of a file that is being downloaded."""
@@ -81,7 +84,7 @@ def unpack(path: Path, folder: Path) -> int:
             something is in the way of a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=LITTER) as name:
         inside = Path(name)
         try:
             if path.suffix.lower() == ".zip":
@@ -92,7 +95,7 @@ def unpack(path: Path, folder: Path) -> int:
                     archive.extractall(inside)
             else:
                 with tarfile.open(path) as tar:
-                    tar.extractall(inside, (one for one in tar if one.isfile() or one.isdir()), filter="data")
+                    tar.extractall(inside, _fitting(tar, path, folder), filter="data")
         except tarfile.FilterError as error:
             raise _outside(path, error.tarinfo.name) from None
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
@@ -100,9 +103,7 @@ def unpack(path: Path, folder: Path) -> int:
         except OSError as error:
             if error.errno is None:  # gzip's own, of bad data
                 raise _damaged(path, error) from None
-            raise CrispsegError(
-                f"cannot unpack {path} into {folder} ({error.strerror}); make room or choose another folder"
-            ) from None
+            raise CrispsegError(f"cannot unpack {path} into {folder}: {system_line(error)}") from None
         files = [file for file in inside.rglob("*") if file.is_file()]
         for file in files:
             target = folder / file.relative_to(inside)
@@ -114,6 +115,17 @@ def unpack(path: Path, folder: Path) -> int:
                     f"cannot put {target} there ({error.strerror}); remove what is in the way or choose another folder"
                 ) from None
     return len(files)
+
+
+def _fitting(tar: tarfile.TarFile, path: Path, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of a tar, of which a small one may hold more than there is room for."""
+    room = shutil.disk_usage(folder).free
+    for one in tar:
+        room -= one.size
+        if room < 0:
+            raise CrispsegError(f"{path} holds more than {folder} has room for; make room or choose another folder")
+        if one.isfile() or one.isdir():
+            yield one
 
 
 def _outside(path: Path, entry: str) -> CrispsegError:

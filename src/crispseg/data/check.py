@@ -24,6 +24,9 @@ from crispseg.wording import plural
 FEW_TRAIN, FEW_VAL = 20, 5
 """With fewer images than these, a line says so."""
 
+MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""Threads or processes at a time; more would take the machine down, and are no faster."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -90,9 +93,9 @@ class SplitReport:
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     """Check every pair of a split, and count.
 
-    Masks are decoded. Of PNG and JPEG images the header and the last bytes are read, and only those that look cut off
-    or whose header contradicts the mask are decoded; images of other formats all are. Datasets that are not made of
-    files are gone through sample by sample.
+    Masks are decoded, and the checksums of PNGs compared. Of JPEG images the header and the last bytes are read. Only
+    images that look cut off or whose header contradicts the mask are decoded, and those of other formats. Datasets that
+    are not made of files are gone through sample by sample.
 
     Raises:
         CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
@@ -251,10 +254,10 @@ def parallel(
     Decoding files releases the interpreter lock, so threads are enough.
 
     Raises:
-        CrispsegError: fewer threads than one.
+        CrispsegError: fewer threads than one, or more than `MOST_WORKERS`.
     """
-    if threads is not None and threads < 1:
-        raise CrispsegError(f"workers is {threads}; it must be at least 1")
+    if threads is not None and not 1 <= threads <= MOST_WORKERS:
+        raise CrispsegError(f"workers is {threads}; give a number from 1 to {MOST_WORKERS}")
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
@@ -272,7 +275,7 @@ def _checked(dataset: SegmentationDataset, index: int) -> NDArray[np.uint8]:
     """The labels `(H, W)` of a sample that could be trained on; others are refused."""
     if isinstance(dataset, FileDataset):
         labels, file = dataset.read_labels(index), dataset.pairs[index].image
-        if image_size(file, dataset.channels) != labels.shape or not _ends_well(file):
+        if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
             dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
         return labels
     image, labels, name = dataset[index]

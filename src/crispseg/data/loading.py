@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.check import MOST_WORKERS
 from crispseg.data.large import LargePair, large_pair
 from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
@@ -184,8 +185,8 @@ def _as_it_is(sample: Sample) -> Sample:
 
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
-    if workers < 0:
-        raise CrispsegError(f"workers is {workers}; it must be at least 0")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
     # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
     cv2.setNumThreads(1)
     return DataLoader(

@@ -23,6 +23,9 @@ from crispseg.normalize import Normalize
 from crispseg.settings import CHECKS, Settings
 from crispseg.wording import written
 
+MOST_REPEATS = 10_000
+MOST_PIXELS_A_SIDE = 2**15
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Augment(Settings):
@@ -59,13 +62,14 @@ class Augment(Settings):
     repeat: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.repeat != "auto" and self.repeat < 1:
-            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number of 1 or more, or auto")
+        if self.repeat != "auto" and not 1 <= self.repeat <= MOST_REPEATS:
+            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number from 1 to {MOST_REPEATS}, or auto")
         if self.crop not in ("auto", None) and min(self.window or ()) < 1:
             raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
         for key, side, example in (("longer", self.longer_side, 2048), ("shorter", self.shorter_side, 512)):
-            if side is not None and side < 1:
-                raise CrispsegError(f"augment.{key}_side is {side}; give a number of pixels, such as {example}")
+            if side is not None and not 1 <= side <= MOST_PIXELS_A_SIDE:
+                what = f"give a number of pixels up to {MOST_PIXELS_A_SIDE}, such as {example}"
+                raise CrispsegError(f"augment.{key}_side is {side}; {what}")
         if not 0 < self.max_share <= 1:
             raise CrispsegError(f"augment.max_share is {self.max_share}; give a share above 0, up to 1")
         if self.max_share < 1 and self.crop is None:

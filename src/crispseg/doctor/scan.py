@@ -187,7 +187,7 @@ def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], i
     """
     if channels == 4:
         image_size(path, 4)  # raises where there is no fourth channel
-    with opened(path) as picture:
+    with opened(path, whole=True) as picture:
         header = _load(picture, path)
         peak = int(picture.getextrema()[1]) if picture.mode.startswith("I") else 0  # type: ignore[arg-type]
         ImageOps.exif_transpose(picture, in_place=True)
@@ -200,7 +200,7 @@ def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:
     Raises:
         CrispsegError: it cannot be read.
     """
-    with opened(path) as picture:
+    with opened(path, whole=True) as picture:
         if picture.format == "PPM":  # whose values Pillow spreads over 0 to 255, and which training refuses
             raise CrispsegError(f"{path} is a PGM, PPM or PBM; save it as 8-bit PNG")
         stretch = stretch_of(picture)

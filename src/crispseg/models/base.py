@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,10 +18,10 @@ from crispseg.backbones import Backbone, read_state_dict
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
-from crispseg.models.registry import BackboneSpec, models, resolved_options
+from crispseg.models.registry import BackboneSpec, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, resize
-from crispseg.refinement import STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
+from crispseg.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
 
 
 class Outputs(NamedTuple):
@@ -186,22 +190,22 @@ class SegmentationModel(nn.Module, Saving):
         source = pretrained_model_name_or_path
         config_path = located(source, CONFIG_FILE, hub)
         info = ModelInfo.read(config_path)
+        weights_path = located(source, WEIGHTS_FILE, hub)
+        weights = read_state_dict(weights_path)
         try:
-            model = create_model(
-                info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
-            )
+            with shapes_alone():  # whatever is described, it takes no memory before it fits
+                own = described(info).state_dict()
         except CrispsegError as error:
             raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
-        assert isinstance(model, cls)
-        model.info = info
-        weights_path = located(source, WEIGHTS_FILE, hub)
-        weights, own = read_state_dict(weights_path), model.state_dict()
         wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
         if wrong:
             raise CrispsegError(
                 f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
                 f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
             )
+        model = described(info)
+        assert isinstance(model, cls)
+        model.info = info
         model.load_state_dict(weights)
         return model.eval()
 
@@ -248,6 +252,35 @@ def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:
 
 def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
     return tuple(tensors[key].shape) if key in tensors else None
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Models that are built in the block have no values, and take no memory.
+
+    Raises:
+        CrispsegError: a shape is too large for any machine.
+    """
+    try:
+        with torch.device("meta"):
+            yield
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if not re.search("overflow|too large", str(error), re.IGNORECASE):
+            raise
+        raise CrispsegError("the network is too large for any machine; make it smaller") from None
+
+
+def described(info: ModelInfo) -> SegmentationModel:
+    """A model as its `config.json` says, with random weights; nothing there may name a file to be read.
+
+    Raises:
+        CrispsegError: it cannot be built; an option is none of the network's.
+    """
+    if strange := info.options.keys() - {*REFINE_OPTIONS, *model_options(info.name)}:
+        raise CrispsegError(f"'{min(strange)}' is no option of {info.name}")
+    return create_model(
+        info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
+    )
 
 
 def create_model(

@@ -16,7 +16,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ModelInfo:
     """How a model was built, what its classes mean, and how it came about.
 
@@ -51,6 +51,8 @@ class ModelInfo:
         for key in ("mean", "std"):
             if len(getattr(self, key)) != self.in_chans:
                 raise ValueError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std is {list(self.std)}, but deviations are above 0")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
         if self.ignore_label != IGNORE:
@@ -78,9 +80,11 @@ class ModelInfo:
         try:
             config = json.loads(Path(path).read_text(encoding="utf-8"))
             version = config.pop("format_version")
+            if type(version) is not int or version < 1:
+                raise ValueError(f"its format_version is {version}")
             newer = version > FORMAT_VERSION
             info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, CrispsegError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
             reason = f"missing {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             if isinstance(error, ValidationError):
                 first = error.errors()[0]

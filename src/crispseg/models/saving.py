@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from crispseg.backbones import write_state_dict
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.files import atomic_path, writable_folder
 from crispseg.models.info import ModelInfo
@@ -97,7 +97,7 @@ class Saving(
             atomic_path(folder / CONFIG_FILE) as config_path,
             atomic_path(folder / WEIGHTS_FILE) as weights_path,  # left, and so put in place, first
         ):
-            save_file(state, weights_path, metadata={"format": "pt"})
+            write_state_dict(state, weights_path)
             config_path.write_text(self.info.to_json(), encoding="utf-8")
             card_path.write_text(str(card), encoding="utf-8")
         if push_to_hub:

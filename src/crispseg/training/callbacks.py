@@ -16,11 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from torch import Tensor
 
+from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
 from crispseg.training.pace import Pace, in_words
 from crispseg.training.task import SegmentationTask
+
+SHARED_COLUMNS = ("epoch", "step", "seconds", "lr", "train_loss", "miou", "pixel_accuracy")
+"""Of `metrics.csv`, beside the IoU of each class."""
 
 
 class MetricsFile(Callback):
@@ -52,8 +56,13 @@ class MetricsFile(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step and not self.rows and self.path.is_file():  # from before checkpoints had the rows
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+            assert isinstance(pl_module, SegmentationTask)
+            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+                table = csv.DictReader(file)
+                known = {*SHARED_COLUMNS, *(f"iou/{name}" for name in pl_module.model.info.class_names)}
+                if not {"step", "miou"} <= {*(table.fieldnames or ())} <= known:
+                    raise CrispsegError(f"{self.path} is damaged: its columns are others; restore or remove it")
+                self.rows = [row for row in table if int(row["step"]) <= trainer.global_step]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.models import SegmentationModel
 
@@ -25,8 +26,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Writes beside the old file and renames; Lightning's own writer copies over it from another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # what PyTorch makes of an error of the operating system
+                raise (error.__context__ or error) from None
 
 
 class EpochCheckpoint(ModelCheckpoint):
@@ -163,11 +167,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     if not path.is_file():
         raise CrispsegError(f"there is no checkpoint {path}; restore it, or train anew into another folder")
     try:
+        with zipfile.ZipFile(path) as records:  # as checkpoints are; PyTorch does not compare their checksums
+            if damaged := records.testzip():
+                raise zipfile.BadZipFile(f"the checksum of its {damaged} is another")
         checkpoint = torch.load(path, "cpu", weights_only=True)
         state = checkpoint["state_dict"]
         weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
         return weights, int(checkpoint["global_step"])
     except Exception as error:  # torch.load raises almost anything on a damaged file
+        what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise CrispsegError(
-            f"checkpoint {path} is damaged ({type(error).__name__}); restore it, or train anew into another folder"
+            f"checkpoint {path} is damaged ({what}); restore it, or train anew into another folder"
         ) from None

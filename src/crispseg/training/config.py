@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from crispseg.backbones.published import weights_source
 from crispseg.data import Augment, DataSource, Scenes
+from crispseg.data.check import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
@@ -77,6 +78,10 @@ class ModelConfig:
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
         refinement = {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
         return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
+
+    def untrained(self) -> ModelConfig:
+        """The same network with random weights."""
+        return dataclasses.replace(self, pretrained=False)
 
     def weights(self) -> str:
         """Where the backbone's weights come from, in words; published ones are downloaded where they are not yet.
@@ -227,8 +232,14 @@ class TrainConfig(Settings):
             raise CrispsegError(
                 f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
             )
+        if self.workers > MOST_WORKERS:
+            raise CrispsegError(f"workers is {self.workers}; this machine takes at most {MOST_WORKERS}")
+        if self.devices > MOST_WORKERS:
+            raise CrispsegError(f"devices is {self.devices}; this machine takes at most {MOST_WORKERS}")
         if isinstance(self.class_weights, list) and min(self.class_weights, default=0) < 0:
             raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
+        if isinstance(self.class_weights, list) and not any(self.class_weights):
+            raise CrispsegError(f"class_weights is {self.class_weights}; give at least one class a weight above 0")
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"

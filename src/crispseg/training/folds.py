@@ -14,7 +14,7 @@ from rich.console import Console
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.wording import percent
-from crispseg.files import atomic_path
+from crispseg.files import atomic_path, owned
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
 from crispseg.training.fitting import MINUTES
@@ -47,7 +47,13 @@ def train_folds(
             folds; and as `train` does.
         Interrupted: as `train` does.
     """
-    console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
+    if not is_first_process():
+        return _train_folds(config, folds, resume, Console(quiet=True))
+    with owned(Path(config.out)):
+        return _train_folds(config, folds, resume, console or Console(stderr=True))
+
+
+def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console) -> dict[str, Scores]:
     data, out = config.data, Path(config.out)
     if not isinstance(data, Folder):
         raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")

@@ -1,4 +1,4 @@
-"""Runs that are told to end by a signal."""
+"""Runs that are told to end by a signal, or that the disk ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 import lightning as L
 
-from crispseg.errors import Interrupted
+from crispseg.errors import CrispsegError, Interrupted, system_line
 from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,6 +25,7 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     process at once.
 
     Raises:
+        CrispsegError: the operating system refused something, such as room for a checkpoint; with the same line.
         Interrupted: such a signal came, or something else raised KeyboardInterrupt.
     """
     received: list[int] = []
@@ -37,6 +38,9 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
             signal.signal(signal.SIGCHLD, lambda *_: None)  # PyTorch's raises an error when a data worker ends
         raise KeyboardInterrupt
 
+    hook = threading.excepthook
+    # TensorBoard writes in a thread; an error of the disk there is raised again in this one.
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else hook(args)
     before = {}
     if threading.current_thread() is threading.main_thread():
         watched = (*SIGNALS, signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else SIGNALS
@@ -46,12 +50,15 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, OSError) and not received:
+            raise CrispsegError(f"{system_line(error)}{kept(trainer, folder)}") from None
         # Lightning makes SystemExit of KeyboardInterrupt.
         if not received and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         number = received[0] if received else signal.SIGINT
         raise Interrupted(f"interrupted at step {trainer.global_step}{kept(trainer, folder)}", number) from None
     finally:
+        threading.excepthook = hook
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -23,7 +23,7 @@ from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path, writable_folder
+from crispseg.files import atomic_path, owned, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
@@ -38,7 +38,8 @@ from crispseg.training.fitting import class_weights_of, fitted, keeps_images
 from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
-from crispseg.training.result import Run
+from crispseg.training.result import PICTURES, Run
+from crispseg.training.room import check_batch, check_network
 from crispseg.training.summary import best_row, closing_lines, foldable
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
@@ -75,9 +76,18 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
     Raises:
         CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
-            a loss that is not finite.
+            another process trains in the folder; a loss that is not finite; a file cannot be written.
         Interrupted: SIGINT or SIGTERM came during training.
     """
+    out = Path(config.out)
+    if not is_first_process() or out == Path():  # which is refused
+        return _train(config, resume, console)
+    with owned(out, out / LAST.parent, out / MODEL, out / PICTURES):
+        return _train(config, resume, console)
+
+
+def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
+    """As `train`, in a folder that no other process trains in."""
     console = console or Console(stderr=True)
     if not is_first_process():
         console = Console(quiet=True)
@@ -122,6 +132,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             soft_wrap=True,
         )
 
+    check_batch(config, reports[0], sum(times))
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
@@ -161,13 +172,13 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         try:
             with interruptible(trainer, folder):
                 trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+                best = trainer.checkpoint_callback
+                assert isinstance(best, EpochCheckpoint)
+                if trainer.is_global_zero:
+                    best.save_model(model)  # again, since a killed run may not have come to it
         finally:
             torch.set_deterministic_debug_mode(deterministic)  # as before Lightning set it
 
-    best = trainer.checkpoint_callback
-    assert isinstance(best, EpochCheckpoint)
-    if trainer.is_global_zero:
-        best.save_model(model)  # again, since a killed run may not have come to it
     trainer.strategy.barrier()
     assert best.best_model_score is not None
     miou = float(best.best_model_score)
@@ -232,7 +243,8 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         CrispsegError: the model cannot be built or given these weights, or has no early stages to freeze.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
-    choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
+    choice = config.model.untrained() if start or resume else config.model
+    check_network(choice, len(labels))
     model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
     model.info = dataclasses.replace(
         model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)

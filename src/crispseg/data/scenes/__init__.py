@@ -28,7 +28,7 @@ _CLASSES = LOOKS["classes"]
 LABELS = LabelSet(tuple(one["name"] for one in _CLASSES), tuple(tuple(one["color"]) for one in _CLASSES))
 # Texture per class id: standard deviation of the grain (one pixel) and of the mottling (a few pixels), in grey levels.
 GRAIN, MOTTLE = (np.array([one[key] for one in _CLASSES], np.float32) for key in ("grain", "mottle"))
-SMALLEST = 64  # pixels
+SMALLEST, LARGEST = 64, 4096  # pixels
 
 
 def render_scene(
@@ -233,14 +233,16 @@ class Scenes:
         """The scenes of one split.
 
         Raises:
-            CrispsegError: an unknown split, an empty one, a negative seed or a size under 64.
+            CrispsegError: an unknown split, an empty one, a negative seed, or a size under 64 or over 4096.
         """
         if split not in self.splits():
             raise CrispsegError(f"the built-in scenes have no split '{split}'{did_you_mean(split, self.splits())}")
-        least_of = {"train": 1, "val": 1, "test": 1, "height": SMALLEST, "width": SMALLEST, "seed": 0}
-        for key, least in least_of.items():
-            if (value := getattr(self, key)) < least:
-                raise CrispsegError(f"data.{key} is {value} for the built-in scenes; set it to at least {least}")
+        counts, sides = (1, 1_000_000), (SMALLEST, LARGEST)
+        bounds = {"train": counts, "val": counts, "test": counts, "height": sides, "width": sides, "seed": (0, 2**64)}
+        for key, (least, most) in bounds.items():
+            if not least <= (value := getattr(self, key)) <= most:
+                word, bound = ("least", least) if value < least else ("most", most)
+                raise CrispsegError(f"data.{key} is {value} for the built-in scenes; set it to at {word} {bound}")
         return SceneDataset(
             split, getattr(self, split), (self.height, self.width), (self.seed, self.splits().index(split))
         )

@@ -1,0 +1,89 @@
+"""What asks for more than the machine has is refused before memory is taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from training_runs import MODEL, SCENES, files, quietly, tiny
+
+from crispseg import from_pretrained
+from crispseg.data import Augment, Scenes
+from crispseg.data.archives import unpack
+from crispseg.data.check import parallel
+from crispseg.data.loading import sample_loader
+from crispseg.training import ModelConfig, Run
+from crispseg.training.run import starting_model
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("workers", lambda: tiny(Path("x"), workers=HUGE)),
+        ("devices", lambda: tiny(Path("x"), devices=HUGE)),
+        ("workers", lambda: sample_loader(SCENES.dataset("val"), HUGE)),
+        ("workers", lambda: list(parallel(print, [], "", HUGE))),
+        ("data.height", lambda: Scenes(height=HUGE).dataset("val")),
+        ("data.train", lambda: Scenes(train=HUGE).dataset("train")),
+        ("augment.repeat", lambda: Augment(repeat=HUGE)),
+        ("augment.longer_side", lambda: Augment(longer_side=HUGE)),
+    ],
+)
+def test_a_number_that_no_machine_takes(key: str, settings: Any, refuses: Any) -> None:
+    with refuses(f"{key} is {HUGE}"):
+        settings()
+
+
+def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -> None:
+    wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**6})
+    before = torch.get_rng_state()
+    with refuses("training fpn on test_efficientnet needs", "GB are free", "--model.width"):
+        starting_model(tiny(tmp_path, model=wide), SCENES.label_set())
+    starting_model(tiny(tmp_path, model=MODEL), SCENES.label_set())
+    assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_a_batch_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -> None:
+    crop = Augment(crop=(HUGE, HUGE), turn=False, photometric=False, repeat=1)
+    with refuses("a batch of 4 crops", "GB are free", "augment.crop"):
+        quietly(tiny(tmp_path / "run", augment=crop))
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({"width": 10**6}, "does not fit its config.json"),
+        ({"width": 10**12}, "too large for any machine"),
+        ({"width": 10**40}, "too large for any machine"),
+        ({"pretrained": "/etc/passwd"}, "'pretrained' is no option of fpn"),
+        ({"num_classes": 3}, "'num_classes' is no option of fpn"),
+        ({"name": "sfnet"}, "'name' is no option of fpn"),
+    ],
+)
+def test_a_saved_model_says_how_to_build_it_and_nothing_else(
+    options: dict[str, Any], phrase: str, tiny_run: Run, tmp_path: Path, refuses: Any
+) -> None:
+    folder = Path(shutil.copytree(tiny_run.folder / "model", tmp_path / "model"))
+    tree = json.loads((folder / "config.json").read_text())
+    tree["options"] |= options
+    (folder / "config.json").write_text(json.dumps(tree))
+    with refuses(str(folder), phrase):
+        from_pretrained(folder)
+
+
+def test_a_small_archive_of_large_files(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(3_000_000))
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "zeros", "zeros")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+    with refuses("a.tar.gz holds more than", "make room"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert files(tmp_path) == {"zeros", "a.tar.gz"}

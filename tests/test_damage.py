@@ -1,0 +1,183 @@
+"""A flipped bit is found: in masks and images, saved models, checkpoints, tables and files of settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file, save_file
+from training_runs import equal, quietly, tiny
+
+from crispseg import CrispsegError, from_pretrained
+from crispseg.backbones import read_state_dict
+from crispseg.cli.parsing import read_yaml
+from crispseg.data import check_split
+from crispseg.data.base import FileDataset, Pair
+from crispseg.data.decoders import IdDecoder
+from crispseg.doctor.scan import load_mask
+from crispseg.imaging import read_mask, write_image
+from crispseg.labels import LabelSet
+from crispseg.models.info import ModelInfo
+from crispseg.training import Run, TrainConfig
+from crispseg.training.checkpoints import read_checkpoint
+
+
+def flips(path: Path, count: int, start: int = 0) -> Iterator[None]:
+    """Flip one bit of a file after the other, anywhere from byte `start` on; at the end the file is as before."""
+    content = path.read_bytes()
+    for position in np.random.default_rng(0).integers(8 * start, 8 * len(content), count):
+        damaged = bytearray(content)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        yield
+    path.write_bytes(content)
+
+
+def unseen(
+    path: Path, read: Callable[[Path], Any], same: Callable[[Any, Any], bool], count: int, start: int = 0
+) -> int:
+    """With how many of so many flips something else than before is read, and nothing said."""
+    before, wrong = read(path), 0
+    for _ in flips(path, count, start):
+        try:
+            wrong += not same(read(path), before)
+        except CrispsegError as error:
+            assert "\n" not in str(error)
+    return wrong
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    random = np.random.default_rng(0)
+    write_image(tmp_path / "mask.png", random.integers(0, 3, (64, 96), np.uint8))
+    write_image(tmp_path / "image.png", random.integers(0, 256, (64, 96, 3), np.uint8))
+    return Pair("x", tmp_path / "image.png", tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("read", [read_mask, lambda path: load_mask(path)[1]])
+def test_no_flipped_bit_of_a_mask_makes_other_labels(read: Any, pair: Pair) -> None:
+    assert not unseen(pair.mask, read, np.array_equal, 300)
+
+
+def test_images_are_compared_with_their_checksums_when_data_are_checked(pair: Pair, refuses: Any) -> None:
+    dataset = FileDataset([pair], LabelSet.numbered(3), IdDecoder(3))
+    check_split(dataset, "val")
+    for _ in flips(pair.image, 20, start=60):
+        with refuses(str(pair.image), "is broken"):
+            check_split(dataset, "val")
+
+
+def test_what_a_png_says_beside_its_pixels_may_be_damaged(pair: Pair) -> None:
+    labels, said = read_mask(pair.mask), PngInfo()
+    said.add_text("Comment", "said", zip=False)
+    Image.fromarray(labels).save(pair.mask, pnginfo=said)
+    content = pair.mask.read_bytes()
+    text = content[content.index(b"tEXt") - 4 : content.index(b"IDAT") - 4]
+    end = content.index(b"IEND") - 4
+    after = content.replace(text, b"")[: end - len(text)] + text[:-1] + b"?" + content[end:]
+    pair.mask.write_bytes(after)
+    assert np.array_equal(read_mask(pair.mask), labels)
+
+
+@pytest.fixture
+def copied(tiny_run: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "checkpoints/last.ckpt", "checkpoints/best.ckpt"])
+def test_no_flipped_bit_makes_other_weights(name: str, copied: Path) -> None:
+    read: Any = read_state_dict if name.endswith(".safetensors") else lambda path: read_checkpoint(path)[0]
+    assert not unseen(copied / name, read, equal, 60)
+
+
+def test_a_damaged_tensor_is_named(copied: Path, refuses: Any) -> None:
+    path = copied / "model/model.safetensors"
+    for _ in flips(path, 1, start=path.stat().st_size - 100):
+        with refuses(str(path), " does not match its checksum", "restore the file"):
+            from_pretrained(copied)
+
+
+def test_models_from_before_checksums_are_read(copied: Path) -> None:
+    path = copied / "model/model.safetensors"
+    weights = load_file(path)
+    save_file(weights, path, {"format": "pt"})
+    assert equal(from_pretrained(copied).state_dict(), weights)
+
+
+def test_a_table_of_other_columns_ends_a_resumed_run_before_it_goes_on(copied: Path, refuses: Any) -> None:
+    """Of a run from before checkpoints had its rows."""
+    last, table = copied / "checkpoints/last.ckpt", copied / "metrics.csv"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["callbacks"]["MetricsFile"]["rows"]
+    torch.save(checkpoint, last)
+    kept = last.read_bytes()
+    table.write_text(table.read_text().replace("iou/road", "iou/r\0ad"))
+    with refuses(str(table), "its columns are others", "restore or remove it"):
+        quietly(tiny(copied, epochs=3), resume=True)
+    assert last.read_bytes() == kept
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("epochs: 1\nlr: 0.1\nepochs: 2\n", "'epochs' stands there twice, in lines 1 and 3"),
+        ("model: {width: 16, width: 8}\n", "'width' stands there twice"),
+        (BOMB, "aliases"),
+        ("plugins: &a [*a]\n", "aliases"),
+        ("plugins: " + 2000 * "[" + 2000 * "]", "nested too deeply"),
+        ("seed: " + 5000 * "9", "digits"),
+        ("seed: 2026-13-45", "month"),
+        ("seed: \0", "special characters"),
+    ],
+)
+def test_settings_that_are_no_settings(text: str, phrase: str, tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with refuses(str(path), phrase):
+        read_yaml(path)
+
+
+def test_aliases_may_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("loggers: &a [x]\nplugins: *a\n")
+    assert read_yaml(path) == {"loggers": ["x"], "plugins": ["x"]}
+
+
+def test_weights_of_no_class_at_all(refuses: Any) -> None:
+    with refuses("class_weights", "above 0"):
+        TrainConfig(class_weights=[0.0, 0.0])
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"format_version": version} for version in (NAN, 0, True, 1.0, "1")),
+        *({"mean": [value, 0.5, 0.5]} for value in (NAN, INFINITE)),
+        *({"std": [value, 0.5, 0.5]} for value in (NAN, 0.0, -1.0)),
+        {"value_range": [0.0, NAN]},
+    ],
+)
+def test_a_model_that_describes_no_model(changes: dict[str, Any], tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads((tiny_run.folder / "model/config.json").read_text()), **changes}))
+    with refuses(str(path), "is no saved crispseg model", "save the model again"):
+        ModelInfo.read(path)
+    path.write_text("[" * 100_000)
+    with refuses(str(path), "is no saved crispseg model"):
+        ModelInfo.read(path)

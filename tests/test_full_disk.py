@@ -1,0 +1,144 @@
+"""Errors of the operating system end in one line that names the file, what was kept and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import error_of
+from training_runs import files, quietly, tiny
+
+from crispseg.cli.main import main
+from crispseg.files import LITTER, atomic_path
+from crispseg.imaging import write_image
+from crispseg.training import Run
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Files cannot grow larger in the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "quota"),
+        (errno.EIO, "another one"),
+        (errno.EFBIG, "ulimit"),
+        (errno.ENOTTY, "check"),
+    ],
+)
+@pytest.mark.parametrize("file", [None, "out/x.png"])
+def test_a_command_ends_in_one_line(
+    number: int, remedy: str, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: list[str]) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    monkeypatch.setitem(sys.modules, "crispseg.cli.inspect", SimpleNamespace(run=run))
+    line = error_of(capsys, "inspect")
+    assert all(phrase in line for phrase in (file or "", os.strerror(number), remedy))
+
+
+def test_a_file_that_could_not_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.json"):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.filename == str(tmp_path / "x.json")
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.json"):
+        raise OSError(errno.EIO, "broken", "other.png")
+    assert caught.value.filename == "other.png"
+
+
+@pytest.mark.parametrize(("share", "file"), [(0.6, ".ckpt"), (1e-4, "metrics.csv")])
+def test_training_on_a_full_disk_keeps_what_there_was(
+    share: float, file: str, tiny_run: Run, tmp_path: Path, refuses: Any
+) -> None:
+    config = tiny(Path(shutil.copytree(tiny_run.folder, tmp_path / "run")), epochs=3)
+    kept = (config.out / "checkpoints/last.ckpt").read_bytes()
+    size = int(share * len(kept))
+    with refuses(file, os.strerror(errno.EFBIG), "kept: the checkpoint of step 4", "--resume"), full_after_start(size):
+        quietly(config, resume=True)
+    assert (config.out / "checkpoints/last.ckpt").read_bytes() == kept
+    assert not [name for name in files(config.out) - files(tiny_run.folder) if not name.startswith("pictures/")]
+
+
+@contextmanager
+def full_after_start(size: int) -> Iterator[None]:
+    """The configuration can be written, what training writes cannot."""
+    import lightning as L
+
+    fit = L.Trainer.fit
+
+    def limited(*args: Any, **options: Any) -> None:
+        with small_files(size):
+            fit(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(L.Trainer, "fit", limited)
+        yield
+
+
+def test_a_model_that_does_not_fit_on_the_disk(tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, small_files(20_000):
+        tiny_run.model.save_pretrained(tmp_path / "model")
+    assert caught.value.filename == str(tmp_path / "model/model.safetensors")
+    assert files(tmp_path) == set()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for name in ("a", "b" * 251, "c"):
+        write_image(tmp_path / f"x{name[0]}.png", np.zeros((40, 40, 3), np.uint8))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"x{name[0]}.png").rename(tmp_path / f"in/{name}.png")
+    return tmp_path / "in"
+
+
+def test_a_name_that_is_too_long_leaves_out_one_image(
+    images: Path, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["predict", str(tiny_run.folder), str(images), "--out", str(tmp_path / "out")]) == 2
+    notice, line = capsys.readouterr().err.splitlines()
+    assert notice.startswith("left out: ") and "bbb_overlay.png: File name too long" in notice
+    assert "1 of 3 images" in line
+    assert {"a.png", "c.png"} < files(tmp_path / "out")
+    assert not [name for name in files(tmp_path) if LITTER in name]
+
+
+def test_predicting_on_a_full_disk_says_what_there_is(
+    images: Path, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, saved = Image.Image.save, []
+
+    def full(picture: Image.Image, path: Path, *args: Any, **options: Any) -> None:
+        saved.append(path)
+        if len(saved) > 2:
+            raise OSError(*FULL.args)
+        save(picture, path, *args, **options)
+
+    (images / f"{'b' * 251}.png").unlink()
+    monkeypatch.setattr(Image.Image, "save", full)
+    line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
+    assert "c.png: No space left on device; make room; 1 of 2 images are segmented" in line
+    assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}

@@ -1,0 +1,143 @@
+"""Folders that one process at a time writes to, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from test_cli import error_of
+from training_runs import FLAGS, files
+
+from crispseg.cli.main import main
+from crispseg.data.archives import unpack
+from crispseg.data.catalogue import catalogue
+from crispseg.files import LITTER, LOCK, atomic_path, owned
+from crispseg.imaging import write_image
+from crispseg.training import Run
+
+FORK = multiprocessing.get_context("fork")
+
+
+def own(folder: Path, owns: Event) -> None:
+    with owned(folder), atomic_path(folder / "half.ckpt") as temporary:
+        temporary.write_text("half")
+        owns.set()
+        time.sleep(60)
+
+
+@contextmanager
+def another_owner(folder: Path) -> Iterator[Any]:
+    owns = FORK.Event()
+    process = FORK.Process(target=own, args=(folder, owns))
+    process.start()
+    assert owns.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any) -> None:
+    with another_owner(tmp_path) as process:
+        with refuses(str(tmp_path), f"in use by process {process.pid} on {platform.node()}"), owned(tmp_path):
+            pass
+        process.kill()
+        process.join()
+        left = {path.name for path in tmp_path.iterdir()}
+        assert LOCK in left and any(name.startswith(LITTER) for name in left)
+        (tmp_path / "inside").mkdir()
+        (tmp_path / f"inside/{LITTER}a").mkdir()
+        with owned(tmp_path, tmp_path / "inside"):
+            assert {path.name for path in tmp_path.rglob("*")} == {"inside", LOCK}
+    assert files(tmp_path) == set()
+    with owned(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any, **__: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", no_locks)
+    with pytest.warns(UserWarning, match="No locks available"), owned(tmp_path):
+        pass
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    write_image(tmp_path / "in/image.png", np.zeros((40, 40, 3), np.uint8))
+    return tmp_path / "in/image.png"
+
+
+def test_commands_leave_a_folder_to_its_owner(
+    tmp_path: Path, image: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voc = catalogue()["voc2012"]
+    monkeypatch.setattr("crispseg.cli.downloading.download", lambda *_: pytest.fail("it was downloaded"))
+    out = tmp_path / "out"
+    with another_owner(out) as process:
+        for argv in (
+            ["train", *FLAGS, "--out", out],
+            ["train", "--data=folder", "--data.images=x", "--data.masks=y", "--folds=2", "--out", out],
+            ["predict", tiny_run.folder, image, "--out", out],
+            ["data", "download", voc.name, "--out", out],
+        ):
+            assert f"{out} is in use by process {process.pid}" in error_of(capsys, *argv)
+    with another_owner(tiny_run.folder) as process:
+        line = error_of(capsys, "train", "--resume", tiny_run.folder)
+        assert f"{tiny_run.folder} is in use by process {process.pid}" in line
+    (tiny_run.folder / LOCK).unlink()
+    for left in tiny_run.folder.glob(f"{LITTER}*"):
+        left.unlink()
+
+
+def training(folder: Path, status: Any) -> None:
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    status.append((main(["train", *FLAGS, "--epochs=6", f"--out={folder}"]), os.getpid()))
+
+
+@pytest.mark.slow
+def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
+    with FORK.Manager() as manager:
+        status = manager.list()
+        both = [FORK.Process(target=training, args=(tmp_path / "run", status)) for _ in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(120)
+        assert sorted(code for code, _ in status) == [0, 2]
+    left = files(tmp_path / "run")
+    assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
+
+
+def test_a_download_that_is_killed_leaves_no_litter(tmp_path: Path, refuses: Any) -> None:
+    """Its files are unpacked to a folder that the next owner removes."""
+    process = FORK.Process(target=unpacking, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(LITTER)]
+    with owned(tmp_path / "out"):
+        pass
+    assert not [*(tmp_path / "out").iterdir()]
+
+
+def unpacking(folder: Path) -> None:
+    import zipfile
+
+    zipfile.ZipFile.extractall = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a", "a")
+    unpack(folder / "a.zip", folder / "out")
