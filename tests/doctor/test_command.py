@@ -31,7 +31,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     assert main(command) == 0
     assert "Nothing to report." in capsys.readouterr().out
     assert main([*command, "--workers=0"]) == 2
-    assert "workers is 0; it must be at least 1" in capsys.readouterr().err
+    assert "workers is 0; give a number from 1 to 64" in capsys.readouterr().err
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.source()
     assert main(command) == 1

@@ -126,10 +126,10 @@ def test_an_interrupted_save_leaves_the_earlier_one(
 ) -> None:
     def crash(_state: object, path: Path, **_: object) -> None:
         path.write_bytes(b"half of")
-        raise error("disk full")
+        raise error(28, "disk full")
 
     before = contents(saved)
-    monkeypatch.setattr(crispseg.models.saving, "save_file", crash)
+    monkeypatch.setattr(crispseg.models.saving, "write_state_dict", crash)
     with pytest.raises(error, match="disk full"):
         build(num_classes=2).save_pretrained(saved)
     assert contents(saved) == before
@@ -247,7 +247,7 @@ NO_MODEL = "is no saved crispseg model"
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"backbone": None}, NO_MODEL),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
-        ({"options": {"width": 8, "fuze": "fam"}}, "no option 'fuze'"),
+        ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
         ({"options": {"width": "8"}}, "'8'"),
         ({"options": []}, NO_MODEL),
         ({"num_classes": 0}, "0 classes"),
