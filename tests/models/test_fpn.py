@@ -56,6 +56,21 @@ def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: 
     assert [level.shape[-1] for level in decoded.levels] == [23, 12, 6]
 
 
+def test_levels_of_crisp_lie_on_each_other_alike_at_all_places() -> None:
+    """Where a coarse level rises steadily, so does what comes of it, at the same places whatever the size."""
+    for size in (4, 9):
+        crisp, fpn = (
+            create_model(name, num_classes=3, backbone="test_efficientnet", width=2) for name in ("crisp", "fpn")
+        )
+        coarse = torch.arange(size).float().expand(1, 2, size, size)
+        centred, cornered = (
+            model.decoder.fuses[0](torch.zeros(1, 2, 2 * size, 2 * size), coarse) for model in (crisp, fpn)
+        )
+        inside = torch.arange(1, 2 * size - 1)
+        torch.testing.assert_close(centred[0, 0, 0, inside], inside / 2 - 0.25)
+        torch.testing.assert_close(cornered[0, 0, 0], torch.linspace(0, size - 1, 2 * size))
+
+
 def test_a_backbone_that_pads_alike_at_all_sizes_sees_images_as_they_are() -> None:
     model = create_model("sfnet", num_classes=3, backbone="resnet10t", width=8)
     images = torch.randn(1, 3, 70, 90)

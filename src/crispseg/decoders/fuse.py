@@ -14,13 +14,15 @@ from crispseg.nn import Tap, resize
 class UpsampleAdd(nn.Module):
     """Bilinear upsampling and addition (Lin et al., *Feature Pyramid Networks*, CVPR 2017)."""
 
+    align_corners = True
+
     def __init__(self, fine_channels: int, coarse_channels: int) -> None:
         super().__init__()
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1)
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        return fine + resize(self.project(coarse), fine.shape[-2:], align_corners=True)
+        return fine + resize(self.project(coarse), fine.shape[-2:], align_corners=self.align_corners)
 
 
 @fuses.register("dcn")

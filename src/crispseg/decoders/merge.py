@@ -13,6 +13,8 @@ from crispseg.nn import conv_bn_relu, resize
 class Concat(nn.Module):
     """All levels upsampled to the finest one, concatenated, joined by a 3×3 convolution."""
 
+    align_corners = True
+
     def __init__(self, levels: int, channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
@@ -20,6 +22,6 @@ class Concat(nn.Module):
     def forward(self, levels: Levels) -> Tensor:
         finest, *coarser = levels
         size = finest.shape[-2:]
-        upsampled = [resize(level, size, align_corners=True) for level in coarser]
+        upsampled = [resize(level, size, align_corners=self.align_corners) for level in coarser]
         merged: Tensor = self.conv(torch.cat([finest, *upsampled], dim=1))
         return merged

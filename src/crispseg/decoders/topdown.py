@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from crispseg.decoders.fuse import UpsampleAdd
+from crispseg.decoders.merge import Concat
 from crispseg.decoders.parts import Context, ContextPart, Decoded, Decoder, FusePart, GatherPart, MergePart, fuses
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
@@ -51,6 +53,8 @@ class TopDown(nn.Module, Decoder):
             the finest first.
         gather, gathered_levels: a part that adds the descriptors of each of so many levels, the coarsest first, to the
             context (see `crispseg.decoders.parts`).
+        centred: addition and concatenation bring levels to each other by the centres of their pixels, which is the same
+            at all sizes, as it is not where the corner pixels lie on each other.
 
     Raises:
         CrispsegError: the width is less than 2.
@@ -67,6 +71,7 @@ class TopDown(nn.Module, Decoder):
         merge: MergePart,
         gather: GatherPart | None = None,
         gathered_levels: int = 0,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if width < 2:
@@ -84,6 +89,9 @@ class TopDown(nn.Module, Decoder):
         self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
+        for part in (*self.fuses, self.merge):
+            if isinstance(part, UpsampleAdd | Concat):
+                part.align_corners = not centred
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""

@@ -52,7 +52,8 @@ def top_down(
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
-        subpixel: the classifier gives logits of every pixel, not of every place of the finest level.
+        subpixel: the classifier gives logits of every pixel, not of every place of the finest level; and levels lie on
+            each other by the centres of their pixels, in padded images.
         enlarge: in eval mode the backbone sees images so many times as large, 1 to 4; time and memory grow with the
             square.
 
@@ -74,6 +75,7 @@ def top_down(
         context=configured(contexts, context, context_options),
         fuse=steps,
         merge=configured(merges, merge, merge_options),
+        centred=subpixel,
     )
     return SegmentationModel(
         backbone,
