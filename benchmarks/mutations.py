@@ -75,8 +75,8 @@ MUTATIONS = [
     ),
     Mutation(
         "decoders: merged corners",
-        "[resize(level, size, align_corners=True) for level in coarser]",
-        "[resize(level, size, align_corners=False) for level in coarser]",
+        "[resize(level, size, align_corners=self.align_corners) for level in coarser]",
+        "[resize(level, size, align_corners=not self.align_corners) for level in coarser]",
     ),
     Mutation("decoders: non-local scale", "value, scale=1.0)", "value, scale=None)"),
     Mutation("decoders: dilation at 8", "(12, 24, 36)", "(6, 12, 18)"),
