@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         self.mean = _per_channel(network.mean, in_chans)
         self.std = _per_channel(network.std, in_chans)
         self.in_chans = in_chans
-        # timm's convolutions and pools that pad as TensorFlow's SAME does: where their kernels lie depends on the size
+        # so timm names its convolutions and pools that pad as TensorFlow's SAME does
         self.pads_by_size = any(type(module).__name__.endswith("Same") for module in self.net.modules())
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):

@@ -83,7 +83,7 @@ def top_down(
         num_classes,
         subpixel=backbone.strides[0] if subpixel else 1,
         enlarge=enlarge,
-        pad=True if subpixel else None,
+        pad=subpixel or None,
     )
 
 
