@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from crispseg.decoders.fuse import UpsampleAdd
-from crispseg.decoders.merge import Concat
 from crispseg.decoders.parts import Context, ContextPart, Decoded, Decoder, FusePart, GatherPart, MergePart, fuses
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
@@ -90,8 +88,8 @@ class TopDown(nn.Module, Decoder):
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
         for part in (*self.fuses, self.merge):
-            if isinstance(part, UpsampleAdd | Concat):
-                part.align_corners = not centred
+            if centred and hasattr(part, "align_corners"):
+                part.align_corners = False
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""

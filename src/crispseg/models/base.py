@@ -78,6 +78,7 @@ class SegmentationModel(nn.Module, Saving):
         num_classes: int,
         *,
         subpixel: int = 1,
+        centred: bool = False,
         enlarge: float = 1.0,
         pad: bool | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class SegmentationModel(nn.Module, Saving):
         self.decoder = decoder
         self.num_classes = num_classes
         self.subpixel = subpixel
+        self.centred = centred
         self.enlarge = Fraction(enlarge).limit_denominator(100)
         self.multiple = max(backbone.strides) if (backbone.pads_by_size if pad is None else pad) else 1
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
@@ -118,6 +120,11 @@ class SegmentationModel(nn.Module, Saving):
         logits = self.classifier(decoded.feature)
         if self.subpixel > 1:
             logits = F.pixel_shuffle(logits, self.subpixel)[..., :height, :width]
+            logits = resize(logits, size, align_corners=False)
+        elif self.centred:
+            stride = self.backbone.strides[0]
+            rows, columns = logits.shape[-2:]
+            logits = resize(logits, (stride * rows, stride * columns), align_corners=False)[..., :height, :width]
             logits = resize(logits, size, align_corners=False)
         return Coarse(logits, decoded)
 

@@ -39,6 +39,8 @@ class FlowAlignment(nn.Module):
             in FlowNet-C, Table 2c).
     """
 
+    align_corners = True
+
     def __init__(
         self,
         fine_channels: int,
@@ -79,13 +81,13 @@ class FlowAlignment(nn.Module):
         else:
             seen = self.correlation(correlate(compressed, upsampled, MAX_DISPLACEMENT))
         flow = self.flow(self.predict_flow(seen))  # Eq. 1: Δ = conv(cat(F_l, F_{l-1}))
-        warped: Tensor = self.warped(warp(coarse, flow))
+        warped: Tensor = self.warped(warp(coarse, flow, align_corners=self.align_corners))
         return warped
 
     def _upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
         if self.nearest:
             return F.interpolate(compressed, size=list(size), mode="nearest-exact")
-        return resize(self.enlarge(compressed), size, align_corners=True)
+        return resize(self.enlarge(compressed), size, align_corners=self.align_corners)
 
 
 @merges.register("aligned")
@@ -134,18 +136,23 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     return torch.stack(products, dim=1)
 
 
-def warp(coarse: Tensor, flow: Tensor) -> Tensor:
+def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
 
     Eqs. 2 and 3 in the coordinates of the released code, so that its checkpoints run: with -1..1 from the first pixel
-    centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H). Coordinates are float32 always.
+    centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H), and nothing is seen outside.
+    Without, -1..1 is from edge to edge, and pixels outside are as those at the edge. Coordinates are float32 always.
     """
     height, width = flow.shape[-2:]
     # Not linspace: the exporters would build the size of their example image into it.
-    ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
+    if align_corners:
+        ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
+    else:
+        ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
-    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    outside = "zeros" if align_corners else "border"
+    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode=outside, align_corners=align_corners)
     return warped.to(coarse.dtype)
 
 
@@ -154,7 +161,7 @@ sfnet = preset(
     top_down,
     "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
     part="fam",
-    fixed={"expansion": 1, "subpixel": False, "enlarge": 1.0},
+    fixed={"expansion": 1, "subpixel": False, "centred": False, "enlarge": 1.0},
     width=None,
     context="ppm",
 )

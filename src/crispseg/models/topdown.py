@@ -32,6 +32,7 @@ def top_down(
     expansion: int = 1,
     released_dilation: bool = False,
     subpixel: bool = False,
+    centred: bool = False,
     enlarge: float = 1.0,
 ) -> SegmentationModel:
     """A pyramid from coarse to fine, whose parts are named.
@@ -75,7 +76,7 @@ def top_down(
         context=configured(contexts, context, context_options),
         fuse=steps,
         merge=configured(merges, merge, merge_options),
-        centred=subpixel,
+        centred=centred,
     )
     return SegmentationModel(
         backbone,
@@ -83,11 +84,12 @@ def top_down(
         num_classes,
         subpixel=backbone.strides[0] if subpixel else 1,
         enlarge=enlarge,
-        pad=subpixel or None,
+        centred=centred,
+        pad=centred or None,
     )
 
 
-PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False, "enlarge": 1.0}
+PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False, "centred": False, "enlarge": 1.0}
 """What presets fix that merge to the levels' width on undilated backbones, and classify that."""
 
 fpn = preset(
@@ -101,7 +103,7 @@ crisp = preset(
     "crisp",
     top_down,
     "FPN that classifies every pixel, and enlarges what it segments: what `crispseg train` takes.",
-    fixed={"expansion": 2, "fuse_levels": None, "released_dilation": False, "subpixel": True},
+    fixed={"expansion": 2, "fuse_levels": None, "released_dilation": False, "subpixel": True, "centred": True},
     width=None,
     enlarge=1.5,
 )
