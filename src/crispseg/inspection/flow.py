@@ -44,13 +44,15 @@ class Flow:
         return float(self.pixels.norm(dim=0).max())
 
 
-def pixels_of_level(delta: Tensor) -> Tensor:
+def pixels_of_level(delta: Tensor, centred: bool = False) -> Tensor:
     """A FAM's tap `flow`, Δ `(2, h, w)`, in pixels of its fine level, `(2, h, w)` float32.
 
     `warp` moves a point by Δ / (w, h) in coordinates that run from -1, the centre of a level's first pixel, to 1, the
     centre of its last (`align_corners=True`): 2 of them are w - 1 and h - 1 pixels. So a pixel moves by Δ_x (w - 1) /
-    2w and Δ_y (h - 1) / 2h, nearly half of Δ.
+    2w and Δ_y (h - 1) / 2h, nearly half of Δ, which it is where coordinates run from edge to edge (`centred`).
     """
+    if centred:
+        return delta.float() / 2
     height, width = delta.shape[-2:]
     factor = torch.tensor([(width - 1) / (2 * width), (height - 1) / (2 * height)])
     return delta.float() * factor[:, None, None]
@@ -59,7 +61,7 @@ def pixels_of_level(delta: Tensor) -> Tensor:
 def flows(inspection: Inspection) -> list[Flow]:
     """The flow of each FAM in the order in which they ran, from coarse to fine; empty for a model without FAMs."""
     return [
-        Flow(part, inspection.parts[part].title, pixels_of_level(inspection.tap(part, "flow")))
+        Flow(part, inspection.parts[part].title, pixels_of_level(inspection.tap(part, "flow"), inspection.centred))
         for part in inspection.of("fam")
     ]
 
@@ -67,9 +69,12 @@ def flows(inspection: Inspection) -> list[Flow]:
 def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, float]:
     """Pixels of the image from one pixel of a level of `size` (height, width) to the next, in x and in y.
 
-    The corner pixels of level and image lie on each other, as where the decoders upsample (`align_corners=True`).
+    The corner pixels of level and image lie on each other, as where the decoders upsample (`align_corners=True`), or
+    their edges do (`Inspection.centred`).
     """
     (height, width), (rows, columns) = size, inspection.input_size
+    if inspection.centred:
+        return columns / width, rows / height
     return (columns - 1) / max(width - 1, 1), (rows - 1) / max(height - 1, 1)
 
 

@@ -25,10 +25,10 @@ SCALE = cv2.COLORMAP_VIRIDIS
 def at_image(values: Tensor, inspection: Inspection) -> Tensor:
     """A level's map `(C, h, w)` in the pixels of the image, `(C, H, W)`, as the decoders upsample it.
 
-    Bilinear, with the centres of the corner pixels on each other (`align_corners=True`).
+    Bilinear, with the centres of the corner pixels on each other where the model is not `centred`.
     """
     height, width = inspection.size
-    return resize(values[None], inspection.input_size, align_corners=True)[0, :, :height, :width]
+    return resize(values[None], inspection.input_size, align_corners=not inspection.centred)[0, :, :height, :width]
 
 
 def scaled(

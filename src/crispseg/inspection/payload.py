@@ -101,11 +101,13 @@ def fields(inspection: Inspection) -> list[dict[str, Any]]:
 
 def _flow_field(flow: Flow, inspection: Inspection) -> dict[str, Any]:
     vectors, step = quantised(flow.pixels.permute(1, 2, 0).numpy())
+    pitch = pixel_pitch(flow.size, inspection)
     return {
         "kind": "flow",
         "title": f"flow {flow.title}",
         "size": list(flow.size[::-1]),
-        "pitch": list(pixel_pitch(flow.size, inspection)),
+        "pitch": list(pitch),
+        "origin": [(side - 1) / 2 if inspection.centred else 0 for side in pitch],  # of the first pixel, in the image
         "vectors": packed(vectors),
         "step": step,
         "longest": flow.longest(),

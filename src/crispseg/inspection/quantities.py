@@ -66,6 +66,8 @@ class Inspection:
     """Height and width of the image before it was reduced."""
     input_size: tuple[int, int]
     """Height and width of what the model was given: H and W, or what they are padded to."""
+    centred: bool
+    """Levels lie on the image by the centres of their pixels, not by corner pixels."""
     seconds: float
     """Time that the network took."""
     image: NDArray[np.uint8] = field(repr=False)
@@ -222,6 +224,7 @@ def inspect_image(
         info,
         original,
         (batch.shape[-2], batch.shape[-1]),
+        model.centred,
         seconds,
         np.ascontiguousarray(array[..., :3]),
         logits.float().softmax(0).cpu().numpy(),

@@ -2,6 +2,7 @@
 
 from crispseg.models.agln import agln, agln_lite
 from crispseg.models.base import Coarse, Outputs, SegmentationModel, create_model
+from crispseg.models.crisp import crisp, crisp_l, crisp_s
 from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn
@@ -9,7 +10,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.models.registry import list_models, models
 from crispseg.models.sfnet import FlowAlignment, sfnet, warp
 from crispseg.models.sfnet_lite import GatedDualFlowAlignment, sfnet_lite
-from crispseg.models.topdown import crisp, fpn, upernet
+from crispseg.models.topdown import fpn, upernet
 from crispseg.models.unept import EPT, unept
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "agln_lite",
     "create_model",
     "crisp",
+    "crisp_l",
+    "crisp_s",
     "ddsm_deeplabv3plus",
     "ddsm_upernet",
     "deeplabv3plus",

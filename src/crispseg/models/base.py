@@ -57,12 +57,12 @@ class SegmentationModel(nn.Module, Saving):
         backbone: gives the features.
         decoder: turns them into one map to classify.
         num_classes: number of logits.
-        subpixel: the classifier gives the logits of so many by so many pixels for each place of the decoder's map, of
-            as many pixels each (Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient
-            Sub-Pixel Convolutional Neural Network*, CVPR 2016, §3.2), so that the last upsampling is learned.
-        enlarge: in eval mode the backbone sees images so many times as large, which it was not trained for: small
-            crops and whole images differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution
-            Discrepancy*, NeurIPS 2019).
+        centred: logits are brought to the image's size by the centres of pixels, as the decoder's levels must then be
+            to each other; else corner pixels lie on each other, as in the papers' code, which moves what is seen by up
+            to half a stride, differently at each size.
+        enlarge: in eval mode the backbone sees images about so many times as large (each side is the nearest multiple
+            of what the model pads to), which it was not trained for: small crops and whole images differ, and this
+            makes up for it (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS 2019).
         pad: images are padded below and on the right to multiples of the coarsest stride, so that levels of images of
             any size lie on each other as those of crops of such sizes do. None: where the backbone pads by the parity
             of sizes, as TensorFlow does, whose levels move by up to half a stride otherwise.
@@ -77,7 +77,6 @@ class SegmentationModel(nn.Module, Saving):
         decoder: Decoder,
         num_classes: int,
         *,
-        subpixel: int = 1,
         centred: bool = False,
         enlarge: float = 1.0,
         pad: bool | None = None,
@@ -88,11 +87,10 @@ class SegmentationModel(nn.Module, Saving):
         self.backbone = backbone
         self.decoder = decoder
         self.num_classes = num_classes
-        self.subpixel = subpixel
         self.centred = centred
         self.enlarge = Fraction(enlarge).limit_denominator(100)
         self.multiple = max(backbone.strides) if (backbone.pads_by_size if pad is None else pad) else 1
-        self.classifier = nn.Conv2d(decoder.out_channels, num_classes * subpixel**2, 1)
+        self.classifier = nn.Conv2d(decoder.out_channels, num_classes, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
 
@@ -113,19 +111,18 @@ class SegmentationModel(nn.Module, Saving):
         self._check(images)
         size = images.shape[-2:]
         if self.enlarge > 1 and not self.training:
-            larger = [side * self.enlarge.numerator // self.enlarge.denominator for side in size]
-            images = resize(images, larger, align_corners=False)
-        height, width = images.shape[-2:]
-        decoded = self._decoded(images)
+            over, under = self.multiple * self.enlarge.denominator, self.enlarge.numerator
+            larger = [(2 * side * under + over) // (2 * over) * self.multiple for side in size]  # rounded
+            seen = resize(images, larger, align_corners=False)
+        else:
+            seen = images
+        decoded = self._decoded(seen)
         logits = self.classifier(decoded.feature)
-        if self.subpixel > 1:
-            logits = F.pixel_shuffle(logits, self.subpixel)[..., :height, :width]
-            logits = resize(logits, size, align_corners=False)
-        elif self.centred:
+        if self.centred:
+            height, width = size
             stride = self.backbone.strides[0]
-            rows, columns = logits.shape[-2:]
-            logits = resize(logits, (stride * rows, stride * columns), align_corners=False)[..., :height, :width]
-            logits = resize(logits, size, align_corners=False)
+            rows, columns = size if seen is not images else (ceil_div(side, stride) * stride for side in size)
+            logits = resize(logits, (rows, columns), align_corners=False)[..., :height, :width]
         return Coarse(logits, decoded)
 
     def _decoded(self, images: Tensor) -> Decoded:

@@ -161,7 +161,7 @@ sfnet = preset(
     top_down,
     "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
     part="fam",
-    fixed={"expansion": 1, "subpixel": False, "centred": False, "enlarge": 1.0},
+    fixed={"expansion": 1, "centred": False, "enlarge": 1.0},
     width=None,
     context="ppm",
 )

@@ -1,4 +1,4 @@
-"""Models with a top-down decoder: one builder; FPN, crisp and UPerNet are presets of it here, SFNet and DDSM elsewhere.
+"""Models with a top-down decoder: one builder; FPN and UPerNet are presets of it here, SFNet, DDSM and crisp elsewhere.
 
 FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a segmentation baseline, of the widths
 that AGLN's tables count (Li et al., Tables IV and VIII). UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene
@@ -31,7 +31,6 @@ def top_down(
     merge_options: dict[str, Any] | None = None,
     expansion: int = 1,
     released_dilation: bool = False,
-    subpixel: bool = False,
     centred: bool = False,
     enlarge: float = 1.0,
 ) -> SegmentationModel:
@@ -53,10 +52,10 @@ def top_down(
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
-        subpixel: the classifier gives logits of every pixel, not of every place of the finest level; and levels lie on
-            each other by the centres of their pixels, in padded images.
-        enlarge: in eval mode the backbone sees images so many times as large, 1 to 4; time and memory grow with the
-            square.
+        centred: levels, and the logits on the image, lie on each other by the centres of their pixels, not by corner
+            pixels; images are padded to multiples of the coarsest stride.
+        enlarge: in eval mode the backbone sees images about so many times as large, 1 to 4, each side a multiple of the
+            coarsest stride; time and memory grow with the square.
 
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
@@ -82,14 +81,13 @@ def top_down(
         backbone,
         decoder,
         num_classes,
-        subpixel=backbone.strides[0] if subpixel else 1,
         enlarge=enlarge,
         centred=centred,
         pad=centred or None,
     )
 
 
-PLAIN = {"expansion": 1, "released_dilation": False, "subpixel": False, "centred": False, "enlarge": 1.0}
+PLAIN = {"expansion": 1, "released_dilation": False, "centred": False, "enlarge": 1.0}
 """What presets fix that merge to the levels' width on undilated backbones, and classify that."""
 
 fpn = preset(
@@ -98,14 +96,6 @@ fpn = preset(
     "Upsample and add; all levels concatenated, 3×3 to twice the width, classified.",
     fixed={**PLAIN, "expansion": 2, "fuse_levels": None},
     width=None,
-)
-crisp = preset(
-    "crisp",
-    top_down,
-    "FPN that classifies every pixel, and enlarges what it segments: what `crispseg train` takes.",
-    fixed={"expansion": 2, "fuse_levels": None, "released_dilation": False, "subpixel": True, "centred": True},
-    width=None,
-    enlarge=1.5,
 )
 upernet = preset(
     "upernet",

@@ -11,11 +11,11 @@ const FIELDS = {
   flow: {
     read(field, x, y) {
       const [width, height] = field.size;
-      const column = Math.min(Math.round(x / field.pitch[0]), width - 1);
-      const row = Math.min(Math.round(y / field.pitch[1]), height - 1);
+      const column = Math.min(Math.max(Math.round((x - field.origin[0]) / field.pitch[0]), 0), width - 1);
+      const row = Math.min(Math.max(Math.round((y - field.origin[1]) / field.pitch[1]), 0), height - 1);
       const at = 2 * (row * width + column);
       const [dx, dy] = [field.vectors[at] * field.step, field.vectors[at + 1] * field.step];
-      const from = [column * field.pitch[0], row * field.pitch[1]];
+      const from = [field.origin[0] + column * field.pitch[0], field.origin[1] + row * field.pitch[1]];
       return { dx, dy, from, to: [from[0] + dx * field.pitch[0], from[1] + dy * field.pitch[1]] };
     },
     draw(field, marks, x, y, options) {
