@@ -8,7 +8,7 @@
 Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
 the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME. `compare` and `finetune` append rows to
 shipped_compare.csv and shipped_finetune.csv for what is missing, and go on with runs that were stopped. Each network of
-`compare` is scored on images at their size and 1.5 times as large, since `crisp` sees these larger by itself.
+`compare` is scored on images at their size and 1.33 times as large, since `crisp` sees these larger by itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from crispseg.training.config import CONFIG
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("crisp", "smp_fpn", "smp_unet", "smp_deeplabv3plus")
-SCALES = (1.0, 1.5)
+SCALES = (1.0, 1.33)
 """How large the images of val are seen, as factors of their size."""
 OBJECTS = ("object_f1", "object_ap")
 OTHERS = "other images"
