@@ -51,8 +51,8 @@ class TopDown(nn.Module, Decoder):
             the finest first.
         gather, gathered_levels: a part that adds the descriptors of each of so many levels, the coarsest first, to the
             context (see `crispseg.decoders.parts`).
-        centred: addition and concatenation bring levels to each other by the centres of their pixels, which is the same
-            at all sizes, as it is not where the corner pixels lie on each other.
+        centred: addition, flow and concatenation bring levels to each other by the centres of their pixels, which is
+            the same at all sizes, as it is not where the corner pixels lie on each other.
 
     Raises:
         CrispsegError: the width is less than 2.
@@ -87,7 +87,7 @@ class TopDown(nn.Module, Decoder):
         self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
-        for part in (*self.fuses, self.merge):
+        for part in (*self.fuses.modules(), *self.merge.modules()):
             if centred and hasattr(part, "align_corners"):
                 part.align_corners = False
 

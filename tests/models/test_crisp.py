@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from crispseg import CrispsegError, create_model
+from crispseg.counting import count_multiply_adds
+from crispseg.models import SegmentationModel, warp
+
+from .base import ExportTester
+
+
+class TestCrisp(ExportTester):
+    name = "crisp"
+    stride = 1
+    options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
+    export_options: ClassVar = {"enlarge": 1.5}
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+
+
+def crisp(name: str = "crisp", **options: object) -> SegmentationModel:
+    return create_model(name, num_classes=3, backbone="test_efficientnet", width=8, **options).eval()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (38, 65)])
+def test_logits_lie_on_the_image_by_the_centres_of_pixels(size: tuple[int, int]) -> None:
+    """Of a place of stride 4, that is between its second and third pixel; at the edge the outermost place goes on."""
+    model = crisp(enlarge=1.0)
+    height, width = size
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        logits, places = model(images), model.classifier(model.coarse(images).decoded.feature)
+    assert logits.shape[-2:] == size and places.shape[-2:] == (-(-height // 4), -(-width // 4))
+    torch.testing.assert_close(logits[:, :, 0, 0], places[:, :, 0, 0])
+    for y, x in [(2, 2), (10, 30), (22, 6)]:
+        around = places[:, :, (y - 2) // 4 : (y - 2) // 4 + 2, (x - 2) // 4 : (x - 2) // 4 + 2]
+        rows, columns = (torch.tensor([7 / 8, 1 / 8]) for _ in range(2))  # pixel 2 is at 1/8 of the way to the next
+        expected = torch.einsum("ncyx,y,x->nc", around, rows, columns)
+        torch.testing.assert_close(logits[:, :, y, x], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("crisp", "test_efficientnet"), ("sfnet", "tf_mobilenetv3_small_minimal_100")]
+)
+def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: str) -> None:
+    torch.manual_seed(0)
+    options = {"enlarge": 1} if name == "crisp" else {}
+    model = create_model(name, num_classes=3, backbone=backbone, width=8, **options).eval()
+    images = torch.randn(1, 3, 70, 90)
+    with torch.no_grad():
+        decoded = model.coarse(images).decoded
+        whole = model.coarse(F.pad(images, (0, 6, 0, 26))).decoded
+    assert decoded.feature.shape[-2:] == (18, 23)
+    assert torch.equal(decoded.feature, whole.feature[..., :18, :23])
+    assert [level.shape[-1] for level in decoded.levels] == [23, 12, 6]
+
+
+@pytest.mark.parametrize("fuse", ["add", "fam"])
+def test_levels_lie_on_each_other_alike_at_all_places(fuse: str) -> None:
+    """Where a coarse level rises steadily, so does what comes of it, at the same places whatever the size."""
+    for size in (4, 9):
+        centred, cornered = (crisp(name, fuse=fuse).decoder.fuses[0] for name in ("crisp", "sfnet"))
+        for step in (centred, cornered):
+            for parameter in step.parameters():
+                torch.nn.init.zeros_(parameter)  # no flow
+        coarse = torch.arange(size).float().expand(1, 8, size, size)
+        fine = torch.zeros(1, 8, 2 * size, 2 * size)
+        inside = torch.arange(1, 2 * size - 1)
+        torch.testing.assert_close(centred(fine, coarse)[0, 0, 0, inside], inside / 2 - 0.25)
+        torch.testing.assert_close(cornered(fine, coarse)[0, 0, 0], torch.linspace(0, size - 1, 2 * size))
+
+
+def test_a_flow_moves_what_is_read_by_half_as_many_pixels() -> None:
+    coarse = torch.arange(8).float().expand(1, 1, 8, 8)
+    flow = torch.zeros(1, 2, 16, 16)
+    flow[:, 0] = 4
+
+    def read(flow: Tensor) -> Tensor:
+        return warp(coarse, flow, align_corners=False)[0, 0, 0]
+
+    torch.testing.assert_close(read(flow)[2:10], read(torch.zeros_like(flow))[2:10] + 1)  # 2 fine pixels, 1 coarse
+    assert read(flow)[-1] == 7  # outside is as the edge
+
+
+def test_a_backbone_that_pads_alike_at_all_sizes_sees_images_as_they_are() -> None:
+    model = create_model("sfnet", num_classes=3, backbone="resnet10t", width=8)
+    images = torch.randn(1, 3, 70, 90)
+    assert model.padded(images) is images
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(32, 70), st.integers(32, 70), st.floats(1.01, 2.5))
+def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: float) -> None:
+    """To the nearest multiple of the coarsest stride."""
+    model = crisp(enlarge=enlarge)
+    images = torch.randn(2, 3, height, width)
+    sides = [32 * int(side * model.enlarge / 32 + Fraction(1, 2)) for side in (height, width)]
+    larger = F.interpolate(images, sides, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        logits, feature = model(images), model.coarse(images).decoded.feature
+        factor, model.enlarge = model.enlarge, Fraction(1)
+        assert torch.equal(feature, model.coarse(larger).decoded.feature)
+        places = model.classifier(feature)
+        expected = F.interpolate(places, (height, width), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(logits, expected)
+        training = model.train()(images)
+        model.enlarge = factor
+        assert training.shape == logits.shape
+
+
+def test_training_sees_images_as_they_are() -> None:
+    model = crisp(enlarge=2).train()
+    assert model.coarse(torch.randn(2, 3, 64, 64)).decoded.feature.shape[-2:] == (16, 16)
+
+
+def test_a_factor_of_two_decimals_is_taken_as_it_is() -> None:
+    assert crisp(enlarge=1.03).enlarge == Fraction(103, 100)
+
+
+@pytest.mark.parametrize("enlarge", [0.5, 5, float("nan")])
+def test_a_factor_that_cannot_be(enlarge: float) -> None:
+    with pytest.raises(CrispsegError, match=f"enlarge is {enlarge:g}; give a factor from 1 to 4"):
+        crisp(enlarge=enlarge)
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "convnext_nano"])
+def test_sizes_are_in_order_of_what_they_cost(backbone: str) -> None:
+    with torch.device("meta"):
+        models = [create_model(name, num_classes=11, backbone=backbone) for name in ("crisp_s", "crisp", "crisp_l")]
+    costs = [count_multiply_adds(model.eval(), 360, 480) for model in models]
+    assert costs[0] * 1.7 < costs[1] and costs[1] * 1.7 < costs[2]
