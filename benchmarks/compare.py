@@ -16,13 +16,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import tables
 import torch
 from reporting import report
-from results import Row, f_column, read_rows, recipe_hash, score_rows, write_rows
+from results import Row, f_column, iou_column, read_rows, recipe_hash, score_rows, write_rows
 from tables import HERE, Comparison, Entry
 from torch import nn
 
@@ -57,8 +58,12 @@ def configuration(entry: Entry, seed: int, data: str, *flags: str) -> TrainConfi
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:
-    """All runs that a table should have: name, seed and folder."""
-    return [(name, seed, folder / f"{name}-{seed}") for name, entry in table.entries.items() for seed in entry.seeds]
+    """All rows that a table should have: name, seed and the run's folder."""
+    return [
+        (name, seed, folder / f"{entry.trained_as or name}-{seed}")
+        for name, entry in table.entries.items()
+        for seed in entry.seeds
+    ]
 
 
 def finished(run: Path) -> bool:
@@ -134,15 +139,18 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
     commit = recorded_commit(run) or commit
     if commit is None:
         raise CrispsegError(f"{run} does not say which commit trained it; give --commit")
-    recorded = check_recipe(table.entries[name], seed, run)
+    trained_as = table.entries[name].trained_as
+    recorded = check_recipe(table.entries[trained_as or name], seed, run)
     data = build_data(recorded["data"]).dataset("val")
     model = SegmentationModel.from_pretrained(run)  # the best of its evaluations; the last is what is compared
     weights = read_checkpoint(run / LAST)[0]
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith(TRAINING_ONLY)})
+    if trained_as:
+        model.enlarge = Fraction(1)
     boundary = BoundaryScores(model.info.num_classes, table.distances)
-    miou = evaluate(model, data, device="cpu", workers=0, boundary=boundary).miou
-    own = float(read_rows(run / "metrics.csv")[-1]["miou"])
-    if not abs(miou - own) <= TOLERANCE:
+    scores = evaluate(model, data, device="cpu", workers=0, boundary=boundary)
+    miou, own = scores.miou, float(read_rows(run / "metrics.csv")[-1]["miou"])
+    if not trained_as and not abs(miou - own) <= TOLERANCE:
         raise CrispsegError(f"{run}: mIoU is {miou:.2f}, but its own last one {own:.2f}; do its data or code differ?")
     return {
         "model": name,
@@ -150,6 +158,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
         "miou": f"{miou:.3f}",
         "miou_in_training": f"{own:.3f}",
         **{f_column(distance): f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
+        **{iou_column(each): f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
         "parameters": str(count_parameters(model)),
         "multiply_adds": str(count_multiply_adds(model, HEIGHT, WIDTH)),
         "recipe": recipe_hash(),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 import tables
-from results import Row, f_column, read_rows, recipe_hash, score_rows
+from results import Row, f_column, iou_column, read_rows, recipe_hash, score_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -54,10 +54,11 @@ def sources(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def measures(table: tables.Comparison) -> Measures:
-    """mIoU, boundary F at each distance, and the mean of these where there are several."""
+    """mIoU, boundary F at each distance, the mean of these where there are several, and IoU of the table's classes."""
     columns = [f_column(distance) for distance in table.distances]
     single = {f"F, {distance} px": (column,) for distance, column in zip(table.distances, columns, strict=True)}
-    return {"mIoU": ("miou",), **single, **({"F, mean": tuple(columns)} if len(columns) > 1 else {})}
+    classes = {name: (iou_column(name),) for name in table.classes}
+    return {"mIoU": ("miou",), **single, **({"F, mean": tuple(columns)} if len(columns) > 1 else {}), **classes}
 
 
 def value(row: Row, columns: Sequence[str]) -> float:

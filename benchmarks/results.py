@@ -24,6 +24,11 @@ def f_column(distance: int) -> str:
     return f"{F_PREFIX}{distance}"
 
 
+def iou_column(name: str) -> str:
+    """The column of a class's IoU."""
+    return f"iou_{name}"
+
+
 def score_rows(table: tables.Comparison) -> list[Row]:
     """The rows of the table's runs; none if there is no file yet.
 

@@ -25,12 +25,14 @@ class Entry:
         flags: of `crispseg train`, on top of the recipe.
         seeds: of its runs.
         base: name of the same network without what this one adds; the difference at each seed is reported.
+        trained_as: name of the entry whose runs are scored, with images seen at their own size, in place of own runs.
     """
 
     label: str
     flags: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     base: str | None = None
+    trained_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Comparison:
         name: on the command line and in file names.
         entries: by name; their order is the table's.
         distances: in pixels, at which boundaries are scored.
+        classes: whose IoU is reported beside the mean.
     """
 
     name: str
     entries: Mapping[str, Entry]
     distances: tuple[int, ...] = (3,)
+    classes: tuple[str, ...] = ()
 
     @property
     def scores(self) -> Path:
@@ -141,4 +145,27 @@ _UNEPT = Comparison(
     },
 )
 
-TABLES = {table.name: table for table in (_SFNET, _DDSM, _AGLN, _UNEPT)}
+_CRISP = Comparison(
+    "crisp",
+    {
+        "crisp": Entry("crisp", "--model crisp"),
+        "crisp_as_it_is": Entry(
+            "crisp, images at their size", "--model crisp --model.enlarge 1", base="crisp", trained_as="crisp"
+        ),
+        "crisp_no_flow": Entry("crisp, no flow", "--model crisp --model.fuse add", base="crisp"),
+        "crisp_corners": Entry(
+            "crisp, corner pixels on each other", "--model crisp --model.centred false", base="crisp"
+        ),
+        "crisp_ppm": Entry("crisp, pyramid pooling", "--model crisp --model.context ppm", seeds=(0,), base="crisp"),
+        "crisp_s": Entry("crisp_s", "--model crisp_s", seeds=(0,)),
+        "crisp_l": Entry("crisp_l", "--model crisp_l", seeds=(0,)),
+        "smp_fpn": Entry("FPN (smp)", "--model smp_fpn"),
+        "smp_unet": Entry("U-Net (smp)", "--model smp_unet"),
+        "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
+        "smp_upernet": Entry("UPerNet (smp)", "--model smp_upernet"),
+        "smp_segformer": Entry("SegFormer's decoder (smp)", "--model smp_segformer"),
+    },
+    classes=("pole",),
+)
+
+TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT)}

@@ -11,7 +11,7 @@ import crispseg.models.sfnet  # noqa: F401 where fam is registered
 from crispseg.models.registry import preset
 from crispseg.models.topdown import top_down
 
-FIXED = {"expansion": 1, "released_dilation": False, "centred": True}
+FIXED = {"expansion": 1, "released_dilation": False}
 
 crisp = preset(
     "crisp",
@@ -19,6 +19,7 @@ crisp = preset(
     "Narrow levels aligned by flow, on images seen a third larger: what `crispseg train` takes.",
     part="fam",
     fixed=FIXED,
+    centred=True,
     width=48,
     enlarge=1.33,
 )
@@ -28,6 +29,7 @@ crisp_s = preset(
     "Smaller: 32 channels, images as large as they are.",
     part="fam",
     fixed=FIXED,
+    centred=True,
     width=32,
 )
 crisp_l = preset(
@@ -36,6 +38,7 @@ crisp_l = preset(
     "Larger: 96 channels, images seen half as large again.",
     part="fam",
     fixed=FIXED,
+    centred=True,
     width=96,
     enlarge=1.5,
 )
