@@ -29,6 +29,7 @@ class ModelTester:
     stride: ClassVar[int] = 4
     """Stride of `coarse_logits`."""
     auxiliary_maps: ClassVar[int] = 3
+    tapped_size: ClassVar = (97, 160)
     taps: ClassVar[Mapping[str, TapShape]] = {}
     """What `record` sees: channels and stride, all of `(C, H, W)`, or a function of the image's height and width."""
     single_value_norms: ClassVar[frozenset[str]] = frozenset()
@@ -155,9 +156,9 @@ class ModelTester:
     def test_record_sees_the_taps(self) -> None:
         model = self.build()
         with record(model) as seen:
-            model(torch.randn(2, 3, 97, 160))
+            model(torch.randn(2, 3, *self.tapped_size))
         assert not any(tensor.requires_grad for tensor in seen.values())
-        check_taps(seen, self.taps, (97, 160))
+        check_taps(seen, self.taps, self.tapped_size)
 
     def test_a_saved_model_predicts_the_same(self, tmp_path: Path) -> None:
         model, images = self.build_lively(auxiliary=True), torch.randn(1, 3, 33, 57)

@@ -15,6 +15,7 @@ from crispseg.counting import count_multiply_adds
 from crispseg.models import SegmentationModel, warp
 
 from .base import ExportTester
+from .test_sfnet import TestSFNet as SFNetTester
 
 
 class TestCrisp(ExportTester):
@@ -22,7 +23,8 @@ class TestCrisp(ExportTester):
     stride = 1
     options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
     export_options: ClassVar = {"enlarge": 1.5}
-    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+    taps = SFNetTester.taps
+    tapped_size: ClassVar = (96, 160)  # other sizes are padded
 
 
 def crisp(name: str = "crisp", **options: object) -> SegmentationModel:
