@@ -26,6 +26,12 @@ ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("sfnet", "df1", 19, 1024, {}),
     ("sfnet", "df2", 19, 1024, {}),
     ("sfnet", "shufflenetv2_x1_0", 19, 1024, {}),
+    *(
+        ("sfnet", backbone, classes, 480, options)
+        for classes in (60, 150)
+        for backbone in ("resnet50_deep", "resnet101_deep")
+        for options in ({"fuse": "add"}, {})
+    ),
     ("sfnet_lite", "resnet18_deep", 19, 1024, {}),
     ("sfnet_lite", "stdc1", 19, 1024, {}),
     ("sfnet_lite", "stdc2", 19, 1024, {}),

@@ -23,7 +23,14 @@ def print_config(recipe: Path, *argv: str, capsys: pytest.CaptureFixture[str]) -
     return tree
 
 
-def rows(recipe: Path) -> dict[float, list[str]]:
-    """mIoU → the flags beside it in the comment of a recipe."""
+def scored_flags(recipe: Path) -> list[tuple[float, list[str]]]:
+    """mIoU, and the flags beside it in the comment of a recipe, in its order."""
     lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#   --model")]
-    return {float(score): flags for *flags, score in (shlex.split(line.removeprefix("#")) for line in lines)}
+    return [(float(score), flags) for *flags, score in (shlex.split(line.removeprefix("#")) for line in lines)]
+
+
+def rows(recipe: Path) -> dict[float, list[str]]:
+    """The same of a recipe in which no score stands twice."""
+    found = scored_flags(recipe)
+    assert len(dict(found)) == len(found)
+    return dict(found)

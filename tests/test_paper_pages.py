@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
 from recipe_files import RECIPES
 
-from crispseg import list_models
+from crispseg import create_model, list_models
+from crispseg.backbones import NAMED_BACKBONES
 from crispseg.cli.main import COMMANDS
+from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data import DATA_SOURCES, Augment
 from crispseg.inference.protocols import PROTOCOLS
 from crispseg.inspection.figures import FIGURES
@@ -28,12 +31,21 @@ ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
 PAPERS = {  # tables and figures
     "agln": (ROMAN, ["1", "2", "3", "4", "5", "6"]),
     "ddsm": (["1", "2", "3", "4"], ["1", "2", "3", "4"]),
+    "sfnet": (
+        ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3", "4", "5a", "5b", "6", "7", "8"],
+        ["1", "2", "3", "4", "5", "6", "7", "8"],
+    ),
     "unept": (["1", "2", "3", "4", "5", "6", "7", "8"], ["1", "2", "3", "4"]),
+}
+COUNTED = {  # the backbone where a row names none, classes, side of the image
+    "agln": ("resnet50_deep", 59, 480),
+    "ddsm": ("resnet50", 19, 1024),
+    "sfnet": ("resnet18_deep", 19, 1024),
 }
 
 
-def rows(paper: str) -> list[tuple[str, str, str]]:
-    """What is in the paper, what is here, and the status, of all tables of a page that have these columns."""
+def rows(paper: str) -> list[dict[str, str]]:
+    """By column, the rows of all tables of a page that say what is here and the status; the first column is `what`."""
     found, columns = [], []
     for line in (ROOT / f"docs/papers/{paper}.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
@@ -43,14 +55,14 @@ def rows(paper: str) -> list[tuple[str, str, str]]:
             columns = cells
         elif {"here", "status"} <= set(columns):
             assert len(cells) == len(columns), line
-            found.append((cells[0], cells[columns.index("here")], cells[columns.index("status")]))
+            found.append(dict(zip(["what", *columns[1:]], cells, strict=True)))
     return found
 
 
 def named(words: str, what: str, known: list[str]) -> set[str]:
-    """The numbers behind `what`: "Tables IV, V and VII", "Figs. 1 to 3"."""
-    numbers = set()
-    for listed in re.findall(rf"\b{what}s?\.? ((?:[IVX]+|\d+)(?:(?:, | and | to )(?:[IVX]+|\d+))*)", words):
+    """The numbers behind `what`: "Tables IV, V and VII", "Figs. 1 to 3", "Table 1a"."""
+    numbers, number = set(), r"(?:[IVX]+|\d+[a-d]?)\b"
+    for listed in re.findall(rf"\b{what}s?\.? ({number}(?:(?:, | and | to ){number})*)", words):
         for part in re.split(r", | and ", listed):
             first, _, last = part.partition(" to ")
             numbers |= {*known[known.index(first) : known.index(last or first) + 1]}
@@ -60,10 +72,18 @@ def named(words: str, what: str, known: list[str]) -> set[str]:
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_table_and_figure_is_listed_with_a_status(paper: str) -> None:
     listed, (tables, figures) = rows(paper), PAPERS[paper]
-    assert {number for row in listed for number in named(row[0], "Table", tables)} == {*tables}
-    assert {number for row in listed for number in named(row[0], "Fig", figures)} == {*figures}
+    assert {number for row in listed for number in named(row["what"], "Table", tables)} == {*tables}
+    assert {number for row in listed for number in named(row["what"], "Fig", figures)} == {*figures}
     for row in listed:
-        assert re.match(r"(works|differs|not run)\b", row[2]), row
+        assert re.match(r"(works|differs|not run)\b", row["status"]), row
+
+
+OPTIONS = re.compile(r"\w+=\S+( \w+=\S+)*")
+
+
+def options(code: str) -> dict[str, Any]:
+    """`fuse=add fuse_levels=[5]`"""
+    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in code.split())}
 
 
 def check_options(model: str, pairs: dict[str, Any]) -> None:
@@ -72,7 +92,7 @@ def check_options(model: str, pairs: dict[str, Any]) -> None:
     own = {key: value for key, value in pairs.items() if key not in shared}
     resolved_options(model, own)
     if "backbone" in shared:
-        assert timm.is_model(shared["backbone"])
+        assert shared["backbone"] in NAMED_BACKBONES or timm.is_model(shared["backbone"])
     refinement = {key: value for key, value in shared.items() if key != "backbone"}
     if refinement:
         small = ModelConfig("fpn", "test_efficientnet", False, **refinement, options={"width": 8})
@@ -102,10 +122,9 @@ def check(code: str, model: str | None) -> str | None:
         assert shlex.split(code)[1] in COMMANDS  # test_documentation.py has their flags
     elif code.startswith("python "):
         assert (ROOT / code.split()[1]).is_file()
-    elif re.fullmatch(r"\w+=\S+( \w+=\S+)*", code):
+    elif OPTIONS.fullmatch(code):
         assert model is not None
-        pairs = (pair.split("=", 1) for pair in code.split())
-        check_options(model, {key: yaml.safe_load(value) for key, value in pairs})
+        check_options(model, options(code))
     elif ": " in code:
         key, _, value = code.partition(": ")
         check_setting(key, yaml.safe_load(value))
@@ -117,7 +136,8 @@ def check(code: str, model: str | None) -> str | None:
 @pytest.mark.parametrize("paper", PAPERS)
 def test_what_the_tables_name_exists(paper: str) -> None:
     checked = 0
-    for what, here, status in rows(paper):
+    for row in rows(paper):
+        what, here, status = row["what"], row["here"], row["status"]
         model = None
         for code in re.findall(r"`([^`]+)`", here):
             try:
@@ -128,6 +148,25 @@ def test_what_the_tables_name_exists(paper: str) -> None:
         assert here == "–" or "`" in here, what
         assert here != "–" or status.startswith(("not run", "differs")), what
     assert checked > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", COUNTED)
+def test_counts_of_the_tables_are_counted(paper: str) -> None:
+    backbone, classes, side = COUNTED[paper]
+    counted = [row for row in rows(paper) if row.get("parameters")]
+    assert len(counted) > 10
+    for row in counted:
+        name, *codes = re.findall(r"`([^`]+)`", row["here"])
+        given = options(" ".join(filter(OPTIONS.fullmatch, codes)))
+        with torch.device("meta"):  # nothing is computed
+            model = create_model(name, num_classes=classes, **{"backbone": backbone, **given})
+        found = [count_parameters(model) / 1e6, count_multiply_adds(model, side, side) / 1e9]
+        shown = [row["parameters"], row["multiply-adds"].partition(" (")[0]]
+        if "with weights" in row:
+            found.append(count_multiply_adds(model, side, side, attention=False) / 1e9)
+            shown.append(row["with weights"])
+        assert shown == [f"{each:.2f}" for each in found], row["what"]
 
 
 def test_what_does_not_exist_is_noticed() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_trees import make_voc2012
-from recipe_files import DOCS, RECIPES, print_config, rows
+from recipe_files import DOCS, RECIPES, print_config, rows, scored_flags
 
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
@@ -19,6 +19,7 @@ from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
 from crispseg.imaging import write_image
 from crispseg.inference.protocols import PROTOCOLS
 from crispseg.models.agln import ContextFusionBlock
+from crispseg.models.registry import resolved_options
 from crispseg.training.run import starting_model
 
 SFNET, DDSM, AGLN = RECIPES / "sfnet", RECIPES / "ddsm", RECIPES / "agln"
@@ -56,6 +57,38 @@ SHARED = {  # SFNet §3.3 and §4.1
 }
 AUGMENT = {"flip": 0.5, "turn": False, "photometric": False, "longer_side": None, "repeat": 1}
 AUGMENT |= {"shorter_side": None, "max_share": 1.0}
+
+# The rows of SFNet's Tables 1 and 2 but the recipe's own: mIoU, model, what differs from its defaults. What each of
+# these options builds is tested in models/test_sfnet_options.py.
+SFNET_TABLES: list[tuple[float, str, dict[str, Any]]] = [
+    (71.5, "fcn", {}),
+    (72.6, "fcn", {"output_stride": 8}),
+    (74.8, "sfnet", {"context": "conv", "fuse": "add"}),
+    (77.2, "sfnet", {"context": "conv"}),
+    (76.6, "sfnet", {"fuse": "add"}),
+    (76.9, "sfnet", {"fuse_levels": [3]}),
+    (77.0, "sfnet", {"fuse_levels": [4]}),
+    (77.5, "sfnet", {"fuse_levels": [5]}),
+    (77.8, "sfnet", {"fuse_levels": [4, 5]}),
+    (76.8, "sfnet", {"context": "nonlocal"}),
+    (77.6, "sfnet", {"context": "aspp"}),
+    (77.5, "sfnet", {"context": "denseaspp"}),
+    (77.9, "sfnet", {"flow_upsampling": "deconvolution"}),
+    (78.2, "sfnet", {"flow_upsampling": "nearest"}),
+    (77.8, "sfnet", {"flow_kernel": 1}),
+    (78.1, "sfnet", {"flow_kernel": 5}),
+    (78.0, "sfnet", {"flow_kernel": 7}),
+    (77.2, "sfnet", {"flow_net": "correlation", "fuse_levels": [5]}),
+    (76.9, "sfnet", {"fuse": "dcn", "fuse_levels": [5]}),
+    (77.2, "sfnet", {"fuse": "dcn"}),
+]
+SFNET_BACKBONES = {  # Table 1d: mIoU without FAM, with it, what published weights are called
+    "resnet50_deep": (76.8, 79.2, True),
+    "resnet101_deep": (77.6, 79.8, True),
+    "shufflenetv2_x1_0": (69.8, 72.1, True),
+    "df1": (72.1, 74.3, "df1.pth"),
+    "df2": (73.2, 75.8, "df2.pth"),
+}
 
 # data and its options, crop: DDSM §3, which does not give the epochs.
 DDSM_NUMBERS: dict[str, tuple[dict[str, Any], int]] = {
@@ -247,6 +280,27 @@ def test_models_build(recipe: str, backbone: str, classes: int, millions: float 
     assert model.info.num_classes == classes and model.info.backbone == backbone
     if millions:
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_rows_of_sfnet_s_tables_1_and_2_are_all_there(tmp_path: Path) -> None:
+    expected = [(score, name, "resnet18_deep", True, changed) for score, name, changed in SFNET_TABLES]
+    for backbone, (without, score, pretrained) in SFNET_BACKBONES.items():
+        expected.append((without, "sfnet", backbone, pretrained, {"fuse": "add"}))
+        expected.append((score, "sfnet", backbone, pretrained, {}))
+    found = []
+    for score, flags in scored_flags(SFNET / "cityscapes.yaml"):
+        argv = [str(SFNET / "cityscapes.yaml"), f"--data.root={tmp_path}", *flags]
+        model = parse_training(argv, {}, prog="", description="").model
+        defaults = resolved_options(model.name, {})
+        changed = {
+            key: value for key, value in resolved_options(model.name, model.options).items() if value != defaults[key]
+        }
+        found.append((score, model.name, model.backbone, model.pretrained, changed))
+        with torch.device("meta"):  # nothing is computed
+            dataclasses.replace(model, backbone="test_efficientnet", pretrained=False).build(3, auxiliary=True)
+    assert found == expected
+    listed = DOCS.read_text(encoding="utf-8")
+    assert all(str(score) in listed for pair in SFNET_BACKBONES.values() for score in pair[:2])
 
 
 def test_rows_of_table_1_are_all_there() -> None:

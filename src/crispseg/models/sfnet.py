@@ -139,7 +139,7 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
 def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
 
-    Eqs. 2 and 3 in the coordinates of the released code, so that its checkpoints run: with -1..1 from the first pixel
+    Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
     centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H), and nothing is seen outside.
     Without, -1..1 is from edge to edge, and pixels outside are as those at the edge. Coordinates are float32 always.
     """
