@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -16,6 +15,7 @@ import pytest
 from test_cli import error_of, output_of
 from training_runs import files, of_many_opinions
 
+from crispseg import manifest
 from crispseg.cli.main import main
 from crispseg.cli.predict import gather
 from crispseg.errors import CrispsegError
@@ -55,14 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    lines = [line for path in folder.glob("manifest-*") for line in path.read_text().splitlines()]
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    return [row for path in folder.glob("manifest-*") for row in manifest.rows(path)]
 
 
 def test_each_name_is_in_one_share(refuses: Any) -> None:
@@ -94,8 +87,7 @@ def test_the_same_command_goes_on(
     monkeypatch.setattr(Segmentation, "save", counted)
     assert main(argv) == 130
     assert f"3 of 7 images are segmented in {out}; the same command goes on" in capsys.readouterr().err
-    (manifest,) = out.glob("manifest-*")
-    with manifest.open("a") as file:
+    with (out / "manifest-1-of-1.jsonl").open("a") as file:
         file.write('{"name": "sub/a", "fil')  # what a process leaves that is killed in that moment
     (out / "b.png").unlink()
     (out / "c_overlay.png").write_bytes(b"half")

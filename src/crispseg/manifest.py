@@ -84,7 +84,7 @@ class Manifest:
         """
         found = set()
         for path in sorted(self.folder.glob(MANIFEST.format("*", "*"))):
-            for row in _rows(path):
+            for row in rows(path):
                 if "files" not in row or row["name"] not in names:
                     continue
                 for key, value in self.made_by.items():
@@ -111,7 +111,8 @@ class Manifest:
         self._file.write(f"{json.dumps(row | self.made_by)}\n".encode())  # in one call, since two threads may append
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Those of a manifest's file, in the order in which they were written."""
     with path.open("rb") as file:
         for line in file:
             with suppress(ValueError):  # half a line

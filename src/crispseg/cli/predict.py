@@ -167,9 +167,10 @@ def run(argv: Sequence[str]) -> None:
 
         def finish(image: Path, saved: Sequence[Path]) -> None:
             nonlocal done, start
+            now = time.perf_counter()
             if manifest is not None:
-                manifest.add(names[image], image, saved, time.perf_counter() - start)
-            done, start = done + 1, time.perf_counter()
+                manifest.add(names[image], image, saved, now - start)
+            done, start = done + 1, now
 
         start = time.perf_counter()
         tiffs = [image for image in in_parts if image in remaining]
