@@ -166,7 +166,9 @@ def by_ray(run: str, folder: Path, workers: int) -> Measured:
     seconds = time.perf_counter() - began
     expected = {name: data for name, data in contents(folder / "out1").items() if not name.endswith("_overlay.png")}
     assert contents(out) == expected
-    return Measured(f"Ray, {workers} workers", seconds, seconds - sum(row["seconds"] for row in found) / workers)
+    return Measured(
+        f"Ray, workers={workers}, without overlays", seconds, seconds - sum(row["seconds"] for row in found) / workers
+    )
 
 
 if __name__ == "__main__":

@@ -102,15 +102,16 @@ def predict(
         run = Path(run).absolute()  # workers may start elsewhere
     if out is not None:
         out = Path(out).absolute()
-    items = None
+    items: list[dict[str, str]] | None = None
     if isinstance(dataset, str | Path | list | tuple):
         sources = [dataset] if isinstance(dataset, str | Path) else dataset
         names = gather([*map(str, sources)])
         if out is not None:
             check_outputs(out, {image: [f"{name}.png"] for image, name in names.items()}, beside=False)
         items, column = [{"path": str(image.absolute()), "name": name} for image, name in names.items()], "path"
-    ray.init(address=address, ignore_reinit_error=True)
-    rows = dataset if items is None else ray.data.from_items(items)
+    if not ray.is_initialized():
+        ray.init(address=address)
+    rows: Any = dataset if items is None else ray.data.from_items(items)
     cores = ray.cluster_resources().get("CPU", 0)
     if items is None and workers * cpus > cores - 1:
         taken = f"{workers} workers reserve {workers * cpus:g} of {cores:g} cores of Ray's machines"

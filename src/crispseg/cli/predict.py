@@ -132,6 +132,7 @@ def run(argv: Sequence[str]) -> None:
         further = "; the same command goes on" if share else ""
         stack.enter_context(telling(lambda: f"{done} of {len(names)} images are segmented in {out}{further}"))
         manifest = coco = None
+        start = time.perf_counter()
         remaining = names
         if share is not None:
             made_by = {"model": fingerprint(parsed.run), "settings": settings(parsed, parser)}
@@ -172,7 +173,6 @@ def run(argv: Sequence[str]) -> None:
                 manifest.add(names[image], image, saved, now - start)
             done, start = done + 1, now
 
-        start = time.perf_counter()
         tiffs = [image for image in in_parts if image in remaining]
         with Progress(console=console, disable=not (tiffs and console.is_terminal)) as bars:
             for image in tiffs:
