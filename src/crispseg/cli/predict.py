@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import itertools
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -319,16 +320,21 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside:
     Raises:
         CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
     """
-    written: dict[Path, Path] = {}
-    real = cache(Path.resolve)  # of folders, which are few: to resolve a million paths one by one takes minutes
+    # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
+    real, place_in_out = cache(Path.resolve), cache(lambda folder: (out / folder).resolve())
     images = {image.resolve() if image.is_symlink() else real(image.parent) / image.name for image in files}
+    places = {image.parent for image in images}
+    written: dict[str, Path] = {}
     for image, names in files.items():
-        for path in (out / name for name in names):
-            if path in written:
-                raise CrispsegError(f"{written[path]} and {image} would both write {path}; segment them one by one")
-            if real(path.parent) / path.name in images:
-                raise CrispsegError(f"--out {out} would replace the image {path}; choose another folder")
-            if not beside and real(path.parent) == real(image.parent):
+        for name in map(str, names):
+            if name in written:
+                both = f"{written[name]} and {image}"
+                raise CrispsegError(f"{both} would both write {out / name}; segment them one by one")
+            folder, _, file = name.rpartition(os.sep)
+            place = place_in_out(folder)
+            if place in places and place / file in images:
+                raise CrispsegError(f"--out {out} would replace the image {out / name}; choose another folder")
+            if not beside and place == real(image.parent):
                 raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
-            written[path] = image
+            written[name] = image
     writable_folder(out)
