@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import random
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +157,18 @@ def test_steps_of_refinement_follow_the_directions(script: Script, capsys: pytes
     module.main(["--height=72", "--width=96", "--count=1"])
     names = [row[0] for row in table_rows(capsys.readouterr().out)]
     assert names == 2 * ["grown 1 px", "shrunk 1 px", "grown 2 px", "shrunk 2 px"]
+
+
+# Very many images -------------------------------------------------------------------------------------------------
+
+
+def test_killed_processes_are_started_again(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, started = script("many_images"), []
+
+    def start(run: str, folder: Path, out: str, share: str) -> subprocess.Popen[bytes]:
+        started.append(share)
+        return subprocess.Popen(["sleep", "2"])
+
+    monkeypatch.setattr(module, "start", start)
+    assert module.killed("run", tmp_path, 3, 0.4, random.Random(0)) == 3
+    assert started[:3] == ["1/3", "2/3", "3/3"] and len(started) == 6

@@ -23,7 +23,7 @@ from training_runs import FLAGS, files
 
 from crispseg.data.archives import unpack
 from crispseg.data.catalogue import catalogue
-from crispseg.files import LITTER, LOCK, atomic_path, owned
+from crispseg.files import LITTER, LOCK, atomic_path, owned, owned_share
 from crispseg.imaging import write_image
 from crispseg.training import Run
 
@@ -66,12 +66,44 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
     assert not (tmp_path / "new").exists()
 
 
+def own_share(folder: Path, owns: Event) -> None:
+    with owned_share(folder, 1, 3), atomic_path(folder / "half.png") as temporary:
+        temporary.write_text("half")
+        owns.set()
+        time.sleep(60)
+
+
+def test_shares_of_a_folder_have_owners_of_their_own(tmp_path: Path, refuses: Any) -> None:
+    """What a killed one leaves is removed when nobody else is there."""
+    owns = FORK.Event()
+    process = FORK.Process(target=own_share, args=(tmp_path, owns))
+    process.start()
+    assert owns.wait(30)
+    half = {name for name in files(tmp_path) if name.startswith(LITTER)}
+    with refuses(f"share 1/3 of {tmp_path} is in use by process {process.pid}"), owned_share(tmp_path, 1, 3):
+        pass
+    with refuses(f"process {process.pid}", "give all processes the same number"), owned_share(tmp_path, 1, 2):
+        pass
+    with refuses(f"{tmp_path} is in use by process {process.pid}"), owned(tmp_path):
+        pass
+    with owned_share(tmp_path, 2, 3):
+        assert half < files(tmp_path)
+    assert half < files(tmp_path)
+    with owned_share(tmp_path, 3, 3):
+        process.kill()
+        process.join()
+        assert half < files(tmp_path)
+    assert files(tmp_path) == set()
+
+
 def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: Any, **__: Any) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(FileLock, "acquire", no_locks)
     with pytest.warns(UserWarning, match="No locks available"), owned(tmp_path):
+        pass
+    with pytest.warns(UserWarning, match="No locks available"), owned_share(tmp_path, 1, 2):
         pass
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from pathlib import Path
@@ -19,6 +19,9 @@ from crispseg.errors import CrispsegError, CrispsegWarning
 LITTER = ".crispseg-"
 """Begins the names of temporary files and folders."""
 LOCK = ".crispseg.lock"
+SHARE_LOCK = ".crispseg.share-{}-of-{}.lock"
+GATE = 30
+"""Seconds to wait for a lock that others hold for a moment."""
 
 
 @contextmanager
@@ -61,30 +64,92 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     Raises:
         CrispsegError: another process owns the folder, or it cannot be written.
     """
-    new = not folder.exists()
-    file = writable_folder(folder) / LOCK
-    lock: BaseFileLock = FileLock(file, timeout=1)  # an owner that has just been killed may take a moment to be gone
     with ExitStack() as stack:
-        if new:
+        if not folder.exists():
             stack.callback(_removed_if_empty, folder)
-        try:
-            stack.enter_context(lock)
-        except Timeout:
-            raise CrispsegError(
-                f"{folder} is in use by {_owner(file)}; wait for its end, or choose another folder"
-            ) from None
-        except OSError as error:
-            note = f"{folder} cannot be locked ({error.strerror}); let nothing else write to it meanwhile"
-            warnings.warn(note, CrispsegWarning, stacklevel=3)
-        else:
-            if not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
-                with suppress(OSError):
-                    file.write_text(f"{getpid()}\n{platform.node()}\n")
-                stack.callback(_removed, file)
-            for place in {folder, *inside}:
-                for left in place.glob(f"{LITTER}*"):
-                    _removed(left)
+        if _taken(stack, writable_folder(folder) / LOCK, str(folder)):
+            if held := _shares(folder):
+                raise CrispsegError(_in_use(str(folder), held[0]))
+            _clear({folder, *inside})
         yield
+
+
+@contextmanager
+def owned_share(folder: Path, number: int, of: int, *inside: Path) -> Iterator[None]:
+    """As `owned`, of one of several shares of the work in a folder: one process for each, and none with other shares.
+
+    Each share has a lock of its own. The folder's is held for a moment at the beginning and at the end, so that whoever
+    finds nobody else there, and nobody but them, removes what killed processes left.
+
+    Raises:
+        CrispsegError: as `owned`; another process has this share, or one of another number of shares.
+    """
+    writable_folder(folder)
+    file = folder / SHARE_LOCK.format(number, of)
+    with ExitStack() as stack:
+        with ExitStack() as gate:
+            if _taken(gate, folder / LOCK, str(folder), GATE):
+                others = _shares(folder)
+                for other in others:
+                    if not other.match(SHARE_LOCK.format("*", of)):
+                        raise CrispsegError(
+                            f"{_owner(other)} has one of another number of shares of {folder}; give all processes the "
+                            "same number, or wait for its end"
+                        )
+                if not others:
+                    _clear({folder, *inside})
+                _taken(stack, file, f"share {number}/{of} of {folder}", 0)
+        try:
+            yield
+        finally:
+            with ExitStack() as gate:
+                if _taken(gate, folder / LOCK, str(folder), GATE):
+                    stack.close()
+                    if not _shares(folder):
+                        _clear({folder, *inside})
+
+
+def _taken(stack: ExitStack, file: Path, what: str, seconds: float = 1) -> bool:
+    """Lock a file until the stack is closed, which removes it; False where the file system has no locks.
+
+    Whoever has just been killed may take a moment to be gone, hence the seconds.
+    """
+    lock: BaseFileLock = FileLock(file, timeout=seconds)
+    try:
+        stack.enter_context(lock)
+    except Timeout:
+        raise CrispsegError(_in_use(what, file)) from None
+    except OSError as error:
+        note = f"{file.parent} cannot be locked ({error.strerror}); let nothing else write to it meanwhile"
+        warnings.warn(note, CrispsegWarning, stacklevel=4)
+        return False
+    if not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
+        with suppress(OSError):
+            file.write_text(f"{getpid()}\n{platform.node()}\n")
+        stack.callback(_removed, file)
+    return True
+
+
+def _shares(folder: Path) -> list[Path]:
+    """The locks of shares that a process has. Those of killed ones are removed; call it with the folder's lock."""
+    held = []
+    for file in folder.glob(SHARE_LOCK.format("*", "*")):
+        try:
+            with FileLock(file, timeout=0):
+                _removed(file)
+        except Timeout:
+            held.append(file)
+    return held
+
+
+def _clear(places: Iterable[Path]) -> None:
+    for place in places:
+        for left in place.glob(f"{LITTER}*"):
+            _removed(left)
+
+
+def _in_use(what: str, lock: Path) -> str:
+    return f"{what} is in use by {_owner(lock)}; wait for its end, or choose another folder"
 
 
 def _owner(lock: Path) -> str:

@@ -42,6 +42,8 @@ The keys that matter first:
   --device NAME            cpu or cuda (default: CUDA where there is one)
   --tiles SIDE             larger images, also TIFFs larger than memory, in tiles of this side
   --protocol NAME          several scales or sliding windows: better and slower (default: whole)
+  --resume                 keep a manifest in --out: the same command goes on after it was ended
+  --shard I/N              one of N shares of the images, for N processes with one --out
 
 crispseg predict --help all explains every key.""",
     "evaluate": """\

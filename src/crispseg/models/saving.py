@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from pathlib import Path
@@ -146,6 +147,14 @@ def _holds_model(folder: Path) -> bool:
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
     """What a saved model says about itself, without building it; arguments and errors as `from_pretrained`'s."""
     return ModelInfo.read(located(source, CONFIG_FILE, hub))
+
+
+def fingerprint(source: str | Path) -> str:
+    """16 hexadecimal digits that follow from the files of a saved model; errors as `from_pretrained`'s."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update(located(source, name, {}).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:

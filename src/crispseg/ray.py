@@ -1,0 +1,212 @@
+"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` brings it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crispseg.cli.predict import check_outputs, gather
+from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
+from crispseg.imaging import write_labels
+from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference.blending import check_tile
+from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.models.saving import read_info, shipped_folder
+from crispseg.objects import Object, ObjectRule
+from crispseg.value_range import ValueRange
+
+if TYPE_CHECKING:
+    import pyarrow
+    from ray.data import Dataset
+
+__all__ = ["predict"]
+
+
+def predict(
+    dataset: Dataset | str | Path | Sequence[str | Path],
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    column: str = "bytes",
+    objects: str | None = None,
+    objects_border: str | None = None,
+    workers: int = 1,
+    cpus: float = 1,
+    gpus: float = 0,
+    batch_size: int = 16,
+    address: str | None = None,
+    bf16: bool = False,
+    protocol: Protocol | str = "whole",
+    value_range: ValueRange | None = None,
+    tile: int | None = None,
+) -> Dataset:
+    """Segment images with Ray Data, by workers each of which holds the model.
+
+    Rows are those of the dataset, in any order, without the pictures and with
+
+    - `labels`: a palette PNG whose values are the class ids, as `crispseg predict` writes it; or, with `out`, `file`:
+      the path of the file that holds it;
+    - `shares`: class → share of the pixels, 0 to 1;
+    - `objects`, if a class is named: a list of `crispseg.objects.Object`, as structs;
+    - `seconds`, that it took, and `error`: why an image could not be read, else null. Then all others but it are.
+
+    Args:
+        dataset: with a column of encoded pictures, as of `ray.data.read_binary_files(…, include_paths=True)` or
+            `read_parquet`; or files, as `crispseg predict` takes them, which every worker must be able to read.
+        run: a run's folder, a saved model's folder, a hub id or the name of a model that comes with crispseg; every
+            worker must be able to read it.
+        out: folder of all workers for `NAME.png`, where `NAME` is the row's unique `name`, which files have by
+            themselves. All is computed at once then; without it when the result is used, as by `write_parquet`.
+        column: that holds the pictures as bytes, as paths, or as structs with `bytes` or `path`.
+        objects: class whose single objects are to be found.
+        objects_border: class of the pixels between objects.
+        workers: processes that segment.
+        cpus: cores that Ray reserves for each; reading a dataset needs one more, without which Ray waits for ever.
+        gpus: the same of GPUs; without them a worker computes on the CPU.
+        batch_size: images that a worker is given at a time.
+        address: of a Ray cluster; by default as `ray.init` has it: this machine, unless RAY_ADDRESS or a running Ray
+            say otherwise. A connection that is there already stays.
+        bf16: as for `Segmenter`, like the rest.
+        protocol: how the model sees an image.
+        value_range: of images of 16 bits a channel.
+        tile: side of the tiles of larger images.
+
+    Raises:
+        CrispsegError: Ray is not installed; no such model, class, protocol or column; files as for `crispseg predict`.
+
+    Example:
+        >>> rows = ray.data.read_parquet("photos.parquet")  # doctest: +SKIP
+        >>> crispseg.ray.predict(rows, "runs/streets").write_parquet("labels")  # doctest: +SKIP
+    """
+    try:
+        import ray.data
+    except ImportError:
+        raise CrispsegError("crispseg.ray needs Ray; pip install 'crispseg[ray]'") from None
+    labels = read_info(run).label_set()
+    if objects is not None:
+        ObjectRule.named(labels, objects, objects_border)
+    if tile is not None:
+        check_tile(tile)
+    options = {
+        "device": "cuda" if gpus else "cpu",
+        "bf16": bf16,
+        "protocol": named_protocol(protocol),
+        "value_range": value_range,
+        "tile": tile,
+    }
+    if Path(run).is_dir() and shipped_folder(run) is None:
+        run = Path(run).absolute()  # workers may start elsewhere
+    if out is not None:
+        out = Path(out).absolute()
+    items: list[dict[str, str]] | None = None
+    if isinstance(dataset, str | Path | list | tuple):
+        sources = [dataset] if isinstance(dataset, str | Path) else dataset
+        names = gather([*map(str, sources)])
+        if out is not None:
+            check_outputs(out, {image: [f"{name}.png"] for image, name in names.items()}, beside=False)
+        items, column = [{"path": str(image.absolute()), "name": name} for image, name in names.items()], "path"
+    if not ray.is_initialized():
+        ray.init(address=address)
+    rows: Any = dataset if items is None else ray.data.from_items(items)
+    cores = ray.cluster_resources().get("CPU", 0)
+    if items is None and workers * cpus > cores - 1:
+        taken = f"{workers} workers reserve {workers * cpus:g} of {cores:g} cores of Ray's machines"
+        remedy = "give fewer workers or smaller cpus, unless the cluster grows by itself"
+        warnings.warn(f"{taken}, and none is left to read with; {remedy}", CrispsegWarning, stacklevel=2)
+    for needed in (column, *(["name"] if out is not None else [])):
+        if needed not in (there := rows.columns()):
+            raise CrispsegError(f"the dataset has no column '{needed}'{did_you_mean(needed, there)}")
+    results = rows.map_batches(
+        _Worker,
+        fn_constructor_args=(run, out, column, objects, objects_border, options),
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=cpus,
+        num_gpus=gpus or None,
+        udf_modifying_row_count=False,
+    )
+    return results if out is None else results.materialize()
+
+
+class _Worker:
+    """Segments batches, with a model of its own; arguments as above."""
+
+    def __init__(
+        self,
+        run: str | Path,
+        out: Path | None,
+        column: str,
+        objects: str | None,
+        border: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        import pyarrow as pa
+
+        self.segmenter = Segmenter(run, **options)
+        self.out, self.column, self.objects, self.border = out, column, objects, border
+        self.scratch = tempfile.TemporaryDirectory(prefix="crispseg-")
+        counts = [(key, pa.int64() if kind == "int" else pa.float64()) for key, kind in Object.__annotations__.items()]
+        self.types = {
+            **({"labels": pa.binary()} if out is None else {"file": pa.string()}),
+            "shares": pa.struct([(name, pa.float64()) for name in self.segmenter.label_set.names]),
+            **({} if objects is None else {"objects": pa.list_(pa.struct(counts))}),
+            "seconds": pa.float64(),
+            "error": pa.string(),
+        }
+
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
+        """The same rows with results."""
+        import pyarrow as pa
+
+        names = batch.column("name").to_pylist() if self.out else [None] * len(batch)
+        found = [self.row(*each) for each in zip(batch.column(self.column).to_pylist(), names, strict=True)]
+        pictures = None if batch.schema.field(self.column).type == pa.string() else self.column  # paths are kept
+        table = batch.drop_columns([name for name in batch.column_names if name in (*self.types, pictures)])
+        for name, kind in self.types.items():
+            table = table.append_column(name, pa.array([row.get(name) for row in found], kind))
+        return table
+
+    def row(self, value: Any, name: str | None) -> dict[str, Any]:
+        """What there is to say of an image."""
+        start = time.perf_counter()
+        try:
+            result = self.segment(value)
+            row: dict[str, Any] = {"shares": result.shares()}
+            if self.objects is not None:
+                row["objects"] = [each._asdict() for each in result.objects(self.objects, self.border)]
+            path = self.target(name)
+            write_labels(path, result.labels, self.segmenter.label_set.palette)
+        except CrispsegError as error:
+            return {"error": str(error)}
+        row |= {"file": str(path)} if self.out else {"labels": path.read_bytes()}
+        return {**row, "seconds": time.perf_counter() - start}
+
+    def segment(self, value: Any) -> Segmentation:
+        """The segmentation of a picture, as bytes, by its path, or a struct of them."""
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if not isinstance(value, bytes):
+            if not isinstance(value, str):
+                kind = type(value).__name__
+                raise CrispsegError(f"column '{self.column}' holds a {kind}; give encoded pictures as bytes, or paths")
+            return self.segmenter(Path(value))  # type: ignore[no-any-return]
+        file = Path(self.scratch.name) / "image"  # a file is read as everywhere else, whatever its kind
+        file.write_bytes(value)
+        try:
+            return self.segmenter(file)  # type: ignore[no-any-return]
+        except CrispsegError as error:
+            raise CrispsegError(str(error).replace(str(file), "the image")) from None
+
+    def target(self, name: str | None) -> Path:
+        """Where the PNG of an image is written."""
+        if self.out is None:
+            return Path(self.scratch.name) / "labels.png"
+        path = self.out / f"{name}.png"
+        if not name or ".." in path.parts or self.out not in path.parents:
+            raise CrispsegError(f"the name {name!r} leads out of {self.out}; give names such as 'a/0001'")
+        return path
