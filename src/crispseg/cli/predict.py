@@ -7,6 +7,7 @@ import glob
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from os.path import realpath
 from pathlib import Path
 
 from rich.console import Console
@@ -228,14 +229,14 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside:
         CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
     """
     written: dict[Path, Path] = {}
-    images = {image.resolve() for image in files}
+    images = {realpath(image) for image in files}  # unlike `Path.resolve` it follows loops of links too
     for image, names in files.items():
         for path in (out / name for name in names):
             if path in written:
                 raise CrispsegError(f"{written[path]} and {image} would both write {path}; segment them one by one")
-            if path.resolve() in images:
+            if realpath(path) in images:
                 raise CrispsegError(f"--out {out} would replace the image {path}; choose another folder")
-            if not beside and path.parent.resolve() == image.parent.resolve():
+            if not beside and realpath(path.parent) == realpath(image.parent):
                 raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
             written[path] = image
     writable_folder(out)
