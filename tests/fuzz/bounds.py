@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 SECONDS = 60
 """An input that takes longer counts as a hang."""
@@ -70,6 +70,8 @@ def _resident(key: str) -> int:
 
 def limit_memory(gigabytes: float) -> None:
     """Let the process map so many GB more than now, so that what asks for the moon cannot take the machine down."""
+    if not Path("/proc/self/statm").exists():
+        return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + int(gigabytes * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -91,35 +93,34 @@ CHANGES = {
 
 
 class Reach:
-    """Sees, from inside of Python, every try to write outside of a folder, to start a program or to connect.
+    """Sees, from inside of Python, every try to write outside of a folder, to start a program or to connect."""
 
-    The hook stays for the life of the process, but speaks only within `watched`.
-    """
+    hooked: ClassVar[bool] = False
+    watching: ClassVar[Reach | None] = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder.resolve())
         self.tries: list[str] = []
-        self._on = False
-        sys.addaudithook(self._audit)
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """The tries within the block."""
-        self.tries, self._on = [], True
+        """The tries within the block, one at a time in a process."""
+        if not Reach.hooked:  # for the life of the process: hooks cannot be removed
+            sys.addaudithook(lambda event, arguments: Reach.watching and Reach.watching._audit(event, arguments))
+            Reach.hooked = True
+        self.tries, Reach.watching = [], self
         try:
             yield self.tries
         finally:
-            self._on = False
+            Reach.watching = None
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._on:
-            return
         if event in PROGRAMS or event in ("socket.connect", "socket.sendto", "socket.bind"):
             self.tries.append(f"{event} {arguments!r:.200}")
         elif event == "open" and self._writes(*arguments):
             self._check("open", arguments[0])
         for place in CHANGES.get(event, ()):
-            self._check(event, arguments[place], arguments[-1])
+            self._check(event, arguments[place], -1 if event == "os.truncate" else arguments[-1])
 
     @staticmethod
     def _writes(path: Any, mode: str | None, flags: int) -> bool:
@@ -130,6 +131,8 @@ class Reach:
             return  # a file that is open already
         path = os.fsdecode(path)
         if type(start) is int and start >= 0 and not path.startswith("/"):
+            if not Path("/proc/self/fd").is_dir():
+                return
             path = f"{os.readlink(f'/proc/self/fd/{start}')}/{path}"  # noqa: PTH115
         place = os.path.realpath(os.path.dirname(os.path.abspath(path)))  # noqa: PTH100, PTH120
         if place != self.folder and not place.startswith(f"{self.folder}/") and path != os.devnull:
