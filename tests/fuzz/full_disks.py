@@ -145,10 +145,11 @@ def tried(one: Disk, sound: Path, disk: Path, full: bool) -> list[str]:
     wrong += [f"changed or gone: {file}" for file in changed if file not in after or one.command != "resume"]
     wrong += [f"left: {file}" for file in after if LITTER in file]
     print(f"  {lines[0] if lines else log.read_text()[-300:]}", flush=True)
-    if one.command == "train" and not (disk / "out/checkpoints/last.ckpt").is_file():
-        again = argv
-    else:
-        again = ["train", "--resume", str(disk / "out")] if one.command == "train" else argv
+    again = argv
+    if one.command == "train" and (disk / "out/checkpoints/last.ckpt").is_file():
+        again = ["train", "--resume", str(disk / "out")]
+    elif one.command == "train" and (disk / "out/model").is_dir():  # then one is told to begin elsewhere
+        again, weights = [*argv[:-1], str(disk / "another")], disk / "another/model/model.safetensors"
     if finished(forked(again, log)) != 0:
         return [*wrong, f"it failed when there was room again: {log.read_text()[-300:]}"]
     if wanted and not equal(read_state_dict(weights), wanted):
