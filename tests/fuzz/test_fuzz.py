@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,3 +113,18 @@ def test_refusals_are_no_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     one = Campaign(tmp_path, 0, None, ["refused"])
     assert one.run("refused", 0, 2) == []
     assert "| refused | 2 | 2 | 0 | 0 |" in one.table() and "| all | 2 |" in one.table()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "flags", "end"),
+    [
+        ("kills", ["--count=2"], "2 kills, "),
+        ("full_disks", ["--only", "evaluate"], "1 full disks, 0 where something was wrong"),
+    ],
+)
+def test_the_campaigns_run(script: str, flags: list[str], end: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"fuzz.{script}", *flags, f"--out={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith(end)
