@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: quickstart test test-slow test-all lint docs format clean
+.PHONY: quickstart test test-slow test-all fuzz lint docs format clean
 
 quickstart: $(INSTALLED)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
@@ -18,6 +18,9 @@ test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long run
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## all tests
+
+fuzz: $(INSTALLED)  ## 10,000 damaged inputs, in one process that cannot write elsewhere: some minutes
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count 10000 --out runs/fuzz
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

@@ -479,6 +479,14 @@ def test_an_image_is_never_overwritten(run: Path, pictures: Path, capsys: Captur
     assert (pictures / "one.png").read_bytes() == before
 
 
+def test_a_link_that_leads_to_itself_is_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "loop.png").symlink_to("loop.png")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    notice, line = capsys.readouterr().err.splitlines()
+    assert notice.startswith(f"left out: {pictures / 'loop.png'} ") and "1 of 4 images" in line
+
+
 def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
     (pictures / "empty.png").write_bytes(b"")
     (pictures / "text.jpg").write_text("no image")

@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fuzz.mutations import png_chunks, png_of
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
@@ -23,11 +25,13 @@ from crispseg.data import check_split
 from crispseg.data.base import FileDataset, Pair
 from crispseg.data.decoders import IdDecoder
 from crispseg.doctor.scan import load_mask
-from crispseg.imaging import read_mask, write_image
+from crispseg.imaging import ORIENTATION, read_mask, write_image
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.training import Run, TrainConfig
+from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import read_checkpoint
+from crispseg.training.task import SegmentationTask
 
 
 def flips(path: Path, count: int, start: int = 0) -> Iterator[None]:
@@ -73,6 +77,24 @@ def test_images_are_compared_with_their_checksums_when_data_are_checked(pair: Pa
     for _ in flips(pair.image, 20, start=60):
         with refuses(str(pair.image), "is broken"):
             check_split(dataset, "val")
+
+
+def test_no_flipped_bit_turns_a_mask(pair: Pair) -> None:
+    """A PNG may say how it is turned behind its pixels, where Pillow compares no checksum."""
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    Image.fromarray(read_mask(pair.mask)).save(pair.mask, exif=turned)
+    chunks = list(png_chunks(pair.mask.read_bytes()))
+    late = sorted(chunks, key=lambda chunk: (chunk[0] == b"IEND", chunk[0] == b"eXIf"))
+    pair.mask.write_bytes(png_of(late))
+    assert read_mask(pair.mask).shape == (96, 64)
+    assert not unseen(pair.mask, read_mask, np.array_equal, 200, start=pair.mask.stat().st_size - 60)
+
+
+def test_a_png_without_its_end_is_refused(pair: Pair, refuses: Any) -> None:
+    pair.mask.write_bytes(pair.mask.read_bytes()[:-12])
+    with refuses(str(pair.mask), "its end is missing", "restore"):
+        read_mask(pair.mask)
 
 
 def test_what_a_png_says_beside_its_pixels_may_be_damaged(pair: Pair) -> None:
@@ -123,6 +145,24 @@ def test_a_table_of_other_columns_ends_a_resumed_run_before_it_goes_on(copied: P
     with refuses(str(table), "its columns are others", "restore or remove it"):
         quietly(tiny(copied, epochs=3), resume=True)
     assert last.read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    "row", ["", "x,4,1.0,0.1,1.0,50.0\n", "3,4.0,1.0,0.1,1.0\n", "3,8,1.0,0.1,1.0,5o.0,9,9,9,9,9,9,9,9,9,9,9,9,9,9\n"]
+)
+def test_a_table_with_a_row_of_something_else(row: str, copied: Path, refuses: Any) -> None:
+    table = copied / "metrics.csv"
+    callback = MetricsFile(table, SimpleNamespace(time_elapsed=lambda: 1.0))  # type: ignore[arg-type]
+    task = SegmentationTask(from_pretrained(copied), torch.nn.Identity(), tiny(copied))
+    trainer: Any = SimpleNamespace(global_step=4)
+    with table.open("a") as file:
+        file.write(row)
+    if not row:
+        callback.on_train_start(trainer, task)
+        assert [each["step"] for each in callback.rows] == ["2", "4"]
+        return
+    with refuses(str(table), "a row is none of scores", "restore or remove it"):
+        callback.on_train_start(trainer, task)
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

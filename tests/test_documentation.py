@@ -19,7 +19,7 @@ from crispseg.data import DATA_SOURCES
 from crispseg.models import saving
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMS = re.compile(r"…|\.\.\.|\[--|\b(COMMAND|FLAGS|NAME|TABLE)\b")
 """In lines that show the form of a command."""
 MAPPINGS = ("--loss", "--boundary_weights", "--model.fuse_options")
@@ -130,3 +130,14 @@ def test_links_outside_of_the_site_lead_somewhere(page: str) -> None:
     """`mkdocs build --strict` checks those inside."""
     for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_every_promise_has_its_tests() -> None:
+    _, *sections = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("\n## ")
+    promises = [item for section in sections[1:] for item in section.split("\n- ")[1:]]  # the first: how to report
+    assert len(promises) > 10
+    for promise in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise)
+        assert named, promise
+        for file, name in named:
+            assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"

@@ -82,6 +82,13 @@ def test_training_on_a_full_disk_keeps_what_there_was(
     assert not [name for name in files(config.out) - files(tiny_run.folder) if not name.startswith("pictures/")]
 
 
+def test_a_model_that_was_not_written_is_not_said_to_be_kept(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
+    size = (tiny_run.folder / "checkpoints/best.ckpt").stat().st_size // 2
+    with refuses("best.ckpt", os.strerror(errno.EFBIG), "; start it again"), full_after_start(size):
+        quietly(tiny(tmp_path / "run"))
+    assert not (tmp_path / "run/model").exists()
+
+
 @contextmanager
 def full_after_start(size: int) -> Iterator[None]:
     """The configuration can be written, what training writes cannot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -219,6 +220,13 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, refuses: Any
         with warnings.catch_warnings(record=True) as warned, refuses(str(tmp_path / name), reason, "; "):
             read(tmp_path / name)
         assert not warned
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, image_size])
+def test_a_pipe_is_no_picture(read: Any, tmp_path: Path, refuses: Any) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would be to wait for ever
+    with refuses(str(tmp_path / "pipe.png"), "a pipe or a device"):
+        read(tmp_path / "pipe.png")
 
 
 def test_large_is_not_yet_absurd(tmp_path: Path) -> None:

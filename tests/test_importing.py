@@ -448,6 +448,13 @@ def test_files_that_are_no_annotations(text: str, phrases: list[str], tmp_path: 
         import_annotations([source], tmp_path / "out")
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path, refuses: Any) -> None:
+    path = coco(tmp_path / "a.json", [])
+    path.write_text(path.read_text().replace("a.jpg", "x" * 5000))
+    with refuses("1 of 1 images that the annotations name are missing"):
+        import_annotations([path], tmp_path / "out")
+
+
 def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
     with refuses("nowhere.json does not exist", "folder of them"):

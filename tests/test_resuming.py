@@ -35,6 +35,13 @@ def test_resuming_a_finished_run_keeps_it_and_one_may_go_on(copied: TrainConfig)
     assert float(rows(copied.out)[2]["seconds"]) > float(before[1]["seconds"])
 
 
+@pytest.mark.parametrize("text", ["a: [", "[1]", "\0", "model: 1\n", "data: {1: 2}\n"])
+def test_settings_of_a_run_that_are_damaged(text: str, copied: TrainConfig, refuses: Any) -> None:
+    (copied.out / "config.yaml").write_text(text)
+    with refuses(str(copied.out / "config.yaml"), "holds no settings of a run", "restore it"):
+        check_folder(copied, resume=True)
+
+
 def test_a_length_that_is_said_replaces_the_recorded_one(
     copied: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
+"""Chunks of a PNG that say nothing about its pixels."""
 
 ORIENTATION = 0x0112
 """EXIF's tag for how a picture is to be turned."""
@@ -263,6 +266,8 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None, whole: bool
     if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
+        if not path.is_file() and stat.S_IFMT(path.stat().st_mode) != stat.S_IFDIR:
+            raise ValueError("it is no file but a pipe or a device")  # which may never end, or never begin
         with path.open("rb") as file, Image.open(file, formats=formats) as picture:
             if whole and picture.format == "PNG":
                 _compare_checksums(file)
@@ -277,10 +282,10 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None, whole: bool
 
 
 def _compare_checksums(file: BinaryIO) -> None:
-    """Go through the chunks of a PNG, whose place in the file stays. Pillow skips the checksums of pixels.
+    """Go through the chunks of a PNG, whose place in the file stays. Pillow skips the checksums of pixels and behind.
 
     Raises:
-        ValueError: the checksum of a chunk that is needed is not that of its content.
+        ValueError: the checksum of a chunk, but for text, is not that of its content; or the end is missing.
     """
     place = file.tell()
     file.seek(0)
@@ -290,12 +295,12 @@ def _compare_checksums(file: BinaryIO) -> None:
     while start + 12 <= len(content):
         end = start + 8 + int.from_bytes(content[start : start + 4])
         kind = bytes(content[start + 4 : start + 8])
-        needed = kind[:1].isupper()
-        if needed and zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
+        if kind not in TEXTS and zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
             raise ValueError(f"the checksum of its chunk {kind.decode('ascii', 'replace')} is another")
         if kind == b"IEND":
             return
         start = end + 4
+    raise ValueError("its end is missing")
 
 
 def _fault(path: Path, error: Exception) -> tuple[str, str]:

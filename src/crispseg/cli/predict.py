@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import cache
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -321,8 +322,9 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside:
         CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
     """
     # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
-    real, place_in_out = cache(Path.resolve), cache(lambda folder: (out / folder).resolve())
-    images = {image.resolve() if image.is_symlink() else real(image.parent) / image.name for image in files}
+    real = cache(lambda path: Path(realpath(path)))  # unlike `Path.resolve` it follows loops of links too
+    place_in_out = cache(lambda folder: Path(realpath(out / folder)))
+    images = {real(image) if image.is_symlink() else real(image.parent) / image.name for image in files}
     places = {image.parent for image in images}
     written: dict[str, Path] = {}
     for image, names in files.items():

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -245,7 +246,7 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
 
     def find(root: Path, image: Path) -> Path | None:
         """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
-        direct = [file for file in (root / image, root / image.name) if file.is_file()]
+        direct = [file for file in (root / image, root / image.name) if _is_there(file)]
         files = direct[:1] or below(root).get(image.name, [])
         if len(files) > 1:
             raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one by --images")
@@ -276,6 +277,12 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
             raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
         tasks[name] = Task(file, name, tuple(about))
     return list(tasks.values())
+
+
+def _is_there(file: Path) -> bool:
+    with suppress(OSError):  # a name that is too long for any file
+        return file.is_file()
+    return False
 
 
 def _absolute(file: Path) -> Path:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from torch import Tensor
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
@@ -62,7 +62,14 @@ class MetricsFile(Callback):
                 known = {*SHARED_COLUMNS, *(f"iou/{name}" for name in pl_module.model.info.class_names)}
                 if not {"step", "miou"} <= {*(table.fieldnames or ())} <= known:
                     raise CrispsegError(f"{self.path} is damaged: its columns are others; restore or remove it")
-                self.rows = [row for row in table if int(row["step"]) <= trainer.global_step]
+                try:
+                    for row in table:
+                        _ = [float(value or "nan") for value in row.values()]
+                        if int(row["step"]) <= trainer.global_step:
+                            self.rows.append(row)
+                except (csv.Error, TypeError, ValueError) as error:
+                    what = f"a row is none of scores ({one_line(error)})"
+                    raise CrispsegError(f"{self.path} is damaged: {what}; restore or remove it") from None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import lightning as L
 
 from crispseg.errors import CrispsegError, Interrupted, system_line
+from crispseg.models.info import ModelInfo
+from crispseg.models.saving import CONFIG_FILE
 from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -67,8 +69,9 @@ def kept(trainer: L.Trainer, folder: Path) -> str:
     """What there is of a run that is over before its end, and how to go on."""
     best, last = trainer.checkpoint_callbacks
     assert isinstance(best, EpochCheckpoint) and isinstance(last, LastCheckpoint)
-    score = best.best_model_score
-    model = "" if score is None else f"the best model so far, mIoU {float(score):.1f}"
+    model = ""
+    with suppress(CrispsegError):  # the latest one may not have come to be written, or none
+        model = f"the best model so far, mIoU {ModelInfo.read(best.model / CONFIG_FILE).metrics['val_miou']:.1f}"
     if last.saved is None:
         return f"; kept: {model}, in {folder}; start again with another --out" if model else "; start it again"
     parts = f"the checkpoint of step {last.saved}{' and ' if model else ''}{model}"

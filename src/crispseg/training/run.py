@@ -8,6 +8,7 @@ import os
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -22,7 +23,7 @@ from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path, owned, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
@@ -31,6 +32,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
 from crispseg.refinement import REFINE_OPTIONS
 from crispseg.refinement.targets import BoundaryTargets
+from crispseg.settings_file import parse_yaml
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
@@ -203,7 +205,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
     if resume:
         if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
             raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
-        recorded = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        recorded = _recorded(folder / CONFIG)
         # Settings that did not exist when the run began count as their defaults, or as what was done before.
         known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
         known["augment"] |= EARLIER["augment"]
@@ -227,6 +229,22 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         raise CrispsegError(f"{folder} holds a model already; choose another --out")
     writable_folder(folder / LAST.parent)
     return folder
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The settings in a run's folder.
+
+    Raises:
+        CrispsegError: they are damaged.
+    """
+    try:
+        recorded = parse_yaml(path.read_text(encoding="utf-8"))
+        groups = [recorded, *(recorded.get(key, {}) for key in ("model", "data", "augment"))]
+        if not all(isinstance(group, dict) and all(isinstance(key, str) for key in group) for group in groups):
+            raise ValueError("a group holds no settings")
+    except (ValueError, AttributeError) as error:
+        raise CrispsegError(f"{path} holds no settings of a run ({one_line(error)}); restore it") from None
+    return dict(recorded)
 
 
 def is_first_process() -> bool:
