@@ -132,7 +132,7 @@ def export_model(
         plain_file(made).unlink(missing_ok=True)
         broken = tuple(limits.broken(rows, trial.memory))
         size = sum(file.stat().st_size for file in folder.iterdir())
-        name = data and data.name
+        name = data.name if data else None
         left = kept if precision == "int8" else None
         found = Certificate(title, format, precision, left, name, rows, trial.memory, comparisons, size, limits, broken)
         if broken:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import side_factor
-from crispseg.inference.exported import Network
+from crispseg.inference.exported import ExportedModel, Network
 from crispseg.nn import resize
 from crispseg.refinement import DIRECTIONS, shift
 from crispseg.settings import CHECKS, Settings
@@ -158,6 +158,7 @@ def unrefined_logits(model: Network, images: Tensor, protocol: Protocol) -> tupl
 
     if refiner is None:
         return average_views(_extended(logits_of), images, protocol), None
+    assert not isinstance(model, ExportedModel)  # which refines inside
 
     def maps_of(crops: Tensor) -> Tensor:
         detail = None if refiner.branch is not None else model.detail(crops)

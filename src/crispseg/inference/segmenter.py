@@ -374,7 +374,7 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-def check_finite(model: SegmentationModel) -> None:
+def check_finite(model: Network) -> None:
     """Make sure that training has not diverged.
 
     Raises:
