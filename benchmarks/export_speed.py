@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 import crispseg
-from crispseg.export import export_onnx, open_onnx, smooth_images
+from crispseg.certificate import smooth_images
+from crispseg.export import export_model
 from crispseg.inference import fold_batch_norms
+from crispseg.inference.exported import open_onnx
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     model = crispseg.create_model(arguments.model, num_classes=19, backbone=arguments.backbone).eval()
     images = smooth_images((1, arguments.height, arguments.width), 3)
     with tempfile.TemporaryDirectory() as folder:
-        export_onnx(model, Path(folder) / "model.onnx")
+        export_model(model, Path(folder) / "model.onnx", "onnx", rounds=1)
         session, _ = open_onnx(Path(folder) / "model.onnx")  # of as many threads
     folded = fold_batch_norms(model, smooth_images((1, 64, 64), 3))
     last = folded.to(memory_format=torch.channels_last)

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.contenders import find_contender
+from crispseg.certificate import Certificate, Limits
 from crispseg.cli import demo
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegWarning
-from crispseg.export import EXPORTERS
 from crispseg.models import saving
 from crispseg.training import Run
 from crispseg.training.config import config_to_dict
@@ -198,11 +198,11 @@ def test_the_line_comes_once_where_a_model_is_looked_at_twice(photo: str, capsys
 
 
 def test_export(nuclei: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def export(model: Any, out: Path) -> list[str]:
-        out.write_bytes(b"0" * 100_000)
-        return [f"{model.info.num_classes} classes"]
+    def export(model: Any, out: Path, *_: Any, **__: Any) -> Certificate:
+        title = f"{model.info.name} on {model.info.backbone}"
+        return Certificate(title, "onnx", "fp32", None, None, (), None, (), 100_000, Limits(), ())
 
-    monkeypatch.setitem(EXPORTERS, "onnx", export)
+    monkeypatch.setattr("crispseg.cli.export.export_model", export)
     assert main(["export", "nuclei", "--format", "onnx", "--out", "n.onnx"]) == 0
     assert capsys.readouterr().out.endswith("fpn on test_efficientnet, 0.1 MB, is in n.onnx\n")
 

@@ -1,149 +1,259 @@
-"""Models as ONNX and torch.export files that take batches and images of any size.
+"""Models as ONNX, OpenVINO and torch.export files that take batches and images of any size.
 
-A file is put in place only after it ran and agreed with the model; see docs/export.md.
+A file is put in place only after it ran beside the model, with a certificate of what came of it; see docs/export.md.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 import torch.fx.experimental._config as tracing
-import torch.nn.functional as F
 from timm.layers import padding
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
-from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_path
+from crispseg.certificate import CHECKED, Certificate, Comparison, Limits, Trial, compare, reference
+from crispseg.certificate import smooth_images as smooth_images
+from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.files import put, staging
+from crispseg.inference.exported import METADATA, Precision, open_onnx
 from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.memory import peak_bytes
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.segmenter import check_finite, smooth_outputs
 from crispseg.models import ModelInfo, SegmentationModel
+from crispseg.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
+
+__all__ = [
+    "CHECKED",
+    "Calibration",
+    "Certificate",
+    "Comparison",
+    "Limits",
+    "compare",
+    "export_model",
+    "open_onnx",
+    "trace",
+]
 
 FORMAT_VERSION = 1
-METADATA = "crispseg"
-"""Key of the metadata in an ONNX file; with `.json`, name of the extra file in a torch.export file."""
-
 OPSET = 19
 EXAMPLE = (2, 97, 130)
 """Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
-CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
-"""Images, height and width at which a file is compared with its model."""
 
-TOLERANCE = 1e-3
-"""Largest absolute difference of a logit; beyond logits of `LARGE`, relative to them, as float32 is no more exact."""
-LARGE = 100.0
-SAME_LABELS = 0.999
-DECIDED_OTHERWISE = 0.001
-"""Share of the pixels of a refined model whose logits need not agree: where two directions, or boundary and none, are
-equal but for rounding, a pixel takes the logits of another one."""
-
-Run = Callable[[Tensor], Tensor]
-"""Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
 
 
-class Comparison(NamedTuple):
-    """A file's logits beside the model's, at one size."""
+class Kind(NamedTuple):
+    """What there is to know about a format."""
 
-    size: tuple[int, int, int]
-    """Images, height, width."""
-    largest: float
-    """The largest of the model's logits, absolute."""
-    difference: float
-    """The largest of any logit, absolute; of a refined model, without the pixels that are `DECIDED_OTHERWISE`."""
-    same_labels: float
-    """Share of pixels, 0 to 1."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether difference and labels are within the tolerance; never with values that are not finite."""
-        return self.difference <= TOLERANCE * max(1.0, self.largest / LARGE) and self.same_labels >= SAME_LABELS
-
-    def __str__(self) -> str:
-        size = "×".join(map(str, self.size))
-        return (
-            f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, "
-            f"{100 * self.same_labels:.3f} % equal labels"
-        )
+    suffix: str
+    needs: tuple[str, ...] = ()
+    """Packages, beside those of crispseg itself."""
+    extra: str = ""
+    """The extra of crispseg that brings them."""
 
 
-def export_onnx(model: SegmentationModel, path: str | Path) -> list[Comparison]:
-    """Write a single ONNX file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W).
+KINDS: dict[str, Kind] = {
+    "onnx": Kind(".onnx", ("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": Kind(".xml", ("onnx", "onnxscript", "openvino", "nncf"), "openvino"),
+    "torch_export": Kind(".pt2"),
+}
+NOT_POSSIBLE = {
+    ("onnx", "bf16"): "ONNX Runtime convolves in no bfloat16 on a CPU; take openvino or torch_export, or int8",
+    ("torch_export", "int8"): "PyTorch alone quantises no graph; take openvino or onnx, or bf16",
+}
+"""Format and precision that do not go together, and why."""
 
-    Batch norms are folded into their convolutions. The model stays as it is.
+
+def export_model(
+    model: SegmentationModel,
+    path: str | Path,
+    format: Format,
+    *,
+    precision: Precision = "fp32",
+    data: Calibration | None = None,
+    limits: Limits | None = None,
+    rounds: int = 5,
+) -> Certificate:
+    """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
+
+    Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
+    behind it. In 8 bits, where a limit on labels or scores is broken, it is tried again with the decoder in float.
+
+    Args:
+        model: the model.
+        path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
+        format: for ONNX Runtime, OpenVINO or torch.export.
+        precision: fp32; bf16, in which sampling stays float32; or int8, which needs `data`.
+        data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
+        limits: what the file must keep to.
+        rounds: how often an image is timed.
 
     Returns:
-        How the file, run by ONNX Runtime, compares with the model at each size of `CHECKED`.
+        How the file compares with the model.
 
     Raises:
-        CrispsegError: `path` does not end in .onnx or cannot be written; a package of the extra `export` is missing;
-            the model cannot be exported; or the file's logits are not the model's.
+        CrispsegError: the suffix is another, or the file cannot be written; a package is missing; the model cannot be
+            exported, or not in this precision; a file in float32 computes something else; or a limit is broken, and
+            the file is kept aside as NAME.refused.SUFFIX.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CrispsegError(f"ONNX export needs {' and '.join(missing)}; pip install 'crispseg[export]'")
-    return _export(model, Path(path), ".onnx", write_onnx, open_onnx)
-
-
-def export_torch(model: SegmentationModel, path: str | Path) -> list[Comparison]:
-    """Write a file for `torch.export.load`; else as `export_onnx`, with the suffix .pt2 and no further packages."""
-    return _export(model, Path(path), ".pt2", write_torch, open_torch)
-
-
-EXPORTERS: dict[str, Callable[[SegmentationModel, str | Path], list[Comparison]]] = {
-    "onnx": export_onnx,
-    "torch_export": export_torch,
-}
-
-
-def _export(
-    model: SegmentationModel,
-    path: Path,
-    suffix: str,
-    write: Callable[[ExportedProgram, Path, str], None],
-    open_file: Callable[[Path], tuple[Run, str]],
-) -> list[Comparison]:
-    if path.suffix != suffix:
-        name = path.with_suffix(suffix).name if path.name else f"model{suffix}"
-        raise CrispsegError(f"{path} does not end in {suffix}; name it {name}")
+    path, limits = Path(path), limits or Limits()
+    kind = _checked(model, path, format, precision, data, limits)
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
-    with atomic_path(path) as temporary:
-        try:
-            write(trace(model), temporary, describe(model.info))
-            run, _ = open_file(temporary)
-            comparisons = [compare(run, model, size) for size in CHECKED]
-        except Exception as error:  # the exporters, and what runs their files, raise almost anything
-            reason = f"{type(error).__name__}: {one_line(error)}".replace(str(temporary), path.name)
-            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
-        for comparison in comparisons:
-            if not comparison.agrees:
-                raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {comparison}")
-    return comparisons
+    with staging(path) as folder:
+        made = folder / path.name
+        for kept in KEPT if precision == "int8" else KEPT[:1]:
+            try:
+                write(model, made, format, precision, data, kept)
+                trial = Trial(model, made, data)
+                comparisons = tuple(trial.comparisons())
+            except Exception as error:  # the exporters, and what runs their files, raise almost anything
+                reason = one_line(error)
+                reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
+                reason = reason.replace(str(made), path.name)
+                raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
+            _check_agreement(comparisons, precision, f"{title} exported to {path}")
+            rows = trial.rows(rounds)
+            if not limits.broken_scores(rows):
+                break
+        plain_file(made).unlink(missing_ok=True)
+        broken = tuple(limits.broken(rows, trial.memory))
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        name = data.name if data else None
+        left = kept if precision == "int8" else None
+        found = Certificate(title, format, precision, left, name, rows, trial.memory, comparisons, size, limits, broken)
+        if broken:
+            path = path.with_name(f"{path.stem}.refused{kind.suffix}")
+            for file in list(folder.iterdir()):
+                file.rename(folder / f"{path.stem}{file.suffix}")
+        text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
+        put(folder, path)
+    if broken:
+        raise CrispsegError(f"{title} in {precision} is refused: {broken[0]}; the file is kept aside as {path}")
+    return found
 
 
-def trace(model: SegmentationModel) -> ExportedProgram:
+def _checked(
+    model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None, limits: Limits
+) -> Kind:
+    """What can be said before the work."""
+    if format not in KINDS:
+        raise CrispsegError(f"unknown format '{format}'{did_you_mean(format, KINDS)}")
+    if precision not in get_args(Precision):
+        raise CrispsegError(f"unknown precision '{precision}'{did_you_mean(precision, get_args(Precision))}")
+    kind = KINDS[format]
+    if path.suffix != kind.suffix:
+        name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
+        raise CrispsegError(f"{path} does not end in {kind.suffix}; name it {name}")
+    if reason := NOT_POSSIBLE.get((format, precision)):
+        raise CrispsegError(f"there is no {format} in {precision}: {reason}")
+    if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
+        raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
+    if data is None and precision == "int8":
+        raise CrispsegError("int8 needs images from which to learn its ranges; give --calibrate DATA")
+    if data is None and (limits.miou, limits.boundary_f) != (None, None):
+        raise CrispsegError("limits on mIoU and boundary F need labelled images; give --calibrate DATA")
+    if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
+        raise CrispsegError(
+            f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"
+        )
+    return kind
+
+
+def _check_agreement(comparisons: Iterable[Comparison], precision: str, title: str) -> None:
+    """In float32 a file computes the same; in others, numbers at least."""
+    for comparison in comparisons:
+        if not (comparison.agrees if precision == "fp32" else math.isfinite(comparison.difference)):
+            raise CrispsegError(f"{title} computes something else and is removed; {comparison}")
+
+
+def write(
+    model: SegmentationModel,
+    path: Path,
+    format: Format,
+    precision: Precision,
+    data: Calibration | None = None,
+    kept: Kept = KEPT[0],
+) -> None:
+    """Write the file or files, over earlier ones; arguments as for `export_model`, and what 8 bits leave in float.
+
+    Where it is not the file itself, the ONNX file in float32 that others are made of stays beside it, for a next time.
+    """
+    if format == "torch_export":
+        write_torch(trace(model, bf16=precision == "bf16"), path, _metadata(model, precision))
+        return
+    plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
+    metadata = _metadata(model, precision)
+    if not plain.exists():
+        write_onnx(trace(model), plain, metadata)
+    if precision == "int8":
+        assert data is not None
+        batches = data.batches(model.info)
+        with _exporting():
+            if format == "onnx":
+                quantize_onnx(plain, path, batches, kept)
+            else:
+                write_openvino(quantize_openvino(plain, batches, kept), path, metadata)
+    elif format == "openvino":
+        import openvino
+
+        write_openvino(openvino.Core().read_model(plain), path, metadata)
+
+
+def plain_file(path: Path) -> Path:
+    """The ONNX file in float32 of which another file is made."""
+    return path.with_name(f"{path.name}.float.onnx")
+
+
+def _metadata(model: SegmentationModel, precision: Precision) -> str:
+    """With what a pixel takes in memory, which cannot be counted where another library computes."""
+    images = torch.zeros(1, model.info.in_chans, 256, 256)
+    with torch.inference_mode():
+        need = peak_bytes(lambda: reference(model)(images))
+    return describe(model.info, precision=precision, bytes_per_pixel=need / images[0, 0].numel())
+
+
+class _InBFloat16(nn.Module):
+    """A model that convolves in bfloat16, as `Segmenter` does with `bf16`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+
+def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
     """The folded model's forward pass as a graph in which batch, height and width are symbols."""
-    plain = _reference(model)
+    plain = reference(model)
     plain.auxiliary_heads = None
     folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans), smooth_outputs)
     # A lower bound of 2 is PyTorch's way to say "one or more": it treats 0 and 1 apart, and checks neither.
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images(EXAMPLE, model.info.in_chans)
     with _exporting():
-        program = torch.export.export(folded, (images,), dynamic_shapes=dynamic, strict=False)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine
+        traced = _InBFloat16(folded) if bf16 else folded
+        program = torch.export.export(traced, (images,), dynamic_shapes=dynamic, strict=False)
+    for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
+        for node in graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
     return program
 
 
@@ -158,19 +268,12 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
     written.save(path, external_data=False)
 
 
-def open_onnx(path: Path) -> tuple[Run, str]:
-    """Run an exported file in ONNX Runtime on the CPU; also its metadata, as JSON."""
-    import onnxruntime
+def write_openvino(model: Any, path: Path, metadata: str) -> None:
+    """Write an OpenVINO model, its weights in a .bin beside it."""
+    import openvino
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised; do not print them too
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-
-    return run, session.get_modelmeta().custom_metadata_map[METADATA]
+    model.set_rt_info(metadata, [METADATA])
+    openvino.serialize(model, path, path.with_suffix(".bin"))
 
 
 def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
@@ -178,14 +281,7 @@ def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
     torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
 
 
-def open_torch(path: Path) -> tuple[Run, str]:
-    """Run an exported file in PyTorch on the CPU; also its metadata, as JSON."""
-    extra = {f"{METADATA}.json": ""}
-    module = torch.export.load(path, extra_files=extra).module()
-    return module, extra[f"{METADATA}.json"]
-
-
-def describe(info: ModelInfo) -> str:
+def describe(info: ModelInfo, **more: Any) -> str:
     """What is needed to use an exported file, as JSON: that of `config.json` without the recipe of the training."""
     from crispseg import __version__
 
@@ -201,36 +297,10 @@ def describe(info: ModelInfo) -> str:
         "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
         f"({channels} in 0 to 1 - mean) / std{deep}",
         "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+        **more,
     }
     del record["recipe"]
     return json.dumps(record)
-
-
-@torch.inference_mode()
-def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
-    """Compare what a file computes with what the model computes, in float32, on random smooth images."""
-    images = smooth_images(size, model.info.in_chans)
-    expected, logits = _reference(model)(images), run(images)
-    same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
-    differences = (logits - expected).abs().amax(1).flatten()  # (N · H · W,)
-    left_out = int(DECIDED_OTHERWISE * differences.numel()) if model.refiner else 0
-    difference = differences.kthvalue(differences.numel() - left_out).values.item()  # the largest of the rest
-    return Comparison(size, expected.abs().max().item(), difference, same)
-
-
-def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:
-    """Blobs of some 16 pixels with a little noise, of the spread of normalised images, always the same."""
-    count, height, width = size
-    random = torch.Generator().manual_seed(0)
-    blobs = torch.randn(count, in_chans, height // 16 + 2, width // 16 + 2, generator=random)
-    blobs = F.interpolate(blobs, size=(height, width), mode="bicubic", align_corners=True)
-    return blobs + 0.1 * torch.randn(blobs.shape, generator=random)
-
-
-def _reference(model: SegmentationModel) -> SegmentationModel:
-    """A copy in the plainest form: float32, on the CPU, in eval mode, without gradients."""
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
-    return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
 
 @contextmanager

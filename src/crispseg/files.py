@@ -51,6 +51,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def staging(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, for files that belong together; `put` puts them in place.
+
+    Raises:
+        CrispsegError: the folder of `path` cannot be written, or `path` is a folder.
+    """
+    folder = writable_file(path).with_name(f"{LITTER}{secrets.token_hex(8)}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put(staged: Path, path: Path) -> None:
+    """Move all files of a folder beside `path`, those named after its stem, as `path.bin`, before `path` itself."""
+    for file in sorted(staged.iterdir(), key=lambda file: file.suffix == path.suffix):
+        file.replace(path.with_name(file.name))
+
+
+@contextmanager
 def owned(folder: Path, *inside: Path) -> Iterator[None]:
     """Let no other process own the folder while the block runs, and first remove what a killed owner left in it.
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from crispseg import SegmentationModel, create_model, export, from_pretrained, record
+from crispseg.certificate import Limits, Trial
+from crispseg.data import SegmentationDataset
+from crispseg.data.base import Sample
+from crispseg.labels import LabelSet
 from crispseg.nn import BatchNorm2d
+from crispseg.normalize import Normalize
+from crispseg.quantization import Calibration
 
 NUM_CLASSES = 5
 TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]
@@ -55,6 +64,23 @@ class ModelTester:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         nn.init.zeros_(model.classifier.bias)
+        return model.eval()
+
+    @classmethod
+    def build_learned(cls, **extra: Any) -> SegmentationModel:
+        """A lively one that has learned coloured squares for a second, so that its labels are no chance."""
+        model, data = cls.build_lively(**extra).train(), Squares(16, 2)
+        samples = [data[index] for index in range(len(data))]
+        normalize = Normalize(model.info.mean, model.info.std)
+        images = torch.stack([normalize(torch.from_numpy(sample.image).permute(2, 0, 1)) for sample in samples])
+        labels = torch.stack([torch.from_numpy(sample.labels) for sample in samples]).long()
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for step in range(24):
+            part = slice(8 * (step % 2), 8 * (step % 2) + 8)
+            loss = nn.functional.cross_entropy(model(images[part]), labels[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         return model.eval()
 
     @classmethod
@@ -195,14 +221,18 @@ class ExportTester(ModelTester):
 
     export_options: ClassVar[Mapping[str, Any]] = {}
     """With which it is exported, where the default would only repeat what is in its graph already."""
+    fewer_bits: ClassVar[bool] = True
+    """Whether it is also exported to OpenVINO, in bfloat16 and in 8 bits."""
 
     @pytest.mark.slow
     def test_exported_files_compute_the_same_at_any_size(self, tmp_path: Path) -> None:
         torch.manual_seed(1)
-        model = self.build_lively(**self.export_options).requires_grad_(False)
+        model = self.build_learned(**self.export_options).requires_grad_(False)
         check_exported(model, tmp_path)
         labels = model(export.smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
         assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
+        if self.fewer_bits:
+            check_fewer_bits(model, tmp_path)
 
 
 def check_exported(model: SegmentationModel, folder: Path) -> None:
@@ -213,6 +243,45 @@ def check_exported(model: SegmentationModel, folder: Path) -> None:
         for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160)):
             comparison = export.compare(run, model, size)
             assert comparison.agrees, comparison
+
+
+class Squares(SegmentationDataset):
+    """Images of 64 pixels made of coloured squares, whose class is told by the colour."""
+
+    labels = LabelSet.numbered(NUM_CLASSES)
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.colors = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.colors)
+
+    def __getitem__(self, index: int) -> Sample:
+        image: NDArray[np.uint8] = self.colors[index].repeat(16, 0).repeat(16, 1)
+        labels = (image[..., 0] > 127).astype(np.uint8) + 2 * (image[..., 1] > 127).astype(np.uint8)
+        return Sample(image, labels, str(index))
+
+
+SQUARES = Calibration(Squares(8, 0), Squares(4, 1), name="squares")
+LIMITS = {
+    "fp32": Limits(labels=99.9, miou=0.1, boundary_f=0.1),
+    "bf16": Limits(labels=97, miou=2, boundary_f=6),
+    "int8": Limits(labels=90, miou=6, boundary_f=6),
+}
+"""Of networks that have learned for a second, on four small images, where a class of some pixels moves a mean."""
+
+
+def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
+    """For OpenVINO, and in 8 bits for ONNX Runtime too, all made of the `model.onnx` that is there."""
+    pytest.importorskip("nncf")
+    for format, precision in (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnx", "int8")):
+        path = folder / f"{precision}{export.KINDS[format].suffix}"
+        shutil.copy(folder / "model.onnx", export.plain_file(path))
+        export.write(model, path, format, precision, SQUARES)
+        trial = Trial(model, path, SQUARES)
+        rows = trial.rows(rounds=1)
+        assert LIMITS[precision].broken_scores(rows) == [], (format, precision, rows)
+        assert precision != "fp32" or export.compare(trial.network, model, (2, 97, 160)).agrees
 
 
 def check_saved(model: SegmentationModel, images: Tensor, folder: Path) -> SegmentationModel:

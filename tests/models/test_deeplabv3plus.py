@@ -12,6 +12,7 @@ from .base import ExportTester
 class TestDeepLabV3Plus(ExportTester):
     name = "deeplabv3plus"
     auxiliary_maps = 1
+    fewer_bits = False  # its operators are those of the others
     taps: ClassVar = {"decoder.coarsest": (16, 16)}
     single_value_norms = frozenset({"decoder.context.image.2"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from crispseg.backbones import DEEP_RESNETS
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.inference.exported import Network, is_exported, open_network
 from crispseg.models import SegmentationModel, create_model, list_models
+from crispseg.models.base import described, shapes_alone
 from crispseg.models.saving import shipped_folder
 from crispseg.normalize import Normalize
 
@@ -37,6 +39,8 @@ class Contender:
     """What its images need."""
     miou: float | None = None
     """In percent on the val split at the end of training, where a saved model says it."""
+    counted: nn.Module | None = None
+    """What is counted in the place of `net`: of an exported file its network, without values."""
 
 
 def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
@@ -45,8 +49,8 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
     Args:
         name: `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, and behind it options as YAML has them, such as
             `sfnet:resnet50{fuse: add}`; `smp:ARCHITECTURE` or `smp:ARCHITECTURE:ENCODER` of
-            segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder, a hub id or the name of a
-            model inside crispseg.
+            segmentation-models-pytorch; `timm:BACKBONE`; or a run, a saved model's folder, a hub id, the name of a
+            model inside crispseg, or a file of `crispseg export`.
         backbone: backbone where the name has none.
         num_classes: number of classes; saved models have their own.
 
@@ -69,6 +73,8 @@ def find_contender(name: str, *, backbone: str, num_classes: int) -> Contender:
             return _smp(name, architecture, ":".join(encoder), backbone, num_classes)
         case "timm", [_, *_]:
             return _timm(name, ":".join(rest))
+    if is_exported(name):
+        return _exported(name)
     if "/" in name or Path(name).is_dir() or shipped_folder(name):
         return _own(name, SegmentationModel.from_pretrained(name))
     known = did_you_mean(kind, list_models())
@@ -86,10 +92,17 @@ def _options(name: str, written: str) -> dict[str, Any]:
     return options
 
 
-def _own(name: str, model: SegmentationModel) -> Contender:
+def _own(name: str, model: Network) -> Contender:
     info = model.info
     normalize = Normalize(info.mean, info.std, info.in_chans)
     return Contender(name, model, info.backbone, info.num_classes, normalize, info.metrics.get("val_miou"))
+
+
+def _exported(name: str) -> Contender:
+    model = open_network(name)
+    contender = _own(name, model)
+    with shapes_alone():
+        return replace(contender, counted=described(model.info))
 
 
 def _smp(name: str, architecture: str, encoder: str, backbone: str, num_classes: int) -> Contender:

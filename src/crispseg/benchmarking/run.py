@@ -24,6 +24,7 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
+from crispseg.inference.exported import ExportedModel
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax, usable_device
@@ -139,7 +140,13 @@ def benchmark(
             raise CrispsegError(
                 f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
             )
-        counts = [(count_parameters(contender.net), _multiply_adds(contender, settings)) for contender in contenders]
+        for contender in contenders:
+            if isinstance(contender.net, ExportedModel):
+                contender.net.check_use(device, settings.dtype == "bf16", whole=True)
+        counts = [
+            (count_parameters(contender.counted or contender.net), _multiply_adds(contender, settings))
+            for contender in contenders
+        ]
         rounds = range(settings.warmup + settings.repeats)
         console = console or Console(quiet=True)
         with (
@@ -219,7 +226,7 @@ def _multiply_adds(contender: Contender, settings: Settings) -> int:
     """Also finds out, before anything takes long, whether the network runs at this size."""
     height, width = settings.size
     try:
-        return count_multiply_adds(contender.net, height, width, contender.normalize.in_chans)
+        return count_multiply_adds(contender.counted or contender.net, height, width, contender.normalize.in_chans)
     except (AssertionError, RuntimeError, ValueError) as error:  # how networks of other libraries refuse a size
         raise CrispsegError(
             f"'{contender.name}' does not run at {height}×{width} ({one_line(error)}); choose another --size, such as "

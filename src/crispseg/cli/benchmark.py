@@ -28,7 +28,7 @@ MODELS = (
     f"models to measure, the first of which is the baseline: {', '.join(list_models())}, or one of them on another "
     "backbone, such as sfnet:resnet50, or with options of its own, such as 'sfnet{fuse: add}'; smp:ARCHITECTURE or "
     "smp:ARCHITECTURE:ENCODER of segmentation-models-pytorch, such as smp:FPN; timm:BACKBONE, a backbone alone; a "
-    "run's folder, a saved model's folder or a hub id"
+    "run's folder, a saved model's folder, a hub id, or a file of crispseg export"
 )
 
 

@@ -11,15 +11,15 @@ from threading import Event
 from typing import Any
 
 from crispseg.cli.compare import short_names
-from crispseg.cli.parsing import RUN, Parser, parse_data
+from crispseg.cli.parsing import MODEL, Parser, parse_data
 from crispseg.cli.scoring import recorded_data
 from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
+from crispseg.inference.exported import ExportedModel, open_network
 from crispseg.inference.segmenter import usable_device
-from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
         description="Show trained models in the browser: drop an image, take an example or the webcam, and see its "
         "classes, their boundaries and where the model looked for a pixel. Nothing leaves this machine.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=MODEL)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets the network in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
     parser.add_argument(
@@ -55,10 +55,11 @@ def run(argv: Sequence[str]) -> None:
     load_plugins(parsed.plugins)
     device = usable_device(parsed.device)
     names = short_names(parsed.runs)
-    models = {
-        name: SegmentationModel.from_pretrained(run).to(device).eval()
-        for name, run in zip(names, parsed.runs, strict=True)
-    }
+    models = {name: open_network(run) for name, run in zip(names, parsed.runs, strict=True)}
+    for model in models.values():
+        if isinstance(model, ExportedModel):
+            model.check_use(device, parsed.bf16, whole=True)
+        model.to(device).eval()
     runs = zip(names, parsed.runs, strict=True)
     examples = {name: found for name, run in runs if (found := examples_of(run, models[name].info))}
     _end_cleanly_by("SIGTERM", "SIGHUP")

@@ -10,16 +10,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from crispseg.cli.downloading import say
-from crispseg.cli.parsing import Parser, Tree, parse_data, read_yaml
-from crispseg.cli.scoring import recorded_data
-from crispseg.cli.target import take_target
+from crispseg.cli.parsing import Parser, Tree, parse_data
+from crispseg.cli.target import found_data, take_target
 from crispseg.data import DATA_SOURCES, DataSource, Folder
-from crispseg.data.layout import recognise
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.kinds import Severity
@@ -67,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     target = take_target(argv, parser, DATA)
-    found, in_chans = (Tree(), 3) if target is None else _find(target)
+    found, in_chans = (Tree(), 3) if target is None else found_data(target)
     parsed, data = parse_data(argv, {"data": found} if found else {}, parser)
     load_plugins(parsed.plugins)
     subject = subject_of(data, image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
@@ -120,17 +117,3 @@ def _train_command(target: str | None, argv: Sequence[str], in_chans: int | None
     return shlex.join(
         [*words, *([] if in_chans is None else ["--model.in_chans", str(in_chans)]), "--out", "runs/first"]
     )
-
-
-def _find(target: str) -> tuple[Tree, int]:
-    """The settings of `--data.*` that a path or a name means, and the channels of the model that a run recorded."""
-    path = Path(target)
-    if not path.exists() and target in DATA_SOURCES:
-        return {"name": target}, 3
-    if path.is_file() or (path / CONFIG).is_file() or (path / WEIGHTS_FILE).is_file():
-        settings = path if path.is_file() else path / CONFIG
-        tree: dict[str, Any] = read_yaml(settings) if settings.is_file() else recorded_data(target)
-        if not tree.get("data"):
-            raise CrispsegError(f"{target} does not say which data it is about; give --data with its keys")
-        return tree["data"], int((tree.get("model") or {}).get("in_chans", 3))
-    return recognise(path), 3

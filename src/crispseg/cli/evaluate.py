@@ -10,7 +10,7 @@ from rich.console import Console
 import crispseg
 from crispseg.charts import new_figure
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import RUN, Parser
+from crispseg.cli.parsing import MODEL, Parser, add_backend_key
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.cli.scoring import (
     add_scoring_keys,
@@ -28,8 +28,8 @@ from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.imaging import check_picture, write_image
+from crispseg.inference.exported import open_network
 from crispseg.inference.protocols import WHOLE
-from crispseg.models import SegmentationModel
 from crispseg.pages import write_page
 
 
@@ -39,7 +39,8 @@ def run(argv: Sequence[str]) -> None:
         prog="crispseg evaluate",
         description="Score a trained model on the data it was trained on, or on others given by --data.",
     )
-    parser.add_argument("run", help=RUN)
+    parser.add_argument("run", help=MODEL)
+    add_backend_key(parser)
     parser.add_argument(
         "--boundary",
         type=int,
@@ -60,7 +61,7 @@ def run(argv: Sequence[str]) -> None:
     if parsed.confusion:
         check_picture(parsed.confusion)
         new_figure(1, 1)  # what is missing is said before the work
-    model = SegmentationModel.from_pretrained(parsed.run)
+    model = open_network(parsed.run, parsed.backend)
     (dataset,) = checked_splits([model], data, parsed.split)
     boundary, boundary_iou = None, None
     if parsed.boundary is not None:

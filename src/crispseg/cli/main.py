@@ -32,7 +32,7 @@ COMMANDS = {
     "refine": "move saved labels of any model along boundaries",
     "list": "networks to train, and trained models that come with crispseg",
     "benchmark": "count and time models, beside those of other libraries",
-    "export": "write a trained model as an ONNX or torch.export file",
+    "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 

@@ -24,6 +24,7 @@ from crispseg.cli.mistakes import Help, check_texts, in_words, keys_of
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.inference.exported import Backend
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.plugins import load_plugins
@@ -35,6 +36,7 @@ Tree = dict[str, Any]
 
 DEFAULTS: Tree = {"model": {"name": ModelConfig.name}, "data": {"name": "scenes"}}
 RUN = "a run's folder, a saved model's folder, a hub id, or a name that 'crispseg list --pretrained' shows"
+MODEL = f"{RUN}, or a file of crispseg export"
 PRESETS = ("own", "paper")
 PAPER = str(resources.files("crispseg") / "recipes" / "paper.yaml")
 GROUPS = ("model", "data", "augment")
@@ -196,6 +198,12 @@ def add_data_keys(parser: Parser, name: str) -> None:
     group = parser.add_argument_group(f"The data; '--data {name}' is short for '--data.name {name}'")
     group.add_argument("--data.name", default=name, help=f"one of {', '.join(sorted(DATA_SOURCES))}")
     group.add_class_arguments(data_source(name), "data", as_group=False)
+
+
+def add_backend_key(parser: Parser) -> None:
+    """`--backend`, for the commands that run exported files."""
+    explained = "what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2"
+    parser.add_argument("--backend", type=Backend, default="auto", help=explained)
 
 
 def data_source(name: str) -> type[DataSource]:

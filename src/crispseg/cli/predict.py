@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import RUN, Parser
+from crispseg.cli.parsing import MODEL, RUN, Parser, add_backend_key
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.errors import CrispsegError, system_line, telling
 from crispseg.files import owned, owned_share, writable_folder
@@ -52,7 +52,8 @@ def run(argv: Sequence[str]) -> None:
         "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF; with --objects, also "
         f"NAME_objects.png, numbers, NAME_objects.csv, a table, and {COCO}, outlines in COCO's format.",
     )
-    add_image_keys(parser)
+    add_image_keys(parser, model=MODEL)
+    add_backend_key(parser)
     parser.add_argument(
         "--out", type=Path | None, default=None, help="folder to write to; by default a new one beside the images"
     )
@@ -118,7 +119,13 @@ def run(argv: Sequence[str]) -> None:
     )
     load_plugins(parsed.plugins)
     segmenter = Segmenter(
-        parsed.run, parsed.device, bf16=parsed.bf16, protocol=protocol, value_range=parsed.value_range, tile=tile
+        parsed.run,
+        parsed.device,
+        bf16=parsed.bf16,
+        protocol=protocol,
+        value_range=parsed.value_range,
+        tile=tile,
+        backend=parsed.backend,
     )
     chosen_objects(parsed, segmenter.label_set)
     console = Console(stderr=True)
@@ -230,9 +237,9 @@ def predict_tiled(segmenter: Segmenter, image: Path, target: Path, bars: Progres
     print(f"{image}: {width}×{height} pixels segmented into {target}")
 
 
-def add_image_keys(parser: Parser, of: str = "") -> None:
+def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
     """What commands have that read images with a model and write as many results; `of` says which model."""
-    parser.add_argument("run", help=f"{RUN}{of}")
+    parser.add_argument("run", help=f"{model}{of}")
     parser.add_argument(
         "images",
         nargs="+",

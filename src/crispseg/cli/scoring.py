@@ -21,8 +21,8 @@ from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.thin import ThinScores
 from crispseg.files import atomic_path, writable_file
 from crispseg.imaging import image_channels
+from crispseg.inference.exported import Network, is_exported
 from crispseg.labels import LabelSet
-from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.pages import check_page
 from crispseg.plugins import load_plugins
@@ -133,13 +133,15 @@ def _elsewhere(argv: Sequence[str], base: Tree) -> bool:
 
 
 def recorded_data(run: str) -> Tree:
-    """The `data` settings of a run or a saved model, as YAML has them; empty if it has none."""
+    """The `data` settings of a run or a saved model, as YAML has them; empty if it has none, as an exported file."""
+    if is_exported(run):
+        return {}
     config = Path(run) / CONFIG
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split: str) -> list[SegmentationDataset]:
+def checked_splits(models: Sequence[Network], data: DataSource, split: str) -> list[SegmentationDataset]:
     """The split, checked, as each of several models sees it; images that several see alike are checked once.
 
     Says so where its classes have other names than a model's, where a model was trained on some of its images, and what
@@ -170,7 +172,7 @@ def checked_splits(models: Sequence[SegmentationModel], data: DataSource, split:
     return datasets
 
 
-def _trained_on(model: SegmentationModel, dataset: SegmentationDataset) -> int:
+def _trained_on(model: Network, dataset: SegmentationDataset) -> int:
     """How many images of a split a model was trained on, as far as both are own data that are there."""
     recorded = {**model.info.recipe.get("data", {})}
     if recorded.pop("name", None) != Folder.name or not isinstance(dataset, FileDataset):

@@ -20,10 +20,10 @@ from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_channels, write_image, write_labels
+from crispseg.inference.exported import Network
 from crispseg.inference.memory import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
-from crispseg.models import SegmentationModel
 
 WAITING = 64
 """Requests in the queue, over which new ones are refused."""
@@ -45,7 +45,7 @@ class Demo:
 
     def __init__(
         self,
-        models: Mapping[str, SegmentationModel],
+        models: Mapping[str, Network],
         device: torch.device,
         folder: Path,
         limits: Limits,

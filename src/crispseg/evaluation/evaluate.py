@@ -17,12 +17,12 @@ from crispseg.evaluation.objects import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
-from crispseg.models import SegmentationModel
+from crispseg.inference.exported import Network
 from crispseg.objects import NUMBERED
 
 
 def evaluate(
-    model: SegmentationModel,
+    model: Network,
     dataset: SegmentationDataset,
     *,
     device: str | torch.device | None = None,
@@ -39,7 +39,7 @@ def evaluate(
     Labels are those of `crispseg.Segmenter`: what is scored is what `crispseg predict` writes.
 
     Args:
-        model: the model to score; it stays as it is.
+        model: the model to score, which stays as it is, or an exported file of `open_network`.
         dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that read images.

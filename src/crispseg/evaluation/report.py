@@ -19,8 +19,8 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
 from crispseg.imaging import colorize
 from crispseg.inference import Protocol, Segmenter
+from crispseg.inference.exported import Network
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.models import SegmentationModel
 from crispseg.visuals import error_map
 
 EXAMPLES = 4
@@ -60,7 +60,7 @@ def example(
 
 
 def examples(
-    model: SegmentationModel, dataset: SegmentationDataset, scores: Scores, protocol: Protocol, count: int = EXAMPLES
+    model: Network, dataset: SegmentationDataset, scores: Scores, protocol: Protocol, count: int = EXAMPLES
 ) -> tuple[list[Example], list[Example]]:
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 

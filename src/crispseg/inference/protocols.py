@@ -22,7 +22,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.imaging import side_factor
-from crispseg.models import SegmentationModel
+from crispseg.inference.exported import ExportedModel, Network
 from crispseg.nn import resize
 from crispseg.refinement import DIRECTIONS, shift
 from crispseg.settings import CHECKS, Settings
@@ -127,7 +127,7 @@ def named_protocol(protocol: Protocol | str) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> Tensor:
+def predict_logits(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
     """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)` float32, refined if the model refines.
 
     With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the views' probabilities.
@@ -137,7 +137,7 @@ def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol)
     return logits if offsets is None else shift(logits, offsets)
 
 
-def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
+def unrefined_logits(model: Network, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
     """Logits of normalised images before refinement, float32, and the offsets `(N, 2, H, W)` that refine them.
 
     Seen whole and once, images `(N, in_chans, H, W)` with sides of `MIN_SIDE` or more have coarse logits, from the same
@@ -158,6 +158,7 @@ def unrefined_logits(model: SegmentationModel, images: Tensor, protocol: Protoco
 
     if refiner is None:
         return average_views(_extended(logits_of), images, protocol), None
+    assert not isinstance(model, ExportedModel)  # which refines inside
 
     def maps_of(crops: Tensor) -> Tensor:
         detail = None if refiner.branch is not None else model.detail(crops)

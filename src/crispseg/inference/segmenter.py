@@ -23,9 +23,10 @@ from crispseg.imaging import (
     write_labels,
 )
 from crispseg.inference.blending import blended_rows, check_tile
+from crispseg.inference.exported import Backend, ExportedModel, Network, open_network
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import Tiling, enough_memory
-from crispseg.inference.protocols import MIN_SIDE, Protocol, named_protocol, predict_logits, unrefined_logits
+from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.source import Source, read_source
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
@@ -142,8 +143,8 @@ class Segmenter:
 
     Args:
         model_or_path: a model, which stays as it is; a saved model's folder, a finished run's folder, a hub id, or the
-            name of a model that comes with crispseg, such as "nuclei".
-        device: by default a CUDA device where there is one, else the CPU.
+            name of a model that comes with crispseg, such as "nuclei"; or a file of `crispseg export`.
+        device: by default a CUDA device where there is one, else the CPU, which alone runs exported files.
         bf16: convolve in bfloat16: about twice as fast where the processor has it, with logits off by a few hundredths
             of the largest. Sampling coordinates stay float32.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, and
@@ -151,10 +152,13 @@ class Segmenter:
         value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
         tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
             those are for which memory would hardly do otherwise; a warning then says so.
+        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2.
 
     Raises:
         CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels;
-            no such protocol; values that are no range; tiles that are too small.
+            no such protocol; values that are no range; tiles that are too small; an exported file that is damaged,
+            whose backend is missing or does not run it, or that is asked for another device, precision or protocol
+            than it has.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -163,13 +167,14 @@ class Segmenter:
 
     def __init__(
         self,
-        model_or_path: SegmentationModel | str | Path,
+        model_or_path: Network | str | Path,
         device: str | torch.device | None = None,
         *,
         bf16: bool = False,
         protocol: Protocol | str = "whole",
         value_range: ValueRange | None = None,
         tile: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
         self.protocol = named_protocol(protocol)
         if tile is not None:
@@ -179,21 +184,27 @@ class Segmenter:
             check_range(value_range, "value_range")
         model = model_or_path
         if isinstance(model, str | Path):
-            model = SegmentationModel.from_pretrained(model)
-        elif not isinstance(model, SegmentationModel) or not hasattr(model, "info"):
+            model = open_network(model, backend)
+        elif not isinstance(model, Network) or not hasattr(model, "info"):
             kind = type(model).__name__
             raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info = model.info
         self.value_range = value_range or self.info.value_range
         self.label_set = self.info.label_set()
-        self.device = usable_device(device)
+        self.device = usable_device("cpu" if device is None and isinstance(model, ExportedModel) else device)
         self.bf16 = bf16
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
+        self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
+        if isinstance(model, ExportedModel):
+            model.check_use(self.device, bf16, self.protocol == WHOLE)
+            self._model: Network = model
+            if model.bytes_per_pixel:  # what its backend takes cannot be counted from here
+                self._tiling.bytes_per_pixel = model.bytes_per_pixel
+            return
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         self._model = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
 
     @overload
     def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
@@ -363,7 +374,7 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-def check_finite(model: SegmentationModel) -> None:
+def check_finite(model: Network) -> None:
     """Make sure that training has not diverged.
 
     Raises:

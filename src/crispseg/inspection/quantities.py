@@ -17,10 +17,10 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import colorize
+from crispseg.inference.exported import Network
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.inference.source import Source, read_source
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
 from crispseg.normalize import Normalize
@@ -159,7 +159,7 @@ class Inspection:
 
 
 def inspect_image(
-    model: SegmentationModel,
+    model: Network,
     image: Source,
     truth: NDArray[np.uint8] | None = None,
     *,

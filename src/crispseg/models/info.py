@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
@@ -78,18 +78,31 @@ class ModelInfo:
             CrispsegError: it is damaged, or of a later format.
         """
         try:
-            config = json.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CrispsegError(_damaged(path, one_line(error))) from None
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: str | Path) -> ModelInfo:
+        """From the text of `config.json`; `path` is named in errors. Raises as `read` does."""
+        try:
+            config = json.loads(text)
             version = config.pop("format_version")
             if type(version) is not int or version < 1:
                 raise ValueError(f"its format_version is {version}")
             newer = version > FORMAT_VERSION
             info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
             reason = f"missing {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise CrispsegError(f"{path} is no saved crispseg model ({reason}); save the model again") from None
+            raise CrispsegError(_damaged(path, reason)) from None
         if info is None:
             raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")
         return info
+
+
+def _damaged(path: str | Path, reason: str) -> str:
+    return f"{path} is no saved crispseg model ({reason}); save the model again"

@@ -1,0 +1,145 @@
+"""8-bit whole numbers in the place of floats, after training, where boundaries do not suffer from it.
+
+What is kept in float is found in the ONNX graph, and holds for ONNX Runtime and OpenVINO alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crispseg.data import SegmentationDataset
+from crispseg.data.overview import spread
+from crispseg.inference.segmenter import as_batch
+from crispseg.models import ModelInfo
+from crispseg.normalize import Normalize
+
+Kept: TypeAlias = Literal["sampling", "decoder"]
+KEPT: tuple[Kept, ...] = ("sampling", "decoder")
+"""What stays in float, from least to most: see `in_float`."""
+
+PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
+"""Operators that ONNX Runtime computes in 8 bits."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata of a node: the modules it comes from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Images by which ranges are chosen, and others by which what comes of it is judged.
+
+    Args:
+        train: images whose features tell the ranges of 8 bits.
+        held_out: labelled images that choose nothing but, where a limit asks for it, how much stays in float.
+        images: at most so many of each, evenly spread.
+        name: what they are called in the certificate.
+    """
+
+    train: SegmentationDataset
+    held_out: SegmentationDataset
+    images: int = 100
+    name: str = ""
+
+    def batches(self, info: ModelInfo) -> Batches:
+        """What a model is given of `train`."""
+        return Batches(self.train.with_channels(info.in_chans, info.value_range), self.images, info)
+
+
+class Batches(Sequence[NDArray[np.float32]]):
+    """Normalised images `(1, C, H, W)`, each read when it is asked for."""
+
+    def __init__(self, dataset: SegmentationDataset, most: int, info: ModelInfo) -> None:
+        self.dataset, self.indices = dataset, spread(len(dataset), most)
+        self.normalize = Normalize(info.mean, info.std, info.in_chans)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, at: Any) -> Any:
+        image = self.dataset[self.indices[at]].image
+        return as_batch(image, self.normalize, torch.device("cpu")).contiguous().numpy()
+
+
+def in_float(graph: Any, kept: Kept) -> list[str]:
+    """Names of the nodes of an ONNX graph that stay in float.
+
+    `sampling`: what lies between the last products and the coordinates of a sampling, a softmax or the logits, with
+    these products: flows, offsets, attention and the classifier. A step of 1 / 256 of their range would be seen.
+    `decoder`: all that is not of the backbone.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    places = {"GridSample": 1, "Softmax": 0}  # of the input that matters
+    ends = [node.input[places[node.op_type]] for node in graph.node if node.op_type in places]
+    ends += [output.name for output in graph.output]
+    found: dict[str, None] = {}
+    while ends:
+        node = producers.get(ends.pop())
+        if node is None or node.name in found or node.op_type in ("Shape", "GridSample"):
+            continue
+        found[node.name] = None
+        if node.op_type not in PRODUCTS:
+            ends += node.input
+    if kept == "decoder":
+        scopes = {node.name: {each.key: each.value for each in node.metadata_props} for node in graph.node}
+        found |= {name: None for name, props in scopes.items() if "'backbone'" not in props.get(SCOPES, "")}
+    return list(found)
+
+
+def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> None:
+    """An ONNX file in 8 bits, by ONNX Runtime: weights by channel, activations by the range of all batches."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    quantize_static(
+        source,
+        target,
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,  # with signed weights, what processors multiply
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=QUANTISED,
+        nodes_to_exclude=in_float(onnx.load(source).graph, kept),
+    )
+
+
+def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
+    """An ONNX file as an OpenVINO model in 8 bits, by NNCF, which also corrects the biases."""
+    import nncf
+    import onnx
+    import openvino
+
+    names = in_float(onnx.load(source, load_external_data=False).graph, kept)
+    names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
+    with _quietly():
+        return nncf.quantize(
+            openvino.Core().read_model(source),
+            nncf.Dataset(batches),
+            target_device=nncf.TargetDevice.CPU,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
+        )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the bars that NNCF draws."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,121 @@
+"""What certificates say, and what is exported in fewer bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models.base import LIMITS, NUM_CLASSES, SQUARES, ModelTester
+
+from crispseg import export, from_pretrained
+from crispseg.certificate import Certificate, Limits, Pair, Row
+from crispseg.cli.main import main
+from crispseg.export import export_model
+from crispseg.inference.memory import resident_growth
+from crispseg.quantization import SCOPES, in_float
+from crispseg.training import Run
+
+
+@pytest.mark.slow
+def test_bfloat16_of_torch_export_passes(tmp_path: Path) -> None:
+    class Tester(ModelTester):
+        name = "sfnet"
+
+    model = Tester.build_learned()
+    options: dict[str, Any] = {"precision": "bf16", "data": SQUARES, "limits": LIMITS["bf16"], "rounds": 1}
+    certificate = export_model(model, tmp_path / "model.pt2", "torch_export", **options)
+    assert all(0 < comparison.difference < 1 for comparison in certificate.comparisons)
+    assert str(Path(export.__file__).parent).encode() not in (tmp_path / "model.pt2").read_bytes()
+
+
+def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
+    onnx = pytest.importorskip("onnx")
+
+    def node(kind: str, inputs: str, output: str, scope: str = "decoder") -> Any:
+        made = onnx.helper.make_node(kind, inputs.split(), [output], name=output)
+        made.metadata_props.append(onnx.StringStringEntryProto(key=SCOPES, value=f"['', '{scope}']"))
+        return made
+
+    nodes = [
+        node("Conv", "images w", "stem", "backbone"),
+        node("Relu", "stem", "feature", "backbone"),
+        node("Shape", "feature", "size"),
+        node("Conv", "feature w", "flow"),
+        node("Add", "flow size", "grid"),
+        node("GridSample", "feature grid", "warped"),
+        node("Conv", "warped w", "merged"),
+        node("Conv", "merged w", "classes"),
+        node("Resize", "classes", "logits"),
+    ]
+    output = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "graph", [], [output])
+    assert set(in_float(graph, "sampling")) == {"flow", "grid", "classes", "logits"}
+    assert set(in_float(graph, "decoder")) == {node.name for node in nodes} - {"stem", "feature"}
+
+
+# Limits -------------------------------------------------------------------------------------------------------------
+
+
+ROW = Row((64, 96), 4, 98.5, Pair(20, 30), Pair(21, 31), Pair(60, 58.5), Pair(70, 70.4))
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(labels=98.4, miou=1.6, boundary_f=0, latency=1.6, memory=2.1), []),
+        (Limits(labels=98.6), ["98.50 % of the labels agree at 64×96, less than limit.labels 98.6"]),
+        (Limits(miou=1.4), ["1.50 points are lost at 64×96, over limit.miou 1.4"]),
+        (Limits(latency=1.4), ["the time at 64×96 is 1.50 of the model's, over limit.latency 1.4"]),
+        (Limits(memory=1.9), ["the memory is 2.00 of the model's, over limit.memory 1.9"]),
+    ],
+)
+def test_limits(limits: Limits, said: list[str]) -> None:
+    assert limits.broken((ROW,), Pair(100, 200)) == said
+
+
+def test_memory_is_what_a_process_grows_by() -> None:
+    grown = resident_growth(lambda: np.ones(2**25, np.uint8).sum())
+    assert grown is None or 0.9 * 2**25 < grown < 2**26  # the kernel counts in steps
+
+
+@pytest.mark.slow
+def test_a_file_that_breaks_a_limit_is_kept_aside(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And 8 bits are tried again with more in float; they learn from what the run was trained on."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "n.onnx").write_text("earlier")
+    flags = ["--format", "onnx", "--precision", "int8", "--images", "2", "--rounds", "1"]
+    command = ["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.onnx")]
+    assert main([*command, "--limit.labels", "100"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "fpn on test_efficientnet in int8 is refused: " in line and "less than limit.labels 100" in line
+    assert line.endswith(f"the file is kept aside as {tmp_path / 'n.refused.onnx'}")
+    assert {path.name for path in tmp_path.iterdir()} == {"n.onnx", "n.refused.onnx", "n.refused.onnx.json"}
+    assert (tmp_path / "n.onnx").read_text() == "earlier"
+    record = json.loads((tmp_path / "n.refused.onnx.json").read_text())
+    assert (record["precision"], record["kept"], record["data"]) == ("int8", "decoder", "scenes")
+    assert record["broken"] and record["limits"]["labels"] == 100
+    assert [row["size"] for row in record["rows"]] == [[32, 48], [64, 96], [96, 144]]
+    assert {row["images"] for row in record["rows"]} == {2}
+    assert all(row["miou"].keys() == {"model", "file"} for row in record["rows"])
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path, tiny_run: Run, refuses: Any) -> None:
+    model = from_pretrained(tiny_run.folder)
+    with refuses(f"the model has {model.num_classes} classes, the data {NUM_CLASSES}"):
+        export_model(model, tmp_path / "n.onnx", "onnx", precision="int8", data=SQUARES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
+    from crispseg.cli.export import show
+
+    memory = Pair(2e6, 3e6)
+    show(Certificate("a", "onnx", "int8", "sampling", "patches", (ROW,), memory, (), 9, Limits(), ()))
+    shown = capsys.readouterr().out
+    for phrase in ("patches", "64×96", "98.50 %", "60.00 → 58.50", "20.0 → 30.0", "2 MB → 3 MB", "in float: flows"):
+        assert phrase in shown

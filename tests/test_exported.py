@@ -1,0 +1,162 @@
+"""Exported files in the place of models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_runs import of_many_opinions
+
+from crispseg import SegmentationModel, Segmenter, export
+from crispseg.cli.main import main
+from crispseg.inference import exported
+from crispseg.inference.exported import ExportedModel, open_network
+from crispseg.inspection import inspect_image
+from crispseg.inspection.page import inspection_page
+
+NAMES = ("sky", "road", "person", "car")
+COLORS = ((1, 2, 3), (200, 0, 0), (0, 200, 0), (0, 0, 200))
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    model = of_many_opinions(len(NAMES))
+    model.info = replace(model.info, class_names=NAMES, palette=COLORS)
+    return model
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8).repeat(13, 0).repeat(11, 1)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def file(model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose logits are the model's, without an export."""
+    path = tmp_path / "fake.pt2"
+    path.write_text("exported")
+    metadata = export.describe(model.info, precision="fp32", bytes_per_pixel=1234.5)
+    monkeypatch.setitem(exported.OPENERS, "torch", lambda _path: (model.forward, metadata))
+    return path
+
+
+def test_a_file_is_a_model_to_segment_with(model: SegmentationModel, file: Path, photo: Path) -> None:
+    ours, theirs = Segmenter(model, "cpu"), Segmenter(file)
+    expected, found = ours(photo), theirs(photo)
+    assert (found.label_set, found.name, found.path) == (expected.label_set, expected.name, expected.path)
+    assert (found.labels == expected.labels).mean() > 0.999 and len(np.unique(found.labels)) > 1
+    np.testing.assert_allclose(found.probabilities(), expected.probabilities(), atol=1e-4)
+    small = np.asarray(Image.open(photo))[:20, :40]
+    assert (theirs(small).labels == ours(small).labels).mean() > 0.999
+    tiled, flipped = (Segmenter(file, **options) for options in ({"tile": 128}, {"protocol": "ddsm-ms"}))
+    assert tiled(photo).labels.shape == flipped(photo).labels.shape == expected.labels.shape
+    assert theirs._tiling.bytes_per_pixel == 1234.5
+
+
+def test_a_file_is_inspected_without_what_lies_inside(file: Path, photo: Path) -> None:
+    seen = inspect_image(open_network(file), photo, device="cpu")
+    assert seen.taps == {} and (seen.labels == Segmenter(file)(photo).labels).all()
+    assert "photo" in inspection_page(seen)
+
+
+def test_commands_take_files(
+    file: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(file), str(photo), "--out", str(out), "--device", "cpu"]) == 0
+    assert (np.asarray(Image.open(out / "photo.png")) == Segmenter(file)(photo).labels).all()
+    data = ["--data", "scenes", "--data.val", "2", "--data.height", "64", "--data.width", "96"]
+    scenes = len(evaluation_classes())
+    network = of_many_opinions(scenes)
+    metadata = export.describe(network.info)
+    monkeypatch.setitem(exported.OPENERS, "torch", lambda _path: (network.forward, metadata))
+    assert main(["evaluate", str(file), *data, "--workers", "0", "--bootstrap", "0"]) == 0
+    assert "fpn on test_efficientnet, scenes val, 2 images" in capsys.readouterr().out
+    flags = ["--size", "64", "64", "--repeats", "1", "--warmup", "0", "--device", "cpu"]
+    assert main(["benchmark", "fpn:test_efficientnet{width: 8}", str(file), *flags, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    assert rows[1]["model"] == str(file) and rows[1]["num_classes"] == scenes
+    assert rows[1]["multiply_adds"] == pytest.approx(rows[0]["multiply_adds"], rel=0.2)
+
+
+def evaluation_classes() -> tuple[str, ...]:
+    from training_runs import SCENES
+
+    return SCENES.label_set().names
+
+
+# The real ones --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """By format; of one graph."""
+    folder, program = tmp_path_factory.mktemp("exported"), export.trace(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", lambda _model, **_options: program)
+        found = {format: folder / f"model{kind.suffix}" for format, kind in export.KINDS.items()}
+        for format, path in found.items():
+            export.write(model, path, format, "fp32")
+    yield found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", export.KINDS)
+def test_every_format_gives_the_same_segmentation(
+    format: str, files: dict[str, Path], model: SegmentationModel, photo: Path
+) -> None:
+    expected, found = Segmenter(model, "cpu")(photo), Segmenter(files[format])(photo)
+    assert found.label_set == expected.label_set and found.label_set.names == NAMES
+    assert (found.labels == expected.labels).mean() > 0.999
+    np.testing.assert_allclose(found.probabilities(), expected.probabilities(), atol=1e-4)
+    if format == "onnx":
+        other = Segmenter(files[format], backend="openvino")(photo)
+        assert (other.labels == expected.labels).mean() > 0.999
+
+
+# Mistakes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "phrases"),
+    [
+        ("fake.pt2", {"backend": "onnx"}, ["unknown backend 'onnx'", "onnxruntime"]),
+        ("fake.pt2", {"backend": "openvino"}, ["fake.pt2 is run by torch, not by openvino", "--format openvino"]),
+        ("fake.pt2", {"bf16": True}, ["fake.pt2 has its own precision", "--precision bf16"]),
+        ("none.onnx", {}, ["none.onnx does not exist", "crispseg export"]),
+        ("damaged.onnx", {}, ["damaged.onnx is no file of crispseg export", "export it again"]),
+        ("damaged.xml", {}, ["damaged.xml is no file of crispseg export", "export it again"]),
+    ],
+)
+def test_mistakes(name: str, options: dict[str, Any], phrases: list[str], file: Path, refuses: Any) -> None:
+    for damaged in ("damaged.onnx", "damaged.xml"):
+        (file.parent / damaged).write_text("no network")
+    with refuses(*phrases):
+        Segmenter(file.parent / name, **options)
+
+
+def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any) -> None:
+    metadata = export.describe(replace(model.info, options={**model.info.options, "refine": "boundary"}))
+    network = ExportedModel(model.forward, metadata, Path("a.onnx"))
+    with refuses("a.onnx runs on the CPU, not on 'cuda'"):
+        network.check_use(torch.device("cuda"), bf16=False, whole=True)
+    with refuses("a.onnx refines its logits"):
+        network.check_use(torch.device("cpu"), bf16=False, whole=False)
+    with refuses("a.onnx is no saved crispseg model"):
+        ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))
+
+
+def test_packages_that_are_missing_are_named(file: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    monkeypatch.setattr(exported.importlib.util, "find_spec", lambda _name: None)
+    with refuses("needs openvino", "pip install 'crispseg[openvino]'"):
+        open_network(file.with_suffix(".xml"))
