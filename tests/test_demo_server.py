@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -202,3 +205,77 @@ def test_in_a_browser(url: str, browser: Any, tmp_path: Path) -> None:
     resources = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert resources and all(name.startswith((url, "data:", "blob:")) for name in resources)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_other_names_and_other_pages_are_refused(url: str, page: Any) -> None:
+    """The first is what DNS rebinding looks like, the second what any page in the browser may send."""
+    port = url.rstrip("/").rpartition(":")[2]
+    own = f"127.0.0.1:{port}"
+    for headers, status in (
+        ({"Host": f"rebound.example:{port}"}, 403),
+        ({"Host": f"localhost.example:{port}", "Origin": f"http://localhost.example:{port}"}, 403),
+        ({"Host": own, "Origin": "http://example.org"}, 403),
+        ({"Host": own, "Origin": "null"}, 403),
+        ({"Host": own, "Origin": f"http://localhost:{port}"}, 403),
+        ({"Host": own, "Origin": f"http://{own}"}, 200),
+        ({"Host": f"localhost:{port}"}, 200),
+    ):
+        for method in ("GET", "OPTIONS"):
+            asked = headers | ({"Access-Control-Request-Method": "POST"} if method == "OPTIONS" else {})
+            answer = page.http.request(method, "config", headers=asked)
+            foreign = status == 403
+            assert (answer.status_code == 403) == foreign, (headers, method, answer.status_code)
+            allowed = answer.headers.get("Access-Control-Allow-Origin")
+            assert allowed is None or (not foreign and allowed == headers.get("Origin"))
+
+
+def test_an_upload_that_breaks_off_is_no_error(url: str, page: Any) -> None:
+    logged: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = logged.append  # type: ignore[method-assign]
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    try:
+        host = url.rstrip("/").rpartition("/")[2]
+        with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2]))) as connection:
+            head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n"
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+            time.sleep(1)
+        time.sleep(1)
+        assert page.http.get("config").status_code == 200
+    finally:
+        logger.removeHandler(handler)
+    assert not [record.getMessage() for record in logged]
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_pages_of_other_origins_in_a_browser(url: str, browser: Any) -> None:
+    """A page elsewhere can neither send an upload nor read; a name that leads here is none of the demo's."""
+    import http.server
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<title>elsewhere</title>")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    before = set(folder.rglob("*"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        browser.get(f"http://127.0.0.1:{server.server_port}/")
+        script = """
+            const [url, done] = arguments, form = new FormData();
+            form.append("files", new Blob(["x"]), "stolen.png");
+            const send = fetch(url + "gradio_api/upload", {method: "POST", body: form, mode: "no-cors"});
+            const read = fetch(url + "config").then((answer) => "read " + answer.status, () => "refused");
+            send.catch(() => 0).then(() => read).then(done);
+        """
+        assert browser.execute_async_script(script, url) == "refused"
+        server.shutdown()
+    assert set(folder.rglob("*")) <= before
+    browser.get(url.replace("127.0.0.1", "rebound.localhost"))
+    assert "This demo has other names" in browser.page_source

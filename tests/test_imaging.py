@@ -28,6 +28,7 @@ from crispseg.imaging import (
     write_image,
     write_labels,
 )
+from crispseg.inference.refiner import read_labels
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 PALETTE = ((10, 20, 30), (40, 50, 60), (70, 80, 90))
@@ -290,3 +291,15 @@ def test_images_are_found_by_suffix(tmp_path: Path) -> None:
         find_images(tmp_path / "nowhere")
     with pytest.raises(CrispsegError, match="not a folder"):
         find_images(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "PCX"])
+def test_formats_that_start_programs_or_lie_about_their_size_are_not_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
+) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("a program was started"))
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 40)).save(path, kind)
+    for read in (read_image, read_mask, image_size, read_labels):
+        with refuses(f"{path} is not an image in a known format"):
+            read(path)

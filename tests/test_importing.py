@@ -323,6 +323,16 @@ def test_shapes_without_area_are_refused(kind: str, tmp_path: Path, refuses: Any
 TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
 
 
+def encoded(picture: Image.Image, kind: str) -> str:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+BOMB = encoded(Image.new("1", (9000, 9000)), "PNG")
+EPS = encoded(Image.new("L", (2, 2), 255), "EPS")
+
+
 @pytest.mark.parametrize(
     ("found", "more", "phrases"),
     [
@@ -330,6 +340,15 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
         ([shape("tree", [[1, 1], [2, 2], [18, 3]])], {}, ["shape 0 ('tree')", "(18, 3) lies outside", "12x16"]),
         ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 ('tree')", "no pairs of numbers"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
+        (
+            [shape("tree", [[1, 1], [2, 2]], "mask", mask=BOMB)],
+            {},
+            ["its mask of 9000x9000 at (1, 1) leaves the image"],
+        ),
+        ([shape("tree", [[1, 1], [2, 2]], "mask", mask=EPS)], {}, ["shape 0 ('tree')", "no picture in base64"]),
+        ([TREE], {"imageHeight": float("inf")}, ["does not name its image", "infinity"]),
+        ([shape("a\u2028b", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
+        ([shape("a\ud800", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
         ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
         ([{"label": "tree"}], {}, ["shape 0 is not as labelme has it ('points' is missing)"]),
         ([TREE | {"label": None}], {}, ["shape 0 is not as labelme has it ('label' is None, which is no text)"]),
@@ -428,7 +447,14 @@ def test_bad_shapes_of_several_files_are_counted(tmp_path: Path, refuses: Any) -
                 ('[{"id": 1}]', '[{"id": 1, "name": "x"}]', "'file_name' is missing"),
                 ('[{"id": 1, "file_name": "a", "height": "x", "width": 1}]', '[{"id": 1, "name": "x"}]', "'x'"),
                 ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "list"),
+                (
+                    '[{"id": 1, "file_name": "a", "height": Infinity, "width": 1}]',
+                    '[{"id": 1, "name": "x"}]',
+                    "infinity",
+                ),
+                ('[{"id": 1, "file_name": null}]', '[{"id": 1, "name": "x"}]', "'file_name' is None, which is no text"),
                 ("[]", '{"a": 1}', "not as COCO has them"),
+                ("[]", '[{"id": 1, "name": null}]', "'name' is None, which is no text"),
                 ("[]", '[{"id": "1", "name": "x"}]', "'id' is '1', which is no whole number"),
                 ("[]", '[{"id": 1.5, "name": "x"}]', "'id' is 1.5, which is no whole number"),
             )

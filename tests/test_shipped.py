@@ -254,3 +254,13 @@ def test_a_list_of_them(
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in crispseg.list_models()) and "aligned FPN decoder" in " ".join(out.split())
+
+
+def test_names_of_classes_are_no_markup_in_a_card(tiny_run: Run) -> None:
+    model = from_pretrained(tiny_run.folder)
+    names = ["<script>alert(1)</script>", "[x](http://example.org)\n# b", "a``b", *model.info.label_set().names[3:]]
+    names += [f"class {index}" for index in range(len(names), model.info.num_classes)]
+    model.info = replace(model.info, class_names=tuple(names), metrics={"<b>": 1.0})
+    card = str(model.generate_model_card(**model._card()))
+    assert "- classes: `<script>alert(1)</script>`, `[x](http://example.org) # b`, ``` a``b ```" in card
+    assert "- `<b>`: 1.0" in card

@@ -1,7 +1,20 @@
-"""`python -m crispseg`."""
+"""`crispseg` and `python -m crispseg`."""
 
 import sys
 
-from crispseg.cli.main import main
+from crispseg.errors import INTERRUPTED
 
-sys.exit(main())
+
+def main() -> int:
+    """As `crispseg.cli.main.main`; an interrupt while that is imported, or just after it, is told in a line too."""
+    try:
+        from crispseg.cli.main import main
+
+        return main()
+    except KeyboardInterrupt:
+        print(f"crispseg: {INTERRUPTED}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,6 +33,9 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
+"""Said of commands that keep nothing that is not finished."""
+
 REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room: the quota of this account is used up",

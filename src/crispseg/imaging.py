@@ -24,6 +24,10 @@ MAX_PIXELS = 2**27
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""Formats that are read, by Pillow's names. Of the others some start programs (EPS), and some hold a picture larger
+than their header says (ICO)."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
 """Chunks of a PNG that say nothing about its pixels."""
@@ -58,7 +62,6 @@ def image_channels(in_chans: int) -> int:
 def read_image(
     path: str | Path,
     channels: int = 3,
-    formats: tuple[str, ...] | None = None,
     value_range: ValueRange | None = None,
 ) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
@@ -69,14 +72,13 @@ def read_image(
         path: path of the file.
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
             4 for the values of RGB and a fourth channel as they are in the file.
-        formats: that are read, by Pillow's names; by default all that it knows.
         value_range: of images of 16 bits a channel, see `to_8_bits`.
 
     Raises:
         CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
             4 channels anything but an RGBA PNG or WebP or an RGB TIFF with one channel more, of 8 bits a channel.
     """
-    with opened(path, formats) as picture:
+    with opened(path) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         elif is_deep(picture):
@@ -167,17 +169,16 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 
-def image_size(
-    path: str | Path, channels: int = 3, formats: tuple[str, ...] | None = None, whole: bool = False
-) -> tuple[int, int]:
-    """`(H, W)` of the upright picture, from the header alone; arguments as for `read_image`, `whole` as for `opened`.
+def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:
+    """`(H, W)` of the upright picture, from the header alone; `channels` as for `read_image`, `whole` as for
+    `opened`.
 
     An orientation that a PNG states only behind its pixels is not seen.
 
     Raises:
         CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
-    with opened(path, formats, whole) as picture:
+    with opened(path, whole) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
         # Pillow has turned a TIFF's size already, and would decode a PNG without EXIF in front to find some.
@@ -252,8 +253,8 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 @contextmanager
-def opened(path: str | Path, formats: tuple[str, ...] | None = None, whole: bool = False) -> Iterator[Image.Image]:
-    """Open a picture and turn every way in which a file can be bad into one line; `formats` as for `read_image`.
+def opened(path: str | Path, whole: bool = False) -> Iterator[Image.Image]:
+    """Open a picture of one of `FORMATS`, and turn every way in which a file can be bad into one line.
 
     With `whole`, the checksums of a PNG are compared with all of the file.
 
@@ -261,24 +262,35 @@ def opened(path: str | Path, formats: tuple[str, ...] | None = None, whole: bool
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
     """
     path = Path(path)
-    # `MAX_PIXELS` is the limit that counts here, not Pillow's warning about 89 million pixels and more. A filter set at
-    # import may be lost, and one set again and again makes every other warning repeat itself.
-    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         if not path.is_file() and stat.S_IFMT(path.stat().st_mode) != stat.S_IFDIR:
             raise ValueError("it is no file but a pipe or a device")  # which may never end, or never begin
-        with path.open("rb") as file, Image.open(file, formats=formats) as picture:
+        with path.open("rb") as file, decoding(file) as picture:
             if whole and picture.format == "PNG":
                 _compare_checksums(file)
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
             yield picture
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data Pillow's decoders raise almost anything
         code, reason = _fault(path, error)
         raise UnreadablePicture(f"{path} {reason}", code) from None
+
+
+@contextmanager
+def decoding(file: BinaryIO) -> Iterator[Image.Image]:
+    """Open what should be a picture of one of `FORMATS`; on broken data Pillow raises almost anything.
+
+    Raises:
+        Image.DecompressionBombError: over `MAX_PIXELS`.
+    """
+    # `MAX_PIXELS` is the limit that counts here, not Pillow's warning about 89 million pixels and more. A filter set at
+    # import may be lost, and one set again and again makes every other warning repeat itself.
+    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with Image.open(file, formats=FORMATS) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        yield picture
 
 
 def _compare_checksums(file: BinaryIO) -> None:

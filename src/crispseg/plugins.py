@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:
@@ -17,7 +17,10 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         CrispsegError: a file is missing, or fails.
     """
     for file in files:
-        path = Path(file).resolve()
+        try:
+            path = Path(file).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a ring of links, a NUL byte
+            raise CrispsegError(f"plugin {file} is no path ({one_line(error)}); give the path of a .py file") from None
         name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
         if name in sys.modules:
             continue
@@ -30,5 +33,4 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            reason = " ".join(str(error).split())
-            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {reason}") from error
+            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {one_line(error)}") from error

@@ -8,7 +8,7 @@ import pydantic
 from pydantic import ModelWrapValidatorHandler
 
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted
+from crispseg.wording import accepted, shortened
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 
@@ -41,4 +41,4 @@ class Settings:
             if not first["type"].startswith(WORDED):
                 value = (getattr(values, "kwargs", None) or {}).get(key, value)
                 remedy = f"it should be {accepted(kinds[key])}"
-            raise CrispsegError(f"{cls.prefix}{key} is {value!r}; {remedy}") from None
+            raise CrispsegError(f"{cls.prefix}{key} is {shortened(repr(value))}; {remedy}") from None

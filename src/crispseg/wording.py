@@ -98,6 +98,11 @@ def _example(kind: Any) -> Any:
     return EXAMPLES.get(kind, 1)
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The text, without its middle where it is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 :]}"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 image`, `3 images`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -44,6 +44,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
     parser.add_argument("--max-pixels", type=int, default=Limits.pixels, help="of an image; larger ones are refused")
     parser.add_argument("--max-megabytes", type=float, default=Limits.megabytes, help="of an upload, 10⁶ bytes each")
+    parser.add_argument(
+        "--names", type=list[str], default=[], help="further names of this machine in browsers, such as a proxy's"
+    )
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     parsed = parser.parse(list(argv))
 
@@ -63,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
     runs = zip(names, parsed.runs, strict=True)
     examples = {name: found for name, run in runs if (found := examples_of(run, models[name].info))}
     _end_cleanly_by("SIGTERM", "SIGHUP")
-    options: dict[str, Any] = {"limits": limits, "examples": examples, "bf16": parsed.bf16}
+    options: dict[str, Any] = {"limits": limits, "examples": examples, "bf16": parsed.bf16, "names": parsed.names}
     with app.served(models, device, host=parsed.host, port=parsed.port, **options) as url:
         if parsed.host not in LOCAL:
             print("Everyone who reaches this address can use the models; nobody is asked for a password.")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import platform
 import re
+import shlex
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +20,16 @@ from types import FrameType
 from typing import Any
 
 from crispseg.cli.help import FIRST
-from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean, system_line
+from crispseg.errors import (
+    INTERRUPTED,
+    CrispsegError,
+    CrispsegWarning,
+    Interrupted,
+    did_you_mean,
+    one_line,
+    system_line,
+)
+from crispseg.wording import shortened
 
 COMMANDS = {
     "quickstart": "train, test and look at a model of the nuclei that come with crispseg (or your data), in minutes",
@@ -36,8 +49,8 @@ COMMANDS = {
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 
-INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
-"""Said of commands that keep nothing that is not finished."""
+DEFECT = 70
+"""Exit status of an error that crispseg should have foreseen: EX_SOFTWARE of sysexits.h."""
 
 HELP = "\n".join(
     [
@@ -58,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 if it went well, 2 for a mistake of the user or an error of the operating system, 130 if interrupted, 143 if
-        ended by SIGTERM; doctor has 1 and 3 too.
+        0 if it went well, 2 for a mistake of the user or an error of the operating system, 70 for a defect of crispseg,
+        130 if interrupted, 143 if ended by SIGTERM; doctor has 1 and 3 too.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -68,9 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _one_line_warnings(), _unwound_by_signals(received):
             return _dispatch(argv)
-    except CrispsegError as error:
-        print(f"crispseg: error: {_own_line(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as interrupt:
         print(f"crispseg: {str(interrupt) or INTERRUPTED}", file=sys.stderr)
         return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
@@ -81,9 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if received:  # some libraries make another error of an interrupt while they are imported
             print(f"crispseg: {INTERRUPTED}", file=sys.stderr)
             return 128 + received[0]
-        if not isinstance(error, OSError):
-            raise
-        print(f"crispseg: error: {system_line(error)}", file=sys.stderr)
+        if isinstance(error, CrispsegError):
+            line = str(error)
+        elif isinstance(error, OSError):
+            line = system_line(error)
+        elif isinstance(error, MemoryError):
+            line = "there is not enough memory; end other programs, or give smaller images, crops or batches"
+        else:
+            print(f"crispseg: defect: {_own_line(_recorded(error, argv))}", file=sys.stderr)
+            return DEFECT
+        print(f"crispseg: error: {_own_line(line)}", file=sys.stderr)
         return 2
 
 
@@ -162,6 +179,27 @@ def _unwound_by_signals(received: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _recorded(error: Exception, argv: Sequence[str]) -> str:
+    """What is said of an error that nobody foresaw, of which a log holds the traceback."""
+    from crispseg import __version__
+
+    system = f"crispseg {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    text = f"{system}\n{shlex.join(['crispseg', *argv])}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="crispseg-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as log:
+            log.write(text)
+        place = f"in {log.name}"
+    except OSError:  # the disk is full
+        print(text, file=sys.stderr)
+        place = "above"
+    said = "" if one_line(error) == type(error).__name__ else f": {shortened(one_line(error))}"
+    return f"{type(error).__name__}{said}; this is no mistake of yours: please report it with the traceback {place}"
+
+
 def _own_line(message: str) -> str:
-    """Errors from data workers come with their traceback; the last line is ours."""
-    return re.sub(r"^crispseg\.[\w.]+: ", "", message.strip().splitlines()[-1]) if message else message
+    """A message as one line, without what would steer a terminal."""
+    if message.startswith("Caught "):  # by a data worker, whose traceback comes first
+        message = re.split(r"(?m)^crispseg\.[\w.]+: ", message)[-1]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], message.strip())

@@ -6,13 +6,14 @@ import re
 from argparse import Action
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted, alternatives, several, taken
+from crispseg.wording import accepted, alternatives, several, shortened, taken
 
 
 class Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -49,6 +50,7 @@ def in_words(message: str, parser: ArgumentParser, argv: Sequence[str]) -> str:
     entries = [entry for entry in _given(argv, parser) if entry[0] == about[1] or entry[0].startswith(f"{about[1]}.")]
     # Of a flag that is given twice, the one that is wrong is the one that the message quotes.
     key, value = next((entry for entry in entries if f" {entry[1]}" in message), entries[-1] if entries else ("", ""))
+    value = shortened(value)
     if not value:
         return f"{about[1]} has no value; give {_accepts(action)}"
     if key != about[1]:
@@ -68,7 +70,18 @@ def check_texts(parsed: Namespace, parser: ArgumentParser) -> None:
     for key, action in keys_of(parser).items():
         value = parsed.get(action.dest)
         if isinstance(value, str | Path) and str(value).startswith(("[", "{")):
-            raise CrispsegError(f"{key} is {value}; give {_accepts(action)}")
+            raise CrispsegError(f"{key} is {shortened(str(value))}; give {_accepts(action)}")
+
+
+def check_null(key: str, action: Action) -> None:
+    """Refuse null for a key that takes a text or a path, of which the parser would make the text "null".
+
+    Raises:
+        CrispsegError: it is such a key.
+    """
+    kinds = set(alternatives(_kind(action)))
+    if kinds & {str, Path} and NoneType not in kinds:
+        raise CrispsegError(f"{key} is null; give {_accepts(action)}")
 
 
 def _given(argv: Sequence[str], parser: ArgumentParser) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from crispseg.cli.mistakes import Help, check_texts, in_words, keys_of
+from crispseg.cli.mistakes import Help, check_null, check_texts, in_words, keys_of
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
@@ -31,6 +31,7 @@ from crispseg.plugins import load_plugins
 from crispseg.refinement import REFINE_OPTIONS
 from crispseg.settings_file import parse_yaml
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
+from crispseg.wording import shortened, written
 
 Tree = dict[str, Any]
 
@@ -154,11 +155,22 @@ def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
     for key, value in tree.items():
         if not isinstance(key, str) or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
             raise CrispsegError(f"{source}: {key!r} has keys that are no words; write 'key: value'")
+        if key in ("model.name", "data.name"):  # which decide what other keys there are
+            raise CrispsegError(f"{source}: unknown key '{key}'; write '{key.removesuffix('.name')}: {value}'")
         if key in GROUPS and not isinstance(value, dict | str if key in NAMED else dict):
             raise CrispsegError(f"{source}: '{key}' is {value!r}; write '{key}: {{key: value}}'")
-        if key == "plugins" and not isinstance(value, list):
+        if key == "plugins" and not (isinstance(value, list) and all(isinstance(file, str | Path) for file in value)):
             raise CrispsegError(f"{source}: plugins is {value!r}; give a list of files")
-    return {key: {"name": value} if key in NAMED and isinstance(value, str) else value for key, value in tree.items()}
+    grouped = {
+        key: {"name": value} if key in NAMED and isinstance(value, str) else value for key, value in tree.items()
+    }
+    names = {f"{group}.name": grouped[group]["name"] for group in NAMED if "name" in grouped.get(group, {})}
+    for key, value in (
+        names | {key: tree[key] for key in ("preset", "init_from") if tree.get(key) is not None}
+    ).items():
+        if not isinstance(value, str | Path):
+            raise CrispsegError(f"{source}: {key} is {shortened(written(value))}; give a name, as text")
+    return grouped
 
 
 def merge(base: Tree, over: Tree) -> Tree:
@@ -281,8 +293,11 @@ def parse_training(
         raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
     for value in flag_values(argv, "--plugins", "--plugins+"):
-        files = yaml.safe_load(value)
-        load_plugins(files if isinstance(files, list) else [str(files)])
+        try:
+            files = parse_yaml(value)
+        except ValueError:
+            files = value
+        load_plugins(map(str, files if isinstance(files, list) else [files]))
     for group in NAMED:
         if name := take_flag(argv, f"--{group}.name"):
             tree = merge(tree, {group: {"name": name}})
@@ -306,6 +321,9 @@ def parse_training(
     group.add_class_arguments(Augment, "augment", as_group=False)
     group = parser.add_argument_group("The training")
     group.add_class_arguments(TrainConfig, as_group=False, skip=set(GROUPS))
+    for key in (*(flag.removeprefix("--") for flag in shown), "print_config", "help"):
+        if key in tree:
+            raise CrispsegError(f"{source}: '{key}' is no setting, but a flag; give it to the command, as --{key}")
     values = parser.parse([*as_flags(tree, parser, source), *argv]).as_dict()
 
     for flag in shown:
@@ -346,4 +364,18 @@ def as_flags(tree: Tree, parser: Parser, source: str | Path) -> list[str]:
     entries |= {f"{group}.{key}": value for group in GROUPS for key, value in tree.get(group, {}).items()}
     for key in entries:
         parser.check_key(key, f"{source}: unknown key '{key}'")
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in entries.items()]
+    return [f"--{key}={_as_text(key, value, parser)}" for key, value in entries.items()]
+
+
+def _as_text(key: str, value: Any, parser: Parser) -> str:
+    if value is None and key in keys_of(parser):
+        check_null(key, keys_of(parser)[key])
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CrispsegError(
+            f"{key} is no plain value ({one_line(error)}); give text, numbers, lists or dicts"
+        ) from None
+    if "\0" in text or r"\u0000" in text:
+        raise CrispsegError(f"{key} is {shortened(repr(value))}, with a NUL byte; leave that out")
+    return text

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from crispseg.data import shapes
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
+from crispseg.imaging import decoding
 
 OUTSIDE = 1.0
 """Pixels by which a point may lie outside of its image: annotation tools round."""
@@ -118,12 +118,12 @@ def _coco(path: Path, tree: Mapping[str, Any]) -> Annotations:
     if not tree.get("categories"):
         raise CrispsegError(f"{path} has no 'categories', which name the classes; export it with them")
     try:
-        names = {_typed(entry, "id", int): str(entry["name"]) for entry in tree["categories"]}
+        names = {_typed(entry, "id", int): _typed(entry, "name", str) for entry in tree["categories"]}
         images = {
-            entry["id"]: Annotated(str(entry["file_name"]), path, _size(entry, "height", "width"))
+            entry["id"]: Annotated(_typed(entry, "file_name", str), path, _size(entry, "height", "width"))
             for entry in tree["images"]
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"'images' and 'categories' are not as COCO has them ({_reason(error)})"
         raise CrispsegError(f"{path}: {what}; export it again") from None
     for key, found in (("categories", names), ("images", images)):
@@ -157,7 +157,7 @@ def _coco_drawing(entry: Mapping[str, Any]) -> Callable[[int, int], shapes.Pixel
 def _labelme(path: Path, tree: Mapping[str, Any]) -> Annotations:
     try:
         image = Annotated(tree["imagePath"].replace("\\", "/"), path, _size(tree, "imageHeight", "imageWidth"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         what = f"it does not name its image as labelme does ({_reason(error)})"
         raise CrispsegError(f"{path}: {what}; save it with labelme again") from None
 
@@ -240,15 +240,16 @@ def _draw_runs(found: Mapping[str, Any], height: int, width: int) -> shapes.Pixe
 
 def _draw_picture(entry: Mapping[str, Any], height: int, width: int) -> shapes.Pixels:
     """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
-    corners = _points(entry["points"], AREAS["mask"], height, width)
+    left, top = _points(entry["points"], AREAS["mask"], height, width).min(axis=0).round().astype(int).tolist()
     try:
-        with Image.open(io.BytesIO(base64.b64decode(entry["mask"], validate=True))) as picture:
-            mask = np.asarray(picture.convert("L")) > 0
-    except (KeyError, TypeError, ValueError, OSError):
-        raise ValueError("its mask is no picture in base64") from None
-    left, top = corners.min(axis=0).round().astype(int).tolist()
-    if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
-        raise ValueError(f"its mask of {mask.shape[0]}x{mask.shape[1]} at ({left}, {top}) leaves the image")
+        with decoding(io.BytesIO(base64.b64decode(entry["mask"], validate=True))) as picture:
+            leaves = min(top, left) < 0 or top + picture.height > height or left + picture.width > width
+            rows, columns = picture.height, picture.width
+            mask = None if leaves else np.asarray(picture.convert("L")) > 0  # a small file may hold very many pixels
+    except Exception:  # on broken data Pillow's decoders raise almost anything
+        raise ValueError("its mask is no picture in base64, or a far too large one") from None
+    if mask is None:
+        raise ValueError(f"its mask of {rows}x{columns} at ({left}, {top}) leaves the image")
     return shapes.placed(mask, top, left, width)
 
 

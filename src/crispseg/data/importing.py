@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -221,7 +222,8 @@ def _classes(
     if background is not None and background not in names:
         names = [background, *names]
     for name in names:
-        if name != name.strip() or not name or name.startswith("#") or "\n" in name:
+        unwritable = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
+        if name != name.strip() or not name or name.startswith("#") or unwritable:
             raise CrispsegError(
                 f"the class name {name!r} cannot be a line of classes.txt; rename it in the annotations"
             )

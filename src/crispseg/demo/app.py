@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +67,7 @@ def served(
     limits: Limits | None = None,
     examples: Mapping[str, Examples] | None = None,
     bf16: bool = False,
+    names: Sequence[str] = (),
 ) -> Iterator[str]:
     """Serve the page in threads while the block runs, with a private folder for uploads; yields its address.
 
@@ -80,6 +81,7 @@ def served(
         limits: of uploads.
         examples: images to try a model on, by its name.
         bf16: compute in bfloat16.
+        names: further ones by which browsers may ask for the page, such as that of a proxy, see `Guard`.
 
     Raises:
         CrispsegError: no Gradio, nothing can listen there, or there is no place for temporary files.
@@ -94,6 +96,7 @@ def served(
     with temporary, _environment(folder, host):
         import gradio
 
+        from crispseg.demo.guard import Guard
         from crispseg.demo.page import Demo
 
         def tidy() -> None:
@@ -120,6 +123,8 @@ def served(
                 ssr_mode=False,
                 num_workers=0,
             )
+            # Around Gradio's own layers, of which the one for CORS answers before any that could be added inside.
+            blocks.app.middleware_stack = Guard(blocks.app.middleware_stack, [host, *names])
             Thread(target=tidy, daemon=True).start()
             yield str(blocks.local_url)
         finally:

@@ -139,7 +139,7 @@ class Demo:
                     names = list(self.models)
                     model = gr.Radio(names, value=names[0], label="Model", elem_id="model")
                     download = gr.DownloadButton("Download the mask", interactive=False, elem_id="download")
-                    gr.Markdown(f"PNG, JPEG, WebP, TIFF, BMP or GIF, {taken}.")
+                    gr.Markdown(f"PNG, JPEG, WebP, TIFF, BMP, GIF or PPM, {taken}.")
             gallery = gr.Gallery(
                 label="Images that this model was validated on",
                 allow_preview=False,

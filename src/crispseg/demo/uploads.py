@@ -16,9 +16,6 @@ from crispseg.imaging import image_size, read_image
 from crispseg.value_range import ValueRange
 
 MB = 10**6
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-"""Formats that are read, by Pillow's names. Of the others some run programs (EPS), and some hold a picture larger than
-their header says (ICO)."""
 MOST_SCANS = 100
 """Scans of a JPEG. Each goes over the whole image, so a small file of very many keeps a decoder busy for hours.
 Encoders write about ten, and libtiff has the same limit."""
@@ -52,7 +49,7 @@ class Limits:
 
 
 def read_upload(path: Path, channels: int, limits: Limits, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-    """Read an uploaded image of one of `FORMATS`, upright, `(H, W, channels)`.
+    """Read an uploaded image, upright, `(H, W, channels)`.
 
     Args:
         path: of the file; messages hold its name only, as where it lies on the server is nobody's business.
@@ -66,7 +63,7 @@ def read_upload(path: Path, channels: int, limits: Limits, value_range: ValueRan
     try:
         if path.stat().st_size > limits.megabytes * MB:
             raise CrispsegError(f"{path} is larger than {limits.megabytes:g} MB, the limit of this demo; shrink it")
-        height, width = image_size(path, channels, FORMATS)
+        height, width = image_size(path, channels)
         if height * width > limits.pixels:
             raise CrispsegError(
                 f"{path} has {width}×{height} pixels, and the limit of this demo is {limits.pixels:,} in all; shrink "
@@ -75,7 +72,7 @@ def read_upload(path: Path, channels: int, limits: Limits, value_range: ValueRan
         content = path.read_bytes()
         if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MOST_SCANS:
             raise CrispsegError(f"{path} is a JPEG of more than {MOST_SCANS} scans; save it anew, or as PNG")
-        return read_image(path, channels, FORMATS, value_range)
+        return read_image(path, channels, value_range)
     except (CrispsegError, FileNotFoundError) as error:
         if not path.exists():
             raise CrispsegError(f"{path.name} is no longer kept here; upload it again") from None

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, read_image, read_mask
+from crispseg.imaging import image_channels, opened, read_image, read_mask
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.labels import IGNORE, Color, default_palette
@@ -96,7 +95,7 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], tuple[Color, ...]]
     labels = read_mask(path)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise CrispsegError(f"{path} holds colours or 16-bit values, not class ids; give palette or grey PNGs")
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         listed = picture.getpalette("RGB") if picture.mode == "P" else None
     own = np.array(listed or [], np.uint8).reshape(-1, 3).tolist()
     palette = [tuple(color) for color in own[:IGNORE]] + list(default_palette(IGNORE)[len(own) :])

@@ -107,9 +107,18 @@ class Saving(
 
     def _card(self) -> dict[str, str]:
         info = self.info
-        lines = [f"- classes: {', '.join(info.label_set().names)}"]
-        lines += [f"- {key}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
+        lines = [f"- classes: {', '.join(map(_as_code, info.label_set().names))}"]
+        lines += [
+            f"- {_as_code(key)}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)
+        ]
         return {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
+
+
+def _as_code(text: str) -> str:
+    """A name as code in Markdown, where it can be neither a link nor HTML."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _converted(key: str, values: Tensor, dtype: torch.dtype) -> Tensor:
