@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import secrets
 import shutil
@@ -9,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from os import getpid
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -19,6 +20,8 @@ from crispseg.errors import CrispsegError, CrispsegWarning
 LITTER = ".crispseg-"
 """Begins the names of temporary files and folders."""
 LOCK = ".crispseg.lock"
+_DIGITS = 16
+"""Hexadecimal digits in the names of temporary files and folders."""
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = writable_file(path)
-    temporary = path.with_name(f"{LITTER}{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{LITTER}{secrets.token_hex(_DIGITS // 2)}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
         mode = temporary.stat().st_mode
@@ -63,10 +66,23 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     """
     new = not folder.exists()
     file = writable_folder(folder) / LOCK
-    lock: BaseFileLock = FileLock(file, timeout=1)  # an owner that has just been killed may take a moment to be gone
     with ExitStack() as stack:
         if new:
             stack.callback(_removed_if_empty, folder)
+        if stack.enter_context(_locked(folder, file)):
+            for place in {folder, *inside}:
+                for left in place.glob(f"{LITTER}*"):
+                    if not _in_use(left):
+                        _removed(left)
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, file: Path) -> Iterator[bool]:
+    """Lock a file, which stands for a folder; yields whether the file system can do that."""
+    lock: BaseFileLock = FileLock(file, timeout=1)  # an owner that has just been killed may take a moment to be gone
+    with ExitStack() as stack:
+        able = True
         try:
             stack.enter_context(lock)
         except Timeout:
@@ -74,17 +90,28 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
                 f"{folder} is in use by {_owner(file)}; wait for its end, or choose another folder"
             ) from None
         except OSError as error:
+            able = False
             note = f"{folder} cannot be locked ({error.strerror}); let nothing else write to it meanwhile"
-            warnings.warn(note, CrispsegWarning, stacklevel=3)
-        else:
-            if not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
-                with suppress(OSError):
-                    file.write_text(f"{getpid()}\n{platform.node()}\n")
-                stack.callback(_removed, file)
-            for place in {folder, *inside}:
-                for left in place.glob(f"{LITTER}*"):
-                    _removed(left)
-        yield
+            warnings.warn(note, CrispsegWarning, stacklevel=5)
+        if able and not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
+            with suppress(OSError):
+                file.write_text(f"{os.getpid()}\n{platform.node()}\n")
+            stack.callback(_removed, file)
+        yield able
+
+
+def _in_use(left: Path) -> bool:
+    """Whether a process that lives is about to make a folder of this temporary one, or holds this lock."""
+    lock = left.with_name(left.name[: len(LITTER) + _DIGITS] + ".lock")
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a file system without locks
+        return False
 
 
 def _owner(lock: Path) -> str:
@@ -143,36 +170,40 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose content becomes that of `path` when the block succeeds.
 
     `path` is new or an empty folder, which stays, since it may be a link or where a disk is mounted. On an error
-    nothing is left behind.
+    nothing is left behind; what a process left that was killed is removed by the next one that makes the same folder.
 
     Raises:
-        CrispsegError: `path` is a file or holds something, or cannot be written.
+        CrispsegError: `path` is a file or holds something, cannot be written, or another process is making it.
     """
     path = check_new_folder(path)
     beside = path if path.exists() else path.absolute().parent
-    temporary = writable_folder(beside) / f"{LITTER}{secrets.token_hex(8)}"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if beside == path:
-            for entry in temporary.iterdir():
-                entry.replace(path / entry.name)
-            temporary.rmdir()
-        else:
-            temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    name = f"{LITTER}{hashlib.sha256(os.fsencode(path.absolute().name)).hexdigest()[:_DIGITS]}"  # of any length
+    with _locked(path, writable_folder(beside) / f"{name}.lock"):
+        check_new_folder(path)  # which another process may have made meanwhile
+        temporary = beside / name
+        _removed(temporary)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if beside == path:
+                for entry in temporary.iterdir():
+                    entry.replace(path / entry.name)
+                temporary.rmdir()
+            else:
+                temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """`path`, which is new or an empty folder.
+    """`path`, which is new or an empty folder; temporary files of a process that was killed do not count.
 
     Raises:
         CrispsegError: it is not.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(LITTER) for entry in path.iterdir())):
         raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
     if path.is_symlink() and not path.exists():
         raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")
