@@ -19,7 +19,8 @@ from PIL import Image
 from test_cli import error_of
 
 from crispseg.cli.main import main
-from crispseg.imaging import PNG, write_image
+from crispseg.imaging import write_image
+from crispseg.png import PNG
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),

@@ -23,7 +23,7 @@ from training_runs import FLAGS, files
 
 from crispseg.data.archives import unpack
 from crispseg.data.catalogue import catalogue
-from crispseg.files import LITTER, LOCK, atomic_path, owned, owned_share
+from crispseg.files import LITTER, LOCK, atomic_folder, atomic_path, owned, owned_share
 from crispseg.imaging import write_image
 from crispseg.training import Run
 
@@ -166,3 +166,32 @@ def unpacking(folder: Path) -> None:
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         archive.writestr("a", "a")
     unpack(folder / "a.zip", folder / "out")
+
+
+def make(path: Path, begun: Event) -> None:
+    with atomic_folder(path) as temporary:
+        (temporary / "half").write_text("half")
+        begun.set()
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_whose_maker_is_killed_is_made_by_the_next_one(exists: bool, tmp_path: Path, refuses: Any) -> None:
+    """As `doctor --fix` and `data import` make theirs, beside it or in it where it is there."""
+    path = tmp_path / "parent" / ("x" * 250)
+    (path if exists else path.parent).mkdir(parents=True)
+    begun = FORK.Event()
+    process = FORK.Process(target=make, args=(path, begun))
+    process.start()
+    assert begun.wait(30)
+    with owned(path if exists else path.parent):  # which leaves alone what is in use
+        pass
+    with refuses(f"{path} is in use by process {process.pid}"), atomic_folder(path):
+        pass
+    process.kill()
+    process.join()
+    assert [left for left in path.parent.rglob(f"{LITTER}*") if left.is_dir()]
+    with atomic_folder(path) as temporary:
+        (temporary / "whole").write_text("whole")
+    assert files(tmp_path) == {f"parent/{path.name}/whole"}
+    assert not [*tmp_path.rglob(f"{LITTER}*")]

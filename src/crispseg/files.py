@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import secrets
 import shutil
@@ -9,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from os import getpid
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -22,6 +23,8 @@ LOCK = ".crispseg.lock"
 SHARE_LOCK = ".crispseg.share-{}-of-{}.lock"
 GATE = 30
 """Seconds to wait for a lock that others hold for a moment."""
+_DIGITS = 16
+"""Hexadecimal digits in the names of temporary files and folders."""
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = writable_file(path)
-    temporary = path.with_name(f"{LITTER}{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{LITTER}{secrets.token_hex(_DIGITS // 2)}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
         mode = temporary.stat().st_mode
@@ -146,7 +149,7 @@ def _taken(stack: ExitStack, file: Path, what: str, seconds: float = 1) -> bool:
         return False
     if not isinstance(lock, SoftFileLock):  # which says by itself who owns it, and is removed
         with suppress(OSError):
-            file.write_text(f"{getpid()}\n{platform.node()}\n")
+            file.write_text(f"{os.getpid()}\n{platform.node()}\n")
         stack.callback(_removed, file)
     return True
 
@@ -166,7 +169,22 @@ def _shares(folder: Path) -> list[Path]:
 def _clear(places: Iterable[Path]) -> None:
     for place in places:
         for left in place.glob(f"{LITTER}*"):
-            _removed(left)
+            if not _held(left):
+                _removed(left)
+
+
+def _held(left: Path) -> bool:
+    """Whether a process that lives is about to make a folder of this temporary one, or holds this lock."""
+    lock = left.with_name(left.name[: len(LITTER) + _DIGITS] + ".lock")
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a file system without locks
+        return False
 
 
 def _in_use(what: str, lock: Path) -> str:
@@ -229,36 +247,41 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose content becomes that of `path` when the block succeeds.
 
     `path` is new or an empty folder, which stays, since it may be a link or where a disk is mounted. On an error
-    nothing is left behind.
+    nothing is left behind; what a process left that was killed is removed by the next one that makes the same folder.
 
     Raises:
-        CrispsegError: `path` is a file or holds something, or cannot be written.
+        CrispsegError: `path` is a file or holds something, cannot be written, or another process is making it.
     """
     path = check_new_folder(path)
     beside = path if path.exists() else path.absolute().parent
-    temporary = writable_folder(beside) / f"{LITTER}{secrets.token_hex(8)}"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if beside == path:
-            for entry in temporary.iterdir():
-                entry.replace(path / entry.name)
-            temporary.rmdir()
-        else:
-            temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    name = f"{LITTER}{hashlib.sha256(os.fsencode(path.absolute().name)).hexdigest()[:_DIGITS]}"  # of any length
+    with ExitStack() as stack:
+        _taken(stack, writable_folder(beside) / f"{name}.lock", str(path))
+        check_new_folder(path)  # which another process may have made meanwhile
+        temporary = beside / name
+        _removed(temporary)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if beside == path:
+                for entry in temporary.iterdir():
+                    entry.replace(path / entry.name)
+                temporary.rmdir()
+            else:
+                temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """`path`, which is new or an empty folder.
+    """`path`, which is new or an empty folder; temporary files of a process that was killed do not count.
 
     Raises:
         CrispsegError: it is not.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(LITTER) for entry in path.iterdir())):
         raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
     if path.is_symlink() and not path.exists():
         raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")

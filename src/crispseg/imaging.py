@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +27,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """Formats that are read, by Pillow's names. Of the others some start programs (EPS), and some hold a picture larger
 than their header says (ICO)."""
 
-PNG = b"\x89PNG\r\n\x1a\n"
-TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
-"""Chunks of a PNG that say nothing about its pixels."""
 
 ORIENTATION = 0x0112
 """EXIF's tag for how a picture is to be turned."""
@@ -267,7 +263,7 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Image.Image]:
             raise ValueError("it is no file but a pipe or a device")  # which may never end, or never begin
         with path.open("rb") as file, decoding(file) as picture:
             if whole and picture.format == "PNG":
-                _compare_checksums(file)
+                compare_checksums(file)
             yield picture
     except (CrispsegError, MemoryError):
         raise
@@ -291,28 +287,6 @@ def decoding(file: BinaryIO) -> Iterator[Image.Image]:
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         yield picture
-
-
-def _compare_checksums(file: BinaryIO) -> None:
-    """Go through the chunks of a PNG, whose place in the file stays. Pillow skips the checksums of pixels and behind.
-
-    Raises:
-        ValueError: the checksum of a chunk, but for text, is not that of its content; or the end is missing.
-    """
-    place = file.tell()
-    file.seek(0)
-    content = memoryview(file.read())
-    file.seek(place)
-    start = len(PNG)
-    while start + 12 <= len(content):
-        end = start + 8 + int.from_bytes(content[start : start + 4])
-        kind = bytes(content[start + 4 : start + 8])
-        if kind not in TEXTS and zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
-            raise ValueError(f"the checksum of its chunk {kind.decode('ascii', 'replace')} is another")
-        if kind == b"IEND":
-            return
-        start = end + 4
-    raise ValueError("its end is missing")
 
 
 def _fault(path: Path, error: Exception) -> tuple[str, str]:
