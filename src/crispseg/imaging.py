@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path, writable_file
+from crispseg.png import compare_checksums
 from crispseg.value_range import ValueRange, to_8_bits
 
 MAX_PIXELS = 2**27
