@@ -15,6 +15,7 @@ from crispseg.imaging import write_image, write_labels
 from crispseg.labels import LabelSet
 from crispseg.nn import resize
 from crispseg.objects import REACH, ObjectRule, Objects, measured
+from crispseg.refinement import shift
 
 
 @dataclass(eq=False)
