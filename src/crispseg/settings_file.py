@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -20,7 +20,7 @@ PLAIN = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 class _Loader(yaml.SafeLoader):
     """Dates stay text: no setting is a date, but a folder or a class may be called like one."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 as the base class has it
         first: [each for each in resolvers if not each[0].endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -87,6 +88,7 @@ class TopDown(nn.Module, Decoder):
         self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
+        part: Any
         for part in (*self.fuses.modules(), *self.merge.modules()):
             if centred and hasattr(part, "align_corners"):
                 part.align_corners = False

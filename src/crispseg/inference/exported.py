@@ -44,6 +44,7 @@ class ExportedModel(nn.Module):
     """
 
     refiner = decoder = None
+    centred = False
 
     def __init__(self, run: Run, metadata: str, path: Path) -> None:
         super().__init__()

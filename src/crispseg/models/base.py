@@ -68,6 +68,7 @@ class SegmentationModel(nn.Module, Saving):
             of sizes, as TensorFlow does, whose levels move by up to half a stride otherwise.
     """
 
+    centred: bool
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
