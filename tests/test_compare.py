@@ -139,7 +139,7 @@ def test_tables(scripts: dict[str, Any]) -> None:
             assert entry.base is None or entry.base in table.entries, name
             model = scripts["compare"].configuration(entry, 0, "").model
             assert model.backbone == "tf_efficientnet_lite0"
-            assert model.name.startswith("smp_") or model.options["width"] == 64, name
+            assert model.name.startswith(("smp_", "crisp")) or model.options["width"] == 64, name
 
 
 def test_rows_in_the_repository_are_valid(

@@ -72,7 +72,7 @@ def test_the_folder_for_the_wheel(
     argv = arguments("train", place, tmp_path / "runs", "--seed=3", f"--out={tmp_path / 'shipped'}")
     script.main(argv)
     folder = tmp_path / "shipped/nuclei"
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{folder}: 1.")
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{folder}: 0.")
     assert faults(folder) == []
     card, config = (folder / "README.md").read_text(), json.loads((folder / "config.json").read_text())
     assert 'crispseg.Segmenter("nuclei")' in card and "# nuclei: crisp on test_efficientnet" in card
@@ -121,8 +121,8 @@ def test_rows_of_a_comparison(
     script.main(argv)
     rows = script.read_rows(tmp_path / "shipped_compare.csv")
     found = [(row["model"], row["seed"], row["seen"], row["commit"]) for row in rows]
-    assert found == [(name, "0", scale, "abc") for name in (narrow, "smp_fpn") for scale in ("1", "1.5")]
-    assert seen == [(name, 1, scale) for name in ("fpn", "smp_fpn") for scale in (1, 1.5)]
+    assert found == [(name, "0", scale, "abc") for name in (narrow, "smp_fpn") for scale in ("1", "1.33")]
+    assert seen == [(name, 1, scale) for name in ("fpn", "smp_fpn") for scale in (1, 1.33)]
     assert int(rows[0]["parameters"]) < 200_000
     assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("miou", "boundary_f_2", "boundary_f_3"))
     assert all(json.loads(row["classes"]).keys() == {"background", "nucleus"} for row in rows)

@@ -88,7 +88,12 @@ def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
     model.info = replace(model.info, class_names=NAMES, palette=PALETTE, metrics={"miou": 0.625, "per_class": [1]})
     model.save_pretrained(tmp_path / "model")
     card = (tmp_path / "model/README.md").read_text()
-    for phrase in ("# sfnet on test_efficientnet", "sky, road, person", "miou: 0.625", "library_name: crispseg"):
+    for phrase in (
+        "# sfnet on test_efficientnet",
+        "`sky`, `road`, `person`",
+        "`miou`: 0.625",
+        "library_name: crispseg",
+    ):
         assert phrase in card
     assert "{{" not in card
     assert "per_class" not in card
