@@ -180,9 +180,9 @@ def merge(base: Tree, over: Tree) -> Tree:
         merged |= {key: over.get(key) for key in LENGTHS if key in base}
     for group in GROUPS:
         if group in base and group in over:
-            names = {tree[group]["name"] for tree in (base, over) if "name" in tree[group]}
+            names = [tree[group]["name"] for tree in (base, over) if "name" in tree[group]]
             kept = base[group]
-            if len(names) == 2:  # never of "augment", which has no name
+            if group in NAMED and len({*names}) == 2:
                 kept = {key: kept[key] for key in kept if group == "model" and key in SHARED_MODEL_KEYS}
                 if group == "data" and "class_weights" not in over:
                     merged.pop("class_weights", None)
