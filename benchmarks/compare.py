@@ -71,11 +71,11 @@ def finished(run: Path) -> bool:
 
 
 def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> None:
-    """Train what is missing, one run after the other; go on with one that was interrupted."""
+    """Train what has neither a row nor a run, one after the other; go on with one that was interrupted."""
     file_hash(weights)  # it is there
     commit = head()
     for name, seed, run in runs(table, folder):
-        if finished(run):
+        if finished(run) or has_row(table, name, seed):
             continue
         resume = (run / LAST).is_file()
         if resume and recorded_commit(run) != commit:
@@ -117,15 +117,18 @@ def score_stage(table: Comparison, folder: Path, commit: str | None) -> None:
     """
     missing = []
     for name, seed, run in runs(table, folder):
-        rows = score_rows(table)
-        if any((row["model"], row["seed"]) == (name, str(seed)) for row in rows):
+        if has_row(table, name, seed):
             continue
         if finished(run):
-            write_rows(table.scores, [*rows, score_run(table, name, seed, run, commit)])
+            write_rows(table.scores, [*score_rows(table), score_run(table, name, seed, run, commit)])
         else:
             missing.append(run.name)
     if missing:
         print(f"not finished in {folder}: {', '.join(missing)}")
+
+
+def has_row(table: Comparison, name: str, seed: int) -> bool:
+    return any((row["model"], row["seed"]) == (name, str(seed)) for row in score_rows(table))
 
 
 def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | None) -> Row:
