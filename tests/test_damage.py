@@ -120,6 +120,23 @@ def test_no_flipped_bit_makes_other_weights(name: str, copied: Path) -> None:
     assert not unseen(copied / name, read, equal, 60)
 
 
+@pytest.mark.parametrize(
+    ("name", "read"), [("weights.pth", read_state_dict), ("last.ckpt", lambda path: read_checkpoint(path)[0])]
+)
+def test_records_of_pytorch_files(name: str, read: Any, tmp_path: Path, refuses: Any) -> None:
+    """PyTorch compares no checksums, and leaves the memory of a tensor whose record is called a folder as it was."""
+    path = tmp_path / name
+    weights = {"model.a": torch.arange(1000.0), "model.b": torch.ones(3)}
+    torch.save({"state_dict": weights, "global_step": 7}, path)
+    content, entry = path.read_bytes(), path.read_bytes().index(b"PK\x01\x02")
+    for at, bits in ((content.index(weights["model.a"].numpy().tobytes()) + 70, 1), (entry + 38, 0x10)):
+        damaged = bytearray(content)
+        damaged[at] ^= bits
+        path.write_bytes(damaged)
+        with refuses(str(path), "is not what it was when it was written"):
+            read(path)
+
+
 def test_a_damaged_tensor_is_named(copied: Path, refuses: Any) -> None:
     path = copied / "model/model.safetensors"
     for _ in flips(path, 1, start=path.stat().st_size - 100):

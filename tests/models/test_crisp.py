@@ -48,6 +48,23 @@ def test_logits_lie_on_the_image_by_the_centres_of_pixels(size: tuple[int, int])
         torch.testing.assert_close(logits[:, :, y, x], expected)
 
 
+def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
+    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=8, enlarge=1.5, auxiliary=True)
+    assert model.auxiliary_heads is not None
+    images = torch.randn(2, 3, 38, 65)
+    for enlarged in (False, True):
+        model.train(not enlarged)
+        model.auxiliary_heads.eval()
+        with torch.no_grad():
+            found, decoded = model.outputs(images).auxiliary, model.coarse(images).decoded
+        assert found is not None and len(found) == len(model.auxiliary_heads) == 3
+        for logits, level, head, stride in zip(found, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
+            places = head(level)
+            size = (38, 65) if enlarged else (places.shape[-2] * stride, places.shape[-1] * stride)
+            expected = F.interpolate(places, size, mode="bilinear")[..., :38, :65]
+            torch.testing.assert_close(logits, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "backbone"), [("crisp", "test_efficientnet"), ("sfnet", "tf_mobilenetv3_small_minimal_100")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _NUMPY_FLOAT: list[Any] = [
     np.dtype,
     type(np.dtype(np.float64)),
 ]
+
+_FOLDER = 0x10  # MS-DOS's attribute of a folder, in what a ZIP archive says of a record
 
 
 CHECKSUMS = "crc32"
@@ -76,6 +79,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(_NUMPY_FLOAT):
             safetensors = path.suffix == ".safetensors"
+            if zipfile.is_zipfile(path):  # as PyTorch writes today
+                check_archive(path)
             weights: Any = load_file(path) if safetensors else torch.load(path, "cpu", weights_only=True)
         if safetensors:
             with safe_open(path, "pt") as file:
@@ -101,6 +106,18 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if value.layout is not torch.strided or value.is_complex():
             raise CrispsegError(f"weight file {path}: {key} is sparse or complex; save plain real tensors")
     return {key.removeprefix("module."): value for key, value in weights.items()}
+
+
+def check_archive(path: Path) -> None:
+    """Compare the checksums of all records in a PyTorch file, which PyTorch itself does not.
+
+    Raises:
+        zipfile.BadZipFile: a record is damaged, or called a folder: PyTorch would leave its tensor's memory as it was.
+    """
+    with zipfile.ZipFile(path) as archive:
+        folders = (record.filename for record in archive.infolist() if record.external_attr & _FOLDER)
+        if damaged := archive.testzip() or next(folders, None):
+            raise zipfile.BadZipFile(f"{damaged} is not what it was when it was written")
 
 
 def write_state_dict(tensors: dict[str, Tensor], path: Path) -> None:

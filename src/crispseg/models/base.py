@@ -111,7 +111,7 @@ class SegmentationModel(nn.Module, Saving):
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
         size = images.shape[-2:]
-        if self.enlarge > 1 and not self.training:
+        if self._enlarges:
             over, under = self.multiple * self.enlarge.denominator, self.enlarge.numerator
             larger = [(2 * side * under + over) // (2 * over) * self.multiple for side in size]  # rounded
             seen = resize(images, larger, align_corners=False)
@@ -120,11 +120,20 @@ class SegmentationModel(nn.Module, Saving):
         decoded = self._decoded(seen)
         logits = self.classifier(decoded.feature)
         if self.centred:
-            height, width = size
-            stride = self.backbone.strides[0]
-            rows, columns = size if seen is not images else (ceil_div(side, stride) * stride for side in size)
-            logits = resize(logits, (rows, columns), align_corners=False)[..., :height, :width]
+            logits = self._on_images(logits, self.backbone.strides[0], size)
         return Coarse(logits, decoded)
+
+    @property
+    def _enlarges(self) -> bool:
+        return self.enlarge > 1 and not self.training
+
+    def _on_images(self, logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
+        if self._enlarges or not self.centred:
+            return resize(logits, size, align_corners=not self.centred)
+        height, width = size
+        rows, columns = (ceil_div(side, stride) * stride for side in size)
+        return resize(logits, (rows, columns), align_corners=False)[..., :height, :width]
 
     def _decoded(self, images: Tensor) -> Decoded:
         """What the decoder makes of the images, padded where the model pads, without what lies beside them."""
@@ -170,8 +179,8 @@ class SegmentationModel(nn.Module, Saving):
         auxiliary = None
         if self.auxiliary_heads is not None:
             auxiliary = tuple(
-                resize(head(level), size, align_corners=True)
-                for head, level in zip(self.auxiliary_heads, decoded.levels, strict=True)
+                self._on_images(head(level), stride, size)
+                for head, level, stride in zip(self.auxiliary_heads, decoded.levels, self.backbone.strides)
             )
         logits = resize(coarse, size, align_corners=True)
         if self.refiner is None:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from crispseg.backbones.weights import check_archive
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.models import SegmentationModel
@@ -167,9 +168,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     if not path.is_file():
         raise CrispsegError(f"there is no checkpoint {path}; restore it, or train anew into another folder")
     try:
-        with zipfile.ZipFile(path) as records:  # as checkpoints are; PyTorch does not compare their checksums
-            if damaged := records.testzip():
-                raise zipfile.BadZipFile(f"the checksum of its {damaged} is another")
+        check_archive(path)
         checkpoint = torch.load(path, "cpu", weights_only=True)
         state = checkpoint["state_dict"]
         weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
