@@ -5,9 +5,9 @@
 
 NUCLEI holds `images/` and `instances/`, AERIAL `images/` and `masks/`; WEIGHTS are ImageNet weights of the backbone.
 Every training has one processor and the same minutes of it. The loops are `plain_loop` around networks of
-segmentation-models-pytorch; those called "same" get the loss, optimiser, schedule and augmentation that `crispseg
-train` chose; what they lack of it are its network, images seen 1.5 times as large, early stages that stay as they are,
-and bf16 with channels last. `run` does what is missing in first_result.csv, so it can be stopped and started again.
+segmentation-models-pytorch. The same networks are also trained by `crispseg train --model NAME`, with all that it chose
+but the network, and these are scored on images at their size and as much larger as `crisp` sees them by itself. `run`
+does what is missing in first_result.csv, so it can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -24,42 +25,48 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
+from compare import PEERS as PLUGIN
 from compare import head
 from reporting import COLUMNS, mean_and_sd
-from results import Row, read_rows, write_rows
+from results import Row, f_column, read_rows, write_rows
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch import nn
 
-from crispseg.cli.parsing import parse_training
-from crispseg.data import Augment, Folder, check_split, train_transform
+from crispseg.counting import count_parameters
+from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
 from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader
+from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.objects import ObjectScores
+from crispseg.evaluation.per_image import RESAMPLES
+from crispseg.evaluation.summary import Evaluation
+from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
+from crispseg.objects import NUMBERED
 from crispseg.plugins import load_plugins
-from crispseg.training.fitting import class_weights_of
-from crispseg.training.losses import build_loss
-from crispseg.training.optimization import build_optimizer, learning_rate_factor
 from crispseg.training.result import METRICS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROWS = HERE / "first_result.csv"
 BACKBONE = "tf_efficientnet_lite0"
 CLASSES = {
     "nuclei": ["background", "nucleus", "border"],
     "aerial": ["building", "land", "road", "vegetation", "water"],
 }
-LOOPS = {"loop_fpn": "smp_fpn", "loop_unet": "smp_unet", "same_fpn": "smp_fpn", "same_unet": "smp_unet"}
 OURS = "crispseg"
-METHODS = [OURS, *LOOPS]
+LOOP = "loop_"
+PEERS = ("fpn", "unet", "deeplabv3plus", "upernet", "segformer")
+METHODS = [OURS, f"{LOOP}fpn", f"{LOOP}unet", *(f"smp_{name}" for name in PEERS)]
+SEEN = (1.0, 1.33)
+"""How large images are seen by networks that do not enlarge them by themselves, as factors of their size."""
+DISTANCES = (2, 3)
+"""Pixels, at which boundaries are scored."""
+OBJECTS = ("object_f1", "object_ap")
 WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
@@ -89,68 +96,32 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 
 def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> tuple[SegmentationModel, int]:
     """What is written in an hour: AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips, batches of 8."""
-    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False, photometric=False)
-    model, batches = begin(data, network, weights, augment, 8, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    criterion = nn.CrossEntropyLoss(ignore_index=255)
-    steps = 0
-    for images, labels, _ in for_minutes(minutes, batches):
-        loss = criterion(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        steps += 1
-    return model.eval(), steps
-
-
-def same_loop(data: Folder, network: str, weights: Path, minutes: float, run: Path) -> tuple[SegmentationModel, int]:
-    """That loop with the loss, optimiser, schedule, batches and augmentation that a run of ours has."""
-    config = parse_training([str(run / "config.yaml")], {}, prog="", description="")
-    assert isinstance(config.batch_size, int)
-    model, batches = begin(data, network, weights, config.augment, config.batch_size, config.seed)
-    report = check_split(data.dataset("train"), "train")
-    criterion = build_loss(config.losses, config.hard_fraction, class_weights_of(config, report))
-    optimizer = build_optimizer(model, config)
-    behind = [0.0]
-    schedule = LambdaLR(optimizer, learning_rate_factor(config, lambda step: behind[-1]))
-    for images, labels, passed in for_minutes(minutes, batches):
-        loss = criterion(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        behind.append(passed)
-        schedule.step()
-    return model.eval(), len(behind) - 1
-
-
-def begin(
-    data: Folder, network: str, weights: Path, augment: Augment, batch_size: int, seed: int
-) -> tuple[SegmentationModel, DataLoader[Any]]:
-    """The network with its backbone's weights, in training mode, and the batches."""
     torch.manual_seed(seed)
     train = data.dataset("train")
     model = create_model(network, num_classes=len(train.labels), backbone=BACKBONE, pretrained=weights).train()
-    transform = train_transform(augment, model.info.mean, model.info.std)
-    return model, train_loader(train, transform, batch_size, 0, seed=seed)
-
-
-def for_minutes(minutes: float, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Batches, epoch after epoch, with the share of the minutes that has passed, until they are over."""
-    start = time.monotonic()
+    augment = Augment(crop=(192, 192), scale=(1, 1), turn=False, photometric=False)
+    batches = train_loader(train, train_transform(augment, model.info.mean, model.info.std), 8, 0, seed=seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    criterion = nn.CrossEntropyLoss(ignore_index=255)
+    end, steps = time.monotonic() + 60 * minutes, 0
     for epoch in itertools.count():
         batches.sampler.set_epoch(epoch)  # type: ignore[union-attr]
         for images, labels in batches:
-            passed = (time.monotonic() - start) / (60 * minutes)
-            if passed >= 1:
-                return
-            yield images, labels, passed
+            if time.monotonic() >= end:
+                return model.eval(), steps
+            loss = criterion(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 1
+    raise AssertionError
 
 
-def ours(data: Folder, weights: Path, minutes: float, seed: int, out: Path) -> None:
+def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, seed: int, out: Path) -> None:
     """`crispseg train`, told the data, where the weights lie, how long and where to; what was stopped is begun anew."""
     shutil.rmtree(out, ignore_errors=True)
     own = [f"--model.pretrained={weights}", f"--minutes={minutes:g}", f"--seed={seed}", f"--out={out}"]
-    command = [sys.executable, "-m", "crispseg", "train", *folder_flags(data), *own]
+    command = [sys.executable, "-m", "crispseg", "train", *folder_flags(data), *network, *own]
     with out.with_suffix(".log").open("w", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log)
 
@@ -165,31 +136,48 @@ def folder_flags(data: Folder) -> list[str]:
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
-def one(name: str, data: Folder, weights: Path, minutes: float, seed: int, folder: Path, processor: int) -> Row:
-    """Train and score; `folder` is for the run and, where it is one of ours, already there for those called "same"."""
-    os.sched_setaffinity(0, {processor})
-    torch.set_num_threads(1)
-    own = folder / OURS
-    before = cpu_seconds()
-    if name == OURS:
-        ours(data, weights, minutes, seed, own)
-        model, steps = SegmentationModel.from_pretrained(own), int(read_rows(own / METRICS)[-1]["step"])
-    elif name.startswith("same"):
-        if not (own / METRICS).is_file():
-            raise SystemExit(f"first_result.py: {name} needs the run {own}, whose recipe it takes; remove its row")
-        model, steps = same_loop(data, LOOPS[name], weights, minutes, own)
-    else:
-        model, steps = plain_loop(data, LOOPS[name], weights, minutes, seed)
-    seconds = cpu_seconds() - before
-    val = data.dataset("val")
-    scores = evaluate(model, val, device="cpu", workers=0)
-    classes = {label: f"{iou:.2f}" for label, iou in zip(val.labels.names, scores.iou, strict=True)}
+def scored(model: SegmentationModel, dataset: SegmentationDataset, protocol: Protocol = WHOLE) -> Evaluation:
+    """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
+    classes = model.info.num_classes
+    boundary = BoundaryScores(classes, DISTANCES)
+    objects = ObjectScores(classes, NUMBERED) if isinstance(dataset, InstanceDataset) else None
+    seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
+    scores = evaluate(model, seen, device="cpu", workers=0, protocol=protocol, boundary=boundary, objects=objects)
+    return Evaluation(
+        dataset.labels, scores, boundary.scores(), objects=objects and objects.scores(), resamples=RESAMPLES
+    )
+
+
+def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
+    """What rows say of a model."""
+    assert evaluation.boundary is not None
+    objects = [(name, evaluation.measures.get(name)) for name in OBJECTS]
+    iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
     return {
-        "miou": f"{scores.miou:.3f}",
-        "steps": str(steps),
-        "processor_seconds": f"{seconds:.0f}",
-        "classes": json.dumps(classes),
+        "miou": f"{evaluation.scores.miou:.3f}",
+        **{f_column(distance): f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
+        **{name: "" if value is None else f"{value:.3f}" for name, value in objects},
+        "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
+        "parameters": str(count_parameters(model)),
+        "commit": head(),
     }
+
+
+def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, run: Path) -> Iterator[Row]:
+    """Train, in the folder `run` where it is by `crispseg train`, and score."""
+    before, own = cpu_seconds(), 1.0
+    if name.startswith(LOOP):
+        model, steps = plain_loop(data, f"smp_{name.removeprefix(LOOP)}", weights, minutes, seed)
+    else:
+        network, *options = name.split()
+        said = [] if name == OURS else [f"--plugins={PLUGIN}", f"--model={network}", *options]
+        ours(data, said, weights, minutes, seed, run)
+        model, steps = SegmentationModel.from_pretrained(run), int(read_rows(run / METRICS)[-1]["step"])
+        own = float(getattr(model, "enlarge", 1))  # which peers do not have
+    spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
+    for scale in SEEN[:1] if own > 1 or name.startswith(LOOP) else SEEN:
+        evaluation = scored(model, data.dataset("val"), Protocol(scales=(scale,)))
+        yield {"seen": f"{own * scale:g}"} | spent | columns(model, evaluation)
 
 
 def cpu_seconds() -> float:
@@ -199,37 +187,41 @@ def cpu_seconds() -> float:
 
 def run_missing(given: argparse.Namespace) -> None:
     """Append a row for each training that has none, those of ours first."""
-    load_plugins([str(HERE / "peers.py")])
+    os.sched_setaffinity(0, {given.processor})
+    torch.set_num_threads(1)
+    load_plugins([str(PLUGIN)])
     sources = {name: data_of(name, getattr(given, name)) for name in given.data}
     for minutes, seed, images, source, name in itertools.product(
         given.minutes, given.seeds, given.images, given.data, given.methods
     ):
         key = {"data": source, "images": str(images), "minutes": f"{minutes:g}", "method": name, "seed": str(seed)}
-        rows = read_rows(ROWS)
-        if any(key.items() <= row.items() for row in rows):
+        if any(key.items() <= row.items() for row in read_rows(ROWS)):
             continue
         folder = given.work / f"{source}-{images}-{minutes:g}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         data = sources[source] if images == "all" else fewer(sources[source], int(images), seed, folder / "train.txt")
-        row = key | one(name, data, given.weights, minutes, seed, folder, given.processor) | {"commit": head()}
-        write_rows(ROWS, [*read_rows(ROWS), row])
-        print(" ".join(row.values()), flush=True)
+        made = rows_of(name, data, given.weights, minutes, seed, folder / re.sub(r"[^\w.]+", "-", name))
+        rows = [key | row for row in made]
+        write_rows(ROWS, [*read_rows(ROWS), *rows])
+        for row in rows:
+            print(" ".join(row.values()), flush=True)
 
 
 def report() -> None:
-    """Print a table of means ± standard deviations over the seeds."""
-    rows = read_rows(ROWS)
-    table = Table("data", "images", "minutes", "method", "seeds", "steps", "mIoU", "IoU of the classes")
+    """Print means ± standard deviations over the seeds."""
+    print_means(ROWS, ("data", "images", "minutes", "method", "seen"))
+
+
+def print_means(file: Path, shared: Sequence[str]) -> None:
+    """Print a table of a file's rows; those that have alike what is shared are one."""
+    measures = ["miou", *map(f_column, DISTANCES), *OBJECTS]
+    table = Table(*shared, "seeds", *measures, title=file.stem)
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["data"], row["images"], row["minutes"], row["method"]), []).append(row)
+    for row in read_rows(file):
+        groups.setdefault(tuple(row[key] for key in shared), []).append(row)
     for group, own in sorted(groups.items()):
-        classes = [json.loads(row["classes"]) for row in own]
-        means = [
-            f"{name.removeprefix('iou/')} {fmean(float(each[name]) for each in classes):.1f}" for name in classes[0]
-        ]
-        steps = f"{fmean(int(row['steps']) for row in own):.0f}"
-        table.add_row(*group, str(len(own)), steps, mean_and_sd(float(row["miou"]) for row in own), ", ".join(means))
+        means = [mean_and_sd(float(row[key]) for row in own) if own[0][key] else "–" for key in measures]
+        table.add_row(*group, str(len(own)), *means)
     Console(width=COLUMNS).print(table)
 
 
@@ -244,7 +236,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     stage.add_argument("--images", nargs="+", default=["all"], help="to train on; all, or a number")
     stage.add_argument("--data", nargs="+", choices=list(CLASSES), default=list(CLASSES))
-    stage.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    stage.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        help="of the default, or networks, such as sfnet or 'fpn --model.width=64'",
+    )
     stage.add_argument("--processor", type=int, default=0, help="the one that all of it runs on")
     stages.add_parser("report", help="print the table")
     given = parser.parse_args(argv)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from compare import head
+from first_result import DISTANCES
 from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,8 +32,6 @@ from crispseg.models.saving import CARD_FILE
 from crispseg.visuals import error_map, panels
 from crispseg.wording import plural
 
-DISTANCES = (2, 3)
-"""Pixels, at which boundaries are scored."""
 PICTURE, PICTURE_BYTES, FAILURES = "failures.png", 200_000, 4
 DATA = {
     "nuclei": "microscope images of cell nuclei of the 2018 Data Science Bowl (Broad Bioimage Benchmark Collection, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,16 +79,17 @@ def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: An
         f"--aerial={where['aerial']}",
         f"--weights={tmp_path / 'w.safetensors'}",
     ]
-    methods = ["crispseg", "loop_unet", "same_fpn"]
+    methods = ["crispseg", "loop_unet", "smp_fpn", "sfnet --model.width=16"]
     argv += [f"--work={tmp_path / 'work'}", "--minutes", "0.02", "--seeds", "0", "--data", "nuclei", "--methods"]
     argv += methods
     script.main(argv)
     rows = script.read_rows(script.ROWS)
-    assert [row["method"] for row in rows] == methods
-    assert all(
-        int(row["steps"]) > 0 and 0 <= float(row["miou"]) <= 100 and len(json.loads(row["classes"])) == 3
-        for row in rows
-    )
+    found = [(row["method"], row["seen"]) for row in rows]
+    assert found == [("crispseg", "1.33"), ("loop_unet", "1"), *product(methods[2:], ("1", "1.33"))]
+    assert all(int(row["steps"]) > 0 and len(json.loads(row["classes"])) == 3 for row in rows)
+    measures = "miou", "boundary_f_2", "boundary_f_3", "object_f1", "object_ap"
+    assert all(0 <= float(row[key]) <= 100 for row in rows for key in measures)
+    assert len({row["parameters"] for row in rows}) == 4
     capsys.readouterr()
     script.main(argv)  # nothing is missing
     assert capsys.readouterr().out == "" and script.read_rows(script.ROWS) == rows

@@ -16,8 +16,8 @@ from test_cli import error_of, output_of
 from training_runs import files, of_many_opinions
 
 from crispseg import manifest
+from crispseg.cli.gathering import gather
 from crispseg.cli.main import main
-from crispseg.cli.predict import gather
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image
 from crispseg.inference import Segmentation

@@ -47,11 +47,12 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleTy
     """The script, with rows of a test."""
     pytest.importorskip("segmentation_models_pytorch")
     monkeypatch.syspath_prepend(BENCHMARKS)
+    import first_result  # type: ignore[import-not-found]
     import shipped  # type: ignore[import-not-found]
     import shipped_card  # type: ignore[import-not-found]
 
-    monkeypatch.setattr(shipped, "HERE", tmp_path)
-    for module in (shipped, shipped_card):
+    monkeypatch.setattr(shipped, "ROWS", tmp_path / "shipped_finetune.csv")
+    for module in (shipped, shipped_card, first_result):
         monkeypatch.setattr(module, "head", lambda: "abc")
     yield shipped
     for name in SCRIPTS:
@@ -103,34 +104,6 @@ def test_pictures_are_made_small(script: ModuleType, tmp_path: Path, monkeypatch
     assert 5_000 < (tmp_path / "a.png").stat().st_size <= 8_000
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width * 3 == pytest.approx(picture.height * 4, rel=0.05)
-
-
-@pytest.mark.slow
-def test_rows_of_a_comparison(
-    script: ModuleType, place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen, scored = [], script.scored
-
-    def watched(model: Any, dataset: Any, protocol: Any) -> Any:
-        seen.append((model.info.name, getattr(model, "enlarge", None), *protocol.scales))
-        return scored(model, dataset, protocol)
-
-    monkeypatch.setattr(script, "scored", watched)
-    narrow = "fpn --model.width=8"
-    argv = arguments("compare", place, tmp_path / "runs", "--seeds", "0", "--models", narrow, "smp_fpn")
-    script.main(argv)
-    rows = script.read_rows(tmp_path / "shipped_compare.csv")
-    found = [(row["model"], row["seed"], row["seen"], row["commit"]) for row in rows]
-    assert found == [(name, "0", scale, "abc") for name in (narrow, "smp_fpn") for scale in ("1", "1.33")]
-    assert seen == [(name, 1, scale) for name in ("fpn", "smp_fpn") for scale in (1, 1.33)]
-    assert int(rows[0]["parameters"]) < 200_000
-    assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("miou", "boundary_f_2", "boundary_f_3"))
-    assert all(json.loads(row["classes"]).keys() == {"background", "nucleus"} for row in rows)
-    capsys.readouterr()
-    script.main(argv)  # nothing is missing
-    assert capsys.readouterr().out == "" and script.read_rows(tmp_path / "shipped_compare.csv") == rows
-    script.main(["report"])
-    assert "smp_fpn" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -156,30 +156,22 @@ def _taken(stack: ExitStack, file: Path, what: str, seconds: float = 1) -> bool:
 
 def _shares(folder: Path) -> list[Path]:
     """The locks of shares that a process has. Those of killed ones are removed; call it with the folder's lock."""
-    held = []
-    for file in folder.glob(SHARE_LOCK.format("*", "*")):
-        try:
-            with FileLock(file, timeout=0):
-                _removed(file)
-        except Timeout:
-            held.append(file)
-    return held
+    return [file for file in folder.glob(SHARE_LOCK.format("*", "*")) if _in_hands(file)]
 
 
 def _clear(places: Iterable[Path]) -> None:
     for place in places:
         for left in place.glob(f"{LITTER}*"):
-            if not _held(left):
+            lock = left.with_name(left.name[: len(LITTER) + _DIGITS] + ".lock")  # of what becomes a folder
+            if not (lock.exists() and _in_hands(lock)):
                 _removed(left)
 
 
-def _held(left: Path) -> bool:
-    """Whether a process that lives is about to make a folder of this temporary one, or holds this lock."""
-    lock = left.with_name(left.name[: len(LITTER) + _DIGITS] + ".lock")
-    if not lock.exists():
-        return False
+def _in_hands(lock: Path) -> bool:
+    """Whether a process that lives holds the lock; one that a killed process left is removed."""
     try:
         with FileLock(lock, timeout=0):
+            _removed(lock)
             return False
     except Timeout:
         return True

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crispseg.cli.predict import check_outputs, gather
+from crispseg.cli.gathering import check_outputs, gather
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
 from crispseg.imaging import write_labels
 from crispseg.inference import Segmentation, Segmenter

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import errno
-import glob
-import itertools
-import os
+import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import cache
-from os.path import realpath
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress, TaskID, track
 
+from crispseg.cli.gathering import add_image_keys, check_outputs, gather, unused_folder
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import MODEL, RUN, Parser, add_backend_key
+from crispseg.cli.parsing import MODEL, Parser, add_backend_key
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.errors import CrispsegError, system_line, telling
-from crispseg.files import owned, owned_share, writable_folder
-from crispseg.imaging import find_images
+from crispseg.files import owned, owned_share
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.blending import check_tile
-from crispseg.inference.servers import FORMATS
+from crispseg.inference.servers import FORMATS, ServerFormat
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
 from crispseg.manifest import Manifest, Share
 from crispseg.models.saving import fingerprint
-from crispseg.objects import FILES, coco_file
+from crispseg.objects import FILES, CocoFile, coco_file
 from crispseg.plugins import load_plugins
 from crispseg.tiff import SUFFIXES, keep_position
 
@@ -46,6 +43,63 @@ PLACES = ("run", "images", "out", "device", "plugins", "resume", "shard", "help"
 
 def run(argv: Sequence[str]) -> None:
     """Run the command. Images that cannot be read are named, left out, and make the exit status 2."""
+    parser = _parser()
+    parsed = parser.parse(list(argv))
+
+    check_object_keys(parsed)
+    protocol, server, share = chosen_protocol(parsed), FORMATS.get(parsed.format), chosen_share(parsed)
+    names = gather(parsed.images)
+    out = unused_folder(parsed.images, names) if parsed.out is None else parsed.out
+    in_parts = images_in_parts(parsed, names)
+    if server is None:
+        endings = [".png", "_overlay.png", *(FILES if parsed.objects is not None else ())]
+        made = {image: [f"{name}{each}" for each in endings] for image, name in names.items()}
+        check_outputs(out, made | {image: [f"{names[image]}.tif"] for image in in_parts}, beside=False)
+    else:
+        check_outputs(out, {image: [server.file(image)] for image in names})
+    load_plugins(parsed.plugins)
+    segmenter = Segmenter(
+        parsed.run,
+        parsed.device,
+        bf16=parsed.bf16,
+        protocol=protocol,
+        value_range=parsed.value_range,
+        tile=parsed.tiles,
+        backend=parsed.backend,
+    )
+    chosen_objects(parsed, segmenter.label_set)  # they are among its classes
+    console = Console(stderr=True)
+    if server is not None and (warning := server.check(segmenter.info)):
+        console.print(warning, style="yellow", soft_wrap=True)
+    places = {(out / name).parent for name in names.values()}
+    if share is not None:
+        names = {image: name for image, name in names.items() if name in share}
+    objects = None if parsed.objects is None else (parsed.objects, parsed.objects_border)
+    results = Results(out, names, server, objects, console)
+    with ExitStack() as stack:
+        stack.enter_context(owned_share(out, share.number, share.of, *places) if share else owned(out, *places))
+        further = "; the same command goes on" if share else ""
+        stack.enter_context(telling(lambda: f"{results.done} of {len(names)} images are segmented in {out}{further}"))
+        before: set[str] = set()
+        if share is not None:
+            made_by = {"model": fingerprint(parsed.run), "settings": settings(parsed, parser)}
+            results.manifest = stack.enter_context(closing(Manifest(out, share, made_by)))
+            before = results.manifest.done(set(names.values()))
+        elif parsed.objects is not None:
+            results.coco = stack.enter_context(coco_file(out / COCO, parsed.objects))
+        results.begin(len(before))
+        remaining = [image for image, name in names.items() if name not in before]
+        results.write_tiffs(segmenter, [image for image in remaining if image in in_parts])
+        results.write(segmenter, [image for image in remaining if image not in in_parts])
+    of = f"{len(names)} images" + (f" of share {share}" if share and share.of > 1 else "")
+    print(f"{results.done} of {of} segmented into {out}" + (f", {len(before)} of them before" if before else ""))
+    if results.coco is not None:
+        print(f"{results.coco.count} objects of class {parsed.objects} in {out / COCO}")
+    if failed := results.failed:
+        raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="crispseg predict",
         description="Segment images: NAME.png holds the class ids (with colours), NAME_overlay.png shows them. With "
@@ -90,123 +144,119 @@ def run(argv: Sequence[str]) -> None:
     )
     add_object_keys(parser, "write")
     add_protocol_keys(parser)
-    parsed = parser.parse(list(argv))
+    return parser
 
-    check_object_keys(parsed)
-    protocol, server, tile = chosen_protocol(parsed), FORMATS.get(parsed.format), parsed.tiles
-    share = chosen_share(parsed)
-    names = gather(parsed.images)
-    out = unused_folder(parsed.images, names) if parsed.out is None else parsed.out
-    if tile is not None:
-        check_tile(tile)
-    in_parts = {image: [".tif"] for image in names if tile is not None and image.suffix.lower() in SUFFIXES}
-    first = next(iter(in_parts), None)
-    if first and server is not None:
-        raise CrispsegError(f"--tiles makes a TIFF of {first}, which no server takes; leave --format out")
-    if parsed.objects is not None and (in_parts or server is not None):
-        what = f"--tiles, which makes a TIFF of {first}" if first else f"--format {parsed.format}"
+
+def images_in_parts(parsed: Namespace, images: Iterable[Path]) -> set[Path]:
+    """The TIFFs that are read and written in tiles.
+
+    Raises:
+        CrispsegError: a tile is too small; results are asked for that are not made in tiles.
+    """
+    if parsed.tiles is not None:
+        check_tile(parsed.tiles)
+    in_parts = [image for image in images if parsed.tiles is not None and image.suffix.lower() in SUFFIXES]
+    if in_parts and parsed.format != PALETTE:
+        raise CrispsegError(f"--tiles makes a TIFF of {in_parts[0]}, which no server takes; leave --format out")
+    if parsed.objects is not None and (in_parts or parsed.format != PALETTE):
+        what = f"--tiles, which makes a TIFF of {in_parts[0]}" if in_parts else f"--format {parsed.format}"
         raise CrispsegError(f"--objects does not go with {what}; leave one of them out")
-    endings = {image: ["_overlay.png", ".png"] for image in names} | in_parts
-    if parsed.objects is not None:
-        endings = {image: [*both, *FILES] for image, both in endings.items()}
-    check_outputs(
-        out,
-        {
-            image: [f"{name}{ending}" for ending in endings[image]] if server is None else [server.file(image)]
-            for image, name in names.items()
-        },
-        beside=server is not None,
-    )
-    load_plugins(parsed.plugins)
-    segmenter = Segmenter(
-        parsed.run,
-        parsed.device,
-        bf16=parsed.bf16,
-        protocol=protocol,
-        value_range=parsed.value_range,
-        tile=tile,
-        backend=parsed.backend,
-    )
-    chosen_objects(parsed, segmenter.label_set)
-    console = Console(stderr=True)
-    if server is not None and (warning := server.check(segmenter.info)):
-        console.print(warning, style="yellow", soft_wrap=True)
-    places = {(out / name).parent for name in names.values()}
-    if share is not None:
-        names = {image: name for image, name in names.items() if name in share}
-    failed: list[Source] = []
-    done = before = 0
-    with ExitStack() as stack:
-        stack.enter_context(owned_share(out, share.number, share.of, *places) if share else owned(out, *places))
-        further = "; the same command goes on" if share else ""
-        stack.enter_context(telling(lambda: f"{done} of {len(names)} images are segmented in {out}{further}"))
-        manifest = coco = None
-        start = time.perf_counter()
-        remaining = names
-        if share is not None:
-            made_by = {"model": fingerprint(parsed.run), "settings": settings(parsed, parser)}
-            manifest = stack.enter_context(closing(Manifest(out, share, made_by)))
-            finished = manifest.done(set(names.values()))
-            remaining = {image: name for image, name in names.items() if name not in finished}
-            done = before = len(finished)
-        elif parsed.objects is not None:
-            coco = stack.enter_context(coco_file(out / COCO, parsed.objects))
+    return {*in_parts}
 
-        def report(image: Source, error: CrispsegError) -> None:
-            failed.append(image)
-            console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-            if manifest is not None:
-                assert isinstance(image, Path)
-                manifest.fail(names[image], image, error)
 
-        def save(result: Segmentation) -> list[Path]:
-            assert result.path is not None
-            if server is not None:
-                return [server.save(out, result.path, result.labels)]
-            result.name = names[result.path]
-            saved = [*result.save(out)]
-            if parsed.objects is not None:
-                objects = result.objects(parsed.objects, parsed.objects_border)
-                if coco is not None:
-                    coco.add(f"{result.name}{result.path.suffix}", objects)
-                numbers, table = objects.save(out)
-                saved.append(numbers)
-            if result.path.suffix.lower() in SUFFIXES:
-                keep_position(result.path, saved)
-            return saved if parsed.objects is None else [*saved, table]
+@dataclass
+class Results:
+    """Writes what is found in images, and counts them.
 
-        def finish(image: Path, saved: Sequence[Path]) -> None:
-            nonlocal done, start
-            now = time.perf_counter()
-            if manifest is not None:
-                manifest.add(names[image], image, saved, now - start)
-            done, start = done + 1, now
+    Args:
+        out: the folder.
+        names: of each image's results, without a suffix.
+        server: of a benchmark, whose files are written; None for labels with colours.
+        objects: class of the single objects that are written too, and that of their border.
+        console: where to print.
 
-        tiffs = [image for image in in_parts if image in remaining]
-        with Progress(console=console, disable=not (tiffs and console.is_terminal)) as bars:
-            for image in tiffs:
-                try:
-                    target = out / f"{names[image]}.tif"
-                    predict_tiled(segmenter, image, target, bars)
-                    finish(image, [target])
-                except CrispsegError as error:
-                    report(image, error)
-        whole = [image for image in remaining if image not in in_parts]
-        results = segmenter.stream(whole, on_error=report)
-        for result in track(results, "Segmenting", len(whole), console=console, disable=not console.is_terminal):
+    Attributes:
+        manifest: of what is done, where one is kept.
+        coco: the file of the objects of all images, where one is written.
+        failed: images that could not be read, or whose results could not be named.
+        done: number of images that are done.
+    """
+
+    out: Path
+    names: Mapping[Path, str]
+    server: ServerFormat | None
+    objects: tuple[str, str | None] | None
+    console: Console
+    manifest: Manifest | None = None
+    coco: CocoFile | None = None
+    failed: list[Source] = field(default_factory=list)
+    done: int = 0
+
+    def begin(self, done: int) -> None:
+        """Start the clock; so many images were done before."""
+        self.done, self._last = done, time.perf_counter()
+
+    def write(self, segmenter: Segmenter, images: Sequence[Path]) -> None:
+        """Segment images that fit into memory."""
+        results = segmenter.stream(images, on_error=self._leave_out)
+        hidden = not self.console.is_terminal
+        for result in track(results, "Segmenting", len(images), console=self.console, disable=hidden):
             assert result.path is not None
             try:
-                finish(result.path, save(result))
+                self._finish(result.path, self._save(result))
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise
-                report(result.path, CrispsegError(system_line(error)))
-    of = f"{len(names)} images" + (f" of share {share}" if share and share.of > 1 else "")
-    print(f"{done} of {of} segmented into {out}" + (f", {before} of them before" if before else ""))
-    if coco is not None:
-        print(f"{coco.count} objects of class {parsed.objects} in {out / COCO}")
-    if failed:
-        raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
+                self._leave_out(result.path, CrispsegError(system_line(error)))
+
+    def write_tiffs(self, segmenter: Segmenter, images: Sequence[Path]) -> None:
+        """Segment TIFFs of any size, each with a bar of its own."""
+        with Progress(console=self.console, disable=not (images and self.console.is_terminal)) as bars:
+            for image in images:
+                bar, target = bars.add_task(image.name), self.out / f"{self.names[image]}.tif"
+                step = functools.partial(_show, bars, bar)
+                try:
+                    height, width = segment_tiff(segmenter, image, target, progress=step)
+                    print(f"{image}: {width}×{height} pixels segmented into {target}")
+                    self._finish(image, [target])
+                except CrispsegError as error:
+                    self._leave_out(image, error)
+
+    def _save(self, result: Segmentation) -> list[Path]:
+        """Write the results of an image; gives the files that are its own."""
+        assert result.path is not None
+        if self.server is not None:
+            return [self.server.save(self.out, result.path, result.labels)]
+        result.name = self.names[result.path]
+        saved = [*result.save(self.out)]
+        tables = []
+        if self.objects is not None:
+            objects = result.objects(*self.objects)
+            if self.coco is not None:
+                self.coco.add(f"{result.name}{result.path.suffix}", objects)
+            numbers, table = objects.save(self.out)
+            saved.append(numbers)
+            tables.append(table)
+        if result.path.suffix.lower() in SUFFIXES:
+            keep_position(result.path, saved)
+        return saved + tables
+
+    def _finish(self, image: Path, saved: Sequence[Path]) -> None:
+        now = time.perf_counter()
+        if self.manifest is not None:
+            self.manifest.add(self.names[image], image, saved, now - self._last)
+        self.done, self._last = self.done + 1, now
+
+    def _leave_out(self, image: Source, error: CrispsegError) -> None:
+        self.failed.append(image)
+        self.console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        if self.manifest is not None:
+            assert isinstance(image, Path)
+            self.manifest.fail(self.names[image], image, error)
+
+
+def _show(bars: Progress, bar: TaskID, done: int, total: int) -> None:
+    bars.update(bar, completed=done, total=total)
 
 
 def chosen_share(parsed: Namespace) -> Share | None:
@@ -226,124 +276,3 @@ def settings(parsed: Namespace, parser: Parser) -> dict[str, Any]:
     """The keys on which results depend, where they are not as they are by default."""
     keys = (key for key in vars(parsed) if key not in PLACES)
     return {key: parsed[key] for key in keys if parsed[key] != parser.get_default(key)}
-
-
-def predict_tiled(segmenter: Segmenter, image: Path, target: Path, bars: Progress) -> None:
-    """Segment a TIFF of any size, with a bar of its own."""
-    bar = bars.add_task(image.name)
-    height, width = segment_tiff(
-        segmenter, image, target, progress=lambda done, total: bars.update(bar, completed=done, total=total)
-    )
-    print(f"{image}: {width}×{height} pixels segmented into {target}")
-
-
-def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
-    """What commands have that read images with a model and write as many results; `of` says which model."""
-    parser.add_argument("run", help=f"{model}{of}")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        help="files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt",
-    )
-    parser.add_argument(
-        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
-    )
-    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
-
-
-def gather(sources: Sequence[str]) -> dict[Path, str]:
-    """Image files, each with the name of its results: its own, or the path inside its folder, without the suffix.
-
-    A text file lists paths, one a line, from its own folder; what they lead to is not looked at. Results are named as
-    the line says: by all of it, or by the file's name where the path is absolute or leads out of the folder.
-
-    Raises:
-        CrispsegError: a source is missing, or holds no image.
-    """
-    names: dict[Path, str] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found = {image: image.relative_to(path) for image in find_images(path)}
-        elif path.suffix.lower() == ".txt" and path.is_file():
-            found = {path.parent / line: _own_name(line) for line in _lines(path)}
-        elif path.exists():
-            found = {path: Path(path.name)}
-        else:
-            matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
-            found = {image: Path(image.name) for image in matches if image.is_file()}
-            if not found and not glob.has_magic(source):
-                raise CrispsegError(f"{source} does not exist; give an image, a folder or a pattern")
-        if not found:
-            raise CrispsegError(f"{source} holds no images; give an image, a folder or a pattern")
-        for image, name in found.items():
-            names.setdefault(image, str(name.with_suffix("")))
-    return names
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise CrispsegError(f"{path} is no text in UTF-8; give a list of paths, one a line") from None
-    for number, line in enumerate(lines, 1):
-        if line and not Path(line).name:
-            raise CrispsegError(f"{path} has '{line}' in line {number}, which is no file; give a path a line")
-    return [*filter(None, lines)]
-
-
-def _own_name(line: str) -> Path:
-    path = Path(line)
-    return Path(path.name) if path.is_absolute() or ".." in path.parts else path
-
-
-def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
-    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions beside a.jpg.
-
-    A folder that holds anything is left as it is: photos_predictions_2 follows.
-
-    Raises:
-        CrispsegError: the images are not of one folder.
-    """
-    folders = {image.parent for image in images}
-    start = Path(sources[0])
-    if len(sources) > 1 or not start.exists():
-        start = folders.pop()
-    elif start.is_file():
-        start, folders = start.with_suffix(""), set()
-    else:
-        folders = set()
-    if start.name in ("", ".."):
-        start = start.resolve()
-    if folders or not start.name:
-        raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
-    numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))
-    candidates = itertools.chain([start.with_name(f"{start.name}_predictions")], numbered)
-    return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
-
-
-def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:
-    """Make sure that each image has files of its own in a folder that can be written, over no image, nor `beside` it.
-
-    Raises:
-        CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
-    """
-    # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
-    real = cache(lambda path: Path(realpath(path)))  # unlike `Path.resolve` it follows loops of links too
-    place_in_out = cache(lambda folder: Path(realpath(out / folder)))
-    images = {real(image) if image.is_symlink() else real(image.parent) / image.name for image in files}
-    places = {image.parent for image in images}
-    written: dict[str, Path] = {}
-    for image, names in files.items():
-        for name in map(str, names):
-            if name in written:
-                both = f"{written[name]} and {image}"
-                raise CrispsegError(f"{both} would both write {out / name}; segment them one by one")
-            folder, _, file = name.rpartition(os.sep)
-            place = place_in_out(folder)
-            if place in places and place / file in images:
-                raise CrispsegError(f"--out {out} would replace the image {out / name}; choose another folder")
-            if not beside and place == real(image.parent):
-                raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
-            written[name] = image
-    writable_folder(out)

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from crispseg.cli.gathering import add_image_keys, check_outputs, gather
 from crispseg.cli.parsing import Parser
-from crispseg.cli.predict import add_image_keys, check_outputs, gather
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_labels
 from crispseg.inference.refiner import Refiner, read_labels

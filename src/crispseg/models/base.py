@@ -178,9 +178,10 @@ class SegmentationModel(nn.Module, Saving):
         coarse, decoded = self.coarse(images)
         auxiliary = None
         if self.auxiliary_heads is not None:
+            strides = self.backbone.strides[: len(decoded.levels)]
             auxiliary = tuple(
                 self._on_images(head(level), stride, size)
-                for head, level, stride in zip(self.auxiliary_heads, decoded.levels, self.backbone.strides)
+                for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
             )
         logits = resize(coarse, size, align_corners=True)
         if self.refiner is None:

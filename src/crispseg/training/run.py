@@ -23,7 +23,7 @@ from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, one_line, telling
 from crispseg.files import atomic_path, owned, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
@@ -186,9 +186,10 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
     miou = float(best.best_model_score)
     result = best_row(trainer)
     iou = {name: float(result[f"iou/{name}"]) if result[f"iou/{name}"] else None for name in labels.names}
-    for line in closing_lines(config, trainer, *reports, val_set):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return Run(folder, SegmentationModel.from_pretrained(folder / MODEL), miou, iou, config.data)
+    with telling(lambda: f"the training is over and its model is saved; score it with: crispseg evaluate {folder}"):
+        for line in closing_lines(config, trainer, *reports, val_set):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return Run(folder, SegmentationModel.from_pretrained(folder / MODEL), miou, iou, config.data)
 
 
 def check_folder(config: TrainConfig, *, resume: bool) -> Path:

@@ -1,0 +1,128 @@
+"""The images that a command reads, and the files that it writes for them."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from os.path import realpath
+from pathlib import Path
+
+from crispseg.cli.parsing import RUN, Parser
+from crispseg.errors import CrispsegError
+from crispseg.files import writable_folder
+from crispseg.imaging import find_images
+
+
+def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
+    """What commands have that read images with a model and write as many results; `of` says which model."""
+    parser.add_argument("run", help=f"{model}{of}")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt",
+    )
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
+    )
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+
+
+def gather(sources: Sequence[str]) -> dict[Path, str]:
+    """Image files, each with the name of its results: its own, or the path inside its folder, without the suffix.
+
+    A text file lists paths, one a line, from its own folder; what they lead to is not looked at. Results are named as
+    the line says: by all of it, or by the file's name where the path is absolute or leads out of the folder.
+
+    Raises:
+        CrispsegError: a source is missing, or holds no image.
+    """
+    names: dict[Path, str] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found = {image: image.relative_to(path) for image in find_images(path)}
+        elif path.suffix.lower() == ".txt" and path.is_file():
+            found = {path.parent / line: _own_name(line) for line in _lines(path)}
+        elif path.exists():
+            found = {path: Path(path.name)}
+        else:
+            matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
+            found = {image: Path(image.name) for image in matches if image.is_file()}
+            if not found and not glob.has_magic(source):
+                raise CrispsegError(f"{source} does not exist; give an image, a folder or a pattern")
+        if not found:
+            raise CrispsegError(f"{source} holds no images; give an image, a folder or a pattern")
+        for image, name in found.items():
+            names.setdefault(image, str(name.with_suffix("")))
+    return names
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise CrispsegError(f"{path} is no text in UTF-8; give a list of paths, one a line") from None
+    for number, line in enumerate(lines, 1):
+        if line and not Path(line).name:
+            raise CrispsegError(f"{path} has '{line}' in line {number}, which is no file; give a path a line")
+    return [*filter(None, lines)]
+
+
+def _own_name(line: str) -> Path:
+    path = Path(line)
+    return Path(path.name) if path.is_absolute() or ".." in path.parts else path
+
+
+def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
+    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions beside a.jpg.
+
+    A folder that holds anything is left as it is: photos_predictions_2 follows.
+
+    Raises:
+        CrispsegError: the images are not of one folder.
+    """
+    folders = {image.parent for image in images}
+    start = Path(sources[0])
+    if len(sources) > 1 or not start.exists():
+        start = folders.pop()
+    elif start.is_file():
+        start, folders = start.with_suffix(""), set()
+    else:
+        folders = set()
+    if start.name in ("", ".."):
+        start = start.resolve()
+    if folders or not start.name:
+        raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
+    numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))
+    candidates = itertools.chain([start.with_name(f"{start.name}_predictions")], numbered)
+    return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
+
+
+def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:
+    """Make sure that each image has files of its own in a folder that can be written, over no image, nor `beside` it.
+
+    Raises:
+        CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
+    """
+    # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
+    real = cache(lambda path: Path(realpath(path)))  # unlike `Path.resolve` it follows loops of links too
+    place_in_out = cache(lambda folder: Path(realpath(out / folder)))
+    images = {real(image) if image.is_symlink() else real(image.parent) / image.name for image in files}
+    places = {image.parent for image in images}
+    written: dict[str, Path] = {}
+    for image, names in files.items():
+        for name in map(str, names):
+            if name in written:
+                both = f"{written[name]} and {image}"
+                raise CrispsegError(f"{both} would both write {out / name}; segment them one by one")
+            folder, _, file = name.rpartition(os.sep)
+            place = place_in_out(folder)
+            if place in places and place / file in images:
+                raise CrispsegError(f"--out {out} would replace the image {out / name}; choose another folder")
+            if not beside and place == real(image.parent):
+                raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
+            written[name] = image
+    writable_folder(out)
