@@ -96,6 +96,7 @@ class Images(Pictures):
             "turned_late.png": late(encoded(rgb, "png", exif=turned)),
             "progressive.jpg": encoded(rgb, "jpg", progressive=True),
             "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg"),
+            "program.jpg": encoded(rgb, "eps"),  # for which Pillow would start Ghostscript; it is refused
         }
 
     def readers(self, path: Path) -> dict[str, Callable[[], Any]]:
