@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crispseg.imaging import color_table, read_mask, write_labels
-from crispseg.labels import BACKGROUND, LabelSet, default_palette, voc_palette
+from crispseg.imaging import read_mask, write_labels
+from crispseg.labels import BACKGROUND, LabelSet, color_table, default_palette, voc_palette
 from crispseg.models.info import ModelInfo
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

@@ -167,7 +167,7 @@ def test_images_without_a_fourth_channel(tmp_path: Path, capsys: Capture) -> Non
 @pytest.mark.parametrize(
     ("flags", "phrase"),
     [
-        (["--model.in_chans=2"], "in_chans is 2, but images have 1, 3 or 4 channels"),
+        (["--model.in_chans=17"], "in_chans is 17, but images have 1 to 16 channels"),
         (["--model.in_chans=4"], "in_chans is 4, but these data are RGB images"),
         (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric is for RGB and grey images"),
     ],

@@ -118,7 +118,7 @@ def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any) -> Non
         (write(tmp_path / "float.tif", image.astype(np.float32)), 3, ("float32", "8 or 16 unsigned")),
         (write(tmp_path / "bands.tif", image, photometric="minisblack"), 3, ("gray, undefined", "grey or RGB")),
         (tmp_path / "palette.tif", 3, ("channels palette", "grey or RGB")),
-        (write(tmp_path / "rgb.tif", image), 4, ("3 channel(s) of uint8", "in_chans 3")),
+        (write(tmp_path / "rgb.tif", image), 4, ("3 channel(s), not 4", "in_chans 3")),
         (tmp_path / "turned.tif", 3, ("orientation 6", "upright")),
         (write(tmp_path / "12.tif", image.astype(np.uint16), NBITS=12), 3, ("12 bits a channel (uint16)", "8 or 16")),
         (write(tmp_path / "4.tif", image // 16, NBITS=4), 3, ("4 bits a channel (uint8)", "8 or 16")),

@@ -9,27 +9,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
+from crispseg.imaging import MOST_CHANNELS
 
 Values: TypeAlias = NDArray[Any] | Tensor
 """An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
 
-FORMS = (
-    "an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor (C, H, W), of uint8, uint16 or floats from 0 to 1"
-)
+FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uint8, uint16 or floats from 0 to 1"
 """What `image_array` takes."""
 
 
 def image_array(image: Values) -> NDArray[Any]:
-    """An image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)`, uint8 or uint16.
+    """An image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
     Args:
-        image: of one channel (grey), three (RGB) or four; uint8, uint16, or floats from 0 to 1, which become uint8.
+        image: of one channel (grey), three (RGB) or others; uint8, uint16, or floats from 0 to 1, which become uint8.
 
     Raises:
         CrispsegError: another type, shape or range.
     """
     values = _channels_last(image)
-    if values.size and values.ndim in (2, 3) and (values.ndim == 2 or values.shape[2] in (3, 4)):
+    if values.size and values.ndim in (2, 3) and (values.ndim == 2 or values.shape[2] in range(2, MOST_CHANNELS + 1)):
         if values.dtype in (np.uint8, np.uint16):
             return values
         if values.dtype.kind == "f":

@@ -1,59 +1,43 @@
-"""Reading and writing pictures: images of 3 or 4 channels, masks as raw values, labels as palette PNGs."""
+"""Reading and writing pictures: images of RGB or of bands, masks as raw values, labels as palette PNGs."""
 
 from __future__ import annotations
 
-import stat
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
-from crispseg.png import compare_checksums
+from crispseg.labels import color_table
+from crispseg.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
+from crispseg.tiff import deep_bands, open_tiff, read_bands
 from crispseg.value_range import ValueRange, to_8_bits
 
-MAX_PIXELS = 2**27
-"""A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
+MOST_CHANNELS = 16
+"""Of an image."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""Formats that are read, by Pillow's names. Of the others some start programs (EPS), and some hold a picture larger
-than their header says (ICO)."""
-
-
-ORIENTATION = 0x0112
-"""EXIF's tag for how a picture is to be turned."""
-
-
-class UnreadablePicture(CrispsegError):
-    """A picture that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
-
-    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # a data worker's is made of its message
-        super().__init__(message)
-        self.code = code
-
-
-class UnknownRange(ValueError):
-    """Values of more than 16 bits, or fractions."""
-
 
 def image_channels(in_chans: int) -> int:
-    """How many channels of an image a model of `in_chans` needs: 3 (RGB) for 3, and for 1, which sees their mean; 4.
+    """How many channels of an image a model of `in_chans` needs: as many; and 3 (RGB) for 1, which sees their mean.
 
     Raises:
-        CrispsegError: another number.
+        CrispsegError: fewer than 1, or more than `MOST_CHANNELS`.
     """
-    if in_chans not in (1, 3, 4):
-        raise CrispsegError(f"in_chans is {in_chans}, but images have 1, 3 or 4 channels; use one of these")
-    return max(in_chans, 3)
+    if not 1 <= in_chans <= MOST_CHANNELS:
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; give so many")
+    return 3 if in_chans == 1 else in_chans
+
+
+def as_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`(H, W, 3)` of an image `(H, W, C)`, for pictures: its first three channels, or of two the first as grey."""
+    return np.ascontiguousarray(image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, 2))
 
 
 def read_image(
@@ -68,13 +52,16 @@ def read_image(
     Args:
         path: path of the file.
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, 16 bits a channel are scaled to 8.
-            4 for the values of RGB and a fourth channel as they are in the file.
+            4 for the values of RGB and a fourth channel as they are in the file; other numbers, and 4 of 16 bits, for
+            the bands of a TIFF that has as many, for which rasterio is needed.
         value_range: of images of 16 bits a channel, see `to_8_bits`.
 
     Raises:
-        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, or of 32-bit values without a known range; for
-            4 channels anything but an RGBA PNG or WebP or an RGB TIFF with one channel more, of 8 bits a channel.
+        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, of 32-bit values without a known range, or of
+            another number of channels; for 4 anything but an RGBA PNG or WebP of 8 bits a channel, or a TIFF.
     """
+    if in_bands(path, channels):
+        return read_bands(path, channels, value_range)
     with opened(path) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
@@ -86,12 +73,31 @@ def read_image(
         return rgb_values(picture)
 
 
-def deep_values(path: str | Path) -> NDArray[np.uint16] | None:
-    """The values of an image of 16 bits a channel, upright, `(H, W)` or `(H, W, 3)`; None for one of 8 bits.
+def in_bands(path: str | Path, channels: int) -> bool:
+    """Whether `read_image` reads the bands of a TIFF for so many channels, which Pillow cannot.
+
+    Raises:
+        CrispsegError: for 4 channels, as for `read_image`; for others nothing is opened.
+    """
+    if channels != 4:
+        return channels != 3
+    try:
+        with opened(path) as picture:
+            return isinstance(picture, TiffImageFile) and is_deep(picture)
+    except UnreadablePicture as error:
+        if error.code == "channel-missing":  # so it is a TIFF of many channels
+            return True
+        raise
+
+
+def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
+    """The values of an image of 16 bits a channel, upright, `(H, W)` or `(H, W, C)`; None for one of 8 bits.
 
     Raises:
         CrispsegError: as for `read_image`; an image of 8 bits is not decoded.
     """
+    if in_bands(path, channels):
+        return deep_bands(path, channels)
     with opened(path) as picture:
         return _deep_values(picture, path) if is_deep(picture) else None
 
@@ -175,6 +181,9 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
     Raises:
         CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
+    if in_bands(path, channels):
+        with open_tiff(path, channels) as tiff:
+            return tiff.size
     with opened(path, whole) as picture:
         if channels == 4:
             _keep_fourth(picture, path)
@@ -249,69 +258,6 @@ def find_images(folder: str | Path) -> list[Path]:
     )
 
 
-@contextmanager
-def opened(path: str | Path, whole: bool = False) -> Iterator[Image.Image]:
-    """Open a picture of one of `FORMATS`, and turn every way in which a file can be bad into one line.
-
-    With `whole`, the checksums of a PNG are compared with all of the file.
-
-    Raises:
-        CrispsegError: as for `read_image`, also for what goes wrong in the block.
-    """
-    path = Path(path)
-    try:
-        if not path.is_file() and stat.S_IFMT(path.stat().st_mode) != stat.S_IFDIR:
-            raise ValueError("it is no file but a pipe or a device")  # which may never end, or never begin
-        with path.open("rb") as file, decoding(file) as picture:
-            if whole and picture.format == "PNG":
-                compare_checksums(file)
-            yield picture
-    except (CrispsegError, MemoryError):
-        raise
-    except Exception as error:  # on broken data Pillow's decoders raise almost anything
-        code, reason = _fault(path, error)
-        raise UnreadablePicture(f"{path} {reason}", code) from None
-
-
-@contextmanager
-def decoding(file: BinaryIO) -> Iterator[Image.Image]:
-    """Open what should be a picture of one of `FORMATS`; on broken data Pillow raises almost anything.
-
-    Raises:
-        Image.DecompressionBombError: over `MAX_PIXELS`.
-    """
-    # `MAX_PIXELS` is the limit that counts here, not Pillow's warning about 89 million pixels and more. A filter set at
-    # import may be lost, and one set again and again makes every other warning repeat itself.
-    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    with Image.open(file, formats=FORMATS) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        yield picture
-
-
-def _fault(path: Path, error: Exception) -> tuple[str, str]:
-    """The code of what is wrong with a picture whose reading raised an error; and, in words, that and the remedy."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "missing-file", "does not exist; check the path"
-    if isinstance(error, IsADirectoryError):
-        return "unreadable-file", "is a folder, not an image file; give a file"
-    if isinstance(error, PermissionError):
-        return "no-permission", "cannot be read; check that it is a file and its permissions"
-    if isinstance(error, Image.DecompressionBombError):
-        return "too-large", (
-            f"claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and segment it "
-            "by 'crispseg predict' with --tiles 1024"
-        )
-    if path.is_file() and path.stat().st_size == 0:
-        return "empty-file", "is empty (0 bytes); restore or remove it"
-    if isinstance(error, UnidentifiedImageError):
-        return "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"
-    if isinstance(error, UnknownRange):
-        return "value-range-unknown", f"holds {error}"
-    return "unreadable-file", f"is broken ({one_line(error)}); restore or remove it"
-
-
 def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
     """Prepare an opened picture of RGB and a fourth channel to load all four as they are.
 
@@ -320,11 +266,11 @@ def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
     """
     stored = raw_mode(picture)
     count = picture.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(picture, TiffImageFile) else len(picture.getbands())
-    remedy = "give RGBA PNGs or 8-bit RGB TIFFs with a fourth channel, or a model of in_chans 3"
+    remedy = "give RGBA PNGs or RGB TIFFs with a fourth channel, or a model of in_chans 3"
     if count != 4 or picture.mode not in ("RGB", "RGBX", "RGBA"):
         raise CrispsegError(f"{path} has {count} channel(s) (mode {picture.mode}), not RGB and a fourth one; {remedy}")
     if ";16" in stored:
-        raise CrispsegError(f"{path} has 16 bits a channel, whose range is unknown; scale it to 8 bits a channel")
+        raise CrispsegError(f"{path} has 16 bits a channel; scale it to 8 bits a channel, or save it as a TIFF")
     if isinstance(picture, TiffImageFile) and stored in ("RGBX", "RGBa"):
         picture._mode = "RGBA"
         picture.tile = [tile._replace(args=("RGBA", *(tile.args or ())[1:])) for tile in picture.tile]
@@ -353,19 +299,6 @@ def largest_value(path: str | Path) -> int:
     with opened(path) as picture:
         bits = raw_mode(picture).partition(";")[2] if picture.format == "PNG" and picture.mode in "LP" else ""
         return {"2": 3, "4": 15}.get(bits, 255)
-
-
-def raw_mode(picture: Image.Image) -> str:
-    """How Pillow will unpack the values of a file that it has not loaded; empty where that is not known."""
-    args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
-    return str(args[0] if isinstance(args, tuple) else args or "")
-
-
-def color_table(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """The RGB of each of the values 0 to 255, `(256, 3)`; black where there is no class."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
-    return table
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

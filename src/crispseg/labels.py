@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crispseg.errors import CrispsegError, did_you_mean
 
 IGNORE = 255
@@ -110,3 +113,10 @@ def voc_palette(count: int) -> tuple[Color, ...]:
         return sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
 
     return tuple((level(index, 0), level(index, 1), level(index, 2)) for index in range(count))
+
+
+def color_table(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """The RGB of each of the values 0 to 255, `(256, 3)`; black where there is no class."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table

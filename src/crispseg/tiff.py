@@ -21,8 +21,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
-from crispseg.imaging import ORIENTATION, color_table
-from crispseg.labels import IGNORE
+from crispseg.labels import IGNORE, color_table
+from crispseg.opening import MAX_PIXELS, ORIENTATION, UnreadablePicture
 from crispseg.value_range import ValueRange, to_8_bits
 
 SUFFIXES = (".tif", ".tiff")
@@ -43,7 +43,7 @@ class TiffImage:
 
     path: Path
     channels: int
-    """3 or 4."""
+    """3, as RGB, or as many as it has."""
     value_range: ValueRange | None
     """Of values of 16 bits, see `to_8_bits`."""
     dataset: Any
@@ -63,7 +63,8 @@ class TiffImage:
         values = self.values(top, bottom, left, self.size[1] if right is None else right)
         if values.itemsize == 2:
             values = to_8_bits(values, self.value_range, self.path)
-        return np.repeat(values[..., :1], 3, 2) if values.shape[2] <= 2 else values[..., : self.channels]
+        grey = self.channels == 3 and values.shape[2] <= 2
+        return np.repeat(values[..., :1], 3, 2) if grey else values[..., : self.channels]
 
     def values(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:
         """As `read`, of the values as they are in the file and of all its channels."""
@@ -118,31 +119,70 @@ def open_tiff(
 ) -> Iterator[TiffImage]:
     """Open a TIFF to be read in parts.
 
-    As `read_image` does it, grey becomes RGB, an alpha channel is dropped unless four channels are asked for, and 16
-    bits are scaled to 8.
+    As `read_image` does it, for 3 channels grey becomes RGB and an alpha channel is dropped; 16 bits are scaled to 8.
 
     Args:
         path: file to read.
-        channels: 3 or 4.
+        channels: 3 for RGB, or as many as the file has.
         value_range: of values of 16 bits, see `to_8_bits`.
         palette: whether one with a palette will do too; its values are read, not its colours.
 
     Raises:
-        CrispsegError: rasterio is not installed; the file is missing, broken, or neither grey nor RGB.
+        CrispsegError: rasterio is not installed; the file is missing, broken, neither grey nor RGB, or has another
+            number of channels.
+    """
+    with open_dataset(path) as dataset:
+        _check(Path(path), channels, dataset, palette)
+        yield TiffImage(Path(path), channels, value_range, dataset)
+
+
+@contextmanager
+def open_dataset(path: str | Path) -> Iterator[Any]:
+    """Open a TIFF as rasterio's own view of it.
+
+    Raises:
+        CrispsegError: rasterio is not installed; the file is missing or broken.
     """
     path = Path(path)
     try:
         rasterio = importlib.import_module("rasterio")
     except ImportError:
-        raise CrispsegError("reading TIFFs in parts needs rasterio: pip install 'crispseg[tiff]'") from None
+        raise CrispsegError(
+            "reading TIFFs in parts, or of many channels, needs rasterio: pip install 'crispseg[tiff]'"
+        ) from None
     if not path.is_file():
         raise CrispsegError(f"{path} does not exist; check the path")
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         with _one_line_errors(path):
             dataset = _open(path)
         with dataset:
-            _check(path, channels, dataset, palette)
-            yield TiffImage(path, channels, value_range, dataset)
+            yield dataset
+
+
+def read_bands(path: str | Path, channels: int, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
+    """All of a TIFF of any number of channels, as `read_image`.
+
+    Raises:
+        CrispsegError: as for `open_tiff`; it has more than `MAX_PIXELS`.
+    """
+    with open_tiff(path, channels, value_range) as tiff:
+        return tiff.read(0, _height(tiff))
+
+
+def deep_bands(path: str | Path, channels: int) -> NDArray[np.uint16] | None:
+    """As `read_bands`, of values of 16 bits as they are in the file; None for a file of 8."""
+    with open_tiff(path, channels) as tiff:
+        return None if tiff.dataset.dtypes[0] == "uint8" else tiff.values(0, _height(tiff), 0, tiff.size[1])
+
+
+def _height(tiff: TiffImage) -> int:
+    """Of one that may be read as a whole."""
+    if math.prod(tiff.size) > MAX_PIXELS:
+        raise UnreadablePicture(
+            f"{tiff.path} claims more than {MAX_PIXELS:,} pixels; segment it by 'crispseg predict' with --tiles 1024",
+            "too-large",
+        )
+    return tiff.size[0]
 
 
 def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
@@ -155,12 +195,12 @@ def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
     colors = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")
     if colors in ("CIELAB", "CMYK"):
         raise CrispsegError(f"{path} has {colors} colours; save it as grey or RGB")
-    if channels == 4 and (len(kinds) != 4 or values != "uint8"):
+    if channels != 3 and len(kinds) != channels:
         raise CrispsegError(
-            f"{path} has {len(kinds)} channel(s) of {values}, not RGB and a fourth one of 8 bits; give such TIFFs, or "
-            "a model of in_chans 3"
+            f"{path} has {len(kinds)} channel(s), not {channels}; give such TIFFs, or a model of in_chans "
+            f"{3 if len(kinds) == 1 else len(kinds)}"
         )
-    fits = kinds[:3] == ["red", "green", "blue"] or (kinds[0] == "gray" and len(kinds) <= 2)
+    fits = channels != 3 or kinds[:3] == ["red", "green", "blue"] or (kinds[0] == "gray" and len(kinds) <= 2)
     if not fits and not (palette and kinds == ["palette"]):
         raise CrispsegError(f"{path} has the channels {', '.join(kinds)}; save it as grey or RGB")
     orientation = 1  # of which GDAL takes no notice
@@ -224,7 +264,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # on broken data GDAL's and rasterio's errors are of many kinds
         reason = one_line(error.__cause__ or error)
-        raise CrispsegError(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
+        raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
 
 
 def _strips(rows: Iterable[NDArray[np.uint8]], width: int) -> Iterator[NDArray[np.uint8]]:

@@ -54,7 +54,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
         (["."], ["no layout that is known"]),
         (["--data", "scene"], ["unknown data 'scene'", "'scenes'"]),
         (["scenes", "--data.hight=9"], ["unknown key --data.hight", "data.height"]),
-        (["scenes", "--in_chans=2"], ["in_chans is 2"]),
+        (["scenes", "--in_chans=17"], ["in_chans is 17"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere is not a CamVid folder"]),
     ],
 )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.imaging import ORIENTATION, write_image, write_labels
+from crispseg.imaging import write_image, write_labels
 from crispseg.inspection import quantities
+from crispseg.opening import ORIENTATION
 from tests.inspection.models import lively, scene
 
 

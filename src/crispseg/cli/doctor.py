@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--in_chans",
         type=int | None,
-        help="channels that the model takes, 1, 3 or 4; by default what a run recorded, else 3",
+        help="channels that the model takes, 1 to 16; by default what a run recorded, else 3",
     )
     parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")

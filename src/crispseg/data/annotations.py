@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crispseg.data import shapes
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import decoding
+from crispseg.opening import decoding
 
 OUTSIDE = 1.0
 """Pixels by which a point may lie outside of its image: annotation tools round."""

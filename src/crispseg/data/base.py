@@ -79,7 +79,7 @@ class SegmentationDataset(Dataset[Sample], ABC):
         """
         if image_channels(in_chans) != 3:
             raise CrispsegError(
-                f"in_chans is {in_chans}, but these data are RGB images; use 3, or files with 4 channels"
+                f"in_chans is {in_chans}, but these data are RGB images; use 3, or files with as many channels"
             )
         return self
 
@@ -99,7 +99,7 @@ class FileDataset(SegmentationDataset):
         pairs: the files, in the order of the indices.
         labels: what the class ids mean.
         decode: turns a mask as it is in the file into class ids.
-        channels: channels of the images, 3 or 4; see `read_image`.
+        channels: channels of the images; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
         numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
     """

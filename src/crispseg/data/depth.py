@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,14 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
 
     Images that cannot be read are passed over: `check_split` tells of them.
     """
-    if not isinstance(dataset, FileDataset) or dataset.channels == 4:  # four channels have 8 bits
+    if not isinstance(dataset, FileDataset):
         return None
     if dataset.value_range is not None:
         return dataset.value_range
     chosen = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).round().astype(int).tolist()
     files = [dataset.pairs[index].image for index in chosen]
-    found = [values for values in parallel(_some_values, files, "Looking for 16 bits") if values is not None]
+    some = functools.partial(_some_values, dataset.channels)
+    found = [values for values in parallel(some, files, "Looking for 16 bits") if values is not None]
     return percentile_range(found) if found else None
 
 
@@ -45,10 +47,10 @@ def range_line(dataset: SegmentationDataset, value_range: ValueRange) -> str:
     )
 
 
-def _some_values(path: Path) -> NDArray[np.uint16] | None:
+def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
     """`PIXELS` of an image of 16 bits a channel, on a grid."""
     try:
-        values = deep_values(path)
+        values = deep_values(path, channels)
     except CrispsegError:
         return None
     if values is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from crispseg.arrays import Values, image_array, mask_array
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
-from crispseg.imaging import opened
+from crispseg.opening import opened
 
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 """Modes of PIL images that a PNG keeps as they are."""

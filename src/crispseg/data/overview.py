@@ -14,6 +14,7 @@ from crispseg.data.base import DataSource, SegmentationDataset
 from crispseg.data.check import SplitReport
 from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
+from crispseg.imaging import as_picture
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visuals import PAPER, overlay, panels
 
@@ -59,8 +60,8 @@ def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows
         images, covered = [], []
         for index in spread(len(dataset), rows):
             sample = dataset[index]
-            images.append(fitted(sample.image[..., :3]))
-            covered.append(fitted(overlay(sample.image[..., :3], sample.labels, labels, opacity=0.7)))
+            images.append(fitted(as_picture(sample.image)))
+            covered.append(fitted(overlay(as_picture(sample.image), sample.labels, labels, opacity=0.7)))
         columns += [column + [blank] * (rows - len(column)) for column in (images, covered)]
     titles = [title for split in splits for title in (split, f"{split}, labels")]
     tall = max(sum(cell is not blank for cell in column) for column in columns)

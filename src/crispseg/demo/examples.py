@@ -10,6 +10,7 @@ from PIL import Image
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.overview import spread
+from crispseg.imaging import as_picture
 
 COUNT = 6
 SIDE = 160
@@ -45,6 +46,6 @@ class Examples:
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    picture = Image.fromarray(np.ascontiguousarray(image[..., :3]))
+    picture = Image.fromarray(as_picture(image))
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(picture)

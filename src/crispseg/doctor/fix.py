@@ -27,8 +27,9 @@ from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_folder, check_new_folder
-from crispseg.imaging import ORIENTATION, opened, write_labels
+from crispseg.imaging import write_labels
 from crispseg.labels import IGNORE
+from crispseg.opening import ORIENTATION, opened
 
 LEFT_OUT = "left_out.txt"
 

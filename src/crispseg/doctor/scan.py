@@ -18,7 +18,9 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import pack_colors
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
-from crispseg.imaging import ORIENTATION, image_size, mask_values, opened, raw_mode, rgb_values, stretch_of
+from crispseg.imaging import as_picture, image_size, in_bands, mask_values, rgb_values, stretch_of
+from crispseg.opening import ORIENTATION, opened, raw_mode
+from crispseg.tiff import deep_bands, read_bands
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
@@ -158,7 +160,7 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
     except CrispsegError as error:
         fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
         return PairFacts(split, Pair(path.name, path, path), fault, fault)
-    image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), np.ascontiguousarray(pixels[..., :3]), 0)
+    image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), as_picture(pixels), 0)
     mask = _mask_facts(Header(name, "", "L", labels.shape), labels, None)
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
@@ -185,6 +187,8 @@ def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], i
     Raises:
         CrispsegError: it cannot be read, or has not so many channels.
     """
+    if in_bands(path, channels):
+        return _load_bands(path, channels)
     if channels == 4:
         image_size(path, 4)  # raises where there is no fourth channel
     with opened(path, whole=True) as picture:
@@ -192,6 +196,14 @@ def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], i
         peak = int(picture.getextrema()[1]) if picture.mode.startswith("I") else 0  # type: ignore[arg-type]
         ImageOps.exif_transpose(picture, in_place=True)
         return header, rgb_values(picture, (0, 0xFFFF)), peak if header.bits == 16 else 0
+
+
+def _load_bands(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], int]:
+    """As `_load_image`, of a TIFF that Pillow cannot read."""
+    deep = deep_bands(path, channels)
+    pixels = read_bands(path, channels, (0, 0xFFFF))
+    header = Header(str(path), "TIFF", f"{channels} channels", pixels.shape[:2], bits=8 if deep is None else 16)
+    return header, as_picture(pixels), 0 if deep is None else int(deep.max())
 
 
 def load_mask(path: Path) -> tuple[Header, NDArray[Any], list[int] | None]:

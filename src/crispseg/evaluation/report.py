@@ -17,7 +17,7 @@ from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
-from crispseg.imaging import colorize
+from crispseg.imaging import as_picture, colorize
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.exported import Network
 from crispseg.labels import IGNORE, LabelSet
@@ -95,7 +95,7 @@ def example_group(
     images = []
     for one in some:
         image, truth, name = one.sample
-        pictures = [(pages.embedded(image[..., :3], f"{name}, image", photo=True), "image")]
+        pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
         for pixels, caption in ((colorize(truth, labels.palette), "ground truth"), *shown(one)):
             pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
         images.append((name, pictures))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.imaging import (
+    as_picture,
     find_images,
     image_channels,
 )
@@ -54,7 +55,7 @@ class Segmenter:
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2.
 
     Raises:
-        CrispsegError: no such model, or its weights are not finite; no such device; images not of 1, 3 or 4 channels;
+        CrispsegError: no such model, or its weights are not finite; no such device; images of more than 16 channels;
             no such protocol; values that are no range; tiles that are too small; an exported file that is damaged,
             whose backend is missing or does not run it, or that is asked for another device, precision or protocol
             than it has.
@@ -176,7 +177,7 @@ class Segmenter:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as --tiles 512"):
             labels, logits, offsets = self._see_large(image, task)
-        rgb = np.ascontiguousarray(image[..., :3])
+        rgb = as_picture(image)
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         if offsets is not None:
             offsets = offsets.to("cpu", torch.int8)

@@ -12,21 +12,23 @@ from torch import Tensor
 
 from crispseg.arrays import FORMS, image_array
 from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import UnknownRange, as_rgb, image_channels, read_image, rgb_values
+from crispseg.imaging import as_rgb, image_channels, read_image, rgb_values
+from crispseg.opening import UnknownRange
 from crispseg.value_range import ValueRange, to_8_bits
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
 
 All go the way of files: PIL images too are turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16
-bits are scaled to 8. For models of 4 channels an array is `(H, W, 4)`, a PIL image RGBA, a file as for `read_image`.
+bits are scaled to 8. For models of C channels, other than 1 and 3, an array is `(H, W, C)`, a file as for `read_image`,
+and for 4 a PIL image RGBA.
 """
 
 
 def read_source(
     source: Source, in_chans: int, value_range: ValueRange | None = None
 ) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)` or `(H, W, 4)` of a source, as the model needs it, and, if it is a file, its path.
+    """`(H, W, 3)`, or `(H, W, C)` of a source, as the model needs it, and, if it is a file, its path.
 
     Values of 16 bits are scaled from `value_range`.
     """
@@ -37,10 +39,10 @@ def read_source(
         return _pixels(source, channels, value_range), None
     if isinstance(source, np.ndarray | Tensor):
         values = image_array(source)
-        if channels == 4 and (values.ndim == 2 or values.shape[2] != 4 or values.dtype != np.uint8):
-            given = f"{values.dtype} values of shape {values.shape}"
+        fitting = (1, 3, 4) if channels == 3 else (channels,)
+        if (1 if values.ndim == 2 else values.shape[2]) not in fitting:
             raise CrispsegError(
-                f"the model takes 4 channels, not {given}; give (H, W, 4) of uint8, or floats from 0 to 1"
+                f"the model takes {channels} channels, not values of shape {values.shape}; give (H, W, {channels})"
             )
         kept = values if values.ndim == 2 else values[..., :channels]
         if values.dtype == np.uint16:
@@ -52,8 +54,9 @@ def read_source(
 
 
 def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
-    if channels == 4 and picture.mode not in ("RGBA", "RGBX"):
-        raise CrispsegError(f"a PIL image of mode {picture.mode} lacks the model's fourth channel; give one of RGBA")
+    if channels != 3 and (channels, picture.mode) not in ((4, "RGBA"), (4, "RGBX")):
+        remedy = "give one of RGBA" if channels == 4 else f"give an array (H, W, {channels})"
+        raise CrispsegError(f"a PIL image of mode {picture.mode} has not the model's {channels} channels; {remedy}")
     try:
         upright = ImageOps.exif_transpose(picture)
         if channels == 4:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import colorize
+from crispseg.imaging import as_picture, colorize
 from crispseg.inference.exported import Network
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.inference.source import Source, read_source
@@ -226,7 +226,7 @@ def inspect_image(
         (batch.shape[-2], batch.shape[-1]),
         model.centred,
         seconds,
-        np.ascontiguousarray(array[..., :3]),
+        as_picture(array),
         logits.float().softmax(0).cpu().numpy(),
         _ids(logits),
         truth,

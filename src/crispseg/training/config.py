@@ -50,7 +50,7 @@ class ModelConfig:
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
             name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
-        in_chans: channels of the images, 3 for colour, 1 for grey or 4 for colour and one more, such as near infrared.
+        in_chans: channels of the images, 3 for colour, 1 for grey, or up to 16 for others, such as near infrared.
         refine: boundary for UN-EPT's refinement along boundaries, on any model.
         refine_steps: steps from a boundary pixel to the one whose logits it takes.
         refine_path: chained, each step in the direction of the pixel where it starts, or straight, all in that of the
@@ -244,8 +244,11 @@ class TrainConfig(Settings):
             raise CrispsegError(
                 f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
             )
-        if self.augment.photometric not in (False, "auto") and self.model.in_chans == 4:
-            raise CrispsegError("augment.photometric is for RGB and grey images; set it to false with model.in_chans 4")
+        if self.augment.photometric not in (False, "auto") and self.model.in_chans not in (1, 3):
+            raise CrispsegError(
+                "augment.photometric is for RGB and grey images; set it to false with model.in_chans "
+                f"{self.model.in_chans}"
+            )
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
         if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from crispseg.data.base import SegmentationDataset
-from crispseg.imaging import colorize, write_image
+from crispseg.imaging import as_picture, colorize, write_image
 from crispseg.visuals import panels
 
 IMAGES = 4
@@ -88,5 +88,5 @@ class Pictures(Callback):
         rows = []
         for index, prediction in sorted(self.predictions.items()):
             image, truth, _ = self.dataset[index]
-            rows.append([np.ascontiguousarray(image[..., :3]), colorize(truth, palette), colorize(prediction, palette)])
+            rows.append([as_picture(image), colorize(truth, palette), colorize(prediction, palette)])
         return panels(rows, ["image", "ground truth", "prediction"], self.dataset.labels)

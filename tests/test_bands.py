@@ -1,0 +1,195 @@
+"""Images of other channels than RGB: as many bands of a TIFF as a model takes, of 8 or 16 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from training_runs import PAPER, quietly
+
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.data import Augment, Folder
+from crispseg.data.depth import known_range
+from crispseg.imaging import as_picture, deep_values, image_channels, image_size, read_image, write_image
+from crispseg.training import ModelConfig, Run, TrainConfig
+
+rasterio = pytest.importorskip("rasterio")
+Refuses = Callable[..., Any]
+LOW, HIGH = 100, 3000
+"""Values of the images of 16 bits."""
+
+
+def bands(path: Path, values: NDArray[Any], **options: Any) -> NDArray[Any]:
+    """Write a TIFF of values `(H, W, C)`, somewhere on a map."""
+    height, width, count = values.shape
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_200_000)}
+    options |= {"height": height, "width": width, "count": count, "dtype": values.dtype, **place}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", driver="GTiff", **options) as file:
+        file.write(values.transpose(2, 0, 1))
+    return values
+
+
+def noise(size: tuple[int, int], channels: int, dtype: Any, seed: int = 0) -> NDArray[Any]:
+    high = 256 if dtype == np.uint8 else HIGH + 1
+    return np.random.default_rng(seed).integers(0 if dtype == np.uint8 else LOW, high, (*size, channels)).astype(dtype)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_bands_are_read_as_they_are(channels: int, dtype: Any, interleave: str, tmp_path: Path) -> None:
+    if (channels, dtype, interleave) == (4, np.uint8, "band"):
+        return  # which Pillow reads, or does not
+    values = bands(tmp_path / "a.tif", noise((40, 48), channels, dtype), interleave=interleave)
+    assert image_channels(channels) == channels
+    assert image_size(tmp_path / "a.tif", channels) == (40, 48)
+    found = read_image(tmp_path / "a.tif", channels, (LOW, HIGH))
+    deep = deep_values(tmp_path / "a.tif", channels)
+    if dtype == np.uint8:
+        assert np.array_equal(found, values) and deep is None
+        return
+    assert deep is not None and np.array_equal(deep, values) and found.dtype == np.uint8
+    np.testing.assert_allclose(found, (values - LOW) / (HIGH - LOW) * 255, atol=0.51)
+
+
+def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) -> None:
+    path = tmp_path / "a.tif"
+    bands(path, noise((40, 48), 5, np.uint16))
+    with refuses(str(path), "has 5 channels", "--model.in_chans 5"):
+        read_image(path)
+    with refuses(str(path), "has 5 channel(s), not 7", "in_chans 5"):
+        read_image(path, 7)
+    write_image(tmp_path / "a.png", noise((40, 48), 3, np.uint8))
+    with refuses(str(tmp_path / "a.png"), "cannot be read as a TIFF"):
+        read_image(tmp_path / "a.png", 5)
+    with refuses(str(tmp_path / "none.tif"), "does not exist"):
+        read_image(tmp_path / "none.tif", 5)
+    path.write_bytes(path.read_bytes()[:4000])
+    with refuses(str(path), "cannot be read as a TIFF", "restore"):
+        read_image(path, 5)
+    for count in (0, 17):
+        with refuses(f"in_chans is {count}", "1 to 16 channels"):
+            image_channels(count)
+
+
+def test_a_tiff_that_claims_too_many_pixels(tmp_path: Path, refuses: Refuses) -> None:
+    options = {"height": 40_000, "width": 40_000, "count": 5, "dtype": "uint16", "sparse_ok": True, "tiled": True}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **options):
+        pass
+    for read in (read_image, deep_values):
+        with refuses(str(tmp_path / "a.tif"), "claims more than", "--tiles 1024"):
+            read(tmp_path / "a.tif", 5)
+
+
+def test_pictures_of_bands() -> None:
+    values = noise((4, 6), 5, np.uint8)
+    assert np.array_equal(as_picture(values), values[..., :3])
+    assert np.array_equal(as_picture(values[..., :2]), values[..., [0, 0, 0]])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Twelve images of five bands and 16 bits, whose class is where the fourth band is bright."""
+    root = tmp_path_factory.mktemp("bands")
+    for index in range(12):
+        mask = np.zeros((64, 96), np.uint8)
+        mask[10 + index : 40, 20 : 60 + index] = 1
+        values = noise((64, 96), 5, np.uint16, seed=index) // 3
+        values[..., 3] += 1900 * mask.astype(np.uint16)
+        bands(root / f"images/{index:02}.tif", values)
+        write_image(root / f"masks/{index:02}.png", mask)
+    return Folder(images=root / "images", masks=root / "masks", classes=["field", "house"])
+
+
+@pytest.fixture(scope="module")
+def run(data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = TrainConfig(
+        model=ModelConfig("fpn", "test_efficientnet", False, in_chans=5, options={"width": 16}),
+        data=data,
+        augment=Augment(crop=(64, 64), turn=False, photometric=False, repeat=4),
+        epochs=2,
+        batch_size=4,
+        workers=0,
+        loggers=[],
+        out=tmp_path_factory.mktemp("runs") / "run",
+        **PAPER | {"optimizer": "adamw", "lr": 0.003, "auxiliary_weight": 0.0},
+    )
+    return quietly(config)
+
+
+def test_a_model_of_bands_keeps_their_range(run: Run, data: Folder) -> None:
+    info = run.model.info
+    assert info.in_chans == 5 and len(info.mean) == 5
+    assert info.value_range is not None and info.value_range[1] > 2000
+    assert info.value_range == known_range(data.dataset("train").with_channels(5))
+    assert run.iou["house"] is not None and run.iou["house"] > 50
+    assert list((run.folder / "pictures").glob("*.png"))
+
+
+def test_files_arrays_and_tiles_of_bands_give_the_same_labels(run: Run, data: Folder, tmp_path: Path) -> None:
+    path = data.pairs("val")[0].image
+    segmenter = Segmenter(run.folder, "cpu")
+    from_file = segmenter(path)
+    assert from_file.image.shape == (64, 96, 3)
+    values = deep_values(path, 5)
+    assert values is not None
+    for given in (values, torch.from_numpy(values.astype(np.int32)).permute(2, 0, 1).to(torch.uint16)):
+        assert np.array_equal(segmenter(given).labels, from_file.labels)
+    assert main(["predict", str(run.folder), str(path), "--out", str(tmp_path / "whole")]) == 0
+    assert main(["predict", str(run.folder), str(path), "--tiles=128", "--out", str(tmp_path / "tiles")]) == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / f"whole/{path.stem}.png")), from_file.labels)
+    with rasterio.open(tmp_path / f"tiles/{path.stem}.tif") as tiles, rasterio.open(path) as image:
+        assert np.array_equal(tiles.read(1), from_file.labels)
+        assert (tiles.crs, tiles.transform) == (image.crs, image.transform)
+
+
+def test_commands_on_bands(run: Run, data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["--data=folder", f"--data.images={data.images}", f"--data.masks={data.masks}"]
+    assert main(["doctor", *own, "--in_chans=5"]) == 0
+    assert "5 channels" not in capsys.readouterr().err
+    assert main(["doctor", *own]) == 3  # nothing is left to train on
+    assert "channel-missing  12 files" in capsys.readouterr().out
+    assert main(["evaluate", str(run.folder), "--html", str(tmp_path / "scores.html"), "--workers=0"]) == 0
+    path = data.pairs("val")[0].image
+    assert main(["inspect", str(run.folder), str(path), "--out", str(tmp_path / "inspect.html")]) == 0
+    flags = ["--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.pretrained=false"]
+    assert main(["train", *own, *flags, f"--out={tmp_path / 'run'}"]) == 2
+    assert "--model.in_chans 5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_exported_model_of_bands(run: Run, data: Folder, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(run.folder), "--format=onnx", "--out", str(tmp_path / "model.onnx")]) == 0
+    path = data.pairs("val")[0].image
+    labels = [Segmenter(place, "cpu")(path).labels for place in (run.folder, tmp_path / "model.onnx")]
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+def test_what_does_not_fit_a_model_of_bands(refuses: Refuses) -> None:
+    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8, in_chans=5)
+    segmenter = Segmenter(model, "cpu")
+    for values in (noise((40, 48), 3, np.uint8), noise((40, 48), 6, np.uint8)):
+        with refuses("the model takes 5 channels", str(values.shape), "give (H, W, 5)"):
+            segmenter(values)
+    with refuses("a PIL image of mode RGB has not the model's 5 channels", "give an array (H, W, 5)"):
+        segmenter(Image.new("RGB", (48, 40)))
+    with refuses("the model takes 3 channels", "(40, 48, 5)"):
+        Segmenter(create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8), "cpu")(
+            noise((40, 48), 5, np.uint8)
+        )
+
+
+def test_weights_of_rgb_are_adapted_to_any_number_of_channels() -> None:
+    for channels in (2, 5, 16):
+        model = create_model("sfnet", num_classes=2, backbone="resnet18", width=16, in_chans=channels).eval()
+        with torch.no_grad():
+            assert model(torch.randn(1, channels, 64, 64)).shape == (1, 2, 64, 64)
