@@ -15,7 +15,10 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from rasterio import Affine
+from rasterio.io import MemoryFile
 
 from crispseg.data import check_split
 from crispseg.data.base import FileDataset, Pair
@@ -97,6 +100,7 @@ class Images(Pictures):
             "turned_late.png": late(encoded(rgb, "png", exif=turned)),
             "progressive.jpg": encoded(rgb, "jpg", progressive=True),
             "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg"),
+            "five.tif": five_bands(values),
             "program.jpg": encoded(rgb, "eps"),  # for which Pillow would start Ghostscript; it is refused
         }
 
@@ -118,6 +122,7 @@ class Images(Pictures):
             "check": checked,
             "doctor": examined,
             "four channels": lambda: (read_image(path, 4), None)[1],
+            "five channels": lambda: (read_image(path, 5), None)[1],
             "16 bits": lambda: (deep_values(path), None)[1],
         }
 
@@ -165,6 +170,16 @@ def encoded(picture: Image.Image, suffix: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, Image.registered_extensions()[f".{suffix}"], **options)
     return buffer.getvalue()
+
+
+def five_bands(values: NDArray[np.uint8]) -> bytes:
+    """Values `(H, W, C)`, a channel of them twice, as a TIFF of 16 bits."""
+    with MemoryFile() as file:
+        height, width, channels = values.shape
+        options = {"height": height, "width": width, "count": channels + 1, "dtype": "uint16", "compress": "deflate"}
+        with file.open(driver="GTiff", transform=Affine.scale(2), **options) as picture:
+            picture.write(values.transpose(2, 0, 1)[[*range(channels), 0]].astype(np.uint16) * 50)
+        return bytes(file.read())
 
 
 def late(content: bytes) -> bytes:
