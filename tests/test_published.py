@@ -133,11 +133,17 @@ def test_a_hub_out_of_reach_is_asked_once(
     assert len(served.asked) == asked.get(fault, 0)
 
 
-def test_training_says_so_before_it_reads_the_data(
+def test_training_says_so_before_it_reads_the_data_and_after_files_that_are_missing(
     tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    data = Folder(tmp_path / "no images", tmp_path / "no masks")
+    data = Folder(tmp_path / "images", tmp_path / "masks")
+    with refuses(f"{tmp_path / 'images'}"):
+        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png"):
+            (tmp_path / folder / name).write_text("no picture")
     with refuses("cannot get the weights", "HF_HUB_OFFLINE"):
         quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
     with refuses("weight file yes does not exist"):

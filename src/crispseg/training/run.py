@@ -18,7 +18,7 @@ from rich.console import Console
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
 from crispseg.data.check import few_images
 from crispseg.data.depth import known_range, range_line
-from crispseg.data.folder import settle
+from crispseg.data.folder import Folder, settle
 from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
@@ -99,7 +99,8 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
         config = dataclasses.replace(config, model=ModelConfig.of(config.init_from))
     folder = check_folder(config, resume=resume)
     if not resume and not config.init_from:
-        config.model.weights()  # what cannot be had is said before the data are read
+        _ = config.data.pairs("train") if isinstance(config.data, Folder) else config.data.dataset("train")
+        config.model.weights()  # what cannot be had is said before masks are read, and after files that are missing
     data, found = settle(config.data)
     config = dataclasses.replace(config, data=data)
     L.seed_everything(config.seed, workers=True, verbose=False)
