@@ -73,6 +73,8 @@ def means(table: tables.Comparison, rows: Sequence[Row]) -> Table:
     for name, entry in table.entries.items():
         if own := [row for row in rows if row["model"] == name]:
             scores = [mean_and_sd(value(row, columns) for row in own) for columns in measures(table).values()]
+            if len({row["multiply_adds"] for row in own}) > 1:
+                raise CrispsegError(f"{table.scores} has rows of {name} with other multiply-adds; score them alike")
             costs = [f"{int(own[0]['parameters']) / 1e6:.2f}", f"{int(own[0]['multiply_adds']) / 1e9:.2f}"]
             shown.add_row(entry.label, str(len(own)), *scores, *costs, seconds.get(name, "not run"))
     return shown

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_the_reference_of_these_tests_computes_what_the_official_code_did(
 # Synthetic checkpoints of all networks ------------------------------------------------------------------------------
 
 
-LITE = [("resnet18_deep", "features"), ("stdc1", "pooled"), ("stdc2", "features")]
+LITE = [("resnet18_deep", "features"), *product(("stdc1", "stdc2"), ("pooled", "features"))]
 
 
 @pytest.mark.parametrize(("backbone", "gate"), [*((backbone, None) for backbone in WIDTH), *LITE])
@@ -88,7 +89,10 @@ def test_a_converted_model_computes_what_the_release_computes(backbone: str, gat
 
 def stdc_unused(state: State) -> State:
     """What the release's STDC has beside: its classifier, and each stage once more under a name of its own."""
-    found = {f"backbone.{name}.weight": torch.ones(8, 8) for name in ("conv_last.conv", "fc", "bn", "linear")}
+    found = {f"backbone.{name}.weight": torch.ones(8, 8) for name in ("conv_last.conv", "fc", "linear")}
+    for name in ("conv_last.bn", "bn"):
+        found |= {f"backbone.{name}.{key}": torch.ones(8) for key in ("weight", "bias", "running_mean", "running_var")}
+        found[f"backbone.{name}.num_batches_tracked"] = torch.tensor(5)
     last = max(int(key.split(".")[2]) for key in state if key.startswith("backbone.features."))
     ends = {"x2": 0, "x4": 1, "x8": 3, "x16": 5, "x32": 7} if last == 7 else {"x2": 0, "x4": 1, "x8": 5, "x16": 10}
     for key, value in state.items():

@@ -24,6 +24,7 @@ from test_demo import noise, tiny
 from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
+from crispseg.demo.guard import Guard
 from crispseg.demo.uploads import Limits
 from crispseg.inspection import inspect_image
 
@@ -227,6 +228,17 @@ def test_other_names_and_other_pages_are_refused(url: str, page: Any) -> None:
             assert (answer.status_code == 403) == foreign, (headers, method, answer.status_code)
             allowed = answer.headers.get("Access-Control-Allow-Origin")
             assert allowed is None or (not foreign and allowed == headers.get("Origin"))
+
+
+@pytest.mark.parametrize(
+    "host", ["[", "[x]", "localhost:1/x", "evil.com@127.0.0.1", "127.0.0.1#evil", "127.0.0.1:port", "", "1.2.3.4.5"]
+)
+def test_malformed_names_are_none_of_the_demo_s(host: str) -> None:
+    guard = Guard(None, ["lab"])
+    assert guard.foreign([(b"host", host.encode())])
+    assert guard.foreign([(b"host", b"lab"), (b"origin", f"http://{host}".encode())])
+    for own in (b"lab", b"LAB:7860", b"[::1]:7860", b"127.0.0.1"):
+        assert not guard.foreign([(b"host", own), (b"origin", b"http://" + own)])
 
 
 def test_an_upload_that_breaks_off_is_no_error(url: str, page: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,3 +163,30 @@ def test_packages_that_are_missing_are_named(file: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(exported.importlib.util, "find_spec", lambda _name: None)
     with refuses("needs openvino", "pip install 'crispseg[openvino]'"):
         open_network(file.with_suffix(".xml"))
+
+
+class Program:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_an_object_in_a_torch_export_file_is_not_unpickled(tmp_path: Path, refuses: Any) -> None:
+    program = torch.export.export(torch.nn.Conv2d(3, 2, 1), (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, tmp_path / "sound.pt2", extra_files={f"{exported.METADATA}.json": "{}"})
+    run, metadata = exported.open_torch(tmp_path / "sound.pt2")
+    assert run(torch.ones(1, 3, 8, 8)).shape == (1, 2, 8, 8) and metadata == "{}"
+    with zipfile.ZipFile(tmp_path / "sound.pt2") as sound, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil:
+        for entry in sound.infolist():
+            content = sound.read(entry)
+            if entry.filename.endswith("sample_inputs/model.pt"):
+                torch.save(Program(tmp_path / "mark"), buffer := io.BytesIO())
+                content = buffer.getvalue()
+            evil.writestr(entry.filename.replace("sound", "evil"), content)
+    with refuses("evil.pt2", "more than tensors", "export the model anew"):
+        exported.open_torch(tmp_path / "evil.pt2")
+    assert not (tmp_path / "mark").exists() and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -21,9 +21,10 @@ from filelock import FileLock
 from test_cli import error_of
 from training_runs import FLAGS, files
 
+from crispseg import files as files_module
 from crispseg.data.archives import unpack
 from crispseg.data.catalogue import catalogue
-from crispseg.files import LITTER, LOCK, atomic_folder, atomic_path, owned, owned_share
+from crispseg.files import LITTER, LOCK, atomic_folder, atomic_path, check_new_folder, owned, owned_share, staging
 from crispseg.imaging import write_image
 from crispseg.training import Run
 
@@ -105,6 +106,54 @@ def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest
         pass
     with pytest.warns(UserWarning, match="No locks available"), owned_share(tmp_path, 1, 2):
         pass
+
+
+def staged(folder: Path, begun: Event) -> None:
+    with staging(folder / "page.html") as temporary:
+        (temporary / "page.html").write_text("half")
+        begun.set()
+        time.sleep(60)
+
+
+def test_an_owner_leaves_what_others_are_writing_beside_it(tmp_path: Path) -> None:
+    begun = FORK.Event()
+    process = FORK.Process(target=staged, args=(tmp_path, begun))
+    process.start()
+    assert begun.wait(30)
+    (half,) = files(tmp_path)
+    with owned(tmp_path):
+        assert half in files(tmp_path)
+    process.kill()
+    process.join()
+    with owned(tmp_path):
+        assert half not in files(tmp_path)
+
+
+def test_temporary_files_of_other_machines_stay_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (tmp_path / f"{LITTER}1-01234567-{name}").write_text("half")
+    os.utime(tmp_path / f"{LITTER}1-01234567-old", (0, 0))
+    with owned(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, f"{LITTER}1-01234567-new"}
+
+
+def test_a_lock_of_another_user_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    def not_mine(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / LOCK).write_text("77\nanother\n")
+    monkeypatch.setattr(FileLock, "acquire", not_mine)
+    phrases = "in use by process 77 on another of another user", "choose another folder"
+    with refuses(str(tmp_path), *phrases), owned(tmp_path):
+        pass
+    (tmp_path / f"{LITTER}{'0' * 16}.lock").touch()
+    assert files_module._in_hands(tmp_path / f"{LITTER}{'0' * 16}.lock")
+
+
+def test_a_folder_with_nothing_but_a_lock_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / LOCK).touch()
+    assert check_new_folder(tmp_path / "new") == tmp_path / "new"
 
 
 @pytest.fixture

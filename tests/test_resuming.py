@@ -93,6 +93,21 @@ def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -
     starting_model(config, SCENES.label_set(), resume=True)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "pictures"])
+def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / name).write_text("mine")
+    with refuses(str(tmp_path / "exp"), f"holds {name}, which no run wrote", "another --out"):
+        quietly(tiny(tmp_path / "exp"))
+    assert (tmp_path / "exp" / name).read_text() == "mine"
+
+
+def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, refuses: Any) -> None:
+    with refuses("moved.pth"):
+        quietly(tiny(tmp_path / "run", model=dataclasses.replace(MODEL, pretrained=str(tmp_path / "moved.pth"))))
+    assert files(tmp_path) == set() and not (tmp_path / "run").exists()
+
+
 def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/config.yaml").write_text("epochs: 7\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
+import re
 import secrets
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +27,9 @@ SHARE_LOCK = ".crispseg.share-{}-of-{}.lock"
 GATE = 30
 """Seconds to wait for a lock that others hold for a moment."""
 _DIGITS = 16
-"""Hexadecimal digits in the names of temporary files and folders."""
+"""Hexadecimal digits in the names of what becomes a folder."""
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_DAY = 24 * 60 * 60
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         CrispsegError: the folder cannot be written, or `path` is a folder.
     """
     path = writable_file(path)
-    temporary = path.with_name(f"{LITTER}{secrets.token_hex(_DIGITS // 2)}{path.suffix}")
+    temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(4)}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
         mode = temporary.stat().st_mode
@@ -53,6 +58,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_prefix() -> str:
+    """Begins the names of this process's temporary files and folders, which are removed once the process is gone."""
+    return f"{LITTER}{os.getpid()}-{_MACHINE}-"
+
+
 @contextmanager
 def staging(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, for files that belong together; `put` puts them in place.
@@ -60,7 +70,7 @@ def staging(path: str | Path) -> Iterator[Path]:
     Raises:
         CrispsegError: the folder of `path` cannot be written, or `path` is a folder.
     """
-    folder = writable_file(path).with_name(f"{LITTER}{secrets.token_hex(8)}")
+    folder = writable_file(path).with_name(f"{temporary_prefix()}{secrets.token_hex(4)}")
     folder.mkdir()
     try:
         yield folder
@@ -144,6 +154,10 @@ def _taken(stack: ExitStack, file: Path, what: str, seconds: float = 1) -> bool:
     except Timeout:
         raise CrispsegError(_in_use(what, file)) from None
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise CrispsegError(
+                f"{what} is, or was, in use by {_owner(file)} of another user, as {file} says; choose another folder"
+            ) from None
         note = f"{file.parent} cannot be locked ({error.strerror}); let nothing else write to it meanwhile"
         warnings.warn(note, CrispsegWarning, stacklevel=4)
         return False
@@ -159,11 +173,27 @@ def _shares(folder: Path) -> list[Path]:
     return [file for file in folder.glob(SHARE_LOCK.format("*", "*")) if _in_hands(file)]
 
 
+def _is_used(left: Path) -> bool:
+    """Whether a temporary file may be of a process that lives: of another machine, one that was written today."""
+    made_by = re.match(rf"{re.escape(LITTER)}(\d+)-([0-9a-f]{{8}})-", left.name)
+    if not made_by:
+        return False
+    try:
+        if made_by[2] != _MACHINE or os.name != "posix":
+            return time.time() - left.stat().st_mtime < _DAY
+        os.kill(int(made_by[1]), 0)  # which asks and does nothing
+    except (ProcessLookupError, FileNotFoundError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
 def _clear(places: Iterable[Path]) -> None:
     for place in places:
         for left in place.glob(f"{LITTER}*"):
             lock = left.with_name(left.name[: len(LITTER) + _DIGITS] + ".lock")  # of what becomes a folder
-            if not (lock.exists() and _in_hands(lock)):
+            if not (_is_used(left) or (lock.exists() and _in_hands(lock))):
                 _removed(left)
 
 
@@ -175,8 +205,8 @@ def _in_hands(lock: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a file system without locks
-        return False
+    except OSError as error:  # a file system without locks, or a file of another user
+        return error.errno in (errno.EACCES, errno.EPERM)
 
 
 def _in_use(what: str, lock: Path) -> str:
@@ -201,6 +231,11 @@ def _removed(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
+
+
+def _left(entry: Path) -> bool:
+    """Whether it is a temporary file or a lock."""
+    return entry.name.startswith(LITTER) or entry.name == LOCK
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -273,7 +308,7 @@ def check_new_folder(path: str | Path) -> Path:
         CrispsegError: it is not.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(LITTER) for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _left(entry) for entry in path.iterdir())):
         raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
     if path.is_symlink() and not path.exists():
         raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")

@@ -114,6 +114,18 @@ def check_page(path: Path) -> None:
     writable_file(path)
 
 
+def check_json(path: Path) -> None:
+    """Before long work starts, see that numbers can be written there.
+
+    Raises:
+        CrispsegError: the name does not end in .json, as that of an image or a mask would not, or nothing can be
+            written there.
+    """
+    if path.suffix.lower() != ".json":
+        raise CrispsegError(f"cannot write numbers to {path}: give a file that ends in .json")
+    writable_file(path)
+
+
 def write_page(path: Path, html: str) -> None:
     """Write a page to where `check_page` allowed it."""
     with atomic_path(path) as temporary:

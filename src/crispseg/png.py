@@ -7,6 +7,8 @@ from typing import BinaryIO
 
 PNG = b"\x89PNG\r\n\x1a\n"
 """How a file begins."""
+BLOCK = 2**20
+"""Bytes that are read at a time."""
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
 """Chunks of a PNG that say nothing about its pixels."""
 
@@ -18,16 +20,19 @@ def compare_checksums(file: BinaryIO) -> None:
         ValueError: the checksum of a chunk, but for text, is not that of its content; or the end is missing.
     """
     place = file.tell()
-    file.seek(0)
-    content = memoryview(file.read())
-    file.seek(place)
-    start = len(PNG)
-    while start + 12 <= len(content):
-        end = start + 8 + int.from_bytes(content[start : start + 4])
-        kind = bytes(content[start + 4 : start + 8])
-        if kind not in TEXTS and zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
-            raise ValueError(f"the checksum of its chunk {kind.decode('ascii', 'replace')} is another")
-        if kind == b"IEND":
-            return
-        start = end + 4
-    raise ValueError("its end is missing")
+    try:
+        file.seek(len(PNG))
+        while len(head := file.read(8)) == 8:
+            left, kind = int.from_bytes(head[:4]), head[4:]
+            checksum = zlib.crc32(kind)
+            while left and (content := file.read(min(left, BLOCK))):
+                checksum, left = zlib.crc32(content, checksum), left - len(content)
+            if left or len(stated := file.read(4)) < 4:
+                break
+            if kind not in TEXTS and checksum != int.from_bytes(stated):
+                raise ValueError(f"the checksum of its chunk {kind.decode('ascii', 'replace')} is another")
+            if kind == b"IEND":
+                return
+        raise ValueError("its end is missing")
+    finally:
+        file.seek(place)

@@ -55,6 +55,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
         (["--data", "scene"], ["unknown data 'scene'", "'scenes'"]),
         (["scenes", "--data.hight=9"], ["unknown key --data.hight", "data.height"]),
         (["scenes", "--in_chans=17"], ["in_chans is 17"]),
+        (["scenes", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere is not a CamVid folder"]),
     ],
 )

@@ -16,10 +16,10 @@ from crispseg.charts import new_figure
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import write_json
-from crispseg.files import writable_file
 from crispseg.imaging import check_picture, write_image
 from crispseg.inspection.figures import speed_figure
 from crispseg.models import list_models
+from crispseg.pages import check_json
 from crispseg.plugins import load_plugins
 
 STDOUT = Path("-")
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
         check_picture(parsed.figure)
         new_figure(1, 1)  # says before the work that matplotlib is missing
     if parsed.json not in (None, STDOUT):
-        writable_file(parsed.json)
+        check_json(parsed.json)
     report = benchmark(parsed.models, settings, scored=drawn, console=Console(stderr=True))
     if parsed.json == STDOUT:
         print(json.dumps(as_json(report), indent=2))

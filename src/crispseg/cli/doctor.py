@@ -25,6 +25,7 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.models.saving import WEIGHTS_FILE
+from crispseg.pages import check_json
 from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 
@@ -73,6 +74,8 @@ def run(argv: Sequence[str]) -> None:
 
     # The file is opened now, so that a path that cannot be written is found before the work.
     to_file = parsed.json is not None and parsed.json != STDOUT
+    if to_file:
+        check_json(parsed.json)
     with atomic_path(parsed.json) if to_file else nullcontext() as file:
         diagnosis = diagnose(subject, parsed.workers)
         text = json.dumps(as_json(diagnosis), indent=2) + "\n"

@@ -19,12 +19,12 @@ from crispseg.data.folder import ALL, settle
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.thin import ThinScores
-from crispseg.files import atomic_path, writable_file
+from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
 from crispseg.inference.exported import Network, is_exported
 from crispseg.labels import LabelSet
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.pages import check_page
+from crispseg.pages import check_json, check_page
 from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG, spare_processors
 from crispseg.value_range import warn_of_unknown
@@ -113,7 +113,7 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
     if parsed.html:
         check_page(parsed.html)
     if parsed.json:
-        writable_file(parsed.json)
+        check_json(parsed.json)
     if parsed.json and parsed.html and parsed.json.resolve() == parsed.html.resolve():
         raise CrispsegError(f"--json and --html are both {parsed.json}; give two files")
     load_plugins(parsed.plugins)

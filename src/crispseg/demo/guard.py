@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import platform
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
@@ -45,12 +45,14 @@ class Guard:
         origins = [value.decode("latin-1").lower() for key, value in headers if key == b"origin"]
         if len(hosts) != 1 or not self._ours(hosts[0]):
             return "This demo has other names; start it with --names to add one."
-        if any(urlsplit(origin).netloc != hosts[0] for origin in origins):
+        if any(not re.fullmatch(rf"https?://{re.escape(hosts[0])}", origin) for origin in origins):
             return "This demo answers its own page only."
         return ""
 
     def _ours(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or ""
+        if not (found := re.fullmatch(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", host)):
+            return False
+        name = found[1].strip("[]")
         if name in self.names:
             return True
         with suppress(ValueError):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -26,6 +29,7 @@ Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 RUNS = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pt2": ("torch",)}
 """What runs the files of a suffix, the usual one first."""
+_TENSORS_ALONE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}
 
 
@@ -181,10 +185,27 @@ def open_openvino(path: Path) -> tuple[Run, str]:
     return run, metadata
 
 
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """In the block PyTorch unpickles tensors only, where torch.export would try again with any object."""
+    before = os.environ.get(_TENSORS_ALONE)
+    os.environ[_TENSORS_ALONE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_TENSORS_ALONE)
+        if before is not None:
+            os.environ[_TENSORS_ALONE] = before
+
+
 def open_torch(path: Path) -> tuple[Run, str]:
     """Run an exported file in PyTorch on the CPU; also its metadata, as JSON."""
     extra = {f"{METADATA}.json": ""}
-    module = torch.export.load(path, extra_files=extra).module()
+    try:
+        with _tensors_alone():
+            module = torch.export.load(path, extra_files=extra).module()
+    except pickle.UnpicklingError:
+        raise CrispsegError(f"{path} holds more than tensors, which might run code; export the model anew") from None
     return module.forward, extra[f"{METADATA}.json"]
 
 

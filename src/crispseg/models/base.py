@@ -127,7 +127,7 @@ class SegmentationModel(nn.Module, Saving):
     def _enlarges(self) -> bool:
         return self.enlarge > 1 and not self.training
 
-    def _on_images(self, logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    def _on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
         """Logits of a level with a place each `stride` pixels, brought to the images' size."""
         if self._enlarges or not self.centred:
             return resize(logits, size, align_corners=not self.centred)

@@ -40,7 +40,7 @@ from crispseg.training.fitting import class_weights_of, fitted, keeps_images
 from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
-from crispseg.training.result import PICTURES, Run
+from crispseg.training.result import METRICS, PICTURES, Run
 from crispseg.training.room import check_batch, check_network
 from crispseg.training.summary import best_row, closing_lines, foldable
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -170,6 +170,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
         quiet()
         trainer = build_trainer(config, len(loaders[0]), *reports, val_set, console)
         if is_first_process():
+            writable_folder(folder / LAST.parent)
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
         try:
@@ -229,7 +230,11 @@ def check_folder(config: TrainConfig, *, resume: bool) -> Path:
         )
     elif (folder / MODEL).is_dir():
         raise CrispsegError(f"{folder} holds a model already; choose another --out")
-    writable_folder(folder / LAST.parent)
+    elif not (folder / LAST.parent).is_dir():  # which a run makes before it writes anything
+        for name in (CONFIG, METRICS, PICTURES):
+            if (folder / name).exists():
+                raise CrispsegError(f"{folder} holds {name}, which no run wrote there; choose another --out")
+    writable_folder(folder)
     return folder
 
 
