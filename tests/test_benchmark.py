@@ -335,7 +335,9 @@ def test_a_file_that_cannot_be_written_is_found_before_the_work(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crispseg.cli.benchmark.benchmark", lambda *_, **__: pytest.fail("measures already"))
-    assert f"cannot write the file {tmp_path}" in error_of(capsys, "fpn", "--json", tmp_path)
+    (tmp_path / "a.json").mkdir()
+    assert f"cannot write the file {tmp_path}" in error_of(capsys, "fpn", "--json", tmp_path / "a.json")
+    assert "give a file that ends in .json" in error_of(capsys, "fpn", "--json", tmp_path / "a.png")
 
 
 @pytest.mark.gpu

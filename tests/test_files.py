@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from crispseg.files import atomic_path, writable_folder
+from crispseg.cli.parsing import read_yaml
+from crispseg.files import atomic_path, read_text, writable_folder
+from crispseg.models import ModelInfo
 
 
 def test_a_finished_file_appears_with_its_suffix_and_folder(tmp_path: Path) -> None:
@@ -119,3 +121,14 @@ def test_writable_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> No
     (folder / "kept").touch()
     assert writable_folder(folder) == folder
     assert [path.name for path in folder.iterdir()] == ["kept"]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no device without end")
+def test_text_is_read_up_to_a_bound(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "a.txt").write_text("äbc", encoding="utf-8-sig")
+    assert read_text(tmp_path / "a.txt", 7, "utf-8-sig") == "äbc"
+    with pytest.raises(OSError, match="larger than"):
+        read_text(tmp_path / "a.txt", 6)
+    for read in (read_yaml, ModelInfo.read):
+        with refuses("/dev/zero", "it is larger than"):
+            read(Path("/dev/zero"))

@@ -156,7 +156,12 @@ def test_the_wrong_one_of_two_values_is_told(tmp_path: Path, capsys: Capture) ->
 
 
 def test_classes_that_are_no_file(tmp_path: Path, capsys: Capture) -> None:
-    data = ["--data=folder", f"--data.images={tmp_path}", f"--data.masks={tmp_path}", f"--out={tmp_path / 'run'}"]
+    folders = tmp_path / "images", tmp_path / "masks"
+    for folder in folders:
+        folder.mkdir()
+        for name in ("a.png", "b.png"):
+            (folder / name).touch()
+    data = ["--data=folder", *(f"--data.{folder.name}={folder}" for folder in folders), f"--out={tmp_path / 'run'}"]
     data.append("--model.pretrained=false")
     line = error_of(capsys, "train", *data, "--data.classes", "3")
     assert "data.classes is 3, which is no file" in line and "--data.num_classes 3" in line

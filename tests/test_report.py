@@ -217,9 +217,9 @@ def test_evaluate_writes_a_page(saved: str, tmp_path: Path, capsys: pytest.Captu
         (["--html=file/page.html"], ["cannot be a folder"]),
         (["--json=file/scores.json"], ["cannot be a folder"]),
         (["--html=folder.html"], ["folder.html", "a folder of that name"]),
-        (["--json=folder.html"], ["folder.html", "a folder of that name"]),
+        (["--json=folder.json"], ["folder.json", "a folder of that name"]),
         (["--confusion=folder.png"], ["folder.png", "a folder of that name"]),
-        (["--html=a.html", "--json=a.html"], ["a.html", "two files"]),
+        (["--json=masks/0.png"], ["masks/0.png", ".json"]),
         (["--html=page.pdf"], ["page.pdf", ".html"]),
         (["--confusion=matrix.txt"], ["matrix.txt", ".png"]),
     ],
@@ -236,7 +236,8 @@ def test_where_nothing_can_be_written_is_said_first(
     Path("file").write_text("")
     Path("folder.html").mkdir()
     Path("folder.png").mkdir()
+    Path("folder.json").mkdir()
     assert main(["evaluate", saved, "--data=scenes", "--workers=0", *files]) == 2
     captured = capsys.readouterr()
     assert all(phrase in captured.err for phrase in phrases) and not captured.out
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4

@@ -305,7 +305,7 @@ def test_transforms_reach_spawned_workers() -> None:
     assert transform(blocks(20, 20))[0].shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("in_chans", [0, 2, 5])
+@pytest.mark.parametrize("in_chans", [0, 17])
 def test_other_channels_are_refused(in_chans: int) -> None:
     augment = upright((9, 9))
     for make in (lambda: eval_transform(MEAN, STD, in_chans), lambda: train_transform(augment, MEAN, STD, in_chans)):

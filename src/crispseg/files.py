@@ -238,6 +238,20 @@ def _left(entry: Path) -> bool:
     return entry.name.startswith(LITTER) or entry.name == LOCK
 
 
+def read_text(path: str | Path, most: int = 2**26, encoding: str = "utf-8") -> str:
+    """The text of a file, which is read only if it has at most so many bytes, 64 MB; it may be a device without end.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+        UnicodeDecodeError: it is no text in this encoding.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most // 2**20} MB", str(path))
+    return content.decode(encoding)
+
+
 def writable_folder(path: str | Path) -> Path:
     """Make the folder where it is missing and make sure that it can be written, before long work starts.
 

@@ -24,6 +24,7 @@ from crispseg.cli.mistakes import Help, check_null, check_texts, in_words, keys_
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.files import read_text
 from crispseg.inference.exported import Backend
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
@@ -129,9 +130,9 @@ def read_yaml(path: str | Path) -> Tree:
         CrispsegError: it is missing, no YAML, or no mapping.
     """
     try:
-        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        tree = parse_yaml(read_text(path))
     except OSError as error:
-        what = f"cannot read the configuration {path} ({error.strerror})"
+        what = f"cannot read the configuration {path} ({error.strerror or one_line(error)})"
         raise CrispsegError(f"{what}; give a YAML file, or a folder of data") from None
     except ValueError as error:
         raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None

@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
     out = unused_folder(parsed.images, names) if parsed.out is None else parsed.out
     in_parts = images_in_parts(parsed, names)
     if server is None:
-        endings = [".png", "_overlay.png", *(FILES if parsed.objects is not None else ())]
+        endings = ["_overlay.png", ".png", *(FILES if parsed.objects is not None else ())]
         made = {image: [f"{name}{each}" for each in endings] for image, name in names.items()}
         check_outputs(out, made | {image: [f"{names[image]}.tif"] for image in in_parts}, beside=False)
     else:

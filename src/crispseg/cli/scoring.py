@@ -114,8 +114,6 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
         check_page(parsed.html)
     if parsed.json:
         check_json(parsed.json)
-    if parsed.json and parsed.html and parsed.json.resolve() == parsed.html.resolve():
-        raise CrispsegError(f"--json and --html are both {parsed.json}; give two files")
     load_plugins(parsed.plugins)
     return parsed, data
 

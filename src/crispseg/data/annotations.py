@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from crispseg.data import shapes
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
+from crispseg.files import read_text
 from crispseg.opening import decoding
 
 OUTSIDE = 1.0
@@ -99,9 +100,11 @@ def read_annotations(path: Path) -> Annotations:
         CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself in its images or categories.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+        tree = json.loads(read_text(path, 2**31, "utf-8-sig"))
     except OSError as error:
-        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a JSON file of annotations") from None
+        raise CrispsegError(
+            f"cannot read {path} ({error.strerror or one_line(error)}); give a JSON file of annotations"
+        ) from None
     except (ValueError, RecursionError) as error:  # also other text than UTF-8, or a number of thousands of digits
         raise CrispsegError(f"{path} is no JSON ({one_line(error)}); export it again") from None
     if isinstance(tree, dict) and isinstance(tree.get("shapes"), list):

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.errors import CrispsegError, one_line
+from crispseg.files import read_text
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
@@ -78,7 +79,7 @@ class ModelInfo:
             CrispsegError: it is damaged, or of a later format.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(path)
         except (OSError, ValueError) as error:
             raise CrispsegError(_damaged(path, one_line(error))) from None
         return cls.parse(text, path)
