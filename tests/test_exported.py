@@ -6,7 +6,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from crispseg import SegmentationModel, Segmenter, export
 from crispseg.cli.main import main
 from crispseg.inference import exported
 from crispseg.inference.exported import ExportedModel, open_network
+from crispseg.inference.programs import _is_arithmetic
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
 
@@ -175,18 +176,83 @@ class Program:
         return (Path.touch, (self.mark,))
 
 
-def test_an_object_in_a_torch_export_file_is_not_unpickled(tmp_path: Path, refuses: Any) -> None:
-    program = torch.export.export(torch.nn.Conv2d(3, 2, 1), (torch.zeros(1, 3, 8, 8),))
-    torch.export.save(program, tmp_path / "sound.pt2", extra_files={f"{exported.METADATA}.json": "{}"})
-    run, metadata = exported.open_torch(tmp_path / "sound.pt2")
-    assert run(torch.ones(1, 3, 8, 8)).shape == (1, 2, 8, 8) and metadata == "{}"
-    with zipfile.ZipFile(tmp_path / "sound.pt2") as sound, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "sound.pt2"
+    size = {2: torch.export.Dim("height", min=8, max=99)}
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, stride=2, padding=1), torch.nn.Upsample(scale_factor=2))
+    torch.export.save(
+        torch.export.export(net, (torch.zeros(1, 3, 8, 8),), dynamic_shapes=(size,)),
+        path,
+        extra_files={f"{exported.METADATA}.json": "{}"},
+    )
+    return path
+
+
+def changed(program: Path, path: Path, part: str, change: Callable[[bytes], bytes], added: str | None = None) -> Path:
+    """The file with a part of it changed, and another one added."""
+    with zipfile.ZipFile(program) as sound, zipfile.ZipFile(path, "w") as other:
         for entry in sound.infolist():
             content = sound.read(entry)
-            if entry.filename.endswith("sample_inputs/model.pt"):
-                torch.save(Program(tmp_path / "mark"), buffer := io.BytesIO())
-                content = buffer.getvalue()
-            evil.writestr(entry.filename.replace("sound", "evil"), content)
+            other.writestr(
+                entry.filename.replace("sound", path.stem),
+                change(content) if entry.filename.endswith(part) else content,
+            )
+        if added:
+            other.writestr(f"{path.stem}/{added}", b"")
+    return path
+
+
+def test_an_object_in_a_torch_export_file_is_not_unpickled(program: Path, tmp_path: Path, refuses: Any) -> None:
+    run, metadata = exported.open_torch(program)
+    assert run(torch.ones(1, 3, 10, 8)).shape == (1, 2, 10, 8) and metadata == "{}"
+    torch.save(Program(tmp_path / "mark"), buffer := io.BytesIO())
+    evil = changed(program, tmp_path / "evil.pt2", "sample_inputs/model.pt", lambda _: buffer.getvalue())
     with refuses("evil.pt2", "more than tensors", "export the model anew"):
-        exported.open_torch(tmp_path / "evil.pt2")
+        exported.open_torch(evil)
     assert not (tmp_path / "mark").exists() and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        (b"torch.ops.aten.conv2d.default", b"torch.os.system", "the operator 'torch.os.system'"),
+        (b"torch.ops.aten.conv2d.default", b"_operator.attrgetter", "the operator '_operator.attrgetter'"),
+        (b'"guards_code": []', b'"guards_code": ["__import__(\'os\')"]', "guards"),
+        (b'"expr_str": "', b"\"expr_str\": \"__import__('os').system('x') or ", "the expression '__import__"),
+        (b"", b"", "a part 'evil/data/aotinductor/model/run.so'"),
+    ],
+)
+def test_what_might_run_code_in_a_torch_export_file_is_refused(
+    old: bytes, new: bytes, what: str, program: Path, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(content: bytes) -> bytes:
+        assert old in content
+        return content.replace(old, new)
+
+    added = None if old else "data/aotinductor/model/run.so"
+    evil = changed(program, tmp_path / "evil.pt2", "models/model.json", change, added)
+    monkeypatch.setattr("torch.export.load", lambda *_, **__: pytest.fail("it is read"))
+    with refuses("evil.pt2", what, "might run code"):
+        exported.open_torch(evil)
+
+
+@pytest.mark.parametrize(
+    ("expression", "sound"),
+    [
+        ("Add(FloorDiv(Add(Symbol('s14', positive=True, integer=True), Integer(-1)), Integer(16)), Integer(1))", True),
+        ("s77", True),
+        ("-Integer(1)", True),
+        ("Symbol('a b')", False),
+        ("Symbol('s1').name", False),
+        ("open('x')", False),
+        ("Add('x', 1)", False),
+        ("(lambda: 1)()", False),
+        ("[s1]", False),
+        ("Max", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_expressions_of_sizes(expression: str | None, sound: bool) -> None:
+    assert _is_arithmetic(expression) == sound

@@ -22,6 +22,7 @@ from test_cli import error_of
 from training_runs import FLAGS, files
 
 from crispseg import files as files_module
+from crispseg.cli.main import main
 from crispseg.data.archives import unpack
 from crispseg.data.catalogue import catalogue
 from crispseg.files import LITTER, LOCK, atomic_folder, atomic_path, check_new_folder, owned, owned_share, staging
@@ -194,6 +195,53 @@ def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
     assert f"{tmp_path / 'run'} is in use by process" in refused and "Traceback" not in refused
     left = files(tmp_path / "run")
     assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
+
+
+@pytest.mark.slow
+def test_of_two_predictions_into_one_folder_one_is_refused_or_both_complete(tmp_path: Path, tiny_run: Run) -> None:
+    for index in range(40):
+        write_image(tmp_path / f"in/{index:02}.png", np.full((256, 256, 3), 6 * index, np.uint8))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "crispseg", "predict", tiny_run.folder, tmp_path / "in", "--out", out]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 0 or f"{out} is in use by process" in errors
+        assert process.returncode in (0, 2) and "Traceback" not in errors
+    assert 0 in [process.returncode for process in both]
+    assert files(out) == {f"{index:02}{ending}" for index in range(40) for ending in (".png", "_overlay.png")}
+
+
+def test_of_two_downloads_into_one_folder_one_is_refused(tmp_path: Path) -> None:
+    both = [FORK.Process(target=downloading, args=(tmp_path, number)) for number in range(2)]
+    for number, process in enumerate(both):
+        (tmp_path / f"{number}.log").touch()
+        process.start()
+    for process in both:
+        process.join(60)
+    said = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
+    (refused,) = [number for number, text in enumerate(said) if "is in use by process" in text]
+    assert both[refused].exitcode == 2 and "Traceback" not in "".join(said)
+    assert (tmp_path / "out/VOC").read_text() == f"{1 - refused}"
+
+
+def downloading(folder: Path, number: int) -> None:
+    """`crispseg data download` from a slow server."""
+
+    def slowly(entry: Any, out: Path, *_: Any) -> int:
+        end = time.monotonic() + 30
+        while "in use" not in (folder / f"{1 - number}.log").read_text() and time.monotonic() < end:
+            time.sleep(0.01)
+        (out / "VOC").write_text(f"{number}")
+        return 1
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("crispseg.cli.downloading.download", slowly)
+    os.dup2(os.open(folder / f"{number}.log", os.O_WRONLY | os.O_CREAT), 2)
+    sys.stderr = os.fdopen(2, "w")
+    status = main(["data", "download", "voc2012", "--out", str(folder / "out")])
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def test_a_download_that_is_killed_leaves_no_litter(tmp_path: Path, refuses: Any) -> None:

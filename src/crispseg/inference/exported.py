@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.inference.programs import check_program
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Coarse, Outputs
 
@@ -201,6 +202,7 @@ def _tensors_alone() -> Iterator[None]:
 def open_torch(path: Path) -> tuple[Run, str]:
     """Run an exported file in PyTorch on the CPU; also its metadata, as JSON."""
     extra = {f"{METADATA}.json": ""}
+    check_program(path)
     try:
         with _tensors_alone():
             module = torch.export.load(path, extra_files=extra).module()
