@@ -23,7 +23,7 @@ _RECORD = re.compile(
 """Names of parts: tensors, what says where they belong, the graph, and our own metadata."""
 _ARITHMETIC = "add|sub|mul|truediv|floordiv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|getitem"
 _OPERATOR = re.compile(
-    r"torch\.ops\.aten\.\w+\.\w+|torch\.ops\.higher_order\.wrap_with_(autocast|set_grad_enabled)"
+    r"torch\.ops\.(aten|torchvision)\.\w+\.\w+|torch\.ops\.higher_order\.wrap_with_(autocast|set_grad_enabled)"
     rf"|_operator\.({_ARITHMETIC})|math\.(trunc|ceil|floor|sqrt)|torch\.sym_\w+"
 )
 _FUNCTIONS = re.compile(
