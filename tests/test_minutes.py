@@ -139,6 +139,21 @@ def test_the_time_left_is_right_after_a_tenth(
             assert left == pytest.approx(clock.time - when, rel=0.2, abs=2 * step)
 
 
+def test_the_time_left_after_the_first_evaluation_counts_it_as_it_was() -> None:
+    """Whatever was foretold of it, by images whose sizes were seen for the first time."""
+    clock, course = Clock(), Course(20, 10)
+    pace = Pace(1000, clock)
+    pace.foretold = 50
+    pace.begin()
+    for number in range(1, 11):
+        clock.time += 1
+        pace.step(number)
+    pace.evaluation_begins()
+    clock.time += 5
+    pace.on_validation_end(SimpleNamespace(sanity_checking=False), None)  # type: ignore[arg-type]
+    assert pace.left(course) == pytest.approx(10 + 5)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

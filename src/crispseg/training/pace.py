@@ -141,10 +141,15 @@ class Pace(Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        if trainer.sanity_checking:  # the last one counts, since the first one is slower
+        if trainer.sanity_checking:  # the fastest one counts: the first of a size is slower
             height, width = batch[0].shape[-2:]
-            self.foretold = (self.now() - self.mark) * self.evaluated / (height * width)
+            seconds = (self.now() - self.mark) * self.evaluated / (height * width)
+            self.foretold = min(seconds, self.foretold or seconds)
             self.mark = self.now()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:  # what follows it, of which some tells the time left, is not over yet
+            self.foretold = self.now() - self.mark
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.begin(trainer.global_step)

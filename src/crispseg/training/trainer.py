@@ -103,7 +103,7 @@ def build_trainer(
         callbacks=callbacks,
         logger=_loggers(config, folder),
         log_every_n_steps=1 if batches < 50 else 50,
-        num_sanity_val_steps=2,  # for `Pace`
+        num_sanity_val_steps=4,  # for `Pace`
         enable_model_summary=False,
         enable_progress_bar=console.is_terminal,
     )
