@@ -195,25 +195,29 @@ def run_missing(given: argparse.Namespace) -> None:
         given.minutes, given.seeds, given.images, given.data, given.methods
     ):
         key = {"data": source, "images": str(images), "minutes": f"{minutes:g}", "method": name, "seed": str(seed)}
-        if any(key.items() <= row.items() for row in read_rows(ROWS)):
+        if is_there(ROWS, key):
             continue
         folder = given.work / f"{source}-{images}-{minutes:g}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         data = sources[source] if images == "all" else fewer(sources[source], int(images), seed, folder / "train.txt")
-        made = rows_of(name, data, given.weights, minutes, seed, folder / re.sub(r"[^\w.]+", "-", name))
+        made = rows_of(name, data, given.weights, minutes, seed, folder / folder_name(name))
         rows = [key | row for row in made]
         write_rows(ROWS, [*read_rows(ROWS), *rows])
         for row in rows:
             print(" ".join(row.values()), flush=True)
 
 
-def report() -> None:
-    """Print means ± standard deviations over the seeds."""
-    print_means(ROWS, ("data", "images", "minutes", "method", "seen"))
+def is_there(file: Path, key: Row) -> bool:
+    return any(key.items() <= row.items() for row in read_rows(file))
+
+
+def folder_name(*parts: str) -> str:
+    """The name of a run's folder."""
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
 
 
 def print_means(file: Path, shared: Sequence[str]) -> None:
-    """Print a table of a file's rows; those that have alike what is shared are one."""
+    """Print means ± standard deviations of a file's rows; those that have alike what is shared are one line."""
     measures = ["miou", *map(f_column, DISTANCES), *OBJECTS]
     table = Table(*shared, "seeds", *measures, title=file.stem)
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -248,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.stage == "run":
         run_missing(given)
     else:
-        report()
+        print_means(ROWS, ("data", "images", "minutes", "method", "seen"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from compare import COMMIT, file_hash, head, recorded_commit
-from first_result import columns, fewer, folder_flags, print_means, scored
+from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
 from results import Row, read_rows, write_rows
 from shipped_card import DATA, in_colour, ship
 
@@ -100,15 +99,6 @@ def recipe_of(given: argparse.Namespace, further: Sequence[str]) -> Row:
     return {"weights": file_hash(str(given.weights)), "flags": shlex.join(further)}
 
 
-def is_there(key: Row) -> bool:
-    return any(key.items() <= row.items() for row in read_rows(ROWS))
-
-
-def folder_name(stage: str, key: Row) -> str:
-    """The name of a run's folder."""
-    return re.sub(r"[^\w.]+", "-", "-".join([stage, *key.values()])).strip("-")
-
-
 def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Train on the images without colour; then on a few in colour, from that model and from ImageNet weights."""
     kinds = given.work / f"{given.data}-kinds"
@@ -117,11 +107,11 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     pretrained = [f"--model.pretrained={given.weights}"]
     start = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", **recipe_of(given, further)}
     common = {**start, "minutes": f"{given.minutes:g}"}
-    base = given.work / folder_name("base", start)
+    base = given.work / folder_name("base", *start.values())
     own = [f"--minutes={given.base_minutes:g}", "--seed=0"]
     model = trained(base, [*further, *folder_flags(others), *pretrained, *own])
     key = {**common, "start": OTHERS, "images": "0", "seed": "0"}
-    if not is_there(key):
+    if not is_there(ROWS, key):
         append_row(key, model, scored(model, left.dataset("val")))
     starts = {OTHERS: [f"--init_from={base}"], "ImageNet": pretrained}
     available = len(left.pairs("train"))
@@ -129,9 +119,9 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
         few = fewer(left, images, seed, kinds / f"{images}-{seed}.txt")
         for start, flags in starts.items():
             key = {**common, "start": start, "images": str(images), "seed": str(seed)}
-            if is_there(key):
+            if is_there(ROWS, key):
                 continue
-            run = given.work / folder_name("finetune", key)
+            run = given.work / folder_name("finetune", *key.values())
             own = [f"--minutes={given.minutes:g}", f"--seed={seed}"]
             model = trained(run, [*further, *folder_flags(few), *flags, *own])
             append_row(key, model, scored(model, val_of(run)))

@@ -109,9 +109,7 @@ def check_page(path: Path) -> None:
     Raises:
         CrispsegError: the name does not end in .html or .htm, or nothing can be written there.
     """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise CrispsegError(f"cannot write a page to {path}: give a file that ends in .html")
-    writable_file(path)
+    _check(path, "a page", ".html", ".htm")
 
 
 def check_json(path: Path) -> None:
@@ -121,8 +119,12 @@ def check_json(path: Path) -> None:
         CrispsegError: the name does not end in .json, as that of an image or a mask would not, or nothing can be
             written there.
     """
-    if path.suffix.lower() != ".json":
-        raise CrispsegError(f"cannot write numbers to {path}: give a file that ends in .json")
+    _check(path, "numbers", ".json")
+
+
+def _check(path: Path, what: str, *suffixes: str) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise CrispsegError(f"cannot write {what} to {path}: give a file that ends in {suffixes[0]}")
     writable_file(path)
 
 

@@ -9,7 +9,6 @@ What had ended before is counted apart. In its first tenth of a second, while Py
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from random import Random
 
 from crispseg.files import LITTER
 from fuzz.full_disks import commands, sound_files
+from fuzz.kills import options
 from fuzz.kinds import files_of
 
 PYTHON = 0.1
@@ -67,13 +67,8 @@ def interrupted(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=70, help="signals")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="new folder to work in")
-    arguments = parser.parse_args()
-    out = arguments.out.resolve()
-    sound, place = out / "sound", out / "place"
+    arguments = options(__doc__, 70)
+    sound, place = arguments.out / "sound", arguments.out / "place"
     sound.mkdir(parents=True)
     sound_files(sound)
     random, bad, ends = Random(arguments.seed), 0, Counter[str]()

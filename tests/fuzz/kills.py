@@ -117,12 +117,17 @@ def differences(folder: Path, whole: Path) -> list[str]:
     return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50, help="kills")
+def options(text: str | None, count: int) -> argparse.Namespace:
+    """Of a campaign that disturbs commands so many times."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=count, help="kills, or signals")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="new folder to work in")
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=lambda path: Path(path).absolute(), required=True, help="new folder to work in")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = options(__doc__, 50)
     arguments.out.mkdir(parents=True)
     torch.set_num_threads(1)
     whole = arguments.out / "whole"

@@ -21,6 +21,7 @@ from crispseg.errors import CrispsegError
 from crispseg.imaging import as_picture, image_size, in_bands, mask_values, rgb_values, stretch_of
 from crispseg.opening import ORIENTATION, opened, raw_mode
 from crispseg.tiff import deep_bands, read_bands
+from crispseg.value_range import to_8_bits
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
@@ -201,7 +202,7 @@ def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], i
 def _load_bands(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8], int]:
     """As `_load_image`, of a TIFF that Pillow cannot read."""
     deep = deep_bands(path, channels)
-    pixels = read_bands(path, channels, (0, 0xFFFF))
+    pixels = read_bands(path, channels) if deep is None else to_8_bits(deep, (0, 0xFFFF), path)
     header = Header(str(path), "TIFF", f"{channels} channels", pixels.shape[:2], bits=8 if deep is None else 16)
     return header, as_picture(pixels), 0 if deep is None else int(deep.max())
 

@@ -27,12 +27,11 @@ _OPERATOR = re.compile(
     rf"|_operator\.({_ARITHMETIC})|math\.(trunc|ceil|floor|sqrt)|torch\.sym_\w+"
 )
 _FUNCTIONS = re.compile(
-    "Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|IntTrueDiv|FloatTrueDiv"
+    "Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|IntTrueDiv|FloatTrueDiv"
     "|ModularIndexing|Where|ToFloat|TruncToInt|FloorToInt|CeilToInt|RoundToInt|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not"
 )
 """Of expressions of sizes."""
 _SYMBOL = re.compile(r"[a-z]+\d+")
-_PARTS = (ast.Expression, ast.Call, ast.Name, ast.Constant, ast.keyword, ast.Load, ast.UnaryOp, ast.USub)
 
 
 def check_program(path: Path) -> None:
@@ -71,29 +70,21 @@ def _odd(tree: Any) -> Iterator[str]:
 def _is_arithmetic(expression: Any) -> bool:
     """Whether an expression of sizes is calls of known functions on numbers and symbols alone."""
     try:
-        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+        return _is_size(ast.parse(expression, mode="eval").body)
     except (SyntaxError, TypeError, ValueError, RecursionError):
         return False
-    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    named = {id(node.args[0]) for node in nodes if _calls(node, "Symbol") and node.args}  # type: ignore[attr-defined]
-    return all(
-        isinstance(node, _PARTS)
-        and not (isinstance(node, ast.Call) and not isinstance(node.func, ast.Name))
-        and not (isinstance(node, ast.Name) and not _may_stand(node.id, id(node) in called))
-        and not (isinstance(node, ast.Constant) and not _is_number_or_symbol(node.value, id(node) in named))
-        for node in nodes
-    )
 
 
-def _calls(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
-
-
-def _may_stand(name: str, called: bool) -> bool:
-    return (_FUNCTIONS if called else _SYMBOL).fullmatch(name) is not None
-
-
-def _is_number_or_symbol(value: object, named: bool) -> bool:
-    if isinstance(value, str):
-        return named and re.fullmatch(r"\w+", value) is not None
-    return isinstance(value, int | float)  # and bool
+def _is_size(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=int() | float()):  # a bool too
+            return True
+        case ast.Name(id=name):
+            return _SYMBOL.fullmatch(name) is not None
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _is_size(operand)
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)], keywords=keywords):
+            return _SYMBOL.fullmatch(name) is not None and all(_is_size(each.value) for each in keywords)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+            return _FUNCTIONS.fullmatch(name) is not None and all(map(_is_size, args))
+    return False
