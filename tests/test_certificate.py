@@ -15,7 +15,7 @@ from crispseg.certificate import Certificate, Limits, Pair, Row
 from crispseg.cli.main import main
 from crispseg.export import export_model
 from crispseg.inference.memory import resident_growth
-from crispseg.quantization import SCOPES, in_float
+from crispseg.quantization import SCOPES, in_float, saturates
 from crispseg.training import Run
 
 
@@ -119,3 +119,13 @@ def test_the_table_of_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for phrase in ("patches", "64×96", "98.50 %", "60.00 → 58.50", "20.0 → 30.0", "2 MB → 3 MB", "in float: flows"):
         assert phrase in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("sse2 avx2", True), ("avx2 avx_vnni", False), ("avx2 avx512f avx512_vnni", False), ("asimddp", False)],
+)
+def test_processors_whose_products_of_8_bits_overflow(flags: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    assert saturates(tmp_path / "cpuinfo") is expected
+    assert not saturates(tmp_path / "missing")

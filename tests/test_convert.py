@@ -21,6 +21,11 @@ from crispseg.data import CamVid, Cityscapes, PascalContext
 State = dict[str, Tensor]
 
 
+def assert_close_features(actual: Tensor, expected: Tensor) -> None:
+    """Within 1e-4 of the largest value: processors round sums of thousands of products differently."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
 def test_an_official_checkpoint_gives_what_the_official_code_gave(shared: Path, tmp_path: Path) -> None:
     assert main(["convert", str(shared / "parity/sfsegnets_resnet18.pth"), "--out", str(tmp_path / "model")]) == 0
     expected = load_file(shared / "parity/sfsegnets_resnet18.safetensors")
@@ -28,10 +33,10 @@ def test_an_official_checkpoint_gives_what_the_official_code_gave(shared: Path, 
         with torch.no_grad(), record(model) as seen:
             logits = model(expected["images"])
         torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-4)
-        torch.testing.assert_close(seen["decoder.coarsest"], expected["ppm"], rtol=0, atol=1e-4)
+        assert_close_features(seen["decoder.coarsest"], expected["ppm"])
         for level in range(3):
             warped = seen[f"decoder.fuses.{level}.warped"]
-            torch.testing.assert_close(warped, expected[f"fam.{level}"], rtol=0, atol=1e-4)
+            assert_close_features(warped, expected[f"fam.{level}"])
 
 
 def test_an_official_sfnet_lite_gives_what_the_official_code_gave(shared: Path, tmp_path: Path) -> None:
@@ -42,8 +47,8 @@ def test_an_official_sfnet_lite_gives_what_the_official_code_gave(shared: Path, 
         with torch.no_grad(), record(model) as seen:
             logits, (fused,) = model(expected["images"]), model.coarse(expected["images"]).decoded.levels
         torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-4)
-        torch.testing.assert_close(seen["decoder.coarsest"], expected["ppm"], rtol=0, atol=1e-4)
-        torch.testing.assert_close(fused, expected["fused"], rtol=0, atol=1e-4)
+        assert_close_features(seen["decoder.coarsest"], expected["ppm"])
+        assert_close_features(fused, expected["fused"])
 
 
 @pytest.mark.parametrize(("name", "gate"), [("sfsegnets", None), ("sfnet_lite", "pooled")])

@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 import crispseg.nn.sampling  # noqa: F401 (defines the sampled products)
@@ -23,9 +25,19 @@ def _sampled_sum_flops(weights: torch.Size, source: torch.Size, *_args: Any, **_
     return 2 * weights.numel() * source[1]
 
 
-def _linear_flops(x: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
-    """Counted as it is called: PyTorch turns some of them into `bmm`, which is a product of two features elsewhere."""
+def _linear_flops(_x: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
     return 2 * out_shape.numel() * weight[1]
+
+
+class _FlatLinear(TorchFunctionMode):
+    """Linear layers of rows alone: PyTorch turns others into `bmm`, which is a product of two features elsewhere."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and args[0].ndim > 2:
+            rows, *others = args
+            flat: Tensor = func(rows.flatten(0, -2), *others, **(kwargs or {}))  # (rows, channels)
+            return flat.reshape(*rows.shape[:-1], -1)
+        return func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -105,7 +117,7 @@ def _forward_on_meta(
     was_training = model.training
     try:
         model.eval()
-        with torch.inference_mode(), counter or nullcontext():
+        with torch.inference_mode(), counter or nullcontext(), _FlatLinear():
             torch.func.functional_call(model, meta, (images,))
     finally:
         model.train(was_training)

@@ -114,9 +114,22 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> N
         per_channel=True,
         activation_type=QuantType.QUInt8,  # with signed weights, what processors multiply
         weight_type=QuantType.QInt8,
+        reduce_range=saturates(),
         op_types_to_quantize=QUANTISED,
         nodes_to_exclude=in_float(onnx.load(source).graph, kept),
     )
+
+
+def saturates(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether the processor adds pairs of 8-bit products in 16 bits, which overflow unless weights have 7 bits.
+
+    Those of x86 do so that have AVX2 but no VNNI instructions.
+
+    Args:
+        cpuinfo: where Linux says what processors can; elsewhere nothing is known.
+    """
+    words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
+    return "avx2" in words and not words & {"avx_vnni", "avx512_vnni"}
 
 
 def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
