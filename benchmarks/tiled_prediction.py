@@ -1,28 +1,31 @@
-"""Peak memory of segmenting a TIFF that is larger than memory, in tiles.
+"""Peak memory of segmenting a GeoTIFF that is larger than memory, in tiles, and what kills do to it: nothing.
 
-python benchmarks/tiled_prediction.py --size 20000 --threads 2
+python benchmarks/tiled_prediction.py --size 20000 --kills 10
 
-Another process makes the TIFF of SIZE×SIZE RGB pixels, deflated, in tiles or strips: its memory does not count.
-The model has random weights: neither time nor memory depends on them.
+Another process makes the GeoTIFF of SIZE×SIZE RGB pixels, deflated, in tiles or strips, and `crispseg predict` segments
+it. With --kills it does so once more with --resume, killed at random moments, and the two maps are compared byte by
+byte. The model has random weights: neither time nor memory depends on them.
 """
 
 import argparse
 import multiprocessing
-import resource
+import os
+import random
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import rasterio
-import torch
-from rich.console import Console
-from rich.progress import Progress
 
-from crispseg import Segmenter, create_model
-from crispseg.inference.tiled import segment_tiff
+from crispseg import create_model
 
 SIDE = 256
+PLACE = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.2, 0, 4e5, 0, -0.2, 5e6)}
 
 
 def make(path: Path, height: int, width: int, layout: str) -> None:
@@ -42,7 +45,7 @@ def make(path: Path, height: int, width: int, layout: str) -> None:
         "interleave": "pixel",
     }
     with rasterio.open(
-        path, "w", driver="GTiff", compress="deflate", zlevel=1, blockysize=SIDE, **options, **chunks
+        path, "w", driver="GTiff", compress="deflate", zlevel=1, blockysize=SIDE, **PLACE, **options, **chunks
     ) as file:
         for top in range(0, height, SIDE):
             for left in range(0, width, step):
@@ -51,15 +54,21 @@ def make(path: Path, height: int, width: int, layout: str) -> None:
                 file.write(piece.transpose(2, 0, 1), window=(rows, columns))
 
 
-def peak() -> float:
-    """Largest resident set of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def ended(command: list[str], killed_after: float | None = None) -> tuple[int, float, float]:
+    """Exit status of a command, its seconds, and its largest resident set, GiB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    if killed_after is not None:
+        threading.Timer(killed_after, lambda: process.poll() is None and process.send_signal(signal.SIGKILL)).start()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
 def main() -> None:
-    """Make the TIFF, segment it, check the result's size, print time and peak."""
+    """Make the GeoTIFF, segment it, check the result, print time and peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=20000, help="width of the TIFF, and its height")
+    parser.add_argument("--size", type=int, default=20000, help="width of the GeoTIFF, and its height")
     parser.add_argument("--height", type=int, default=None, help="another height; the peak does not depend on it")
     parser.add_argument("--layout", choices=["tiles", "strips"], default="tiles")
     parser.add_argument("--tile", type=int, default=1024, help="side of the tiles that the model sees")
@@ -67,38 +76,55 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenetv3_small_050")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--classes", type=int, default=19)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=None, help="folder for the files; by default a temporary one")
     arguments = parser.parse_args()
     height = arguments.height or arguments.size
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "image.tif", Path(folder) / "labels.tif"
+    with tempfile.TemporaryDirectory(dir=arguments.work) as name:
+        folder = Path(name)
+        source = folder / "map.tif"
         maker = multiprocessing.get_context("spawn").Process(
             target=make, args=(source, height, arguments.size, arguments.layout)
         )
         maker.start()
         maker.join()
-        model = create_model(
+        create_model(
             arguments.model, num_classes=arguments.classes, backbone=arguments.backbone, width=arguments.width
+        ).save_pretrained(folder / "model")
+        predict = [sys.executable, "-m", "crispseg", "predict", str(folder / "model"), str(source), "--device=cpu"]
+        predict.append(f"--tiles={arguments.tile}")
+
+        code, seconds, peak = ended([*predict, f"--out={folder / 'once'}"])
+        assert code == 0
+        once = folder / "once/map.tif"
+        with rasterio.open(once) as written:
+            assert written.shape == (height, arguments.size)
+            assert (written.crs, written.transform) == (PLACE["crs"], PLACE["transform"])
+            overviews = written.overviews(1)
+        stored = [path.stat().st_size / 2**20 for path in (source, once)]
+        print(f"{arguments.model} on {arguments.backbone}, {arguments.classes} classes, tiles of {arguments.tile} px")
+        whole = 3 * height * arguments.size / 2**30
+        print(f"{arguments.size}×{height} pixels, {whole:.2f} GiB as RGB, {stored[0]:.0f} MiB in {arguments.layout}")
+        print(
+            f"{seconds:.0f} s, {stored[1]:.0f} MiB of labels with overviews {overviews}, peak {peak:.2f} GiB",
+            flush=True,
         )
-        segmenter = Segmenter(model, arguments.device)
-        before = peak()
-        start = time.perf_counter()
-        with Progress(console=Console(stderr=True)) as bars:
-            bar = bars.add_task("Segmenting")
-            size = segment_tiff(
-                segmenter, source, target, arguments.tile, lambda done, of: bars.update(bar, completed=done, total=of)
-            )
-        seconds = time.perf_counter() - start
-        with rasterio.open(target) as written:
-            assert written.shape == size == (height, arguments.size)
-        stored = [path.stat().st_size / 2**20 for path in (source, target)]
-    print(f"{arguments.model} on {arguments.backbone}, {arguments.classes} classes, tiles of {arguments.tile} px")
-    whole = 3 * size[0] * size[1] / 2**30
-    print(f"{size[1]}×{size[0]} pixels, {whole:.2f} GiB as RGB, {stored[0]:.0f} MiB in {arguments.layout}")
-    print(f"{seconds:.0f} s on {arguments.device} with {arguments.threads} threads, {stored[1]:.0f} MiB of labels")
-    print(f"peak resident {peak():.2f} GiB, of which {before:.2f} GiB before the first tile")
+        if not arguments.kills:
+            return
+
+        again = [*predict, "--resume", f"--out={folder / 'again'}"]
+        moments, peaks, spent, kills = random.Random(0), [], 0.0, 0
+        code = 1
+        while code:
+            # Any moment of what is left of the work, so that kills fall on all of it.
+            after = moments.uniform(5, 2 * seconds / arguments.kills) if kills < arguments.kills else None
+            code, took, largest = ended(again, after)
+            assert code in (0, -signal.SIGKILL), code
+            kills += bool(code)
+            spent += took
+            peaks.append(largest)
+        same = once.read_bytes() == (folder / "again/map.tif").read_bytes()
+        print(f"killed {kills} times: {spent:.0f} s in all, peak {max(peaks):.2f} GiB, the same bytes: {same}")
 
 
 if __name__ == "__main__":

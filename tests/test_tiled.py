@@ -300,7 +300,8 @@ def test_predict_in_tiles(
     (tmp_path / "in/broken.tif").write_text("no picture")
     assert predict("--tiles=128") == 2
     printed = capsys.readouterr()
-    assert "200×150 pixels" in printed.out and "2 of 3 images segmented" in printed.out
+    assert f"a.tif: segmented into {tmp_path / 'out/a.tif'}" in printed.out
+    assert "2 of 3 images segmented" in printed.out
     assert "left out:" in printed.err and "broken.tif" in printed.err
     segment_tiff(segmenter, tmp_path / "in/a.tif", tmp_path / "expected.tif", 128)
     for name in ("a.tif", "deep/b.tif"):

@@ -32,6 +32,10 @@ _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _DAY = 24 * 60 * 60
 
 
+class InUse(CrispsegError):
+    """Another process has the folder."""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder and rename it to `path` when the block succeeds.
@@ -103,7 +107,7 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
             stack.callback(_removed_if_empty, folder)
         if _taken(stack, writable_folder(folder) / LOCK, str(folder)):
             if held := _shares(folder):
-                raise CrispsegError(_in_use(str(folder), held[0]))
+                raise InUse(_in_use(str(folder), held[0]))
             _clear({folder, *inside})
         yield
 
@@ -152,7 +156,7 @@ def _taken(stack: ExitStack, file: Path, what: str, seconds: float = 1) -> bool:
     try:
         stack.enter_context(lock)
     except Timeout:
-        raise CrispsegError(_in_use(what, file)) from None
+        raise InUse(_in_use(what, file)) from None
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise CrispsegError(

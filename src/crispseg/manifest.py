@@ -63,6 +63,7 @@ class Manifest:
 
     def __init__(self, folder: Path, share: Share, made_by: Mapping[str, Any]) -> None:
         self.folder = folder
+        self.share = share
         self.made_by = json.loads(json.dumps(made_by))
         self._file = (folder / MANIFEST.format(share.number, share.of)).open("ab+", buffering=0)
         if self._file.seek(0, os.SEEK_END):
@@ -99,8 +100,7 @@ class Manifest:
 
     def add(self, name: str, image: Path, files: Sequence[Path], seconds: float) -> None:
         """Append an image that is done."""
-        contents = ((path.relative_to(self.folder).as_posix(), path.read_bytes()) for path in files)
-        sums = {key: (len(content), hashlib.sha256(content).hexdigest()) for key, content in contents}
+        sums = {path.relative_to(self.folder).as_posix(): (path.stat().st_size, _digest(path)) for path in files}
         self._append({"name": name, "image": str(image), "files": sums, "seconds": round(seconds, 4)})
 
     def fail(self, name: str, image: Path, error: CrispsegError) -> None:
@@ -117,6 +117,11 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             with suppress(ValueError):  # half a line
                 yield json.loads(line)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int | None:

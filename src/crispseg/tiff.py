@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -79,18 +80,35 @@ class TiffImage:
         return bool(max(math.prod(block) for block in self.dataset.block_shapes) * 4 <= math.prod(self.size))
 
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
-        """Write class ids as a uint8 TIFF with a palette, deflated, in tiles, at the image's place on the map.
+        """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at the image's place on the map.
 
-        Where the image has no data, by a value that means so, the ids become 255 (ignore), which is black.
+        It is deflated, in tiles, with overviews that show the most frequent class. Where the image has no data, by a
+        value that means so, the ids become 255 (ignore), which is black.
 
         Args:
             path: file to write.
             rows: the ids from top to bottom, some rows `(h, W)` at a time, which are taken one by one.
             palette: RGB of each class.
         """
+        plain = path.with_name(f"{path.stem}-plain.tif")
+        shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
+        options = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
+        try:
+            written = self._write_plain(plain, rows, palette)
+            shutil.copy(plain, path, driver="COG", **options)
+            if _checksum(path) != written:  # GDAL may lose an error of the disk when it closes a file
+                raise OSError("it was not written whole")
+        except (errors.RasterioError, gdal.CPLE_BaseError) as error:
+            raise OSError(f"it was not written whole ({one_line(error)})") from None
+        finally:
+            plain.unlink(missing_ok=True)
+
+    def _write_plain(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> int:
+        """Write them without overviews; gives their CRC-32."""
+        crc = 0
         no_data = self.dataset.nodata is not None
         options = {"count": 1, "dtype": "uint8", "nodata": IGNORE if no_data else None, "BIGTIFF": "IF_SAFER"}
-        options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate"}
+        options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate", "zlevel": 1}
         height, width = self.size
         with _open(path, "w", height=height, width=width, **options, **self._position()) as file:
             file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
@@ -102,7 +120,9 @@ class TiffImage:
                         holes = self.dataset.dataset_mask(window=window) == 0
                     strip[holes] = IGNORE
                 file.write(strip, 1, window=window)
+                crc = zlib.crc32(strip.tobytes(), crc)
                 top += len(strip)
+        return crc
 
     def _position(self) -> dict[str, Any]:
         """What rasterio needs to place another file of this size on the map."""
@@ -265,6 +285,16 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except Exception as error:  # on broken data GDAL's and rasterio's errors are of many kinds
         reason = one_line(error.__cause__ or error)
         raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
+
+
+def _checksum(path: Path) -> int:
+    """The CRC-32 of the first channel."""
+    crc = 0
+    with _open(path) as file:
+        for top in range(0, file.height, SIDE):
+            window = ((top, min(top + SIDE, file.height)), (0, file.width))
+            crc = zlib.crc32(file.read(1, window=window), crc)
+    return crc
 
 
 def _strips(rows: Iterable[NDArray[np.uint8]], width: int) -> Iterator[NDArray[np.uint8]]:

@@ -25,11 +25,12 @@ from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.blending import check_tile
 from crispseg.inference.servers import FORMATS, ServerFormat
 from crispseg.inference.source import Source
-from crispseg.inference.tiled import segment_tiff
+from crispseg.inference.tiled import remove_rows, segment_tiff, segmented_map
 from crispseg.manifest import Manifest, Share
 from crispseg.models.saving import fingerprint
 from crispseg.objects import FILES, CocoFile, coco_file
 from crispseg.plugins import load_plugins
+from crispseg.polygons import check_system, write_polygons
 from crispseg.tiff import SUFFIXES, keep_position
 
 PALETTE = "palette"
@@ -54,7 +55,9 @@ def run(argv: Sequence[str]) -> None:
     if server is None:
         endings = ["_overlay.png", ".png", *(FILES if parsed.objects is not None else ())]
         made = {image: [f"{name}{each}" for each in endings] for image, name in names.items()}
-        check_outputs(out, made | {image: [f"{names[image]}.tif"] for image in in_parts}, beside=False)
+        suffixes = [".tif", *([".geojson"] if parsed.polygons else ())]
+        of_maps = {image: [f"{names[image]}{each}" for each in suffixes] for image in in_parts}
+        check_outputs(out, made | of_maps, beside=False)
     else:
         check_outputs(out, {image: [server.file(image)] for image in names})
     load_plugins(parsed.plugins)
@@ -73,9 +76,9 @@ def run(argv: Sequence[str]) -> None:
         console.print(warning, style="yellow", soft_wrap=True)
     places = {(out / name).parent for name in names.values()}
     if share is not None:
-        names = {image: name for image, name in names.items() if name in share}
+        names = {image: name for image, name in names.items() if name in share or image in in_parts}  # which all share
     objects = None if parsed.objects is None else (parsed.objects, parsed.objects_border)
-    results = Results(out, names, server, objects, console)
+    results = Results(out, names, server, objects, console, polygons=parsed.polygons)
     with ExitStack() as stack:
         stack.enter_context(owned_share(out, share.number, share.of, *places) if share else owned(out, *places))
         further = "; the same command goes on" if share else ""
@@ -85,6 +88,9 @@ def run(argv: Sequence[str]) -> None:
             made_by = {"model": fingerprint(parsed.run), "settings": settings(parsed, parser)}
             results.manifest = stack.enter_context(closing(Manifest(out, share, made_by)))
             before = results.manifest.done(set(names.values()))
+            for image in in_parts:
+                if names[image] in before:  # a kill may have left its rows
+                    remove_rows(out / f"{names[image]}.tif")
         elif parsed.objects is not None:
             results.coco = stack.enter_context(coco_file(out / COCO, parsed.objects))
         results.begin(len(before))
@@ -93,6 +99,8 @@ def run(argv: Sequence[str]) -> None:
         results.write(segmenter, [image for image in remaining if image not in in_parts])
     of = f"{len(names)} images" + (f" of share {share}" if share and share.of > 1 else "")
     print(f"{results.done} of {of} segmented into {out}" + (f", {len(before)} of them before" if before else ""))
+    if results.waiting:
+        print(f"{results.waiting} map(s) wait for rows of other shares; the share that ends last writes them")
     if results.coco is not None:
         print(f"{results.coco.count} objects of class {parsed.objects} in {out / COCO}")
     if failed := results.failed:
@@ -137,6 +145,11 @@ def _parser() -> Parser:
         help="side of tiles, such as 1024, in which large images are seen, and TIFFs read and written",
     )
     parser.add_argument(
+        "--polygons",
+        action="store_true",
+        help="with --tiles, also NAME.geojson of each TIFF: the areas of the classes in coordinates of the map",
+    )
+    parser.add_argument(
         "--value_range",
         type=tuple[float, float] | None,
         default=None,
@@ -156,6 +169,11 @@ def images_in_parts(parsed: Namespace, images: Iterable[Path]) -> set[Path]:
     if parsed.tiles is not None:
         check_tile(parsed.tiles)
     in_parts = [image for image in images if parsed.tiles is not None and image.suffix.lower() in SUFFIXES]
+    if parsed.polygons and not in_parts:
+        raise CrispsegError("--polygons are made of TIFFs in tiles; give TIFFs, and --tiles 1024")
+    if parsed.polygons:
+        for image in in_parts:
+            check_system(image)
     if in_parts and parsed.format != PALETTE:
         raise CrispsegError(f"--tiles makes a TIFF of {in_parts[0]}, which no server takes; leave --format out")
     if parsed.objects is not None and (in_parts or parsed.format != PALETTE):
@@ -178,6 +196,8 @@ class Results:
     Attributes:
         manifest: of what is done, where one is kept.
         coco: the file of the objects of all images, where one is written.
+        polygons: whether maps get polygons too.
+        waiting: number of maps whose own rows are done, but not those of other shares.
         failed: images that could not be read, or whose results could not be named.
         done: number of images that are done.
     """
@@ -189,6 +209,8 @@ class Results:
     console: Console
     manifest: Manifest | None = None
     coco: CocoFile | None = None
+    polygons: bool = False
+    waiting: int = 0
     failed: list[Source] = field(default_factory=list)
     done: int = 0
 
@@ -216,11 +238,30 @@ class Results:
                 bar, target = bars.add_task(image.name), self.out / f"{self.names[image]}.tif"
                 step = functools.partial(_show, bars, bar)
                 try:
-                    height, width = segment_tiff(segmenter, image, target, progress=step)
-                    print(f"{image}: {width}×{height} pixels segmented into {target}")
-                    self._finish(image, [target])
+                    if self.manifest is None:
+                        segment_tiff(segmenter, image, target, progress=step)
+                        self._finish_map(segmenter, image, target)
+                    elif self._is_done(image):  # another share was faster
+                        self.done += 1
+                    else:
+                        made_by, share = self.manifest.made_by, self.manifest.share
+                        with segmented_map(segmenter, image, target, made_by, share=share, progress=step) as complete:
+                            if complete:
+                                self._finish_map(segmenter, image, target)
+                        self.waiting += not complete
                 except CrispsegError as error:
                     self._leave_out(image, error)
+
+    def _finish_map(self, segmenter: Segmenter, image: Path, target: Path) -> None:
+        saved = [target]
+        if self.polygons:
+            saved.append(target.with_suffix(".geojson"))
+            write_polygons(target, saved[1], segmenter.label_set.names)
+        print(f"{image}: segmented into {' and '.join(map(str, saved))}")
+        self._finish(image, saved)
+
+    def _is_done(self, image: Path) -> bool:
+        return self.manifest is not None and bool(self.manifest.done({self.names[image]}))
 
     def _save(self, result: Segmentation) -> list[Path]:
         """Write the results of an image; gives the files that are its own."""

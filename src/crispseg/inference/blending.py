@@ -55,8 +55,9 @@ def blended_rows(
     tile: int,
     device: torch.device,
     progress: Progress | None = None,
+    bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Labels of an image from top to bottom, some rows `(h, W)` at a time.
+    """Labels of an image from top to bottom, some rows `(h, W)` at a time, those of a row of tiles.
 
     Args:
         logits_of: computes the logits of a tile.
@@ -66,12 +67,16 @@ def blended_rows(
         tile: side of the tiles.
         device: device of the logits.
         progress: see `Progress`.
+        bands: numbers of the rows of tiles whose labels are wanted, by default all. They are the same bits, and the row
+            of tiles above the first one is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
+    bands = range(len(down)) if bands is None else bands
     # Of the rows at the bottom of the tiles so far, what these tiles add to the logits there.
     below = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
-    for index, row in enumerate(down):
+    for index in range(max(bands.start - 1, 0), bands.stop):
+        row = down[index]
         band = read(row.start, row.end)
         first, last = index == 0, index == len(down) - 1
         labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
@@ -96,7 +101,8 @@ def blended_rows(
             labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
             if progress is not None:
                 progress(index * len(across) + number + 1, len(down) * len(across))
-        yield labels
+        if index in bands:
+            yield labels
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:

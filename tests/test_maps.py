@@ -1,0 +1,233 @@
+"""Maps: work on one that goes on after a kill and is shared, overviews, and labels as polygons."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_tiled import POINTS, TRANSFORM, blocks, ids, model, noise, segmenter, write
+
+from crispseg import SegmentationModel, Segmenter
+from crispseg.cli.main import main
+from crispseg.inference.tiled import folder_of_rows, segment_tiff, segmented_map
+from crispseg.manifest import Share
+from crispseg.polygons import write_polygons
+
+rasterio = pytest.importorskip("rasterio")
+features = pytest.importorskip("rasterio.features")
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+__all__ = ["model", "segmenter"]  # fixtures
+
+
+def segment_map(*arguments: Any, **options: Any) -> bool:
+    with segmented_map(*arguments, **options) as complete:
+        return complete
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A map of six rows of two tiles, of which a part has no data."""
+    image = blocks(640, 200) | 1
+    image[600:, :50] = 0
+    return write(tmp_path / "map.tif", image, crs="EPSG:32632", transform=TRANSFORM, nodata=0)
+
+
+@pytest.fixture
+def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> bytes:
+    segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", 128)
+    return (tmp_path / "undisturbed.tif").read_bytes()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("tiles", [(1,), (2, 1), (3, 4, 5, 6), (11,)])
+def test_a_map_goes_on_after_kills(
+    tiles: tuple[int, ...],
+    source: Path,
+    undisturbed: bytes,
+    segmenter: Segmenter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target, logits = tmp_path / "out.tif", segmenter.logits
+    for count in tiles:
+        left = itertools.count(count, -1)
+
+        def until_killed(pixels: Any, left: Any = left) -> Any:
+            if not next(left):
+                raise Killed
+            return logits(pixels)
+
+        monkeypatch.setattr(segmenter, "logits", until_killed)
+        with pytest.raises(Killed):
+            segment_map(segmenter, source, target, {}, 128)
+        assert not target.exists()
+    done = len([*folder_of_rows(target).glob("*.labels")])
+    seen: list[int] = []
+    monkeypatch.setattr(segmenter, "logits", logits)
+    assert segment_map(segmenter, source, target, {}, 128, progress=lambda count, of: seen.append(count))
+    assert target.read_bytes() == undisturbed
+    assert len(seen) == 12 - 2 * max(done - 1, 0)  # the row above the first missing one is computed once more
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "out.tif", "undisturbed.tif"]
+
+
+@pytest.mark.parametrize("order", itertools.permutations((1, 2, 3)))
+def test_several_share_a_map(
+    order: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.tif"
+    done = [segment_map(segmenter, source, target, {"a": 1}, 128, Share(number, 3)) for number in order]
+    assert done == [False, False, True]
+    assert target.read_bytes() == undisturbed
+
+
+def test_more_shares_than_rows(source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path) -> None:
+    done = [segment_map(segmenter, source, tmp_path / "out.tif", {}, 128, Share(number, 9)) for number in range(1, 10)]
+    assert done == [False] * 8 + [True] and (tmp_path / "out.tif").read_bytes() == undisturbed
+
+
+def test_rows_of_something_else_are_refused(source: Path, segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
+    target = tmp_path / "out.tif"
+    assert not segment_map(segmenter, source, target, {"model": "one"}, 128, Share(1, 2))
+    for made_by, tile in (({"model": "two"}, 128), ({"model": "one"}, 136)):
+        with refuses("out.tif.rows holds rows of another model", "remove that folder"):
+            segment_map(segmenter, source, target, made_by, tile)
+    (folder_of_rows(target) / "000001.labels").write_bytes(b"damaged")
+    with refuses("000001.labels is damaged", "remove it and go on"):
+        segment_map(segmenter, source, target, {"model": "one"}, 128)
+    assert not target.exists()
+    (folder_of_rows(target) / "made_by.json").write_text("")  # so nothing is known of them
+    assert segment_map(segmenter, source, target, {"model": "two"}, 128)
+
+
+def test_no_other_process_writes_a_map_that_is_being_finished(
+    source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.tif"
+    with segmented_map(segmenter, source, target, {}, 128) as complete:
+        assert complete
+        code = (
+            "import sys; from pathlib import Path; from crispseg.files import owned\n"
+            "with owned(Path(sys.argv[1])): pass"
+        )
+        command = [sys.executable, "-c", code, str(folder_of_rows(target))]
+        assert "is in use" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert target.read_bytes() == undisturbed and not folder_of_rows(target).exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.9, 0.95, 0.99])
+def test_a_disk_that_is_full_leaves_no_half_map(share: float, tmp_path: Path) -> None:
+    """In a process whose files may not grow any larger: GDAL does not tell of all errors by itself."""
+    write(tmp_path / "in.tif", noise(700, 1100)[..., :1])
+    code = (
+        "import resource, signal, sys; import numpy as np; from pathlib import Path\n"
+        "from crispseg.tiff import open_tiff; from crispseg.files import atomic_path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "folder, most = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "labels = np.random.default_rng(0).integers(0, 4, (700, 1100), np.uint8)\n"
+        "with open_tiff(folder / 'in.tif') as tiff, atomic_path(folder / 'out.tif') as target:\n"
+        "    if most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
+        "    tiff.write_labels(target, [labels], [(0, 0, 0)] * 4)\n"
+    )
+
+    def run(most: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), str(most)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run(0).returncode == 0
+    size = (tmp_path / "out.tif").stat().st_size
+    (tmp_path / "out.tif").unlink()
+    failed = run(int(share * size))
+    assert failed.returncode and "OSError" in failed.stderr.splitlines()[-1], failed.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_labels_have_overviews_that_show_the_most_frequent_class(segmenter: Segmenter, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.tif", blocks(700, 1100))
+    segment_tiff(segmenter, source, tmp_path / "out.tif", 512)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1) == [2, 4, 8]
+        labels, half = file.read(1), file.read(1, out_shape=(350, 550))
+    four = labels.reshape(350, 2, 550, 2).swapaxes(1, 2).reshape(350, 550, 4)
+    counts = (four[..., None] == np.arange(4)).sum(2)  # (350, 550, classes)
+    assert (np.take_along_axis(counts, half[..., None].astype(int), 2)[..., 0] == counts.max(2)).all()
+
+
+def test_polygons_are_the_areas_of_the_classes(
+    source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    count = write_polygons(tmp_path / "undisturbed.tif", tmp_path / "out.geojson", ["a", "b", "c", "d"])
+    written = json.loads((tmp_path / "out.geojson").read_text())
+    assert written["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
+    labels = ids(tmp_path / "undisturbed.tif")
+    whole = [(shape, int(value)) for shape, value in features.shapes(labels, transform=TRANSFORM) if value != 255]
+    assert len(written["features"]) == count == len(whole) > 10
+    found = [(each["geometry"], each["properties"]["id"]) for each in written["features"]]
+    key = lambda pair: json.dumps(pair)  # noqa: E731
+    assert sorted(map(key, found)) == sorted(map(key, whole))
+    assert {each["properties"]["class"] for each in written["features"]} == {"abcd"[index] for _, index in found}
+    assert np.array_equal(features.rasterize(found, labels.shape, 255, transform=TRANSFORM), labels)
+
+
+def test_polygons_of_a_system_without_a_number(tmp_path: Path, refuses: Any) -> None:
+    here = "+proj=tmerc +lat_0=12.3 +lon_0=4.56 +k=0.9 +x_0=7 +y_0=8 +datum=WGS84 +units=m"
+    write(tmp_path / "a.tif", blocks(64, 64)[..., :1], crs=here, transform=TRANSFORM)
+    with refuses("a.tif has no EPSG code", "gdalwarp"):
+        write_polygons(tmp_path / "a.tif", tmp_path / "a.geojson", ["a"] * 256)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    write(tmp_path / "a.tif", blocks(64, 64)[..., :1])
+    assert write_polygons(tmp_path / "a.tif", tmp_path / "a.geojson", ["a"] * 256)
+    written = json.loads((tmp_path / "a.geojson").read_text())
+    assert "crs" not in written and written["features"][0]["geometry"]["coordinates"][0][0] == [0.0, 0.0]
+
+
+@pytest.fixture
+def predict(model: SegmentationModel, source: Path, tmp_path: Path) -> Callable[..., int]:
+    """Run `crispseg predict` on the map, in tiles, into the folder `out`."""
+    model.save_pretrained(tmp_path / "model")
+    argv = ["predict", str(tmp_path / "model"), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--device=cpu"]
+    return lambda *flags: main([*argv, *flags])
+
+
+def test_predict_shares_a_map_and_writes_its_polygons(
+    undisturbed: bytes, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("--shard=2/2", "--polygons") == 0
+    printed = capsys.readouterr().out
+    assert "0 of 1 images of share 2/2 segmented" in printed and "1 map(s) wait for rows of other shares" in printed
+    assert not (tmp_path / "out/map.tif").exists()
+    assert predict("--shard=1/2", "--polygons") == 0
+    assert "1 of 1 images of share 1/2 segmented" in capsys.readouterr().out
+    assert (tmp_path / "out/map.tif").read_bytes() == undisturbed
+    assert len(json.loads((tmp_path / "out/map.geojson").read_text())["features"]) > 10
+    assert not folder_of_rows(tmp_path / "out/map.tif").exists()
+    folder_of_rows(tmp_path / "out/map.tif").mkdir()  # as a kill leaves it
+    assert predict("--shard=2/2", "--polygons") == 0
+    assert "1 of them before" in capsys.readouterr().out
+    assert not folder_of_rows(tmp_path / "out/map.tif").exists()
+
+
+def test_polygons_need_a_map(
+    model: SegmentationModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model.save_pretrained(tmp_path / "model")
+    source = write(tmp_path / "in/a.tif", blocks(64, 64))
+    assert main(["predict", str(tmp_path / "model"), str(source), "--out", str(tmp_path / "out"), "--polygons"]) == 2
+    assert "--polygons are made of TIFFs in tiles; give TIFFs, and --tiles 1024" in capsys.readouterr().err
+    write(source, blocks(64, 64), crs="EPSG:32632", gcps=POINTS)
+    flags = ["--out", str(tmp_path / "out"), "--polygons", "--tiles=128"]
+    assert main(["predict", str(tmp_path / "model"), str(source), *flags]) == 2
+    assert "a.tif lies on the map by ground control points; warp it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
