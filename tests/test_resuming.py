@@ -15,7 +15,8 @@ from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.config import config_to_dict
-from crispseg.training.run import check_folder, starting_model
+from crispseg.training.resuming import check_folder
+from crispseg.training.run import starting_model
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
 
 
 def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
-    from crispseg.training.run import check_folder
+    from crispseg.training.resuming import check_folder
 
     config = parse_training([str(data), *TINY, f"--out={run}"], {}, prog="", description="")
     assert config.data == Folder(root=str(data))

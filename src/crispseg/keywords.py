@@ -32,7 +32,8 @@ from crispseg.models.registry import model_options
 from crispseg.plugins import load_plugins
 from crispseg.training import Run, TrainConfig
 from crispseg.training.config import CONFIG, EARLIER
-from crispseg.training.run import check_folder
+from crispseg.training.processes import starter
+from crispseg.training.resuming import check_folder
 
 SOURCE = "crispseg.train"
 
@@ -65,6 +66,8 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
+    if (cluster := starter()) and cluster.world_size() > 1:
+        raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
     try:
         return _train(images, masks, resume, settings)
     except CrispsegError as error:

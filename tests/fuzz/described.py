@@ -22,7 +22,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import config_to_dict
-from crispseg.training.run import check_folder
+from crispseg.training.resuming import check_folder
 from crispseg.training.task import SegmentationTask
 from fuzz.kinds import Case, Kind
 from fuzz.mutations import damaged, damaged_json, damaged_text, damaged_tree

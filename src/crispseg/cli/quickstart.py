@@ -29,7 +29,8 @@ from crispseg.objects import NUMBERED
 from crispseg.plugins import load_plugins
 from crispseg.training import train
 from crispseg.training.config import CONFIG
-from crispseg.training.run import check_folder, starting_model
+from crispseg.training.resuming import check_folder
+from crispseg.training.run import starting_model
 from crispseg.visuals import error_map, panels
 
 DESCRIPTION = (

@@ -201,7 +201,7 @@ class Lines(Callback):
             f"loss {trainer.callback_metrics['train/loss_step']:.3f}",
         ]
         if self.pace.batches_a_second and self.config.batch_size != "auto":
-            parts.append(f"{self.pace.batches_a_second * self.config.batch_size * self.config.devices:.3g} images/s")
+            parts.append(f"{self.pace.batches_a_second * self.config.batch_size * self.config.processes:.3g} images/s")
         return "  ".join([*parts, f"{in_words(left)} left"] if left is not None else parts)
 
     def _say(self, *lines: str) -> None:

@@ -17,6 +17,7 @@ from crispseg.backbones.weights import check_archive
 from crispseg.errors import CrispsegError, one_line
 from crispseg.files import atomic_path
 from crispseg.models import SegmentationModel
+from crispseg.training.processes import agreed
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -24,7 +25,13 @@ MODEL = "model"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the old file and renames; Lightning's own writer copies over it from another file system."""
+    """Writes beside the old file and renames; Lightning's own writer copies over it from another file system.
+
+    Of joined processes the first reads, and tells the others.
+    """
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return agreed(lambda: super(AtomicCheckpoints, self).load_checkpoint(path, *arguments, **options))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -76,12 +83,18 @@ class EpochCheckpoint(ModelCheckpoint):
         return miou
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if not self.path.is_file():
+        state = agreed(self._written)
+        if state is None:
             return  # nothing was evaluated so far
-        # A killed run may have written this file without coming to write last.ckpt.
-        state = torch.load(self.path, "cpu", weights_only=True)["callbacks"][self.state_key]
         best = {"best_model_path": str(self.path), "kth_best_model_path": str(self.path), "dirpath": self.dirpath}
         super().load_state_dict({**state, **best, "best_k_models": {str(self.path): state["best_model_score"]}})
+
+    def _written(self) -> dict[str, Any] | None:
+        """Its state in `best.ckpt`, which a killed run may have written without coming to write `last.ckpt`."""
+        if not self.path.is_file():
+            return None
+        state: dict[str, Any] = torch.load(self.path, "cpu", weights_only=True)["callbacks"][self.state_key]
+        return state
 
 
 class LastCheckpoint(Checkpoint):

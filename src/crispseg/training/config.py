@@ -154,7 +154,8 @@ class TrainConfig(Settings):
         val_every: epochs between evaluations on the val split.
         precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
         accelerator: auto, cpu or cuda.
-        devices: number of devices; more than one trains distributed.
+        devices: number of devices, of each machine; more than one trains distributed.
+        num_nodes: number of machines, on each of which the same command is started by torchrun or srun.
         workers: processes that load data; by default 2, but one fewer than there are processors.
         seed: everything random follows from it: weights, order, augmentation, dropout.
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
@@ -199,6 +200,7 @@ class TrainConfig(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
     workers: NonNegativeInt = Field(default_factory=spare_processors)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
@@ -255,6 +257,11 @@ class TrainConfig(Settings):
             raise CrispsegError(
                 f"augment.crop is {written(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
             )
+
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.devices * self.num_nodes
 
     @property
     def losses(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +20,8 @@ from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
 from crispseg.training.fitting import MINUTES
 from crispseg.training.pace import in_words
-from crispseg.training.run import is_first_process, train
+from crispseg.training.processes import agreed, is_first_process, joined
+from crispseg.training.run import train
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
@@ -47,9 +49,10 @@ def train_folds(
             folds; and as `train` does.
         Interrupted: as `train` does.
     """
-    if not is_first_process():
-        return _train_folds(config, folds, resume, Console(quiet=True))
-    with owned(Path(config.out)):
+    with joined(), ExitStack() as stack:
+        if not is_first_process():
+            return _train_folds(config, folds, resume, Console(quiet=True))
+        stack.enter_context(owned(Path(config.out)))
         return _train_folds(config, folds, resume, console or Console(stderr=True))
 
 
@@ -58,7 +61,7 @@ def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console
     if not isinstance(data, Folder):
         raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
     whole = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds))
-    scores = _scores(whole, resume=resume)
+    scores = agreed(lambda: _scores(whole, resume=resume))
     minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
     if minutes and not resume:
         line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
@@ -72,7 +75,7 @@ def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
         own = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds, fold=fold), out=folder)
         try:
-            run = train(own, resume=resume and (folder / LAST).is_file(), console=console)
+            run = train(own, resume=resume and agreed((folder / LAST).is_file), console=console)
         except Interrupted as stop:
             line = f"interrupted in fold {fold} of {folds}; go on with: crispseg train --resume {out}"
             raise Interrupted(line, stop.number) from None

@@ -15,6 +15,7 @@ from crispseg.errors import CrispsegError, Interrupted, system_line
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import CONFIG_FILE
 from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint
+from crispseg.training.processes import is_lost
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,6 +55,9 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError) and not received:
             raise CrispsegError(f"{system_line(error)}{kept(trainer, folder)}") from None
+        if is_lost(error):
+            line = f"another process of this training ended near step {trainer.global_step}{kept(trainer, folder)}"
+            raise CrispsegError(line) from None
         # Lightning makes SystemExit of KeyboardInterrupt.
         if not received and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
+import hashlib
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 import yaml
 from rich.console import Console
+from torch import Tensor
 
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
+from crispseg.data.base import SegmentationDataset
 from crispseg.data.check import few_images
 from crispseg.data.depth import known_range, range_line
 from crispseg.data.folder import Folder, settle
@@ -23,49 +25,44 @@ from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
-from crispseg.errors import CrispsegError, one_line, telling
+from crispseg.errors import CrispsegError, telling
 from crispseg.files import atomic_path, owned, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
+from crispseg.models.base import described
 from crispseg.models.info import ModelInfo
 from crispseg.plugins import load_plugins
 from crispseg.refinement import REFINE_OPTIONS
 from crispseg.refinement.targets import BoundaryTargets
-from crispseg.settings_file import parse_yaml
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
-from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
 from crispseg.training.fitting import class_weights_of, fitted, keeps_images
 from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.precision import float32_depthwise, has_bf16
-from crispseg.training.result import METRICS, PICTURES, Run
+from crispseg.training.processes import (
+    agreed,
+    all_or_none,
+    check_alike,
+    check_started,
+    is_first_process,
+    is_joined,
+    joined,
+)
+from crispseg.training.result import PICTURES, Run
+from crispseg.training.resuming import check_folder
 from crispseg.training.room import check_batch, check_network
 from crispseg.training.summary import best_row, closing_lines, foldable
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, on_cuda, quiet
 
-MAY_CHANGE = {
-    "out",
-    "epochs",
-    "minutes",
-    "patience",
-    "val_every",
-    "workers",
-    "accelerator",
-    "precision",
-    "loggers",
-    "plugins",
-    "checkpoint_every",
-}
-"""What a resumed run may do differently; the rest is part of what its checkpoint means."""
+OWN = {"data", "out", "workers", "plugins", "precision", "init_from"}
+"""Settings that may differ between the processes of a run: paths, and what a machine has."""
 
 MOST_FROZEN = 0.3
 """Share of the backbone's weights up to which freeze_backbone auto is early."""
-
-FOUND = {"classes", "num_classes", "palette", "ignore"}
-"""Settings of the data that a run records as its files told, and that need not be said again."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
@@ -82,32 +79,50 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         Interrupted: SIGINT or SIGTERM came during training.
     """
     out = Path(config.out)
-    if not is_first_process() or out == Path():  # which is refused
-        return _train(config, resume, console)
-    with owned(out, out / LAST.parent, out / MODEL, out / PICTURES):
+    with joined(), ExitStack() as stack:
+        with all_or_none():
+            check_started(config)
+            if is_first_process() and out != Path():  # which is refused
+                stack.enter_context(owned(out, out / LAST.parent, out / MODEL, out / PICTURES))
         return _train(config, resume, console)
 
 
-def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
-    """As `train`, in a folder that no other process trains in."""
-    console = console or Console(stderr=True)
-    if not is_first_process():
-        console = Console(quiet=True)
+@dataclass(frozen=True)
+class _Ready:
+    """A run whose settings, data and weights are found good."""
+
+    config: TrainConfig
+    model: SegmentationModel
+    train_set: SegmentationDataset
+    val_set: SegmentationDataset
+    reports: tuple[SplitReport, SplitReport]
+    times: list[int]
+    """How often an epoch takes each training image."""
+    last: int
+    """The step of the checkpoint that the run goes on from."""
+    latest: int
+    """That of its latest checkpoint."""
+
+
+def _prepared(config: TrainConfig, resume: bool, console: Console) -> _Ready:
+    """Find whatever could go wrong before the long work starts; joined processes each do so by themselves."""
     load_plugins(config.plugins)
     build_loss(config.losses)  # where its library is missing, this is told before the data are read
     if config.init_from and config.model == ModelConfig():
         config = dataclasses.replace(config, model=ModelConfig.of(config.init_from))
     folder = check_folder(config, resume=resume)
-    if not resume and not config.init_from:
+    told = is_joined() and not is_first_process()  # weights and step come from the first process
+    if not (resume or config.init_from or told):
         _ = config.data.pairs("train") if isinstance(config.data, Folder) else config.data.dataset("train")
         config.model.weights()  # what cannot be had is said before masks are read, and after files that are missing
     data, found = settle(config.data)
     config = dataclasses.replace(config, data=data)
     L.seed_everything(config.seed, workers=True, verbose=False)
     labels = config.data.label_set()
-    model, note = starting_model(config, labels, resume=resume)
-    last = load_checkpoint(folder / LAST, model) if resume else 0
-    latest = max(last, load_checkpoint(folder / BEST, model) if resume and (folder / BEST).is_file() else 0)
+    model, note = starting_model(config, labels, resume=resume or told)
+    goes_on = resume and not told
+    last = load_checkpoint(folder / LAST, model) if goes_on else 0
+    latest = max(last, load_checkpoint(folder / BEST, model) if goes_on and (folder / BEST).is_file() else 0)
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
     value_range = known_range(splits[0])
     model.info = dataclasses.replace(model.info, value_range=value_range)
@@ -125,7 +140,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
     if value_range:
         console.print(range_line(splits[0], value_range), highlight=False, soft_wrap=True)
 
-    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.devices)
+    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     if max(times) > 1:
         of = "the one image" if len(times) == 1 else f"each of {len(times)} images"
         each = f"{min(times)} to {max(times)}" if min(times) < max(times) else f"{max(times)}"
@@ -134,29 +149,71 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
             highlight=False,
             soft_wrap=True,
         )
-
     check_batch(config, reports[0], sum(times))
+    return _Ready(config, model, train_set, val_set, reports, times, last, latest)
+
+
+def _as_the_first(ready: _Ready) -> _Ready:
+    """The same with what the first process has read and chosen.
+
+    Raises:
+        CrispsegError: the settings or the data of another process are others.
+    """
+    if not is_joined():
+        return ready
+    settings = {key: value for key, value in config_to_dict(ready.config).items() if key not in OWN}
+    groups = [(key, settings.pop(key)) for key in ("model", "augment")]
+    settings |= {f"{group}.{key}": value for group, values in groups for key, value in values.items()}
+    settings["model.pretrained"] = bool(settings["model.pretrained"])  # a path, which may differ
+    settings["init_from"] = bool(ready.config.init_from)
+    check_alike("settings", settings)
+    check_alike("images", {report.split: _in_short(report) for report in ready.reports})
+    precision, state, last, latest = agreed(
+        lambda: (ready.config.precision, ready.model.state_dict(), ready.last, ready.latest)
+    )
+    ready.model.load_state_dict(state)
+    config = dataclasses.replace(ready.config, precision=precision)
+    return dataclasses.replace(ready, config=config, last=last, latest=latest)
+
+
+def _in_short(report: SplitReport) -> str:
+    """What tells the images of a split from others."""
+    pixels = hashlib.sha256(repr((report.sizes, report.shares, report.present.tolist())).encode()).hexdigest()[:8]
+    return f"{report.images} with sizes and classes {pixels}"
+
+
+def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
+    """As `train`, in a folder that no other process trains in."""
+    console = console or Console(stderr=True)
+    if not is_first_process():
+        console = Console(quiet=True)
+    with all_or_none():
+        ready = _prepared(config, resume, console)
+    ready = _as_the_first(ready)
+    config, model, reports = ready.config, ready.model, ready.reports
+    folder, labels = Path(config.out), reports[0].labels
+    assert config.batch_size != "auto"
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     augmented = train_transform(config.augment, model.info.mean, model.info.std, config.model.in_chans, targets)
     plain = eval_transform(model.info.mean, model.info.std, config.model.in_chans)
     batches = functools.partial(
         train_loader,
-        *(train_set, augmented, config.batch_size, config.workers),
+        *(ready.train_set, augmented, config.batch_size, config.workers),
         seed=config.seed,
-        devices=config.devices,
-        times=times,
+        devices=config.processes,
+        times=ready.times,
         keep=keeps_images(config, reports[0]),
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     epochs = None if config.iterations or config.minutes else config.epochs
-    if epochs and latest > epochs * per_epoch:
-        done = -(-latest // per_epoch)
+    if epochs and ready.latest > epochs * per_epoch:
+        done = -(-ready.latest // per_epoch)
         raise CrispsegError(f"epochs is {epochs}, but the run in {folder} has begun epoch {done}; give that or more")
     steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
     for line in foretold(steps, per_epoch):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    start = last // per_epoch, last % per_epoch * config.accumulate
-    loaders = batches(start=start), eval_loader(val_set, plain, config.workers, config.devices)
+    start = ready.last // per_epoch, ready.last % per_epoch * config.accumulate
+    loaders = batches(start=start), eval_loader(ready.val_set, plain, config.workers, config.processes)
     weights = class_weights_of(config, reports[0])
     loss = DeepSupervision(build_loss(config.losses, config.hard_fraction, weights), config.auxiliary_weight)
     refined = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
@@ -168,7 +225,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
     deterministic = torch.get_deterministic_debug_mode()
     with warnings.catch_warnings(), float32_depthwise(model) if on_cpu_bf16 else nullcontext():
         quiet()
-        trainer = build_trainer(config, len(loaders[0]), *reports, val_set, console)
+        trainer = build_trainer(config, len(loaders[0]), *reports, ready.val_set, console)
         if is_first_process():
             writable_folder(folder / LAST.parent)
             with atomic_path(folder / CONFIG) as temporary:
@@ -189,74 +246,25 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
     result = best_row(trainer)
     iou = {name: float(result[f"iou/{name}"]) if result[f"iou/{name}"] else None for name in labels.names}
     with telling(lambda: f"the training is over and its model is saved; score it with: crispseg evaluate {folder}"):
-        for line in closing_lines(config, trainer, *reports, val_set):
+        for line in closing_lines(config, trainer, *reports, ready.val_set):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        return Run(folder, SegmentationModel.from_pretrained(folder / MODEL), miou, iou, config.data)
+        return Run(folder, _saved_model(folder), miou, iou, config.data)
 
 
-def check_folder(config: TrainConfig, *, resume: bool) -> Path:
-    """The run's folder, writable and with nothing in it that training would overwrite.
+def _saved_model(folder: Path) -> SegmentationModel:
+    """The model in a run's folder, which joined processes take from the first one."""
+    if not is_joined():
+        return SegmentationModel.from_pretrained(folder / MODEL)
 
-    Raises:
-        CrispsegError: it holds a run, or with `resume` none that goes on with this configuration; it cannot be written.
-    """
-    folder = Path(config.out)
-    if not is_first_process():
-        return folder
-    if folder == Path():
-        raise CrispsegError("out is the current folder; give the run a folder of its own")
-    if resume:
-        if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
-            raise CrispsegError(f"{folder} has no {LAST} to resume from; start it again without --resume")
-        recorded = _recorded(folder / CONFIG)
-        # Settings that did not exist when the run began count as their defaults, or as what was done before.
-        known = config_to_dict(TrainConfig(model=ModelConfig(config.model.name), data=config.data))
-        known["augment"] |= EARLIER["augment"]
-        for key, value in recorded.items():
-            known[key] = {**known[key], **value} if key in ("model", "data", "augment") else value
-        asked = config_to_dict(config)
-        for tree, had in ((asked, known), (asked["augment"], known["augment"])):
-            tree |= {key: had[key] for key, value in tree.items() if value == "auto"}  # decided by the same data
-        unsaid = {key for key in FOUND & known["data"].keys() if asked["data"].get(key) is None}
-        asked["data"] |= {key: known["data"][key] for key in unsaid}
-        if fixed := sorted({key for key, value in asked.items() if known[key] != value} - MAY_CHANGE):
-            raise CrispsegError(
-                f"--resume cannot change {', '.join(fixed)}; start another run with --init_from {folder} instead"
-            )
-    elif (folder / LAST).is_file():
-        raise CrispsegError(
-            f"{folder} holds a run already; resume it with --resume {folder}, in Python resume=True, or choose another "
-            "--out"
-        )
-    elif (folder / MODEL).is_dir():
-        raise CrispsegError(f"{folder} holds a model already; choose another --out")
-    elif not (folder / LAST.parent).is_dir():  # which a run makes before it writes anything
-        for name in (CONFIG, METRICS, PICTURES):
-            if (folder / name).exists():
-                raise CrispsegError(f"{folder} holds {name}, which no run wrote there; choose another --out")
-    writable_folder(folder)
-    return folder
+    def read() -> tuple[ModelInfo, dict[str, Tensor]]:
+        saved = SegmentationModel.from_pretrained(folder / MODEL)
+        return saved.info, saved.state_dict()
 
-
-def _recorded(path: Path) -> dict[str, Any]:
-    """The settings in a run's folder.
-
-    Raises:
-        CrispsegError: they are damaged.
-    """
-    try:
-        recorded = parse_yaml(path.read_text(encoding="utf-8"))
-        groups = [recorded, *(recorded.get(key, {}) for key in ("model", "data", "augment"))]
-        if not all(isinstance(group, dict) and all(isinstance(key, str) for key in group) for group in groups):
-            raise ValueError("a group holds no settings")
-    except (ValueError, AttributeError) as error:
-        raise CrispsegError(f"{path} holds no settings of a run ({one_line(error)}); restore it") from None
-    return dict(recorded)
-
-
-def is_first_process() -> bool:
-    """False in the further processes of a distributed run, which start when the first is already under way."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    info, state = agreed(read)
+    model = described(info)
+    model.info = info
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = False) -> tuple[SegmentationModel, str]:

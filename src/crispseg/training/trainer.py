@@ -32,6 +32,7 @@ from crispseg.training.checkpoints import (
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Course, Pace
 from crispseg.training.pictures import Pictures, telling_images
+from crispseg.training.processes import environment
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
 
@@ -64,10 +65,10 @@ def build_trainer(
         )
     folder = Path(config.out)
     steps = steps_per_epoch(batches, config)
-    plugins: list[Any] = [AtomicCheckpoints()]
-    if on_cuda(config) and config.devices > 1:
+    plugins: list[Any] = [AtomicCheckpoints(), environment()]
+    if on_cuda(config) and config.processes > 1:
         plugins.append(SyncedNorms())
-    timer, pace = Timer(), Pace(sum(height * width for height, width in val.sizes) / config.devices)
+    timer, pace = Timer(), Pace(sum(height * width for height, width in val.sizes) / config.processes)
     callbacks: list[Callback] = [timer, pace]
     left: Callable[[], float | None]
     if config.minutes:
@@ -89,6 +90,9 @@ def build_trainer(
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
+        num_nodes=config.num_nodes,
+        # Else the first step of a session adds gradients up in another order than the others.
+        strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         plugins=plugins,
         profiler=pace.wait,
