@@ -89,6 +89,18 @@ def test_a_model_that_was_not_written_is_not_said_to_be_kept(tiny_run: Run, tmp_
     assert not (tmp_path / "run/model").exists()
 
 
+def test_a_checkpoint_that_others_did_not_hear_of_is_kept(
+    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def barrier(_: Any, name: str | None = None) -> None:
+        if name == "Trainer.save_checkpoint" and (tmp_path / "run/checkpoints/last.ckpt").is_file():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("lightning.pytorch.strategies.SingleDeviceStrategy.barrier", barrier)
+    with refuses("kept: the checkpoint of step 2", "--resume"):
+        quietly(tiny(tmp_path / "run"))
+
+
 @contextmanager
 def full_after_start(size: int) -> Iterator[None]:
     """The configuration can be written, what training writes cannot."""

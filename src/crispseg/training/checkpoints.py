@@ -104,7 +104,7 @@ class LastCheckpoint(Checkpoint):
     `ModelCheckpoint` would also write where gradients are being accumulated.
 
     Attributes:
-        saved: the step of the checkpoint there is; None if there is none.
+        saved: the step of the latest checkpoint, which may lie on another machine; None if there is none.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:

@@ -14,7 +14,7 @@ import lightning as L
 from crispseg.errors import CrispsegError, Interrupted, system_line
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import CONFIG_FILE
-from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint
+from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint, read_checkpoint
 from crispseg.training.processes import is_lost
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -76,7 +76,9 @@ def kept(trainer: L.Trainer, folder: Path) -> str:
     model = ""
     with suppress(CrispsegError):  # the latest one may not have come to be written, or none
         model = f"the best model so far, mIoU {ModelInfo.read(best.model / CONFIG_FILE).metrics['val_miou']:.1f}"
-    if last.saved is None:
+    # Others may have ended between the writing of a checkpoint and the word that it is written.
+    step = read_checkpoint(last.path)[1] if last.path.is_file() else last.saved
+    if step is None:
         return f"; kept: {model}, in {folder}; start again with another --out" if model else "; start it again"
-    parts = f"the checkpoint of step {last.saved}{' and ' if model else ''}{model}"
+    parts = f"the checkpoint of step {step}{' and ' if model else ''}{model}"
     return f"; kept: {parts}; go on with: crispseg train --resume {folder}"
