@@ -201,3 +201,12 @@ def test_objects_of_each_image_are_written(model: Path, photos: Path, tmp_path: 
 )
 def test_flags_that_make_no_sense(flags: list[str], phrase: str, photos: Path, capsys: Capture) -> None:
     assert phrase in error_of(capsys, "predict", "nuclei", photos, *flags)
+
+
+def test_threads_of_shares_sleep_while_they_wait(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # to be put back after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["predict", "nuclei", str(photos), "--resume"])
+    assert "OMP_WAIT_POLICY" not in os.environ
+    main(["predict", "nuclei", str(photos), "--shard=1/2"])
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"

@@ -121,6 +121,9 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if rest[-2:] in (["--help", "all"], ["-h", "all"]):
         del rest[-1]
+    if any(word.startswith("--shard") for word in rest):
+        # Before PyTorch is imported: threads that spin while they wait take the cores from the other processes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(f"crispseg.cli.{name}")
     try:
         module.run(rest)
