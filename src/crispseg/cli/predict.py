@@ -6,6 +6,7 @@ import errno
 import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,17 +220,26 @@ class Results:
         self.done, self._last = done, time.perf_counter()
 
     def write(self, segmenter: Segmenter, images: Sequence[Path]) -> None:
-        """Segment images that fit into memory."""
+        """Segment images that fit into memory; while one is computed, a thread writes the one before."""
         results = segmenter.stream(images, on_error=self._leave_out)
         hidden = not self.console.is_terminal
-        for result in track(results, "Segmenting", len(images), console=self.console, disable=hidden):
-            assert result.path is not None
-            try:
-                self._finish(result.path, self._save(result))
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                self._leave_out(result.path, CrispsegError(system_line(error)))
+        with ThreadPoolExecutor(1) as writer:
+            before: Future[None] | None = None
+            for result in track(results, "Segmenting", len(images), console=self.console, disable=hidden):
+                if before is not None:
+                    before.result()
+                before = writer.submit(self._write_one, result)
+            if before is not None:
+                before.result()
+
+    def _write_one(self, result: Segmentation) -> None:
+        assert result.path is not None
+        try:
+            self._finish(result.path, self._save(result))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            self._leave_out(result.path, CrispsegError(system_line(error)))
 
     def write_tiffs(self, segmenter: Segmenter, images: Sequence[Path]) -> None:
         """Segment TIFFs of any size, each with a bar of its own."""
