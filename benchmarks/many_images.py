@@ -69,7 +69,7 @@ def report(given: argparse.Namespace) -> None:
             seconds = undisturbed(run, folder, count)
             measured.append(Measured(f"{count} × crispseg predict", seconds, seconds - busiest(folder / f"out{count}")))
         assert contents(folder / "out1") == contents(folder / "out2")
-        kills = killed(run, folder, given.kills, measured[0].seconds, random.Random(given.seed))
+        kills = killed(run, folder, given.kills, measured[1].seconds * 2 / 3, random.Random(given.seed))
         assert contents(folder / "out1") == contents(folder / "killed"), "files differ"
         done = Counter(row["name"] for path in (folder / "killed").glob("manifest-*.jsonl") for row in rows(path))
         assert len(done) == given.images and set(done.values()) == {1}, "an image is not done once"
@@ -121,7 +121,7 @@ def killed(run: str, folder: Path, kills: int, seconds: float, moments: random.R
         run: the model.
         folder: with the images.
         kills: at most; fewer if all processes have ended before.
-        seconds: that one process takes, over which the kills are spread.
+        seconds: that three processes take at least, over which the kills are spread.
         moments: draws them, and who is killed.
     """
     shares = ("1/3", "2/3", "3/3")
