@@ -172,3 +172,13 @@ def test_killed_processes_are_started_again(script: Script, tmp_path: Path, monk
     monkeypatch.setattr(module, "start", start)
     assert module.killed("run", tmp_path, 3, 0.4, random.Random(0)) == 3
     assert started[:3] == ["1/3", "2/3", "3/3"] and len(started) == 6
+
+
+def test_prediction_beside_the_network(script: Script, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    module = script("predict_speed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    flags = ["--images=3", "--rounds=1", "--threads=1", "--model=fpn", "--backbone=test_efficientnet"]
+    monkeypatch.setattr(sys, "argv", ["predict_speed.py", *flags])
+    module.main()
+    rates = [float(line.split("|")[2]) for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert rates[2] == pytest.approx(rates[1] / rates[0], abs=0.02)

@@ -1,0 +1,104 @@
+"""What reading and writing cost: `crispseg predict` of a folder beside the same network on images in memory.
+
+python benchmarks/predict_speed.py --images 200 --rounds 3
+
+Both in turn, medians. Seconds of the command are those of its manifest, from the first image that is written to the
+last, so without its start; the network's are without start too. Images are drawn unless --folder has some; the model
+has random weights unless --run names one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import processes
+import torch
+from numpy.typing import NDArray
+
+from crispseg import Segmenter, create_model
+from crispseg.certificate import smooth_images
+from crispseg.imaging import find_images, read_image, write_image
+from crispseg.manifest import rows
+
+
+def main() -> None:
+    """Measure and print."""
+    made = processes.parser(__doc__)
+    made.add_argument("--images", type=processes.positive, default=200)
+    made.add_argument("--folder", type=Path, default=None, help="with images, in place of drawn ones of 480×360")
+    made.add_argument("--run", default=None, help="a trained model in place of one with random weights")
+    made.add_argument("--model", default="crisp")
+    made.add_argument("--backbone", default="tf_efficientnet_lite0")
+    made.add_argument("--rounds", type=processes.positive, default=3)
+    processes.run(made, None, report)
+
+
+def report(given: argparse.Namespace) -> None:
+    """Both ways in turn, and the table."""
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        run = given.run or make_model(given.model, given.backbone, folder / "model")
+        chosen = find_images(given.folder)[: given.images] if given.folder else make_images(folder / "in", given.images)
+        listed = folder / "list.txt"
+        listed.write_text("\n".join(map(str, chosen)) + "\n", encoding="utf-8")
+        segmenter = Segmenter(run, device="cpu")
+        images = [read_image(path) for path in islice(chosen, 20)]
+        alone, command = [], []
+        for number in range(given.rounds):
+            alone.append(network_alone(segmenter, images))
+            command.append(by_command(run, listed, folder / f"out{number}"))
+    network, whole = statistics.median(alone), statistics.median(command)
+    print(f"{processes.machine()}, {os.cpu_count()} cores, {given.threads} threads")
+    print("| way | images a second |")
+    print("| --- | ---: |")
+    print(f"| the network, on images in memory | {network:.2f} |")
+    print(f"| crispseg predict, files to files | {whole:.2f} |")
+    print(f"| ratio | {whole / network:.2f} |")
+
+
+def make_model(name: str, backbone: str, folder: Path) -> str:
+    torch.manual_seed(0)
+    create_model(name, num_classes=11, backbone=backbone).save_pretrained(folder)
+    return str(folder)
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """Smooth ones with a little noise, of 480×360."""
+    noise = np.random.default_rng(0)
+    smooth = smooth_images((count, 360, 480), 3)
+    for number, image in enumerate(smooth.permute(0, 2, 3, 1).numpy()):  # (H, W, 3)
+        pixels = 128 + 50 * image + noise.normal(0, 4, image.shape)
+        write_image(folder / f"{number:04}.png", pixels.clip(0, 255).astype(np.uint8))
+    return find_images(folder)
+
+
+def network_alone(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> float:
+    """Images a second, from pixels in memory to labels in memory."""
+    segmenter.labels(images[0])
+    began = time.perf_counter()
+    for image in images:
+        segmenter.labels(image)
+    return len(images) / (time.perf_counter() - began)
+
+
+def by_command(run: str, listed: Path, out: Path) -> float:
+    """Images a second, from files to files."""
+    argv = ["predict", run, str(listed), "--out", str(out), "--resume", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "crispseg", *argv], check=True, stdout=subprocess.DEVNULL)
+    _, *rest = [row["seconds"] for path in out.glob("manifest-*.jsonl") for row in rows(path)]
+    return len(rest) / sum(rest)
+
+
+if __name__ == "__main__":
+    main()
