@@ -75,7 +75,7 @@ def test_a_run_whose_process_group_is_told_to_end_says_what_it_kept(number: sign
         rf"crispseg: interrupted at step \d+; kept: the checkpoint of step \d+ and the best model so far, mIoU [\d.]+; "
         rf"go on with: crispseg train --resume {tmp_path}/run",
         line,
-    )
+    ), line
     assert process.exitcode == 128 + number
     assert (tmp_path / "run/model/model.safetensors").is_file()
 

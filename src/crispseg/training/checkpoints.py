@@ -28,7 +28,14 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Writes beside the old file and renames; Lightning's own writer copies over it from another file system.
 
     Of joined processes the first reads, and tells the others.
+
+    Attributes:
+        written: the step of each checkpoint that this process has written, by its path.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[Path, int] = {}
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         return agreed(lambda: super(AtomicCheckpoints, self).load_checkpoint(path, *arguments, **options))
@@ -39,6 +46,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # what PyTorch makes of an error of the operating system
                 raise (error.__context__ or error) from None
+        self.written[Path(path)] = checkpoint["global_step"]
 
 
 class EpochCheckpoint(ModelCheckpoint):

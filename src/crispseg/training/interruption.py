@@ -14,7 +14,7 @@ import lightning as L
 from crispseg.errors import CrispsegError, Interrupted, system_line
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import CONFIG_FILE
-from crispseg.training.checkpoints import EpochCheckpoint, LastCheckpoint, read_checkpoint
+from crispseg.training.checkpoints import AtomicCheckpoints, EpochCheckpoint, LastCheckpoint
 from crispseg.training.processes import is_lost
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -37,9 +37,12 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         received.append(number)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        let_workers_end()
+        raise KeyboardInterrupt
+
+    def let_workers_end() -> None:
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, lambda *_: None)  # PyTorch's raises an error when a data worker ends
-        raise KeyboardInterrupt
 
     hook = threading.excepthook
     # TensorBoard writes in a thread; an error of the disk there is raised again in this one.
@@ -53,6 +56,8 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if received:
+            let_workers_end()  # Lightning has put PyTorch's handler back
         if isinstance(error, OSError) and not received:
             raise CrispsegError(f"{system_line(error)}{kept(trainer, folder)}") from None
         if is_lost(error):
@@ -77,7 +82,9 @@ def kept(trainer: L.Trainer, folder: Path) -> str:
     with suppress(CrispsegError):  # the latest one may not have come to be written, or none
         model = f"the best model so far, mIoU {ModelInfo.read(best.model / CONFIG_FILE).metrics['val_miou']:.1f}"
     # Others may have ended between the writing of a checkpoint and the word that it is written.
-    step = read_checkpoint(last.path)[1] if last.path.is_file() else last.saved
+    files = trainer.strategy.checkpoint_io
+    assert isinstance(files, AtomicCheckpoints)
+    step = files.written.get(last.path, last.saved)
     if step is None:
         return f"; kept: {model}, in {folder}; start again with another --out" if model else "; start it again"
     parts = f"the checkpoint of step {step}{' and ' if model else ''}{model}"
