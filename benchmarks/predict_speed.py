@@ -2,7 +2,7 @@
 
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
-Both in turn, medians. Seconds of the command are those of its manifest, from the first image that is written to the
+Both in turn, medians; the command has two threads more, which read and write. Seconds of the command are those of its manifest, from the first image that is written to the
 last, so without its start; the network's are without start too. Images are drawn unless --folder has some; the model
 has random weights unless --run names one.
 """
@@ -51,7 +51,7 @@ def report(given: argparse.Namespace) -> None:
         run = given.run or make_model(given.model, given.backbone, folder / "model")
         chosen = find_images(given.folder)[: given.images] if given.folder else make_images(folder / "in", given.images)
         listed = folder / "list.txt"
-        listed.write_text("\n".join(map(str, chosen)) + "\n", encoding="utf-8")
+        listed.write_text("\n".join(str(path.resolve()) for path in chosen) + "\n", encoding="utf-8")
         segmenter = Segmenter(run, device="cpu")
         images = [read_image(path) for path in islice(chosen, 20)]
         alone, command = [], []

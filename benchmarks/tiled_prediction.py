@@ -125,6 +125,7 @@ def main() -> None:
             peaks.append(largest)
         same = once.read_bytes() == (folder / "again/map.tif").read_bytes()
         print(f"killed {kills} times: {spent:.0f} s in all, peak {max(peaks):.2f} GiB, the same bytes: {same}")
+        sys.exit(not same)
 
 
 if __name__ == "__main__":

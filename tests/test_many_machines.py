@@ -150,7 +150,8 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
     plugin = machines[0].parent / "plain.py"
     plugin.write_text(PLAIN)
     flags = [*PLAINLY, f"--plugins={plugin}", "--accelerator=cpu", "--schedule=constant"]
-    outputs = all_good(by_hand(machines, port, [[*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]] * 2))
+    outputs = all_good(torchrun(machines, port, 1, [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
+    beside = weights(machines[0] / "run")
     assert [output.count("best mIoU on val") for output in outputs] == [1, 0]  # the first process speaks
     assert not list(machines[1].iterdir())  # and writes
     alone = ["--num_nodes=1", "--batch_size=4", "--epochs=3"]
@@ -162,6 +163,7 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
         all_good([started(["crispseg", "train", *own], machines[0])])
     together, two, one = (machines[0] / name for name in ("run", "two", "one"))
     assert without_time(together)[:2] == without_time(two)
+    torch.testing.assert_close(beside, weights(two), rtol=0, atol=0)
     torch.testing.assert_close(weights(together), weights(one), rtol=1e-4, atol=1e-6)
     scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, one)]
     assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -108,7 +109,9 @@ class Manifest:
         self._append({"name": name, "image": str(image), "error": str(error)})
 
     def _append(self, row: dict[str, Any]) -> None:
-        self._file.write(f"{json.dumps(row | self.made_by)}\n".encode())  # in one call, since two threads may append
+        line = f"{json.dumps(row | self.made_by)}\n".encode()
+        if self._file.write(line) < len(line):  # in one call, since two threads may append
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -221,9 +221,8 @@ class Results:
 
     def write(self, segmenter: Segmenter, images: Sequence[Path]) -> None:
         """Segment images that fit into memory; while one is computed, a thread writes the one before."""
-        results = segmenter.stream(images, on_error=self._leave_out)
         hidden = not self.console.is_terminal
-        with ThreadPoolExecutor(1) as writer:
+        with closing(segmenter.stream(images, on_error=self._leave_out)) as results, ThreadPoolExecutor(1) as writer:
             before: Future[None] | None = None
             for result in track(results, "Segmenting", len(images), console=self.console, disable=hidden):
                 if before is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -126,7 +126,7 @@ class Segmenter:
         self,
         images: Iterable[Source] | str | Path,
         on_error: Callable[[Source, CrispsegError], None] | None = None,
-    ) -> Iterator[Segmentation]:
+    ) -> Generator[Segmentation, None, None]:
         """Segment one image after the other; while one is computed, a thread already reads the next.
 
         Args:
