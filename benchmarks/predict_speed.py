@@ -2,9 +2,9 @@
 
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
-Both in turn, medians; the command has two threads more, which read and write. Seconds of the command are those of its manifest, from the first image that is written to the
-last, so without its start; the network's are without start too. Images are drawn unless --folder has some; the model
-has random weights unless --run names one.
+Both in turn, medians; the command has two threads more, which read and write. Seconds of the command are those of its
+manifest, from the first image that is written to the last, so without its start; the network's are without start too.
+Images are drawn unless --folder has some; the model has random weights unless --run names one.
 """
 
 from __future__ import annotations
