@@ -173,6 +173,22 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
     assert isinstance(seen, FileDataset) and all((seen[index].image.max() == 255) for index in range(len(seen)))
 
 
+def test_the_doctor_takes_them(data: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["doctor", "--data=folder", f"--data.images={data.images}", f"--data.masks={data.masks}"]) == 1
+    )  # all are alike
+    assert "6 images have 16 bits a channel; the largest value is 65535" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_exported_model_scales_them_alike(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(run[0].folder), "--format=onnx", "--out", str(tmp_path / "model.onnx")]) == 0
+    image = data.pairs("val")[0].image
+    labels = [Segmenter(place, "cpu")(image).labels for place in (run[0].folder, tmp_path / "model.onnx")]
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
 def test_the_demo_s_examples_are_scaled_too(run: tuple[Run, str], data: Folder) -> None:
     info = run[0].model.info
     examples, (pair, *_) = examples_of(str(run[0].folder), info), data.pairs("val")
