@@ -86,7 +86,8 @@ def segmented_map(
     with _opened(segmenter, source, tile) as (image, side):
         bands = len(spans(image.size[0], side, side // OVERLAP))
         rows = _Rows(folder_of_rows(target), bands)
-        rows.begin(json.loads(json.dumps({**made_by, "size": image.size, "tile": side})))
+        known = {"size": image.size, "bytes": Path(source).stat().st_size, "tile": side}
+        rows.begin(json.loads(json.dumps({**made_by, **known})))
         share = share or Share()
         own = range(*(bands * number // share.of for number in (share.number - 1, share.number)))
         missing = [band for band in own if not rows.file(band).is_file()]
