@@ -65,6 +65,8 @@ PLAINLY = [
     *("--hard_fraction=1", "--class_weights=null", "--freeze_backbone=true", "--workers=0", "--loggers=[]"),
 ]
 
+FOUR = ["--num_nodes=2", "--devices=2", "--batch_size=1", "--epochs=3"]
+
 
 @pytest.fixture
 def port() -> int:
@@ -161,12 +163,15 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
         [*flags, *alone, "--out=one"],
     ):
         all_good([started(["crispseg", "train", *own], machines[0])])
-    together, two, one = (machines[0] / name for name in ("run", "two", "one"))
+    all_good(torchrun(machines, port, 2, [*flags, *FOUR, "--out=four"]))
+    assert not list(machines[1].iterdir())
+    together, two, one, four = (machines[0] / name for name in ("run", "two", "one", "four"))
     assert without_time(together)[:2] == without_time(two)
     torch.testing.assert_close(beside, weights(two), rtol=0, atol=0)
-    torch.testing.assert_close(weights(together), weights(one), rtol=1e-4, atol=1e-6)
-    scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, one)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
+    for other in (together, four):
+        torch.testing.assert_close(weights(other), weights(one), rtol=1e-4, atol=1e-6)
+        scores = [[float(row["miou"]) for row in rows(folder)] for folder in (other, one)]
+        assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
 
 
 @pytest.mark.slow
