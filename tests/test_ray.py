@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -97,33 +99,28 @@ def test_mistakes_are_said_before_ray_starts(
 
 
 @pytest.mark.slow
-def test_a_real_ray(
-    model: Path, photos: Path, expected: dict[str, dict[str, Any]], tmp_path: Path, refuses: Any
-) -> None:
+def test_a_real_ray(model: Path, photos: Path, expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """From files to files, and from Parquet to Parquet; on a busy machine it takes minutes until Ray has started."""
-    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray")
     from pyarrow import parquet
 
+    images = tmp_path / "photos.parquet"
     parquet.write_table(
-        pa.table({"name": NAMES, "bytes": [(photos / f"{name}.png").read_bytes() for name in NAMES]}),
-        tmp_path / "photos.parquet",
+        pa.table({"name": NAMES, "bytes": [(photos / f"{name}.png").read_bytes() for name in NAMES]}), images
     )
-    try:
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
-        results = crispseg.ray.predict(photos, model, out=tmp_path / "files")
-        shares = {row["name"]: row["shares"] for row in results.take_all()}
-        pictures = ray.data.read_parquet(tmp_path / "photos.parquet")
-        with refuses("the dataset has no column 'image'", "bytes"):
-            crispseg.ray.predict(pictures, model, column="image")
-        with pytest.warns(UserWarning, match="2 workers reserve 2 of 2 cores"):
-            crispseg.ray.predict(pictures, model, workers=2)
-        crispseg.ray.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(
-            tmp_path / "rows"
-        )
-    finally:
-        ray.shutdown()
-    assert shares == {name: each["shares"] for name, each in expected.items()}
-    written = {name: (tmp_path / "files" / name).read_bytes() for name in files(tmp_path / "files")}
+    for attempt in range(3):
+        out = tmp_path / str(attempt)
+        command = [sys.executable, str(Path(__file__).parent / "with_ray.py"), *map(str, (model, photos, images, out))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+        output = done.stdout + done.stderr
+        if "Ray has started" in output and (done.returncode == 0 or "Traceback" in output):
+            break  # else Ray itself failed
+    assert done.returncode == 0, output
+    said = json.loads((out / "said.json").read_text())
+    assert "the dataset has no column 'image'" in said["error"] and "bytes" in said["error"]
+    assert any("2 workers reserve 2 of 2 cores" in warning for warning in said["warnings"])
+    assert said["shares"] == {name: each["shares"] for name, each in expected.items()}
+    written = {name: (out / "files" / name).read_bytes() for name in files(out / "files")}
     assert written == {f"{name}.png": each["labels"] for name, each in expected.items()}
-    rows = parquet.read_table(tmp_path / "rows").to_pylist()
+    rows = parquet.read_table(out / "rows").to_pylist()
     assert {row["name"]: {key: row[key] for key in expected["a"]} for row in rows} == expected

@@ -1,0 +1,44 @@
+"""A program that predicts with a real Ray, for tests/test_ray.py.
+
+Ray ends the whole process that called it when its own server does not answer for a minute, as on a very busy machine.
+
+    python with_ray.py MODEL PHOTOS PHOTOS.parquet OUT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import ray
+
+import crispseg
+
+
+def run(model: str, photos: str, parquet: str, out: Path) -> None:
+    """Writes `files/`, `rows/` and `said.json`: the shares of each photo, one error and the warnings."""
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    print("Ray has started", flush=True)
+    try:
+        results = crispseg.ray.predict(photos, model, out=out / "files")
+        shares = {row["name"]: row["shares"] for row in results.take_all()}
+        pictures = ray.data.read_parquet(parquet)
+        error = ""
+        try:
+            crispseg.ray.predict(pictures, model, column="image")
+        except crispseg.CrispsegError as refusal:
+            error = str(refusal)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            crispseg.ray.predict(pictures, model, workers=2)
+        said = {"shares": shares, "error": error, "warnings": [str(each.message) for each in caught]}
+        (out / "said.json").write_text(json.dumps(said))
+        crispseg.ray.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:4], Path(sys.argv[4]))
