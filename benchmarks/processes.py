@@ -46,7 +46,9 @@ class Cost(NamedTuple):
 
 
 @contextmanager
-def process(name: str, prepare: Prepare, threads: int, hold_back: bool) -> Iterator[Callable[[Any], Cost]]:
+def process(
+    name: str, prepare: Prepare, threads: int, hold_back: bool, every: bool = True
+) -> Iterator[Callable[[Any], Cost]]:
     """A process of its own, and a function that has a call made there and gives its `Cost`.
 
     Args:
@@ -54,13 +56,15 @@ def process(name: str, prepare: Prepare, threads: int, hold_back: bool) -> Itera
         prepare: of a module that the process can import.
         threads: of the process.
         hold_back: whether the allocator may keep freed memory.
+        every: the memory of each call, for which what is free is given back before it, which costs the call time; else
+            the most there was since before `prepare`.
 
     Raises:
         CrispsegError: by that function, where the process ended or raised one itself.
     """
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    started = context.Process(target=_work, args=(theirs, prepare, threads, hold_back), daemon=True)
+    started = context.Process(target=_work, args=(theirs, prepare, threads, hold_back, every), daemon=True)
     started.start()
     theirs.close()  # so that the pipe ends with the process
 
@@ -84,16 +88,19 @@ def process(name: str, prepare: Prepare, threads: int, hold_back: bool) -> Itera
         started.join()
 
 
-def _work(pipe: Connection, prepare: Prepare, threads: int, hold_back: bool) -> None:
+def _work(pipe: Connection, prepare: Prepare, threads: int, hold_back: bool, every: bool) -> None:
     torch.set_num_threads(threads)
     if not hold_back:  # from the start: what the allocator has kept once, it uses and keeps again
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 * 1024)  # bytes; by default a limit that grows to 32 MiB
     try:
+        forget_peak()
+        before = resident("VmRSS")
         call = prepare()
         while True:
             asked = pipe.recv()
-            forget_peak()
-            before = resident("VmRSS")
+            if every:
+                forget_peak()
+                before = resident("VmRSS")
             start = time.perf_counter()
             results = call(asked)
             seconds = time.perf_counter() - start
@@ -216,7 +223,13 @@ def run(
     made: argparse.ArgumentParser, argv: Sequence[str] | None, report: Callable[[argparse.Namespace], None]
 ) -> None:
     """Report on what the command line asks for; a user's mistake is one line."""
-    given = made.parse_args(argv)
+    run_given(made, made.parse_args(argv), report)
+
+
+def run_given(
+    made: argparse.ArgumentParser, given: argparse.Namespace, report: Callable[[argparse.Namespace], None]
+) -> None:
+    """The same, of arguments that were read."""
     try:
         forget_peak()  # before anything else, see that it works
         report(given)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict, timm_networks
+from crispseg.backbones.same_padding import LeanConv2dSame, lean
 
 TINY = "test_efficientnet"
 
@@ -367,3 +372,28 @@ def test_strides_are_read_without_weights(monkeypatch: pytest.MonkeyPatch) -> No
     timm_networks._strides_of_all_features.cache_clear()
     Backbone("test_efficientnet")
     assert made == [{"meta"}, {"cpu"}]
+
+
+@given(
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    dilation=st.integers(1, 2),
+    size=st.tuples(st.integers(1, 34), st.integers(1, 34)),
+)
+def test_same_padding_without_a_copy_is_timm_s(kernel: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+    expected = Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2).double()
+    leaner = copy.deepcopy(expected)
+    lean(leaner)
+    images = torch.randn(2, 4, *size, dtype=torch.float64)
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with mode:
+            torch.testing.assert_close(leaner(images), expected(images))
+
+
+def test_networks_with_same_padding_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Backbone("tf_mobilenetv3_small_minimal_100")
+    kinds = {type(module) for module in net.modules() if isinstance(module, Conv2dSame)}
+    assert kinds == {LeanConv2dSame} and net.pads_by_size
+    monkeypatch.setattr("torch.nn.functional.pad", lambda *_, **__: pytest.fail("a padded copy"))
+    with torch.no_grad():
+        net(torch.randn(1, 3, 64, 96))

@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 import torch.fx.experimental._config as tracing
-from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
@@ -27,6 +26,7 @@ from crispseg.certificate import CHECKED, Certificate, Comparison, Limits, Trial
 from crispseg.certificate import smooth_images as smooth_images
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.files import put, staging
+from crispseg.inference.compiling import whole_number_padding
 from crispseg.inference.exported import METADATA, Precision, open_onnx
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import peak_bytes
@@ -306,22 +306,13 @@ def describe(info: ModelInfo, **more: Any) -> str:
 @contextmanager
 def _exporting() -> Iterator[None]:
     """PyTorch and timm as an export needs them, without chatter about the exporters' own insides."""
-    before, silenced = padding.get_same_padding, logging.root.manager.disable
-    padding.get_same_padding = _same_padding
+    silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         # Else the graph would refuse features of one pixel.
-        with tracing.patch(backed_size_oblivious=True), warnings.catch_warnings():  # type: ignore[attr-defined]
+        patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with whole_number_padding(), patched, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        padding.get_same_padding = before
         logging.disable(silenced)
-
-
-def _same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
-    """timm's "same" padding, of its tf_ networks, in whole numbers: `math.ceil` would ask for the example's size."""
-    outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
-    missing = (outputs - 1) * stride + reach - length
-    # With a maximum in them, sizes would grow into formulas that the tracer no longer understands.
-    return missing if reach >= stride else torch.sym_max(missing, 0)

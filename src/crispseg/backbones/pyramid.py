@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg.backbones.df import DF_STRIDES, build_df
 from crispseg.backbones.plain import build_plain
+from crispseg.backbones.same_padding import lean
 from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
 from crispseg.backbones.stdc import STDC_MODULES, build_stdc
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
@@ -91,6 +92,7 @@ class Backbone(nn.Module):
         self.in_chans = in_chans
         # so timm names its convolutions and pools that pad as TensorFlow's SAME does
         self.pads_by_size = any(type(module).__name__.endswith("Same") for module in self.net.modules())
+        lean(self.net)
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)

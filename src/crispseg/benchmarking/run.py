@@ -24,6 +24,7 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError, one_line
 from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
+from crispseg.inference.compiling import compiled
 from crispseg.inference.exported import ExportedModel
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE
@@ -49,6 +50,7 @@ class Settings(Checked):
         dtype: fp32, or bf16 to convolve in bfloat16.
         fold: merge batch norms into convolutions.
         channels_last: lay out weights and images that way.
+        compile: by torch.compile, in the rounds of warm-up.
         repeats: rounds that count; in each, every model takes its turn.
         warmup: rounds before, which do not count.
         seed: seed of the random weights and images.
@@ -66,6 +68,7 @@ class Settings(Checked):
     dtype: Literal["fp32", "bf16"] = "fp32"
     fold: bool = True
     channels_last: bool = True
+    compile: bool = False
     repeats: PositiveInt = 30
     warmup: NonNegativeInt = 5
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -181,10 +184,21 @@ class Deployed:
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         net = _folded(contender, settings) if settings.fold else contender.net.eval()
         self.net: Any = net.to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        if settings.compile:
+            self.compile()
         self.enlarges = not isinstance(net, SegmentationModel) or net.refiner is not None
         shape = (settings.batch, *settings.size, image_channels(contender.normalize.in_chans))
         self.images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)  # (N, H, W, C)
         self.batch = self.preprocess(self.images)
+
+    def compile(self) -> None:
+        """Compile what computes; logits are enlarged and refined as they were."""
+        if isinstance(self.net, ExportedModel):
+            raise CrispsegError(f"'{self.contender.name}' is compiled already; leave compile out")
+        if isinstance(self.net, SegmentationModel):
+            self.net.coarse = compiled(self.net.coarse, self.device)  # type: ignore[method-assign, assignment]
+        else:
+            self.net = compiled(self.net, self.device)
 
     def __call__(self, watch: Stopwatch) -> None:
         watch("forward", self.forward, self.batch)

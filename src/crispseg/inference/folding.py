@@ -15,10 +15,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from crispseg.backbones.same_padding import LeanConv2dSame
+
 Model = TypeVar("Model", bound=nn.Module)
 
 # Exact types: a subclass may do more with its weight than convolve, such as standardise it.
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame, LeanConv2dSame)
 
 TOLERANCE = 1e-3
 """Largest error, as a share of the largest output: rounding stays far below, a wrong merge does not."""

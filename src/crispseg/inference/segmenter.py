@@ -20,6 +20,7 @@ from crispseg.imaging import (
     image_channels,
 )
 from crispseg.inference.blending import blended_rows, check_tile
+from crispseg.inference.compiling import compiled
 from crispseg.inference.exported import Backend, ExportedModel, Network, open_network
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import Tiling, enough_memory
@@ -53,12 +54,14 @@ class Segmenter:
         tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
             those are for which memory would hardly do otherwise; a warning then says so.
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2.
+        compile: by `torch.compile`, once for all sizes, which takes the first image about a minute. It pays for many
+            images on a CUDA device; on a CPU, files of `crispseg export` are faster (docs/benchmarking.md).
 
     Raises:
         CrispsegError: no such model, or its weights are not finite; no such device; images of more than 16 channels;
             no such protocol; values that are no range; tiles that are too small; an exported file that is damaged,
             whose backend is missing or does not run it, or that is asked for another device, precision or protocol
-            than it has.
+            than it has, or to be compiled; no compiler where it is needed.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -75,6 +78,7 @@ class Segmenter:
         value_range: ValueRange | None = None,
         tile: int | None = None,
         backend: Backend = "auto",
+        compile: bool = False,
     ) -> None:
         self.protocol = named_protocol(protocol)
         if tile is not None:
@@ -98,13 +102,18 @@ class Segmenter:
         self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
         if isinstance(model, ExportedModel):
             model.check_use(self.device, bf16, self.protocol == WHOLE)
+            if compile:
+                raise CrispsegError(f"{model.path} is compiled already; leave compile out")
             self._model: Network = model
             if model.bytes_per_pixel:  # what its backend takes cannot be counted from here
                 self._tiling.bytes_per_pixel = model.bytes_per_pixel
             return
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
-        self._model = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compile:
+            folded.coarse = compiled(folded.coarse, self.device)
+        self._model = folded
 
     @overload
     def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
