@@ -308,9 +308,9 @@ def test_options_of_models_and_json_on_the_standard_output(capsys: Capture) -> N
 def test_flags(given: list[Settings]) -> None:
     assert main(["benchmark", "fpn"]) == 0
     flags = "--size 40 50 --batch 2 --backbone resnet18 --num_classes 7 --threads 1 --device cpu --dtype bf16"
-    rest = "--fold false --channels_last false --repeats 4 --warmup 3 --seed 6"
+    rest = "--fold false --channels_last false --repeats 4 --warmup 3 --seed 6 --compile true"
     assert main(["benchmark", "fpn", *flags.split(), *rest.split()]) == 0
-    expected = Settings((40, 50), 2, "resnet18", 7, 1, "cpu", "bf16", False, False, 4, 3, 6)
+    expected = Settings((40, 50), 2, "resnet18", 7, 1, "cpu", "bf16", False, False, 4, 3, 6, True)
     assert given == [Settings(), expected]
 
 

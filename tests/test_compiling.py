@@ -13,7 +13,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from training_runs import files, of_many_opinions
 
 from crispseg import Segmenter, create_model
+from crispseg.benchmarking import Settings, benchmark
 from crispseg.cli.main import main
+from crispseg.export import export_model
 from crispseg.imaging import write_image
 from crispseg.inference.compiling import compiled, whole_number_padding
 
@@ -54,6 +56,24 @@ def test_a_segmenter_compiles_and_computes_the_same(tmp_path: Path) -> None:
     argv = ["predict", str(tmp_path / "model"), str(tmp_path / "in"), "--device", "cpu", "--compile", "true"]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
     assert {f"{index}.png" for index in range(3)} <= files(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_networks_are_timed_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    counter: Any = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    torch.compiler.reset()
+    settings = Settings((64, 96), backbone="test_efficientnet", device="cpu", repeats=1, warmup=1, compile=True)
+    report = benchmark(["fpn{width: 8}", "timm:test_efficientnet"], settings)
+    assert len(report.rows) == 2 and counter.frame_count >= 2
+    torch.compiler.reset()
+    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)
+    file = tmp_path / "model.pt2"
+    export_model(model, file, "torch_export", rounds=1)
+    with refuses("is compiled already; leave compile out"):
+        benchmark([str(file)], settings)
+    with refuses("is compiled already; leave compile out"):
+        Segmenter(file, compile=True)
 
 
 def test_what_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:

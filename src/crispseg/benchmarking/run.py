@@ -50,10 +50,10 @@ class Settings(Checked):
         dtype: fp32, or bf16 to convolve in bfloat16.
         fold: merge batch norms into convolutions.
         channels_last: lay out weights and images that way.
-        compile: by torch.compile, in the rounds of warm-up.
         repeats: rounds that count; in each, every model takes its turn.
         warmup: rounds before, which do not count.
         seed: seed of the random weights and images.
+        compile: by torch.compile, in the rounds of warm-up.
 
     Raises:
         CrispsegError: a value out of range.
@@ -68,10 +68,10 @@ class Settings(Checked):
     dtype: Literal["fp32", "bf16"] = "fp32"
     fold: bool = True
     channels_last: bool = True
-    compile: bool = False
     repeats: PositiveInt = 30
     warmup: NonNegativeInt = 5
     seed: int = Field(default=0, ge=0, lt=2**32)
+    compile: bool = False
 
 
 @dataclass(frozen=True)
