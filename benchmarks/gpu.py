@@ -1,7 +1,7 @@
 """What networks, training steps and sampled attention take on a CUDA device, or to see that it runs, on the CPU.
 
     python benchmarks/gpu.py --device cuda --csv benchmarks/gpu.csv
-    python benchmarks/gpu.py --device cpu --size 64 96 --batches 1 2 --rounds 2 --networks crisp   # half a minute
+    python benchmarks/gpu.py --device cpu --size 64 96 --batches 1 --rounds 2 --networks crisp --ways last first graph
 
 | kind | a call is |
 | --- | --- |
