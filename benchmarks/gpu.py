@@ -95,6 +95,7 @@ def graph_of(call: Call, device: torch.device) -> Call:
     if device.type != "cuda":
         raise CrispsegError("CUDA graphs need a CUDA device")
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             call()

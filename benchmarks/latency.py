@@ -5,7 +5,7 @@
 All ways of a network in turns, each in a process of its own, from a normalised image in memory to logits of its size;
 in every group there is `sfnet` in PyTorch, with which machines and minutes are compared. Weights are random, which the
 time does not depend on; 8 bits learn their ranges from images of CamVid. Memory is the most that is resident, over what
-the process had before it opened the file. A way that cannot be is a row with its reason. `table` prints the rows.
+the process had before it opened the file. A way that cannot be is a row with its reason. `--table` prints the rows.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def fixed(network: SegmentationModel, path: Path, size: tuple[int, int]) -> None
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:
     """Write the model and its files, if they are not there yet; the ways that cannot be, and why."""
-    problems = folder / "problems.json"
+    problems = folder / "problems.json"  # is there when all files are
     if not problems.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         network = NETWORKS[name].build()
@@ -246,12 +246,14 @@ def report(given: argparse.Namespace) -> None:
     """Make what is missing, measure, and add the rows to the file, in the place of earlier ones."""
     load_plugins([str(PEERS)])
     size = given.size[0], given.size[1]
+    learned = "8-bits" if given.calibrate else "floats"
+    folder = given.out / f"{size[0]}x{size[1]}-{learned}"  # whose files fit each other
     for name in dict.fromkeys(["sfnet", *given.networks]):
-        make(name, given.out / name, given.calibrate, size)
+        make(name, folder / name, given.calibrate, size)
     for name in given.networks:
-        problems = make(name, given.out / name, given.calibrate, size)
+        problems = make(name, folder / name, given.calibrate, size)
         for threads in given.threads_of:
-            rows = measure(name, given.out, size, threads, given.rounds, set(problems))
+            rows = measure(name, folder, size, threads, given.rounds, set(problems))
             rows += [{"way": str(way), "problem": reason} for way, reason in problems.items()]
             same = {
                 **dict(zip(("network", "backbone"), (name, NETWORKS[name].backbone), strict=True)),
@@ -292,7 +294,10 @@ def show(path: Path, processor: str, what: str = "p50_ms") -> None:
         print(f"\n{processor}, {threads} threads, {height}×{width}, {what}\n")
         print("| network | backbone | G multiply-adds | " + " | ".join(map(str, WAYS)) + " |")
         print("| --- | --- |" + " ---: |" * (len(WAYS) + 1))
-        here = {(row["network"], row["way"]): row for row in rows if row["threads"] == threads}
+        same = threads, height, width
+        here = {
+            (row["network"], row["way"]): row for row in rows if (row["threads"], row["height"], row["width"]) == same
+        }
         for name in dict.fromkeys(network for network, _ in here):
             plain = here[name, str(PLAIN)]
             cells = [here.get((name, str(way)), {}).get(what) or "–" for way in WAYS]

@@ -1,10 +1,10 @@
-"""What this processor can do at most, and what share of that the networks of `latency.py` reach.
+"""What this processor does in products of large matrices, and what share of that the networks of `latency.py` reach.
 
     python benchmarks/roofline.py --threads 2 --processor avx512_bf16
 
 Multiply-adds a second are those of a product of two matrices of 2,048 × 2,048, in float32 and bfloat16 by PyTorch, in
 8 bits (u8 × s8) by ONNX Runtime; bytes a second those of copying 256 MiB, read and written. Of each, the best round.
-A network cannot take less time than its multiply-adds take at that speed, unless it has fewer of them.
+Convolutions are seldom faster than such products, and never by much.
 
     python benchmarks/roofline.py --profile sfnet crisp ddsm --size 512 1024
 

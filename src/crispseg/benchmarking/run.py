@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,8 @@ def benchmark(
     """
     if not models:
         raise CrispsegError("there is no model to measure; name one, such as sfnet")
+    if settings.compile and not settings.warmup:
+        raise CrispsegError("warmup is 0, so that compiling would be timed; give 1 or more, or leave compile out")
     device = usable_device(settings.device)
     with torch.random.fork_rng(devices=[]), _threads(settings.threads) as threads:
         torch.manual_seed(settings.seed)
@@ -146,6 +149,8 @@ def benchmark(
         for contender in contenders:
             if isinstance(contender.net, ExportedModel):
                 contender.net.check_use(device, settings.dtype == "bf16", whole=True)
+                if settings.compile:
+                    raise CrispsegError(f"'{contender.name}' is compiled already; leave compile out")
         counts = [
             (count_parameters(contender.counted or contender.net), _multiply_adds(contender, settings))
             for contender in contenders
@@ -193,10 +198,9 @@ class Deployed:
 
     def compile(self) -> None:
         """Compile what computes; logits are enlarged and refined as they were."""
-        if isinstance(self.net, ExportedModel):
-            raise CrispsegError(f"'{self.contender.name}' is compiled already; leave compile out")
         if isinstance(self.net, SegmentationModel):
-            self.net.coarse = compiled(self.net.coarse, self.device)  # type: ignore[method-assign, assignment]
+            self.net = copy.deepcopy(self.net)  # which is not always the contender's own
+            self.net.coarse = compiled(self.net.coarse, self.device)
         else:
             self.net = compiled(self.net, self.device)
 

@@ -134,7 +134,7 @@ def _parser() -> Parser:
         help="one of N shares of the images, 1/3, 2/3 or 3/3, for as many processes with one --out; --resume included",
     )
     parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
-    parser.add_argument("--compile", type=bool, default=False, help="compile first, which pays on a GPU")
+    parser.add_argument("--compile", type=bool, default=False, help="compile the network at the first image")
     parser.add_argument(
         "--format",
         default=PALETTE,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+import torch._dynamo.config as dynamo
 from timm.layers import padding
 from torch import Tensor
 
@@ -16,12 +20,17 @@ from crispseg.errors import CrispsegError
 
 Result = TypeVar("Result")
 
+KINDS = 64
+"""Graphs that PyTorch may keep of all models of a process, before it computes without; by default 8."""
+
+_patching = threading.RLock()
+
 
 def compiled(function: Callable[[Tensor], Result], device: torch.device) -> Callable[[Tensor], Result]:
     """A function of images `(N, C, H, W)`, compiled at its first call for all heights and widths.
 
     It computes the same but for rounding. PyTorch compiles again for one image and for several, and for images of a few
-    thousand pixels, which it convolves otherwise.
+    thousand pixels, which it convolves otherwise. Calls from several threads take turns.
 
     Args:
         function: such as `model.coarse`; of a model whose norms are folded and whose layout is chosen.
@@ -30,12 +39,16 @@ def compiled(function: Callable[[Tensor], Result], device: torch.device) -> Call
     Raises:
         CrispsegError: there is no compiler for C++, which PyTorch needs on a CPU.
     """
-    if device.type == "cpu" and not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
-        raise CrispsegError("compile needs a C++ compiler on a CPU, and there is none; install g++, or leave it out")
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    compiler = shlex.split(os.environ.get("CXX") or usual)[0]  # as PyTorch chooses it
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise CrispsegError(
+            f"compile needs a C++ compiler on a CPU, and there is no {compiler}; install it, or leave compile out"
+        )
     ready = torch.compile(function, dynamic=True)
 
     def call(images: Tensor) -> Result:
-        with whole_number_padding():
+        with _patching, dynamo.patch(recompile_limit=KINDS), whole_number_padding():
             return ready(images)
 
     return call

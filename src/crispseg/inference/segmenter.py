@@ -54,8 +54,8 @@ class Segmenter:
         tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
             those are for which memory would hardly do otherwise; a warning then says so.
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2.
-        compile: by `torch.compile`, once for all sizes, which takes the first image about a minute. It pays for many
-            images on a CUDA device; on a CPU, files of `crispseg export` are faster (docs/benchmarking.md).
+        compile: by `torch.compile`, for images of any size, which takes the first image about a minute. On a CPU, files
+            of `crispseg export` are faster (docs/benchmarking.md).
 
     Raises:
         CrispsegError: no such model, or its weights are not finite; no such device; images of more than 16 channels;
