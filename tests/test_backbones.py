@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict, timm_networks
 from crispseg.backbones.same_padding import LeanConv2dSame, lean
+from crispseg.counting import count_multiply_adds
 
 TINY = "test_efficientnet"
 
@@ -394,6 +395,10 @@ def test_networks_with_same_padding_get_it(monkeypatch: pytest.MonkeyPatch) -> N
     net = Backbone("tf_mobilenetv3_small_minimal_100")
     kinds = {type(module) for module in net.modules() if isinstance(module, Conv2dSame)}
     assert kinds == {LeanConv2dSame} and net.pads_by_size
+    counted = count_multiply_adds(net, 64, 96)
+    with monkeypatch.context() as patch:
+        patch.setattr(LeanConv2dSame, "forward", Conv2dSame.forward)
+        assert counted == count_multiply_adds(net, 64, 96)  # what is dropped does not count
     monkeypatch.setattr("torch.nn.functional.pad", lambda *_, **__: pytest.fail("a padded copy"))
     with torch.no_grad():
         net(torch.randn(1, 3, 64, 96))
