@@ -125,24 +125,20 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     return call
 
 
-def differentiated(function: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor) -> Call:
-    inputs = [each.requires_grad_() for each in inputs]
-    return lambda: torch.autograd.grad(function(*inputs), inputs, gradient)
-
-
 def attention(kind: str, way: str, side: int, device: torch.device) -> Call:
     """One attention, forward and backward, in float32 at batch size 1."""
     if kind == "ddsm":
         inputs, gradient = sampled_attention.make_inputs(64, side, side, 25, torch.float32)
         function = sampled_attention.WAYS[way]
     else:
-        (inputs, gradient) = deformable_attention.make_inputs(deformable_attention.Size(side, 3, 16))
+        inputs, gradient = deformable_attention.make_inputs(deformable_attention.Size(side, 3, 16))
         chosen = deformable_attention.WAYS[way]
 
         def function(*given: Tensor) -> Tensor:
             return chosen(*given, side)
 
-    return differentiated(function, [each.detach().to(device) for each in inputs], gradient.to(device))
+    call = processes.differentiated(function, [each.detach().to(device) for each in inputs], gradient.to(device))
+    return lambda: call(True)
 
 
 BUILDERS: dict[str, Callable[[str, str, str, int, tuple[int, int], torch.device], Call]] = {

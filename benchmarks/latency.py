@@ -248,15 +248,15 @@ def report(given: argparse.Namespace) -> None:
     size = given.size[0], given.size[1]
     learned = "8-bits" if given.calibrate else "floats"
     folder = given.out / f"{size[0]}x{size[1]}-{learned}"  # whose files fit each other
-    for name in dict.fromkeys(["sfnet", *given.networks]):
-        make(name, folder / name, given.calibrate, size)
+    needed = dict.fromkeys(["sfnet", *given.networks])
+    problems = {name: make(name, folder / name, given.calibrate, size) for name in needed}
     for name in given.networks:
-        problems = make(name, folder / name, given.calibrate, size)
         for threads in given.threads_of:
-            rows = measure(name, folder, size, threads, given.rounds, set(problems))
-            rows += [{"way": str(way), "problem": reason} for way, reason in problems.items()]
+            rows = measure(name, folder, size, threads, given.rounds, set(problems[name]))
+            rows += [{"way": str(way), "problem": reason} for way, reason in problems[name].items()]
             same = {
-                **dict(zip(("network", "backbone"), (name, NETWORKS[name].backbone), strict=True)),
+                "network": name,
+                "backbone": NETWORKS[name].backbone,
                 "threads": str(threads),
                 "height": str(size[0]),
                 "width": str(size[1]),
