@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +36,27 @@ def model() -> SegmentationModel:
     model = of_many_opinions(len(NAMES))
     model.info = replace(model.info, class_names=NAMES, palette=COLORS)
     return model
+
+
+SIGNALLED = """
+import signal, subprocess, sys
+from pathlib import Path
+from onnx import TensorProto, helper, save
+from crispseg.inference.exported import open_openvino
+
+size = ["batch", 3, "height", "width"]
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in ("images", "logits")]
+graph = helper.make_graph([helper.make_node("Relu", ["images"], ["logits"])], "network", ends[:1], ends[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+helper.set_model_props(model, {"crispseg": "{}"})
+save(model, sys.argv[1])
+first = open_openvino(Path(sys.argv[1]))
+second = open_openvino(Path(sys.argv[1]))
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended"))
+subprocess.run(["true"])
+"""
 
 
 @pytest.fixture
@@ -256,3 +279,12 @@ def test_what_might_run_code_in_a_torch_export_file_is_refused(
 )
 def test_expressions_of_sizes(expression: str | None, sound: bool) -> None:
     assert _is_arithmetic(expression) == sound
+
+
+@pytest.mark.slow
+def test_signals_after_openvino(tmp_path: Path) -> None:
+    """PyTorch's loaders handle the signal of a child that ends; see `openvino_core`."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "network.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "a child has ended\n"), done.stderr

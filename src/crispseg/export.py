@@ -27,7 +27,7 @@ from crispseg.certificate import smooth_images as smooth_images
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.files import put, staging
 from crispseg.inference.compiling import whole_number_padding
-from crispseg.inference.exported import METADATA, Precision, open_onnx
+from crispseg.inference.exported import METADATA, Precision, open_onnx, openvino_core
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import peak_bytes
 from crispseg.inference.protocols import MIN_SIDE
@@ -209,9 +209,7 @@ def write(
             else:
                 write_openvino(quantize_openvino(plain, batches, kept), path, metadata)
     elif format == "openvino":
-        import openvino
-
-        write_openvino(openvino.Core().read_model(plain), path, metadata)
+        write_openvino(openvino_core().read_model(plain), path, metadata)
 
 
 def plain_file(path: Path) -> Path:

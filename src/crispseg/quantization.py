@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.overview import spread
+from crispseg.inference.exported import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.models import ModelInfo
 from crispseg.normalize import Normalize
@@ -140,9 +142,10 @@ def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
 
     names = in_float(onnx.load(source, load_external_data=False).graph, kept)
     names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
-    with _quietly():
+    # NNCF makes cores of its own; openvino_core says what they would leave behind.
+    with _quietly(), mock.patch.object(openvino, "Core", openvino_core):
         return nncf.quantize(
-            openvino.Core().read_model(source),
+            openvino_core().read_model(source),
             nncf.Dataset(batches),
             target_device=nncf.TargetDevice.CPU,
             preset=nncf.QuantizationPreset.MIXED,

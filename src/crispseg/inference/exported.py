@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -158,11 +159,22 @@ def open_onnx(path: Path) -> tuple[Run, str]:
     return run, session.get_modelmeta().custom_metadata_map[METADATA]
 
 
-def open_openvino(path: Path) -> tuple[Run, str]:
-    """Run an exported file, OpenVINO's or ONNX, in OpenVINO on the CPU; also its metadata, as JSON."""
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO, once for the process and for ever.
+
+    Each `openvino.Core` gives the thread another stack for signals and takes it away when it ends. Of two that do not
+    end in the opposite order, a stack stays that is freed, and the next signal, such as the end of a child, ends the
+    process.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def open_openvino(path: Path) -> tuple[Run, str]:
+    """Run an exported file, OpenVINO's or ONNX, in OpenVINO on the CPU; also its metadata, as JSON."""
+    core = openvino_core()
     model = core.read_model(path)
     if path.suffix.lower() == ".onnx":
         import onnx
