@@ -42,18 +42,21 @@ def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
     nodes = [
         node("Conv", "images w", "stem", "backbone"),
         node("Relu", "stem", "feature", "backbone"),
+        node("Conv", "feature w", "coarse", "backbone"),
         node("Shape", "feature", "size"),
         node("Conv", "feature w", "flow"),
         node("Add", "flow size", "grid"),
         node("GridSample", "feature grid", "warped"),
-        node("Conv", "warped w", "merged"),
+        node("Add", "warped coarse", "both"),
+        node("Conv", "both w", "merged"),
         node("Conv", "merged w", "classes"),
         node("Resize", "classes", "logits"),
     ]
     output = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
     graph = onnx.helper.make_graph(nodes, "graph", [], [output])
     assert set(in_float(graph, "sampling")) == {"flow", "grid", "classes", "logits"}
-    assert set(in_float(graph, "decoder")) == {node.name for node in nodes} - {"stem", "feature"}
+    assert set(in_float(graph, "decoder")) == {node.name for node in nodes} - {"stem", "feature", "coarse"}
+    assert set(in_float(graph, "fine")) == {node.name for node in nodes} - {"coarse"}
 
 
 # Limits -------------------------------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ def test_a_file_that_breaks_a_limit_is_kept_aside(
     assert {path.name for path in tmp_path.iterdir()} == {"n.onnx", "n.refused.onnx", "n.refused.onnx.json"}
     assert (tmp_path / "n.onnx").read_text() == "earlier"
     record = json.loads((tmp_path / "n.refused.onnx.json").read_text())
-    assert (record["precision"], record["kept"], record["data"]) == ("int8", "decoder", "scenes")
+    assert (record["precision"], record["kept"], record["data"]) == ("int8", "fine", "scenes")
     assert record["broken"] and record["limits"]["labels"] == 100
     assert [row["size"] for row in record["rows"]] == [[32, 48], [64, 96], [96, 144]]
     assert {row["images"] for row in record["rows"]} == {2}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,8 +24,8 @@ from crispseg.inference.segmenter import as_batch
 from crispseg.models import ModelInfo
 from crispseg.normalize import Normalize
 
-Kept: TypeAlias = Literal["sampling", "decoder"]
-KEPT: tuple[Kept, ...] = ("sampling", "decoder")
+Kept: TypeAlias = Literal["sampling", "decoder", "fine"]
+KEPT: tuple[Kept, ...] = ("sampling", "decoder", "fine")
 """What stays in float, from least to most: see `in_float`."""
 
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
@@ -76,24 +76,33 @@ def in_float(graph: Any, kept: Kept) -> list[str]:
 
     `sampling`: what lies between the last products and the coordinates of a sampling, a softmax or the logits, with
     these products: flows, offsets, attention and the classifier. A step of 1 / 256 of their range would be seen.
-    `decoder`: all that is not of the backbone.
+    `decoder`: all that is not of the backbone. `fine`: that, and what the backbone's finest feature is made of.
     """
     producers = {name: node for node in graph.node for name in node.output}
     places = {"GridSample": 1, "Softmax": 0}  # of the input that matters
     ends = [node.input[places[node.op_type]] for node in graph.node if node.op_type in places]
-    ends += [output.name for output in graph.output]
+    found = _made_by([*ends, *(output.name for output in graph.output)], producers, until=PRODUCTS)
+    if kept != "sampling":
+        scopes = {node.name: {each.key: each.value for each in node.metadata_props} for node in graph.node}
+        others = [node for node in graph.node if "'backbone'" not in scopes[node.name].get(SCOPES, "")]
+        features = {name for node in others for name in node.input} - {name for node in others for name in node.output}
+        found |= {node.name: None for node in others}
+        if kept == "fine":
+            found |= min(filter(None, (_made_by([name], producers) for name in features)), key=len)
+    return list(found)
+
+
+def _made_by(ends: list[str], producers: dict[str, Any], until: Container[str] = ()) -> dict[str, None]:
+    """Names of the nodes that values come from, back to operators `until`; not through sizes or samplings."""
     found: dict[str, None] = {}
     while ends:
         node = producers.get(ends.pop())
         if node is None or node.name in found or node.op_type in ("Shape", "GridSample"):
             continue
         found[node.name] = None
-        if node.op_type not in PRODUCTS:
+        if node.op_type not in until:
             ends += node.input
-    if kept == "decoder":
-        scopes = {node.name: {each.key: each.value for each in node.metadata_props} for node in graph.node}
-        found |= {name: None for name, props in scopes.items() if "'backbone'" not in props.get(SCOPES, "")}
-    return list(found)
+    return found
 
 
 def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> None:
