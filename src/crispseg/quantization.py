@@ -88,7 +88,8 @@ def in_float(graph: Any, kept: Kept) -> list[str]:
         features = {name for node in others for name in node.input} - {name for node in others for name in node.output}
         found |= {node.name: None for node in others}
         if kept == "fine":
-            found |= min(filter(None, (_made_by([name], producers) for name in features)), key=len)
+            finest: dict[str, None] = min(filter(None, (_made_by([name], producers) for name in features)), key=len)
+            found |= finest
     return list(found)
 
 
