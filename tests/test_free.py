@@ -105,7 +105,7 @@ def test_parts_of_one_field_are_found(script: Any, tmp_path: Path) -> None:
     assert fields == [["a", "c", "d", "f"], ["b"], ["e", "g"]]
 
 
-def test_no_field_is_in_two_splits(script: Any, shared: Path) -> None:
+def test_no_field_that_the_rule_finds_is_in_two_splits(script: Any, shared: Path) -> None:
     nuclei, val = shared / "data/nuclei", listed(LISTS / "nuclei_val.txt")
     fields = [field for names in script.kinds_of(nuclei).values() for field in script.fields_of(nuclei, names)]
     assert all(len(val & set(field)) in (0, len(field)) for field in fields)
