@@ -6,7 +6,7 @@ NUCLEI holds `images/` and `instances/`, AERIAL `images/` and `masks/`, as `cris
 writes into `src/crispseg/data/free`, over what is there, by these rules:
 
 - An image of nuclei is of the kind of its height, its width, whether it has colours and whether it is bright, its mean
-  being above 127. Images whose edges go on in each other are one field; about a fifth of each kind is in val, by fields.
+  being above 127. Images whose edges go on in each other are one field; whole fields, a fifth of a kind, are in val.
 - Of aerial, val is tile2 and tile3.
 - Of each kind of nuclei the part takes as many images as `COUNTS` says, for its train from train, for its val and test
   from val. They are evenly spaced in the order of the number of nuclei. Of three or more from val, the first of each
