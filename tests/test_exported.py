@@ -38,27 +38,6 @@ def model() -> SegmentationModel:
     return model
 
 
-SIGNALLED = """
-import signal, subprocess, sys
-from pathlib import Path
-from onnx import TensorProto, helper, save
-from crispseg.inference.exported import open_openvino
-
-size = ["batch", 3, "height", "width"]
-ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in ("images", "logits")]
-graph = helper.make_graph([helper.make_node("Relu", ["images"], ["logits"])], "network", ends[:1], ends[1:])
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-helper.set_model_props(model, {"crispseg": "{}"})
-save(model, sys.argv[1])
-first = open_openvino(Path(sys.argv[1]))
-second = open_openvino(Path(sys.argv[1]))
-del first
-del second
-signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended"))
-subprocess.run(["true"])
-"""
-
-
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
@@ -279,6 +258,28 @@ def test_what_might_run_code_in_a_torch_export_file_is_refused(
 )
 def test_expressions_of_sizes(expression: str | None, sound: bool) -> None:
     assert _is_arithmetic(expression) == sound
+
+
+SIGNALLED = """
+import signal, subprocess, sys
+from pathlib import Path
+from onnx import TensorProto, helper, save
+from crispseg.inference.exported import open_openvino
+
+size = ["batch", 3, "height", "width"]
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in ("images", "logits")]
+graph = helper.make_graph([helper.make_node("Relu", ["images"], ["logits"])], "network", ends[:1], ends[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+helper.set_model_props(model, {"crispseg": "{}"})
+save(model, sys.argv[1])
+first = open_openvino(Path(sys.argv[1]))
+second = open_openvino(Path(sys.argv[1]))
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended"))
+subprocess.run(["true"])
+"""
+"""A program that opens a file twice, closes both in that order, and waits for a child."""
 
 
 @pytest.mark.slow
