@@ -1,13 +1,15 @@
 """The trained models that come with crispseg: made with their cards, and started from.
 
     python benchmarks/shipped.py train nuclei --root NUCLEI --weights WEIGHTS --minutes 60 --seed 0
+    python benchmarks/shipped.py card nuclei --root NUCLEI
     python benchmarks/shipped.py finetune nuclei --root NUCLEI --weights WEIGHTS --minutes 3 --base_minutes 15
     python benchmarks/shipped.py report
 
 Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
-the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME. `finetune` appends rows to
-shipped_finetune.csv for what is missing, and goes on with runs that were stopped. Beside other networks stands what
-`crispseg train` makes of these data in first_result.py.
+the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME; `card` scores the model in it, and
+writes its scores, its card and its pictures anew. `finetune` appends rows to shipped_finetune.csv for what is missing,
+and goes on with runs that were stopped. Beside other networks stands what `crispseg train` makes of these data in
+first_result.py.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 from compare import COMMIT, file_hash, head, recorded_commit
 from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
 from results import Row, read_rows, write_rows
-from shipped_card import DATA, in_colour, ship
+from shipped_card import DATA, in_colour, made_by, ship, told_before
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
@@ -67,6 +69,11 @@ def data_flags(given: argparse.Namespace) -> list[str]:
     return [f"--data={given.data}", f"--data.root={given.root}"]
 
 
+def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
+    """The data that `crispseg train` would take."""
+    return parse_training([*data_flags(given), *further], {}, prog=f"shipped.py {given.stage}", description="").data
+
+
 # A model with its card -----------------------------------------------------------------------------------------------
 
 
@@ -80,8 +87,17 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     val, commit = val_of(run), recorded_commit(run)
     if commit is None:
         raise CrispsegError(f"{run} does not say which commit trained it; remove the folder, to train anew")
-    ship(folder, model, val, scored(model, val), told, further, trained_at=commit)
+    ship(folder, model, val, scored(model, val), made_by(model, told, further, trained_at=commit))
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
+
+
+def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
+    """Score one that is there, and write its scores, its card and its pictures anew."""
+    folder = given.out / given.data
+    model = SegmentationModel.from_pretrained(folder)
+    val = data_of(given, further).dataset("val")
+    ship(folder, model, val, scored(model, val), told_before(folder))
+    print(f"{folder}: mIoU {model.info.metrics['val_miou']}")
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -102,8 +118,7 @@ def recipe_of(given: argparse.Namespace, further: Sequence[str]) -> Row:
 def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Train on the images without colour; then on a few in colour, from that model and from ImageNet weights."""
     kinds = given.work / f"{given.data}-kinds"
-    config = parse_training([*data_flags(given), *further], {}, prog="shipped.py finetune", description="")
-    others, left = divided(config.data, kinds)
+    others, left = divided(data_of(given, further), kinds)
     pretrained = [f"--model.pretrained={given.weights}"]
     start = {"data": given.data, "base_minutes": f"{given.base_minutes:g}", **recipe_of(given, further)}
     common = {**start, "minutes": f"{given.minutes:g}"}
@@ -158,19 +173,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     stages = parser.add_subparsers(dest="stage", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("data", choices=list(DATA))
-    for name, text in (("root", "folder of the data"), ("weights", "ImageNet weights of the backbone")):
-        shared.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True, help=text)
-    shared.add_argument("--minutes", type=float, required=True, help="of each training")
-    shared.add_argument("--work", type=Path, default=Path("runs/shipped"), help="folder of the runs")
+    data, trains = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    data.add_argument("data", choices=list(DATA))
+    for parser_of, name, text in ((data, "root", "folder of the data"), (trains, "weights", "ImageNet weights")):
+        parser_of.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True, help=text)
+    trains.add_argument("--minutes", type=float, required=True, help="of each training")
+    trains.add_argument("--work", type=Path, default=Path("runs/shipped"), help="folder of the runs")
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument("--out", type=Path, default=SHIPPED, help="where the model's folder is")
     seeds = argparse.ArgumentParser(add_help=False)
     seeds.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    stage = stages.add_parser("train", parents=[shared], allow_abbrev=False, help="train a model and write its folder")
-    stage.add_argument("--seed", type=int, default=0)
-    stage.add_argument("--out", type=Path, default=SHIPPED, help="where the model's folder is made")
     stage = stages.add_parser(
-        "finetune", parents=[shared, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
+        "train", parents=[data, trains, models], allow_abbrev=False, help="train a model and write its folder"
+    )
+    stage.add_argument("--seed", type=int, default=0)
+    stages.add_parser("card", parents=[data, models], allow_abbrev=False, help="score a model and write its card anew")
+    stage = stages.add_parser(
+        "finetune", parents=[data, trains, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
     )
     stage.add_argument("--base_minutes", type=float, required=True, help="of the training without the left-out kind")
     stage.add_argument("--images", type=int, nargs="+", default=[10, 30, 100], help="of the left-out kind to train on")
@@ -180,6 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         match given.stage:
             case "train":
                 train_stage(given, further)
+            case "card":
+                card_stage(given, further)
             case "finetune":
                 finetune_stage(given, further)
             case "report":

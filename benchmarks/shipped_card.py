@@ -19,6 +19,7 @@ from PIL import Image
 from crispseg.benchmarking.report import processor_name
 from crispseg.counting import count_parameters
 from crispseg.data import SegmentationDataset
+from crispseg.evaluation.confusion import shares
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
@@ -43,26 +44,21 @@ KINDS_ARE = {
     "nuclei": "dark ones of fluorescence, those in colour of stained tissue, and bright ones of brightfield",
     "aerial": "which is its tile: the parts of one tile lie beside each other",
 }
-KNOWN = {
-    "nuclei": "In stained tissue nuclei come out a little too large, those that lie together often lack the border\n"
-    "between them, and large coarse-grained ones get borders inside.",
-    "aerial": "Vegetation along the shore is taken for water, and narrow roads in sand and between houses are found\n"
-    "in part. Ground between houses that stand close is taken for building, road or vegetation.",
+ADJOINING = {
+    "nuclei": {
+        *("0ddd8deaf169", "1f9e429c12f4", "4ae4f936a9ad", "673baf65ae5c", "7ac468eb217b", "9e4f8ec60a0d"),
+        "da79a2b105f0",
+    }
 }
+"""Images of val that one of train goes on from, which benchmarks/free_lists.py did not find: docs/datasets.md."""
+MISTAKEN = 10.0
+"""Percent of a class's pixels taken for another one, from which it is a known failure."""
 LICENCE = "apache-2.0"
 COLORED = 2.0
 """Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
 
-CARD = """\
-## Data and licence
-
-Trained on {data}.
-
-The weights are under the Apache-2.0 licence, as are the ImageNet weights of `{backbone}` (timm) that the training began
-with. Classes: {classes}.
-
-## Recipe
-
+RECIPE, SCORES = "## Recipe\n", "## Scores\n"
+MADE = """\
 The defaults of `crispseg train`{changes}, seed {seed}, {minutes:g} minutes on {processor}, {threads},
 crispseg at commit {trained_at}. All settings are in `config.json` under `recipe`.
 {parameters:.2f} M parameters, kept as float16 and computed as float32.
@@ -71,9 +67,18 @@ Made, with this page and its numbers, in a clone by
 ```
 python benchmarks/shipped.py {command}
 ```
+"""
+CARD = """\
+## Data and licence
 
-## Scores
+Trained on {data}.
 
+The weights are under the Apache-2.0 licence, as are the ImageNet weights of `{backbone}` (timm) that the training began
+with. Classes: {classes}.
+
+{recipe_title}
+{made}
+{scores_title}
 On the {images} images of val, which chose among the evaluations of the run but were not trained on; in percent, with
 {level:.0f} % intervals of a bootstrap over images ({resamples} resamples). They were scored as they are here, at
 commit {commit}, and can be scored again by
@@ -85,6 +90,12 @@ crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}{o
 | score | % | {level:.0f} % interval |
 | --- | --- | --- |
 {scores}
+{without}
+The rest of this page is written anew, and the scores above too, by
+
+```
+python benchmarks/shipped.py card {name} --root ROOT
+```
 
 By the kind of image, {kinds_are}:
 
@@ -105,15 +116,34 @@ From the top: {worst}.
 """
 
 
-def ship(
-    folder: Path,
-    model: SegmentationModel,
-    val: SegmentationDataset,
-    evaluation: Evaluation,
-    command: Sequence[str],
-    further: Sequence[str],
-    trained_at: str,
-) -> None:
+def made_by(model: SegmentationModel, command: Sequence[str], further: Sequence[str], trained_at: str) -> str:
+    """How a model was made, for its card.
+
+    Args:
+        model: as it was trained, now.
+        command: the arguments of shipped.py that made it, but for
+        further: those that went to `crispseg train`.
+        trained_at: the commit at which the training began.
+    """
+    return MADE.format(
+        changes=" with the changes that the command below names" if further else "",
+        seed=model.info.recipe["seed"],
+        minutes=model.info.recipe["minutes"],
+        processor=processor_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        threads=plural(torch.get_num_threads(), "thread"),
+        trained_at=trained_at,
+        parameters=count_parameters(model) / 1e6,
+        command=shlex.join([*command, *further]),
+    )
+
+
+def told_before(folder: Path) -> str:
+    """What the card in a folder says of how the model was made."""
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    return text.partition(RECIPE)[2].partition(SCORES)[0].strip("\n") + "\n"
+
+
+def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evaluation: Evaluation, made: str) -> None:
     """Save a model in float16, with its scores in `config.json`, its card, and its worst images of val.
 
     Args:
@@ -121,28 +151,21 @@ def ship(
         model: whose weights are what float16 keeps of them.
         val: the split that it was scored on.
         evaluation: its scores there.
-        command: the arguments of shipped.py that made it, but for
-        further: those that went to `crispseg train`.
-        trained_at: the commit at which the training began.
+        made: how it was made, by `made_by`.
     """
-    info, recipe = model.info, model.info.recipe
+    info = model.info
     worst, _ = examples(model, val, evaluation.scores, WHOLE, FAILURES)
     metrics = {"val_miou": round(evaluation.scores.miou, 2), "val": evaluation.as_json()}
-    model.info = replace(info, recipe=portable(recipe), metrics=metrics)
+    model.info = replace(info, recipe=portable(info.recipe), metrics=metrics)
     details = CARD.format(
         name=folder.name,
         data=DATA[folder.name],
         classes=", ".join(val.labels.names),
         backbone=info.backbone,
-        changes=" with the changes that the command below names" if further else "",
-        seed=recipe["seed"],
-        minutes=recipe["minutes"],
-        processor=processor_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        threads=plural(torch.get_num_threads(), "thread"),
-        trained_at=trained_at,
+        recipe_title=RECIPE,
+        made=made,
+        scores_title=SCORES,
         commit=head(),
-        parameters=count_parameters(model) / 1e6,
-        command=shlex.join([*command, *further]),
         images=len(val),
         level=LEVEL,
         resamples=RESAMPLES,
@@ -151,11 +174,12 @@ def ship(
         scores="\n".join(
             f"| {name} | {percent(value)} | {interval(bounds)} |" for name, value, bounds in rows(evaluation)
         ),
+        without=without(ADJOINING.get(folder.name, set()), val, evaluation),
         kinds_are=KINDS_ARE[folder.name],
         columns=" | ".join(val.labels.names),
         rules=" | ".join("---" for _ in val.labels.names),
         kinds="\n".join(kind_rows(folder.name, val, evaluation)),
-        known=KNOWN[folder.name],
+        known=known_failures(evaluation),
         picture=PICTURE,
         worst=", ".join(f"{each.sample.name} ({percent(each.miou[0])})" for each in worst),
     )
@@ -165,6 +189,37 @@ def ship(
     page.data.license = LICENCE
     page.save(folder / CARD_FILE)
     save_small(folder / PICTURE, picture(worst, val.labels))
+
+
+def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -> str:
+    """A paragraph with the means over the images of val but those with these names; empty where it has none of them."""
+    kept = np.array([val[int(at)].name not in names for at in evaluation.scores.ids])
+    if kept.all():
+        return ""
+    weights = kept[None].astype(np.float64)
+    parts = [part.measures(weights) for part in evaluation.parts]
+    values = {name: value[0] for part in parts for name, value in part.items()}
+    said = [f"mIoU {percent(values['miou'])}"]
+    said += [f"IoU of {name} {percent(value)}" for name, value in zip(val.labels.names, values["iou"], strict=True)]
+    if evaluation.boundary:
+        pairs = zip(evaluation.boundary.distances, values["boundary_f"], strict=True)
+        said += [f"boundary F {percent(value)} at {distance} px" for distance, value in pairs]
+    if evaluation.objects:
+        said += [f"object F1 {percent(values['object_f1'])}", f"object AP {percent(values['object_ap'])}"]
+    return (
+        f"\nOf these images {np.sum(~kept)} lie beside one of train: the edges go on in each other, though no pixel is "
+        f"in both.\nWithout them: {', '.join(said)}.\n"
+    )
+
+
+def known_failures(evaluation: Evaluation) -> str:
+    """Sentences on classes that are taken for others, the largest share first."""
+    wrong, names = np.nan_to_num(shares(evaluation.scores.confusion)), evaluation.labels.names
+    np.fill_diagonal(wrong, 0)
+    order = sorted(zip(*np.nonzero(wrong >= MISTAKEN), strict=True), key=lambda at: -wrong[at])
+    found = [f"{percent(wrong[row, to])} % of the pixels of {names[row]} for {names[to]}" for row, to in order]
+    joined = ",\n".join(found)
+    return f"It takes {joined}." if found else f"No class has {MISTAKEN:g} % of its pixels taken for another."
 
 
 def rows(evaluation: Evaluation) -> list[tuple[str, float, NDArray[np.float64] | None]]:

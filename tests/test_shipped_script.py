@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,22 @@ def test_the_folder_for_the_wheel(
     capsys.readouterr()
     script.main(argv)  # the run is there; the card is made anew
     assert np.array_equal(before, Segmenter("nuclei", "cpu")(place / "data/images/05.png").labels)
+    assert (folder / "README.md").read_text() == card
+
+    monkeypatch.setattr(sys.modules["shipped_card"], "ADJOINING", {"nuclei": {"01", "02", "not there"}})
+    rescore = ["card", "nuclei", *(flag for flag in argv if flag.startswith(("--root", "--out", "--data")))]
+    script.main(rescore)
+    again = (folder / "README.md").read_text()
+    told = re.search("Of these images 2 lie beside one of train.*\nWithout them: (.*)\\.\n", again)
+    assert told and "mIoU" in told[1] and "boundary F" in told[1] and "Of these images" not in card
+    assert again.replace(f"\n{told[0]}", "") == card
+    (place / "two.txt").write_text("00\n03\n")
+    script.main([*rescore, f"--data.val_list={place / 'two.txt'}"])
+    other = (folder / "README.md").read_text()
+    alone = dict(re.findall(r"\| (mIoU|IoU of nucleus|boundary F, 2 px) \| (\d\S*) ", other))
+    assert f"mIoU {alone['mIoU']}," in told[1] and f"IoU of nucleus {alone['IoU of nucleus']}," in told[1]
+    assert f"boundary F {alone['boundary F, 2 px']} at 2 px" in told[1]
+
     with pytest.raises(SystemExit):
         script.main([*argv, "--model.width=8"])  # the run is of another network
     assert "--resume cannot change model" in capsys.readouterr().err
