@@ -29,9 +29,34 @@ class Peer(SegmentationModel):
         self.net = build(f"tu-{spec.name}", encoder_weights=None, in_channels=spec.in_chans, classes=num_classes)
         if spec.pretrained:
             self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
-        # no strides, since it has no early stages that training could keep as they are
-        self.backbone = SimpleNamespace(mean=ours.mean, std=ours.std, in_chans=spec.in_chans, strides=())
+        self.backbone = SimpleNamespace(
+            mean=ours.mean,
+            std=ours.std,
+            in_chans=spec.in_chans,
+            strides=ours.strides,
+            early_share=ours.early_share,
+            freeze=self.freeze,
+        )
+        ours.freeze(early=True)
+        modules = ours.net.model.named_modules()
+        self.early = [key for key, value in ours.net.model.named_parameters() if not value.requires_grad]
+        self.early_modules = [key for key, value in modules if any(value is each for each in ours.frozen)]
+        self.frozen: list[nn.Module] = []
         self.auxiliary_heads = self.refiner = None
+
+    def freeze(self, *, early: bool = False) -> None:
+        """As `Backbone.freeze`; with `early`, the same weights as of a network of crispseg on this backbone."""
+        body = self.net.encoder.model
+        for parameter in map(body.get_parameter, self.early) if early else body.parameters():
+            parameter.requires_grad_(False)
+        self.frozen += map(body.get_submodule, self.early_modules) if early else body.modules()
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Peer:
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
 
     def coarse(self, images: Tensor) -> Coarse:
         """Already at the images' size: these networks enlarge their logits themselves."""
