@@ -288,4 +288,5 @@ def test_signals_after_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "network.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (0, "a child has ended\n"), done.stderr
+    # a library may have started one too, which ends meanwhile
+    assert (done.returncode, set(done.stdout.splitlines())) == (0, {"a child has ended"}), done.stderr
