@@ -22,7 +22,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import deformable_attention
@@ -114,10 +114,13 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch, *size), device=device)
     outputs = torch.compile(model.outputs) if way == "compile" else model.outputs
+    kept = ExitStack()  # as in training: once for all steps, as a compiler begins anew when a module's hooks change
+    if device.type == "cpu" and dtype == "bf16":
+        kept.enter_context(float32_depthwise(model))
 
-    def call() -> None:
+    def call(_kept: ExitStack = kept) -> None:
         optimizer.zero_grad()
-        with float32_depthwise(model), torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):
+        with torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):
             total = loss(outputs(images).logits, labels)
         total.backward()
         optimizer.step()

@@ -164,6 +164,8 @@ _CRISP = Comparison(
         "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
         "smp_upernet": Entry("UPerNet (smp)", "--model smp_upernet"),
         "smp_segformer": Entry("SegFormer's decoder (smp)", "--model smp_segformer"),
+        "crisp_40": Entry("crisp, 40 epochs", "--model crisp --epochs 40", seeds=(0,)),
+        "smp_fpn_40": Entry("FPN (smp), 40 epochs", "--model smp_fpn --epochs 40", seeds=(0,)),
     },
     classes=("pole",),
 )

@@ -38,8 +38,8 @@ from crispseg.imaging import colorize, write_image
 from crispseg.visuals import panels
 
 data, runs, out = map(Path, sys.argv[1:])
-tile = Aerial(data / "aerial"), "tile2_008", np.s_[340:532, 240:496], np.s_[60:156, 20:148], ("upernet", "ddsm")
-cells = Nuclei(data / "nuclei"), "337b6eed0726", np.s_[:192, :256], np.s_[24:120, 128:256], ("fpn", "agln")
+tile = Aerial(data / "aerial"), "tile2_008", np.s_[340:532, 240:496], np.s_[96:144, 60:124], ("upernet", "ddsm")
+cells = Nuclei(data / "nuclei"), "337b6eed0726", np.s_[:192, :256], np.s_[36:84, 192:256], ("fpn", "agln")
 rows = []
 for source, shown, part, zoom, names in (tile, cells):
     dataset = source.dataset("val")
@@ -54,7 +54,7 @@ for source, shown, part, zoom, names in (tile, cells):
         pale = colorize(labels, dataset.labels.palette) // 3 + 170
         pale[edge & (labels != truth) & (truth != 255)] = 230, 0, 0
         row.append(pale)
-    rows.append([cv2.resize(each[zoom], None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST) for each in row])
+    rows.append([cv2.resize(each[zoom], None, fx=6, fy=6, interpolation=cv2.INTER_NEAREST) for each in row])
 titles = ["photograph", "ground truth", "without the paper's part", "with it", "the model inside"]
 write_image(out / "boundaries.png", panels(rows, titles))
 PYTHON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -132,13 +133,20 @@ class Limits(Settings):
             if self.labels is not None and row.labels < self.labels:
                 found.append(f"{row.labels:.2f} % of the labels agree {at}, less than limit.labels {self.labels:g}")
             for name, limit, pair in (("miou", self.miou, row.miou), ("boundary_f", self.boundary_f, row.boundary_f)):
-                if limit is not None and pair is not None and pair.model - pair.file > limit:
-                    found.append(f"{pair.model - pair.file:.2f} points are lost {at}, over limit.{name} {limit:g}")
+                if limit is None or pair is None:
+                    continue
+                lost = pair.model - pair.file
+                if math.isnan(lost):
+                    found.append(f"limit.{name} {limit:g} cannot be checked {at}: the images have nothing to score")
+                elif lost > limit:
+                    found.append(f"{lost:.2f} points are lost {at}, over limit.{name} {limit:g}")
         return found
 
     def broken(self, rows: tuple[Row, ...], memory: Pair | None) -> list[str]:
         """What is said of all limits that are broken."""
         found = self.broken_scores(rows)
+        if self.memory is not None and memory is None:
+            found.append(f"limit.memory {self.memory:g} cannot be checked: the memory could not be measured")
         costs = [(f"the time at {row.size[0]}×{row.size[1]}", row.milliseconds) for row in rows]
         for name, limit, pairs in (
             ("latency", self.latency, costs),
@@ -227,7 +235,7 @@ class Trial:
         model_grew, file_grew = see(lambda: model), see(lambda: open_network(file))
         (_, ours), (self.network, theirs) = opened
         self.both = ours, theirs
-        self.memory = Pair(model_grew, file_grew) if model_grew and file_grew else None
+        self.memory = Pair(model_grew, file_grew) if model_grew and file_grew else None  # 0 is no measurement
 
     def comparisons(self) -> Iterator[Comparison]:
         """Of the logits of random images, at `CHECKED` sizes."""

@@ -149,17 +149,23 @@ def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
     import nncf
     import onnx
     import openvino
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     names = in_float(onnx.load(source, load_external_data=False).graph, kept)
     names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
+    core = openvino_core()  # made before it stands in for the class that makes it
     # NNCF makes cores of its own; openvino_core says what they would leave behind.
-    with _quietly(), mock.patch.object(openvino, "Core", openvino_core):
+    with _quietly(), mock.patch.object(openvino, "Core", lambda: core):
         return nncf.quantize(
-            openvino_core().read_model(source),
+            core.read_model(source),
             nncf.Dataset(batches),
             target_device=nncf.TargetDevice.CPU,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(batches),
+            # By default the mean of the images' ranges, which clips images that are brighter than most.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
 

@@ -24,7 +24,7 @@ from crispseg.models.agln import (
     resample_channels,
 )
 
-from .base import NUM_CLASSES, ExportTester, ModelTester, TapShape, check_saved, patches
+from .base import NUM_CLASSES, ModelTester, TapShape, check_saved, patches
 
 STRIDES = (4, 8, 16)
 DESCRIPTORS = 6
@@ -55,7 +55,7 @@ def only_for_alpha_and_gamma(*, dense: bool = True) -> frozenset[str]:
     return both | {f"decoder.gathers.{level}.theta.weight" for level in range(3 if dense else 1)}
 
 
-class TestAGLN(ExportTester):
+class TestAGLN(ModelTester):
     name = "agln"
     options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
     taps: ClassVar = agln_taps()

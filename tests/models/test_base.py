@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from crispseg import CrispsegError, from_pretrained, list_models, record
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models import Outputs
 
-from .base import NUM_CLASSES, check_saved, equal, state
+from .base import NUM_CLASSES, ModelTester, check_saved, equal, state
 from .test_fpn import TestFPN as Base
 
 
@@ -21,6 +22,13 @@ def test_all_names_of_the_contract_are_listed() -> None:
     assert hosts | {"sfnet", "sfnet_lite", "ddsm_upernet", "ddsm_deeplabv3plus", "agln", "agln_lite", "unept"} <= set(
         list_models()
     )
+
+
+def test_every_model_has_a_tester() -> None:
+    for path in Path(__file__).parent.glob("test_*.py"):
+        importlib.import_module(f"{__package__}.{path.stem}")
+    tested = {tester.name for tester in ModelTester.__subclasses__() if tester.__module__.startswith(__package__)}
+    assert tested | {"crisp_s", "crisp_l"} == set(list_models())  # which are crisp with other numbers
 
 
 @pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])

@@ -14,11 +14,11 @@ from crispseg import CrispsegError, create_model
 from crispseg.counting import count_multiply_adds
 from crispseg.models import SegmentationModel, warp
 
-from .base import ExportTester
+from .base import ModelTester
 from .test_sfnet import TestSFNet as SFNetTester
 
 
-class TestCrisp(ExportTester):
+class TestCrisp(ModelTester):
     name = "crisp"
     stride = 1
     options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only

@@ -16,7 +16,7 @@ from crispseg import create_model, record
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models.ddsm import DDSM, ChannelAffinity, DynamicSampler, PositionEmbedding, SpatialAffinity
 
-from .base import ExportTester, ModelTester
+from .base import ModelTester
 
 # Taps of one DDSM of 16 reduced channels: channels and stride, or the whole shape.
 
@@ -49,7 +49,7 @@ def ddsm_taps(path: str, stride: int, coarse: int) -> dict[str, tuple[int, ...]]
     return level_taps(path, stride, coarse) | spatial_taps(path, stride) | channel_taps(path, stride)
 
 
-class TestDDSMUPerNet(ExportTester):
+class TestDDSMUPerNet(ModelTester):
     name = "ddsm_upernet"
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
     single_value_norms = frozenset({"decoder.context.stages.0.2"})

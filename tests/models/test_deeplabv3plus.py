@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 import pytest
 from torch import nn
 
-from .base import ExportTester
+from .base import ModelTester
 
 
-class TestDeepLabV3Plus(ExportTester):
+class TestDeepLabV3Plus(ModelTester):
     name = "deeplabv3plus"
     auxiliary_maps = 1
-    fewer_bits = False  # its operators are those of the others
     taps: ClassVar = {"decoder.coarsest": (16, 16)}
     single_value_norms = frozenset({"decoder.context.image.2"})
 

@@ -14,6 +14,7 @@ from .base import ModelTester, check_saved
 
 class TestFCN(ModelTester):
     name = "fcn"
+    export_options: ClassVar = {"output_stride": 8}  # by which it can learn squares of 16 pixels
     stride = 32
     auxiliary_maps = 0
     taps: ClassVar = {"decoder.coarsest": (16, 32)}

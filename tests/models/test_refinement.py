@@ -18,10 +18,10 @@ from crispseg.models import Outputs
 from crispseg.refinement.targets import NO_DIRECTION, boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 
-from .base import NUM_CLASSES, ExportTester, check_saved
+from .base import NUM_CLASSES, ModelTester, check_saved
 
 
-class TestRefinedFPN(ExportTester):
+class TestRefinedFPN(ModelTester):
     name = "fpn"
     options: ClassVar = {"width": 16, "refine": "boundary"}
     taps: ClassVar = {

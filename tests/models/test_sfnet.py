@@ -14,10 +14,10 @@ from crispseg import create_model, record
 from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.models import FlowAlignment, warp
 
-from .base import ExportTester
+from .base import ModelTester
 
 
-class TestSFNet(ExportTester):
+class TestSFNet(ModelTester):
     name = "sfnet"
     taps: ClassVar = {"decoder.coarsest": (16, 32)} | {
         f"decoder.fuses.{level}.{tap}": (channels, 2 * stride if tap == "coarse" else stride)

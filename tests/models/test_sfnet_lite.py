@@ -13,14 +13,14 @@ from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.decoders import Direct
 from crispseg.models import FlowAlignment, GatedDualFlowAlignment
 
-from .base import ExportTester
+from .base import ModelTester
 from .test_sfnet import naive_warp
 
 TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
 TAPS = {"fine": 16, "flow": 2, "fine_flow": 2, "warped": 16, "fine_warped": 16, "gate": 1}
 
 
-class TestSFNetLite(ExportTester):
+class TestSFNetLite(ModelTester):
     name = "sfnet_lite"
     auxiliary_maps = 1
     taps: ClassVar = {

@@ -24,7 +24,7 @@ from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention
 from crispseg.refinement import SpatialBranch, shift
 
-from .base import NUM_CLASSES, ExportTester, TapShape, check_exported, check_taps
+from .base import NUM_CLASSES, ModelTester, TapShape, check_exported, check_taps
 
 HEADS = 8
 
@@ -61,7 +61,7 @@ def enliven(model: SegmentationModel) -> SegmentationModel:
     return model
 
 
-class TestUNEPT(ExportTester):
+class TestUNEPT(ModelTester):
     name = "unept"
     options: ClassVar = {"width": 16, "points": 4}
     stride = 8

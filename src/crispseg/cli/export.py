@@ -25,6 +25,7 @@ from crispseg.quantization import Calibration
 IN_FLOAT = {
     "sampling": "flows, coordinates, sampling, attention and the classifier",
     "decoder": "all but the backbone, as a limit was broken otherwise",
+    "fine": "all but the deeper part of the backbone, as a limit was broken otherwise",
 }
 
 

@@ -23,6 +23,8 @@ from crispseg.models.base import Coarse, Outputs
 
 METADATA = "crispseg"
 """Key of the metadata in an ONNX or OpenVINO file; with `.json`, name of the extra file in a torch.export file."""
+NO_METADATA = "null"
+"""Of a file that another tool has made."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
@@ -55,7 +57,7 @@ class ExportedModel(nn.Module):
     def __init__(self, run: Run, metadata: str, path: Path) -> None:
         super().__init__()
         self.run, self.path = run, path
-        record: dict[str, Any] = json.loads(metadata)
+        record = _record(metadata, path)
         self.refines = bool(record.get("options", {}).get("refine"))
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
@@ -139,6 +141,18 @@ def open_network(source: str | Path, backend: Backend = "auto") -> Network:
         raise CrispsegError(f"{path} is no file of crispseg export ({one_line(error):.200}); export it again") from None
 
 
+def _record(metadata: str, path: Path) -> dict[str, Any]:
+    """What a file says of its model.
+
+    Raises:
+        CrispsegError: nothing, as another tool made it.
+    """
+    record = json.loads(metadata)
+    if not isinstance(record, dict):
+        raise CrispsegError(f"{path} says nothing of a model; give a file that crispseg export made")
+    return record
+
+
 def is_exported(source: str | Path) -> bool:
     """Whether a source is named as a file of `crispseg export`; a folder never is."""
     return Path(source).suffix.lower() in RUNS and not Path(source).is_dir()
@@ -156,7 +170,7 @@ def open_onnx(path: Path) -> tuple[Run, str]:
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.contiguous().numpy()})[0])
 
-    return run, session.get_modelmeta().custom_metadata_map[METADATA]
+    return run, session.get_modelmeta().custom_metadata_map.get(METADATA, NO_METADATA)
 
 
 @functools.cache
@@ -180,11 +194,11 @@ def open_openvino(path: Path) -> tuple[Run, str]:
         import onnx
 
         props = onnx.load(path, load_external_data=False).metadata_props
-        metadata = next(each.value for each in props if each.key == METADATA)
+        metadata = next((each.value for each in props if each.key == METADATA), NO_METADATA)
     else:
-        metadata = model.get_rt_info([METADATA]).value
+        metadata = model.get_rt_info([METADATA]).value if model.has_rt_info([METADATA]) else NO_METADATA
     # Where the processor has bfloat16, OpenVINO would otherwise compute in it whatever the file is certified for.
-    precision = "bf16" if json.loads(metadata).get("precision") == "bf16" else "f32"
+    precision = "bf16" if _record(metadata, path).get("precision") == "bf16" else "f32"
     options = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -220,7 +234,7 @@ def open_torch(path: Path) -> tuple[Run, str]:
             module = torch.export.load(path, extra_files=extra).module()
     except pickle.UnpicklingError:
         raise CrispsegError(f"{path} holds more than tensors, which might run code; export the model anew") from None
-    return module.forward, extra[f"{METADATA}.json"]
+    return module.forward, extra[f"{METADATA}.json"] or NO_METADATA
 
 
 OPENERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
