@@ -13,6 +13,11 @@ writes into `src/crispseg/data/free`, over what is there, by these rules:
   three is in val, the others in test. An image that is larger than 700 pixels is cut to its upper left quarter; other
   files are copied as they are.
 
+    python benchmarks/free_lists.py --nuclei NUCLEI --pairs
+
+writes nothing and prints the pairs of a val and a train image that may adjoin all the same, by the rule of
+`doubtful_pairs`, for a look at them: docs/datasets.md says what it showed.
+
 What is there was made of 530 images of nuclei and of 54 aerial photographs, of six tiles. The archives hold more, which
 is kept for tests, so they would give longer lists.
 """
@@ -30,6 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import uniform_filter1d
 from scipy.sparse.csgraph import connected_components
 
 from crispseg.data.free import LISTS, PART
@@ -93,13 +99,9 @@ def fields_of(nuclei: Path, names: Sequence[str]) -> list[list[str]]:
 
 def alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.bool_]:
     """`(N, N)`: whether rows of one and of the other, `(N, L)`, are the same but for noise."""
-    scaled = []
-    for rows in (one, other):
-        centred = rows - rows.mean(1, keepdims=True)
-        scaled.append(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6))
     spread = np.minimum.outer(one.std(1), other.std(1))
     apart = np.stack([np.abs(row - other).mean(1) for row in one])
-    return (scaled[0] @ scaled[1].T > JOINS) & (spread > 2) & (apart < 0.4 * one.std(1)[:, None])
+    return (correlation(one, other) > JOINS) & (spread > 2) & (apart < 0.4 * one.std(1)[:, None])
 
 
 def nuclei_splits(kinds: dict[Kind, list[str]], nuclei: Path) -> dict[str, list[str]]:
@@ -121,6 +123,42 @@ def aerial_splits(aerial: Path) -> dict[str, list[str]]:
     names = sorted(path.stem for path in (aerial / "images").glob("*.jpg"))
     val = [name for name in names if name.startswith(VAL_TILES)]
     return {"train": [name for name in names if name not in val], "val": val}
+
+
+def doubtful_pairs(kinds: dict[Kind, list[str]], splits: dict[str, list[str]], nuclei: Path) -> list[tuple[str, str]]:
+    """Pairs of a val and a train image of which an edge may go on in the other's.
+
+    What is finer than nine pixels along both edges correlates above 0.35, and from edge to edge it is at most 3.2 times
+    as far as from either edge to the next line inside.
+    """
+    found = []
+    for names in kinds.values():
+        pictures = [Image.open(nuclei / "images" / f"{name}.png").convert("L") for name in names]
+        images = np.stack([np.asarray(picture, np.float32) for picture in pictures])  # (N, H, W)
+        for turned in (images, images.swapaxes(1, 2)):  # left and right, above and below
+            last, first = turned[:, :, -1], turned[:, :, 0]  # (N, L)
+            fine = [edges - uniform_filter1d(edges, 9, axis=1) for edges in (last, first)]
+            inside = [np.abs(edges - turned[:, :, at]).mean(1) for edges, at in ((last, -2), (first, 1))]
+            for one, other in np.argwhere(np.minimum(correlation(*fine), 1 - np.eye(len(names))) > 0.35):
+                apart = np.abs(last[one] - first[other]).mean()
+                pair = sorted((names[one], names[other]), key=lambda name: name in splits["train"])
+                if apart <= 3.2 * min(inside[0][one], inside[1][other]) and is_split(pair, splits):
+                    found.append((pair[0], pair[1]))
+    return sorted(found)
+
+
+def is_split(pair: Sequence[str], splits: dict[str, list[str]]) -> bool:
+    """Whether the first is of val and the second of train."""
+    return pair[0] in splits["val"] and pair[1] in splits["train"]
+
+
+def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`(N, N)`: of rows of one with rows of the other, `(N, L)`."""
+    scaled = []
+    for rows in (one, other):
+        centred = rows - rows.mean(1, keepdims=True)
+        scaled.append(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6))
+    return scaled[0] @ scaled[1].T
 
 
 def part_splits(kinds: dict[Kind, list[str]], splits: dict[str, list[str]], nuclei: Path) -> dict[str, list[str]]:
@@ -167,10 +205,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the lists and the part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nuclei", type=Path, required=True)
-    parser.add_argument("--aerial", type=Path, required=True)
+    written = parser.add_mutually_exclusive_group(required=True)
+    written.add_argument("--aerial", type=Path)
+    written.add_argument("--pairs", action="store_true")
     given = parser.parse_args(argv)
     kinds = kinds_of(given.nuclei)
     splits = nuclei_splits(kinds, given.nuclei)
+    if given.pairs:
+        print(*(f"{val} {train}" for val, train in doubtful_pairs(kinds, splits, given.nuclei)), sep="\n")
+        return
     part = part_splits(kinds, splits, given.nuclei)
     copy_part(given.nuclei, list(chain(*part.values())), PART)
     write_lists(splits, f"{LISTS}/nuclei_")

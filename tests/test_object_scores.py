@@ -52,7 +52,7 @@ def naive(pairs: list[tuple[Ids, Ids]]) -> dict[str, float]:
         sets = [[set(np.flatnonzero(ids == each)) for each in np.unique(ids) if each] for ids in (found, wanted)]
         ious = [[len(one & other) / len(one | other) for other in sets[1]] for one in sets[0]]
         own = []
-        for percent in PERCENT:
+        for percent in range(50, 100, 5):
             hits = sum(iou > percent / 100 for row in ious for iou in row)
             wrong, missed = len(sets[0]) - hits, len(sets[1]) - hits
             own.append(hits / (hits + wrong + missed) if hits + wrong + missed else math.nan)

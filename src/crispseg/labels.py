@@ -73,7 +73,7 @@ class LabelSet:
             CrispsegError: there is none of this name.
         """
         if name not in self.names:
-            raise CrispsegError(f"there is no class '{name}'{did_you_mean(name, self.names)}")
+            raise CrispsegError(f"there is no class {name!r}{did_you_mean(str(name), self.names)}")
         return self.names.index(name)
 
     def __len__(self) -> int:

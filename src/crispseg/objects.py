@@ -62,7 +62,7 @@ class ObjectRule:
         if self.index == self.border:
             raise CrispsegError(f"class {self.index} is named for objects and for their border; name two classes")
         if not isinstance(self.reach, int | np.integer) or not 0 <= self.reach <= MOST_REACH:
-            raise CrispsegError(f"reach is {self.reach}; give a whole number of pixels, 0 to {MOST_REACH}")
+            raise CrispsegError(f"reach is {self.reach!r}; give a whole number of pixels, 0 to {MOST_REACH}")
 
     @classmethod
     def named(cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH) -> ObjectRule:
@@ -101,12 +101,14 @@ def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArr
         taken = found > 0
         after.ravel()[places[taken]] = found[taken]
         places = places[~taken]
-    places = np.flatnonzero(after != before)
-    numbers, ids = after.ravel()[places], before.ravel()
-    sides = (-before.shape[1], -1, 1, before.shape[1])
-    while (joined := np.logical_or.reduce([ids[places + side] == numbers for side in sides])).any():
-        ids[places[joined]] = numbers[joined]
-        places, numbers = places[~joined], numbers[~joined]
+    ids, numbers = before.ravel(), after.ravel()
+    places = np.flatnonzero(ids != numbers)
+    sides = np.array((-before.shape[1], -1, 1, before.shape[1]))
+    front = places[(ids[places[:, None] + sides] == numbers[places, None]).any(1)]  # (K,)
+    while front.size:  # each step looks around the pixels of the last one only: a piece may be long and thin
+        ids[front] = numbers[front]
+        beside = (front[:, None] + sides).ravel()  # (4 K,)
+        front = np.unique(beside[(ids[beside] == 0) & (numbers[beside] == numbers[front].repeat(4))])
     return before[reach:-reach, reach:-reach].copy()
 
 
