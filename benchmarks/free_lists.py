@@ -28,7 +28,7 @@ import argparse
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,17 +139,11 @@ def doubtful_pairs(kinds: dict[Kind, list[str]], splits: dict[str, list[str]], n
             last, first = turned[:, :, -1], turned[:, :, 0]  # (N, L)
             fine = [edges - uniform_filter1d(edges, 9, axis=1) for edges in (last, first)]
             inside = [np.abs(edges - turned[:, :, at]).mean(1) for edges, at in ((last, -2), (first, 1))]
-            for one, other in np.argwhere(np.minimum(correlation(*fine), 1 - np.eye(len(names))) > 0.35):
-                apart = np.abs(last[one] - first[other]).mean()
-                pair = sorted((names[one], names[other]), key=lambda name: name in splits["train"])
-                if apart <= 3.2 * min(inside[0][one], inside[1][other]) and is_split(pair, splits):
-                    found.append((pair[0], pair[1]))
+            for one, other in np.argwhere(correlation(*fine) > 0.35):
+                near = np.abs(last[one] - first[other]).mean() <= 3.2 * min(inside[0][one], inside[1][other])
+                pairs = permutations((names[one], names[other])) if near else ()
+                found += [(a, b) for a, b in pairs if a in splits["val"] and b in splits["train"]]
     return sorted(found)
-
-
-def is_split(pair: Sequence[str], splits: dict[str, list[str]]) -> bool:
-    """Whether the first is of val and the second of train."""
-    return pair[0] in splits["val"] and pair[1] in splits["train"]
 
 
 def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
