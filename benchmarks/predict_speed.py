@@ -2,8 +2,9 @@
 
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
-Both in turn, medians; the command has two threads more, which read and write. Seconds of the command are those of its
-manifest, from the first image that is written to the last, so without its start; the network's are without start too.
+Both in turn with the same images: medians, and the median of the ratios of the turns. The command has further threads
+that read and write. Its seconds are those of its manifest, from the first image that is written to the last, so without
+its start; the network's are without start too.
 Images are drawn unless --folder has some; the model has random weights unless --run names one.
 """
 
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,18 +53,19 @@ def report(given: argparse.Namespace) -> None:
         listed = folder / "list.txt"
         listed.write_text("\n".join(str(path.resolve()) for path in chosen) + "\n", encoding="utf-8")
         segmenter = Segmenter(run, device="cpu")
-        images = [read_image(path) for path in islice(chosen, 20)]
+        images = [read_image(path) for path in chosen]
         alone, command = [], []
         for number in range(given.rounds):
             alone.append(network_alone(segmenter, images))
             command.append(by_command(run, listed, folder / f"out{number}"))
     network, whole = statistics.median(alone), statistics.median(command)
+    ratios = [each / beside for each, beside in zip(command, alone, strict=True)]
     print(f"{processes.machine()}, {os.cpu_count()} cores, {given.threads} threads")
     print("| way | images a second |")
     print("| --- | ---: |")
     print(f"| the network, on images in memory | {network:.2f} |")
     print(f"| crispseg predict, files to files | {whole:.2f} |")
-    print(f"| ratio | {whole / network:.2f} |")
+    print(f"| ratio, {min(ratios):.2f} to {max(ratios):.2f} | {statistics.median(ratios):.2f} |")
 
 
 def make_model(name: str, backbone: str, folder: Path) -> str:

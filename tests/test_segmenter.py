@@ -18,6 +18,7 @@ from torch import nn
 from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.data.base import Sample
 from crispseg.data.transforms import eval_transform
+from crispseg.inference.lanes import LANES
 from crispseg.inference.segmenter import Segmenter, upsampled_argmax
 
 NAMES = ("road", "sky", "tree", "car", "pole")
@@ -217,12 +218,12 @@ def test_unreadable_files(segmenter: Segmenter, tmp_path: Path) -> None:
         segmenter(opened)
 
 
-def test_stream_reads_ahead_by_one_and_in_order(segmenter: Segmenter) -> None:
+def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
     asked: list[int] = []
     enough = threading.Semaphore(0)
 
     def frames() -> Iterator[np.ndarray]:
-        for index in range(4):
+        for index in range(8):
             asked.append(index)
             enough.release()
             yield picture(32 + index, 40)
@@ -230,9 +231,9 @@ def test_stream_reads_ahead_by_one_and_in_order(segmenter: Segmenter) -> None:
     stream = segmenter.stream(frames())
     assert asked == []
     assert next(stream).labels.shape == (32, 40)
-    assert enough.acquire(timeout=10) and enough.acquire(timeout=10)
-    assert asked == [0, 1]
-    assert [result.labels.shape[0] for result in stream] == [33, 34, 35]
+    assert all(enough.acquire(timeout=10) for _ in range(LANES + 2))
+    assert asked == [*range(LANES + 2)]
+    assert [result.labels.shape[0] for result in stream] == [*range(33, 40)]
 
 
 def test_stream_gives_what_precedes_a_broken_image(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
 from crispseg.labels import color_table
 from crispseg.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
+from crispseg.png import write_colors
 from crispseg.tiff import deep_bands, open_tiff, read_bands
 from crispseg.value_range import ValueRange, to_8_bits
 
@@ -199,10 +200,13 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
     """
-    # A PNG in colours takes a quarter of the time at level 2, and 4 % more bytes; which is for PNG alone.
-    level = 2 if rgb.ndim == 3 else 6
-    with atomic_path(check_picture(path)) as temporary:
-        Image.fromarray(rgb).save(temporary, compress_level=level)
+    path = check_picture(path)
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".png" and rgb.ndim == 3:
+            with temporary.open("wb") as file:
+                write_colors(file, rgb.astype(np.uint8, copy=False))
+        else:
+            Image.fromarray(rgb).save(temporary)
 
 
 def check_picture(path: str | Path) -> Path:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from crispseg.allocation import keep_freed_memory
 from crispseg.cli.help import FIRST
 from crispseg.errors import (
     INTERRUPTED,
@@ -125,6 +126,7 @@ def _dispatch(argv: list[str]) -> int:
         # Before PyTorch is imported: threads that spin while they wait take the cores from the other processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(f"crispseg.cli.{name}")
+    keep_freed_memory()
     try:
         module.run(rest)
     except SystemExit as exit:  # --help, --print_config, and what doctor found

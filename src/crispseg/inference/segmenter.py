@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from crispseg.allocation import keep_freed_memory
 from crispseg.errors import CrispsegError
 from crispseg.imaging import (
     as_picture,
@@ -23,7 +25,8 @@ from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.compiling import compiled
 from crispseg.inference.exported import Backend, ExportedModel, Network, open_network
 from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.memory import Tiling, enough_memory
+from crispseg.inference.lanes import LANES, in_lanes
+from crispseg.inference.memory import LARGE, Tiling, enough_memory
 from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.source import Source, read_source
@@ -100,6 +103,7 @@ class Segmenter:
         self.bf16 = bf16
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
+        self._in_lanes = self.device.type == "cpu" and not compile and not isinstance(model, ExportedModel)
         if isinstance(model, ExportedModel):
             model.check_use(self.device, bf16, self.protocol == WHOLE)
             if compile:
@@ -136,12 +140,15 @@ class Segmenter:
         images: Iterable[Source] | str | Path,
         on_error: Callable[[Source, CrispsegError], None] | None = None,
     ) -> Generator[Segmentation, None, None]:
-        """Segment one image after the other; while one is computed, a thread already reads the next.
+        """Segment one image after the other, while the next are read.
+
+        On a CPU, two images of up to a million pixels are computed at a time, each by half of the threads, so that all
+        are busy while others read and write. Labels are those of calling, but where classes differ by rounding alone.
 
         Args:
             images: any number of them; or a folder, with its sub-folders, in which case results are named by the path
                 inside it.
-            on_error: called with an image that cannot be read or is too large, which is then left out.
+            on_error: called with an image, as it was given, that cannot be read or is too large, which is left out.
 
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless there is `on_error`.
@@ -156,30 +163,32 @@ class Segmenter:
             return
         if isinstance(images, str) or not isinstance(images, Iterable):
             raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
-        remaining = iter(images)
+        keep_freed_memory()
+        threads = torch.get_num_threads()
+        with closing(in_lanes(images, functools.partial(self._read, threads))) as remaining:
+            try:
+                for image, future in remaining:
+                    try:
+                        read = future.result()
+                        found = read if isinstance(read, Segmentation) else self._segment(*read)
+                    except CrispsegError as error:
+                        if on_error is None:
+                            raise
+                        on_error(image, error)
+                        continue
+                    yield found
+            finally:
+                torch.set_num_threads(threads)  # new threads take the number that was set last, by whichever thread
 
-        def read_next() -> tuple[NDArray[np.uint8], Path | None] | None:
-            for image in remaining:
-                try:
-                    return read_source(image, self.info.in_chans, self.value_range)
-                except CrispsegError as error:
-                    if on_error is None:
-                        raise
-                    on_error(image, error)
-            return None
-
-        with ThreadPoolExecutor(1) as reader:
-            pending = reader.submit(read_next)
-            while (read := pending.result()) is not None:
-                pending = reader.submit(read_next)
-                try:
-                    result = self._segment(*read)
-                except CrispsegError as error:
-                    if on_error is None:
-                        raise
-                    on_error(read[1] or read[0], error)
-                    continue
-                yield result
+    def _read(self, threads: int, source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
+        """Read an image in a lane; and segment it by a share of the threads, if it is small and a CPU computes."""
+        image, path = read_source(source, self.info.in_chans, self.value_range)
+        small = image.shape[0] * image.shape[1] <= LARGE // LANES
+        if not (self._in_lanes and small and threads > 1):
+            return image, path
+        torch.get_num_threads()  # a new thread asks for the number first, and would undo the next line later
+        torch.set_num_threads(-(-threads // LANES))
+        return self._segment(image, path)
 
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:

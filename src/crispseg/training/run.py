@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
+from crispseg.allocation import keep_freed_memory
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
 from crispseg.data.base import SegmentationDataset
 from crispseg.data.check import few_images
@@ -78,6 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             another process trains in the folder; a loss that is not finite; a file cannot be written.
         Interrupted: SIGINT or SIGTERM came during training.
     """
+    keep_freed_memory()
     out = Path(config.out)
     with joined(), ExitStack() as stack:
         with all_or_none():
