@@ -2,7 +2,7 @@
 
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
-Both in turn with the same images: medians, and the median of the ratios of the turns. The command has further threads
+All in turn with the same images: medians, and the median of the ratios of the turns. The command has further threads
 that read and write. Its seconds are those of its manifest, from the first image that is written to the last, so without
 its start; the network's are without start too.
 Images are drawn unless --folder has some; the model has random weights unless --run names one.
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg import Segmenter, create_model
+from crispseg.allocation import keep_freed_memory
 from crispseg.certificate import smooth_images
 from crispseg.imaging import find_images, read_image, write_image
 from crispseg.manifest import rows
@@ -44,6 +45,7 @@ def main() -> None:
 
 def report(given: argparse.Namespace) -> None:
     """Both ways in turn, and the table."""
+    keep_freed_memory()  # as the command does
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as place:
@@ -54,18 +56,23 @@ def report(given: argparse.Namespace) -> None:
         listed.write_text("\n".join(str(path.resolve()) for path in chosen) + "\n", encoding="utf-8")
         segmenter = Segmenter(run, device="cpu")
         images = [read_image(path) for path in chosen]
-        alone, command = [], []
+        alone, stream, command = [], [], []
         for number in range(given.rounds):
             alone.append(network_alone(segmenter, images))
+            stream.append(streamed(segmenter, images))
             command.append(by_command(run, listed, folder / f"out{number}"))
-    network, whole = statistics.median(alone), statistics.median(command)
-    ratios = [each / beside for each, beside in zip(command, alone, strict=True)]
+    ways = {
+        "the network, on images in memory, one at a time": alone,
+        "the same, two at a time": stream,
+        "`crispseg predict`, files to files": command,
+    }
     print(f"{processes.machine()}, {os.cpu_count()} cores, {given.threads} threads")
-    print("| way | images a second |")
-    print("| --- | ---: |")
-    print(f"| the network, on images in memory | {network:.2f} |")
-    print(f"| crispseg predict, files to files | {whole:.2f} |")
-    print(f"| ratio, {min(ratios):.2f} to {max(ratios):.2f} | {statistics.median(ratios):.2f} |")
+    print("| way | images a second | of the first, median and span of the turns |")
+    print("| --- | ---: | ---: |")
+    for way, rates in ways.items():
+        ratios = [rate / beside for rate, beside in zip(rates, alone, strict=True)]
+        span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {way} | {statistics.median(rates):.2f} | {span} |")
 
 
 def make_model(name: str, backbone: str, folder: Path) -> str:
@@ -90,6 +97,14 @@ def network_alone(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> floa
     began = time.perf_counter()
     for image in images:
         segmenter.labels(image)
+    return len(images) / (time.perf_counter() - began)
+
+
+def streamed(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> float:
+    """Images a second by `Segmenter.stream`, in memory."""
+    began = time.perf_counter()
+    for _ in segmenter.stream(images):
+        pass
     return len(images) / (time.perf_counter() - began)
 
 

@@ -21,9 +21,13 @@ fill()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+ASKED = [{}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}]
+
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
-@pytest.mark.parametrize("asked", [{}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}]
+)
 def test_freed_memory_is_kept_unless_the_environment_says_otherwise(asked: dict[str, str]) -> None:
     def faults(way: str) -> int:
         environment = {"PYTHONPATH": ":".join(sys.path), **asked}

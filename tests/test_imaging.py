@@ -287,6 +287,17 @@ def test_colours_are_written_as_they_are(shape: tuple[int, int], block: int, mon
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), 1)[..., ::-1], rgb)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_pictures_of_other_channels_are_not_taken_for_colours(tmp_path: Path, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 6, channels), np.uint8)
+    write_image(tmp_path / "x.png", values[..., 0] if channels == 1 else values)
+    with Image.open(tmp_path / "x.png") as picture:
+        np.testing.assert_array_equal(np.array(picture).reshape(values.shape), values)
+    with pytest.raises(TypeError):
+        write_image(tmp_path / "y.png", np.zeros((4, 4, 3), np.uint16))
+    assert not (tmp_path / "y.png").exists()
+
+
 def test_images_are_found_by_suffix(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "sub/c.TifF", "notes.txt", ".hidden.png", "sub/._c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -41,7 +41,63 @@ def test_small_images_share_the_threads_and_large_ones_have_all(
     assert sorted(threads) == [(64, 3, False)] * 4 + [(65, 5, True)] and fresh == 5
 
 
-def test_lanes_keep_the_order_and_give_errors_in_their_place() -> None:
+def test_other_threads_have_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh() -> int:
+        with ThreadPoolExecutor(1) as one:
+            return one.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        outer = in_lanes(range(9), str, lambda _text: torch.get_num_threads())
+        assert next(outer)[1].result() == 2 and fresh() == 4
+        inner = in_lanes(range(9), str, lambda _text: torch.get_num_threads())
+        assert next(inner)[1].result() == 2 and fresh() == 4
+        inner.close()
+        outer.close()
+        assert fresh() == torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_items_are_read_before_the_next_is_taken() -> None:
+    buffer = [0]
+
+    def frames() -> Iterator[list[int]]:
+        for number in range(20):
+            buffer[0] = number  # one buffer for all
+            yield buffer
+            time.sleep(0.001)
+            buffer[0] = -1
+
+    assert [future.result() for _, future in in_lanes(frames(), lambda item: item[0], int)] == [*range(20)]
+
+
+def test_one_thread_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = Segmenter(create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8), "cpu")
+    seen: list[bool] = []
+    segment = segmenter._segment
+    monkeypatch.setattr(
+        segmenter,
+        "_segment",
+        lambda *read: (seen.append(threading.current_thread() is threading.main_thread()), segment(*read))[1],
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert len(list(segmenter.stream([np.zeros((40, 40, 3), np.uint8)] * 4))) == 4
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [True] * 4
+
+
+@pytest.mark.parametrize("fails", ["read", "work"])
+def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None:
+    def read(number: int) -> int:
+        if number == 1 and fails == "read":
+            raise KeyError(number)
+        return number
+
     def work(number: int) -> int:
         if number == 1:
             raise KeyError(number)
@@ -52,7 +108,7 @@ def test_lanes_keep_the_order_and_give_errors_in_their_place() -> None:
         yield from range(4)
         raise OSError("no more")
 
-    found = in_lanes(numbers(), work)
+    found = in_lanes(numbers(), read, work)
     results = [next(found) for _ in range(4)]
     assert [number for number, _ in results] == [0, 1, 2, 3]
     assert isinstance(results[1][1].exception(), KeyError)
@@ -63,7 +119,7 @@ def test_lanes_keep_the_order_and_give_errors_in_their_place() -> None:
 
 def test_closed_lanes_take_and_begin_nothing_more() -> None:
     begun: list[int] = []
-    found = in_lanes(itertools.count(), begun.append)
+    found = in_lanes(itertools.count(), int, begun.append)
     next(found)
     found.close()
     then = [*begun]

@@ -202,9 +202,9 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
     """
     path = check_picture(path)
     with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".png" and rgb.ndim == 3:
+        if path.suffix.lower() == ".png" and rgb.dtype == np.uint8 and rgb.shape[2:] == (3,) and rgb.size:
             with temporary.open("wb") as file:
-                write_colors(file, rgb.astype(np.uint8, copy=False))
+                write_colors(file, rgb.view(np.uint8))
         else:
             Image.fromarray(rgb).save(temporary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -38,6 +37,8 @@ from crispseg.value_range import ValueRange, check_range
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
+Picture = tuple[NDArray[np.uint8], Path | None]
+"""An image as it was read, and its file."""
 STRIP_VALUES = 2**20
 """Full-resolution logits at a time, few enough to stay in the processor's cache."""
 
@@ -133,7 +134,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple) or _is_folder(image):
             return list(self.stream(image))
-        return self._segment(*read_source(image, self.info.in_chans, self.value_range))
+        return self._segment(*self._read(image))
 
     def stream(
         self,
@@ -164,31 +165,27 @@ class Segmenter:
         if isinstance(images, str) or not isinstance(images, Iterable):
             raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
         keep_freed_memory()
-        threads = torch.get_num_threads()
-        with closing(in_lanes(images, functools.partial(self._read, threads))) as remaining:
-            try:
-                for image, future in remaining:
-                    try:
-                        read = future.result()
-                        found = read if isinstance(read, Segmentation) else self._segment(*read)
-                    except CrispsegError as error:
-                        if on_error is None:
-                            raise
-                        on_error(image, error)
-                        continue
-                    yield found
-            finally:
-                torch.set_num_threads(threads)  # new threads take the number that was set last, by whichever thread
+        beside = self._in_lanes and torch.get_num_threads() > 1
+        with closing(in_lanes(images, self._read, self._segment_small if beside else _unchanged)) as segmented:
+            for image, future in segmented:
+                try:
+                    found = future.result()
+                    if not isinstance(found, Segmentation):
+                        found = self._segment(*found)
+                except CrispsegError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+                    continue
+                yield found
 
-    def _read(self, threads: int, source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
-        """Read an image in a lane; and segment it by a share of the threads, if it is small and a CPU computes."""
-        image, path = read_source(source, self.info.in_chans, self.value_range)
-        small = image.shape[0] * image.shape[1] <= LARGE // LANES
-        if not (self._in_lanes and small and threads > 1):
-            return image, path
-        torch.get_num_threads()  # a new thread asks for the number first, and would undo the next line later
-        torch.set_num_threads(-(-threads // LANES))
-        return self._segment(image, path)
+    def _read(self, source: Source) -> Picture:
+        return read_source(source, self.info.in_chans, self.value_range)
+
+    def _segment_small(self, read: Picture) -> Segmentation | Picture:
+        """A large image stays as it is, to be segmented by all threads, and alone."""
+        height, width = read[0].shape[:2]
+        return self._segment(*read) if height * width <= LARGE // LANES else read
 
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
@@ -318,6 +315,10 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise CrispsegError(f"device '{device}' cannot be used ({reason}); use 'cpu', 'cuda' or 'cuda:N'") from None
     return found
+
+
+def _unchanged(read: Picture) -> Picture:
+    return read
 
 
 def _is_folder(source: Any) -> bool:
