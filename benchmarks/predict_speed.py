@@ -2,7 +2,8 @@
 
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
-All in turn with the same images: medians, and the median of the ratios of the turns. The command has further threads
+All in turn with the same images: medians, and the median of the ratios of the turns, to the mean of the network alone
+before and after. The command has further threads
 that read and write. Its seconds are those of its manifest, from the first image that is written to the last, so without
 its start; the network's are without start too.
 Images are drawn unless --folder has some; the model has random weights unless --run names one.
@@ -57,10 +58,13 @@ def report(given: argparse.Namespace) -> None:
         segmenter = Segmenter(run, device="cpu")
         images = [read_image(path) for path in chosen]
         alone, stream, command = [], [], []
+        before = network_alone(segmenter, images)
         for number in range(given.rounds):
-            alone.append(network_alone(segmenter, images))
-            stream.append(streamed(segmenter, images))
             command.append(by_command(run, listed, folder / f"out{number}"))
+            stream.append(streamed(segmenter, images))
+            after = network_alone(segmenter, images)
+            alone.append((before + after) / 2)  # a machine that slows down slows all
+            before = after
     ways = {
         "the network, on images in memory, one at a time": alone,
         "the same, two at a time": stream,

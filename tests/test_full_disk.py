@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from test_cli import error_of
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.main import main
 from crispseg.files import LITTER, atomic_path
 from crispseg.imaging import write_image
+from crispseg.png import write_png
 from crispseg.training import Run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -148,16 +148,16 @@ def test_a_name_that_is_too_long_leaves_out_one_image(
 def test_predicting_on_a_full_disk_says_what_there_is(
     images: Path, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save, saved = Image.Image.save, []
+    saved: list[Any] = []
 
-    def full(picture: Image.Image, path: Path, *args: Any, **options: Any) -> None:
-        saved.append(path)
-        if len(saved) > 1:
+    def full(*args: Any) -> None:
+        saved.append(args)
+        if len(saved) > 2:
             raise OSError(*FULL.args)
-        save(picture, path, *args, **options)
+        write_png(*args)
 
     (images / f"{'b' * 251}.png").unlink()
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("crispseg.imaging.write_png", full)
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
     assert "c.png: No space left on device; make room; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}

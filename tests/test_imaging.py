@@ -21,7 +21,7 @@ from crispseg.errors import CrispsegError
 from crispseg.imaging import colorize, find_images, image_size, read_image, read_mask, write_image, write_labels
 from crispseg.inference.refiner import read_labels
 from crispseg.opening import MAX_PIXELS
-from crispseg.png import compare_checksums, write_colors
+from crispseg.png import compare_checksums, write_png
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 PALETTE = ((10, 20, 30), (40, 50, 60), (70, 80, 90))
@@ -281,7 +281,7 @@ def test_colours_are_written_as_they_are(shape: tuple[int, int], block: int, mon
     values = np.random.default_rng(0).integers(0, 256, (*shape, 4), np.uint8)
     for rgb in (values[..., :3], np.ascontiguousarray(values[::-1, :, 2::-1]), np.zeros((*shape, 3), np.uint8)):
         file = io.BytesIO()
-        write_colors(file, rgb)
+        write_png(file, rgb)
         compare_checksums(io.BytesIO(file.getvalue()))
         np.testing.assert_array_equal(np.array(Image.open(file)), rgb)
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), 1)[..., ::-1], rgb)

@@ -15,7 +15,7 @@ from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
 from crispseg.labels import color_table
 from crispseg.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
-from crispseg.png import write_colors
+from crispseg.png import write_png
 from crispseg.tiff import deep_bands, open_tiff, read_bands
 from crispseg.value_range import ValueRange, to_8_bits
 
@@ -204,7 +204,7 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".png" and rgb.dtype == np.uint8 and rgb.shape[2:] == (3,) and rgb.size:
             with temporary.open("wb") as file:
-                write_colors(file, rgb.view(np.uint8))
+                write_png(file, rgb.view(np.uint8))
         else:
             Image.fromarray(rgb).save(temporary)
 
@@ -231,10 +231,9 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise CrispsegError(f"cannot write labels to {path}: they are kept exactly only in PNG; use the suffix .png")
-    picture = Image.fromarray(_ids(labels, palette))
-    picture.putpalette(color_table(palette).tobytes())
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
+    ids = _ids(labels, palette)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write_png(file, ids, color_table(palette))
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""PNG files: what they say about themselves, and colours written fast."""
+"""PNG files: what they say about themselves, and some written fast."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 """How a file begins."""
 BLOCK = 2**20
 """Bytes that are read or compressed at a time."""
-COLORS, UP = 2, 2
-"""A PNG's number for pixels of RGB, and that for rows which hold differences to the row above."""
+RGB, INDEXED, UP = 2, 3, 2
+"""A PNG's numbers for pixels of RGB, for those of a palette, and for rows which hold differences to the row above."""
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"tIME")
 """Chunks of a PNG that say nothing about its pixels."""
 
@@ -44,20 +44,24 @@ def compare_checksums(file: BinaryIO) -> None:
         file.seek(place)
 
 
-def write_colors(file: BinaryIO, rgb: NDArray[np.uint8]) -> None:
-    """Write an `(H, W, 3)` RGB picture as a PNG, a photograph in a third of Pillow's time at about as many bytes.
+def write_png(file: BinaryIO, pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> None:
+    """Write an `(H, W, 3)` RGB picture, or `(H, W)` numbers of the colours of a palette `(256, 3)`, as a PNG.
 
+    A photograph takes a third of Pillow's time at about as many bytes, labels a third at three quarters of the bytes.
     What makes it fast is one filter for all rows, and that zlib looks for runs of one byte alone.
     """
-    height, width, channels = rgb.shape
-    rows = np.ascontiguousarray(rgb).reshape(height, width * channels)
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels).reshape(height, -1)
     packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
     file.write(PNG)
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, COLORS, 0, 0, 0))
-    step = max(BLOCK // (width * channels), 1)
+    kind = RGB if palette is None else INDEXED
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
+    if palette is not None:
+        _write_chunk(file, b"PLTE", palette.tobytes())
+    step = max(BLOCK // rows.shape[1], 1)
     for top in range(0, height, step):
         part = rows[top : top + step]
-        filtered = np.empty((len(part), 1 + width * channels), np.uint8)
+        filtered = np.empty((len(part), 1 + rows.shape[1]), np.uint8)
         filtered[:, 0] = UP
         np.subtract(part[1:], part[:-1], out=filtered[1:, 1:])
         np.subtract(part[0], rows[top - 1] if top else 0, out=filtered[0, 1:])
