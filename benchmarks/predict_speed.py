@@ -3,9 +3,8 @@
 python benchmarks/predict_speed.py --images 200 --rounds 3
 
 All in turn with the same images: medians, and the median of the ratios of the turns, to the mean of the network alone
-before and after. The command has further threads
-that read and write. Its seconds are those of its manifest, from the first image that is written to the last, so without
-its start; the network's are without start too.
+before and after. The command has further threads that read and write. Its seconds are those of its manifest, from the
+first image that is written to the last, so without its start; the network's are without start too.
 Images are drawn unless --folder has some; the model has random weights unless --run names one.
 """
 
