@@ -32,6 +32,7 @@ import torch
 from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
 
+from crispseg.allocation import keep_freed_memory
 from crispseg.benchmarking.report import processor_name
 from crispseg.certificate import smooth_images
 from crispseg.errors import CrispsegError, one_line
@@ -223,6 +224,7 @@ def rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, 
 def report(given: argparse.Namespace) -> None:
     """The rows as Markdown, and in the file."""
     load_plugins([str(PEERS)])
+    keep_freed_memory()  # as training does
     device = usable_device(given.device)
     where = {"device": processor_name(device), "torch": torch.__version__}
     print(f"{where['device']}, torch {where['torch']}\n")
