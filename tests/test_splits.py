@@ -53,7 +53,10 @@ def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
     line = f"Training{inside} (4 images), valid{inside} (3 images), test{inside} (2 images)"
     assert source.notes() == [f"the splits are folders of {root}: {line}"]
     assert dataclasses.replace(source, val_ratio=0.5).notes()[0].endswith(f"{line}; data.val_ratio 0.5 does not count")
-    assert folds[0].notes()[1] == "fold 1 of 3 is val, the others train"
+    line = "fold 1 of 3 is val, the others train"
+    assert folds[0].notes()[1] == dataclasses.replace(folds[0], val_ratio=0.5).notes()[1] == line
+    pooled = Folder(root=put(tmp_path / "pooled", "{kind}"), folds=3, val_ratio=0.5)
+    assert pooled.notes() == [f"{line}; data.val_ratio 0.5 does not count"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -200,7 +200,8 @@ class Folder:
         counts = {part: len(matched.pairs) for part, matched in self._matched.items()}
         lines = layout.splits_in_words(counts, self.val_ratio, idle)
         if self.folds is not None:
-            lines.append(f"fold {self.fold} of {self.folds} is val, the others train")
+            said = any(idle in line for line in lines)
+            lines.append(f"fold {self.fold} of {self.folds} is val, the others train{'' if said else idle}")
         lines += [matched.note for matched in self._matched.values() if matched.note]
         if beside := self.unlisted():
             lines.append(f"{len(beside)} images in {layout.top} are in no split ({few(path.name for path in beside)})")
