@@ -1,6 +1,6 @@
 """Where pixels are lost: what perfect labels on a coarse grid would score, and what a trained model gets wrong, where.
 
-    python benchmarks/boundary_budget.py RUN [RUN …] [--split val]
+    python benchmarks/boundary_budget.py RUN [RUN …] [--split val] [--figure budget.png]
 
 The data are those of the first run. An oracle of stride s knows the share of each class in every cell of s × s pixels,
 and is upsampled bilinearly, as networks do with their logits: no network that classifies at this stride and
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,14 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from crispseg.charts import drawn, new_figure
 from crispseg.cli.parsing import build_data
 from crispseg.cli.scoring import recorded_data
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation import BoundaryScores, SegmentationScores, ThinScores
 from crispseg.evaluation.thin import WIDTHS, widths
+from crispseg.files import atomic_path
+from crispseg.imaging import write_image
 from crispseg.inference import Segmenter
 from crispseg.labels import IGNORE
 from crispseg.plugins import load_plugins
@@ -116,7 +120,7 @@ def budgets(dataset: SegmentationDataset, runs: Sequence[str]) -> tuple[dict[str
     """Of the oracles and of the runs, by their names."""
     classes = len(dataset.labels)
     oracles = {f"oracle, stride {stride}": Budget(classes) for stride in STRIDES}
-    models = {run: Budget(classes) for run in runs}
+    models = {Path(run).name: Budget(classes) for run in runs}
     load_plugins([str(PEERS)])
     segmenters = [Segmenter(run) for run in runs]
     for at in range(len(dataset)):
@@ -137,11 +141,34 @@ def table(title: str, head: Sequence[str], rows: dict[str, list[str]]) -> Table:
     return result
 
 
+def draw(file: Path, every: dict[str, list[str]], shares: dict[str, list[str]]) -> None:
+    """Of the runs the kinds of wrong pixels as bars, and of all the recall by width as lines."""
+    figure = new_figure(1100, 340)
+    bars, lines = figure.subplots(1, 2)
+    left = np.zeros(len(shares))
+    for at, (kind, color) in enumerate(zip(KINDS, ("tab:red", "tab:blue", "tab:orange"), strict=True), 1):
+        lengths = np.array([float(values[at]) for values in shares.values()])
+        bars.barh(list(shares), lengths, left=left, color=color, label=kind)
+        left += lengths
+    bars.invert_yaxis()
+    bars.set_xlabel("wrong pixels, percent of all")
+    bars.legend()
+    for name, values in every.items():
+        lines.plot(WIDTHS, [float(value) for value in values[2:]], "--" if name not in shares else "-o", label=name)
+    lines.set_xlabel("width of the true thing, pixels")
+    lines.set_ylabel("recall, percent")
+    lines.legend(fontsize=8)
+    figure.subplots_adjust(wspace=0.25)
+    with atomic_path(file) as temporary:
+        write_image(temporary, drawn(figure))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--figure", type=Path, help="draw both tables into this PNG")
     given = parser.parse_args(argv)
     dataset = build_data(recorded_data(given.runs[0])["data"]).dataset(given.split)
     oracles, models = budgets(dataset, given.runs)
@@ -151,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(table("What can be reached, in percent", ["mIoU", f"F {DISTANCE} px", *recalls], every))
     shares = {name: one.shares() for name, one in models.items()}
     console.print(table("Wrong pixels, in percent of all", ["all", *KINDS, "agreed, of these"], shares))
+    if given.figure is not None:
+        draw(given.figure, every, shares)
 
 
 if __name__ == "__main__":

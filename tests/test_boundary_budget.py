@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crispseg.imaging import read_image
 from crispseg.training import Run
 
 
@@ -49,8 +50,11 @@ def test_kinds_of_wrong_pixels(script: Any) -> None:
     assert budget.shares()[-1] == "50"
 
 
-def test_it_prints_both_tables(script: Any, tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    script.main([str(tiny_run.folder)])
+def test_it_prints_and_draws_both_tables(
+    script: Any, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.main([str(tiny_run.folder), "--figure", str(tmp_path / "budget.png")])
     printed = capsys.readouterr().out
     assert all(f"oracle, stride {stride}" in printed for stride in (2, 4, 8))
     assert f"{tiny_run.miou:.1f}" in printed and "confused" in printed
+    assert read_image(tmp_path / "budget.png").shape[1] > 800
