@@ -1,6 +1,6 @@
 """Where pixels are lost: what perfect labels on a coarse grid would score, and what a trained model gets wrong, where.
 
-    python benchmarks/boundary_budget.py RUN [RUN …] [--split val] [--figure budget.png]
+    python benchmarks/boundary_budget.py RUN [RUN …] [--classes pole] [--figure budget.png]
 
 The data are those of the first run. An oracle of stride s knows the share of each class in every cell of s × s pixels,
 and is upsampled bilinearly, as networks do with their logits: no network that classifies at this stride and
@@ -73,10 +73,11 @@ class Budget:
             self.wrong["agreed"] += int((wrong & np.all([other == labels for other in others], axis=0)).sum())
         self.pixels += int((truth != IGNORE).sum())
 
-    def row(self) -> list[str]:
-        """mIoU, boundary F, recall of each width."""
+    def row(self, classes: Sequence[int] = ()) -> list[str]:
+        """mIoU, boundary F, recall of each width, IoU of some classes."""
         scores, boundary, thin = (metric.scores() for metric in self.metrics)
-        values = [scores.miou, boundary.mean[DISTANCE], *thin.measures()["recall_of_widths"]]
+        of_classes = [float(scores.iou[index]) for index in classes]
+        values = [scores.miou, boundary.mean[DISTANCE], *thin.measures()["recall_of_widths"], *of_classes]
         return [f"{value:.1f}" for value in values]
 
     def shares(self) -> list[str]:
@@ -154,7 +155,12 @@ def draw(file: Path, every: dict[str, list[str]], shares: dict[str, list[str]]) 
     bars.set_xlabel("wrong pixels, percent of all")
     bars.legend()
     for name, values in every.items():
-        lines.plot(WIDTHS, [float(value) for value in values[2:]], "--" if name not in shares else "-o", label=name)
+        lines.plot(
+            WIDTHS,
+            [float(value) for value in values[2 : 2 + len(WIDTHS)]],
+            "--" if name not in shares else "-o",
+            label=name,
+        )
     lines.set_xlabel("width of the true thing, pixels")
     lines.set_ylabel("recall, percent")
     lines.legend(fontsize=8)
@@ -168,14 +174,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="whose IoU is shown too")
     parser.add_argument("--figure", type=Path, help="draw both tables into this PNG")
     given = parser.parse_args(argv)
     dataset = build_data(recorded_data(given.runs[0])["data"]).dataset(given.split)
+    if unknown := set(given.classes).difference(dataset.labels.names):
+        parser.error(f"no class is named {', '.join(sorted(unknown))}; give some of {', '.join(dataset.labels.names)}")
+    shown = [dataset.labels.names.index(name) for name in given.classes]
     oracles, models = budgets(dataset, given.runs)
     console = Console(width=COLUMNS)
-    every = {name: one.row() for name, one in (oracles | models).items()}
-    recalls = [f"recall, {width} px" for width in WIDTHS]
-    console.print(table("What can be reached, in percent", ["mIoU", f"F {DISTANCE} px", *recalls], every))
+    every = {name: one.row(shown) for name, one in (oracles | models).items()}
+    head = ["mIoU", f"F {DISTANCE} px", *(f"recall, {width} px" for width in WIDTHS), *given.classes]
+    console.print(table("What can be reached, in percent", head, every))
     shares = {name: one.shares() for name, one in models.items()}
     console.print(table("Wrong pixels, in percent of all", ["all", *KINDS, "agreed, of these"], shares))
     if given.figure is not None:
