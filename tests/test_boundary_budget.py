@@ -53,8 +53,11 @@ def test_kinds_of_wrong_pixels(script: Any) -> None:
 def test_it_prints_and_draws_both_tables(
     script: Any, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.main([str(tiny_run.folder), "--figure", str(tmp_path / "budget.png"), "--classes", "disc"])
+    script.main([str(tiny_run.folder), "--figure", str(tmp_path / "budget.png"), "--classes", "pole"])
     printed = capsys.readouterr().out
     assert all(f"oracle, stride {stride}" in printed for stride in (2, 4, 8))
-    assert f"{tiny_run.miou:.1f}" in printed and "confused" in printed
+    assert f"{tiny_run.miou:.1f}" in printed and "confused" in printed and "pole" in printed
     assert read_image(tmp_path / "budget.png").shape[1] > 800
+    with pytest.raises(SystemExit):
+        script.main([str(tiny_run.folder), "--classes", "lamp"])
+    assert "no class is named lamp; give some of road" in capsys.readouterr().err
