@@ -117,11 +117,17 @@ def near_own(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.
     return near
 
 
+def short(runs: Sequence[str]) -> list[str]:
+    """The names of the runs' folders, or where some are alike, their paths."""
+    names = [Path(run).name for run in runs]
+    return names if len(set(names)) == len(names) else list(runs)
+
+
 def budgets(dataset: SegmentationDataset, runs: Sequence[str]) -> tuple[dict[str, Budget], dict[str, Budget]]:
     """Of the oracles and of the runs, by their names."""
     classes = len(dataset.labels)
     oracles = {f"oracle, stride {stride}": Budget(classes) for stride in STRIDES}
-    models = {Path(run).name: Budget(classes) for run in runs}
+    models = {name: Budget(classes) for name in short(runs)}
     load_plugins([str(PEERS)])
     segmenters = [Segmenter(run) for run in runs]
     for at in range(len(dataset)):

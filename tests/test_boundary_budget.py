@@ -50,6 +50,11 @@ def test_kinds_of_wrong_pixels(script: Any) -> None:
     assert budget.shares()[-1] == "50"
 
 
+def test_runs_are_named_apart(script: Any) -> None:
+    assert script.short(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert script.short(["one/a", "two/a"]) == ["one/a", "two/a"]
+
+
 def test_it_prints_and_draws_both_tables(
     script: Any, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
