@@ -9,11 +9,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from fnmatch import fnmatch
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 from training_runs import FLAGS, rows
 
 from crispseg.cli.main import INTERRUPTED, main
@@ -56,9 +60,22 @@ def wait(ready: Event) -> None:
     time.sleep(20)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_whose_process_group_is_told_to_end_says_what_it_kept(number: signal.Signals, tmp_path: Path) -> None:
-    """Schedulers, containers and terminals send the signal to the data workers too."""
+@pytest.mark.parametrize(
+    ("number", "alone", "status", "says"),
+    [
+        (signal.SIGTERM, False, 143, r"interrupted at step \d+"),
+        (signal.SIGINT, False, 130, r"interrupted at step \d+"),
+        (signal.SIGTERM, True, 143, r"interrupted at step \d+"),
+        (signal.SIGKILL, True, 2, r"error: a data worker has gone \(Killed\); memory has run out, .*"),
+    ],
+)
+def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
+    number: signal.Signals, alone: bool, status: int, says: str, tmp_path: Path
+) -> None:
+    """Schedulers, containers and terminals send the signal to all its processes, and one may end before the run knows.
+
+    A worker that ends alone stands for the latter, and for one that the system ends.
+    """
     process = FORK.Process(target=training, args=(tmp_path,))
     process.start()
     assert process.pid is not None
@@ -66,17 +83,21 @@ def test_a_run_whose_process_group_is_told_to_end_says_what_it_kept(number: sign
     table = tmp_path / "run/metrics.csv"
     while not (table.is_file() and len(rows(table.parent)) > 2) and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, number)
+    if alone:
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), number)
+    else:
+        os.killpg(process.pid, number)
     process.join(60)
     process.kill()
     *before, line = (tmp_path / "stderr").read_text().splitlines()
     assert not [each for each in before if "Traceback" in each or "Error" in each or "ignored in" in each]
     assert re.fullmatch(
-        rf"crispseg: interrupted at step \d+; kept: the checkpoint of step \d+ and the best model so far, mIoU [\d.]+; "
+        rf"crispseg: {says}; kept: the checkpoint of step \d+ and the best model so far, mIoU [\d.]+; "
         rf"go on with: crispseg train --resume {tmp_path}/run",
         line,
     ), line
-    assert process.exitcode == 128 + number
+    assert process.exitcode == status
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
 
@@ -88,6 +109,47 @@ def training(folder: Path) -> None:
     os.dup2(stderr, 2)
     sys.stderr = os.fdopen(stderr, "w", buffering=1)
     sys.exit(main(["train", *FLAGS, "--epochs=100000", "--workers=1", f"--out={folder / 'run'}"]))
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "line"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, INTERRUPTED),
+        (
+            lambda: os.kill(os.getpid(), signal.SIGBUS),
+            2,
+            "error: a data worker has gone (Bus error); shared memory has run out, most often: "
+            "give --workers 0, or more of it (docker run --shm-size 8g)",
+        ),
+        (lambda: os._exit(3), 2, "error: a data worker has gone (exited unexpectedly*); give --workers 0 to see why"),
+    ],
+)
+def test_a_command_whose_data_worker_has_gone_says_so(
+    end: Callable[[], None], status: int, line: str, tmp_path: Path
+) -> None:
+    process = FORK.Process(target=with_a_worker_that, args=(end, tmp_path / "stderr"))
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == status
+    said = (tmp_path / "stderr").read_text().splitlines()[-1]
+    assert fnmatch(said.strip("\0"), f"crispseg: {line}")  # PyTorch ends its own lines with a zero
+
+
+def with_a_worker_that(ends: Callable[[], None], stderr: Path) -> None:
+    class Images(Dataset[int]):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            ends()
+            return index
+
+    signal_handling._SIGCHLD_handler_set = False  # as in a process that has not loaded anything yet
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.modules["crispseg.cli.predict"] = SimpleNamespace(run=lambda argv: list(DataLoader(Images(), num_workers=1)))
+    sys.exit(main(["predict"]))
 
 
 def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,36 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
         raise Interrupted(f"interrupted; {kept()}", number) from None
     except OSError as error:
         raise CrispsegError(f"{system_line(error)}; {kept()}") from None
+
+
+WORKER_REMEDIES = {
+    "Killed": "memory has run out, most often: give fewer --workers, or end other programs",
+    "Bus error": "shared memory has run out, most often: give --workers 0, or more of it (docker run --shm-size 8g)",
+}
+"""What to do when a data worker has gone, by the system's word for the signal that ended it."""
+
+
+def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
+    """What PyTorch's error about a data worker that has gone says to a user; None for any other error.
+
+    PyTorch raises it wherever this process just is, so that another error may have been made of it. Signals that end a
+    run are often sent to its workers too; if one ends before this process has dealt with its own signal, PyTorch's
+    error is all that comes of it.
+    """
+    said = ""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, RuntimeError):
+            said = f"{each}\n{said}"  # the first one knows the signal where those made of it do not
+        each = each.__cause__ or each.__context__
+    found = re.search(r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)", said, re.MULTILINE)
+    if found is None:
+        return None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if found[1] == signal.strsignal(number):
+            return Interrupted(INTERRUPTED, number)
+    remedy = WORKER_REMEDIES.get(found[1], "give --workers 0 to see why")
+    return CrispsegError(f"a data worker has gone ({found[1]}); {remedy}")
 
 
 def one_line(error: BaseException) -> str:

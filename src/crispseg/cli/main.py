@@ -27,6 +27,7 @@ from crispseg.errors import (
     CrispsegWarning,
     Interrupted,
     did_you_mean,
+    ended_worker,
     one_line,
     system_line,
 )
@@ -89,9 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        worker = ended_worker(error)
+        if isinstance(worker, Interrupted):
+            received.append(worker.number)
         if received:  # some libraries make another error of an interrupt while they are imported
             print(f"crispseg: {INTERRUPTED}", file=sys.stderr)
             return 128 + received[0]
+        if isinstance(worker, CrispsegError) and str(worker) not in str(error):
+            error = worker
         if isinstance(error, CrispsegError):
             line = str(error)
         elif isinstance(error, OSError):

@@ -11,7 +11,7 @@ from types import FrameType
 
 import lightning as L
 
-from crispseg.errors import CrispsegError, Interrupted, system_line
+from crispseg.errors import CrispsegError, Interrupted, ended_worker, system_line
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import CONFIG_FILE
 from crispseg.training.checkpoints import AtomicCheckpoints, EpochCheckpoint, LastCheckpoint
@@ -28,7 +28,8 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     process at once.
 
     Raises:
-        CrispsegError: the operating system refused something, such as room for a checkpoint; with the same line.
+        CrispsegError: the operating system refused something, such as room for a checkpoint, or ended a data worker;
+            with the same line.
         Interrupted: such a signal came, or something else raised KeyboardInterrupt.
     """
     received: list[int] = []
@@ -41,7 +42,7 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def let_workers_end() -> None:
-        if hasattr(signal, "SIGCHLD"):
+        if before and hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, lambda *_: None)  # PyTorch's raises an error when a data worker ends
 
     hook = threading.excepthook
@@ -54,15 +55,24 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         for each in SIGNALS:
             signal.signal(each, stop)
     try:
-        yield
-    except BaseException as error:
-        if received:
+        try:
+            yield
+        finally:
             let_workers_end()  # Lightning has put PyTorch's handler back
-        if isinstance(error, OSError) and not received:
+    except BaseException as error:
+        let_workers_end()  # one may have ended just before
+        worker = ended_worker(error)
+        if isinstance(worker, Interrupted):
+            received.append(worker.number)
+            for each in SIGNALS if before else ():
+                signal.signal(each, signal.SIG_IGN)  # the same signal may be on its way to this process
+        if isinstance(error, OSError) and not received and worker is None:
             raise CrispsegError(f"{system_line(error)}{kept(trainer, folder)}") from None
         if is_lost(error):
             line = f"another process of this training ended near step {trainer.global_step}{kept(trainer, folder)}"
             raise CrispsegError(line) from None
+        if isinstance(worker, CrispsegError) and not received:
+            raise CrispsegError(f"{worker}{kept(trainer, folder)}") from None
         # Lightning makes SystemExit of KeyboardInterrupt.
         if not received and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise
