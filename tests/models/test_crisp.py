@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -134,6 +134,35 @@ def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: f
         assert training.shape == logits.shape
 
 
+def test_levels_that_are_summed_are_linear_until_all_are() -> None:
+    """So that the sum is that of SegFormer: two linear layers in a row and a concatenation are a linear layer a level.
+
+    There each level is upsampled to the finest at once; here it is from one to the next, which the reference does too.
+    """
+    model = crisp(fuse="add", enlarge=1).double()
+    features = [
+        torch.randn(1, channels, 16 >> i, 16 >> i).double() for i, channels in enumerate(model.backbone.channels)
+    ]
+    wide = 24  # channels of each linear layer of SegFormer's
+    first = [torch.randn(wide, feature.shape[1]).double() for feature in features]
+    second = torch.randn(8, wide * len(features)).double()
+
+    def to_finest(level: Tensor) -> Tensor:
+        while level.shape[-1] < 16:
+            level = F.interpolate(level, scale_factor=2, mode="bilinear")
+        return level
+
+    projected = [to_finest(torch.einsum("oc,nchw->nohw", each, f)) for each, f in zip(first, features, strict=True)]
+    expected = torch.einsum("oc,nchw->nohw", second, torch.cat(projected, 1))
+    decoder: Any = model.decoder
+    layers = [*decoder.laterals, decoder.context.conv]
+    with torch.no_grad():
+        for layer, one, two in zip(layers, first, second.split(wide, 1), strict=True):
+            layer.weight.copy_((two @ one)[:, :, None, None])
+        found = decoder(features, torch.empty(0)).feature
+    torch.testing.assert_close(found, F.relu(decoder.merge.norm(expected)))
+
+
 def test_training_sees_images_as_they_are() -> None:
     model = crisp(enlarge=2).train()
     assert model.coarse(torch.randn(2, 3, 64, 64)).decoded.feature.shape[-2:] == (16, 16)
@@ -154,4 +183,4 @@ def test_sizes_are_in_order_of_what_they_cost(backbone: str) -> None:
     with torch.device("meta"):
         models = [create_model(name, num_classes=11, backbone=backbone) for name in ("crisp_s", "crisp", "crisp_l")]
     costs = [count_multiply_adds(model.eval(), 360, 480) for model in models]
-    assert costs[0] * 1.7 < costs[1] and costs[1] * 1.7 < costs[2]
+    assert costs[0] * 1.6 < costs[1] and costs[1] * 1.6 < costs[2]

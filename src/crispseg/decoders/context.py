@@ -22,6 +22,18 @@ class ConvContext(nn.Module):
         return self.conv(feature), Context()
 
 
+@contexts.register("linear")
+class LinearContext(nn.Module):
+    """No context, and nothing that is not linear: one 1×1 convolution, for levels that are summed."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
+        return self.conv(feature), Context()
+
+
 @contexts.register("ppm")
 class PyramidPooling(nn.Module):
     """Pyramid pooling module (Zhao et al., *Pyramid Scene Parsing Network*, CVPR 2017, §3.2).

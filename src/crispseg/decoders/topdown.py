@@ -38,6 +38,8 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
 class TopDown(nn.Module, Decoder):
     """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
 
+    A merge part that is linear, such as the sum, has 1×1 convolutions alone as laterals, and levels as they were fused.
+
     Taps: `coarsest`, P5.
 
     Attributes:
@@ -83,10 +85,13 @@ class TopDown(nn.Module, Decoder):
         self.context = context(coarsest_channels, width)
         self.coarsest = Tap()
         self.gathers = nn.ModuleList(gather(width) for _ in range(gathered_levels)) if gather else nn.ModuleList()
-        self.laterals = nn.ModuleList(conv_bn_relu(fine, width, 1) for fine in fine_channels)
+        linear = getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(fine, width, 1, bias=False) if linear else conv_bn_relu(fine, width, 1) for fine in fine_channels
+        )
         steps = fuse if isinstance(fuse, Sequence) else [fuse] * len(fine_channels)
         self.fuses = nn.ModuleList(step(width, width) for step, _ in zip(steps, fine_channels, strict=True))
-        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
+        self.smooths = nn.ModuleList(nn.Identity() if linear else conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.merge = merge(len(channels), width, out_channels)
         part: Any
         for part in (*self.fuses.modules(), *self.merge.modules()):
