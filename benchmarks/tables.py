@@ -145,6 +145,9 @@ _UNEPT = Comparison(
     },
 )
 
+# What crisp was at first: narrow levels, smoothed and concatenated.
+_NARROW = "--model crisp --model.width 48 --model.context conv --model.merge concat"
+
 _CRISP = Comparison(
     "crisp",
     {
@@ -156,15 +159,21 @@ _CRISP = Comparison(
         "crisp_corners": Entry(
             "crisp, corner pixels on each other", "--model crisp --model.centred false", base="crisp"
         ),
-        "crisp_ppm": Entry("crisp, pyramid pooling", "--model crisp --model.context ppm", seeds=(0,), base="crisp"),
         "crisp_s": Entry("crisp_s", "--model crisp_s", seeds=(0,)),
         "crisp_l": Entry("crisp_l", "--model crisp_l", seeds=(0,)),
+        "narrow": Entry("48 channels, concatenated", _NARROW, base="crisp"),
+        "narrow_as_it_is": Entry(
+            "… images at their size", f"{_NARROW} --model.enlarge 1", base="narrow", trained_as="narrow"
+        ),
+        "narrow_no_flow": Entry("… no flow", f"{_NARROW} --model.fuse add", base="narrow"),
+        "narrow_corners": Entry("… corner pixels on each other", f"{_NARROW} --model.centred false", base="narrow"),
         "smp_fpn": Entry("FPN (smp)", "--model smp_fpn"),
         "smp_unet": Entry("U-Net (smp)", "--model smp_unet"),
         "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
         "smp_upernet": Entry("UPerNet (smp)", "--model smp_upernet"),
         "smp_segformer": Entry("SegFormer's decoder (smp)", "--model smp_segformer"),
         "crisp_40": Entry("crisp, 40 epochs", "--model crisp --epochs 40", seeds=(0,)),
+        "narrow_40": Entry("48 channels, concatenated, 40 epochs", f"{_NARROW} --epochs 40", seeds=(0,)),
         "smp_fpn_40": Entry("FPN (smp), 40 epochs", "--model smp_fpn --epochs 40", seeds=(0,)),
     },
     classes=("pole",),
