@@ -26,7 +26,7 @@ from crispseg.decoders import (
 )
 from crispseg.decoders.attention import CrissCrossAttention
 
-PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "nonlocal", "ppm"]
+PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "linear", "nonlocal", "ppm"]
 
 
 def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
