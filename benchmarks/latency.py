@@ -59,6 +59,8 @@ class Named(NamedTuple):
         return made.eval()
 
 
+NARROW = {"context": "conv", "merge": "concat"}  # as crisp was at first
+
 NETWORKS = {
     "sfnet": Named("sfnet", "resnet18_deep"),
     "sfnet_narrow": Named("sfnet", LITE, {"width": 96}),  # about as many multiply-adds as smp_fpn
@@ -68,6 +70,8 @@ NETWORKS = {
     "unept": Named("unept", RESNET),
     "crisp_s": Named("crisp_s", LITE),
     "crisp": Named("crisp", LITE),
+    "narrow_s": Named("crisp_s", LITE, {"width": 32, **NARROW}),
+    "narrow": Named("crisp", LITE, {"width": 48, **NARROW}),
     "smp_fpn": Named("smp_fpn", LITE),
     "smp_unet": Named("smp_unet", LITE),
     "smp_deeplabv3plus": Named("smp_deeplabv3plus", LITE),

@@ -25,11 +25,13 @@ def test_counts_are_those_of_agln_s_baseline() -> None:
     assert count_multiply_adds(model, 480, 480) == pytest.approx(124.6e9, rel=0.025)
 
 
+@pytest.mark.parametrize("merge", ["concat", "sum"])
 @pytest.mark.parametrize(
     ("fuse", "tap"), [("fam", "flow"), ("ddsm", "x_Sout"), ("cfb", "cfb.sdm.M"), ("dcn", "offset")]
 )
-def test_parts_of_other_systems_work_in_its_place(fuse: str, tap: str) -> None:
-    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, context="ppm", fuse=fuse)
+def test_parts_of_other_systems_work_in_its_place(fuse: str, tap: str, merge: str) -> None:
+    parts = {"context": "ppm", "fuse": fuse, "merge": merge}
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, **parts)
     with record(model) as seen:
         logits = model(torch.randn(2, 3, 33, 57))
     assert logits.shape == (2, 3, 33, 57)
