@@ -205,7 +205,7 @@ def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
         (["--model.backbone=vit_tiny_patch16_224"], ["'vit_tiny_patch16_224'", "resnet18"]),
         (["--model.fuse=famm"], ["unknown fuse part 'famm'", "did you mean 'fam'"]),
         (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
-        (["--model.merge=sum"], ["unknown merge part 'sum'", "concat"]),
+        (["--model.merge=mean"], ["unknown merge part 'mean'", "concat"]),
         (["--data.height=10"], ["data.height is 10", "at least 64"]),
         (["--data.train=0"], ["data.train is 0", "at least 1"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
