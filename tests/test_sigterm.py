@@ -104,6 +104,7 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
 def training(folder: Path) -> None:
     """A run that does not end by itself, with a worker for each split, in a process group of its own."""
     os.setsid()
+    signal_handling._SIGCHLD_handler_set = False  # as in a process that has not loaded anything yet
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
     os.dup2(stderr, 2)
@@ -145,7 +146,7 @@ def with_a_worker_that(ends: Callable[[], None], stderr: Path) -> None:
             ends()
             return index
 
-    signal_handling._SIGCHLD_handler_set = False  # as in a process that has not loaded anything yet
+    signal_handling._SIGCHLD_handler_set = False
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.modules["crispseg.cli.predict"] = SimpleNamespace(run=lambda argv: list(DataLoader(Images(), num_workers=1)))
