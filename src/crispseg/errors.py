@@ -103,7 +103,7 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if found[1] == signal.strsignal(number):
             return Interrupted(INTERRUPTED, number)
-    remedy = WORKER_REMEDIES.get(found[1], "give --workers 0 to see why")
+    remedy = WORKER_REMEDIES.get(found[1], "give fewer --workers if memory ran out, or 0 to see why")
     return CrispsegError(f"a data worker has gone ({found[1]}); {remedy}")
 
 
