@@ -120,7 +120,7 @@ def training(folder: Path) -> None:
         (
             lambda: os._exit(3),
             2,
-            "error: a data worker has gone (exited unexpectedly*); give fewer --workers if memory ran out, or 0 to see why",
+            "error: a data worker has gone (exited unexpectedly*); give fewer --workers *",
         ),
     ],
 )

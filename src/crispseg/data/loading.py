@@ -190,8 +190,8 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
         raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
     # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
     cv2.setNumThreads(1)
-    # When a worker ends, PyTorch's handler raises an error wherever this process just is, in the midst of C++ too. Without
-    # it, as in threads and on Windows, who waits for a worker's images looks every five seconds whether it is there.
+    # When a worker ends, PyTorch's handler raises an error wherever this process just is, even within C++. Without it,
+    # as in threads and on Windows, who waits for a worker's images looks every five seconds whether it is there.
     signal_handling._SIGCHLD_handler_set = True
     return DataLoader(
         dataset,
