@@ -351,6 +351,33 @@ def test_deformable_convolution_counts_as_a_convolution() -> None:
     assert counts[1] - counts[0] == 16 * 24 * 9 * 16 * (18 + 8) - flow
 
 
+# A flow that is composed ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"flow_upsampling": "nearest"}, {"flow_kernel": 1}, {"flow_kernel": 5}])
+@pytest.mark.parametrize("coarse_channels", [6, 9])
+def test_a_composed_flow_is_the_same_with_the_same_gradients(options: dict[str, Any], coarse_channels: int) -> None:
+    fam = FlowAlignment(6, coarse_channels, **options).double()
+    fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
+    seen = []
+    for composed in (False, True):
+        fam.composed = composed
+        fam.zero_grad()
+        fused = fam(fine, coarse)
+        fused.square().sum().backward()
+        seen.append([fused, *(parameter.grad for parameter in fam.parameters())])
+    torch.testing.assert_close(*seen)
+
+
+@pytest.mark.parametrize("options", [{"flow_upsampling": "deconvolution"}, {"flow_net": "correlation"}])
+def test_a_flow_that_is_not_linear_or_not_upsampled_bilinearly_is_not_composed(options: dict[str, Any]) -> None:
+    fam = FlowAlignment(6, 6, **options)
+    fine, coarse = torch.randn(2, 6, 8, 12), torch.randn(2, 6, 4, 6)
+    expected = fam(fine, coarse)
+    fam.composed = True
+    torch.testing.assert_close(fam(fine, coarse), expected)
+
+
 # §3.3: FAM in the final upsampling ----------------------------------------------------------------------------------
 
 

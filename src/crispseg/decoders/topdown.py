@@ -38,7 +38,8 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
 class TopDown(nn.Module, Decoder):
     """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
 
-    A merge part that is linear, such as the sum, has 1×1 convolutions alone as laterals, and levels as they were fused.
+    A merge part that is linear, such as the sum, has 1×1 convolutions alone as laterals, and levels as they were fused;
+    what predicts a flow is composed to one product there.
 
     Taps: `coarsest`, P5.
 
@@ -97,6 +98,8 @@ class TopDown(nn.Module, Decoder):
         for part in (*self.fuses.modules(), *self.merge.modules()):
             if centred and hasattr(part, "align_corners"):
                 part.align_corners = False
+            if linear and hasattr(part, "composed"):
+                part.composed = True
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
