@@ -124,9 +124,10 @@ def products(x: Tensor, compress: nn.Module, kernel: Tensor) -> Tensor:
 def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
     """`products` (N, O · k², H, W), each moved to where its point of the kernel is, added up → (N, O, H, W)."""
     out_channels, _, side, _ = kernel.shape
-    shifts = torch.eye(side * side, dtype=products.dtype, device=products.device).view(1, side * side, side, side)
-    shifts = shifts.expand(out_channels, -1, -1, -1)
-    return F.conv2d(products, shifts, padding=side // 2, groups=out_channels)
+    height, width = products.shape[-2:]
+    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (out_channels, side, side))  # (N, O, k, k, ·, ·)
+    first, *others = (points[:, :, y, x, y : y + height, x : x + width] for y in range(side) for x in range(side))
+    return sum(others, start=first)
 
 
 @merges.register("aligned")
