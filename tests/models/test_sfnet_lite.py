@@ -120,3 +120,8 @@ def test_counts(backbone: str, parameters: float, giga: float) -> None:
         model = create_model("sfnet_lite", num_classes=19, backbone=backbone)
     assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
     assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.002)
+
+
+def test_a_merge_that_would_leave_out_a_level_is_refused(refuses: Any) -> None:
+    with refuses("C4 is not", "merge=concat"):
+        create_model("sfnet_lite", **TINY, merge="sum")

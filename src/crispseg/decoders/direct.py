@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, MergePart
+from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, MergePart, is_linear
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
 
@@ -26,7 +26,7 @@ class Direct(nn.Module, Decoder):
         context, fuse, merge: the parts (see `crispseg.decoders.parts`).
 
     Raises:
-        CrispsegError: the width is less than 2.
+        CrispsegError: the width is less than 2, or the merge part is linear and would leave out C4.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Direct(nn.Module, Decoder):
         super().__init__()
         if width < 2:
             raise CrispsegError(f"width is {width}; it must be at least 2")
+        if is_linear(merge):
+            raise CrispsegError("merge is one of levels that are summed, and here C4 is not; use merge=concat")
         *beside, coarsest = channels
         self.width = width
         self.out_channels = out_channels

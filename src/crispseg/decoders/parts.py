@@ -45,6 +45,8 @@ class Decoder(Protocol):
     """Channels of each level for deep supervision."""
     detail_channels: int | None = None
     """Channels of `detail`, where the decoder has a spatial branch."""
+    linear: bool = False
+    """Whether levels are summed as they are, neither normalised nor rectified; their ranges are wide."""
 
     def __call__(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features, finest first, `(N, channels[i], h_i, w_i)`, and images `(N, in_chans, H, W)` → `Decoded`."""
@@ -87,6 +89,11 @@ class MergePart(Protocol):
 
     def __call__(self, levels: int, channels: int, out_channels: int) -> nn.Module:
         """Build a module: `forward(levels)`, finest first, returns `(N, out_channels, H, W)` at the finest size."""
+
+
+def is_linear(merge: MergePart) -> bool:
+    """Whether a merge part takes the finest level alone, to which others were added as they were projected."""
+    return getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
 
 
 def configured(parts: Registry[Part], name: str, options: Mapping[str, Any] | None = None) -> Part:

@@ -7,7 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crispseg.decoders.parts import Context, ContextPart, Decoded, Decoder, FusePart, GatherPart, MergePart, fuses
+from crispseg.decoders.parts import (
+    Context,
+    ContextPart,
+    Decoded,
+    Decoder,
+    FusePart,
+    GatherPart,
+    MergePart,
+    fuses,
+    is_linear,
+)
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
 
@@ -36,10 +46,11 @@ def fuse_steps(part: FusePart, levels: Sequence[int] | None, features: int) -> l
 
 
 class TopDown(nn.Module, Decoder):
-    """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5), with a 3×3 convolution on each fused level.
+    """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5).
 
-    A merge part that is linear, such as the sum, has 1×1 convolutions alone as laterals, and levels as they were fused;
-    what predicts a flow is composed to one product there.
+    Laterals are 1×1 convolutions with batch norm and ReLU, and a 3×3 convolution follows each fused level. With a merge
+    part that is linear, such as the sum, laterals are 1×1 convolutions alone, and nothing follows; the convolutions of
+    a flow are then composed to one, which they are not in the papers' networks: these cost what their papers count.
 
     Taps: `coarsest`, P5.
 
@@ -86,7 +97,7 @@ class TopDown(nn.Module, Decoder):
         self.context = context(coarsest_channels, width)
         self.coarsest = Tap()
         self.gathers = nn.ModuleList(gather(width) for _ in range(gathered_levels)) if gather else nn.ModuleList()
-        linear = getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
+        self.linear = linear = is_linear(merge)
         self.laterals = nn.ModuleList(
             nn.Conv2d(fine, width, 1, bias=False) if linear else conv_bn_relu(fine, width, 1) for fine in fine_channels
         )

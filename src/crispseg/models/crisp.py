@@ -3,8 +3,8 @@
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
 is normalised, rectified and classified. That is SegFormer's decoder, made cheap, with a flow in place of upsampling.
 Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent on pixels:
-images are seen larger than they are. docs/models.md has the measurements behind each part, and those of parts that are
-not here.
+images are seen larger than they are. docs/results.md has the measurements behind each part, and those of parts
+that are not here.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def direct(
         spec: the backbone to build.
         num_classes: number of logits.
         width: channels of every level. None: 128 where C5 has up to 1024 channels, as released, else 256.
-        context: context part on C5: conv, ppm, aspp, denseaspp or nonlocal.
+        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
@@ -96,7 +96,7 @@ def direct(
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
 
     Raises:
-        CrispsegError: an option that a part does not have.
+        CrispsegError: an option that a part does not have; a merge part that would leave out C4, such as sum.
     """
     part = configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, 16, 32))

@@ -42,13 +42,13 @@ def top_down(
         width: channels of every level. None: as SFNet's code was released, 64 on DF and STDC (here also on ShuffleNet),
             128 for another C5 of up to 512 channels, else 256; with expansion, which makes merging dear, 64 where C2
             has fewer than 64 channels too.
-        context: context part on C5: conv, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
+        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: concat or aligned.
+        merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         expansion: the merged feature has this many times the width.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
