@@ -25,7 +25,7 @@ import torch
 from reporting import report
 from results import Row, f_column, iou_column, read_rows, recipe_hash, score_rows, write_rows
 from tables import HERE, Comparison, Entry
-from torch import nn
+from torch import Tensor, nn
 
 from crispseg.benchmarking.report import processor_name
 from crispseg.benchmarking.timing import Stopwatch, Turn, latencies, take_turns, wall_clock
@@ -35,8 +35,10 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.files import atomic_path
+from crispseg.inference.protocols import Protocol
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import TRAINING_ONLY
+from crispseg.nn import resize
 from crispseg.training import TrainConfig, train
 from crispseg.training.checkpoints import LAST, read_checkpoint
 from crispseg.training.config import CONFIG, config_to_dict
@@ -154,7 +156,8 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
     if unpadded:
         model.multiple = 1
     boundary = BoundaryScores(model.info.num_classes, table.distances)
-    scores = evaluate(model, data, device="cpu", workers=0, boundary=boundary)
+    seen = table.entries[name].seen
+    scores = evaluate(model, data, device="cpu", workers=0, boundary=boundary, protocol=Protocol(scales=(seen,)))
     miou, own = scores.miou, float(read_rows(run / "metrics.csv")[-1]["miou"])
     if not (trained_as or unpadded) and not abs(miou - own) <= TOLERANCE:
         raise CrispsegError(f"{run}: mIoU is {miou:.2f}, but its own last one {own:.2f}; do its data or code differ?")
@@ -166,7 +169,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
         **{f_column(distance): f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
         **{iou_column(each): f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
         "parameters": str(count_parameters(model)),
-        "multiply_adds": str(count_multiply_adds(model, HEIGHT, WIDTH)),
+        "multiply_adds": str(count_multiply_adds(model, round(seen * HEIGHT), round(seen * WIDTH))),
         "recipe": recipe_hash(),
         "weights": file_hash(recorded["model"]["pretrained"]),
         "workers": str(recorded["workers"]),
@@ -236,7 +239,11 @@ def time_stage(table: Comparison, rounds: int, threads: int, size: tuple[int, in
         model: nn.Module = built.eval().to(memory_format=torch.channels_last)
 
         def measure(watch: Stopwatch) -> None:
-            watch("forward", model, images)
+            watch("forward", larger if entry.seen > 1 else model, images)
+
+        def larger(images: Tensor) -> Tensor:
+            seen = [round(entry.seen * side) for side in size]
+            return resize(model(resize(images, seen, align_corners=False)), size, align_corners=False)
 
         return measure
 

@@ -25,7 +25,9 @@ class Entry:
         flags: of `crispseg train`, on top of the recipe.
         seeds: of its runs.
         base: name of the same network without what this one adds; the difference at each seed is reported.
-        trained_as: name of the entry whose runs are scored, with images seen at their own size, in place of own runs.
+        trained_as: name of the entry whose runs are scored in place of own runs; a network of ours then sees images at
+            their own size.
+        seen: images are scored so many times as large, for networks that do not enlarge them by themselves.
     """
 
     label: str
@@ -33,6 +35,7 @@ class Entry:
     seeds: tuple[int, ...] = (0, 1, 2)
     base: str | None = None
     trained_as: str | None = None
+    seen: float = 1
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,13 @@ _CRISP = Comparison(
         "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
         "smp_upernet": Entry("UPerNet (smp)", "--model smp_upernet"),
         "smp_segformer": Entry("SegFormer's decoder (smp)", "--model smp_segformer"),
+        "smp_segformer_larger": Entry(
+            "… seen a third larger",
+            "--model smp_segformer",
+            base="smp_segformer",
+            trained_as="smp_segformer",
+            seen=1.33,
+        ),
         "crisp_40": Entry("crisp, 40 epochs", "--model crisp --epochs 40", seeds=(0,)),
         "narrow_40": Entry("48 channels, concatenated, 40 epochs", f"{_NARROW} --epochs 40", seeds=(0,)),
         "smp_fpn_40": Entry("FPN (smp), 40 epochs", "--model smp_fpn --epochs 40", seeds=(0,)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from crispseg import CrispsegError, create_model
 from crispseg.counting import count_multiply_adds
 from crispseg.models import SegmentationModel, warp
+from crispseg.models.registry import model_options
 
 from .base import ModelTester
 from .test_sfnet import TestSFNet as SFNetTester
@@ -190,6 +191,10 @@ def test_its_flow_is_composed() -> None:
     places = [(96 // stride) * (128 // stride) for stride in (4, 8, 16, 32)]
     products = sum(18 * 256 * (fine + coarse) for fine, coarse in pairwise(places))
     assert with_flow - without == products + 3 * 2 * 18 * 128 * 256
+
+
+def test_the_middle_size_has_two_names() -> None:
+    assert model_options("crisp_m") == model_options("crisp")
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "convnext_nano"])

@@ -27,6 +27,7 @@ crisp = preset(
     width=256,
     enlarge=1.33,
 )
+crisp_m = preset("crisp_m", top_down, "`crisp`, by the name of its size.", **CRISP, width=256, enlarge=1.33)
 crisp_s = preset(
     "crisp_s",
     top_down,
