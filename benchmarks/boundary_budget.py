@@ -4,7 +4,9 @@
 
 The data are those of the first run. An oracle of stride s knows the share of each class in every cell of s × s pixels,
 and is upsampled bilinearly, as networks do with their logits: no network that classifies at this stride and
-upsamples so is expected to score higher. Wrong pixels of a run are told apart by what they are:
+upsamples so is expected to score higher; one at stride 4 that sees images a third larger has cells of 3 pixels. What is
+upsampled to equal pixels within each cell shows what the last upsampling is worth. Wrong pixels of a run are told apart
+by what they are:
 
 - thin: the true thing is at most 3 pixels wide there (`crispseg.evaluation.thin`);
 - moved: the predicted class is there in truth, within `NEAR` pixels, so that a boundary lies in the wrong place;
@@ -43,7 +45,8 @@ from crispseg.inference import Segmenter
 from crispseg.labels import IGNORE
 from crispseg.plugins import load_plugins
 
-STRIDES = (2, 4, 8)
+ORACLES = {f"oracle, stride {stride}": (stride, "bilinear") for stride in (2, 3, 4, 8)}
+ORACLES["oracle, stride 4, equal cells"] = 4, "nearest"
 DISTANCE = 3
 NEAR = 7
 KINDS = ("thin", "moved", "confused")
@@ -87,14 +90,14 @@ class Budget:
         return [f"{100 * each / self.pixels:.2f}" for each in shares] + [f"{100 * self.wrong['agreed'] / total:.0f}"]
 
 
-def oracle(truth: NDArray[np.uint8], classes: int, stride: int) -> NDArray[np.uint8]:
+def oracle(truth: NDArray[np.uint8], classes: int, stride: int, mode: str = "bilinear") -> NDArray[np.uint8]:
     """Labels `(H, W)` from the shares of classes in cells of the stride."""
     height, width = truth.shape
     padded = np.pad(truth, ((0, -height % stride), (0, -width % stride)), constant_values=IGNORE)
     known = torch.from_numpy(padded).long()
     shares: Tensor = F.one_hot(known.where(known != IGNORE, classes), classes + 1)[..., :classes].movedim(-1, 0)
     cells = F.avg_pool2d(shares[None].float(), stride)  # (1, C, H/s, W/s)
-    upsampled = F.interpolate(cells, size=padded.shape, mode="bilinear", align_corners=False)[0]
+    upsampled = F.interpolate(cells, size=padded.shape, mode=mode)[0]
     return upsampled.argmax(0)[:height, :width].numpy().astype(np.uint8)
 
 
@@ -126,14 +129,14 @@ def short(runs: Sequence[str]) -> list[str]:
 def budgets(dataset: SegmentationDataset, runs: Sequence[str]) -> tuple[dict[str, Budget], dict[str, Budget]]:
     """Of the oracles and of the runs, by their names."""
     classes = len(dataset.labels)
-    oracles = {f"oracle, stride {stride}": Budget(classes) for stride in STRIDES}
+    oracles = {name: Budget(classes) for name in ORACLES}
     models = {name: Budget(classes) for name in short(runs)}
     load_plugins([str(PEERS)])
     segmenters = [Segmenter(run) for run in runs]
     for at in range(len(dataset)):
         image, truth, _ = dataset[at]
-        for stride, one in zip(STRIDES, oracles.values(), strict=True):
-            one.add(oracle(truth, classes, stride), truth)
+        for name, one in oracles.items():
+            one.add(oracle(truth, classes, *ORACLES[name]), truth)
         found = [segmenter.labels(image) for segmenter in segmenters]
         for index, one in enumerate(models.values()):
             one.add(found[index], truth, [*found[:index], *found[index + 1 :]])
