@@ -49,4 +49,4 @@ class Sum(nn.Module):
         self.norm = BatchNorm2d(out_channels)
 
     def forward(self, levels: Levels) -> Tensor:
-        return F.relu(self.norm(self.project(levels[0])))
+        return F.relu(self.norm(self.project(levels[0])), inplace=True)
