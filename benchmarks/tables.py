@@ -27,7 +27,8 @@ class Entry:
         base: name of the same network without what this one adds; the difference at each seed is reported.
         trained_as: name of the entry whose runs are scored in place of own runs; a network of ours then sees images at
             their own size.
-        seen: images are scored so many times as large, for networks that do not enlarge them by themselves.
+        seen: images are scored so many times as large, for networks that do not enlarge them by themselves; of runs
+            that another entry names, as in training they were not seen so.
     """
 
     label: str

@@ -218,7 +218,7 @@ def _ways(model: SegmentationModel) -> tuple[Kept, ...]:
     These 1×1 convolutions cost little, 8 bits of the sum cost boundaries, and OpenVINO 2026.4 computes another thing
     where only its flows are in float.
     """
-    return KEPT[1:] if model.decoder.linear else KEPT
+    return KEPT[1:] if getattr(model.decoder, "linear", False) else KEPT
 
 
 def plain_file(path: Path) -> Path:

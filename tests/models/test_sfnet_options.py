@@ -356,8 +356,12 @@ def test_deformable_convolution_counts_as_a_convolution() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"flow_upsampling": "nearest"}, {"flow_kernel": 1}, {"flow_kernel": 5}])
 @pytest.mark.parametrize("coarse_channels", [6, 9])
-def test_a_composed_flow_is_the_same_with_the_same_gradients(options: dict[str, Any], coarse_channels: int) -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_a_composed_flow_is_the_same_with_the_same_gradients(
+    options: dict[str, Any], coarse_channels: int, align_corners: bool
+) -> None:
     fam = FlowAlignment(6, coarse_channels, **options).double()
+    fam.align_corners = align_corners
     fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
     seen = []
     for composed in (False, True):
