@@ -90,7 +90,8 @@ def export_model(
     """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
 
     Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
-    behind it. In 8 bits, where a limit on labels or scores is broken, it is tried again with the decoder in float.
+    behind it. In 8 bits, where a limit on labels or scores is broken, it is tried again with the decoder in float, from
+    which it begins where levels are summed.
 
     Args:
         model: the model.
