@@ -172,8 +172,8 @@ def draw(file: Path, every: dict[str, list[str]], shares: dict[str, list[str]]) 
         )
     lines.set_xlabel("width of the true thing, pixels")
     lines.set_ylabel("recall, percent")
-    lines.legend(fontsize=8)
-    figure.subplots_adjust(wspace=0.25)
+    lines.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.subplots_adjust(wspace=0.25, right=0.8)
     with atomic_path(file) as temporary:
         write_image(temporary, drawn(figure))
 
