@@ -203,3 +203,13 @@ def test_sizes_are_in_order_of_what_they_cost(backbone: str) -> None:
         models = [create_model(name, num_classes=11, backbone=backbone) for name in ("crisp_s", "crisp", "crisp_l")]
     costs = [count_multiply_adds(model.eval(), 360, 480) for model in models]
     assert costs[0] * 1.35 < costs[1] and costs[1] * 1.35 < costs[2]
+
+
+def test_points_that_left_a_level_have_a_gradient_that_leads_back() -> None:
+    """While a network is trained; what they read is the edge, to a hundredth of a pixel."""
+    coarse = torch.arange(6.0).expand(1, 1, 4, 6)
+    flow = torch.full((1, 2, 8, 12), 100.0, requires_grad=True)
+    warped = warp(coarse, flow, align_corners=False)
+    torch.testing.assert_close(warped, warp(coarse, flow.detach(), align_corners=False), atol=0.011, rtol=0)
+    (warped - 2).square().sum().backward()
+    assert flow.grad is not None and bool((flow.grad[:, 0] > 0).all())  # descent leads to the left

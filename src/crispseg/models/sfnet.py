@@ -18,6 +18,7 @@ from crispseg.models.topdown import top_down
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 MAX_DISPLACEMENT = 4
+EDGE = 0.01  # of a pixel of the coarse level
 
 
 @fuses.register("fam")
@@ -190,10 +191,23 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     else:
         ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
-    grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
+    points = [xs + dx / width, ys[:, None] + dy / height]
+    if flow.requires_grad and not align_corners:
+        points = [_kept_within(points[0], coarse.shape[-1]), _kept_within(points[1], coarse.shape[-2])]
+    grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
     outside = "zeros" if align_corners else "border"
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode=outside, align_corners=align_corners)
     return warped.to(coarse.dtype)
+
+
+def _kept_within(points: Tensor, size: int) -> Tensor:
+    """Coordinates -1..1 from edge to edge: those outside are moved just within, and keep their gradient.
+
+    A point outside has none, and Adam makes large steps of what its neighbours leave: the whole flow may drift away.
+    A point just within has one, which leads it back.
+    """
+    bound = max(1 - (1 + 2 * EDGE) / size, 0)
+    return points + (points.clamp(-bound, bound) - points).detach()
 
 
 sfnet = preset(
