@@ -205,11 +205,24 @@ def test_sizes_are_in_order_of_what_they_cost(backbone: str) -> None:
     assert costs[0] * 1.35 < costs[1] and costs[1] * 1.35 < costs[2]
 
 
-def test_points_that_left_a_level_have_a_gradient_that_leads_back() -> None:
+@pytest.mark.parametrize(("target", "leads_back"), [(2, True), (9, False)])
+def test_points_that_left_a_level_are_led_back_and_no_further_away(target: float, leads_back: bool) -> None:
     """While a network is trained; what they read is the edge, to a hundredth of a pixel."""
     coarse = torch.arange(6.0).expand(1, 1, 4, 6)
     flow = torch.full((1, 2, 8, 12), 100.0, requires_grad=True)
     warped = warp(coarse, flow, align_corners=False)
     torch.testing.assert_close(warped, warp(coarse, flow.detach(), align_corners=False), atol=0.011, rtol=0)
-    (warped - 2).square().sum().backward()
-    assert flow.grad is not None and bool((flow.grad[:, 0] > 0).all())  # descent leads to the left
+    (warped - target).square().sum().backward()
+    assert flow.grad is not None
+    assert bool((flow.grad[:, 0] > 0).all()) if leads_back else not flow.grad[:, 0].any()  # descent leads to the left
+
+
+def test_points_within_a_level_have_the_gradient_of_sampling() -> None:
+    torch.manual_seed(0)
+    coarse, flow = torch.randn(2, 3, 6, 8), torch.randn(2, 2, 12, 16)
+    inside, sampled = flow.clone().requires_grad_(), flow.clone().requires_grad_()
+    warp(coarse, inside, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()
+    ys, xs = ((torch.arange(size) * 2 + 1) / size - 1 for size in (12, 16))
+    grid = torch.stack([xs + sampled[:, 0] / 16, ys[:, None] + sampled[:, 1] / 12], dim=-1)
+    F.grid_sample(coarse, grid, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()
+    torch.testing.assert_close(inside.grad, sampled.grad)

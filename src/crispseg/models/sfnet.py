@@ -193,21 +193,33 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     points = [xs + dx / width, ys[:, None] + dy / height]
     if flow.requires_grad and not align_corners:
-        points = [_kept_within(points[0], coarse.shape[-1]), _kept_within(points[1], coarse.shape[-2])]
+        bounds = (max(1 - (1 + 2 * EDGE) / size, 0) for size in (coarse.shape[-1], coarse.shape[-2]))
+        points = [_KeptWithin.apply(each, bound) for each, bound in zip(points, bounds, strict=True)]
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
     outside = "zeros" if align_corners else "border"
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode=outside, align_corners=align_corners)
     return warped.to(coarse.dtype)
 
 
-def _kept_within(points: Tensor, size: int) -> Tensor:
-    """Coordinates -1..1 from edge to edge: those outside are moved just within, and keep their gradient.
+class _KeptWithin(torch.autograd.Function):
+    """Points -1..1 from edge to edge; those outside are moved to the `bound`, and keep what leads them inward.
 
-    A point outside has none, and Adam makes large steps of what its neighbours leave: the whole flow may drift away.
-    A point just within has one, which leads it back.
+    Outside a level nothing has a gradient: Adam would make large steps of what a point's neighbours leave, and the
+    whole flow might drift away. Just within, a gradient that leads outward would add up for ever, as nothing changes.
     """
-    bound = max(1 - (1 + 2 * EDGE) / size, 0)
-    return points + (points.clamp(-bound, bound) - points).detach()
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(points)
+        ctx.bound = bound
+        return points.clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (points,) = ctx.saved_tensors
+        # Descent moves points against their gradient.
+        outward = (points > ctx.bound) & (gradient < 0) | (points < -ctx.bound) & (gradient > 0)
+        return gradient.masked_fill(outward, 0), None
 
 
 sfnet = preset(
