@@ -215,7 +215,7 @@ class _KeptWithin(torch.autograd.Function):
         return points.clamp(-bound, bound)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (points,) = ctx.saved_tensors
         # Descent moves points against their gradient.
         outward = (points > ctx.bound) & (gradient < 0) | (points < -ctx.bound) & (gradient > 0)
