@@ -205,16 +205,35 @@ def test_sizes_are_in_order_of_what_they_cost(backbone: str) -> None:
     assert costs[0] * 1.35 < costs[1] and costs[1] * 1.35 < costs[2]
 
 
-@pytest.mark.parametrize(("target", "leads_back"), [(2, True), (9, False)])
-def test_points_that_left_a_level_are_led_back_and_no_further_away(target: float, leads_back: bool) -> None:
-    """While a network is trained; what they read is the edge, to a hundredth of a pixel."""
-    coarse = torch.arange(6.0).expand(1, 1, 4, 6)
-    flow = torch.full((1, 2, 8, 12), 100.0, requires_grad=True)
-    warped = warp(coarse, flow, align_corners=False)
-    torch.testing.assert_close(warped, warp(coarse, flow.detach(), align_corners=False), atol=0.011, rtol=0)
-    (warped - target).square().sum().backward()
+@pytest.mark.parametrize("leads_back", [True, False])
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
+def test_points_that_left_a_level_are_led_back_and_no_further_away(axis: int, side: int, leads_back: bool) -> None:
+    """Where gradients are wanted; what they read is the outermost pixel, to a hundredth of a step."""
+    ramp = torch.arange(6.0) * side  # which rises to the side where the points have left
+    coarse = (ramp if axis == 0 else ramp[:, None]).expand(1, 1, 6, 6)
+    flow = torch.zeros(1, 2, 12, 12)
+    flow[:, axis] = 100.0 * side
+    warped = warp(coarse, flow.requires_grad_(), align_corners=False)
+    torch.testing.assert_close(warped, warp(coarse, flow.detach(), align_corners=False), atol=0.021, rtol=0)
+    (-warped if not leads_back else warped).sum().backward()
     assert flow.grad is not None
-    assert bool((flow.grad[:, 0] > 0).all()) if leads_back else not flow.grad[:, 0].any()  # descent leads to the left
+    led = flow.grad[:, axis] * side  # descent goes the other way
+    assert bool((led > 0).all()) if leads_back else not led.any()
+
+
+def test_points_that_left_a_level_of_the_papers_have_no_gradient() -> None:
+    flow = torch.full((1, 2, 12, 12), 100.0, requires_grad=True)
+    warped = warp(torch.rand(1, 1, 6, 6), flow)
+    warped.sum().backward()
+    assert flow.grad is not None and not warped.any() and not flow.grad.any()
+
+
+def test_a_level_of_one_pixel_moves_no_point() -> None:
+    flow = torch.randn(1, 2, 2, 2, requires_grad=True)
+    warped = warp(torch.full((1, 1, 1, 1), 3.0), flow, align_corners=False)
+    warped.sum().backward()
+    assert flow.grad is not None and bool((warped == 3).all()) and not flow.grad.any()
 
 
 def test_points_within_a_level_have_the_gradient_of_sampling() -> None:
@@ -226,3 +245,9 @@ def test_points_within_a_level_have_the_gradient_of_sampling() -> None:
     grid = torch.stack([xs + sampled[:, 0] / 16, ys[:, None] + sampled[:, 1] / 12], dim=-1)
     F.grid_sample(coarse, grid, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()
     torch.testing.assert_close(inside.grad, sampled.grad)
+
+
+def test_an_exported_flow_is_not_clamped() -> None:
+    model = create_model("crisp", num_classes=2, backbone="test_efficientnet").eval()
+    program = torch.export.export(model, (torch.rand(1, 3, 64, 96),))  # of weights that want gradients
+    assert not [node for node in program.graph.nodes if "clamp" in str(node.target)]

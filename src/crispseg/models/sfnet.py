@@ -18,7 +18,7 @@ from crispseg.models.topdown import top_down
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 MAX_DISPLACEMENT = 4
-EDGE = 0.01  # of a pixel of the coarse level
+MARGIN = 0.01  # of a pixel of the coarse level
 
 
 @fuses.register("fam")
@@ -183,6 +183,9 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
     centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H), and nothing is seen outside.
     Without, -1..1 is from edge to edge, and pixels outside are as those at the edge. Coordinates are float32 always.
+
+    Where gradients are wanted without `align_corners`, points beyond the centres of the outermost pixels are read a
+    hundredth of a pixel within them, and the flow there has the gradient of that, where it leads inward.
     """
     height, width = flow.shape[-2:]
     # Not linspace: the exporters would build the size of their example image into it.
@@ -192,8 +195,8 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
         ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     points = [xs + dx / width, ys[:, None] + dy / height]
-    if flow.requires_grad and not align_corners:
-        bounds = (max(1 - (1 + 2 * EDGE) / size, 0) for size in (coarse.shape[-1], coarse.shape[-2]))
+    if flow.requires_grad and not align_corners and not torch.compiler.is_exporting():
+        bounds = (max(1 - (1 + 2 * MARGIN) / size, 0) for size in (coarse.shape[-1], coarse.shape[-2]))
         points = [_KeptWithin.apply(each, bound) for each, bound in zip(points, bounds, strict=True)]
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
     outside = "zeros" if align_corners else "border"
@@ -202,17 +205,20 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
 
 
 class _KeptWithin(torch.autograd.Function):
-    """Points -1..1 from edge to edge; those outside are moved to the `bound`, and keep what leads them inward.
+    """Coordinates of points, clamped to ±`bound`; those beyond it have the gradient at it where that leads inward.
 
-    Outside a level nothing has a gradient: Adam would make large steps of what a point's neighbours leave, and the
-    whole flow might drift away. Just within, a gradient that leads outward would add up for ever, as nothing changes.
+    Without a gradient Adam would make large steps of what a point's neighbours leave, and the whole flow might drift
+    away. With one that leads outward too, its steps would add up for ever, as the point does not move.
     """
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(points)
-        ctx.bound = bound
+    def forward(points: Tensor, bound: float) -> Tensor:
         return points.clamp(-bound, bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        points, ctx.bound = inputs
+        ctx.save_for_backward(points)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
