@@ -35,6 +35,7 @@ from crispseg.training.pictures import Pictures, telling_images
 from crispseg.training.processes import environment
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
+from crispseg.training.weighing import MilderWeights
 
 
 def build_trainer(
@@ -83,6 +84,8 @@ def build_trainer(
     if console.is_terminal:
         callbacks.append(Bars(left))
     callbacks += [EpochCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+    if config.class_weights == "softened":
+        callbacks.append(MilderWeights())
     if config.ema:
         callbacks.append(WarmedAverage(config.ema))
     if config.patience:
