@@ -20,9 +20,10 @@ from crispseg import Segmenter, from_pretrained
 from crispseg.data import Augment, check_split, class_weights
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import ModelConfig, Run, TrainConfig, train
+from crispseg.training import ModelConfig, Run, TrainConfig, train, weighing
 from crispseg.training.config import config_to_dict
 from crispseg.training.fitting import class_weights_of
+from crispseg.training.losses import CrossEntropy
 from crispseg.training.run import starting_model
 from crispseg.training.task import SegmentationTask
 
@@ -153,6 +154,28 @@ def test_class_weights(tmp_path: Path, refuses: Any) -> None:
     assert given is not None and given.tolist() == [0.5] * 12
     with refuses("class_weights", "3 values for 12 classes"):
         class_weights_of(tiny(tmp_path, class_weights=[1.0, 2.0, 3.0]), report)
+
+
+def test_softened_weights_become_milder_by_the_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    forward = CrossEntropy.forward
+
+    def spy(loss: CrossEntropy, logits: Tensor, labels: Tensor) -> Tensor:
+        assert loss.class_weights is not None
+        seen.append(loss.class_weights.clone())
+        return forward(loss, logits, labels)
+
+    monkeypatch.setattr(CrossEntropy, "forward", spy)
+    monkeypatch.setattr(weighing, "STEPS", (1, 3))
+    settings: dict[str, Any] = {"class_weights": "softened", "auxiliary_weight": 0.0}
+    quietly(tiny(tmp_path / "run", epochs=1, **settings))
+    quietly(tiny(tmp_path / "run", epochs=3, **settings), resume=True)
+    shares = np.array(check_split(SCENES.dataset("train"), "train").shares)
+    exponents = (1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3, 1 / 3)
+    for weights, exponent in zip(seen, exponents, strict=True):
+        expected = np.where(shares > 0, (shares.max() / np.maximum(shares, 1e-4)) ** exponent, 0)
+        np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    assert len({weights[shares > 0].max().item() for weights in seen}) == 3  # it is about something
 
 
 def test_bf16_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

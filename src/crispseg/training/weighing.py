@@ -26,10 +26,10 @@ class MilderWeights(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        found = [each for each in pl_module.loss.modules() if isinstance(each, CrossEntropy)]
-        self.weights = [(each.class_weights, each.class_weights.clone()) for each in found if each.class_weights is not None]
+        (weights,) = (each.class_weights for each in pl_module.loss.modules() if isinstance(each, CrossEntropy))
+        assert weights is not None
+        self.weights, self.roots = weights, weights.clone()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        exponent = np.interp(trainer.global_step, STEPS, EXPONENTS)
-        for weights, roots in self.weights:
-            weights.copy_(roots ** float(exponent / EXPONENTS[0]))
+        exponent = float(np.interp(trainer.global_step, STEPS, EXPONENTS))
+        self.weights.copy_(self.roots ** (exponent / EXPONENTS[0]))
