@@ -86,7 +86,8 @@ def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> Non
         with atomic_path(run / COMMIT) as temporary:
             temporary.write_text(f"{commit}\n", encoding="utf-8")
         own = ("--model.pretrained", weights, "--out", str(run))
-        train(configuration(table.entries[name], seed, data, *own), resume=resume)
+        trained = table.entries[table.entries[name].trained_as or name]
+        train(configuration(trained, seed, data, *own), resume=resume)
 
 
 def head() -> str:

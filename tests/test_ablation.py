@@ -50,6 +50,7 @@ def model_of(name: str, **options: Any) -> SegmentationModel:
 
 
 SYSTEMS: dict[str, dict[str, Any]] = {
+    "crisp": {"width": 16},
     "sfnet": {"width": 16},
     "sfnet_lite": {"width": 16},
     "ddsm_upernet": {"width": 16, "reduced": 16, "pixels": 9},
@@ -117,8 +118,11 @@ def test_shuffle_moves_whole_vectors() -> None:
 # Ablations ----------------------------------------------------------------------------------------------------------
 
 EXPECTED = {
-    "sfnet": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled"}
-    | {f"flow × 0 in decoder.fuses.{index}" for index in range(3)},
+    **dict.fromkeys(
+        ("crisp", "sfnet"),
+        {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled"}
+        | {f"flow × 0 in decoder.fuses.{index}" for index in range(3)},
+    ),
     "sfnet_lite": {"flow × 0", "flow × 0.5", "flow × 2", "flow shuffled", "gate uniform"},
     "ddsm_upernet": {"offsets × 0", "offsets × 2", "offsets shuffled", "weights uniform"}
     | {"spatial part off", "channel part off"},
@@ -186,7 +190,7 @@ OF_ATTENTION = {
 }
 
 
-@pytest.mark.parametrize("name", ["sfnet", "sfnet_lite", "ddsm_upernet", "agln", "unept"])
+@pytest.mark.parametrize("name", ["crisp", "sfnet", "sfnet_lite", "ddsm_upernet", "agln", "unept"])
 def test_each_ablation_does_what_it_says(name: str, models: dict[str, SegmentationModel], images: Tensor) -> None:
     """To the quantities that it names, and to no other."""
     model = models[name]

@@ -6,12 +6,14 @@ import re
 from itertools import product
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from skimage.morphology import skeletonize
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
@@ -147,6 +149,35 @@ def test_cl_dice_is_that_of_the_paper() -> None:
     assert scored(truth, truth, 2, lines=1).measures()["cl_dice"] == 100
     assert scored(np.zeros_like(truth), truth, 2, lines=1).measures()["cl_dice"] == 0
     assert np.isnan(scored(np.zeros_like(truth), np.zeros_like(truth), 2, lines=1).measures()["cl_dice"])
+
+
+def naive_cl_dice(predictions: NDArray[np.uint8], truths: NDArray[np.uint8], index: int) -> float:
+    """Eq. 1 and 2 by loops over images and pixels; the skeletons are the library's."""
+    every = []
+    for prediction, truth in zip(predictions, truths, strict=True):
+        masks = prediction == index, truth == index
+        if not masks[0].any() and not masks[1].any():
+            continue
+        shares = []
+        for mask, other in (masks, masks[::-1]):
+            line = [tuple(place) for place in np.argwhere(skeletonize(mask))]
+            shares.append(sum(bool(other[place]) for place in line) / len(line) if line else 0.0)
+        every.append(2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0)
+    return 100 * sum(every) / len(every)
+
+
+def test_cl_dice_is_that_of_loops_on_curved_thick_and_broken_lines() -> None:
+    truths, predictions = np.zeros((2, 4, 60, 80), np.uint8)
+    for image, thickness in enumerate((1, 3, 6)):
+        cv2.ellipse(truths[image], (40, 30), (30, 20), 0, 20, 300, 1, thickness)
+        cv2.ellipse(predictions[image], (41, 31), (30, 20), 0, 60, 330, 1, max(thickness - 1, 1))
+        truths[image, :, 36:40] = predictions[image, :, 36:40] = 255  # the line is broken
+    predictions[2] = 0  # not found at all; the last image has no line
+    metric = ThinScores(2, [("line", 1)])
+    metric.update(torch.from_numpy(predictions), torch.from_numpy(truths), range(4))
+    expected = naive_cl_dice(predictions, truths, 1)
+    assert 10 < expected < 60
+    assert metric.scores().measures()["cl_dice"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("lines", [(), [("pole", 1)]])

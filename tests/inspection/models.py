@@ -14,6 +14,7 @@ from crispseg.data.scenes import render_scene
 from crispseg.inspection import Inspection, inspect_image
 
 SYSTEMS = {
+    "crisp": {"width": 8},
     "sfnet": {"width": 8},
     "ddsm_upernet": {"width": 8, "reduced": 4, "pixels": 9},
     "agln": {"width": 8, "descriptors": 6},

@@ -26,7 +26,7 @@ from crispseg.inspection.points import SampledPoints, sampled_points
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 LARGEST = 8_000_000
-KINDS = {"sfnet": "flow", "ddsm_upernet": "points", "agln": "mixture", "unept": "points"}
+KINDS = {"crisp": "flow", "sfnet": "flow", "ddsm_upernet": "points", "agln": "mixture", "unept": "points"}
 
 
 def unpacked(value: dict[str, str], *shape: int) -> NDArray[Any]:
@@ -44,7 +44,7 @@ def test_page_is_whole_by_itself(name: str) -> None:
     data = json.loads(re.search(r'<script type="application/json" id="inspection">(.*?)</script>', html)[1])  # type: ignore[index]
     assert {field["kind"] for field in data["fields"]} == {KINDS[name], *(["refinement"] if name == "unept" else [])}
     assert ("Boundary refinement" in html) == (name == "unept")
-    assert ("Semantic flow" in html) == (name == "sfnet")
+    assert ("Semantic flow" in html) == (name in ("crisp", "sfnet"))
     for title in ("prediction", "truth", "errors", "confidence", "entropy"):
         assert f'data-layer="{title}"' in html
 

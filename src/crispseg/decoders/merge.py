@@ -35,7 +35,7 @@ class Sum(nn.Module):
     With 1×1 convolutions before it that neither normalise nor rectify, it is the decoder of SegFormer (Xie et al.,
     NeurIPS 2021, §3.2, Eq. 4) in another form. There a linear layer sees each level, and another one all levels
     upsampled and concatenated. What is linear twice is linear once, and a sum; so each level is multiplied where it is,
-    at a thirtieth of the multiply-adds on a light backbone. Levels are upsampled from each to the next here, and to the
+    at a twentieth of the multiply-adds on a light backbone. Levels are upsampled from each to the next here, and to the
     finest at once there.
     """
 

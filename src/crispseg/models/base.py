@@ -111,7 +111,7 @@ class SegmentationModel(nn.Module, Saving):
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
         size = images.shape[-2:]
-        if self._enlarges:
+        if self.enlarges:
             over, under = self.multiple * self.enlarge.denominator, self.enlarge.numerator
             larger = [(2 * side * under + over) // (2 * over) * self.multiple for side in size]  # rounded
             seen = resize(images, larger, align_corners=False)
@@ -124,12 +124,13 @@ class SegmentationModel(nn.Module, Saving):
         return Coarse(logits, decoded)
 
     @property
-    def _enlarges(self) -> bool:
+    def enlarges(self) -> bool:
+        """Whether it sees images larger than they are, which then need no padding."""
         return self.enlarge > 1 and not self.training
 
     def _on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
         """Logits of a level with a place each `stride` pixels, brought to the images' size."""
-        if self._enlarges or not self.centred:
+        if self.enlarges or not self.centred:
             return resize(logits, size, align_corners=not self.centred)
         height, width = size
         rows, columns = (ceil_div(side, stride) * stride for side in size)

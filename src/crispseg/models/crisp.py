@@ -1,10 +1,10 @@
 """crisp: what the four papers' parts are worth together, and what `crispseg train` takes.
 
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
-is normalised, rectified and classified. That is SegFormer's decoder, made cheap, with a flow in place of upsampling.
-Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent on pixels:
-images are seen larger than they are. docs/results.md has the measurements behind each part, and those of parts
-that are not here.
+is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow in place of
+upsampling. Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent
+on pixels: images are seen larger than they are. docs/results.md has the measurements behind each part, docs/trials.md
+those of parts that are not here.
 """
 
 from __future__ import annotations
@@ -18,28 +18,17 @@ from crispseg.models.topdown import top_down
 FIXED = {"expansion": 1, "released_dilation": False}
 
 CRISP: dict[str, Any] = {"part": "fam", "fixed": FIXED, "context": "linear", "merge": "sum", "centred": True}
+SIZE: dict[str, Any] = {"width": 256, "enlarge": 1.33}
 
 crisp = preset(
     "crisp",
     top_down,
     "Levels summed along a flow, on images seen a third larger: what `crispseg train` takes.",
     **CRISP,
-    width=256,
-    enlarge=1.33,
+    **SIZE,
 )
-crisp_m = preset("crisp_m", top_down, "`crisp`, by the name of its size.", **CRISP, width=256, enlarge=1.33)
-crisp_s = preset(
-    "crisp_s",
-    top_down,
-    "Smaller: 128 channels, images as large as they are.",
-    **CRISP,
-    width=128,
-)
+crisp_m = preset("crisp_m", top_down, "`crisp`, by the name of its size.", **CRISP, **SIZE)
+crisp_s = preset("crisp_s", top_down, "Smaller: 128 channels, images as large as they are.", **CRISP, width=128)
 crisp_l = preset(
-    "crisp_l",
-    top_down,
-    "Larger: 512 channels, images seen half as large again.",
-    **CRISP,
-    width=512,
-    enlarge=1.5,
+    "crisp_l", top_down, "Larger: 512 channels, images seen half as large again.", **CRISP, width=512, enlarge=1.5
 )
