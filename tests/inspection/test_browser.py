@@ -78,7 +78,9 @@ def test_a_click_shows_what_the_pixel_looked_at(name: str, browser: Any, pages: 
         seen.append((drawn(browser), field))
     (first, first_text), (second, second_text) = seen
     assert first and second and first != second and first_text != second_text
-    unit = {"sfnet": "px of its level", "agln": "% of the mixture"}.get(name, "weighted centre")
+    unit = {"crisp": "px of its level", "sfnet": "px of its level", "agln": "% of the mixture"}.get(
+        name, "weighted centre"
+    )
     assert unit in second_text
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
