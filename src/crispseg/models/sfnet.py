@@ -16,9 +16,9 @@ from crispseg.decoders import Context, Levels, fuses, merges
 from crispseg.models.registry import preset
 from crispseg.models.topdown import top_down
 from crispseg.nn import Tap, conv_bn_relu, resize
+from crispseg.nn.flow import kept_within, products, shifted_sum
 
 MAX_DISPLACEMENT = 4
-MARGIN = 0.01  # of a pixel of the coarse level
 
 
 @fuses.register("fam")
@@ -103,34 +103,6 @@ class FlowAlignment(nn.Module):
         return resize(self.enlarge(compressed), size, align_corners=self.align_corners)
 
 
-def products(x: Tensor, compress: nn.Module, kernel: Tensor) -> Tensor:
-    """What each point of a kernel makes of `x` compressed by a 1×1 convolution, before the points are added up.
-
-    Two products with weights become one, with their product. What it gives can be upsampled as the compressed level
-    would be, and has fewer channels: 18 in place of 128 for a level of 256 and the two of a flow.
-
-    Args:
-        x: `(N, C, H, W)`.
-        compress: the 1×1 convolution, of weight `(D, C, 1, 1)` and without bias.
-        kernel: `(O, D, k, k)`.
-
-    Returns:
-        `(N, O · k², H, W)`, for `shifted_sum`.
-    """
-    points = kernel.permute(0, 2, 3, 1).flatten(0, 2)  # (O · k², D)
-    both: Tensor = points @ compress.weight.flatten(1)  # type: ignore[operator]
-    return F.conv2d(x, both[..., None, None])
-
-
-def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
-    """`products` (N, O · k², H, W), each moved to where its point of the kernel is, added up → (N, O, H, W)."""
-    out_channels, _, side, _ = kernel.shape
-    height, width = products.shape[-2:]
-    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (out_channels, side, side))  # (N, O, k, k, ·, ·)
-    first, *others = (points[:, :, y, x, y : y + height, x : x + width] for y in range(side) for x in range(side))
-    return sum(others, start=first)
-
-
 @merges.register("aligned")
 class AlignedConcat(nn.Module):
     """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
@@ -196,36 +168,11 @@ def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     points = [xs + dx / width, ys[:, None] + dy / height]
     if flow.requires_grad and not align_corners and not torch.compiler.is_exporting():
-        bounds = (max(1 - (1 + 2 * MARGIN) / size, 0) for size in (coarse.shape[-1], coarse.shape[-2]))
-        points = [_KeptWithin.apply(each, bound) for each, bound in zip(points, bounds, strict=True)]
+        points = [kept_within(each, size) for each, size in zip(points, coarse.shape[:-3:-1], strict=True)]
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
     outside = "zeros" if align_corners else "border"
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode=outside, align_corners=align_corners)
     return warped.to(coarse.dtype)
-
-
-class _KeptWithin(torch.autograd.Function):
-    """Coordinates of points, clamped to ±`bound`; those beyond it have the gradient at it where that leads inward.
-
-    Without a gradient Adam would make large steps of what a point's neighbours leave, and the whole flow might drift
-    away. With one that leads outward too, its steps would add up for ever, as the point does not move.
-    """
-
-    @staticmethod
-    def forward(points: Tensor, bound: float) -> Tensor:
-        return points.clamp(-bound, bound)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        points, ctx.bound = inputs
-        ctx.save_for_backward(points)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (points,) = ctx.saved_tensors
-        # Descent moves points against their gradient.
-        outward = (points > ctx.bound) & (gradient < 0) | (points < -ctx.bound) & (gradient > 0)
-        return gradient.masked_fill(outward, 0), None
 
 
 sfnet = preset(
