@@ -136,7 +136,7 @@ class TrainConfig(Settings):
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
         class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
-            (one over the square root of the share of all pixels, which between steps 750 and 1,500 becomes the cube
+            (one over the square root of the share of all pixels, which between steps 250 and 500 becomes the cube
             root); auto is softened where a class has less than 2 % of the pixels and cross_entropy counts.
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
 
-STEPS = (750, 1500)
+STEPS = (250, 500)
 """Optimizer steps between which weights become milder."""
 EXPONENTS = (1 / 2, 1 / 3)
 """Of one over a class's share of the pixels, before and after."""
