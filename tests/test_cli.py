@@ -450,14 +450,16 @@ def test_predict_writes_beside_the_images(
     before = {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")}
     assert "into in_predictions_2\n" in output_of(capsys, "predict", run, "in/")
     assert {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")} == before
-    Path("in/one_predictions").write_text("of the user")
-    assert f"into {Path('in/one_predictions_2')}\n" in output_of(capsys, "predict", run, "in/one.png")
-    assert files(Path("in/one_predictions_2")) == {"one.png", "one_overlay.png"}
-    Path("in/two.v2_predictions").mkdir()  # empty, so it is nobody's
-    assert f"into {Path('in/two.v2_predictions')}\n" in output_of(capsys, "predict", run, "in/two.v2.jpg")
+    Path("one_predictions").write_text("of the user")
+    assert "into one_predictions_2\n" in output_of(capsys, "predict", run, "in/one.png")
+    assert files(Path("one_predictions_2")) == {"one.png", "one_overlay.png"}
+    Path("two.v2_predictions").mkdir()  # empty, so it is nobody's
+    assert "into two.v2_predictions\n" in output_of(capsys, "predict", run, "in/two.v2.jpg")
     assert "into in_predictions_3\n" in output_of(capsys, "predict", run, "in/*.jpg", "in/one.png")
     monkeypatch.chdir(pictures / "sub")
     assert f"into {pictures / 'sub_predictions'}\n" in output_of(capsys, "predict", run, ".")
+    assert f"into {tmp_path / 'one_predictions_3'}\n" in output_of(capsys, "predict", run, "../one.png")
+    assert "into three_predictions\n" in output_of(capsys, "predict", run, "three.png")
     line = error_of(capsys, "predict", run, "three.png", "../one.png")
     assert "the images are not of one folder; say where to write by --out FOLDER" in line
 

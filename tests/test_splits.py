@@ -134,6 +134,24 @@ def test_images_to_validate_on_have_no_masks(tmp_path: Path) -> None:
     assert lines[1].startswith("3 images in ") and lines[1].endswith("are in no split (val0.png, val1.png, val2.png)")
 
 
+@pytest.mark.parametrize("names", [NAMES, {"train": "train2017", "val": "val2017"}, {"train": "train", "val": "dev"}])
+def test_what_splits_are_called_and_files_that_are_no_images(names: dict[str, str], tmp_path: Path) -> None:
+    """With masks in folders of the splits, and all in one."""
+    one, other = put(tmp_path / "one", "{kind}/{split}", names), put(tmp_path / "other", "{kind}/{split}", names)
+    for root in (one, other):
+        for stray in (".DS_Store", "Thumbs.db", "._photo.png"):
+            (root / "images" / stray).write_bytes(b"no image")
+    for path in sorted(other.glob("masks/*/*")):
+        path.rename(other / "masks" / path.name)
+    for folder in other.glob("masks/*/"):
+        folder.rmdir()
+    for root in (one, other):
+        source = Folder(root=root)
+        for split in names:
+            assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(COUNTS[split])]
+        assert len(source.notes()) == 1
+
+
 def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
     put(tmp_path, "{kind}/{split}")
     for folder in sorted(tmp_path.glob("masks/*")):

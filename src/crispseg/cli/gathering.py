@@ -77,8 +77,9 @@ def _own_name(line: str) -> Path:
 
 
 def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
-    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions beside a.jpg.
+    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions for photos/a.jpg.
 
+    That is beside photos too, lest results be taken for images of it; for an image of the working folder, in there.
     A folder that holds anything is left as it is: photos_predictions_2 follows.
 
     Raises:
@@ -89,7 +90,7 @@ def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
     if len(sources) > 1 or not start.exists():
         start = folders.pop()
     elif start.is_file():
-        start, folders = start.with_suffix(""), set()
+        start, folders = _beside_its_folder(start.with_suffix("")), set()
     else:
         folders = set()
     if start.name in ("", ".."):
@@ -99,6 +100,14 @@ def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
     numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))
     candidates = itertools.chain([start.with_name(f"{start.name}_predictions")], numbered)
     return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
+
+
+def _beside_its_folder(path: Path) -> Path:
+    """A path of the same name beside the folder that it is in; itself where that is the working folder or the root."""
+    folder = path.parent.resolve()
+    if folder == Path.cwd() or not folder.name:
+        return path
+    return (folder if path.parent.name in ("", "..") else path.parent).with_name(path.name)
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:

@@ -9,11 +9,17 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError
+from crispseg.imaging import SUFFIXES
 from crispseg.wording import plural
 
 IMAGES = ("images", "image", "imgs", "img", "photos")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLITS = {
+    "train": ("train", "training", "train2017"),
+    "val": ("val", "valid", "validation", "dev", "val2017"),
+    "test": ("test", "testing", "test2017"),
+}
+"""Names of the folders of each split, those of COCO among them."""
 
 Folders = Mapping[str, tuple[Path, Path]]
 """Split → folder of images, folder of masks; "" for the images of all splits."""
@@ -130,7 +136,7 @@ def own_layout(
     if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
         return Layout(images, (images,), folders, lists, classes, unlabelled)
     one = not any(folder.is_dir() for _, folder in every.values())  # folder of the masks of all splits
-    if not lists and one and every["train"][0].is_dir() and not any(path.is_file() for path in images.iterdir()):
+    if not lists and one and every["train"][0].is_dir() and not _has_images(images):
         below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
         if "val" not in below:  # it is a share of the images of train
             del below["train"]
@@ -142,6 +148,14 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     """The folder of one of these names, in any case, that is there; else that of the first name."""
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
     return next((there[name] for name in names if name in there), root / names[0])
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images lie in it, and not below it only; other files, such as .DS_Store, do not count."""
+    return any(
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        for path in folder.iterdir()
+    )
 
 
 def _joint(root: Path, names: tuple[str, ...], kinds: tuple[str, ...]) -> Path:
