@@ -155,6 +155,8 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     end = text[text.index("best mIoU") :]
     score = f"{float(best['miou']):.2f}"
     assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
+    never = re.findall(r"(?m)^([\w ]+) is never predicted; it is [\d.]+ % of the training pixels$", end)
+    assert never and all(float(best[f"iou/{name}"]) == 0 for name in never)
     assert f"pictures: {folder}/pictures\n" in end
     assert f"  crispseg predict {folder} IMAGE --out predictions\n" in end
     assert "- val has 4 images" in end and "- there were only 24 steps" in end
