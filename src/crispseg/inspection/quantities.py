@@ -196,9 +196,7 @@ def inspect_image(
     check_finite(model)
     target = usable_device(device)
     model = model.to(target).eval()
-    batch = as_batch(array, Normalize(info.mean, info.std, info.in_chans), target)
-    if not model.enlarges:  # else the padding would be enlarged with the image
-        batch = model.padded(batch)
+    batch = model.padded(as_batch(array, Normalize(info.mean, info.std, info.in_chans), target))
     start = perf_counter()
     with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)

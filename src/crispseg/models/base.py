@@ -111,7 +111,7 @@ class SegmentationModel(nn.Module, Saving):
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self._check(images)
         size = images.shape[-2:]
-        if self.enlarges:
+        if self._enlarges:
             over, under = self.multiple * self.enlarge.denominator, self.enlarge.numerator
             larger = [(2 * side * under + over) // (2 * over) * self.multiple for side in size]  # rounded
             seen = resize(images, larger, align_corners=False)
@@ -124,13 +124,12 @@ class SegmentationModel(nn.Module, Saving):
         return Coarse(logits, decoded)
 
     @property
-    def enlarges(self) -> bool:
-        """Whether it sees images larger than they are, which then need no padding."""
+    def _enlarges(self) -> bool:
         return self.enlarge > 1 and not self.training
 
     def _on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
         """Logits of a level with a place each `stride` pixels, brought to the images' size."""
-        if self.enlarges or not self.centred:
+        if self._enlarges or not self.centred:
             return resize(logits, size, align_corners=not self.centred)
         height, width = size
         rows, columns = (ceil_div(side, stride) * stride for side in size)
@@ -146,8 +145,11 @@ class SegmentationModel(nn.Module, Saving):
         return Decoded(within(feature), tuple(map(within, levels)), None if detail is None else within(detail))
 
     def padded(self, images: Tensor) -> Tensor:
-        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""
-        if self.multiple == 1:
+        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels.
+
+        Images that are seen larger need none: they are brought to such multiples.
+        """
+        if self.multiple == 1 or self._enlarges:
             return images
         height, width = images.shape[-2:]
         below, right = (ceil_div(side, self.multiple) * self.multiple - side for side in (height, width))
