@@ -274,11 +274,35 @@ def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
         )
 
 
+def test_white_among_ids(tmp_path: Path, refuses: Any) -> None:
+    """Masks of 0 and 255 beside masks of 0 and 1 would lose their white; with 1 and 255 in one mask it means ignore."""
+    for name, values in (("a", (0, 1)), ("b", (0, 255)), ("c", (0,))):
+        make_pair(tmp_path, name, ids(*values))
+    for options in ({}, {"num_classes": 2}):
+        with refuses("1 of 3 masks hold 0 and 255 only, and others 0 and 1", "--data.ignore '[255]'"):
+            folder(tmp_path, **options).dataset("train")
+    for options, others in (({"ignore": (255,)}, ()), ({"num_classes": 3}, ()), ({}, (1, 255))):
+        if others:
+            make_pair(tmp_path, "d", ids(0, *others))
+        counts = check_split(folder(tmp_path, **options).dataset("all"), "all").counts
+        assert counts[1] == 24 + 16 * bool(others) and len(counts) == options.get("num_classes", 2)
+
+
+def test_8_bits_that_were_stretched_to_16(tmp_path: Path) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 255).astype(np.uint16) * 257)
+    assert folder(tmp_path).notes()[0].startswith("masks hold 0 and 255 only: 255 is read as class 1")
+    for options in ({}, {"palette": [BLACK, WHITE]}, {"num_classes": 2}):
+        np.testing.assert_array_equal(folder(tmp_path, **options).dataset("all")[0].labels, ids(0, 1))
+    make_pair(tmp_path, "a", np.where(ids(0, 1), 65535, 2).astype(np.uint16))
+    assert folder(tmp_path, ignore=(65535,), num_classes=3).dataset("all")[0].labels.max() == 255
+
+
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
         (ids(0), "hold only the value 0; say"),
-        (ids(0, 128), r"2 values up to 128 \(0, 128\), which hardly are all class ids; say what they mean"),
+        (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*--data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
         (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
         (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
     ],

@@ -16,7 +16,9 @@ from test_own_images import TINY, scored
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.data import Folder
+from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
 
 Capture = pytest.CaptureFixture[str]
 NAMES = {"train": "Training", "val": "valid", "test": "test"}
@@ -35,6 +37,67 @@ def put(root: Path, layout: str, names: dict[str, str] = NAMES, counts: dict[str
 
 
 LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "train", "val"),
+    [
+        ("img_dir/{}/{}.png", "ann_dir/{}/{}.png", "train", "val"),  # MMSegmentation
+        ("{}/{}.png", "{}annot/{}.png", "train", "val"),  # SegNet's CamVid
+        ("{}/{}.png", "{}_masks/{}_mask.png", "train", "val"),
+        ("images{}/{}_0000.png", "labels{}/{}.png", "Tr", "Val"),  # nnU-Net
+        ("images_{}/{}.png", "masks_{}/{}.png", "train", "val"),
+        ("{}/{}_sat.png", "{}/{}_mask.png", "train", "valid"),
+        ("images/{}/{}.png", "images/{}/{}_mask.png", "train", "val"),
+    ],
+)
+def test_layouts_of_others(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:
+    for split, count in ((train, 4), (val, 2)):
+        for index in range(count):
+            save(tmp_path / image.format(split, f"{split}{index}"), np.zeros((64, 64, 3), np.uint8))
+            save(tmp_path / mask.format(split, f"{split}{index}"), np.eye(64, dtype=np.uint8))
+    source = Folder(**{key: value for key, value in recognise(tmp_path).items() if key != "name"})
+    assert [len(source.pairs(split)) for split in ("train", "val")] == [4, 2] and source.unlisted() == []
+    assert source.label_set() == LabelSet.numbered(2)
+    assert {pair.mask for pair in source.pairs("val")} == {tmp_path / mask.format(val, f"{val}{i}") for i in range(2)}
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    for index in range(10):
+        folder = tmp_path / f"case{index % 2}"
+        save(folder / f"{index}.png", np.zeros((64, 64, 3), np.uint8))
+        save(folder / f"{index}_mask.png", np.eye(64, dtype=np.uint8))
+    source = Folder(root=tmp_path)
+    assert len(source.pairs("train")) == 8 and len(source.pairs("val")) == 2
+    assert {(pair.image.name, pair.mask.name) for pair in source.pairs("all")} == {
+        (f"{index}.png", f"{index}_mask.png") for index in range(10)
+    }
+    (tmp_path / "case0").rename(tmp_path / "train")
+    (tmp_path / "case1").rename(tmp_path / "val")
+    for path in (tmp_path / "val").glob("*_mask.png"):  # published without its masks
+        path.unlink()
+    source = Folder(root=tmp_path)
+    assert len(source.pairs("train")) == 4 and len(source.pairs("val")) == 1
+    assert source.notes()[0].endswith(f"{tmp_path / 'val'} has no masks, so 20% of train are kept for val")
+    (tmp_path / "same").mkdir()
+    save(tmp_path / "same/a.png", np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(
+        CrispsegError, match=r"the same folder, .*; put them into two, or call the mask of a\.jpg a_mask"
+    ):
+        Folder(tmp_path / "same", tmp_path / "same").pairs("all")
+
+
+def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
+    """Of images below another folder, and the two columns of SegNet's lists."""
+    put(tmp_path, "{kind}", {"train": ""})
+    (tmp_path / "train.txt").write_text("images/train0.png\n/data/CamVid/train/train1.png /data/annot/train1.png\n")
+    (tmp_path / "val.txt").write_text("images\\train2.png,masks\\train2.png\n")
+    source = Folder(root=tmp_path)
+    assert [pair.name for pair in source.pairs("train")] == ["train0", "train1"]
+    assert [pair.name for pair in source.pairs("val")] == ["train2"]
+    (tmp_path / "val.txt").write_text("images/nowhere.png\n")
+    with pytest.raises(CrispsegError, match=r"1 of 1 entries of .*: images/nowhere\.png;"):
+        Folder(root=tmp_path).pairs("val")
 
 
 @pytest.mark.parametrize("layout", (*LAYOUTS, "{split}_{kind}"))
@@ -256,7 +319,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path, capsys: Capture) -> No
     assert main(["train", str(tmp_path), *TINY]) == 2
     line = capsys.readouterr().err
     assert f"{tmp_path} has no layout that is known" in line and "train_images and train_masks" in line
-    assert "move masks that lie beside their images to a folder of their own" in line
+    assert "masks such as a_mask.png beside a.jpg" in line
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}"])

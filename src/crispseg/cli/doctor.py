@@ -24,6 +24,7 @@ from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path
 from crispseg.imaging import image_channels
+from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.pages import check_json
 from crispseg.plugins import load_plugins
@@ -89,6 +90,7 @@ def run(argv: Sequence[str]) -> None:
         for line in fix(diagnosis, parsed.fix, parsed.workers):
             say(console, line)
     stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
+    stopped |= any(report.split == "val" and min(report.smallest) < MIN_SIDE for report in diagnosis.reports)
     if not stopped and _trainable(data) and not (target and (Path(target) / WEIGHTS_FILE).is_file()):
         say(console, f"train on them: {_train_command(target, argv, parsed.in_chans)}")
     status = EXIT_STATUS[diagnosis.severity]

@@ -146,9 +146,11 @@ class FileDataset(SegmentationDataset):
         image, labels = self.read_pixels(index), self.read_labels(index)
         if image.shape[:2] != labels.shape:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
+            remedy = "resize one of them, a mask with nearest-neighbour interpolation"
+            if image.shape[1::-1] == labels.shape:
+                remedy = "EXIF may turn one of them: 'crispseg doctor' tells, and its --fix turns the other one too"
             raise CrispsegError(
-                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; resize one of "
-                "them, a mask with nearest-neighbour interpolation"
+                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; {remedy}"
             )
         return Sample(image, labels, pair.name)
 

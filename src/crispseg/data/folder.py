@@ -9,14 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
 from crispseg.data.decoders import CLASSES, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
+from crispseg.data.dividing import folded, shared_out
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, instance_masks, match, pairing_fault
-from crispseg.data.undeclared import OBJECTS, black_and_white, count_classes, saturated
+from crispseg.data.undeclared import OBJECTS, count_classes, read_values, refuse_white_among_ids, saturated, values_of
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -262,11 +261,7 @@ class Folder:
             names |= self._shared_out(rest) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
         if self.folds is not None:
             every = sorted({*names.get("train", ()), *names.get("val", ())})
-            if len(every) < self.folds:
-                raise CrispsegError(f"data.folds is {self.folds}, but there are {len(every)} images; give {len(every)}")
-            order = np.random.default_rng(self.seed).permutation(len(every))
-            val = {every[index] for index in order[self.fold - 1 :: self.folds]}
-            names |= {"train": [name for name in every if name not in val], "val": sorted(val)}
+            names |= folded(every, self.folds, self.fold, self.seed)
         return names
 
     def _listed(self) -> dict[str, list[str]]:
@@ -288,20 +283,9 @@ class Folder:
         return names
 
     def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
-        """Names divided by `val_ratio`; where it is not 0 or 1, both splits get some."""
         if len(names) < 2 and self._layout.lists:  # of images to test on; who trains is told that there is no val split
             return {"train": names, "val": []}
-        count = round(self.val_ratio * len(names))
-        if 0 < self.val_ratio < 1:
-            if len(names) < 2:
-                what = "one image" if names else "no image"
-                raise CrispsegError(
-                    f"{self._layout.top} holds {what} to train and to validate on; two or more are needed"
-                )
-            count = min(max(count, 1), len(names) - 1)
-        order = np.random.default_rng(self.seed).permutation(len(names))
-        val = {names[index] for index in order[:count]}
-        return {"train": [name for name in names if name not in val], "val": sorted(val)}
+        return shared_out(names, self.val_ratio, self.seed, self._layout.top)
 
     @cached_property
     def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
@@ -346,17 +330,26 @@ class Folder:
     @cached_property
     def _black_and_white(self) -> bool:
         """Whether 255 means a class: masks hold 0 and 255 only, and nothing that is declared says otherwise."""
+        return set().union(*self._perhaps_white) == {0, IGNORE}
+
+    @cached_property
+    def _perhaps_white(self) -> list[set[int]]:
+        """The values of each mask, where 255 may mean a class; the others are read only where the first looks so."""
         if self.palette is not None or IGNORE in self.ignore or self._declared[2] not in (None, 2):
-            return False
-        return black_and_white(self._masks)
+            return []
+        with suppress(CrispsegError):  # which is told where pairs are checked
+            if values_of(self._masks[0]) <= {0, 1, IGNORE}:
+                return self._values
+        return []
 
     @cached_property
     def _reading(self) -> tuple[LabelSet, Decoder]:
         """Classes and decoder, by what the masks hold where nothing is declared."""
+        refuse_white_among_ids(self._perhaps_white)
         if self._black_and_white:
             return self._read_as(2, (BLACK, WHITE))
         where = str(self.masks or self.root)
-        return self.declared() or self._read_as(count_classes(self._masks, self.ignored_values, where), None)
+        return self.declared() or self._read_as(count_classes(self._values, self.ignored_values, where), None)
 
     def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
@@ -372,6 +365,11 @@ class Folder:
     def _masks(self) -> list[Path]:
         """Those of all pairs that are found."""
         return [pair.mask for pair in self._pairs.values() or self.pairs(ALL)]  # the latter says why there are none
+
+    @cached_property
+    def _values(self) -> list[set[int]]:
+        """The values of each mask."""
+        return read_values(self._masks)
 
     @cached_property
     def ignored_values(self) -> tuple[int, ...]:

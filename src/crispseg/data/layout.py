@@ -8,18 +8,22 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
+from crispseg.data.pairing import holds_both
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES
 from crispseg.wording import plural
 
-IMAGES = ("images", "image", "imgs", "img", "photos")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt", "segmentations")
+IMAGES = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
+MASKS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "segmentations"),
+    *("ann_dir", "segmentationclass"),
+)
 SPLITS = {
-    "train": ("train", "training", "train2017"),
+    "train": ("train", "training", "train2017", "tr"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
-    "test": ("test", "testing", "test2017"),
+    "test": ("test", "testing", "test2017", "ts"),
 }
-"""Names of the folders of each split, those of COCO among them."""
+"""Names of the folders of each split, those of COCO and of nnU-Net (imagesTr) among them."""
 
 Folders = Mapping[str, tuple[Path, Path]]
 """Split → folder of images, folder of masks; "" for the images of all splits."""
@@ -107,27 +111,15 @@ def own_layout(
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
         found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | dict(lists)
         if images is None and masks is None and not _first(root, IMAGES).is_dir():
-            below = {split: _first(root, names) for split, names in SPLITS.items()}
-            every = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
-            if not (folders := _splits(every, least=1)):
-                every = {
-                    split: (_joint(root, names, IMAGES), _joint(root, names, MASKS)) for split, names in SPLITS.items()
-                }
-                folders = _splits(every, least=1)
-            if not folders:
-                raise CrispsegError(
-                    f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} "
-                    f"and train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, or a public data set; move masks "
-                    "that lie beside their images to a folder of their own, or give --data folder with --data.images "
-                    "DIR and --data.masks DIR"
-                )
-            return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
+            return _without_images(root, found, lists, classes)
         images = images or _first(root, IMAGES)
         if masks is None and not (masks := _first(root, MASKS)).is_dir():
-            raise CrispsegError(
-                f"{root} holds images, but no masks in {', '.join(MASKS[:3])} or the like; say where they are with "
-                "--data.masks DIR"
-            )
+            if not holds_both(images):
+                raise CrispsegError(
+                    f"{root} holds images, but no masks in {', '.join(MASKS[:3])} or the like; say where they are with "
+                    "--data.masks DIR"
+                )
+            masks = images
     assert images is not None and masks is not None
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
     if not lists and (folders := _splits(every, least=2)):
@@ -142,6 +134,30 @@ def own_layout(
             del below["train"]
         found = below or found
     return Layout(images, (images,), {"": (images, masks)}, found, classes)
+
+
+def _without_images(root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None) -> Layout:
+    """As `own_layout`, of a folder that holds none for all images: one for each split, or masks beside their images.
+
+    Raises:
+        CrispsegError: it has no known layout.
+    """
+    below = {split: _first(root, names) for split, names in SPLITS.items()}
+    inside = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
+    joint = {split: (_beside_masks(root, names), _joint(root, names, MASKS)) for split, names in SPLITS.items()}
+    for every in (inside, joint):
+        if folders := _splits(every, least=1):
+            return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
+    if folders := {split: (folder, folder) for split, folder in below.items() if holds_both(folder)}:
+        unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
+        return Layout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
+    if holds_both(root):
+        return Layout(root, (root,), {"": (root, root)}, found, classes)
+    raise CrispsegError(
+        f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
+        f"train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, masks such as a_mask.png beside a.jpg, or a public "
+        "data set; or give --data folder with --data.images DIR and --data.masks DIR"
+    )
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path:
@@ -159,8 +175,15 @@ def _has_images(folder: Path) -> bool:
 
 
 def _joint(root: Path, names: tuple[str, ...], kinds: tuple[str, ...]) -> Path:
-    """The folder of a split and a kind, such as train_images, as `_first`."""
-    return _first(root, tuple(f"{name}_{kind}" for name in names for kind in kinds))
+    """The folder of a split and a kind, such as train_images or imagesTr, as `_first`."""
+    pairs = [pair for name in names for kind in kinds for pair in ((name, kind), (kind, name))]
+    return _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
+
+
+def _beside_masks(root: Path, names: tuple[str, ...]) -> Path:
+    """The folder of the images of a split, such as train_images, or train beside train_masks."""
+    folder = _joint(root, names, IMAGES)
+    return folder if folder.is_dir() else _first(root, names)
 
 
 def _splits(folders: Folders, least: int) -> Folders:

@@ -16,11 +16,8 @@ from crispseg.imaging import SUFFIXES, find_images
 
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 
-_ADDED = re.compile(
-    r"^(masks?|labels?|gt|seg|images?|img)[-_]"
-    r"|[-_. ](masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|images?|img|sat)$"
-    r"|\.(jpe?g|png|tiff?|bmp)$"
-)
+_OF_MASKS = r"^(masks?|labels?|gt|seg)[-_]|[-_. ](masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l)$"
+_ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat|0000)$|\.(jpe?g|png|tiff?|bmp)$")
 """What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
 
@@ -120,16 +117,23 @@ class Matched(NamedTuple):
 def match(images: Path, masks: Path) -> Matched:
     """Pair images with masks by their path in the folder without suffix, and without what a mask's name may add.
 
-    Where images lie in sub-folders only, and masks in none, names alone count. Files without a partner are left out,
-    unless hardly any files have one.
+    Where images lie in sub-folders only, and masks in none, names alone count. In one folder for both, masks are those
+    whose names say so, such as a_mask.png. Files without a partner are left out, unless hardly any files have one.
 
     Raises:
-        CrispsegError: a folder is missing or empty, two files have one name, or fewer than half of the files of
-            the folder that holds less have a partner, so that the two hardly belong together.
+        CrispsegError: a folder is missing or empty, or is the same and no name says which are masks; two files have one
+            name; or fewer than half of the files of the folder that holds less have a partner, so that the two hardly
+            belong together.
     """
     if images.resolve() == masks.resolve():
-        raise CrispsegError(f"images and masks are the same folder, {images}; put them into two")
-    image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
+        image_of, mask_of = _told_apart(images)
+        if not image_of or not mask_of:
+            raise CrispsegError(
+                f"images and masks are the same folder, {images}; put them into two, or call the mask of a.jpg "
+                "a_mask.png"
+            )
+    else:
+        image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
     if all("/" in name for name in image_of) and not any("/" in name for name in mask_of):
         nested, image_of = image_of, {}
         for name, paths in nested.items():
@@ -164,6 +168,14 @@ def match(images: Path, masks: Path) -> Matched:
     hint = "give both the same names, or move the extra ones away"
     pairs = {pair.name: pair for pair in _joined(first_of, second_of, left and f"{left}; {hint}", fatal=other_files)}
     return Matched(pairs, frozenset(unpaired), left and f"{left}; these are left out")
+
+
+def holds_both(folder: Path) -> bool:
+    """Whether masks lie beside the images that they belong to, such as a_mask.png beside a.jpg."""
+    if not folder.is_dir() or not any(find_images(folder)):
+        return False
+    image_of, mask_of = _told_apart(folder)
+    return not {*map(_plain, image_of)}.isdisjoint(map(_plain, mask_of))
 
 
 def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
@@ -240,10 +252,18 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 
-def _by_name(folder: Path, other: Path) -> dict[str, list[Path]]:
+def _told_apart(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Images and masks of one folder, as `_by_name`: masks are what is called so."""
+    found: tuple[dict[str, list[Path]], dict[str, list[Path]]] = {}, {}
+    for name, paths in _by_name(folder).items():
+        found[re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None][name] = paths
+    return found
+
+
+def _by_name(folder: Path, other: Path | None = None) -> dict[str, list[Path]]:
     """Files by their path in the folder without suffix, except those in the other folder if that lies inside."""
-    root, beside = folder.resolve(), other.resolve()
-    inside = folder / beside.relative_to(root) if beside.is_relative_to(root) else None
+    root, beside = folder.resolve(), other and other.resolve()
+    inside = folder / beside.relative_to(root) if beside and beside.is_relative_to(root) else None
     files: dict[str, list[Path]] = {}
     for path in find_images(folder):
         if inside is None or not path.is_relative_to(inside):

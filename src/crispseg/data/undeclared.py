@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import and_
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,30 @@ def values_of(path: Path) -> set[int]:
         raise CrispsegError(f"{path}: {error}") from None
 
 
-def black_and_white(masks: Sequence[Path]) -> bool:
-    """Whether masks hold 0 and 255 and nothing else, in all. The others are read only where the first is such a one."""
-    try:
-        if not values_of(masks[0]) <= {0, IGNORE}:
-            return False
-        return set().union(*parallel(values_of, masks, "Reading masks")) == {0, IGNORE}
-    except CrispsegError:  # which is told where pairs are checked
-        return False
+def read_values(masks: Sequence[Path]) -> list[set[int]]:
+    """The values of each mask. Raises as `values_of`."""
+    return list(parallel(values_of, masks, "Reading masks"))
+
+
+def white_among_ids(found: Sequence[set[int]]) -> list[bool]:
+    """Whether each mask holds 0 and 255 only, where the others hold 0 and 1 only; empty where it is not so.
+
+    Then two programs have written them, and 255 hardly means ignore.
+    """
+    white = [IGNORE in values for values in found]
+    ones = [1 in values for values in found]
+    mixed = any(white) and any(ones) and set().union(*found) <= {0, 1, IGNORE}
+    return white if mixed and not any(map(and_, white, ones)) else []
+
+
+def refuse_white_among_ids(found: Sequence[set[int]]) -> None:
+    """Raises a CrispsegError where there is `white_among_ids`."""
+    if white := white_among_ids(found):
+        raise CrispsegError(
+            f"{sum(white)} of {len(white)} masks hold 0 and 255 only, and others 0 and 1, so that the white would be "
+            "ignored; write all in one way ('crispseg doctor' names the files, and its --fix writes them), or give "
+            "--data.ignore '[255]' if 255 means ignore"
+        )
 
 
 def saturated(masks: Sequence[Path], classes: int | None) -> int | None:
@@ -50,7 +67,7 @@ def saturated(masks: Sequence[Path], classes: int | None) -> int | None:
         packed = [(path, top) for path in masks if (top := largest_value(path)) < IGNORE]
         if not packed:
             return None
-        found = set().union(*parallel(values_of, [path for path, _ in packed], "Reading masks"))
+        found = set().union(*read_values([path for path, _ in packed]))
     except CrispsegError:  # which is told where pairs are checked
         return None
     top = max(top for _, top in packed)
@@ -62,18 +79,18 @@ def saturated(masks: Sequence[Path], classes: int | None) -> int | None:
     return top if others[-1] < classes <= top else None
 
 
-def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -> int:
+def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: str) -> int:
     """1 + the largest value, where that is plausible.
 
     Args:
-        masks: the files.
+        values: those of each mask.
         ignored: values that mean ignore, beside 255.
         where: what the masks are called in an error.
 
     Raises:
-        CrispsegError: the values tell nothing, or do not look like class ids; a mask cannot be read.
+        CrispsegError: the values tell nothing, or do not look like class ids.
     """
-    found = [values - {*ignored} for values in parallel(values_of, masks, "Reading masks")]
+    found = [held - {*ignored} for held in values]
     every = set().union(*found)
     ids = sorted(every - {IGNORE})
     remedy = "say what they mean with --data.num_classes, --data.classes or --data.palette"
@@ -85,7 +102,10 @@ def count_classes(masks: Sequence[Path], ignored: Collection[int], where: str) -
             return ids[-1] + 1
         else:
             what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
-            if {0, IGNORE} <= every:
+            if len(ids) == 2 and ids[0] == 0 and ids[1] < IGNORE:
+                palette = f"[[0,0,0],[{ids[1]},{ids[1]},{ids[1]}]]"
+                remedy = f"if {ids[1]} is a class, give --data.palette '{palette}'; if not, {remedy}"
+            elif {0, IGNORE} <= every:
                 remedy = (
                     "if they are black and white with soft edges, make them again of 0 and 255 only "
                     f"('crispseg doctor' names the files); if not, {remedy}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from crispseg.data.check import BLACK_AND_WHITE
 from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
 from crispseg.data.folder import Folder
 from crispseg.data.pairing import few
-from crispseg.data.undeclared import number_objects, plausible_ids
+from crispseg.data.undeclared import number_objects, plausible_ids, white_among_ids
 from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
@@ -98,7 +99,14 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     declared, labels = subject.decoder, subject.labels
     pixels = _pixels(grey)
     between = pixels.total() - pixels[0] - pixels[255]
-    white = pixels[255] and pixels[0] and not (isinstance(subject.source, Folder) and IGNORE in subject.source.ignore)
+    ignored = isinstance(subject.source, Folder) and IGNORE in subject.source.ignore
+    two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
+    among = [] if ignored else white_among_ids([set(mask.values.tolist()) for mask in grey])
+    if any(among) and labels in (None, two):
+        found = finding("black-and-white-among-ids", files_of(compress(grey, among)))
+        either = ColorDecoder(((0, 0, 0), (1, 1, 1), (255, 255, 255)), ids=(0, 1, 1))
+        return _read_by(two, either, grey, before=[found])
+    white = pixels[255] and pixels[0] and not ignored
     pure = set(pixels) == {0, 255}
     if white and (pure or (between < 0.05 * pixels.total() and len(pixels) > 64)):
         files = files_of(mask for mask in grey if 255 in mask.values)
@@ -107,7 +115,6 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
             found = finding("black-and-white-masks", files, severity=Severity.INFORMATION, remedy=remedy)
         else:
             found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
-        two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
         return _read_by(two, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=[found])
     drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]
     if isinstance(declared, ValueDecoder):
@@ -134,6 +141,8 @@ def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> R
     if ids[-1] <= 255:
         labels = LabelSet(labels.names, tuple((value, value, value) for value in ids))
         remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(labels.palette)}"
+        if any(IGNORE in mask.values for mask in grey):
+            remedy += " and --data.ignore '[255]', or 255 as one more colour if it is a class"
     found = finding(
         "sparse-ids",
         files_of(grey),
