@@ -53,7 +53,7 @@ def ten(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("names", "palette", "reason"),
     [
-        (("a",), (BLACK,), "1 classes: 2 to 255 .*; give a name for each class, the background too, such as"),
+        (("a",), (BLACK,), "1 class: 2 to 255 .*; give a name for each class, the background too, such as"),
         (tuple(map(str, range(256))), voc_palette(256), "256 classes: 2 to 255"),
         (("a", "b"), (BLACK,), "2 class names but 1 colours"),
         (("a", "a"), (BLACK, WHITE), "'a' occurs more than once"),
@@ -319,7 +319,7 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
     [
         ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
         ({"classes": []}, "0 classes"),
-        ({"num_classes": 1}, "1 classes"),
+        ({"num_classes": 1}, "1 class: "),
         ({"palette": [BLACK, BLACK]}, "to two classes"),
         ({"palette": [BLACK, (1, 2)]}, "is not a colour"),
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
@@ -402,7 +402,7 @@ def test_split_by_lists(ten: Path) -> None:
     assert names(folder(ten, train_list=train), "train") == ["00", "01", "sub/11"]
     assert len(names(folder(ten, train_list=train), "val")) == 8
     assert names(folder(ten, val_list=val), "val") == ["03", "sub/11"]
-    with pytest.raises(CrispsegError, match=r"1 images stand in both .*: sub/11"):
+    with pytest.raises(CrispsegError, match=r"1 image stands in both .*: sub/11"):
         folder(ten, train_list=train, val_list=val).dataset("train")
     val.write_text("03\n")
     both = folder(ten, train_list=train, val_list=val)

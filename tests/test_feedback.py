@@ -160,4 +160,4 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     assert f"pictures: {folder}/pictures\n" in end
     assert f"  crispseg predict {folder} IMAGE --out predictions\n" in end
     assert "- val has 4 images" in end and "- there were only 24 steps" in end
-    assert "hang on chance; label more\n" in text, "--folds divides own images only"
+    assert "depend on chance; label more\n" in text, "--folds divides own images only"

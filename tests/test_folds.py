@@ -59,7 +59,7 @@ def test_folds_and_their_spread(
     assert f"{out} holds folds already; resume them with --resume {out}" in capsys.readouterr().err
     assert main(["train", "--resume", str(out)]) == 0
     text = capsys.readouterr().err
-    assert re.search("(?m)hang on chance; label more$", text)  # and not: validate on each in turn
+    assert re.search("(?m)depend on chance; label more$", text)  # and not: validate on each in turn
     assert "fold 1 of 2" not in text and "fold 2 of 2" in text
     assert (out / "fold_1/metrics.csv").read_bytes() == finished
     scores = json.loads((out / "folds.json").read_text())

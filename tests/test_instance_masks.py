@@ -101,7 +101,7 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     for options in ({"palette": [(0, 0, 0)] * 3}, {"ignore": (255,)}):
         with refuses("data.palette and data.ignore say what values of data.masks mean", "leave them out"):
             of(folders, **options)
-    with refuses("not both are given; give these two, or data.root"):
+    with refuses("belong together: give both, or data.root"):
         Folder(instances=folders / "numbered")
     path = folders / "numbered/0.tif"
     (folders / "numbered/0.png").unlink()

@@ -150,16 +150,19 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
     assert len(source.pairs("train")) + len(source.pairs("val")) == 7
     assert source.notes() == [f"the splits are listed in {tmp_path / 'test.txt'}"]
     (tmp_path / "val.txt").write_text("test0\n")
-    with pytest.raises(CrispsegError, match="1 images stand in both"):
+    with pytest.raises(CrispsegError, match="1 image stands in both"):
         Folder(root=tmp_path).pairs("val")
 
 
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({}, "data.images and data.masks: not both are given; give these two, or data.root"),
-        ({"images": "a"}, "not both are given"),
-        ({"images": "a", "masks": "b", "root": "c"}, "also data.root is given"),
+        ({}, "data.images and data.masks belong together: give both, or data.root"),
+        ({"images": "a"}, "belong together: give both"),
+        (
+            {"images": "a", "masks": "b", "root": "c"},
+            "data.root is given beside data.images or data.masks; give one or the other",
+        ),
         ({"root": "nowhere"}, "nowhere has no layout that is known"),
     ],
 )
@@ -356,7 +359,7 @@ def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: 
     lines = capsys.readouterr().err.splitlines()
     assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 image)" in lines
     assert (
-        "only 3 images to train on and 1 to validate on: scores of so few hang on chance; label more, or validate on "
+        "only 3 images to train on and 1 to validate on: scores of so few depend on chance; label more, or validate on "
         "each in turn by --folds 4" in lines
     )
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))

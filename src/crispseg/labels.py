@@ -34,10 +34,10 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE:
-            few = ", the background too, such as '[background, road]'" if len(self.names) == 1 else ""
-            raise CrispsegError(
-                f"{len(self.names)} classes: 2 to {IGNORE} are possible; give a name for each class{few}"
-            )
+            one = len(self.names) == 1
+            few = ", the background too, such as '[background, road]'" if one else ""
+            counted = "1 class" if one else f"{len(self.names)} classes"
+            raise CrispsegError(f"{counted}: 2 to {IGNORE} are possible; give a name for each class{few}")
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
         for name in self.names:

@@ -84,6 +84,17 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         return parsed
 
 
+SYNONYMS = {
+    **dict.fromkeys(("device", "gpu", "cuda"), "accelerator"),
+    **dict.fromkeys(("batch", "bs", "batch_size_per_gpu"), "batch_size"),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "size"), "augment.crop"),
+    **dict.fromkeys(("learning_rate", "lr0"), "lr"),
+    **dict.fromkeys(("weights", "checkpoint"), "init_from"),
+    **dict.fromkeys(("output", "save_dir", "work_dir", "project"), "out"),
+}
+"""What other tools call a key → what it is called here."""
+
+
 def _meant(key: str, known: Iterable[str]) -> str:
     """What an unknown key was meant to be: that of a group, as `data.classes`, or of other data, or a close one."""
     known = [name for name in known if not name.endswith("+")]
@@ -94,6 +105,8 @@ def _meant(key: str, known: Iterable[str]) -> str:
     inside = [name for name in known if name.endswith(f".{key}")]
     if len(inside) == 1:
         return f"; did you mean '{inside[0]}'?"
+    if (same := SYNONYMS.get(key)) in known:
+        return f"; did you mean '{same}'?"
     field = key.removeprefix("data.")
     if field in Folder.__dataclass_fields__ and f"data.{field}" not in known and "data.name" in known:
         return f"; data.{field} is a key of --data folder, which has to be said too"
@@ -132,8 +145,8 @@ def read_yaml(path: str | Path) -> Tree:
     try:
         tree = parse_yaml(read_text(path))
     except OSError as error:
-        what = f"cannot read the configuration {path} ({error.strerror or one_line(error)})"
-        raise CrispsegError(f"{what}; give a YAML file, or a folder of data") from None
+        what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror or one_line(error)})"
+        raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None
     except ValueError as error:
         raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
     if not isinstance(tree, dict):

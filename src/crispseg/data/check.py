@@ -188,7 +188,7 @@ def summary(
 
 
 def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str]:
-    """A line that says so where there are so few images that scores hang on chance, and what to do; else none.
+    """A line that says so where there are so few images that scores depend on chance, and what to do; else none.
 
     Args:
         train, val: what the splits hold.
@@ -199,7 +199,7 @@ def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str
     folds = min(5, train.images + val.images)
     return [
         f"only {plural(train.images, 'image')} to train on and {val.images} to validate on: scores of so "
-        "few hang on chance; label more" + (f", or validate on each in turn by --folds {folds}" if foldable else "")
+        "few depend on chance; label more" + (f", or validate on each in turn by --folds {folds}" if foldable else "")
     ]
 
 

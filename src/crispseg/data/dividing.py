@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from crispseg.data.pairing import few, pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.wording import plural
 
@@ -38,6 +40,21 @@ def folded(names: Sequence[str], folds: int, fold: int, seed: int) -> dict[str, 
         raise CrispsegError(f"data.folds is {folds}, but there are {plural(len(names), 'image')}; {most}")
     order = np.random.default_rng(seed).permutation(len(names))
     return _divided(names, {names[index] for index in order[fold - 1 :: folds]})
+
+
+def refuse_shared(names: Mapping[str, Sequence[str]], lists: Mapping[str, Path]) -> None:
+    """Refuse names that stand in the lists of two splits; where faults are collected, these are found anyway.
+
+    Raises:
+        CrispsegError: there are some.
+    """
+    for one, other in combinations(names, 2):
+        if both := sorted({*names[one]} & {*names[other]}):
+            stand = "1 image stands" if len(both) == 1 else f"{len(both)} images stand"
+            pairing_fault(
+                f"{stand} in both {lists[one]} and {lists[other]}: {few(both)}; validate on images that are not "
+                "trained on"
+            )
 
 
 def _divided(names: Sequence[str], val: set[str]) -> dict[str, list[str]]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
 from crispseg.data.decoders import CLASSES, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
-from crispseg.data.dividing import folded, shared_out
+from crispseg.data.dividing import folded, refuse_shared, shared_out
 from crispseg.data.layout import SPLITS, Layout, own_layout
-from crispseg.data.pairing import Matched, few, instance_masks, match, pairing_fault
+from crispseg.data.pairing import Matched, few, instance_masks, match
 from crispseg.data.undeclared import OBJECTS, count_classes, read_values, refuse_white_among_ids, saturated, values_of
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
@@ -25,6 +24,7 @@ ALL = "all"
 """The split of every image that has a mask."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+PURE = "is neither black nor white, as masks are by data.palette; correct the mask"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class Folder:
     def __post_init__(self) -> None:
         both = self.images is not None and (self.masks is not None or self.of_instances)
         if both is (self.root is not None):
-            what = "also data.root is" if both else "not both are"
-            raise CrispsegError(f"data.images and data.masks: {what} given; give these two, or data.root")
+            if both:
+                raise CrispsegError("data.root is given beside data.images or data.masks; give one or the other")
+            raise CrispsegError("data.images and data.masks belong together: give both, or data.root")
         if self.of_instances and (self.palette is not None or self.ignore):
             what = "data.palette and data.ignore say what values of data.masks mean, not numbers of objects"
             raise CrispsegError(f"{what} in data.instances; leave them out, or give data.masks")
@@ -274,12 +275,7 @@ class Folder:
             else chosen_names(path, list(self._pairs), unpaired)
             for split, path in lists.items()
         }
-        for one, other in combinations(names, 2):
-            if both := sorted(set(names[one]) & set(names[other])):
-                pairing_fault(
-                    f"{len(both)} images stand in both {lists[one]} and {lists[other]}: {few(both)}; "
-                    "validate on images that are not trained on"
-                )  # where faults are collected, equal images in two splits are found anyway
+        refuse_shared(names, lists)
         return names
 
     def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
@@ -358,7 +354,8 @@ class Folder:
         if self.of_instances:
             return labels, InstanceDecoder()
         if colors is not None:
-            return labels, ColorDecoder(colors, tuple(as_color(value) for value in self.ignore))
+            ignored = tuple(as_color(value) for value in self.ignore)
+            return labels, ColorDecoder(colors, ignored, refusal=ColorDecoder.refusal if shown else PURE)
         return labels, IdDecoder(count, self.ignored_values)
 
     @property

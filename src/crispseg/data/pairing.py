@@ -125,6 +125,9 @@ def match(images: Path, masks: Path) -> Matched:
             name; or fewer than half of the files of the folder that holds less have a partner, so that the two hardly
             belong together.
     """
+    if images.is_dir() and not masks.is_dir():
+        what = "not a folder" if masks.exists() else "missing"
+        raise CrispsegError(f"{masks} is {what}; give the folder of the masks, by --data.masks or --data.instances")
     if images.resolve() == masks.resolve():
         image_of, mask_of = _told_apart(images)
         if not image_of or not mask_of:

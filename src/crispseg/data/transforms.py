@@ -39,8 +39,8 @@ class Augment(Settings):
         flip: probability of a left-right flip.
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
             does so where the classes keep to no half of the images, as under a microscope or from the air.
-        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; auto does so
-            with fewer than 100 images; mmseg does it more strongly, as MMSegmentation.
+        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; mmseg does it
+            more strongly, as MMSegmentation; auto is mmseg with fewer than 100 images, and else false.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
         shorter_side: the same of the shorter side; with both, no side becomes longer than it says.

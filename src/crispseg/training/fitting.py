@@ -61,7 +61,7 @@ def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> A
     if augment.turn == "auto":
         changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
     if augment.photometric == "auto":
-        changes["photometric"] = train.images < FEW and in_chans in (1, 3)
+        changes["photometric"] = "mmseg" if train.images < FEW and in_chans in (1, 3) else False
     return dataclasses.replace(augment, **changes)
 
 
