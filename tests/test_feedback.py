@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from training_runs import SCENES, rows, tiny
 
+from crispseg.data import Augment
 from crispseg.data.check import SplitReport, summary
 from crispseg.evaluation import Scores
 from crispseg.labels import LabelSet
@@ -110,8 +111,9 @@ def test_at_most_four_pieces_of_advice() -> None:
 
 
 def test_few_steps_are_said_before() -> None:
-    assert foretold(None, 5) == foretold(50, 5) == []
-    (line,) = foretold(49, 5)
+    whole = Augment(None), (64, 96)
+    assert foretold(None, 5, *whole) == foretold(50, 5, *whole) == []
+    (line,) = foretold(49, 5, *whole)
     assert "49 steps in all" in line and "--minutes 10, or --epochs 100" in line
 
 
@@ -132,6 +134,14 @@ def test_pictures_show_as_many_classes_as_they_can(present: np.ndarray[Any, Any]
     assert len(set(chosen)) == len(chosen) == min(4, len(present))
     shown = present[chosen].any(0)
     assert shown.sum() >= present.sum(1).max()
+
+
+def test_crops_that_are_mostly_filling_are_told() -> None:
+    for crop, largest, share in (((200, 200), (64, 64), "84%"), ((128, 400), (300, 100), "69%")):
+        (line,) = foretold(None, 9, Augment(crop), largest)
+        assert f"{share} of a crop is filling" in line and f"--augment.crop {min(largest)}" in line
+    quiet = [Augment(None), Augment(96), Augment(400, longer_side=400), Augment(150, (0.5, 2.0))]
+    assert [foretold(100, 9, augment, (64, 96)) for augment in quiet] == [[], [], [], []]
 
 
 def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def _example(kind: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {"name": _example(inner[1])}
     if isinstance(origin, type):
-        return [_example(each) for each in inner if each is not Ellipsis]
+        every = [_example(each) for each in inner if each is not Ellipsis]
+        return [0.5, 1.5] if every == [0.5, 0.5] else every  # which may be a range
     return EXAMPLES.get(kind, 1)
 
 

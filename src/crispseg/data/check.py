@@ -19,7 +19,7 @@ from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.imaging import image_size
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.wording import plural
+from crispseg.wording import plural, shortened
 
 FEW_TRAIN, FEW_VAL = 20, 5
 """With fewer images than these, a line says so."""
@@ -106,8 +106,9 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
 
     report, bad = survey(dataset, split, range(len(dataset)), partial(_checked, dataset), f"Checking {split}")
     if report is None or bad:
+        shown = [bad[0], *(shortened(one, 240) for one in bad[1:5])]
         more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
-        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(bad[:5])}{more}")
+        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(shown)}{more}")
     if fault := too_few_classes(report):
         raise CrispsegError(fault)
     return report

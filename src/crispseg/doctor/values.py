@@ -140,9 +140,10 @@ def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> R
     remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}; values over 255 are none"
     if ids[-1] <= 255:
         labels = LabelSet(labels.names, tuple((value, value, value) for value in ids))
-        remedy = f"say what they mean by --data.num_classes or --data.classes, or give {_flag(labels.palette)}"
+        remedy = f"give {_flag(labels.palette)}"
         if any(IGNORE in mask.values for mask in grey):
             remedy += " and --data.ignore '[255]', or 255 as one more colour if it is a class"
+        remedy += f"; or, if they are class ids, --data.num_classes {min(ids[-1] + 1, IGNORE)}"
     found = finding(
         "sparse-ids",
         files_of(grey),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data import SplitReport
+from crispseg.data import Augment, SplitReport
 from crispseg.evaluation.confusion import shares as row_shares
 from crispseg.evaluation.wording import percent
 from crispseg.wording import plural
@@ -17,6 +18,8 @@ SHOWN = 12
 """Up to so many classes, all have a line; of more, those with the lowest IoU."""
 FEW_STEPS = 50
 """With fewer steps than these, a line says so."""
+MOST_FILLED = 0.5
+"""Share of a crop beyond the image, from which this is said."""
 MISTAKEN = 30.0
 """Percent of a class's pixels that are taken for one other class, from which this is said."""
 
@@ -193,16 +196,28 @@ def _confused(run: Measured) -> str | None:
     )
 
 
-def foretold(steps: int | None, per_epoch: int) -> list[str]:
-    """What will come of few steps, said before training.
+def foretold(steps: int | None, per_epoch: int, augment: Augment, largest: tuple[int, int]) -> list[str]:
+    """What will come of few steps, and of crops that are mostly filling, said before training.
 
     Args:
         steps: of the whole run, None where its length is a time.
         per_epoch: steps of an epoch.
+        augment: with the crop.
+        largest: height and width up to which there are images.
     """
-    if steps is None or steps >= FEW_STEPS:
-        return []
-    return [
-        f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "
-        f"--epochs {-(-500 // per_epoch)} for some 500 steps"
-    ]
+    lines = []
+    if steps is not None and steps < FEW_STEPS:
+        lines.append(
+            f"this run has {steps} steps in all, in which a model hardly learns anything; give --minutes 10, or "
+            f"--epochs {-(-500 // per_epoch)} for some 500 steps"
+        )
+    if augment.window and augment.longer_side is augment.shorter_side is None:
+        sides = [(crop, min(crop, side * augment.scale[1])) for crop, side in zip(augment.window, largest, strict=True)]
+        filled = 1 - math.prod(side / crop for crop, side in sides)
+        if filled > MOST_FILLED:
+            shown = ["×".join(map(str, size)) for size in (augment.window, largest)]
+            lines.append(
+                f"augment.crop is {shown[0]}, but images are at most {shown[1]} pixels (height x width): "
+                f"{filled:.0%} of a crop is filling, from which nothing is learned; give --augment.crop {min(largest)}"
+            )
+    return lines

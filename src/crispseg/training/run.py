@@ -212,7 +212,7 @@ def _train(config: TrainConfig, resume: bool, console: Console | None) -> Run:
         done = -(-ready.latest // per_epoch)
         raise CrispsegError(f"epochs is {epochs}, but the run in {folder} has begun epoch {done}; give that or more")
     steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
-    for line in foretold(steps, per_epoch):
+    for line in foretold(steps, per_epoch, config.augment, reports[0].largest):
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     start = ready.last // per_epoch, ready.last % per_epoch * config.accumulate
     loaders = batches(start=start), eval_loader(ready.val_set, plain, config.workers, config.processes)
