@@ -164,7 +164,8 @@ def test_files_that_are_missing(lost: str, phrase: str, data: Path, error: Error
     assert line.startswith("1 of 6 ") and line.endswith(" (4); these are left out")
     shutil.rmtree(data.parent / "run")
     shutil.rmtree(data / lost)
-    assert f"{data / lost} is missing; give " in error(*train_on(data))
+    remedy = "put the masks there" if lost == "masks" else "give a folder of images"
+    assert f"{data / lost} is missing; {remedy}" in error(*train_on(data))
 
 
 def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error) -> None:
@@ -229,7 +230,7 @@ def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("content", "phrase"),
     [
-        (None, "(No such file"),
+        (None, "is missing; give a folder of data, or a YAML file of settings"),
         (b"\tepochs: 1\n", "is no YAML file"),
         (b"epochs: [1\n", "is no YAML file"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "is no YAML file"),

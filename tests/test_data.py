@@ -18,6 +18,7 @@ from PIL import Image
 from crispseg.data import Folder, check_split, class_weights
 from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
 from crispseg.data.decoders import ColorDecoder, IdDecoder
+from crispseg.data.folder import settle
 from crispseg.data.pairing import Matched
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet, voc_palette
@@ -107,7 +108,7 @@ def test_grey_values_count_as_colours() -> None:
     with pytest.raises(ValueError, match=r"\[7, 7, 7\] of 24 pixels .* leave data.palette out"):
         ColorDecoder((BLACK, WHITE))(ids(0, 7))
     with pytest.raises(ValueError, match="16-bit"):
-        ColorDecoder((BLACK, WHITE))(ids(0).astype(np.uint16))
+        ColorDecoder((BLACK, WHITE))(ids(0, 7).astype(np.uint16))
 
 
 # ---------------------------------------------------------------------------------------------------- folder
@@ -280,7 +281,7 @@ def test_white_among_ids(tmp_path: Path, refuses: Any) -> None:
         make_pair(tmp_path, name, ids(*values))
     for options in ({}, {"num_classes": 2}):
         with refuses("1 of 3 masks hold 0 and 255 only, and others 0 and 1", "--data.ignore '[255]'"):
-            folder(tmp_path, **options).dataset("train")
+            settle(folder(tmp_path, **options))
     for options, others in (({"ignore": (255,)}, ()), ({"num_classes": 3}, ()), ({}, (1, 255))):
         if others:
             make_pair(tmp_path, "d", ids(0, *others))
@@ -288,14 +289,23 @@ def test_white_among_ids(tmp_path: Path, refuses: Any) -> None:
         assert counts[1] == 24 + 16 * bool(others) and len(counts) == options.get("num_classes", 2)
 
 
-def test_8_bits_that_were_stretched_to_16(tmp_path: Path) -> None:
+def test_a_part_that_nobody_labelled_is_no_white_mask(tmp_path: Path) -> None:
+    for name, values in (("a", (0, 1)), ("b", (255,)), ("c", (0, 1))):
+        make_pair(tmp_path, name, ids(*values))
+    assert settle(folder(tmp_path))[0].label_set() == LabelSet.numbered(2)
+
+
+def test_black_and_white_of_16_bits(tmp_path: Path, refuses: Any) -> None:
     for name in "ab":
         make_pair(tmp_path, name, ids(0, 255).astype(np.uint16) * 257)
     assert folder(tmp_path).notes()[0].startswith("masks hold 0 and 255 only: 255 is read as class 1")
     for options in ({}, {"palette": [BLACK, WHITE]}, {"num_classes": 2}):
         np.testing.assert_array_equal(folder(tmp_path, **options).dataset("all")[0].labels, ids(0, 1))
-    make_pair(tmp_path, "a", np.where(ids(0, 1), 65535, 2).astype(np.uint16))
-    assert folder(tmp_path, ignore=(65535,), num_classes=3).dataset("all")[0].labels.max() == 255
+    assert folder(tmp_path, ignore=(65535,), num_classes=2).dataset("all")[0].labels.max() == 255
+    for palette, reason in (([BLACK, (1, 1, 1)], "16-bit values"), ([(1, 1, 1), WHITE], "the colour [0, 0, 0]")):
+        make_pair(tmp_path, "a", ids(0, 1).astype(np.uint16) * (257 if reason[0] == "1" else 65535))
+        with refuses(reason):
+            folder(tmp_path, palette=palette).dataset("all").read_labels(0)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +313,7 @@ def test_8_bits_that_were_stretched_to_16(tmp_path: Path) -> None:
     [
         (ids(0), "hold only the value 0; say"),
         (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*--data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
+        (ids(0, 128, 255), r"if 128 is a class, give .* --data\.ignore '\[255\]'; if not, say what they mean with"),
         (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
         (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
     ],

@@ -139,7 +139,7 @@ def test_pictures_show_as_many_classes_as_they_can(present: np.ndarray[Any, Any]
 def test_crops_that_are_mostly_filling_are_told() -> None:
     for crop, largest, share in (((200, 200), (64, 64), "84%"), ((128, 400), (300, 100), "69%")):
         (line,) = foretold(None, 9, Augment(crop), largest)
-        assert f"{share} of a crop is filling" in line and f"--augment.crop {min(largest)}" in line
+        assert f"at least {share} of a crop is filling" in line and f"--augment.crop {min(largest)}" in line
     quiet = [Augment(None), Augment(96), Augment(400, longer_side=400), Augment(150, (0.5, 2.0))]
     assert [foretold(100, 9, augment, (64, 96)) for augment in quiet] == [[], [], [], []]
 

@@ -139,7 +139,7 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"masks": [1]}, "one of images and masks is a folder, the other is none; give two folders or two lists"),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
         ({"masks": None}, "photos is missing; give a folder of images and masks, or one of each"),
-        ({"images": Path(__file__).parent, "masks": None}, "a folder of their own, or give images=DIR and masks=DIR"),
+        ({"images": Path(__file__).parent, "masks": None}, "a public data set; or give images=DIR and masks=DIR"),
         ({"images": None}, "images and masks belong together: give both, or root"),
         ({"clases": ["a", "b"]}, "crispseg.train: unknown key 'clases'; did you mean 'classes'?"),
     ],

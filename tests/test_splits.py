@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
     assert {(pair.image.name, pair.mask.name) for pair in source.pairs("all")} == {
         (f"{index}.png", f"{index}_mask.png") for index in range(10)
     }
+    assert source.notes() == []
     (tmp_path / "case0").rename(tmp_path / "train")
     (tmp_path / "case1").rename(tmp_path / "val")
     for path in (tmp_path / "val").glob("*_mask.png"):  # published without its masks
@@ -87,6 +89,21 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
         Folder(tmp_path / "same", tmp_path / "same").pairs("all")
 
 
+def test_frames_that_count_from_0000(tmp_path: Path) -> None:
+    for index in range(3):
+        save(tmp_path / f"images/a_{index:04}.png", np.zeros((64, 64, 3), np.uint8))
+        save(tmp_path / f"masks/a_{index:04}_mask.png", np.eye(64, dtype=np.uint8))
+    assert len(Folder(root=tmp_path).pairs("all")) == 3
+
+
+def test_masks_of_voc_beside_its_boxes(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path / f"JPEGImages/{index}.png", np.zeros((64, 64, 3), np.uint8))
+        save(tmp_path / f"SegmentationClass/{index}.png", np.eye(64, dtype=np.uint8))
+    (tmp_path / "Annotations").mkdir()
+    assert len(Folder(root=tmp_path).pairs("all")) == 4
+
+
 def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
     """Of images below another folder, and the two columns of SegNet's lists."""
     put(tmp_path, "{kind}", {"train": ""})
@@ -95,6 +112,11 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
     source = Folder(root=tmp_path)
     assert [pair.name for pair in source.pairs("train")] == ["train0", "train1"]
     assert [pair.name for pair in source.pairs("val")] == ["train2"]
+    put(tmp_path / "deep", "{kind}/day", {"train": ""})
+    for entry, found in (("photos/day/train3.png", 1), ("night/train3.png", 0), ("train3 2.png", 0)):
+        (tmp_path / "deep/val.txt").write_text(f"{entry}\n")
+        with nullcontext() if found else pytest.raises(CrispsegError, match="name no image"):
+            assert len(Folder(root=tmp_path / "deep").pairs("val")) == found
     (tmp_path / "val.txt").write_text("images/nowhere.png\n")
     with pytest.raises(CrispsegError, match=r"1 of 1 entries of .*: images/nowhere\.png;"):
         Folder(root=tmp_path).pairs("val")
@@ -174,7 +196,7 @@ def test_folders_that_do_not_tell_where_data_are(options: dict[str, str], phrase
 def test_masks_in_a_folder_of_an_unusual_name(tmp_path: Path) -> None:
     put(tmp_path, "{kind}", {"train": ""})
     (tmp_path / "masks").rename(tmp_path / "truth")
-    with pytest.raises(CrispsegError, match="holds images, but no masks in masks, mask, labels or the like; say where"):
+    with pytest.raises(CrispsegError, match="holds images, but no masks in masks, mask or the like; say where"):
         Folder(root=tmp_path).pairs("all")
     assert len(Folder(root=tmp_path, masks=tmp_path / "truth").pairs("all")) == 4
 

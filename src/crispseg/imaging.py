@@ -139,17 +139,12 @@ def rgb_values(picture: Image.Image, value_range: ValueRange | None = None) -> N
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-STRETCH = 257
-"""What 8 bits are multiplied by to become 16: 255 is 65535."""
-
-
 def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
     """Read the raw values of a mask.
 
     Returns `(H, W)` uint8 for grey, palette (indices, not colours) and 1-bit (0 and 1) files, `(H, W)` uint16 for
-    16-bit grey ones, int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones. 16-bit files whose values are all
-    multiples of 257, such as 0 and 65535, are 8-bit ones that were stretched: they are uint8 again. Alpha is dropped,
-    EXIF orientation is applied.
+    16-bit grey ones, int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation
+    is applied.
 
     Raises:
         CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged, which Pillow would not
@@ -174,9 +169,7 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
     if picture.mode == "RGBA":
         return np.array(picture)[..., :3]
     if picture.mode[0] in "IF":
-        values = deep_grey(picture, most)
-        stretched = values.dtype == np.uint16 and not (values % STRETCH).any()
-        return (values // STRETCH).astype(np.uint8) if stretched else values
+        return deep_grey(picture, most)
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
 
 

@@ -17,7 +17,7 @@ from crispseg.labels import Color
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> list[str]:
     """The names that a list file means, given as names or file names, with or without their sub-folder.
 
-    Folders in front that are none of the data's, and what follows the first word, such as a mask, do not count.
+    Folders in front that are none of the data's, and a mask's name behind the image's, do not count.
 
     Those of files without a partner, the `unpaired`, are left out.
 
@@ -31,7 +31,7 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
         **{stem: full[0] for stem, full in by_stem.items() if len(full) == 1},
         **{name: name for name in (*names, *unpaired)},
     }
-    keys = [_key(line, known) for line in read_lines(path)]
+    keys = [_key(line, known, {*names, *unpaired}) for line in read_lines(path)]
     if unknown := [key for key in keys if key not in known]:
         pairing_fault(
             f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "
@@ -41,15 +41,17 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     return sorted({known[key] for key in keys if key in known}.difference(unpaired))
 
 
-def _key(line: str, known: Collection[str]) -> str:
-    """The known name that a line of a list means, or what it says, without its suffix, where none fits."""
-    for text in (line, re.split(r"[\s,;]", line)[0]):
+def _key(line: str, known: Collection[str], full: Collection[str]) -> str:
+    """The known name that a line of a list means, a `full` one behind other folders; the line where none fits."""
+    first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)
+    two = rest and {PurePosixPath(one).suffix.lower() for one in (first, *rest)} <= {*SUFFIXES}
+    for text in (line, first) if two else (line,):
         parts = PurePosixPath(text.replace("\\", "/")).parts
         for start in range(len(parts)):
             entry = PurePosixPath(*parts[start:])
             plain = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
             for key in (str(entry), str(plain)):
-                if key in known:
+                if key in (full if start else known):
                     return key
     return line
 

@@ -30,6 +30,10 @@ def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
     raise ValueError(f"an RGB mask, with the colours {', '.join(map(str, colors[:12]))}{more}; {remedy}")
 
 
+DEEP_WHITE = 0xFFFF
+"""What 255 becomes in files of 16 bits."""
+
+
 class ValueDecoder:
     """Masks whose values mean classes. An RGB mask counts as grey where its three channels agree everywhere.
 
@@ -81,7 +85,7 @@ class IdDecoder(ValueDecoder):
 
 @dataclass(frozen=True)
 class ColorDecoder:
-    """Masks whose colours mean classes; a grey value v is the colour (v, v, v).
+    """Masks whose colours mean classes; a grey value v is the colour (v, v, v), and 65535 beside 0 alone is white.
 
     Args:
         palette: the colours.
@@ -106,6 +110,8 @@ class ColorDecoder:
         return {**dict.fromkeys(self.ignore, IGNORE), **dict(zip(self.palette, ids, strict=True))}
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        if mask.dtype != np.uint8 and np.isin(mask, (0, DEEP_WHITE)).all():
+            mask = (mask >> 8).astype(np.uint8)  # black and white
         if mask.dtype != np.uint8:
             raise ValueError("16-bit values, which no palette of 8-bit colours can decode; save the mask with 8 bits")
         packed = pack_colors(np.repeat(mask[..., None], 3, axis=-1) if mask.ndim == 2 else mask)

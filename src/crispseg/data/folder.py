@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
-from crispseg.data.decoders import CLASSES, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
+from crispseg.data.decoders import CLASSES, DEEP_WHITE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
 from crispseg.data.dividing import folded, refuse_shared, shared_out
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, instance_masks, match
@@ -24,7 +24,7 @@ ALL = "all"
 """The split of every image that has a mask."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-PURE = "is neither black nor white, as masks are by data.palette; correct the mask"
+PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore"
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ class Folder:
             CrispsegError: as `label_set` and `dataset`.
         """
         palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
+        if palette is None and self._declared[2] == 2:
+            refuse_white_among_ids(self._values_if(set(range(IGNORE + 1))))
         count = self.num_classes if palette or self.declared() else len(self.label_set())
         ignore = self.ignore if palette else self.ignored_values
         return replace(self, classes=self._classes, palette=palette, num_classes=count, ignore=ignore)
@@ -326,26 +328,29 @@ class Folder:
     @cached_property
     def _black_and_white(self) -> bool:
         """Whether 255 means a class: masks hold 0 and 255 only, and nothing that is declared says otherwise."""
-        return set().union(*self._perhaps_white) == {0, IGNORE}
+        every = set().union(*self._values_if({0, IGNORE, DEEP_WHITE}))
+        return len(every) > 1 and every <= {0, IGNORE, DEEP_WHITE}
 
-    @cached_property
-    def _perhaps_white(self) -> list[set[int]]:
-        """The values of each mask, where 255 may mean a class; the others are read only where the first looks so."""
-        if self.palette is not None or IGNORE in self.ignore or self._declared[2] not in (None, 2):
+    def _values_if(self, first: set[int]) -> list[set[int]]:
+        """The values of each mask, where 255 may mean a class and the first mask holds no other ones than `first`."""
+        if self.palette is not None or self._declared[2] not in (None, 2) or {IGNORE, DEEP_WHITE} & {*self.ignore}:
             return []
         with suppress(CrispsegError):  # which is told where pairs are checked
-            if values_of(self._masks[0]) <= {0, 1, IGNORE}:
+            if values_of(self._masks[0]) <= first:
                 return self._values
         return []
 
     @cached_property
     def _reading(self) -> tuple[LabelSet, Decoder]:
         """Classes and decoder, by what the masks hold where nothing is declared."""
-        refuse_white_among_ids(self._perhaps_white)
         if self._black_and_white:
             return self._read_as(2, (BLACK, WHITE))
+        if declared := self.declared():
+            return declared
+        if IGNORE not in self.ignore:
+            refuse_white_among_ids(self._values)
         where = str(self.masks or self.root)
-        return self.declared() or self._read_as(count_classes(self._values, self.ignored_values, where), None)
+        return self._read_as(count_classes(self._values, self.ignored_values, where), None)
 
     def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
@@ -380,10 +385,10 @@ class Folder:
     @cached_property
     def _saturated(self) -> int | None:
         """What masks of 2 or 4 bits a pixel have in place of 255, unless that is declared."""
-        if self.palette is not None or self._black_and_white or self.of_instances:
+        if self.palette is not None or self.of_instances:
             return None
         found = saturated(self._masks, self._declared[2])
-        return None if found in self.ignore else found
+        return None if found in (None, *self.ignore) or self._black_and_white else found
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

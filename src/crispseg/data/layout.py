@@ -15,15 +15,17 @@ from crispseg.wording import plural
 
 IMAGES = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
 MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "segmentations"),
-    *("ann_dir", "segmentationclass"),
+    *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
+    *("annot", "gt", "segmentations"),
 )
 SPLITS = {
-    "train": ("train", "training", "train2017", "tr"),
+    "train": ("train", "training", "train2017"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
-    "test": ("test", "testing", "test2017", "ts"),
+    "test": ("test", "testing", "test2017"),
 }
-"""Names of the folders of each split, those of COCO and of nnU-Net (imagesTr) among them."""
+"""Names of the folders of each split, those of COCO among them."""
+SHORT = {"train": ("tr",), "val": (), "test": ("ts",)}
+"""What nnU-Net calls them, in names such as imagesTr."""
 
 Folders = Mapping[str, tuple[Path, Path]]
 """Split → folder of images, folder of masks; "" for the images of all splits."""
@@ -114,13 +116,15 @@ def own_layout(
             return _without_images(root, found, lists, classes)
         images = images or _first(root, IMAGES)
         if masks is None and not (masks := _first(root, MASKS)).is_dir():
-            if not holds_both(images):
-                raise CrispsegError(
-                    f"{root} holds images, but no masks in {', '.join(MASKS[:3])} or the like; say where they are with "
-                    "--data.masks DIR"
-                )
-            masks = images
+            if layout := _beside(images, found, lists, classes):
+                return layout
+            raise CrispsegError(
+                f"{root} holds images, but no masks in {', '.join(MASKS[:2])} or the like; say where they are with "
+                "--data.masks DIR"
+            )
     assert images is not None and masks is not None
+    if images == masks and (layout := _beside(images, found, lists, classes)):
+        return layout
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
     if not lists and (folders := _splits(every, least=2)):
         return Layout(images, (images,), folders, lists, classes)
@@ -144,15 +148,12 @@ def _without_images(root: Path, found: Mapping[str, Path], lists: Mapping[str, P
     """
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     inside = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
-    joint = {split: (_beside_masks(root, names), _joint(root, names, MASKS)) for split, names in SPLITS.items()}
+    joint = {split: (_joint_images(root, split), _joint(root, split, MASKS)) for split in SPLITS}
     for every in (inside, joint):
         if folders := _splits(every, least=1):
             return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
-    if folders := {split: (folder, folder) for split, folder in below.items() if holds_both(folder)}:
-        unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
-        return Layout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
-    if holds_both(root):
-        return Layout(root, (root,), {"": (root, root)}, found, classes)
+    if layout := _beside(root, found, lists, classes):
+        return layout
     raise CrispsegError(
         f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
         f"train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, masks such as a_mask.png beside a.jpg, or a public "
@@ -174,16 +175,26 @@ def _has_images(folder: Path) -> bool:
     )
 
 
-def _joint(root: Path, names: tuple[str, ...], kinds: tuple[str, ...]) -> Path:
+def _beside(root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None) -> Layout | None:
+    """As `_without_images`, of masks beside their images, in folders of splits or without; None where none are."""
+    below = {split: _first(root, names) for split, names in SPLITS.items()}
+    if not lists and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
+        unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
+        return Layout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
+    return Layout(root, (root,), {"": (root, root)}, found, classes) if holds_both(root) else None
+
+
+def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
     """The folder of a split and a kind, such as train_images or imagesTr, as `_first`."""
+    names = SPLITS[split] + SHORT[split]
     pairs = [pair for name in names for kind in kinds for pair in ((name, kind), (kind, name))]
     return _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
 
 
-def _beside_masks(root: Path, names: tuple[str, ...]) -> Path:
+def _joint_images(root: Path, split: str) -> Path:
     """The folder of the images of a split, such as train_images, or train beside train_masks."""
-    folder = _joint(root, names, IMAGES)
-    return folder if folder.is_dir() else _first(root, names)
+    folder = _joint(root, split, IMAGES)
+    return folder if folder.is_dir() else _first(root, SPLITS[split])
 
 
 def _splits(folders: Folders, least: int) -> Folders:

@@ -17,7 +17,7 @@ from crispseg.imaging import SUFFIXES, find_images
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 
 _OF_MASKS = r"^(masks?|labels?|gt|seg)[-_]|[-_. ](masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l)$"
-_ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat|0000)$|\.(jpe?g|png|tiff?|bmp)$")
+_ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|\.(jpe?g|png|tiff?|bmp)$")
 """What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
 
@@ -127,7 +127,9 @@ def match(images: Path, masks: Path) -> Matched:
     """
     if images.is_dir() and not masks.is_dir():
         what = "not a folder" if masks.exists() else "missing"
-        raise CrispsegError(f"{masks} is {what}; give the folder of the masks, by --data.masks or --data.instances")
+        raise CrispsegError(
+            f"{masks} is {what}; put the masks there, or say where they are by --data.images and --data.masks"
+        )
     if images.resolve() == masks.resolve():
         image_of, mask_of = _told_apart(images)
         if not image_of or not mask_of:
@@ -174,11 +176,16 @@ def match(images: Path, masks: Path) -> Matched:
 
 
 def holds_both(folder: Path) -> bool:
-    """Whether masks lie beside the images that they belong to, such as a_mask.png beside a.jpg."""
-    if not folder.is_dir() or not any(find_images(folder)):
+    """Whether masks lie beside the images that they belong to, such as a_mask.png beside a.jpg.
+
+    They are looked for in the folder and those in it, no deeper: it may be anything, such as one's home.
+    """
+    if not folder.is_dir():
         return False
-    image_of, mask_of = _told_apart(folder)
-    return not {*map(_plain, image_of)}.isdisjoint(map(_plain, mask_of))
+    files = [*folder.glob("*.*"), *folder.glob("*/*.*")]
+    found = [file.relative_to(folder).with_suffix("").as_posix() for file in files if file.suffix.lower() in SUFFIXES]
+    plain = [{_plain(name) for name in found if _of_mask(name) is one} for one in (False, True)]
+    return not plain[0].isdisjoint(plain[1])
 
 
 def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
@@ -203,10 +210,15 @@ def few(items: Iterable[object], most: int = 5) -> str:
 
 
 def _called(names: Iterable[str]) -> dict[str, str]:
-    """Plain name → name, without those that several names share; a name that is plain already goes first."""
+    """Plain name → name, without those that several names share; a name that is plain already goes first.
+
+    nnU-Net's `a_0000` is also called a, unless others are.
+    """
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(_plain(name), []).append(name)
+    for plain in [plain for plain in found if plain.endswith("_0000")]:
+        found.setdefault(plain.removesuffix("_0000"), found[plain])
     return {
         plain: next((name for name in same if name.casefold() == plain), same[0])
         for plain, same in found.items()
@@ -259,8 +271,13 @@ def _told_apart(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Pat
     """Images and masks of one folder, as `_by_name`: masks are what is called so."""
     found: tuple[dict[str, list[Path]], dict[str, list[Path]]] = {}, {}
     for name, paths in _by_name(folder).items():
-        found[re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None][name] = paths
+        found[_of_mask(name)][name] = paths
     return found
+
+
+def _of_mask(name: str) -> bool:
+    """Whether a name says that it is a mask's."""
+    return re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None
 
 
 def _by_name(folder: Path, other: Path | None = None) -> dict[str, list[Path]]:

@@ -37,13 +37,13 @@ def read_values(masks: Sequence[Path]) -> list[set[int]]:
 
 
 def white_among_ids(found: Sequence[set[int]]) -> list[bool]:
-    """Whether each mask holds 0 and 255 only, where the others hold 0 and 1 only; empty where it is not so.
+    """Whether each mask holds 255, where some hold 0 and 255 only and the others 0 and 1 only; else empty.
 
     Then two programs have written them, and 255 hardly means ignore.
     """
     white = [IGNORE in values for values in found]
     ones = [1 in values for values in found]
-    mixed = any(white) and any(ones) and set().union(*found) <= {0, 1, IGNORE}
+    mixed = {0, IGNORE} in found and any(ones) and set().union(*found) <= {0, 1, IGNORE}
     return white if mixed and not any(map(and_, white, ones)) else []
 
 
@@ -104,7 +104,8 @@ def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: s
             what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
             if len(ids) == 2 and ids[0] == 0 and ids[1] < IGNORE:
                 palette = f"[[0,0,0],[{ids[1]},{ids[1]},{ids[1]}]]"
-                remedy = f"if {ids[1]} is a class, give --data.palette '{palette}'; if not, {remedy}"
+                flags = f"--data.palette '{palette}'" + (" --data.ignore '[255]'" if IGNORE in every else "")
+                remedy = f"if {ids[1]} is a class, give {flags}; if not, {remedy}"
             elif {0, IGNORE} <= every:
                 remedy = (
                     "if they are black and white with soft edges, make them again of 0 and 255 only "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.check import BLACK_AND_WHITE
-from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
+from crispseg.data.decoders import DEEP_WHITE, ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
 from crispseg.data.folder import Folder
 from crispseg.data.pairing import few
 from crispseg.data.undeclared import number_objects, plausible_ids, white_among_ids
@@ -98,24 +98,26 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     """Masks that all have one of the common mistakes of own data; None where they have not."""
     declared, labels = subject.decoder, subject.labels
     pixels = _pixels(grey)
-    between = pixels.total() - pixels[0] - pixels[255]
-    ignored = isinstance(subject.source, Folder) and IGNORE in subject.source.ignore
+    ignored = isinstance(subject.source, Folder) and {IGNORE, DEEP_WHITE} & {*subject.source.ignore}
     two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
     among = [] if ignored else white_among_ids([set(mask.values.tolist()) for mask in grey])
     if any(among) and labels in (None, two):
         found = finding("black-and-white-among-ids", files_of(compress(grey, among)))
         either = ColorDecoder(((0, 0, 0), (1, 1, 1), (255, 255, 255)), ids=(0, 1, 1))
         return _read_by(two, either, grey, before=[found])
-    white = pixels[255] and pixels[0] and not ignored
-    pure = set(pixels) == {0, 255}
+    bright = pixels[IGNORE] + pixels[DEEP_WHITE]
+    white = bright and pixels[0] and not ignored
+    pure = {*pixels} <= {0, IGNORE, DEEP_WHITE}
+    between = pixels.total() - pixels[0] - bright
     if white and (pure or (between < 0.05 * pixels.total() and len(pixels) > 64)):
-        files = files_of(mask for mask in grey if 255 in mask.values)
+        files = files_of(mask for mask in grey if {IGNORE, DEEP_WHITE} & {*mask.values.tolist()})
         if pure and (labels is None or len(labels) == 2):
             remedy = "nothing needs to be done: 255 is read as class 1; give --data.ignore '[255]' if it means ignore"
             found = finding("black-and-white-masks", files, severity=Severity.INFORMATION, remedy=remedy)
         else:
             found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
-        return _read_by(two, ColorDecoder(((0, 0, 0), (255, 255, 255))), grey, before=[found])
+        either = ColorDecoder(((0,) * 3, (IGNORE,) * 3, (DEEP_WHITE,) * 3), ids=(0, 1, 1))
+        return _read_by(two, either if pixels[DEEP_WHITE] else ColorDecoder(either.palette[:2]), grey, before=[found])
     drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]
     if isinstance(declared, ValueDecoder):
         ids = sorted(value for value in _pixels(drawn) if declared.meaning.get(value) != IGNORE)
@@ -143,7 +145,7 @@ def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> R
         remedy = f"give {_flag(labels.palette)}"
         if any(IGNORE in mask.values for mask in grey):
             remedy += " and --data.ignore '[255]', or 255 as one more colour if it is a class"
-        remedy += f"; or, if they are class ids, --data.num_classes {min(ids[-1] + 1, IGNORE)}"
+        remedy += f"; or, if they are class ids, --data.num_classes {ids[-1] + 1}"
     found = finding(
         "sparse-ids",
         files_of(grey),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crispseg.data import Augment, SplitReport
 from crispseg.evaluation.confusion import shares as row_shares
 from crispseg.evaluation.wording import percent
+from crispseg.inference.protocols import MIN_SIDE
 from crispseg.wording import plural
 
 SHOWN = 12
@@ -214,10 +215,11 @@ def foretold(steps: int | None, per_epoch: int, augment: Augment, largest: tuple
     if augment.window and augment.longer_side is augment.shorter_side is None:
         sides = [(crop, min(crop, side * augment.scale[1])) for crop, side in zip(augment.window, largest, strict=True)]
         filled = 1 - math.prod(side / crop for crop, side in sides)
-        if filled > MOST_FILLED:
+        side = max(min(largest), MIN_SIDE)
+        if filled > MOST_FILLED and side < max(augment.window):
             shown = ["×".join(map(str, size)) for size in (augment.window, largest)]
             lines.append(
                 f"augment.crop is {shown[0]}, but images are at most {shown[1]} pixels (height x width): "
-                f"{filled:.0%} of a crop is filling, from which nothing is learned; give --augment.crop {min(largest)}"
+                f"at least {filled:.0%} of a crop is filling, from which nothing is learned; give --augment.crop {side}"
             )
     return lines
