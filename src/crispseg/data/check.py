@@ -106,7 +106,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
 
     report, bad = survey(dataset, split, range(len(dataset)), partial(_checked, dataset), f"Checking {split}")
     if report is None or bad:
-        shown = [bad[0], *(shortened(one, 240) for one in bad[1:5])]
+        shown = [bad[0], *(shortened(one, 400) for one in bad[1:5])]
         more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(shown)}{more}")
     if fault := too_few_classes(report):
