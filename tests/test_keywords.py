@@ -238,6 +238,20 @@ def test_a_notebook_shows_an_evaluation(trained: Run) -> None:
     assert "ranges" not in trained.evaluate("val")._repr_html_()  # of a single image
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_results_in_a_notebook_stay_inside(width: int, trained: Run, browser: Any, tmp_path: Path) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    segmentation = trained.predict(np.zeros((300, 1600, 3), np.uint8))
+    for number, shown_there in enumerate((trained, trained.evaluate("train"), segmentation)):
+        page = tmp_path / f"{number}.html"
+        page.write_text(f"<!doctype html><body>{shown_there._repr_html_()}", encoding="utf-8")
+        browser.get(page.as_uri())
+        edge = "document.documentElement"
+        assert browser.execute_script(f"return {edge}.scrollWidth <= {edge}.clientWidth"), type(shown_there)
+
+
 def test_it_runs_beside_the_main_thread(folders: Path, tmp_path: Path) -> None:
     """As in servers of notebooks that run cells in a thread, where no signal handler can be set."""
     found: list[Run] = []
