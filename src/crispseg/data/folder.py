@@ -29,7 +29,7 @@ PURE = "is neither black nor white, as masks are by data.palette; correct the ma
 
 @dataclass(frozen=True)
 class Folder:
-    """Images in one folder, masks of the same names in another, sub-folders included.
+    """Images in one folder, masks of the same names in another, sub-folders included; or both in one.
 
     `x.jpg` belongs to `x.png`, or to `x_mask.png`, `x_label.png`, `mask_x.png` and the like. The values of a mask are
     class ids and 255 means ignore, unless a palette says which colours mean the classes or all masks hold 0 and 255
