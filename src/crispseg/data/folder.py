@@ -190,7 +190,7 @@ class Folder:
         """
         palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
         if palette is None and self._declared[2] == 2:
-            refuse_white_among_ids(self._values_if(set(range(IGNORE + 1))))
+            refuse_white_among_ids(self._values_if())
         count = self.num_classes if palette or self.declared() else len(self.label_set())
         ignore = self.ignore if palette else self.ignored_values
         return replace(self, classes=self._classes, palette=palette, num_classes=count, ignore=ignore)
@@ -331,12 +331,12 @@ class Folder:
         every = set().union(*self._values_if({0, IGNORE, DEEP_WHITE}))
         return len(every) > 1 and every <= {0, IGNORE, DEEP_WHITE}
 
-    def _values_if(self, first: set[int]) -> list[set[int]]:
-        """The values of each mask, where 255 may mean a class and the first mask holds no other ones than `first`."""
+    def _values_if(self, first: set[int] | None = None) -> list[set[int]]:
+        """The values of each mask, where 255 may mean a class and the first mask holds none but those of `first`."""
         if self.palette is not None or self._declared[2] not in (None, 2) or {IGNORE, DEEP_WHITE} & {*self.ignore}:
             return []
         with suppress(CrispsegError):  # which is told where pairs are checked
-            if values_of(self._masks[0]) <= first:
+            if first is None or values_of(self._masks[0]) <= first:
                 return self._values
         return []
 
@@ -347,8 +347,7 @@ class Folder:
             return self._read_as(2, (BLACK, WHITE))
         if declared := self.declared():
             return declared
-        if IGNORE not in self.ignore:
-            refuse_white_among_ids(self._values)
+        refuse_white_among_ids(self._values_if())
         where = str(self.masks or self.root)
         return self._read_as(count_classes(self._values, self.ignored_values, where), None)
 

@@ -12,10 +12,8 @@ from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import BLENDED
+from crispseg.inference.protocols import MIN_SIDE
 from crispseg.wording import plural
-
-MIN_SIDE = 32
-"""Pixels that a model needs."""
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:
