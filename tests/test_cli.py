@@ -456,6 +456,9 @@ def test_predict_writes_beside_the_images(
     Path("two.v2_predictions").mkdir()  # empty, so it is nobody's
     assert "into two.v2_predictions\n" in output_of(capsys, "predict", run, "in/two.v2.jpg")
     assert "into in_predictions_3\n" in output_of(capsys, "predict", run, "in/*.jpg", "in/one.png")
+    shutil.copytree(pictures, tmp_path / "set/images/val")  # beside images, of which it would be taken for some
+    assert "into set/val_predictions\n" in output_of(capsys, "predict", run, "set/images/val")
+    assert "into set/one_predictions\n" in output_of(capsys, "predict", run, "set/images/val/one.png")
     monkeypatch.chdir(pictures / "sub")
     assert f"into {pictures / 'sub_predictions'}\n" in output_of(capsys, "predict", run, ".")
     assert f"into {tmp_path / 'one_predictions_3'}\n" in output_of(capsys, "predict", run, "../one.png")

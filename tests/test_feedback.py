@@ -105,6 +105,11 @@ def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: st
     assert any(re.search(said, line) for line in lines) if said else not lines
 
 
+def test_a_class_that_is_never_predicted_is_not_said_to_be_confused() -> None:
+    lines = advice(dataclasses.replace(SOUND, confusion=np.array([[90, 0, 0], [0, 90, 0], [10, 0, 0]])))
+    assert not any("are taken for" in line for line in lines)
+
+
 def test_at_most_four_pieces_of_advice() -> None:
     all_of_it = {"confusion": MISSED, "waiting": 0.9, "val": report("val", 2), "miou": [1, 2, 3, 4, 5, 9]}
     assert len(advice(dataclasses.replace(SOUND, **all_of_it))) == 4

@@ -38,6 +38,12 @@ def images(tmp_path: Path) -> list[str]:
     return ["--data=folder", *own, *(flag for flag in FLAGS if not flag.startswith("--data"))]
 
 
+def test_more_folds_than_images(images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *images, f"--out={tmp_path / 'run'}", "--folds=9"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "9" in line and "5 images" in line and not (tmp_path / "run").exists()
+
+
 def test_folds_and_their_spread(
     images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

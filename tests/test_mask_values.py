@@ -10,6 +10,7 @@ import pytest
 from dataset_trees import save
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_data import BLACK, WHITE, folder, ids, make_pair
 
 from crispseg.data import check_split
@@ -154,7 +155,7 @@ def test_black_and_white_of_16_bits(tmp_path: Path, refuses: Any) -> None:
     [
         (ids(0), "hold only the value 0; say"),
         (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*--data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
-        (ids(0, 128, 255), r"if 128 is a class, give .* --data\.ignore '\[255\]'; if not, say what they mean with"),
+        (ids(0, 128, 255), r"soft edges, .*; if not, give --data.palette .* --data\.ignore '\[255\]' for the classes"),
         (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
         (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
     ],
@@ -163,4 +164,33 @@ def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, re
     for name in "ab":
         make_pair(tmp_path, name, mask)
     with pytest.raises(CrispsegError, match=reason):
+        folder(tmp_path).label_set()
+
+
+def test_palettes_that_number_colours_anew(tmp_path: Path) -> None:
+    """The same value shown in two colours, as programs write it that make the palette of each file by itself."""
+    for index in range(5):
+        make_pair(tmp_path, str(index), ids(0, 1))
+        mask = Image.fromarray(ids(0, 1)).convert("P")
+        first = [0, 0, 0, 255, 255, 255] if index < 3 else [255, 255, 255, 0, 0, 0]
+        mask.putpalette([*first, *([7 * index] * 3)])  # the last one is no class, so it may differ
+        mask.save(tmp_path / "masks" / f"{index}.png")
+    (line,) = folder(tmp_path, num_classes=2).notes()
+    assert line.startswith("2 of 5 masks show a class in another colour than most (3.png, 4.png); it is the values")
+    assert folder(tmp_path, num_classes=2, palette=[BLACK, WHITE]).notes() == []
+    for index in (3, 4):  # of which the white is nowhere
+        mask = Image.fromarray(ids(1)).convert("P")
+        mask.putpalette([9, 9, 9, 255, 255, 255])
+        mask.save(tmp_path / "masks" / f"{index}.png")
+    assert folder(tmp_path, num_classes=2).notes() == []
+
+
+def test_whole_numbers_that_are_stored_as_float(tmp_path: Path, refuses: Any) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 1))
+        (tmp_path / "masks" / f"{name}.png").unlink()
+        Image.fromarray(ids(0, 1).astype(np.float32)).save(tmp_path / "masks" / f"{name}.tif")
+    np.testing.assert_array_equal(check_split(folder(tmp_path).dataset("all"), "all").counts, [48, 48])
+    Image.fromarray(ids(0, 1) + np.float32(0.5)).save(tmp_path / "masks" / "a.tif")
+    with refuses("not whole numbers"):
         folder(tmp_path).label_set()

@@ -8,6 +8,7 @@ from argparse import Action
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from crispseg.cli.mistakes import keys_of
 from crispseg.cli.parsing import Parser, parse_training
 from crispseg.data import DATA_SOURCES, Augment
 from crispseg.data.catalogue import catalogue
+from crispseg.imaging import write_image
 from crispseg.inference.protocols import Protocol
 from crispseg.training import Run, TrainConfig
 from crispseg.wording import accepted
@@ -138,6 +140,11 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--data.images a", "data.images and data.masks belong together: give both, or data.root"),
         ("--data aerial", "--data.root (folder with images and masks) is missing; the root of aerial holds images/"),
         ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
+        ("--images a --masks b", "unknown key --images; did you mean 'data.images'?"),
+        (
+            ". masks",
+            "'masks' is one path too many; images and masks in two folders are --data.images . --data.masks ma",
+        ),
         ("--modle fpn", "unknown key --modle; did you mean 'model'?"),
         ("photoos", "photoos is missing; give a folder of data, or a YAML file of settings"),
         ("--device cuda", "unknown key --device; did you mean 'accelerator'?"),
@@ -176,8 +183,31 @@ def test_a_folder_in_place_of_a_name(tmp_path: Path, capsys: Capture) -> None:
     assert line == f"crispseg: error: data is {tmp_path}; say --data folder --data.images {tmp_path} --data.masks MASKS"
     (tmp_path / "images").mkdir()
     line = error_of(capsys, "train", "--data", tmp_path)
-    said = f"give it first, as in 'crispseg train {tmp_path}', or say --data folder --data.root {tmp_path}"
+    said = (
+        f"give it without --data, as in 'crispseg train {tmp_path}' or 'crispseg evaluate RUN {tmp_path}', or say "
+        f"--data folder --data.root {tmp_path}"
+    )
     assert line == f"crispseg: error: data is {tmp_path}; {said}"
+
+
+def test_a_second_path_and_an_image(tmp_path: Path, capsys: Capture) -> None:
+    folders = tmp_path / "photos", tmp_path / "masks"
+    said = "images and masks in two folders are --data.images {} --data.masks {}".format(*folders)
+    assert error_of(capsys, "doctor", *folders) == f"crispseg: error: '{folders[1]}' is one path too many; {said}"
+    image = tmp_path / "photo.jpg"
+    write_image(image, np.zeros((32, 32, 3), np.uint8))
+    line = error_of(capsys, "train", image)
+    assert line == f"crispseg: error: {image} is an image; give a folder of images and masks"
+
+
+def test_annotations_that_are_no_pictures(tmp_path: Path, capsys: Capture) -> None:
+    write_image(tmp_path / "images/a.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances.json").write_text("{}")
+    (tmp_path / "images/a.json").write_text("{}")
+    for folder in (tmp_path, tmp_path / "images"):  # COCO's, and labelme's beside an image
+        line = error_of(capsys, "train", folder)
+        assert line.endswith("it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme")
 
 
 def test_a_folder_behind_flags(tmp_path: Path, capsys: Capture) -> None:

@@ -120,7 +120,7 @@ def test_black_and_white_masks_where_more_classes_are_declared(tmp_path: Path, c
 
 def test_masks_of_ids_need_no_palette(tmp_path: Path, capsys: Capture) -> None:
     line = fail(capsys, "train", *TINY, *write_data(tmp_path), BLACK_AND_WHITE, f"--out={tmp_path / 'run'}")
-    assert "[1, 1, 1]" in line and "leave data.palette out" in line
+    assert "[1, 1, 1]" in line and "--data.palette null" in line
 
 
 @pytest.mark.slow

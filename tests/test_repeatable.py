@@ -25,6 +25,7 @@ from crispseg.data.loading import Shuffled, train_loader
 from crispseg.evaluation import Scores
 from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training.checkpoints import LastCheckpoint
 from crispseg.training.task import SegmentationTask
 
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
@@ -160,6 +161,19 @@ def test_runs_with_one_seed_are_equal_bit_for_bit(plain: Run, tmp_path: Path) ->
     assert equal(state(again.model), state(plain.model))
     assert not equal(state(other.model), state(plain.model))
     assert without_time(again.folder) == without_time(plain.folder)
+
+
+def test_short_epochs_do_not_each_write_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save = LastCheckpoint.save
+
+    def noted(self: LastCheckpoint, trainer: Any) -> None:
+        saved.append(trainer.global_step)
+        save(self, trainer)
+
+    monkeypatch.setattr(LastCheckpoint, "save", noted)
+    quietly(repeatable(tmp_path / "run", epochs=4, val_every=3))
+    assert saved == [4, 12, 16]
 
 
 @pytest.mark.parametrize(("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+import unicodedata
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
         CrispsegError, match=r"the same folder, .*; put them into two, or call the mask of a\.jpg a_mask"
     ):
         Folder(tmp_path / "same", tmp_path / "same").pairs("all")
+
+
+@pytest.mark.parametrize(("image", "mask"), [("", "day/"), ("day/", "")])
+def test_one_of_both_in_sub_folders(image: str, mask: str, tmp_path: Path) -> None:
+    """With names that some systems write in letters and accents apart."""
+    for name in ("caf\u00e9", "b"):
+        save(tmp_path / "images" / image / f"{name}.png", np.zeros((64, 64, 3), np.uint8))
+        save(tmp_path / "masks" / mask / f"{unicodedata.normalize('NFD', name)}.png", np.eye(64, dtype=np.uint8))
+    (tmp_path / "train.txt").write_text("cafe\u0301\n")
+    source = Folder(root=tmp_path)
+    assert [pair.name for pair in source.pairs("train")] == ["caf\u00e9"] and source.notes()[1:] == []
 
 
 def test_frames_that_count_from_0000(tmp_path: Path) -> None:
@@ -183,7 +195,7 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
         ({"images": "a"}, "belong together: give both"),
         (
             {"images": "a", "masks": "b", "root": "c"},
-            "data.root is given beside data.images or data.masks; give one or the other",
+            "is given beside data.images or data.masks; give one or the other",
         ),
         ({"root": "nowhere"}, "nowhere has no layout that is known"),
     ],
@@ -322,7 +334,7 @@ def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
 def test_other_folders_are_scored_whole(run: Path, tmp_path: Path, capsys: Capture) -> None:
     put(tmp_path, "{kind}", {"train": ""})
     other = [f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
-    for flags in (["--data=folder", *other], other, [f"--data.root={tmp_path}"]):
+    for flags in (["--data=folder", *other], other, [f"--data.root={tmp_path}"], [str(tmp_path)]):
         assert head(capsys, run, *flags) == [f"{FPN} all, 4 images"]
     assert head(capsys, run, *other, "--data.val_ratio=1")[-1] == f"{FPN} val, 4 images"
     assert head(capsys, run, *other, "--split=val")[-1] == f"{FPN} val, 1 images"

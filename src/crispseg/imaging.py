@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError
 from crispseg.files import atomic_path, writable_file
-from crispseg.labels import color_table
+from crispseg.labels import Color, color_table
 from crispseg.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
 from crispseg.png import write_png
 from crispseg.tiff import deep_bands, open_tiff, read_bands
@@ -168,6 +168,8 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
         return np.array(picture)[..., 0]
     if picture.mode == "RGBA":
         return np.array(picture)[..., :3]
+    if picture.mode == "F" and np.array_equal(values := np.asarray(picture), np.floor(values)):
+        picture = Image.fromarray(values.clip(-1, 2**30).astype(np.int32))  # whole numbers that are stored as float
     if picture.mode[0] in "IF":
         return deep_grey(picture, most)
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")
@@ -304,6 +306,16 @@ def largest_value(path: str | Path) -> int:
     with opened(path) as picture:
         bits = raw_mode(picture).partition(";")[2] if picture.format == "PNG" and picture.mode in "LP" else ""
         return {"2": 3, "4": 15}.get(bits, 255)
+
+
+def palette_of(path: str | Path) -> list[Color]:
+    """The colours of a file that has a palette, from its header alone; none where it has none, or cannot be read."""
+    try:
+        with opened(path) as picture:
+            kind, data = picture.palette.getdata() if picture.palette else ("", b"")
+    except CrispsegError:  # which is told where masks are read
+        return []
+    return [tuple(data[start : start + 3]) for start in range(0, len(data) - 2, 3)] if kind == "RGB" else []
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

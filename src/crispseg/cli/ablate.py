@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
         prog="crispseg ablate",
         description="Does the alignment help on your data? Score a trained model with its learned flow, sampled "
         "points, descriptors or refinement scaled, shuffled or left out, beside the model as it is. Nothing is trained "
-        "again.",
+        "again. The data are those of the run, of a FOLDER that follows it, or others given by --data.",
     )
     parser.add_argument("run", help=RUN)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these ablations; by default all that the model has")

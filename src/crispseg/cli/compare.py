@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("others", nargs="+", metavar="RUN", help="the same, to compare with it")
     add_thin_key(parser)
     add_scoring_keys(parser)
-    parsed, data = parse_scoring(argv, parser)
+    parsed, data = parse_scoring(argv, parser, more_runs=True)
     runs = [parsed.run, *parsed.others]
     names = short_names(runs)
     if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):

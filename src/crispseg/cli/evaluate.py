@@ -37,7 +37,8 @@ def run(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser(
         prog="crispseg evaluate",
-        description="Score a trained model on the data it was trained on, or on others given by --data.",
+        description="Score a trained model on the data it was trained on, on those of a FOLDER "
+        "that follows it, or on others given by --data.",
     )
     parser.add_argument("run", help=MODEL)
     add_backend_key(parser)

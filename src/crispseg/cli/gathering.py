@@ -11,6 +11,7 @@ from os.path import realpath
 from pathlib import Path
 
 from crispseg.cli.parsing import RUN, Parser
+from crispseg.data.layout import IMAGES
 from crispseg.errors import CrispsegError
 from crispseg.files import writable_folder
 from crispseg.imaging import find_images
@@ -79,8 +80,8 @@ def _own_name(line: str) -> Path:
 def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
     """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions for photos/a.jpg.
 
-    That is beside photos too, lest results be taken for images of it; for an image of the working folder, in there.
-    A folder that holds anything is left as it is: photos_predictions_2 follows.
+    That is beside photos too, and beside images for images/val, lest results be taken for images of it; for an image of
+    the working folder, in there. A folder that holds anything is left as it is: photos_predictions_2 follows.
 
     Raises:
         CrispsegError: the images are not of one folder.
@@ -95,6 +96,8 @@ def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
         folders = set()
     if start.name in ("", ".."):
         start = start.resolve()
+    while start.parent.name.lower() in IMAGES and start.parent.resolve() != Path.cwd():
+        start = start.parent.with_name(start.name)  # in there, results would be taken for images to train on
     if folders or not start.name:
         raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
     numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))

@@ -25,6 +25,7 @@ from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.files import read_text
+from crispseg.imaging import SUFFIXES
 from crispseg.inference.exported import Backend
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
@@ -108,6 +109,8 @@ def _meant(key: str, known: Iterable[str]) -> str:
     if (same := SYNONYMS.get(key)) in known:
         return f"; did you mean '{same}'?"
     field = key.removeprefix("data.")
+    if key in OWN:
+        return f"; did you mean 'data.{key}'?"
     if field in Folder.__dataclass_fields__ and f"data.{field}" not in known and "data.name" in known:
         return f"; data.{field} is a key of --data folder, which has to be said too"
     return did_you_mean(key, [*known, *(group for group in NAMED if f"{group}.name" in known)])
@@ -148,6 +151,8 @@ def read_yaml(path: str | Path) -> Tree:
         what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror or one_line(error)})"
         raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None
     except ValueError as error:
+        if Path(path).suffix.lower() in SUFFIXES:
+            raise CrispsegError(f"{path} is an image; give a folder of images and masks") from None
         raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
     if not isinstance(tree, dict):
         raise CrispsegError(f"{path} holds no settings; write lines such as 'epochs: 20'")
@@ -158,6 +163,12 @@ def read_recorded(path: str | Path) -> Tree:
     """The settings of a run that is to go on, as `read_yaml`; earlier ones recorded epochs beside the minutes."""
     tree = read_yaml(path)
     return tree | {"epochs": None} if tree.get("minutes") else tree
+
+
+def one_too_many(first: str, second: str) -> CrispsegError:
+    """What is wrong with a second path where one is taken: mostly folders of images and of masks are meant."""
+    both = f"images and masks in two folders are --data.images {first} --data.masks {second}"
+    return CrispsegError(f"'{second}' is one path too many; {both}")
 
 
 def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
@@ -244,7 +255,10 @@ def data_source(name: str) -> type[DataSource]:
             flags = flags.replace("data.name", "data", 1)
         except CrispsegError:
             raise CrispsegError(f"data is {name}; say --data folder --data.images {name} --data.masks MASKS") from None
-        raise CrispsegError(f"data is {name}; give it first, as in 'crispseg train {name}', or say {flags}")
+        raise CrispsegError(
+            f"data is {name}; give it without --data, as in 'crispseg train {name}' or 'crispseg evaluate RUN {name}', "
+            f"or say {flags}"
+        )
     if name not in DATA_SOURCES:
         raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}")
     return DATA_SOURCES[name]
@@ -292,6 +306,8 @@ def parse_training(
     said: Tree = {}
     if argv and not argv[0].startswith("-"):
         source, *argv = argv
+        if argv and not argv[0].startswith("-"):
+            raise one_too_many(str(source), argv[0])
         read = read_recorded if resumed else read_yaml
         said = {"data": dict(recognise(Path(source)))} if Path(source).is_dir() else read(source)
     given = merge(recipe, said)
@@ -303,8 +319,6 @@ def parse_training(
     if start and not resumed and (here or not named):
         tree = merge(tree, {"model": _model_tree(ModelConfig.of(str(start)))})
     tree = merge(tree, given)
-    if argv and not argv[0].startswith("-"):
-        raise CrispsegError(f"'{argv[0]}' is one file too many; flags are written --key value")
     load_plugins(tree.get("plugins", []))  # now, since what they register may be named by other keys
     for value in flag_values(argv, "--plugins", "--plugins+"):
         try:

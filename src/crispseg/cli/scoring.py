@@ -16,6 +16,7 @@ from crispseg.data import DataSource, Folder, SegmentationDataset, check_split
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
 from crispseg.data.folder import ALL, settle
+from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.thin import ThinScores
@@ -83,10 +84,11 @@ def add_scoring_keys(parser: Parser) -> None:
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
 
 
-def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataSource]:
-    """Parse flags after a run, whose recorded data are those to score on unless `--data` says otherwise.
+def parse_scoring(argv: Sequence[str], parser: Parser, *, more_runs: bool = False) -> tuple[Namespace, DataSource]:
+    """Parse flags after a run, whose recorded data are those to score on unless a folder or `--data` says otherwise.
 
-    Of recorded data in other folders, what masks mean still holds, and how images were divided does not.
+    With `more_runs` what follows is no folder. Of recorded data in other folders, what masks mean still holds, and how
+    images were divided does not.
 
     Raises:
         CrispsegError: no run comes first, it records no data and none are given, or a key is wrong; a file cannot be
@@ -97,6 +99,8 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
         parser.parse(list(argv))  # --help, or what is missing
         raise CrispsegError(f"give the run first: {parser.prog} RUN")
     base = recorded_data(argv[0])
+    if not more_runs:
+        argv = [argv[0], *_folder_as_flags(argv[1:])]
     if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     elsewhere = _elsewhere(argv, base)
@@ -116,6 +120,14 @@ def parse_scoring(argv: Sequence[str], parser: Parser) -> tuple[Namespace, DataS
         check_json(parsed.json)
     load_plugins(parsed.plugins)
     return parsed, data
+
+
+def _folder_as_flags(argv: Sequence[str]) -> list[str]:
+    """Flags in place of a folder of data that comes first."""
+    if not argv or argv[0].startswith("-"):
+        return list(argv)
+    flags = [f"--data.{key}={value}" for key, value in recognise(Path(argv[0])).items()]
+    return [*flags, *argv[1:]]
 
 
 def _elsewhere(argv: Sequence[str], base: Tree) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crispseg.cli.parsing import Parser, Tree, data_name, data_source, read_yaml
+from crispseg.cli.parsing import Parser, Tree, data_name, data_source, one_too_many, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.data import DATA_SOURCES
 from crispseg.data.layout import recognise
@@ -22,6 +22,8 @@ def take_target(argv: Sequence[str], parser: Parser, about: str) -> str | None:
         CrispsegError: there is neither, or no such data source. `--help` without them prints what there is to know.
     """
     if argv and not argv[0].startswith("-"):
+        if len(argv) > 1 and not argv[1].startswith("-"):
+            raise one_too_many(*argv[:2])
         parser.add_argument("target", metavar="DATA", help=about)
         return argv[0]
     named = data_name(argv)

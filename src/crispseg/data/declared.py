@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,7 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
         **{stem: full[0] for stem, full in by_stem.items() if len(full) == 1},
         **{name: name for name in (*names, *unpaired)},
     }
-    keys = [_key(line, known, {*names, *unpaired}) for line in read_lines(path)]
+    keys = [_key(unicodedata.normalize("NFC", line), known, {*names, *unpaired}) for line in read_lines(path)]
     if unknown := [key for key in keys if key not in known]:
         pairing_fault(
             f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "

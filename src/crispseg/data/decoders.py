@@ -127,6 +127,12 @@ class ColorDecoder:
         return labels
 
 
+PURE = {
+    "refusal": "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore",
+    "if_grey": " or, if the values are class ids, --data.palette null",
+}
+"""What a `ColorDecoder` of black and white, which may not have been declared, says."""
+
 BORDER = 2
 """Pixels from two objects up to which one is on the border between them."""
 

@@ -10,11 +10,19 @@ from typing import ClassVar, Literal
 
 from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
-from crispseg.data.decoders import CLASSES, DEEP_WHITE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
+from crispseg.data.decoders import CLASSES, DEEP_WHITE, PURE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
 from crispseg.data.dividing import folded, refuse_shared, shared_out
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, instance_masks, match
-from crispseg.data.undeclared import OBJECTS, count_classes, read_values, refuse_white_among_ids, saturated, values_of
+from crispseg.data.undeclared import (
+    OBJECTS,
+    count_classes,
+    odd_palettes,
+    read_values,
+    refuse_white_among_ids,
+    saturated,
+    values_of,
+)
 from crispseg.errors import CrispsegError
 from crispseg.imaging import find_images
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -24,7 +32,6 @@ ALL = "all"
 """The split of every image that has a mask."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Folder:
         both = self.images is not None and (self.masks is not None or self.of_instances)
         if both is (self.root is not None):
             if both:
-                raise CrispsegError("data.root is given beside data.images or data.masks; give one or the other")
+                raise CrispsegError(f"{self.root} is given beside data.images or data.masks; give one or the other")
             raise CrispsegError("data.images and data.masks belong together: give both, or data.root")
         if self.of_instances and (self.palette is not None or self.ignore):
             what = "data.palette and data.ignore say what values of data.masks mean, not numbers of objects"
@@ -218,6 +225,8 @@ class Folder:
                 f"no classes are declared, and mask values up to {count - 1} are read as {count} classes; if they "
                 "number objects, give them by --data.instances in place of --data.masks"
             )
+        if self.palette is None and not (self.of_instances or self._black_and_white):
+            lines += odd_palettes(self._masks, len(self.label_set()))
         if self._saturated is not None:
             lines.append(
                 f"masks of few bits a pixel hold {self._saturated}, the largest value that these can: it is read as "
@@ -359,7 +368,7 @@ class Folder:
             return labels, InstanceDecoder()
         if colors is not None:
             ignored = tuple(as_color(value) for value in self.ignore)
-            return labels, ColorDecoder(colors, ignored, refusal=ColorDecoder.refusal if shown else PURE)
+            return labels, ColorDecoder(colors, ignored, **({} if shown else PURE))
         return labels, IdDecoder(count, self.ignored_values)
 
     @property

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
-from crispseg.data.pairing import holds_both
+from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError
 from crispseg.imaging import SUFFIXES
 from crispseg.wording import plural
@@ -157,7 +157,7 @@ def _without_images(root: Path, found: Mapping[str, Path], lists: Mapping[str, P
     raise CrispsegError(
         f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
         f"train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, masks such as a_mask.png beside a.jpg, or a public "
-        "data set; or give --data folder with --data.images DIR and --data.masks DIR"
+        "data set; or give --data folder with --data.images DIR and --data.masks DIR" + annotated(root)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -117,8 +118,9 @@ class Matched(NamedTuple):
 def match(images: Path, masks: Path) -> Matched:
     """Pair images with masks by their path in the folder without suffix, and without what a mask's name may add.
 
-    Where images lie in sub-folders only, and masks in none, names alone count. In one folder for both, masks are those
-    whose names say so, such as a_mask.png. Files without a partner are left out, unless hardly any files have one.
+    Where all images lie in sub-folders, and masks in none, or the other way round, names alone count. In one folder for
+    both, masks are those whose names say so, such as a_mask.png. Files without a partner are left out, unless hardly
+    any files have one.
 
     Raises:
         CrispsegError: a folder is missing or empty, or is the same and no name says which are masks; two files have one
@@ -139,10 +141,11 @@ def match(images: Path, masks: Path) -> Matched:
             )
     else:
         image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
-    if all("/" in name for name in image_of) and not any("/" in name for name in mask_of):
-        nested, image_of = image_of, {}
-        for name, paths in nested.items():
-            image_of.setdefault(name.rpartition("/")[2], []).extend(paths)
+    deep_images, deep_masks = (["/" in name for name in found] for found in (image_of, mask_of))
+    if all(deep_images) and not any(deep_masks):
+        image_of = _flat(image_of)
+    elif all(deep_masks) and not any(deep_images):
+        mask_of = _flat(mask_of)
     ambiguous = {name for name, paths in [*image_of.items(), *mask_of.items()] if len(paths) > 1}
     for name in sorted(ambiguous):
         for paths in (image_of.pop(name, []), mask_of.pop(name, [])):  # which of them is meant is not known
@@ -183,7 +186,7 @@ def holds_both(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = [*folder.glob("*.*"), *folder.glob("*/*.*")]
-    found = [file.relative_to(folder).with_suffix("").as_posix() for file in files if file.suffix.lower() in SUFFIXES]
+    found = [_name_of(file, folder) for file in files if file.suffix.lower() in SUFFIXES]
     plain = [{_plain(name) for name in found if _of_mask(name) is one} for one in (False, True)]
     return not plain[0].isdisjoint(plain[1])
 
@@ -194,13 +197,18 @@ def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
     Raises:
         CrispsegError: there is no such folder, or no file for some of them.
     """
-    there = {file.relative_to(folder).with_suffix("").as_posix(): file for file in find_images(folder)}
+    there = {_name_of(file, folder): file for file in find_images(folder)}
     if missing := [path for path in names.values() if path not in there]:
         raise CrispsegError(
             f"data.instances {folder} has no file for {len(missing)} of {len(names)} images: {few(missing)}; "
             "number the objects of each image in a file of its name"
         )
     return {name: there[path] for name, path in names.items()}
+
+
+def _name_of(file: Path, folder: Path) -> str:
+    """Its path in the folder without suffix; letters with accents in one of the two ways in which names have them."""
+    return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
@@ -224,6 +232,14 @@ def _called(names: Iterable[str]) -> dict[str, str]:
         for plain, same in found.items()
         if len(same) == 1 or plain in map(str.casefold, same)
     }
+
+
+def _flat(nested: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Files by their name alone."""
+    found: dict[str, list[Path]] = {}
+    for name, paths in nested.items():
+        found.setdefault(name.rpartition("/")[2], []).extend(paths)
+    return found
 
 
 def _plain(name: str) -> str:
@@ -287,7 +303,16 @@ def _by_name(folder: Path, other: Path | None = None) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in find_images(folder):
         if inside is None or not path.is_relative_to(inside):
-            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+            files.setdefault(_name_of(path, folder), []).append(path)
     if not files:
-        raise CrispsegError(f"{folder} holds no images; known suffixes: {', '.join(sorted(SUFFIXES))}")
+        raise CrispsegError(
+            f"{folder} holds no images; known suffixes: {', '.join(sorted(SUFFIXES))}{annotated(folder)}"
+        )
     return files
+
+
+def annotated(folder: Path) -> str:
+    """What to do where a folder holds annotations that are no pictures, to end an error; else empty."""
+    if not any(folder.glob("*.json")):
+        return ""
+    return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from operator import and_
 from pathlib import Path
@@ -12,7 +13,7 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import grey
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
-from crispseg.imaging import largest_value, read_mask
+from crispseg.imaging import largest_value, palette_of, read_mask
 from crispseg.labels import IGNORE
 
 OBJECTS = 20
@@ -55,6 +56,26 @@ def refuse_white_among_ids(found: Sequence[set[int]]) -> None:
             "ignored; write all in one way ('crispseg doctor' names the files, and its --fix writes them), or give "
             "--data.ignore '[255]' if 255 means ignore"
         )
+
+
+def odd_palettes(masks: Sequence[Path], classes: int) -> list[str]:
+    """A line that says so where masks with a palette show a class in another colour than most do; else none.
+
+    A program that numbers the colours of each file anew may have written them, and a value may mean two classes.
+    """
+    palettes = {path: palette[:classes] for path in masks if (palette := palette_of(path))}
+    votes = Counter(vote for colors in palettes.values() for vote in enumerate(colors))
+    usual = dict(vote for vote, _ in reversed(votes.most_common()))  # the most frequent colour of a value comes last
+    odd = {
+        path: values
+        for path, colors in palettes.items()
+        if (values := {value for value, color in enumerate(colors) if usual[value] != color})
+    }
+    names = [path.name for path, values in odd.items() if values & values_of(path)]
+    return names and [
+        f"{len(names)} of {len(masks)} masks show a class in another colour than most ({few(names)}); it is the values "
+        "that count: if colours are right, save the masks as RGB and give --data.palette"
+    ]
 
 
 def saturated(masks: Sequence[Path], classes: int | None) -> int | None:
@@ -102,11 +123,9 @@ def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: s
             return ids[-1] + 1
         else:
             what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
-            if len(ids) == 2 and ids[0] == 0 and ids[1] < IGNORE:
-                palette = f"[[0,0,0],[{ids[1]},{ids[1]},{ids[1]}]]"
-                flags = f"--data.palette '{palette}'" + (" --data.ignore '[255]'" if IGNORE in every else "")
-                remedy = f"if {ids[1]} is a class, give {flags}; if not, {remedy}"
-            elif {0, IGNORE} <= every:
+            remedy = _palette_for(ids, ignored=IGNORE in every) or remedy
+            if {0, IGNORE} <= every:
+                what = what.replace(", which", f", and {IGNORE}, which")
                 remedy = (
                     "if they are black and white with soft edges, make them again of 0 and 255 only "
                     f"('crispseg doctor' names the files); if not, {remedy}"
@@ -114,6 +133,14 @@ def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: s
     else:
         what = f"only the value {few(sorted(every)) or 'to ignore'}"
     raise CrispsegError(f"the masks in {where} hold {what}; {remedy}")
+
+
+def _palette_for(ids: Sequence[int], *, ignored: bool) -> str:
+    """The flags by which so many grey values are classes; empty where they are too many or too large to be written."""
+    if len(ids) > OBJECTS or ids[-1] > IGNORE - 1:
+        return ""
+    flags = f"--data.palette '[{','.join(f'[{value},{value},{value}]' for value in ids)}]'"
+    return f"give {flags}" + (" --data.ignore '[255]'" if ignored else "") + " for the classes in this order"
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

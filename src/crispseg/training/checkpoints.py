@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from crispseg.training.processes import agreed
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 MODEL = "model"
+
+SECONDS = 20.0
+"""Of training that an interruption may cost, where it comes without a signal."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -106,8 +111,8 @@ class EpochCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` at the end of each epoch and of the run, after the step that follows an evaluation within an
-    epoch and, if asked, every so many steps.
+    """Writes `last.ckpt` after each evaluation and at the end of the run, at the end of an epoch if the last one is
+    `SECONDS` old, and, if asked, every so many steps.
 
     `ModelCheckpoint` would also write where gradients are being accumulated.
 
@@ -120,6 +125,7 @@ class LastCheckpoint(Checkpoint):
         self.every = every
         self.due = False
         self.saved: int | None = None
+        self.written = -math.inf
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step:
@@ -139,12 +145,14 @@ class LastCheckpoint(Checkpoint):
         self.due = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.save(trainer)
+        late = time.monotonic() - self.written > SECONDS  # of few images, an epoch takes less than writing all this
+        if trainer.strategy.broadcast(self.due or late or trainer.should_stop):  # joined processes write together
+            self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint."""
         trainer.save_checkpoint(self.path)
-        self.due, self.saved = False, trainer.global_step
+        self.due, self.saved, self.written = False, trainer.global_step, time.monotonic()
 
 
 class Patience(EarlyStopping):

@@ -186,7 +186,10 @@ def _uncertain(run: Measured) -> str | None:
 
 
 def _confused(run: Measured) -> str | None:
-    pairs = [] if run.confusion is None else mistaken(run.confusion)
+    if run.confusion is None:
+        return None
+    never = never_predicted(run.confusion)  # of which another line tells
+    pairs = [pair for pair in mistaken(run.confusion) if pair[1] not in never]
     if not pairs:
         return None
     share, row, other = pairs[0]

@@ -52,6 +52,8 @@ def train_folds(
     with joined(), ExitStack() as stack:
         if not is_first_process():
             return _train_folds(config, folds, resume, Console(quiet=True))
+        if isinstance(config.data, Folder) and not resume:
+            _ = dataclasses.replace(config.data, folds=folds).pairs("val")  # too few images are told first
         stack.enter_context(owned(Path(config.out)))
         return _train_folds(config, folds, resume, console or Console(stderr=True))
 
