@@ -315,7 +315,7 @@ def palette_of(path: str | Path) -> list[Color]:
             kind, data = picture.palette.getdata() if picture.palette else ("", b"")
     except CrispsegError:  # which is told where masks are read
         return []
-    return [tuple(data[start : start + 3]) for start in range(0, len(data) - 2, 3)] if kind == "RGB" else []
+    return [*zip(data[0::3], data[1::3], data[2::3], strict=False)] if kind == "RGB" else []
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

@@ -127,10 +127,8 @@ class ColorDecoder:
         return labels
 
 
-PURE = {
-    "refusal": "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore",
-    "if_grey": " or, if the values are class ids, --data.palette null",
-}
+PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore"
+IF_IDS = " or, if the values are class ids, --data.palette null"
 """What a `ColorDecoder` of black and white, which may not have been declared, says."""
 
 BORDER = 2

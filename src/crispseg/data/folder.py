@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
-from crispseg.data.decoders import CLASSES, DEEP_WHITE, PURE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
+from crispseg.data.decoders import CLASSES, DEEP_WHITE, IF_IDS, PURE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
 from crispseg.data.dividing import folded, refuse_shared, shared_out
 from crispseg.data.layout import SPLITS, Layout, own_layout
 from crispseg.data.pairing import Matched, few, instance_masks, match
@@ -368,7 +368,8 @@ class Folder:
             return labels, InstanceDecoder()
         if colors is not None:
             ignored = tuple(as_color(value) for value in self.ignore)
-            return labels, ColorDecoder(colors, ignored, **({} if shown else PURE))
+            decoder = ColorDecoder(colors, ignored)
+            return labels, decoder if shown else replace(decoder, refusal=PURE, if_grey=IF_IDS)
         return labels, IdDecoder(count, self.ignored_values)
 
     @property
