@@ -150,7 +150,7 @@ def test_sixteen_bits(tmp_path: Path) -> None:
 
 
 def test_float_values_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "x.tif", np.ones((2, 2), np.float32))
+    path = saved(tmp_path / "x.tif", np.full((2, 2), 0.5, np.float32))
     for read in (read_image, read_mask):
         with pytest.raises(CrispsegError, match=r"float32.*save it with 8 or 16 bits"):
             read(path)

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
-from crispseg.cli.parsing import Parser, Tree, data_name, parse_data, read_yaml, take_flag
+from crispseg.cli.parsing import OWN, Parser, Tree, data_name, parse_data, read_yaml, take_flag
 from crispseg.data import DataSource, Folder, SegmentationDataset, check_split
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
@@ -101,6 +101,8 @@ def parse_scoring(argv: Sequence[str], parser: Parser, *, more_runs: bool = Fals
     base = recorded_data(argv[0])
     if not more_runs:
         argv = [argv[0], *_folder_as_flags(argv[1:])]
+    if data_name(argv) is None and take_flag(argv, *(f"--data.{key}" for key in OWN)):
+        argv = [argv[0], f"--data.name={Folder.name}", *argv[1:]]
     if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")
     elsewhere = _elsewhere(argv, base)

@@ -52,8 +52,6 @@ def train_folds(
     with joined(), ExitStack() as stack:
         if not is_first_process():
             return _train_folds(config, folds, resume, Console(quiet=True))
-        if isinstance(config.data, Folder) and not resume:
-            _ = dataclasses.replace(config.data, folds=folds).pairs("val")  # too few images are told first
         stack.enter_context(owned(Path(config.out)))
         return _train_folds(config, folds, resume, console or Console(stderr=True))
 
@@ -62,8 +60,11 @@ def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console
     data, out = config.data, Path(config.out)
     if not isinstance(data, Folder):
         raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
-    whole = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds))
+    data = dataclasses.replace(data, folds=folds)
+    whole = dataclasses.replace(config, data=data)
     scores = agreed(lambda: _scores(whole, resume=resume))
+    if not resume:
+        _ = data.pairs("val")  # too few images are told first
     minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
     if minutes and not resume:
         line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
@@ -75,7 +76,7 @@ def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console
         if folder.name in scores:
             continue
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
-        own = dataclasses.replace(config, data=dataclasses.replace(data, folds=folds, fold=fold), out=folder)
+        own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=folder)
         try:
             run = train(own, resume=resume and agreed((folder / LAST).is_file), console=console)
         except Interrupted as stop:
