@@ -60,7 +60,8 @@ def test_grey_values_count_as_colours() -> None:
     with pytest.raises(ValueError, match=r"\[7, 7, 7\] of 24 pixels .* leave data.palette out"):
         ColorDecoder((BLACK, WHITE))(ids(0, 7))
     with pytest.raises(ValueError, match="16-bit"):
-        ColorDecoder((BLACK, WHITE))(ids(0, 7).astype(np.uint16))
+        ColorDecoder((BLACK, WHITE))(ids(0, 7).astype(np.uint16) * 257)
+    assert ColorDecoder((BLACK, (7, 7, 7)))(ids(0, 7).astype(np.uint16)).max() == 1
 
 
 @pytest.mark.parametrize("most", [40, 600])
@@ -155,7 +156,10 @@ def test_black_and_white_of_16_bits(tmp_path: Path, refuses: Any) -> None:
     [
         (ids(0), "hold only the value 0; say"),
         (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*--data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
-        (ids(0, 128, 255), r"soft edges, .*; if not, give --data.palette .* --data\.ignore '\[255\]' for the classes"),
+        (
+            ids(0, 128, 255),
+            r"soft edges, .*; if not, give --data.palette .* for the .* --data\.ignore '\[255\]', or",
+        ),
         (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
         (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
     ],
@@ -194,3 +198,14 @@ def test_whole_numbers_that_are_stored_as_float(tmp_path: Path, refuses: Any) ->
     Image.fromarray(ids(0, 1) + np.float32(0.5)).save(tmp_path / "masks" / "a.tif")
     with refuses("not whole numbers"):
         folder(tmp_path).label_set()
+
+
+def test_the_palette_that_is_offered_works(tmp_path: Path) -> None:
+    """Of masks of 16 bits, with a value that is ignored by now."""
+    make_pair(tmp_path, "a", ids(0, 7, 100, 200, 255).astype(np.uint16))
+    make_pair(tmp_path, "b", ids(0, 100).astype(np.uint16))
+    with pytest.raises(CrispsegError, match=r"'\[\[0,0,0\],\[100,100,100\],.* --data\.ignore '\[7, 255\]'"):
+        folder(tmp_path, ignore=(7,)).label_set()
+    grey = [(value, value, value) for value in (0, 100, 200)]
+    source = folder(tmp_path, palette=grey, ignore=(7, 255))
+    assert (check_split(source.dataset("all"), "all").counts > 0).tolist() == [True] * 3

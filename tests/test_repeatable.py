@@ -163,7 +163,10 @@ def test_runs_with_one_seed_are_equal_bit_for_bit(plain: Run, tmp_path: Path) ->
     assert without_time(again.folder) == without_time(plain.folder)
 
 
-def test_short_epochs_do_not_each_write_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every", "steps"), [(None, [4, 12, 16]), (4, [4, 8, 12, 16])])
+def test_short_epochs_do_not_each_write_a_checkpoint(
+    every: int | None, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved: list[int] = []
     save = LastCheckpoint.save
 
@@ -172,8 +175,8 @@ def test_short_epochs_do_not_each_write_a_checkpoint(tmp_path: Path, monkeypatch
         save(self, trainer)
 
     monkeypatch.setattr(LastCheckpoint, "save", noted)
-    quietly(repeatable(tmp_path / "run", epochs=4, val_every=3))
-    assert saved == [4, 12, 16]
+    quietly(repeatable(tmp_path / "run", epochs=4, val_every=3, checkpoint_every=every))
+    assert saved == steps
 
 
 @pytest.mark.parametrize(("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6)])

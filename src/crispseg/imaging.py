@@ -168,8 +168,8 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
         return np.array(picture)[..., 0]
     if picture.mode == "RGBA":
         return np.array(picture)[..., :3]
-    if picture.mode == "F" and np.array_equal(values := np.asarray(picture), np.floor(values)):
-        picture = Image.fromarray(values.clip(-1, 2**30).astype(np.int32))  # whole numbers that are stored as float
+    if picture.mode == "F" and np.array_equal(values := np.asarray(picture), np.floor(values).clip(0, most)):
+        picture = Image.fromarray(values.astype(np.int32))  # whole numbers that are stored as float
     if picture.mode[0] in "IF":
         return deep_grey(picture, most)
     raise CrispsegError(f"{path} has the colour mode {picture.mode}; save masks as grey, palette or RGB PNG")

@@ -96,8 +96,9 @@ def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
         folders = set()
     if start.name in ("", ".."):
         start = start.resolve()
-    while start.parent.name.lower() in IMAGES and start.parent.resolve() != Path.cwd():
-        start = start.parent.with_name(start.name)  # in there, results would be taken for images to train on
+    for folder in start.parents:
+        if folder.name.lower() in IMAGES and folder.resolve() != Path.cwd():
+            start = folder.with_name(start.name)  # in there, results would be taken for images to train on
     if folders or not start.name:
         raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
     numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from crispseg.cli.parsing import OWN, Parser, Tree, data_name, parse_data, read_yaml, take_flag
-from crispseg.data import DataSource, Folder, SegmentationDataset, check_split
+from crispseg.data import DATA_SOURCES, DataSource, Folder, SegmentationDataset, check_split
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
 from crispseg.data.folder import ALL, settle
@@ -101,7 +102,9 @@ def parse_scoring(argv: Sequence[str], parser: Parser, *, more_runs: bool = Fals
     base = recorded_data(argv[0])
     if not more_runs:
         argv = [argv[0], *_folder_as_flags(argv[1:])]
-    if data_name(argv) is None and take_flag(argv, *(f"--data.{key}" for key in OWN)):
+    recorded = DATA_SOURCES.get(base.get("data", {}).get("name"))
+    fields = inspect.signature(recorded).parameters if recorded else ()
+    if data_name(argv) is None and take_flag(argv, *(f"--data.{key}" for key in OWN if key not in fields)):
         argv = [argv[0], f"--data.name={Folder.name}", *argv[1:]]
     if "data" not in base and data_name(argv) is None:
         raise CrispsegError(f"{argv[0]} does not say which data it was trained on; give --data")

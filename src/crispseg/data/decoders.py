@@ -112,6 +112,8 @@ class ColorDecoder:
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         if mask.dtype != np.uint8 and np.isin(mask, (0, DEEP_WHITE)).all():
             mask = (mask >> 8).astype(np.uint8)  # black and white
+        if mask.dtype != np.uint8 and mask.max() <= 0xFF:
+            mask = mask.astype(np.uint8)
         if mask.dtype != np.uint8:
             raise ValueError("16-bit values, which no palette of 8-bit colours can decode; save the mask with 8 bits")
         packed = pack_colors(np.repeat(mask[..., None], 3, axis=-1) if mask.ndim == 2 else mask)

@@ -226,7 +226,7 @@ class Folder:
                 "number objects, give them by --data.instances in place of --data.masks"
             )
         if self.palette is None and not (self.of_instances or self._black_and_white):
-            lines += odd_palettes(self._masks, len(self.label_set()))
+            lines += odd_palettes(self._masks, len(self.label_set()), self.ignored_values)
         if self._saturated is not None:
             lines.append(
                 f"masks of few bits a pixel hold {self._saturated}, the largest value that these can: it is read as "

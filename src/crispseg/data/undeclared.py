@@ -58,7 +58,7 @@ def refuse_white_among_ids(found: Sequence[set[int]]) -> None:
         )
 
 
-def odd_palettes(masks: Sequence[Path], classes: int) -> list[str]:
+def odd_palettes(masks: Sequence[Path], classes: int, ignored: Collection[int]) -> list[str]:
     """A line that says so where masks with a palette show a class in another colour than most do; else none.
 
     A program that numbers the colours of each file anew may have written them, and a value may mean two classes.
@@ -71,7 +71,11 @@ def odd_palettes(masks: Sequence[Path], classes: int) -> list[str]:
         for path, colors in palettes.items()
         if (values := {value for value, color in enumerate(colors) if usual[value] != color})
     }
-    names = [path.name for path, values in odd.items() if values & values_of(path)]
+    try:
+        held = read_values(list(odd))
+    except CrispsegError:  # which is told where pairs are checked
+        return []
+    names = [path.name for (path, values), there in zip(odd.items(), held, strict=True) if values & there - {*ignored}]
     return names and [
         f"{len(names)} of {len(masks)} masks show a class in another colour than most ({few(names)}); it is the values "
         "that count: if colours are right, save the masks as RGB and give --data.palette"
@@ -123,7 +127,7 @@ def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: s
             return ids[-1] + 1
         else:
             what = f"{len(ids)} values up to {ids[-1]} ({few(ids)}), which hardly are all class ids"
-            remedy = _palette_for(ids, ignored=IGNORE in every) or remedy
+            remedy = _palette_for(ids, ignored, white=IGNORE in every) or remedy
             if {0, IGNORE} <= every:
                 what = what.replace(", which", f", and {IGNORE}, which")
                 remedy = (
@@ -135,12 +139,23 @@ def count_classes(values: Sequence[set[int]], ignored: Collection[int], where: s
     raise CrispsegError(f"the masks in {where} hold {what}; {remedy}")
 
 
-def _palette_for(ids: Sequence[int], *, ignored: bool) -> str:
-    """The flags by which so many grey values are classes; empty where they are too many or too large to be written."""
-    if len(ids) > OBJECTS or ids[-1] > IGNORE - 1:
+def _palette_for(ids: Sequence[int], ignored: Collection[int], *, white: bool) -> str:
+    """The flags by which grey values are classes; empty where these are one, too many, or too large for a palette.
+
+    Args:
+        ids: the values.
+        ignored: values that are ignored by now, which the flags say again.
+        white: whether 255 occurs, which may be ignored or a class.
+    """
+    if not 2 <= len(ids) <= OBJECTS or ids[-1] >= IGNORE:
         return ""
-    flags = f"--data.palette '[{','.join(f'[{value},{value},{value}]' for value in ids)}]'"
-    return f"give {flags}" + (" --data.ignore '[255]'" if ignored else "") + " for the classes in this order"
+    flags = (
+        f"--data.palette '[{','.join(f'[{value},{value},{value}]' for value in ids)}]' for the classes in this order"
+    )
+    if white:
+        void = ", ".join(map(str, sorted({*ignored, IGNORE})))
+        flags += f", and --data.ignore '[{void}]', or [255,255,255] in the palette too if 255 is a class"
+    return f"give {flags}"
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

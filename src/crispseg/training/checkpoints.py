@@ -146,7 +146,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         late = time.monotonic() - self.written > SECONDS  # of few images, an epoch takes less than writing all this
-        if trainer.strategy.broadcast(self.due or late or trainer.should_stop):  # joined processes write together
+        asked = self.every is not None and trainer.global_step % self.every == 0
+        if trainer.strategy.broadcast(self.due or late or asked or trainer.should_stop):  # all processes write together
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
