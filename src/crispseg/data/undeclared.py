@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import and_
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from crispseg.data.decoders import grey
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
 from crispseg.imaging import largest_value, palette_of, read_mask
-from crispseg.labels import IGNORE
+from crispseg.labels import IGNORE, Color
 
 OBJECTS = 20
 """Up to so many ids may well be classes that all occur in one image."""
@@ -58,14 +58,19 @@ def refuse_white_among_ids(found: Sequence[set[int]]) -> None:
         )
 
 
+def usual_colors(shown: Iterable[Iterable[tuple[int, Color]]]) -> dict[int, Color]:
+    """The colour in which most masks show each value, of the values and their colours in each mask."""
+    votes = Counter(vote for every in shown for vote in every)
+    return dict(vote for vote, _ in reversed(votes.most_common()))  # the most frequent colour of a value comes last
+
+
 def odd_palettes(masks: Sequence[Path], classes: int, ignored: Collection[int]) -> list[str]:
     """A line that says so where masks with a palette show a class in another colour than most do; else none.
 
     A program that numbers the colours of each file anew may have written them, and a value may mean two classes.
     """
     palettes = {path: palette[:classes] for path in masks if (palette := palette_of(path))}
-    votes = Counter(vote for colors in palettes.values() for vote in enumerate(colors))
-    usual = dict(vote for vote, _ in reversed(votes.most_common()))  # the most frequent colour of a value comes last
+    usual = usual_colors(enumerate(colors) for colors in palettes.values())
     odd = {
         path: values
         for path, colors in palettes.items()

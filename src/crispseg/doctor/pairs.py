@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from crispseg.data.pairing import PairingKind
+from crispseg.data.undeclared import usual_colors
 from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
 from crispseg.doctor.subject import Subject
@@ -137,8 +138,7 @@ def _odd_palettes(masks: Sequence[MaskFacts]) -> list[str]:
         for mask in masks
         if mask.shown is not None
     }
-    votes = Counter(vote for every in shown.values() for vote in every)
-    usual = dict(vote for vote, _ in reversed(votes.most_common()))  # the most frequent colour of a value comes last
+    usual = usual_colors(shown.values())
     return [file for file, every in shown.items() if any(usual[value] != color for value, color in every)]
 
 
