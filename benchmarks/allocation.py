@@ -1,4 +1,4 @@
-"""What `crispseg.allocation` brings: training steps where freed memory is kept, and as the C library does by default.
+"""What `cli.allocation` brings: training steps where freed memory is kept, and as the C library does by default.
 
 python benchmarks/allocation.py --threads 1
 
@@ -18,7 +18,7 @@ import gpu
 import processes
 import torch
 
-from crispseg.allocation import keep_freed_memory
+from crispseg.cli.allocation import keep_freed_memory
 
 WAYS = {"as the C library does": False, "freed memory is kept": True}
 

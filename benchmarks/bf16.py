@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from crispseg import Segmenter
-from crispseg.imaging import find_images, read_image
+from crispseg.io.images import find_images, read_image
 
 
 def main() -> None:

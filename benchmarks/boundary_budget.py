@@ -33,17 +33,17 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from crispseg.charts import drawn, new_figure
 from crispseg.cli.parsing import build_data
 from crispseg.cli.scoring import recorded_data
+from crispseg.config.plugins import load_plugins
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation import BoundaryScores, SegmentationScores, ThinScores
 from crispseg.evaluation.thin import WIDTHS, widths
-from crispseg.files import atomic_path
-from crispseg.imaging import write_image
 from crispseg.inference import Segmenter
+from crispseg.io.files import atomic_path
+from crispseg.io.images import write_image
 from crispseg.labels import IGNORE
-from crispseg.plugins import load_plugins
+from crispseg.visualization.charts import drawn, new_figure
 
 ORACLES = {f"oracle, stride {stride}": (stride, "bilinear") for stride in (2, 3, 4, 8)}
 ORACLES["oracle, stride 4, equal cells"] = 4, "nearest"

@@ -33,8 +33,8 @@ from scipy import ndimage
 
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
-from crispseg.refinement import DIRECTIONS
-from crispseg.refinement.targets import FLAT, NO_BOUNDARY, NO_DIRECTION, BoundaryTargets
+from crispseg.models.boundary_targets import FLAT, NO_BOUNDARY, NO_DIRECTION, BoundaryTargets
+from crispseg.models.refinement import DIRECTIONS
 
 DISTANCE = 5  # pixels, as in training by default
 HALFWAY = 1e-3

@@ -27,15 +27,15 @@ from results import Row, f_column, iou_column, read_rows, recipe_hash, score_row
 from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
 
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.benchmarking.report import processor_name
 from crispseg.benchmarking.timing import Stopwatch, Turn, latencies, take_turns, wall_clock
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
-from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.files import atomic_path
 from crispseg.inference.protocols import Protocol
+from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import TRAINING_ONLY
 from crispseg.nn import resize

@@ -4,7 +4,7 @@
     python benchmarks/counts.py agln agln_lite
 
 Three counters: all multiply-adds; those of products with weights, without products of two features (attention); and
-what a counter that hooks modules sees (`crispseg.counting.count_in_modules`), by which AGLN's Table VIII was counted.
+what a counter that hooks modules sees (`count_in_modules` of `crispseg.benchmarking`), by which Table VIII of AGLN counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import crispseg
-from crispseg.counting import count_in_modules, count_multiply_adds, count_parameters
+from crispseg.benchmarking.counting import count_in_modules, count_multiply_adds, count_parameters
 
 ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("sfnet", "resnet18_deep", 19, 1024, {}),

@@ -37,19 +37,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from crispseg.counting import count_parameters
+from crispseg.benchmarking.counting import count_parameters
+from crispseg.config.plugins import load_plugins
 from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
 from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.objects import ObjectScores
+from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.per_image import RESAMPLES
 from crispseg.evaluation.summary import Evaluation
+from crispseg.inference.objects import NUMBERED
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
-from crispseg.objects import NUMBERED
-from crispseg.plugins import load_plugins
 from crispseg.training.result import METRICS
 
 HERE = Path(__file__).resolve().parent

@@ -32,16 +32,16 @@ import torch
 from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
 
-from crispseg.allocation import keep_freed_memory
 from crispseg.benchmarking.report import processor_name
-from crispseg.certificate import smooth_images
+from crispseg.cli.allocation import keep_freed_memory
+from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_path
+from crispseg.export.check import smooth_images
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
 from crispseg.inference.segmenter import smooth_outputs, usable_device
+from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
-from crispseg.plugins import load_plugins
 from crispseg.training import TrainConfig
 from crispseg.training.losses import build_loss
 from crispseg.training.optimization import build_optimizer

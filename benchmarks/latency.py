@@ -27,17 +27,17 @@ import torch
 from torch import Tensor
 
 import crispseg
-from crispseg.certificate import smooth_images
-from crispseg.counting import count_multiply_adds
+from crispseg.benchmarking.counting import count_multiply_adds
+from crispseg.config.plugins import load_plugins
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export import OPSET, Calibration, describe, plain_file, write
-from crispseg.files import atomic_path
+from crispseg.export.check import smooth_images
+from crispseg.export.export import OPSET, Calibration, describe, plain_file, write
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.exported import METADATA, open_network
 from crispseg.inference.segmenter import smooth_outputs
+from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
-from crispseg.plugins import load_plugins
 
 PEERS = Path(__file__).parent / "peers.py"
 CSV = Path(__file__).parent / "latency.csv"

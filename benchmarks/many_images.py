@@ -28,9 +28,9 @@ import processes
 import torch
 
 from crispseg import create_model
-from crispseg.files import LITTER
-from crispseg.imaging import write_image
-from crispseg.manifest import rows
+from crispseg.inference.manifest import rows
+from crispseg.io.files import LITTER
+from crispseg.io.images import write_image
 
 MILLION = 10**6
 PER_FOLDER = 1000
@@ -158,7 +158,7 @@ def by_ray(run: str, folder: Path, workers: int) -> Measured:
     """Ray on this machine, which is started and ended."""
     import ray
 
-    from crispseg.ray import predict
+    from crispseg.inference.ray_data import predict
 
     began = time.perf_counter()
     ray.init("local", num_cpus=workers + 1, include_dashboard=False, log_to_driver=False)

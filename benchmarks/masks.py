@@ -17,7 +17,7 @@ from processes import positive
 from crispseg.data.scenes import render_scene
 from crispseg.data.scenes.painter import Kind
 from crispseg.errors import CrispsegError
-from crispseg.imaging import find_images, read_mask
+from crispseg.io.images import find_images, read_mask
 from crispseg.labels import IGNORE
 
 Labels = NDArray[np.uint8]

@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg import Segmenter, create_model
-from crispseg.allocation import keep_freed_memory
-from crispseg.certificate import smooth_images
-from crispseg.imaging import find_images, read_image, write_image
-from crispseg.manifest import rows
+from crispseg.cli.allocation import keep_freed_memory
+from crispseg.export.check import smooth_images
+from crispseg.inference.manifest import rows
+from crispseg.io.images import find_images, read_image, write_image
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ from torch.nn.functional import one_hot
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.labels import IGNORE
-from crispseg.refinement import DIRECTIONS, BoundaryRefinement, RefinePath, shift
-from crispseg.refinement.targets import boundary_targets
+from crispseg.models.boundary_targets import boundary_targets
+from crispseg.models.refinement import DIRECTIONS, BoundaryRefinement, RefinePath, shift
 
 PIXELS = 3
 """Distance of the boundary F."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
 
 COLUMNS = 160  # characters, of what is printed
 

@@ -12,7 +12,7 @@ import tables
 
 from crispseg.cli.parsing import read_yaml
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
 
 Row = dict[str, str]
 

@@ -23,8 +23,8 @@ import numpy as np
 import processes
 import torch
 
-from crispseg.certificate import smooth_images
-from crispseg.plugins import load_plugins
+from crispseg.config.plugins import load_plugins
+from crispseg.export.check import smooth_images
 
 SIDE = 2048
 BYTES = 2**28

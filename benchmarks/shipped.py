@@ -32,7 +32,7 @@ from crispseg.cli.parsing import build_data, parse_training, read_yaml
 from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.summary import Evaluation
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import SHIPPED
 from crispseg.training.checkpoints import LAST

@@ -16,22 +16,22 @@ from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from PIL import Image
 
+from crispseg.benchmarking.counting import count_parameters
 from crispseg.benchmarking.report import processor_name
-from crispseg.counting import count_parameters
+from crispseg.config.wording import plural
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.confusion import shares
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
-from crispseg.files import atomic_path
-from crispseg.imaging import colorize
 from crispseg.inference.protocols import WHOLE
+from crispseg.io.files import atomic_path
+from crispseg.io.images import colorize
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import CARD_FILE
-from crispseg.visuals import error_map, panels
-from crispseg.wording import plural
+from crispseg.visualization.pictures import error_map, panels
 
 PICTURE, PICTURE_BYTES, FAILURES = "failures.png", 200_000, 4
 DATA = {

@@ -13,8 +13,8 @@ import gpu
 import processes
 import torch
 
-from crispseg.allocation import keep_freed_memory
-from crispseg.plugins import load_plugins
+from crispseg.cli.allocation import keep_freed_memory
+from crispseg.config.plugins import load_plugins
 
 
 def main() -> None:

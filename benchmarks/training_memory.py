@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crispseg.models import SegmentationModel
-from crispseg.refinement.targets import BoundaryTargets
+from crispseg.models.boundary_targets import BoundaryTargets
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.optimization import build_optimizer

@@ -34,8 +34,8 @@ import numpy as np
 
 import crispseg
 from crispseg.data import Aerial, Nuclei
-from crispseg.imaging import colorize, write_image
-from crispseg.visuals import panels
+from crispseg.io.images import colorize, write_image
+from crispseg.visualization.pictures import panels
 
 data, runs, out = map(Path, sys.argv[1:])
 tile = Aerial(data / "aerial"), "tile2_008", np.s_[340:532, 240:496], np.s_[96:144, 60:124], ("upernet", "ddsm")

@@ -14,8 +14,8 @@ from pathlib import Path
 import crispseg
 
 ROOT = Path(crispseg.__file__).parent
-NETWORKS = ("nn", "backbones", "decoders", "refinement", "models")
-BELOW = ("errors", "files", "labels", "options", "registry", "wording")
+NETWORKS = ("nn", "backbones", "decoders", "models")
+BELOW = ("config", "errors", "io", "labels")
 """Modules that networks may stand on, beside each other."""
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict, timm_networks
 from crispseg.backbones.same_padding import LeanConv2dSame, lean
-from crispseg.counting import count_multiply_adds
+from crispseg.benchmarking.counting import count_multiply_adds
 
 TINY = "test_efficientnet"
 

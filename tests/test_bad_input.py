@@ -19,8 +19,8 @@ from PIL import Image
 from test_cli import error_of
 
 from crispseg.cli.main import main
-from crispseg.imaging import write_image
-from crispseg.png import PNG
+from crispseg.io.images import write_image
+from crispseg.io.png import PNG
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),

@@ -18,7 +18,7 @@ from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
 from crispseg.data.depth import known_range
-from crispseg.imaging import as_picture, deep_values, image_channels, image_size, read_image, write_image
+from crispseg.io.images import as_picture, deep_values, image_channels, image_size, read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 
 rasterio = pytest.importorskip("rasterio")

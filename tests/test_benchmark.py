@@ -14,12 +14,12 @@ import torch
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.benchmarking import Report, Settings, benchmark
 from crispseg.benchmarking.contenders import find_contender
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.benchmarking.report import as_json, as_tables, processor_name
 from crispseg.benchmarking.run import Deployed
 from crispseg.benchmarking.timing import take_turns
 from crispseg.cli.main import main
-from crispseg.counting import count_multiply_adds, count_parameters
-from crispseg.imaging import read_image
+from crispseg.io.images import read_image
 
 BACKBONE = "test_efficientnet"
 SMALL = "sfnet{width: 16}"

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from crispseg.models.boundary_targets import boundary_targets
 from crispseg.models.ddsm import Affinity
-from crispseg.refinement.boundary import STEPS
-from crispseg.refinement.targets import boundary_targets
+from crispseg.models.refinement.boundary import STEPS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 Script = Callable[[str], Any]

@@ -22,7 +22,7 @@ from crispseg.data import Scenes
 from crispseg.evaluation import BoundaryF, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation
-from crispseg.imaging import read_image
+from crispseg.io.images import read_image
 
 DISTANCES = (1, 2, 3)
 DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crispseg.imaging import read_image
+from crispseg.io.images import read_image
 from crispseg.training import Run
 
 

@@ -13,11 +13,11 @@ import pytest
 from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
-from crispseg.certificate import Certificate, Limits, Pair, Row
 from crispseg.cli.main import main
-from crispseg.export import export_model
+from crispseg.export.check import Certificate, Limits, Pair, Row
+from crispseg.export.export import export_model
+from crispseg.export.quantization import KEPT, SCOPES, Kept, in_float, saturates
 from crispseg.inference.memory import resident_growth
-from crispseg.quantization import KEPT, SCOPES, Kept, in_float, saturates
 from crispseg.training import Run
 
 

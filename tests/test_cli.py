@@ -23,7 +23,7 @@ from crispseg.cli.main import COMMANDS, main
 from crispseg.cli.parsing import PAPER, merge, parse_training
 from crispseg.data import CamVid, Folder, Scenes
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from crispseg.models.registry import models
 from crispseg.training import Run, TrainConfig
 from crispseg.training.config import config_to_dict

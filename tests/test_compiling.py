@@ -18,9 +18,9 @@ from training_runs import files, of_many_opinions
 from crispseg import Segmenter, create_model
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.cli.main import main
-from crispseg.export import export_model
-from crispseg.imaging import write_image
+from crispseg.export.export import export_model
 from crispseg.inference.compiling import compiled, whole_number_padding
+from crispseg.io.images import write_image
 
 CPU = torch.device("cpu")
 SIZES = ((192, 256), (200, 180), (180, 200), (224, 224), (300, 150), (177, 260))

@@ -11,7 +11,7 @@ import torch
 
 from crispseg import SegmentationModel, create_model
 from crispseg.benchmarking.contenders import find_contender
-from crispseg.counting import count_parameters
+from crispseg.benchmarking.counting import count_parameters
 
 BACKBONE = "test_efficientnet"
 CLASSES = 5

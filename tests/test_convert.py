@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crispseg import create_model, from_pretrained, record
 from crispseg.cli.main import main
-from crispseg.convert import convert_official
 from crispseg.data import CamVid, Cityscapes, PascalContext
+from crispseg.models.official import convert_official
 
 State = dict[str, Tensor]
 

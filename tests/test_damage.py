@@ -25,10 +25,10 @@ from crispseg.data import check_split
 from crispseg.data.base import FileDataset, Pair
 from crispseg.data.decoders import IdDecoder
 from crispseg.doctor.scan import load_mask
-from crispseg.imaging import read_mask, write_image
+from crispseg.io.images import read_mask, write_image
+from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
-from crispseg.opening import ORIENTATION
 from crispseg.training import Run, TrainConfig
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import read_checkpoint

@@ -33,8 +33,8 @@ from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
-from crispseg.imaging import read_mask
 from crispseg.inspection import inspect_image
+from crispseg.io.images import read_mask
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 

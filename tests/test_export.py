@@ -14,9 +14,10 @@ from models.base import ModelTester
 from torch import Tensor
 
 import crispseg
-from crispseg import SegmentationModel, create_model, export, from_pretrained
+from crispseg import SegmentationModel, create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.export import CHECKED, Comparison, export_model
+from crispseg.export import export
+from crispseg.export.export import CHECKED, Comparison, export_model
 from crispseg.inference import exported
 
 NAMES = ("sky", "road", "person")
@@ -44,7 +45,7 @@ def fake_exporter(
     change: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> None:
     """torch.export in no time: a file of one word whose logits are the model's, changed; compared on small images."""
-    monkeypatch.setattr("crispseg.certificate.CHECKED", SMALL)
+    monkeypatch.setattr("crispseg.export.check.CHECKED", SMALL)
     written = {}
 
     monkeypatch.setattr(export, "_metadata", lambda model, _precision: export.describe(model.info))

@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from training_runs import of_many_opinions
 
-from crispseg import SegmentationModel, Segmenter, export
+from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
+from crispseg.export import export
 from crispseg.inference import exported
 from crispseg.inference.exported import ExportedModel, open_network
 from crispseg.inference.programs import _is_arithmetic
@@ -278,7 +279,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 from crispseg.inference.exported import open_openvino, openvino_core
-from crispseg.quantization import quantize_openvino
+from crispseg.export.quantization import quantize_openvino
 
 size = ["batch", 3, "height", "width"]
 ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in ("images", "logits")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crispseg.cli.parsing import read_yaml
-from crispseg.files import atomic_path, read_text, writable_folder
+from crispseg.io.files import atomic_path, read_text, writable_folder
 from crispseg.models import ModelInfo
 
 

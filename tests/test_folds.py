@@ -20,7 +20,7 @@ from training_runs import FLAGS, SCENES, files
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.errors import Interrupted
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from crispseg.training import Run, TrainConfig, train, train_folds
 from crispseg.training.folds import fold_lines
 

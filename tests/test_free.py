@@ -26,7 +26,7 @@ from crispseg.data.decoders import MOST, InstanceDecoder, three_classes
 from crispseg.data.free import LISTS, PART
 from crispseg.data.free.arrange import arrange
 from crispseg.doctor.subject import subject_of
-from crispseg.imaging import read_mask
+from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
 
 Capture = pytest.CaptureFixture[str]

@@ -19,9 +19,9 @@ from test_cli import error_of
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.main import main
-from crispseg.files import LITTER, atomic_path
-from crispseg.imaging import write_image
-from crispseg.png import write_png
+from crispseg.io.files import LITTER, atomic_path
+from crispseg.io.images import write_image
+from crispseg.io.png import write_png
 from crispseg.training import Run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -157,7 +157,7 @@ def test_predicting_on_a_full_disk_says_what_there_is(
         write_png(*args)
 
     (images / f"{'b' * 251}.png").unlink()
-    monkeypatch.setattr("crispseg.imaging.write_png", full)
+    monkeypatch.setattr("crispseg.io.images.write_png", full)
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
     assert "c.png: No space left on device; make room; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg import Segmenter, create_model, list_models
-from crispseg.export import export_model, smooth_images
+from crispseg.export.export import export_model, smooth_images
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.models import SegmentationModel
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from crispseg.data import Folder, check_split, shapes
 from crispseg.data.importing import Imported, import_annotations
-from crispseg.imaging import read_mask
+from crispseg.io.images import read_mask
 
 HEIGHT, WIDTH = 12, 16
 

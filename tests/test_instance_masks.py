@@ -21,7 +21,7 @@ from crispseg.data.decoders import three_classes
 from crispseg.data.folder import settle
 from crispseg.doctor.fix import check_out
 from crispseg.doctor.subject import subject_of
-from crispseg.objects import Objects, measured
+from crispseg.inference.objects import Objects, measured
 
 NAMES = ["background", "nucleus", "border"]
 TINY = [

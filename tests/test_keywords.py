@@ -20,11 +20,11 @@ from PIL import Image
 from training_runs import files
 
 import crispseg
+from crispseg.api import in_groups
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.memory import write_pairs
-from crispseg.imaging import read_image, read_mask
-from crispseg.keywords import in_groups
+from crispseg.io.images import read_image, read_mask
 from crispseg.training import Run
 
 Capture = pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crispseg.imaging import read_mask, write_labels
+from crispseg.io.images import read_mask, write_labels
 from crispseg.labels import BACKGROUND, LabelSet, color_table, default_palette, voc_palette
 from crispseg.models.info import ModelInfo
 

@@ -20,7 +20,7 @@ from crispseg.data.base import FileDataset, Sample
 from crispseg.data.large import large_pair, times_an_epoch
 from crispseg.data.loading import Augmented, train_loader
 from crispseg.inference import memory
-from crispseg.tiff import mask_window
+from crispseg.io.tiff import mask_window
 from crispseg.training import Run, train
 
 rasterio = pytest.importorskip("rasterio")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crispseg import create_model
 from crispseg.backbones import NAMED_BACKBONES, Backbone
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.inference.folding import fold_batch_norms
 
 SHUFFLENET = "shufflenetv2_x1_0"

@@ -16,13 +16,12 @@ import pytest
 from test_cli import error_of, output_of
 from training_runs import files, of_many_opinions
 
-from crispseg import manifest
-from crispseg.cli.gathering import gather
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_image
-from crispseg.inference import Segmentation, Segmenter
-from crispseg.manifest import Share
+from crispseg.inference import Segmentation, Segmenter, manifest
+from crispseg.inference.gathering import gather
+from crispseg.inference.manifest import Share
+from crispseg.io.images import write_image
 
 Capture = pytest.CaptureFixture[str]
 FORK = multiprocessing.get_context("fork")

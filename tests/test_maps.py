@@ -16,9 +16,9 @@ from test_tiled import POINTS, TRANSFORM, blocks, ids, model, noise, segmenter, 
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
+from crispseg.inference.manifest import Share
 from crispseg.inference.tiled import folder_of_rows, segment_tiff, segmented_map
-from crispseg.manifest import Share
-from crispseg.polygons import write_polygons
+from crispseg.io.polygons import write_polygons
 
 rasterio = pytest.importorskip("rasterio")
 features = pytest.importorskip("rasterio.features")
@@ -116,7 +116,7 @@ def test_no_other_process_writes_a_map_that_is_being_finished(
     with segmented_map(segmenter, source, target, {}, 128) as complete:
         assert complete
         code = (
-            "import sys; from pathlib import Path; from crispseg.files import owned\n"
+            "import sys; from pathlib import Path; from crispseg.io.files import owned\n"
             "with owned(Path(sys.argv[1])): pass"
         )
         command = [sys.executable, "-c", code, str(folder_of_rows(target))]
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_leaves_no_half_map(share: float, tmp_path: Path) ->
     write(tmp_path / "in.tif", noise(700, 1100)[..., :1])
     code = (
         "import resource, signal, sys; import numpy as np; from pathlib import Path\n"
-        "from crispseg.tiff import open_tiff; from crispseg.files import atomic_path\n"
+        "from crispseg.io.tiff import open_tiff; from crispseg.io.files import atomic_path\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder, most = Path(sys.argv[1]), int(sys.argv[2])\n"
         "labels = np.random.default_rng(0).integers(0, 4, (700, 1100), np.uint8)\n"

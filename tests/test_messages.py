@@ -18,12 +18,12 @@ from crispseg import CrispsegError, list_models
 from crispseg.cli import evaluate, inspect, predict
 from crispseg.cli.mistakes import keys_of
 from crispseg.cli.parsing import Parser, parse_training
+from crispseg.config.wording import accepted
 from crispseg.data import DATA_SOURCES, Augment
 from crispseg.data.catalogue import catalogue
-from crispseg.imaging import write_image
 from crispseg.inference.protocols import Protocol
+from crispseg.io.images import write_image
 from crispseg.training import Run, TrainConfig
-from crispseg.wording import accepted
 
 Capture = pytest.CaptureFixture[str]
 

@@ -23,10 +23,10 @@ from crispseg.cli.main import main
 from crispseg.data import Folder, Nuclei
 from crispseg.evaluation import ObjectQuality, ObjectScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.objects import PERCENT, matches
+from crispseg.evaluation.object_scores import PERCENT, matches
 from crispseg.evaluation.paired import score_gains
+from crispseg.inference.objects import ObjectRule
 from crispseg.models import SegmentationModel
-from crispseg.objects import ObjectRule
 
 RULE = ObjectRule(1, border=2)
 DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs/metrics.md"

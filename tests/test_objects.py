@@ -23,11 +23,11 @@ from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data.annotations import read_annotations
 from crispseg.evaluation import ObjectScores
-from crispseg.imaging import read_mask, write_image
 from crispseg.inference import Segmentation
+from crispseg.inference.objects import ObjectRule, Objects, coco_file, measured
+from crispseg.io.images import read_mask, write_image
+from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
-from crispseg.objects import ObjectRule, Objects, coco_file, measured
-from crispseg.outlines import segmentations
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))

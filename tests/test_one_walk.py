@@ -15,8 +15,8 @@ from torch import nn
 from crispseg import Segmenter, create_model
 from crispseg.data.base import Sample, SegmentationDataset
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.imaging import read_mask, write_image
 from crispseg.inference import PROTOCOLS, Protocol
+from crispseg.io.images import read_mask, write_image
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
 

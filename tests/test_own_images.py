@@ -14,7 +14,7 @@ from PIL import Image
 from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
-from crispseg.imaging import read_mask
+from crispseg.io.images import read_mask
 from crispseg.labels import LabelSet
 
 TINY = [

@@ -21,12 +21,12 @@ from filelock import FileLock
 from test_cli import error_of
 from training_runs import FLAGS, files
 
-from crispseg import files as files_module
 from crispseg.cli.main import main
 from crispseg.data.archives import unpack
 from crispseg.data.catalogue import catalogue
-from crispseg.files import LITTER, LOCK, atomic_folder, atomic_path, check_new_folder, owned, owned_share, staging
-from crispseg.imaging import write_image
+from crispseg.io import files as files_module
+from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, check_new_folder, owned, owned_share, staging
+from crispseg.io.images import write_image
 from crispseg.training import Run
 
 FORK = multiprocessing.get_context("fork")

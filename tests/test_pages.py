@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from test_report import Page
 
-from crispseg import pages
 from crispseg.data.base import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES
@@ -22,6 +21,7 @@ from crispseg.evaluation.report import Example, report_page
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.labels import BACKGROUND, LabelSet
+from crispseg.visualization import pages
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 LONG = "plate_7_well_B03_field_0012_channel_DAPI_exposure_120ms_" * 4 + "z"

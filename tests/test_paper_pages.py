@@ -16,13 +16,13 @@ from recipe_files import RECIPES
 
 from crispseg import create_model, list_models
 from crispseg.backbones import NAMED_BACKBONES
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.cli.main import COMMANDS
-from crispseg.counting import count_multiply_adds, count_parameters
 from crispseg.data import DATA_SOURCES, Augment
 from crispseg.inference.protocols import PROTOCOLS
 from crispseg.inspection.figures import FIGURES
+from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import resolved_options
-from crispseg.refinement import REFINE_OPTIONS
 from crispseg.training import ModelConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

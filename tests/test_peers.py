@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from crispseg.config.plugins import load_plugins
 from crispseg.models import create_model
 from crispseg.models.registry import models
-from crispseg.plugins import load_plugins
 
 PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer")
 BACKBONE = "tf_efficientnet_lite0"

@@ -21,8 +21,8 @@ from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores,
 from crispseg.evaluation.per_image import interval
 from crispseg.evaluation.scores import MEASURES
 from crispseg.evaluation.summary import Evaluation, score_table
+from crispseg.inference.objects import ObjectRule
 from crispseg.labels import LabelSet
-from crispseg.objects import ObjectRule
 
 Pair = tuple[Tensor, Tensor]
 

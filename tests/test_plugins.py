@@ -14,8 +14,8 @@ from registered import unknown_again
 from crispseg import create_model
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
-from crispseg.imaging import write_image
-from crispseg.plugins import load_plugins
+from crispseg.config.plugins import load_plugins
+from crispseg.io.images import write_image
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
 

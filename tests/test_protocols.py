@@ -26,7 +26,7 @@ from crispseg.inference.protocols import (
     predict_logits,
     window_starts,
 )
-from crispseg.refinement import shift
+from crispseg.models.refinement import shift
 
 SCENES = Scenes(train=2, val=2, test=2, height=64, width=96)
 

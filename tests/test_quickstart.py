@@ -13,9 +13,9 @@ from crispseg.cli.parsing import parse_training, read_yaml
 from crispseg.cli.quickstart import draw_panels, judge, unseen
 from crispseg.data import CamVid, Nuclei, Scenes
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from crispseg.training.config import ModelConfig
-from crispseg.visuals import COLUMN_WIDTH
+from crispseg.visualization.pictures import COLUMN_WIDTH
 
 SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
 TINY = [

@@ -1,4 +1,4 @@
-"""`crispseg.ray.predict`: what workers make of pictures, and a real Ray on this machine."""
+"""`crispseg.inference.ray_data.predict`: what workers make of pictures, and a real Ray on this machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from training_runs import files, of_many_opinions
 
 import crispseg
 from crispseg import Segmenter
-from crispseg.imaging import write_image, write_labels
-from crispseg.ray import _Worker
+from crispseg.inference.ray_data import _Worker
+from crispseg.io.images import write_image, write_labels
 
 pa = pytest.importorskip("pyarrow", reason="ray is not installed: pip install 'crispseg[ray]'")
 
@@ -85,20 +85,20 @@ def test_mistakes_are_said_before_ray_starts(
     pytest.importorskip("ray")
     monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
     with refuses("no class 'clas 1'", "did you mean"):
-        crispseg.ray.predict(photos, model, objects="clas 1")
+        crispseg.inference.ray_data.predict(photos, model, objects="clas 1")
     with refuses("does not exist; give a finished run"):
-        crispseg.ray.predict(photos, tmp_path / "none")
+        crispseg.inference.ray_data.predict(photos, tmp_path / "none")
     with refuses("tile"):
-        crispseg.ray.predict(photos, model, tile=3)
+        crispseg.inference.ray_data.predict(photos, model, tile=3)
     with refuses("protocol"):
-        crispseg.ray.predict(photos, model, protocol="hole")
+        crispseg.inference.ray_data.predict(photos, model, protocol="hole")
     with refuses("choose another folder"):
-        crispseg.ray.predict(photos, model, out=photos)
+        crispseg.inference.ray_data.predict(photos, model, out=photos)
     with refuses("none.png does not exist"):
-        crispseg.ray.predict([tmp_path / "none.png"], model)
+        crispseg.inference.ray_data.predict([tmp_path / "none.png"], model)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with refuses("needs Ray; pip install 'crispseg[ray]'"):
-        crispseg.ray.predict(photos, model)
+        crispseg.inference.ray_data.predict(photos, model)
 
 
 def run_alone(command: list[str], output: Path) -> tuple[int, str]:

@@ -16,8 +16,8 @@ from crispseg import create_model, fuses
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
-from crispseg.imaging import write_image
 from crispseg.inference.protocols import PROTOCOLS
+from crispseg.io.images import write_image
 from crispseg.models.agln import ContextFusionBlock
 from crispseg.models.registry import resolved_options
 from crispseg.training.run import starting_model

@@ -14,9 +14,9 @@ from test_cli import error_of, output_of, parse
 from training_runs import FLAGS
 
 from crispseg import SegmentationModel, create_model
-from crispseg.cli.gathering import check_outputs
-from crispseg.imaging import read_mask, write_image, write_labels
 from crispseg.inference import Refiner
+from crispseg.inference.gathering import check_outputs
+from crispseg.io.images import read_mask, write_image, write_labels
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import crispseg.errors
 from crispseg import contexts, create_model, fuses, list_models, merges
+from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.registry import model_options, models
-from crispseg.registry import Registry
 
 TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
 

@@ -22,8 +22,8 @@ from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.data import Augment, train_transform
 from crispseg.data.loading import Shuffled, train_loader
+from crispseg.data.randomness import derived_seed, seeded
 from crispseg.evaluation import Scores
-from crispseg.randomness import derived_seed, seeded
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.checkpoints import LastCheckpoint
 from crispseg.training.task import SegmentationTask

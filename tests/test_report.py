@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crispseg import SegmentationModel, create_model, pages
+from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
 from crispseg.data import Scenes, SegmentationDataset
 from crispseg.data.base import Sample
@@ -22,10 +22,11 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import Example, examples, report_page
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
-from crispseg.imaging import colorize
 from crispseg.inference.protocols import WHOLE
+from crispseg.io.images import colorize
 from crispseg.labels import LabelSet
-from crispseg.visuals import error_map
+from crispseg.visualization import pages
+from crispseg.visualization.pictures import error_map
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
 VOID = {"img", "meta", "br", "hr"}

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from test_cli import error_of
 
+from crispseg.api import in_groups
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training, read_yaml
+from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import INTERRUPTED, CrispsegError
-from crispseg.keywords import in_groups
-from crispseg.settings_file import parse_yaml
 
 Capture = pytest.CaptureFixture[str]
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.contenders import find_contender
-from crispseg.certificate import Certificate, Limits
 from crispseg.cli import demo
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegWarning
+from crispseg.export.check import Certificate, Limits
 from crispseg.models import saving
 from crispseg.training import Run
 from crispseg.training.config import config_to_dict

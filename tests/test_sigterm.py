@@ -21,7 +21,7 @@ from torch.utils.data._utils import signal_handling
 from training_runs import FLAGS, rows
 
 from crispseg.cli.main import INTERRUPTED, main
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
 
 FORK = multiprocessing.get_context("fork")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.imaging import read_image, read_mask
 from crispseg.inference.blending import blended_rows, spans
 from crispseg.inference.tiled import segment_tiff
-from crispseg.tiff import open_tiff
+from crispseg.io.images import read_image, read_mask
+from crispseg.io.tiff import open_tiff
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")

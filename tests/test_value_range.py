@@ -21,18 +21,19 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from training_runs import MODEL, tiny
 
-from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model, value_range
+from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model
 from crispseg.cli.demo import examples_of
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
 from crispseg.errors import CrispsegWarning
-from crispseg.export import describe
-from crispseg.imaging import read_image
+from crispseg.export.export import describe
+from crispseg.io import value_range
+from crispseg.io.images import read_image
+from crispseg.io.value_range import percentile_range, to_8_bits
 from crispseg.models.info import ModelInfo
 from crispseg.training import Run, train
-from crispseg.value_range import percentile_range, to_8_bits
 
 LOW, HIGH = 103, 4021
 
@@ -209,7 +210,7 @@ def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folde
 def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) -> None:
     pytest.importorskip("rasterio")
     from crispseg.inference.tiled import segment_tiff
-    from crispseg.tiff import open_tiff
+    from crispseg.io.tiff import open_tiff
 
     cv2.imwrite(str(tmp_path / "a.tif"), sensor(0))
     segmenter = Segmenter(run[0].folder, "cpu")

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crispseg import CrispsegError
-from crispseg.imaging import colorize
+from crispseg.io.images import colorize
 from crispseg.labels import Color, LabelSet
-from crispseg.visuals import DIMMEST, IGNORED, RIGHT, error_map, overlay, panels
+from crispseg.visualization.pictures import DIMMEST, IGNORED, RIGHT, error_map, overlay, panels
 
 PALETTE = ((200, 0, 0), (0, 100, 0))
 CLASSES = LabelSet(("sky", "road"), PALETTE)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from crispseg import __version__
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 25e6

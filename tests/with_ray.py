@@ -14,7 +14,8 @@ from pathlib import Path
 
 import ray
 
-import crispseg
+from crispseg.errors import CrispsegError
+from crispseg.inference import ray_data
 
 
 def run(model: str, photos: str, parquet: str, out: Path) -> None:
@@ -22,20 +23,20 @@ def run(model: str, photos: str, parquet: str, out: Path) -> None:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
     print("Ray has started", flush=True)
     try:
-        results = crispseg.ray.predict(photos, model, out=out / "files")
+        results = ray_data.predict(photos, model, out=out / "files")
         shares = {row["name"]: row["shares"] for row in results.take_all()}
         pictures = ray.data.read_parquet(parquet)
         error = ""
         try:
-            crispseg.ray.predict(pictures, model, column="image")
-        except crispseg.CrispsegError as refusal:
+            ray_data.predict(pictures, model, column="image")
+        except CrispsegError as refusal:
             error = str(refusal)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            crispseg.ray.predict(pictures, model, workers=2)
+            ray_data.predict(pictures, model, workers=2)
         said = {"shares": shares, "error": error, "warnings": [str(each.message) for each in caught]}
         (out / "said.json").write_text(json.dumps(said))
-        crispseg.ray.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
+        ray_data.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
     finally:
         ray.shutdown()
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from crispseg.errors import CrispsegError
 
 if TYPE_CHECKING:
+    from crispseg.api import train
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
-    from crispseg.keywords import train
     from crispseg.models import SegmentationModel, create_model, list_models
     from crispseg.nn import alter, record
 
@@ -37,7 +37,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import PyTorch when it is needed, so that `crispseg --help` is there at once."""
     if name in __all__:
-        for home in ("models", "decoders", "inference", "nn", "keywords"):  # models first: it registers its parts
+        for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
             module = importlib.import_module(f"crispseg.{home}")
             if hasattr(module, name):
                 return globals().setdefault(name, getattr(module, name))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from crispseg.data.importing import Imported, import_annotations
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from fuzz.kinds import Case, Kind, Lost
 from fuzz.mutations import damaged_json
 from fuzz.pictures import encoded

@@ -29,8 +29,8 @@ import torch
 from training_runs import FLAGS, equal
 
 from crispseg.backbones import read_state_dict
-from crispseg.files import LITTER
-from crispseg.imaging import write_image
+from crispseg.io.files import LITTER
+from crispseg.io.images import write_image
 from fuzz.kills import finished, forked
 from fuzz.kinds import files_of
 

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from crispseg.files import LITTER
+from crispseg.io.files import LITTER
 from fuzz.full_disks import commands, sound_files
 from fuzz.kills import options
 from fuzz.kinds import files_of

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-from crispseg.png import PNG
+from crispseg.io.png import PNG
 
 
 class Damaged(NamedTuple):

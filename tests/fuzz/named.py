@@ -19,7 +19,7 @@ from crispseg.data.declared import class_names, read_palette
 from crispseg.doctor import subject_of
 from crispseg.doctor.scan import scan
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from fuzz.kinds import Case, Kind, Lost
 from fuzz.mutations import WORDS
 

@@ -26,9 +26,9 @@ from crispseg.data.decoders import IdDecoder
 from crispseg.doctor.scan import Unreadable, load_mask, scan
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
-from crispseg.imaging import deep_values, read_image, read_mask, write_image
+from crispseg.io.images import deep_values, read_image, read_mask, write_image
+from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet
-from crispseg.opening import ORIENTATION
 from fuzz.kinds import Case, Kind, digest
 from fuzz.mutations import damaged, forged_png, png_chunks, png_of
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.imaging import write_image, write_labels
 from crispseg.inspection import quantities
-from crispseg.opening import ORIENTATION
+from crispseg.io.images import write_image, write_labels
+from crispseg.io.opening import ORIENTATION
 from tests.inspection.models import lively, scene
 
 

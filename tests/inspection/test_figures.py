@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from crispseg.imaging import read_image
 from crispseg.inspection import inspect_image
 from crispseg.inspection.figures import FIGURES, figure, figures, names_of, save_figures, speed_figure
 from crispseg.inspection.maps import HEAT, mean_map, pca_maps, principal, scaled
+from crispseg.io.images import read_image
 from tests.inspection.models import inspected, lively, scene
 
 OF_SYSTEMS = {

@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg import pages
 from crispseg.inspection import inspect_image
 from crispseg.inspection.figures import figures
 from crispseg.inspection.flow import flow_colors, flows
@@ -23,6 +22,7 @@ from crispseg.inspection.page import cards, classes, inspection_page
 from crispseg.inspection.panels import sections
 from crispseg.inspection.payload import POINT_BYTES, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
+from crispseg.visualization import pages
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 LARGEST = 8_000_000

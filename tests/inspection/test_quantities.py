@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from crispseg import Segmenter
-from crispseg.imaging import write_image
 from crispseg.inspection import inspect_image
 from crispseg.inspection.quantities import reduction
-from crispseg.visuals import error_map
+from crispseg.io.images import write_image
+from crispseg.visualization.pictures import error_map
 from tests.inspection.models import CLASSES, SYSTEMS, inspected, lively, scene
 
 

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crispseg import SegmentationModel, create_model, export, from_pretrained, record
-from crispseg.certificate import Limits, Trial
+from crispseg import SegmentationModel, create_model, from_pretrained, record
 from crispseg.data import SegmentationDataset
 from crispseg.data.base import Sample
+from crispseg.export import export
+from crispseg.export.check import Limits, Trial
+from crispseg.export.quantization import Calibration
+from crispseg.io.normalize import Normalize
 from crispseg.labels import LabelSet
 from crispseg.nn import BatchNorm2d
-from crispseg.normalize import Normalize
-from crispseg.quantization import Calibration
 
 NUM_CLASSES = 5
 TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crispseg import create_model, from_pretrained, record
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 
 from .base import ModelTester
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.inference import Refiner
 from crispseg.models import Outputs
-from crispseg.refinement.targets import NO_DIRECTION, boundary_targets
+from crispseg.models.boundary_targets import NO_DIRECTION, boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 
 from .base import NUM_CLASSES, ModelTester, check_saved

@@ -9,7 +9,7 @@ from reference import convolved
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.decoders import Direct
 from crispseg.models import FlowAlignment, GatedDualFlowAlignment
 

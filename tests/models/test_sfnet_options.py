@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from crispseg import create_model, record
+from crispseg.benchmarking.counting import count_multiply_adds
 from crispseg.cli.main import main
-from crispseg.counting import count_multiply_adds
 from crispseg.decoders import DeformableFuse, UpsampleAdd
 from crispseg.models import FlowAlignment
 from crispseg.models.registry import model_options

@@ -19,10 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.models.refinement import SpatialBranch, shift
 from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention
-from crispseg.refinement import SpatialBranch, shift
 
 from .base import NUM_CLASSES, ModelTester, TapShape, check_exported, check_taps
 

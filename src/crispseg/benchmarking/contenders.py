@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from crispseg.backbones import DEEP_RESNETS
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.inference.exported import Network, is_exported, open_network
+from crispseg.io.normalize import Normalize
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.models.base import described, shapes_alone
 from crispseg.models.saving import shipped_folder
-from crispseg.normalize import Normalize
 
 FIXED = {"name", "num_classes", "backbone", "pretrained", "auxiliary"}
 """What `create_model` takes that is the same for all that are compared, or that a name says."""

@@ -20,19 +20,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg.benchmarking.contenders import Contender, find_contender
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.benchmarking.timing import Clock, Latency, Stopwatch, latencies, take_turns, wall_clock
-from crispseg.counting import count_multiply_adds, count_parameters
+from crispseg.config.settings import CHECKS
+from crispseg.config.settings import Settings as Checked
 from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import image_channels
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
 from crispseg.inference.exported import ExportedModel
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax, usable_device
+from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
-from crispseg.settings import CHECKS
-from crispseg.settings import Settings as Checked
 
 Side: TypeAlias = Annotated[int, Field(ge=MIN_SIDE)]
 

@@ -12,7 +12,7 @@ from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
-from crispseg.pages import write_page
+from crispseg.visualization.pages import write_page
 
 ABOUT = (
     "The trained model, and its scores when a quantity that it computes is changed. Nothing is trained again: this "

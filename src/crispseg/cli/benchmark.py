@@ -12,15 +12,15 @@ from rich.console import Console
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.benchmarking.report import as_json, as_tables
 from crispseg.benchmarking.run import Report
-from crispseg.charts import new_figure
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import write_json
-from crispseg.imaging import check_picture, write_image
+from crispseg.config.plugins import load_plugins
 from crispseg.inspection.figures import speed_figure
+from crispseg.io.images import check_picture, write_image
 from crispseg.models import list_models
-from crispseg.pages import check_json
-from crispseg.plugins import load_plugins
+from crispseg.visualization.charts import new_figure
+from crispseg.visualization.pages import check_json
 
 STDOUT = Path("-")
 

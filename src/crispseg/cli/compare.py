@@ -21,7 +21,7 @@ from crispseg.evaluation.wording import text_table
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import IMAGES_HEAD, comparison_page, image_rows, images_as_json, most_changed
 from crispseg.models import SegmentationModel
-from crispseg.pages import write_page
+from crispseg.visualization.pages import write_page
 
 
 def run(argv: Sequence[str]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.cli.parsing import Parser, data_name, data_source, parse_data
-from crispseg.convert import convert_official
 from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
+from crispseg.io.files import writable_folder
+from crispseg.models.official import convert_official
 
 
 def run(argv: Sequence[str]) -> None:

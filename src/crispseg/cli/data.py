@@ -24,7 +24,7 @@ from crispseg.data.overview import class_table, contact_sheet, readable_splits, 
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.imaging import write_image
+from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
 
 

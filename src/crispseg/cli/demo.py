@@ -13,6 +13,7 @@ from typing import Any
 from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import MODEL, Parser, parse_data
 from crispseg.cli.scoring import recorded_data
+from crispseg.config.plugins import load_plugins
 from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
@@ -22,7 +23,6 @@ from crispseg.inference.exported import ExportedModel, open_network
 from crispseg.inference.segmenter import usable_device
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import shipped_folder
-from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
 
 LOCAL = ("127.0.0.1", "localhost", "::1")

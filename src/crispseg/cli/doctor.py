@@ -16,19 +16,19 @@ from rich.console import Console
 from crispseg.cli.downloading import say
 from crispseg.cli.parsing import Parser, Tree, parse_data
 from crispseg.cli.target import found_data, take_target
+from crispseg.config.plugins import load_plugins
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.kinds import Severity
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
-from crispseg.imaging import image_channels
 from crispseg.inference.protocols import MIN_SIDE
+from crispseg.io.files import atomic_path
+from crispseg.io.images import image_channels
 from crispseg.models.saving import WEIGHTS_FILE
-from crispseg.pages import check_json
-from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG
+from crispseg.visualization.pages import check_json
 
 STDOUT = Path("-")
 

@@ -20,7 +20,7 @@ from crispseg.data.layout import recognise
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
 from crispseg.errors import CrispsegError, did_you_mean, telling
-from crispseg.files import owned
+from crispseg.io.files import owned
 
 
 def run_download(argv: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 import crispseg
-from crispseg.charts import new_figure
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
 from crispseg.cli.parsing import MODEL, Parser, add_backend_key
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
@@ -24,13 +23,14 @@ from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.objects import ObjectScores
+from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.summary import Evaluation, score_table
-from crispseg.imaging import check_picture, write_image
 from crispseg.inference.exported import open_network
 from crispseg.inference.protocols import WHOLE
-from crispseg.pages import write_page
+from crispseg.io.images import check_picture, write_image
+from crispseg.visualization.charts import new_figure
+from crispseg.visualization.pages import write_page
 
 
 def run(argv: Sequence[str]) -> None:

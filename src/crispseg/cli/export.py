@@ -9,18 +9,18 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
-from crispseg.certificate import DISTANCE, Certificate, Limits, Pair
 from crispseg.cli.parsing import RUN, Parser, parse_data, take_flag
 from crispseg.cli.scoring import checked_splits, recorded_data
 from crispseg.cli.target import found_data
+from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.wording import text_table
-from crispseg.export import Format, export_model
+from crispseg.export.check import DISTANCE, Certificate, Limits, Pair
+from crispseg.export.export import Format, export_model
+from crispseg.export.quantization import Calibration
 from crispseg.inference.exported import Precision
 from crispseg.models import SegmentationModel
-from crispseg.plugins import load_plugins
-from crispseg.quantization import Calibration
 
 IN_FLOAT = {
     "sampling": "flows, coordinates, sampling, attention and the classifier",

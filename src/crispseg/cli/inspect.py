@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.cli.parsing import RUN, Parser
+from crispseg.config.plugins import load_plugins
 from crispseg.data.decoders import IdDecoder
 from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
-from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.inference.segmenter import usable_device
 from crispseg.inspection.figures import save_figures
 from crispseg.inspection.page import inspection_page
 from crispseg.inspection.quantities import check_truth, inspect_image
+from crispseg.io.files import writable_folder
+from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import read_info
-from crispseg.pages import check_page, write_page
-from crispseg.plugins import load_plugins
+from crispseg.visualization.pages import check_page, write_page
 
 
 def run(argv: Sequence[str]) -> None:

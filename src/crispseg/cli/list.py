@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from crispseg.benchmarking.counting import count_parameters
 from crispseg.cli.parsing import Parser
-from crispseg.counting import count_parameters
 from crispseg.evaluation.wording import interval, percent
 from crispseg.models import SegmentationModel, list_models, models, saving
 

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from crispseg.allocation import keep_freed_memory
+from crispseg.cli.allocation import keep_freed_memory
 from crispseg.cli.help import FIRST
+from crispseg.config.wording import shortened
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
@@ -31,7 +32,6 @@ from crispseg.errors import (
     one_line,
     system_line,
 )
-from crispseg.wording import shortened
 
 COMMANDS = {
     "quickstart": "train, test and look at a model of the nuclei that come with crispseg (or your data), in minutes",

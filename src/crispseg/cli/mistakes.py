@@ -11,9 +11,9 @@ from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from crispseg.config.wording import accepted, alternatives, several, shortened, taken
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted, alternatives, several, shortened, taken
 
 
 class Help(DefaultHelpFormatter):  # type: ignore[misc]

@@ -6,8 +6,8 @@ from jsonargparse import Namespace
 
 from crispseg.cli.parsing import Parser
 from crispseg.errors import CrispsegError
+from crispseg.inference.objects import ObjectRule
 from crispseg.labels import LabelSet
-from crispseg.objects import ObjectRule
 
 
 def add_object_keys(parser: Parser, what: str) -> None:

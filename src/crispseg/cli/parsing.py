@@ -21,19 +21,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from crispseg.cli.mistakes import Help, check_null, check_texts, in_words, keys_of
+from crispseg.config.plugins import load_plugins
+from crispseg.config.wording import shortened, written
+from crispseg.config.yaml_files import parse_yaml
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.files import read_text
-from crispseg.imaging import SUFFIXES
 from crispseg.inference.exported import Backend
+from crispseg.io.files import read_text
+from crispseg.io.images import SUFFIXES
+from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import model_options, models, resolved_options
 from crispseg.models.saving import shipped_folder
-from crispseg.plugins import load_plugins
-from crispseg.refinement import REFINE_OPTIONS
-from crispseg.settings_file import parse_yaml
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
-from crispseg.wording import shortened, written
 
 Tree = dict[str, Any]
 
@@ -235,6 +235,20 @@ def add_data_keys(parser: Parser, name: str) -> None:
     group = parser.add_argument_group(f"The data; '--data {name}' is short for '--data.name {name}'")
     group.add_argument("--data.name", default=name, help=f"one of {', '.join(sorted(DATA_SOURCES))}")
     group.add_class_arguments(data_source(name), "data", as_group=False)
+
+
+def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
+    """What commands have that read images with a model and write as many results; `of` says which model."""
+    parser.add_argument("run", help=f"{model}{of}")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt",
+    )
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
+    )
+    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
 
 
 def add_backend_key(parser: Parser) -> None:

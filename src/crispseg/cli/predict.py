@@ -16,23 +16,23 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import Progress, TaskID, track
 
-from crispseg.cli.gathering import add_image_keys, check_outputs, gather, unused_folder
 from crispseg.cli.objects import add_object_keys, check_object_keys, chosen_objects
-from crispseg.cli.parsing import MODEL, Parser, add_backend_key
+from crispseg.cli.parsing import MODEL, Parser, add_backend_key, add_image_keys
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
+from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError, system_line, telling
-from crispseg.files import owned, owned_share
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.blending import check_tile
+from crispseg.inference.gathering import check_outputs, gather, unused_folder
+from crispseg.inference.manifest import Manifest, Share
+from crispseg.inference.objects import FILES, CocoFile, coco_file
 from crispseg.inference.servers import FORMATS, ServerFormat
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import remove_rows, segment_tiff, segmented_map
-from crispseg.manifest import Manifest, Share
+from crispseg.io.files import owned, owned_share
+from crispseg.io.polygons import check_system, write_polygons
+from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.models.saving import fingerprint
-from crispseg.objects import FILES, CocoFile, coco_file
-from crispseg.plugins import load_plugins
-from crispseg.polygons import check_system, write_polygons
-from crispseg.tiff import SUFFIXES, keep_position
 
 PALETTE = "palette"
 

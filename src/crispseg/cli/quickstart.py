@@ -16,22 +16,22 @@ from rich.console import Console
 
 from crispseg.cli.parsing import merge, parse_training, read_yaml
 from crispseg.cli.scoring import write_json
+from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource, InstanceDataset, SegmentationDataset, check_split
 from crispseg.data.depth import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.objects import ObjectScores
+from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.summary import Evaluation, score_table
-from crispseg.imaging import colorize, write_image
 from crispseg.inference import Segmenter
+from crispseg.inference.objects import NUMBERED
+from crispseg.io.images import colorize, write_image
 from crispseg.models import SegmentationModel
-from crispseg.objects import NUMBERED
-from crispseg.plugins import load_plugins
 from crispseg.training import train
 from crispseg.training.config import CONFIG
 from crispseg.training.resuming import check_folder
 from crispseg.training.run import starting_model
-from crispseg.visuals import error_map, panels
+from crispseg.visualization.pictures import error_map, panels
 
 DESCRIPTION = (
     "Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or with "

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.cli.gathering import add_image_keys, check_outputs, gather
-from crispseg.cli.parsing import Parser
+from crispseg.cli.parsing import Parser, add_image_keys
+from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_labels
+from crispseg.inference.gathering import check_outputs, gather
 from crispseg.inference.refiner import Refiner, read_labels
-from crispseg.plugins import load_plugins
+from crispseg.io.images import write_labels
 
 
 def run(argv: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from crispseg.cli.parsing import OWN, Parser, Tree, data_name, parse_data, read_yaml, take_flag
+from crispseg.config.plugins import load_plugins
 from crispseg.data import DATA_SOURCES, DataSource, Folder, SegmentationDataset, check_split
 from crispseg.data.base import FileDataset
 from crispseg.data.depth import known_range
@@ -21,15 +22,14 @@ from crispseg.data.layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.thin import ThinScores
-from crispseg.files import atomic_path
-from crispseg.imaging import image_channels
 from crispseg.inference.exported import Network, is_exported
+from crispseg.io.files import atomic_path
+from crispseg.io.images import image_channels
+from crispseg.io.value_range import warn_of_unknown
 from crispseg.labels import LabelSet
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.pages import check_json, check_page
-from crispseg.plugins import load_plugins
 from crispseg.training.config import CONFIG, spare_processors
-from crispseg.value_range import warn_of_unknown
+from crispseg.visualization.pages import check_json, check_page
 
 MEANING = ("name", "classes", "num_classes", "palette", "ignore")
 """Recorded settings of own data that hold in other folders too."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from crispseg.data import shapes
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import read_text
-from crispseg.opening import decoding
+from crispseg.io.files import read_text
+from crispseg.io.opening import decoding
 
 OUTSIDE = 1.0
 """Pixels by which a point may lie outside of its image: annotation tools round."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crispseg.errors import CrispsegError, one_line, system_line
-from crispseg.files import LITTER
+from crispseg.io.files import LITTER
 
 PARTIAL = ".part"
 """Ends the name of a file that is being downloaded."""

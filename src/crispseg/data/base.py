@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from crispseg.data.decoders import MOST, Decoder, InstanceDecoder
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, read_image, read_mask
+from crispseg.io.images import image_channels, read_image, read_mask
+from crispseg.io.value_range import ValueRange
 from crispseg.labels import LabelSet
-from crispseg.value_range import ValueRange
 
 
 class Sample(NamedTuple):

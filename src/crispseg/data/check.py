@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from crispseg.config.wording import plural, shortened
 from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_size
+from crispseg.io.images import image_size
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.wording import plural, shortened
 
 FEW_TRAIN, FEW_VAL = 20, 5
 """With fewer images than these, a line says so."""

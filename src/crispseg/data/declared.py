@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from crispseg.data.base import read_lines
 from crispseg.data.pairing import few, pairing_fault
 from crispseg.errors import CrispsegError
-from crispseg.imaging import SUFFIXES
+from crispseg.io.images import SUFFIXES
 from crispseg.labels import Color
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from crispseg.data.base import FileDataset, SegmentationDataset
 from crispseg.data.check import parallel
 from crispseg.errors import CrispsegError
-from crispseg.imaging import deep_values
-from crispseg.value_range import PERCENTILES, ValueRange, percentile_range
+from crispseg.io.images import deep_values
+from crispseg.io.value_range import PERCENTILES, ValueRange, percentile_range
 
 IMAGES = 64
 """Images that are looked at, at most, evenly spread over the split."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from crispseg.config.wording import plural
 from crispseg.data.pairing import few, pairing_fault
 from crispseg.errors import CrispsegError
-from crispseg.wording import plural
 
 
 def shared_out(names: Sequence[str], ratio: float, seed: int, where: Path) -> dict[str, list[str]]:

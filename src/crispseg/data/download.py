@@ -15,7 +15,7 @@ from typing import TypeAlias
 from crispseg.data.archives import PARTIAL, looks_whole, unpack, unpacked_size
 from crispseg.data.catalogue import Archive, Entry
 from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
+from crispseg.io.files import writable_folder
 
 Progress: TypeAlias = Callable[[str, int, "int | None"], None]
 """Called with what is being done, the bytes done and those there are, None where that is not known."""

@@ -24,9 +24,9 @@ from crispseg.data.undeclared import (
     values_of,
 )
 from crispseg.errors import CrispsegError
-from crispseg.imaging import find_images
+from crispseg.io.images import find_images
+from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
-from crispseg.value_range import check_range
 
 ALL = "all"
 """The split of every image that has a mask."""

@@ -26,8 +26,8 @@ from crispseg.data.check import parallel
 from crispseg.data.pairing import few
 from crispseg.data.shapes import Pixels
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.files import atomic_folder, check_new_folder
-from crispseg.imaging import SUFFIXES, find_images, image_size, write_labels
+from crispseg.io.files import atomic_folder, check_new_folder
+from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
 from crispseg.labels import IGNORE, LabelSet
 
 Overlap: TypeAlias = Literal["smaller", "later", "ignore"]

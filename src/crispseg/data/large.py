@@ -10,8 +10,8 @@ from crispseg.data.base import FileDataset, Sample, SegmentationDataset
 from crispseg.data.decoders import BORDER, InstanceDecoder
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
-from crispseg.imaging import side_factor
-from crispseg.tiff import SUFFIXES, mask_window, open_tiff
+from crispseg.io.images import side_factor
+from crispseg.io.tiff import SUFFIXES, mask_window, open_tiff
 
 LARGE = 2**22
 """Pixels from which on windows are read; smaller images are decoded as fast."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from crispseg.config.wording import plural
 from crispseg.data.catalogue import catalogue
 from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError
-from crispseg.imaging import SUFFIXES
-from crispseg.wording import plural
+from crispseg.io.images import SUFFIXES
 
 IMAGES = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
 MASKS = (

@@ -15,10 +15,10 @@ from torch.utils.data._utils import signal_handling
 from crispseg.data.base import Sample, SegmentationDataset
 from crispseg.data.check import MOST_WORKERS
 from crispseg.data.large import LargePair, large_pair
+from crispseg.data.randomness import derived_seed, seeded
 from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
-from crispseg.randomness import derived_seed, seeded
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]

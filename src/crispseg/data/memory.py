@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from crispseg.arrays import Values, image_array, mask_array
 from crispseg.errors import CrispsegError
-from crispseg.files import temporary_prefix, writable_folder
-from crispseg.opening import opened
+from crispseg.io.arrays import Values, image_array, mask_array
+from crispseg.io.files import temporary_prefix, writable_folder
+from crispseg.io.opening import opened
 
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 """Modes of PIL images that a PNG keeps as they are."""

@@ -14,9 +14,9 @@ from crispseg.data.base import DataSource, SegmentationDataset
 from crispseg.data.check import SplitReport
 from crispseg.data.decoders import Meaning
 from crispseg.errors import CrispsegError
-from crispseg.imaging import as_picture
+from crispseg.io.images import as_picture
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.visuals import PAPER, overlay, panels
+from crispseg.visualization.pictures import PAPER, overlay, panels
 
 CELL = (240, 320)
 """Height and width of a picture in the sheet, in pixels."""

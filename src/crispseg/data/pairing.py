@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from crispseg.data.archives import waiting_archive
 from crispseg.data.base import Pair, read_lines
 from crispseg.errors import CrispsegError
-from crispseg.imaging import SUFFIXES, find_images
+from crispseg.io.images import SUFFIXES, find_images
 
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 

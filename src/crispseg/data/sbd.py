@@ -17,8 +17,8 @@ from crispseg.data.check import parallel
 from crispseg.data.pairing import read_listing
 from crispseg.data.sources import VOC2012, official_classes
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_folder, atomic_path
-from crispseg.imaging import write_labels
+from crispseg.io.files import atomic_folder, atomic_path
+from crispseg.io.images import write_labels
 from crispseg.labels import voc_palette
 
 IMAGES = 10582

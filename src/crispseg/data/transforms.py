@@ -15,13 +15,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from crispseg.config.settings import CHECKS, Settings
+from crispseg.config.wording import written
 from crispseg.data.base import Sample
 from crispseg.errors import CrispsegError
-from crispseg.imaging import side_factor
+from crispseg.io.images import side_factor
+from crispseg.io.normalize import Normalize
 from crispseg.labels import IGNORE
-from crispseg.normalize import Normalize
-from crispseg.settings import CHECKS, Settings
-from crispseg.wording import written
 
 MOST_REPEATS = 10_000
 MOST_PIXELS_A_SIDE = 2**15

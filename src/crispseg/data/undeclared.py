@@ -13,7 +13,7 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import grey
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError
-from crispseg.imaging import largest_value, palette_of, read_mask
+from crispseg.io.images import largest_value, palette_of, read_mask
 from crispseg.labels import IGNORE, Color
 
 OBJECTS = 20

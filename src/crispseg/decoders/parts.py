@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from crispseg.options import checked_options, keyword_options
-from crispseg.registry import Registry
+from crispseg.config.options import checked_options, keyword_options
+from crispseg.config.registry import Registry
 
 Part = TypeVar("Part", bound=Callable[..., nn.Module])
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.overview import spread
-from crispseg.imaging import as_picture
+from crispseg.io.images import as_picture
 
 COUNT = 6
 SIDE = 160

@@ -19,11 +19,11 @@ from markupsafe import Markup
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, write_image, write_labels
 from crispseg.inference.exported import Network
 from crispseg.inference.memory import enough_memory
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
+from crispseg.io.images import image_channels, write_image, write_labels
 
 WAITING = 64
 """Requests in the queue, over which new ones are refused."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_size, read_image
-from crispseg.value_range import ValueRange
+from crispseg.io.images import image_size, read_image
+from crispseg.io.value_range import ValueRange
 
 MB = 10**6
 MOST_SCANS = 100

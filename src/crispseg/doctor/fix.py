@@ -26,10 +26,10 @@ from crispseg.doctor.splits import duplicate_groups, mask_digests
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_folder, check_new_folder
-from crispseg.imaging import write_labels
+from crispseg.io.files import atomic_folder, check_new_folder
+from crispseg.io.images import write_labels
+from crispseg.io.opening import ORIENTATION, opened
 from crispseg.labels import IGNORE
-from crispseg.opening import ORIENTATION, opened
 
 LEFT_OUT = "left_out.txt"
 

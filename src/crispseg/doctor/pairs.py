@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from crispseg.config.wording import plural
 from crispseg.data.pairing import PairingKind
 from crispseg.data.undeclared import usual_colors
 from crispseg.doctor.kinds import Finding, Severity, finding
@@ -14,7 +15,6 @@ from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, f
 from crispseg.doctor.subject import Subject
 from crispseg.doctor.values import BLENDED
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.wording import plural
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from crispseg.config.wording import plural
 from crispseg.data.decoders import mapping
 from crispseg.data.overview import class_table
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity
-from crispseg.wording import plural
 
 FORMAT = 1
 """Version of the JSON report."""

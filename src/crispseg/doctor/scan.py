@@ -18,10 +18,10 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import pack_colors
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
-from crispseg.imaging import as_picture, image_size, in_bands, mask_values, rgb_values, stretch_of
-from crispseg.opening import ORIENTATION, opened, raw_mode
-from crispseg.tiff import deep_bands, read_bands
-from crispseg.value_range import to_8_bits
+from crispseg.io.images import as_picture, image_size, in_bands, mask_values, rgb_values, stretch_of
+from crispseg.io.opening import ORIENTATION, opened, raw_mode
+from crispseg.io.tiff import deep_bands, read_bands
+from crispseg.io.value_range import to_8_bits
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""

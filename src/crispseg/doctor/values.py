@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.config.wording import plural
 from crispseg.data.check import BLACK_AND_WHITE
 from crispseg.data.decoders import DEEP_WHITE, ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
 from crispseg.data.folder import Folder
@@ -20,7 +21,6 @@ from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
 from crispseg.doctor.subject import Subject
 from crispseg.labels import IGNORE, Color, LabelSet
-from crispseg.wording import plural
 
 STRAY = 0.01
 """So large a share of a mask may have values of no class for the rest of it to be worth keeping."""

@@ -2,7 +2,7 @@
 
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
-from crispseg.evaluation.objects import ObjectQuality, ObjectScores
+from crispseg.evaluation.object_scores import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinQuality, ThinScores
 

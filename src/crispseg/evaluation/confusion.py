@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.charts import DPI, drawn, new_figure
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import ratio
+from crispseg.visualization.charts import DPI, drawn, new_figure
 
 HIT, MISS, ABSENT = "#2166ac", "#b2182b", "#e1e4e8"
 NUMBERED = 30

@@ -13,12 +13,12 @@ from crispseg.data.loading import sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
-from crispseg.evaluation.objects import ObjectScores
+from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.exported import Network
-from crispseg.objects import NUMBERED
+from crispseg.inference.objects import NUMBERED
 
 
 def evaluate(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg import pages
 from crispseg.data import SegmentationDataset
 from crispseg.data.base import Sample
 from crispseg.evaluation.confusion import NUMBERED, cell_text, shares
@@ -17,11 +16,12 @@ from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
-from crispseg.imaging import as_picture, colorize
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.exported import Network
+from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.visuals import error_map
+from crispseg.visualization import pages
+from crispseg.visualization.pictures import error_map
 
 EXAMPLES = 4
 """Best and worst images that a page shows of each."""

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from crispseg import pages
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
-from crispseg.evaluation.objects import PERCENT, ObjectQuality
+from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.per_image import LEVEL, ImageScores, Values
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.evaluation.wording import interval, number, percent
 from crispseg.labels import LabelSet
+from crispseg.visualization import pages
 
 MEANS = {
     "miou": "mIoU",

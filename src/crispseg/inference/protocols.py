@@ -20,12 +20,12 @@ import yaml
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.imaging import side_factor
 from crispseg.inference.exported import ExportedModel, Network
+from crispseg.io.images import side_factor
+from crispseg.models.refinement import DIRECTIONS, shift
 from crispseg.nn import resize
-from crispseg.refinement import DIRECTIONS, shift
-from crispseg.settings import CHECKS, Settings
 
 MIN_SIDE = 32
 """What models need; smaller images are extended to it by repeating their last row and column."""

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels, read_image, read_mask
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.io.images import image_channels, read_image, read_mask
+from crispseg.io.normalize import Normalize
+from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel
-from crispseg.normalize import Normalize
-from crispseg.opening import opened
-from crispseg.refinement import shift
+from crispseg.models.refinement import shift
 
 
 class Refiner:

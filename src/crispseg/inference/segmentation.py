@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg import pages, visuals
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_image, write_labels
+from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
+from crispseg.io.images import write_image, write_labels
 from crispseg.labels import LabelSet
+from crispseg.models.refinement import shift
 from crispseg.nn import resize
-from crispseg.objects import REACH, ObjectRule, Objects, measured
-from crispseg.refinement import shift
+from crispseg.visualization import pages
+from crispseg.visualization import pictures as visuals
 
 
 @dataclass(eq=False)

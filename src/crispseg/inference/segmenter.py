@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from crispseg.allocation import keep_freed_memory
 from crispseg.errors import CrispsegError
-from crispseg.imaging import (
-    as_picture,
-    find_images,
-    image_channels,
-)
 from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.compiling import compiled
 from crispseg.inference.exported import Backend, ExportedModel, Network, open_network
@@ -29,11 +23,16 @@ from crispseg.inference.memory import LARGE, Tiling, enough_memory
 from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.source import Source, read_source
+from crispseg.io.images import (
+    as_picture,
+    find_images,
+    image_channels,
+)
+from crispseg.io.normalize import Normalize
+from crispseg.io.value_range import ValueRange, check_range
 from crispseg.models import SegmentationModel
+from crispseg.models.refinement import shift
 from crispseg.nn import resize
-from crispseg.normalize import Normalize
-from crispseg.refinement import shift
-from crispseg.value_range import ValueRange, check_range
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
@@ -164,7 +163,6 @@ class Segmenter:
             return
         if isinstance(images, str) or not isinstance(images, Iterable):
             raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
-        keep_freed_memory()
         beside = self._in_lanes and torch.get_num_threads() > 1
         with closing(in_lanes(images, self._read, self._segment_small if beside else _unchanged)) as segmented:
             for image, future in segmented:

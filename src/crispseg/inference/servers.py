@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crispseg.data import official_classes
 from crispseg.errors import CrispsegError
-from crispseg.imaging import write_image, write_labels
+from crispseg.io.images import write_image, write_labels
 from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from crispseg.arrays import FORMS, image_array
 from crispseg.errors import CrispsegError, one_line
-from crispseg.imaging import as_rgb, image_channels, read_image, rgb_values
-from crispseg.opening import UnknownRange
-from crispseg.value_range import ValueRange, to_8_bits
+from crispseg.io.arrays import FORMS, image_array
+from crispseg.io.images import as_rgb, image_channels, read_image, rgb_values
+from crispseg.io.opening import UnknownRange
+from crispseg.io.value_range import ValueRange, to_8_bits
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.

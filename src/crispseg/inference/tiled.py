@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.files import InUse, atomic_path, owned, writable_folder
-from crispseg.imaging import image_channels
 from crispseg.inference.blending import OVERLAP, TILE, Progress, blended_rows, check_tile, spans
+from crispseg.inference.manifest import Share
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import Segmenter
-from crispseg.manifest import Share
-from crispseg.tiff import TiffImage, open_tiff
+from crispseg.io.files import InUse, atomic_path, owned, writable_folder
+from crispseg.io.images import image_channels
+from crispseg.io.tiff import TiffImage, open_tiff
 
 
 def segment_tiff(

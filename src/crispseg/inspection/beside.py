@@ -9,7 +9,6 @@ from typing import Any
 from numpy.typing import NDArray
 from rich.table import Table
 
-from crispseg import pages
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
@@ -20,6 +19,7 @@ from crispseg.evaluation.thin import ThinQuality, ThinScores
 from crispseg.evaluation.wording import change, change_number, number, percent, signed, text_table
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
+from crispseg.visualization import pages
 
 DISTANCE = 3
 """Pixels within which boundaries match."""

@@ -12,12 +12,12 @@ from crispseg.data import SegmentationDataset
 from crispseg.evaluation.report import Example, example, example_group
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.wording import change, number, percent, signed
-from crispseg.imaging import colorize
 from crispseg.inference import Segmenter
 from crispseg.inspection.beside import SideBySide
+from crispseg.io.images import colorize
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
-from crispseg.visuals import IGNORED, RIGHT
+from crispseg.visualization.pictures import IGNORED, RIGHT
 
 DIFFERENCES = (
     ("right in both", RIGHT),

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.charts import drawn, new_figure
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.files import writable_folder
-from crispseg.imaging import write_image
 from crispseg.inspection.flow import arrows, flow_colors, flows
 from crispseg.inspection.maps import heat_map, most_refined
 from crispseg.inspection.panels import PANELS, Panel, refinement
 from crispseg.inspection.points import ddsm_points, draw_points, sampled_points
 from crispseg.inspection.quantities import Inspection
+from crispseg.io.files import writable_folder
+from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
-from crispseg.visuals import panels
+from crispseg.visualization.charts import drawn, new_figure
+from crispseg.visualization.pictures import panels
 
 Picture: TypeAlias = NDArray[np.uint8]
 """`(H, W, 3)` RGB."""

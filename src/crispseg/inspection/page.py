@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 import crispseg
-from crispseg import pages
 from crispseg.evaluation.wording import percent
 from crispseg.inspection.maps import color_wheel, scaled
 from crispseg.inspection.panels import Panel, sections
 from crispseg.inspection.payload import payload
 from crispseg.inspection.quantities import Inspection
+from crispseg.visualization import pages
 
 SIDE = 2048
 """Pixels of a picture's longer side above which it is reduced: class colours are not, in any usual image."""

@@ -16,7 +16,7 @@ from crispseg.inspection.flow import flow_colors, flows, pixels_of_level
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
 from crispseg.inspection.quantities import Inspection
 from crispseg.labels import Color
-from crispseg.visuals import RIGHT
+from crispseg.visualization.pictures import RIGHT
 
 
 class Panel(NamedTuple):

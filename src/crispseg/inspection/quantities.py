@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import as_picture, colorize
 from crispseg.inference.exported import Network
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.inference.source import Source, read_source
+from crispseg.io.images import as_picture, colorize
+from crispseg.io.normalize import Normalize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
-from crispseg.normalize import Normalize
-from crispseg.visuals import error_map
+from crispseg.visualization.pictures import error_map
 
 PIXELS = 2**20
 """An image of more pixels is inspected as a reduced copy: what is recorded is some GB at most, of a wide dense AGLN."""
@@ -83,7 +83,7 @@ class Inspection:
     boundary: NDArray[np.float32] | None = field(repr=False, default=None)
     """Probability of each pixel to be on a boundary, `(H, W)`."""
     direction: NDArray[np.uint8] | None = field(repr=False, default=None)
-    """Most likely direction to the inside, `(H, W)`: an index of `crispseg.refinement.STEPS`."""
+    """Most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`."""
     offsets: NDArray[np.int8] | None = field(repr=False, default=None)
     """From where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 where nothing moves."""
     taps: dict[str, Tensor] = field(repr=False, default_factory=dict)

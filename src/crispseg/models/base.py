@@ -18,10 +18,10 @@ from crispseg.backbones import Backbone, read_state_dict
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.info import ModelInfo
+from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
 from crispseg.models.registry import BackboneSpec, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, resize
-from crispseg.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
 
 
 class Outputs(NamedTuple):
@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
     boundary: Tensor | None = None
     """Logit of a pixel to be on a boundary, `(N, 1, H, W)`."""
     direction: Tensor | None = None
-    """Logits of its direction to the inside, one of `crispseg.refinement.STEPS`, `(N, 8, H, W)`."""
+    """Logits of its direction to the inside, one of `crispseg.models.refinement.STEPS`, `(N, 8, H, W)`."""
 
 
 class Coarse(NamedTuple):
@@ -323,7 +323,7 @@ def create_model(
             `shufflenetv2_x1_0`, or any timm name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
-        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.refinement`).
+        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`).
         refine_steps: steps from a boundary pixel to the one whose logits it takes.
         refine_path: `chained`, each step in the direction of the pixel where it starts, or `straight`, all in that of
             the first; two straight steps are SegFix's doubled one.

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import read_text
+from crispseg.io.files import read_text
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1

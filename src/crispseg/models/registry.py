@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.backbones import Backbone
+from crispseg.config.options import checked_options, keyword_options, with_defaults
+from crispseg.config.registry import Registry
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
-from crispseg.options import checked_options, keyword_options, with_defaults
-from crispseg.registry import Registry
 
 
 @dataclass(frozen=True)

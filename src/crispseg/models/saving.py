@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones import write_state_dict
 from crispseg.errors import CrispsegError, CrispsegWarning
-from crispseg.files import atomic_path, writable_folder
+from crispseg.io.files import atomic_path, writable_folder
 from crispseg.models.info import ModelInfo
 
 CONFIG_FILE = "config.json"

@@ -1,7 +1,7 @@
 """UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
 
 Section and equation numbers are the paper's; see docs/papers/unept.md for where it contradicts itself or its released
-code, and how that is settled. This file is the context branch; the spatial branch is in `crispseg.refinement`.
+code, and how that is settled. This file is the context branch; the spatial branch is in `crispseg.models.refinement`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from crispseg.backbones import Backbone, plain_strides
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
+from crispseg.models.refinement import SpatialBranch
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import DeformableAttention, Tap, pixel_centres, resize
-from crispseg.refinement import SpatialBranch
 
 HEADS = 8
 Sizes = Sequence[Sequence[int]]

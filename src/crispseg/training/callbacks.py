@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from torch import Tensor
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
 from crispseg.training.pace import Pace, in_words

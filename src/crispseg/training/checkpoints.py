@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crispseg.backbones.weights import check_archive
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.training.processes import agreed
 

@@ -12,17 +12,17 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_core import to_jsonable_python
 
 from crispseg.backbones.published import weights_source
+from crispseg.config.settings import CHECKS, Settings
+from crispseg.config.wording import written
 from crispseg.data import Augment, DataSource, Scenes
 from crispseg.data.check import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
+from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
 from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
-from crispseg.settings import CHECKS, Settings
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES, DirectionMask
-from crispseg.wording import written
 
 CONFIG = "config.yaml"
 """The file in a run's folder that holds its settings."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.config.wording import plural
 from crispseg.data import Augment, SplitReport
 from crispseg.evaluation.confusion import shares as row_shares
 from crispseg.evaluation.wording import percent
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.wording import plural
 
 SHOWN = 12
 """Up to so many classes, all have a line; of more, those with the lowest IoU."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.models import Outputs
-from crispseg.refinement import DIRECTIONS
-from crispseg.refinement.targets import NO_BOUNDARY
+from crispseg.models.boundary_targets import NO_BOUNDARY
+from crispseg.models.refinement import DIRECTIONS
 
 BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from crispseg.data.base import SegmentationDataset
-from crispseg.imaging import as_picture, colorize, write_image
-from crispseg.visuals import panels
+from crispseg.io.images import as_picture, colorize, write_image
+from crispseg.visualization.pictures import panels
 
 IMAGES = 4
 KEPT = 10

@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from crispseg import pages
 from crispseg.data import DataSource, check_split
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.per_image import RESAMPLES
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import percent
-from crispseg.imaging import find_images, read_image
 from crispseg.inference import Segmenter
+from crispseg.io.images import find_images, read_image
 from crispseg.models import SegmentationModel
+from crispseg.visualization import pages
 
 METRICS = "metrics.csv"
 PICTURES = "pictures"

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import writable_folder
-from crispseg.settings_file import parse_yaml
+from crispseg.io.files import writable_folder
 from crispseg.training.checkpoints import LAST, MODEL
 from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.processes import is_first_process

@@ -8,8 +8,8 @@ import torch
 
 from crispseg.data import SplitReport
 from crispseg.errors import CrispsegError
-from crispseg.imaging import image_channels
 from crispseg.inference.memory import free_bytes
+from crispseg.io.images import image_channels
 from crispseg.models.base import shapes_alone
 from crispseg.training.config import ModelConfig, TrainConfig
 

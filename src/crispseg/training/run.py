@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from crispseg.allocation import keep_freed_memory
+from crispseg.config.plugins import load_plugins
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
 from crispseg.data.base import SegmentationDataset
 from crispseg.data.check import few_images
@@ -27,15 +27,14 @@ from crispseg.data.loading import eval_loader, train_loader
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError, telling
-from crispseg.files import atomic_path, owned, writable_folder
 from crispseg.inference.protocols import MIN_SIDE
+from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.base import described
+from crispseg.models.boundary_targets import BoundaryTargets
 from crispseg.models.info import ModelInfo
-from crispseg.plugins import load_plugins
-from crispseg.refinement import REFINE_OPTIONS
-from crispseg.refinement.targets import BoundaryTargets
+from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.training.checkpoints import BEST, LAST, MODEL, EpochCheckpoint, load_checkpoint
 from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import foretold
@@ -79,7 +78,6 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             another process trains in the folder; a loss that is not finite; a file cannot be written.
         Interrupted: SIGINT or SIGTERM came during training.
     """
-    keep_freed_memory()
     out = Path(config.out)
     with joined(), ExitStack() as stack:
         with all_or_none():

@@ -14,12 +14,12 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from crispseg.data.randomness import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.blending import blended_rows
 from crispseg.inference.memory import Tiling
 from crispseg.models import SegmentationModel
-from crispseg.randomness import derived_seed
 from crispseg.training.budget import Budget
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor

@@ -16,8 +16,8 @@ from crispseg.data.check import parallel
 from crispseg.data.decoders import ColorDecoder
 from crispseg.data.sources import official_classes
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_folder
-from crispseg.imaging import find_images, read_image, read_mask, write_image, write_labels
+from crispseg.io.files import atomic_folder
+from crispseg.io.images import find_images, read_image, read_mask, write_image, write_labels
 from crispseg.labels import Color, LabelSet
 
 DIGITS = 12

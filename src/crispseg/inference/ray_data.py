@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crispseg.cli.gathering import check_outputs, gather
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
-from crispseg.imaging import write_labels
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.blending import check_tile
+from crispseg.inference.gathering import check_outputs, gather
+from crispseg.inference.objects import Object, ObjectRule
 from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.io.images import write_labels
+from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.objects import Object, ObjectRule
-from crispseg.value_range import ValueRange
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +51,7 @@ def predict(
     - `labels`: a palette PNG whose values are the class ids, as `crispseg predict` writes it; or, with `out`, `file`:
       the path of the file that holds it;
     - `shares`: class → share of the pixels, 0 to 1;
-    - `objects`, if a class is named: a list of `crispseg.objects.Object`, as structs;
+    - `objects`, if a class is named: a list of `crispseg.inference.objects.Object`, as structs;
     - `seconds`, that it took, and `error`: why an image could not be read, else null. Then all others but it are.
 
     Args:
@@ -80,12 +80,12 @@ def predict(
 
     Example:
         >>> rows = ray.data.read_parquet("photos.parquet")  # doctest: +SKIP
-        >>> crispseg.ray.predict(rows, "runs/streets").write_parquet("labels")  # doctest: +SKIP
+        >>> crispseg.inference.ray_data.predict(rows, "runs/streets").write_parquet("labels")  # doctest: +SKIP
     """
     try:
         import ray.data
     except ImportError:
-        raise CrispsegError("crispseg.ray needs Ray; pip install 'crispseg[ray]'") from None
+        raise CrispsegError("crispseg.inference.ray_data needs Ray; pip install 'crispseg[ray]'") from None
     labels = read_info(run).label_set()
     if objects is not None:
         ObjectRule.named(labels, objects, objects_border)

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg import pages, visuals
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
+from crispseg.io.outlines import segmentations
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.outlines import segmentations
+from crispseg.visualization import pages
+from crispseg.visualization import pictures as visuals
 
 REACH = 5
 """Pixels within which an object takes back its border."""

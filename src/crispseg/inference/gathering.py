@@ -10,25 +10,10 @@ from functools import cache
 from os.path import realpath
 from pathlib import Path
 
-from crispseg.cli.parsing import RUN, Parser
 from crispseg.data.layout import IMAGES
 from crispseg.errors import CrispsegError
-from crispseg.files import writable_folder
-from crispseg.imaging import find_images
-
-
-def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
-    """What commands have that read images with a model and write as many results; `of` says which model."""
-    parser.add_argument("run", help=f"{model}{of}")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        help="files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt",
-    )
-    parser.add_argument(
-        "--device", type=str | None, default=None, help="cpu or cuda; by default CUDA where there is one"
-    )
-    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
+from crispseg.io.files import writable_folder
+from crispseg.io.images import find_images
 
 
 def gather(sources: Sequence[str]) -> dict[Path, str]:

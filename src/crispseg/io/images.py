@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path, writable_file
+from crispseg.io.files import atomic_path, writable_file
+from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
+from crispseg.io.png import write_png
+from crispseg.io.tiff import deep_bands, open_tiff, read_bands
+from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import Color, color_table
-from crispseg.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
-from crispseg.png import write_png
-from crispseg.tiff import deep_bands, open_tiff, read_bands
-from crispseg.value_range import ValueRange, to_8_bits
 
 MOST_CHANNELS = 16
 """Of an image."""

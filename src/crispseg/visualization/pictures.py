@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import colorize
+from crispseg.io.images import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)

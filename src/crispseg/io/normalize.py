@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from crispseg.imaging import image_channels
+from crispseg.io.images import image_channels
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]

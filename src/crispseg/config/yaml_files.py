@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from crispseg.wording import shortened
+from crispseg.config.wording import shortened
 
 MOST = 100_000
 """Values in a file, each counted as often as aliases repeat it."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.imaging import MOST_CHANNELS
+from crispseg.io.images import MOST_CHANNELS
 
 Values: TypeAlias = NDArray[Any] | Tensor
 """An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
+from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
-from crispseg.tiff import open_dataset
 
 
 def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str]) -> int:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self, get_type_hints
 import pydantic
 from pydantic import ModelWrapValidatorHandler
 
+from crispseg.config.wording import accepted, shortened
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted, shortened
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 

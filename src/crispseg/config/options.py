@@ -9,8 +9,8 @@ from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from crispseg.config.wording import accepted
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.wording import accepted
 
 
 def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -22,18 +22,18 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from crispseg.certificate import CHECKED, Certificate, Comparison, Limits, Trial, compare, reference
-from crispseg.certificate import smooth_images as smooth_images
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.files import put, staging
+from crispseg.export.check import CHECKED, Certificate, Comparison, Limits, Trial, compare, reference
+from crispseg.export.check import smooth_images as smooth_images
+from crispseg.export.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
 from crispseg.inference.compiling import whole_number_padding
 from crispseg.inference.exported import METADATA, Precision, open_onnx, openvino_core
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import peak_bytes
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.segmenter import check_finite, smooth_outputs
+from crispseg.io.files import put, staging
 from crispseg.models import ModelInfo, SegmentationModel
-from crispseg.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
 
 __all__ = [
     "CHECKED",

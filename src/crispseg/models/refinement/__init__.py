@@ -1,8 +1,8 @@
-"""Refinement of a segmentation along its boundaries. What it learns from masks is in `crispseg.refinement.targets`."""
+"""Refinement of a segmentation along its boundaries. `crispseg.models.boundary_targets` has its training targets."""
 
 from typing import Literal
 
-from crispseg.refinement.boundary import (
+from crispseg.models.refinement.boundary import (
     DIRECTIONS,
     STEPS,
     STEPS_TAKEN,

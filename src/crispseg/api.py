@@ -24,12 +24,12 @@ from crispseg.cli.parsing import (
     parse_training,
     read_recorded,
 )
+from crispseg.config.plugins import load_plugins
 from crispseg.data import Augment, Folder
 from crispseg.data.layout import recognise
 from crispseg.data.memory import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
-from crispseg.plugins import load_plugins
 from crispseg.training import Run, TrainConfig
 from crispseg.training.config import CONFIG, EARLIER
 from crispseg.training.processes import starter

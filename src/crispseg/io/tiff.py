@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.files import atomic_path
+from crispseg.io.files import atomic_path
+from crispseg.io.opening import MAX_PIXELS, ORIENTATION, UnreadablePicture
+from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import IGNORE, color_table
-from crispseg.opening import MAX_PIXELS, ORIENTATION, UnreadablePicture
-from crispseg.value_range import ValueRange, to_8_bits
 
 SUFFIXES = (".tif", ".tiff")
 

@@ -21,8 +21,8 @@ from crispseg.data import SegmentationDataset
 from crispseg.data.overview import spread
 from crispseg.inference.exported import openvino_core
 from crispseg.inference.segmenter import as_batch
+from crispseg.io.normalize import Normalize
 from crispseg.models import ModelInfo
-from crispseg.normalize import Normalize
 
 Kept: TypeAlias = Literal["sampling", "decoder", "fine"]
 KEPT: tuple[Kept, ...] = ("sampling", "decoder", "fine")

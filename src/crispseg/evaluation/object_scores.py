@@ -23,8 +23,8 @@ from torch import Tensor
 from crispseg.data.decoders import MOST
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, ratio
+from crispseg.inference.objects import ObjectRule
 from crispseg.labels import IGNORE
-from crispseg.objects import ObjectRule
 
 PERCENT = tuple(range(50, 100, 5))
 """The thresholds of IoU."""

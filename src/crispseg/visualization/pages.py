@@ -1,6 +1,6 @@
 """Self-contained HTML pages: style, pictures, data and scripts, if any, are inside, and nothing is fetched.
 
-Pages are jinja2 templates in `crispseg/templates`, which escape all text; names from files and users can be anything.
+Pages are jinja2 templates in `visualization/templates`. They escape all text: names of files may be anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.errors import CrispsegError
-from crispseg.files import atomic_path, writable_file
+from crispseg.io.files import atomic_path, writable_file
 from crispseg.labels import Color
 
 WIDEST = 640
@@ -30,7 +30,7 @@ TINY, SMALL = 128, 360
 def environment() -> Environment:
     """The templates of this package. Values for scripts go through `tojson`."""
     found = Environment(
-        loader=PackageLoader("crispseg"),
+        loader=PackageLoader("crispseg.visualization"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -41,7 +41,7 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page: a template of `crispseg/templates` with these values, in which text is escaped."""
+    """A page: a template of `crispseg/visualization/templates` with these values, in which text is escaped."""
     return environment().get_template(template).render(**values)
 
 

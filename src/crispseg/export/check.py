@@ -21,18 +21,18 @@ from pydantic import Field
 from torch import Tensor
 
 from crispseg.benchmarking.timing import Latency, latencies, take_turns
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.base import Sample
 from crispseg.data.overview import spread
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.wording import number
-from crispseg.imaging import image_channels
+from crispseg.export.quantization import Calibration
 from crispseg.inference.exported import Network, Run, open_network
 from crispseg.inference.memory import resident_growth
 from crispseg.inference.segmenter import Segmenter
+from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
-from crispseg.quantization import Calibration
-from crispseg.settings import CHECKS, Settings
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
 """Images, height and width at which a file is compared with its model."""
@@ -166,7 +166,7 @@ class Certificate:
     format: str
     precision: str
     kept: str | None
-    """Of 8 bits, what stayed in float, see `crispseg.quantization.in_float`."""
+    """Of 8 bits, what stayed in float, see `crispseg.export.quantization.in_float`."""
     data: str | None
     """On which it was scored; None for images of random blobs."""
     rows: tuple[Row, ...]

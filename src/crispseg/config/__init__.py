@@ -1,0 +1,1 @@
+"""Typed settings, registries, plugins and YAML files."""
