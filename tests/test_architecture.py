@@ -1,4 +1,4 @@
-"""What may import what: the folders' order is kept, and no file needs one that needs it."""
+"""What holds of all files: what may import what, where flags are spoken of, names and lengths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -14,15 +15,46 @@ from pathlib import Path
 import crispseg
 
 ROOT = Path(crispseg.__file__).parent
-NETWORKS = ("nn", "backbones", "decoders", "models")
-BELOW = ("config", "errors", "io", "labels")
-"""Modules that networks may stand on, beside each other."""
+ORDER = (
+    *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
+    *("evaluation", "export", "visualization", "inspection", "training", "benchmarking", "demo", "api", "cli"),
+)
+"""The packages, each of which imports only those before it."""
+UPWARD = {
+    ("api", "cli"),
+    ("data.overview", "visualization"),
+    ("doctor.pairs", "inference"),
+    ("export.check", "benchmarking"),
+}
+"""Imports against the order."""
+WITH_FLAGS = {
+    *("__init__", "api", "errors"),
+    *(f"data.{home}" for home in ("check", "pairing", "base", "declared", "importing", "sources", "undeclared")),
+    *(f"data.{home}" for home in ("catalogue", "decoders", "folder", "layout")),
+    *(f"demo.{home}" for home in ("app", "guard", "uploads")),
+    *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
+    *(f"inference.{home}" for home in ("exported", "gathering", "manifest", "refiner", "segmenter")),
+    *(f"training.{home}" for home in ("budget", "feedback", "folds", "interruption", "processes", "resuming", "room")),
+    *("training.run", "training.summary", "training.trainer"),
+    *("backbones.published", "benchmarking.run", "data", "decoders.parts", "export.export"),
+    *("io.opening", "io.tiff", "io.value_range"),
+}
+"""Modules outside `cli` that still speak of flags."""
+SAME_NAME = {"Augmented", "Decoded", "Kind", "Layout", "Limits", "Pair", "Row", "Settings", "Share"}
+"""Names that several public types have."""
+SHORT = {"cli.allocation", "data.randomness", "training.averaging"}
+"""Files of fewer than 30 lines."""
+
+
+def paths() -> dict[str, Path]:
+    """The files of the package, by the names of their modules."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+    return {name.removesuffix(".__init__"): path for name, path in names.items()}
 
 
 def imports() -> dict[str, set[str]]:
     """What each file of the package imports of it, in functions and for type checkers too."""
-    files = {".".join(("crispseg", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
-    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    files = {"crispseg" if name == "__init__" else f"crispseg.{name}": path for name, path in paths().items()}
     found: dict[str, set[str]] = {}
     for name, path in files.items():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
@@ -41,21 +73,56 @@ def test_no_import_circle() -> None:
     assert "crispseg.models.base" in list(TopologicalSorter(imports()).static_order())
 
 
-def test_networks_stand_on_networks() -> None:
-    allowed = tuple(f"crispseg.{name}" for name in (*NETWORKS, *BELOW))
-    networks = tuple(f"crispseg.{name}" for name in NETWORKS)
-    wrong = {
-        name: sorted(one for one in needed if not one.startswith(allowed))
-        for name, needed in imports().items()
-        if name.startswith(networks)
-    }
-    assert len(wrong) > 30 and not any(wrong.values()), wrong
+def test_packages_keep_their_order() -> None:
+    """None imports one above it, and so none the command line; all from `doctor` upward may draw."""
+    upward = set()
+    for name, needed in imports().items():
+        own, *_ = name.removeprefix("crispseg.").split(".")
+        if own in ("crispseg", "__main__"):
+            continue
+        for other in {one.split(".")[1] for one in needed if one.count(".")}:
+            drawing = other == "visualization" and ORDER.index(own) >= ORDER.index("doctor")
+            if ORDER.index(other) > ORDER.index(own) and not drawing:
+                upward.add((name.removeprefix("crispseg."), other))
+    assert upward <= UPWARD, upward - UPWARD
+
+
+def test_modules_of_the_root_are_few() -> None:
+    assert len([*ROOT.glob("*.py")]) <= 6
+
+
+def test_only_the_command_line_speaks_of_flags() -> None:
+    found = set()
+    for name, path in paths().items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        if any(re.search(r"(?<![\w-])--[a-z]", text) for text in texts):
+            found.add(name)
+    found = {name for name in found if not name.startswith("cli")}
+    assert found <= WITH_FLAGS, found - WITH_FLAGS
+
+
+def test_a_name_is_that_of_one_type() -> None:
+    homes = defaultdict(set)
+    for name, path in paths().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].add(name)
+    twice = {name: where for name, where in homes.items() if len(where) > 1 and name not in SAME_NAME}
+    assert homes and not twice
+
+
+def test_files_are_neither_long_nor_short() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths().items()}
+    assert not {name: count for name, count in lines.items() if count > 450}
+    whole = {name for name, path in paths().items() if path.name not in ("__init__.py", "__main__.py")}
+    assert not {name: lines[name] for name in whole - SHORT if lines[name] < 30}
 
 
 def test_the_frame_names_no_model() -> None:
     needed = imports()["crispseg.models.base"]
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
-        *("info", "registry", "saving")
+        *("info", "refinement", "registry", "saving")
     }
 
 
