@@ -1,0 +1,129 @@
+"""Weights and images by formula, so that no weights have to be kept; and what was measured, read and compared."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from crispseg.cli.main import main
+
+HERE = Path(__file__).parent
+FROZEN = HERE / "frozen"
+BOOK = np.float32((np.arange(16) - 7.5) / 4.61)
+SIZES = ((37, 51), (65, 96))
+SAMPLES = 200
+RENAMED: dict[str, str] = {}
+"""Keys of the command line and options of models (`model.NAME`) that have another name now."""
+
+
+def pick(key: str, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Sixteen values about 0, drawn by the key."""
+    return np.asarray(BOOK[np.random.RandomState(zlib.crc32(key.encode())).randint(0, 16, tuple(shape))])
+
+
+def weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """A state dict of these keys and shapes."""
+    state = {}
+    for key, shape in shapes.items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(0)
+            continue
+        value = pick(key, shape)
+        if len(shape) > 1:
+            value = value * np.float32(np.sqrt(2 / max(np.prod(shape[1:]), 1)))
+        elif key.endswith("running_var"):
+            value = 1 + abs(value) / 4
+        elif key.endswith(("running_mean", "bias")):
+            value = value / 10
+        else:
+            value = 1 + value / 10
+        state[key] = torch.from_numpy(np.asarray(value, np.float32))
+    return state
+
+
+def image(size: Sequence[int], channels: int = 3) -> Tensor:
+    """A normalised image, `(1, C, H, W)`."""
+    return torch.from_numpy(pick("image", (1, channels, *size)))
+
+
+def picture(size: Sequence[int], seed: int = 0) -> NDArray[np.uint8]:
+    """A smooth image, `(H, W, 3)`."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    random = np.random.RandomState(seed)
+    waves = [sum(np.sin((a * x + b * y) / 9 + c) for a, b, c in random.uniform(-2, 2, (4, 3))) for _ in range(3)]
+    return np.uint8(np.clip(np.stack(waves, -1) * 40 + 128, 0, 255))
+
+
+def samples(values: Any) -> NDArray[np.float32]:
+    """Values of a tensor at places that follow from its size."""
+    flat = np.asarray(values, np.float32).ravel()
+    return flat[np.random.RandomState(flat.size % 2**31).randint(0, flat.size, SAMPLES)]
+
+
+def assert_close(found: NDArray[Any], frozen: NDArray[Any], share: float = 1.0) -> None:
+    """At least this share of the values is equal to 1e-4 of their spread."""
+    assert found.shape == frozen.shape
+    near = abs(found - frozen) <= 1e-4 * max(float(frozen.std()), 1e-3)
+    assert near.mean() >= share, f"{(~near).sum()} of {near.size} differ, most {abs(found - frozen).max()}"
+
+
+def shapes_of(module: nn.Module) -> dict[str, list[int]]:
+    """Keys and shapes of a module's state."""
+    return {key: list(value.shape) for key, value in module.state_dict().items()}
+
+
+def saved(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> Path:
+    """A folder as `save_pretrained` writes it, with weights by formula."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights(shapes), folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def run(*words: object) -> tuple[int, str]:
+    """Exit status and standard output of a command."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        status = main([str(word) for word in words])
+    return status, out.getvalue()
+
+
+def write_png(path: Path, pixels: NDArray[Any], palette: Sequence[int] | None = None) -> Path:
+    """Write an image of 8 or 16 bits, with a palette where one is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = Image.fromarray(pixels)
+    if palette is not None:
+        drawn.putpalette(list(palette))
+    drawn.save(path)
+    return path
+
+
+def frozen(name: str) -> Any:
+    """What was measured: a dict of a JSON file, or the arrays of an npz file."""
+    path = FROZEN / name
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def freeze(name: str, values: Mapping[str, Any]) -> None:
+    """Write what was measured."""
+    path = FROZEN / name
+    if path.suffix == ".json":
+        lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    else:
+        np.savez_compressed(path, **values)

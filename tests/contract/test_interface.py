@@ -1,0 +1,218 @@
+"""Names and signatures of the Python interface; commands and keys of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import crispseg
+from contract.formula import RENAMED, frozen, run, write_png
+
+METHODS = {
+    "Segmentation": ("labels", "probabilities", "overlay", "save", "objects", "shares"),
+    "SegmentationModel": ("forward", "outputs", "save_pretrained", "from_pretrained", "parameter_groups", "offsets"),
+    "Segmenter": ("__init__", "__call__", "stream"),
+}
+"""Of the classes that users hold; how a model or a result is made is no promise."""
+HELPS = {
+    "train": ("train", "--data=folder", "--model=crisp"),
+    "train sfnet": ("train", "--data=folder", "--model=sfnet"),
+    "train agln": ("train", "--data=folder", "--model=agln"),
+    "predict": ("predict",),
+    "evaluate": ("evaluate",),
+    "doctor": ("doctor",),
+    "convert": ("convert",),
+    "compare": ("compare",),
+}
+NO_KEYS = {"key", "pretrained"}
+"""What stands in prose of the help."""
+TRAIN: dict[str, Any] = {
+    "model.name": "sfnet",
+    "model.backbone": "resnet18_deep",
+    "model.pretrained": False,
+    "model.in_chans": 1,
+    "model.refine": "boundary",
+    "model.refine_steps": 3,
+    "model.refine_path": "straight",
+    "model.width": 24,
+    "model.context": "aspp",
+    "model.context_options": {"rates": [1, 2]},
+    "model.fuse": "fam",
+    "model.fuse_levels": [4, 5],
+    "model.flow_kernel": 1,
+    "model.merge": "aligned",
+    "data.classes": ["a", "b", "c"],
+    "data.num_classes": 3,
+    "data.palette": [[0, 0, 0], [9, 8, 7], [1, 2, 3]],
+    "data.val_ratio": 0.3,
+    "data.seed": 4,
+    "data.folds": 4,
+    "data.fold": 2,
+    "data.ignore": [7],
+    "data.value_range": [0, 4095],
+    "augment.crop": [64, 96],
+    "augment.scale": [0.5, 2.0],
+    "augment.flip": 0.25,
+    "augment.turn": True,
+    "augment.photometric": "mmseg",
+    "augment.longer_side": 512,
+    "augment.shorter_side": 256,
+    "augment.max_share": 0.75,
+    "augment.repeat": 2,
+    "iterations": 40,
+    "batch_size": 3,
+    "accumulate": 2,
+    "optimizer": "sgd",
+    "lr": 0.02,
+    "backbone_lr_factor": 0.1,
+    "momentum": 0.8,
+    "weight_decay": 0.001,
+    "decay_norms_and_biases": False,
+    "schedule": "step",
+    "power": 0.8,
+    "lr_drops": [0.5, 0.75],
+    "warmup": 5,
+    "loss": {"cross_entropy": 1.0, "dice": 0.5},
+    "hard_fraction": 0.5,
+    "auxiliary_weight": 0.4,
+    "clip": 1.0,
+    "freeze_backbone": "early",
+    "ema": 0.99,
+    "patience": 3,
+    "val_every": 2,
+    "precision": "fp32",
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
+    "workers": 0,
+    "seed": 7,
+    "deterministic": True,
+    "checkpoint_every": 10,
+    "loggers": [],
+}
+"""Keys of `train` as in YAML, each with a value that is not its default (but for what a machine may not have)."""
+
+
+def signature(function: Callable[..., Any]) -> dict[str, str]:
+    """Parameters and their defaults; a star for what takes all others."""
+    stars = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
+    return {
+        f"{stars.get(parameter.kind, '')}{name}": "required"
+        if parameter.default is inspect.Parameter.empty
+        else repr(parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+
+
+def interface() -> dict[str, Any]:
+    """Signature of every function, methods of every class, names of the parts."""
+    found: dict[str, Any] = {}
+    for name in crispseg.__all__:
+        entry = getattr(crispseg, name)
+        if name in METHODS:
+            methods = {key: inspect.getattr_static(entry, key, None) for key in METHODS[name]}
+            for key, method in methods.items():
+                plain = getattr(method, "__func__", method)
+                found[f"{name}.{key}"] = signature(plain) if callable(plain) else {}
+        elif hasattr(entry, "names"):
+            found[name] = dict.fromkeys(entry.names(), "registered")
+        else:
+            found[name] = {} if isinstance(entry, type) else signature(entry)
+    return found
+
+
+def keys(*words: str) -> list[str]:
+    """The keys that the help of a command explains."""
+    status, text = run(*words, "--help", "all")
+    assert status == 0
+    return sorted({key.replace("-", "_").rstrip(".") for key in re.findall(r"--([A-Za-z][\w.-]*)", text)} - NO_KEYS)
+
+
+def commands() -> list[str]:
+    status, text = run("--help")
+    assert status == 0
+    return re.findall(r"^  (\w+)  +", text, re.MULTILINE)
+
+
+def test_the_python_interface_only_grows() -> None:
+    now = interface()
+    for name, parameters in frozen("interface.json")["python"].items():
+        if name == "Segmentation.labels":  # a field of an instance
+            continue
+        assert name in now
+        lost = {key: value for key, value in parameters.items() if now[name].get(key) != value}
+        assert not lost, f"{name}: {lost} was; now {now[name]}"
+        more = now[name].keys() - parameters.keys()
+        assert not [key for key in more if now[name][key] == "required" and not key.startswith("*")]
+
+
+def test_commands() -> None:
+    assert {*frozen("interface.json")["commands"]} <= {*commands()}
+
+
+@pytest.mark.parametrize("name", HELPS)
+def test_keys(name: str) -> None:
+    assert {RENAMED.get(key, key) for key in frozen("interface.json")[name]} <= {*keys(*HELPS[name])}
+
+
+def own_data(root: Path) -> Path:
+    """Three pairs."""
+    for index in range(3):
+        write_png(root / f"images/{index}.png", np.full((40, 40, 3), 60 * index, np.uint8))
+        write_png(root / f"masks/{index}.png", np.eye(40, dtype=np.uint8) * (index + 1) % 3)
+    return root
+
+
+def printed(*words: object) -> dict[str, Any]:
+    """The settings that `train --print_config` shows, those of groups as `group.key`."""
+    status, text = run("train", *words, "--print_config")
+    assert status == 0
+    tree = yaml.safe_load(text)
+    flat = {key: value for key, value in tree.items() if not isinstance(value, dict) or key == "loss"}
+    for group in ("model", "data", "augment"):
+        flat |= {f"{group}.{key}": value for key, value in tree[group].items()}
+    return flat
+
+
+@pytest.mark.parametrize("form", ["flags", "yaml"])
+def test_settings_come_back_as_they_were_given(form: str, tmp_path: Path) -> None:
+    data = own_data(tmp_path / "data")
+    settings = {RENAMED.get(key, key): value for key, value in TRAIN.items()}
+    if form == "yaml":
+        tree: dict[str, Any] = {"data": {"name": "folder", "root": str(data)}}
+        for key, value in settings.items():
+            group, dot, name = key.rpartition(".")
+            (tree.setdefault(group, {}) if dot else tree)[name] = value
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tree))
+        shown = printed(tmp_path / "settings.yaml")
+    else:
+        shown = printed(
+            data,
+            *(f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()),
+        )
+    assert {key: shown.get(key) for key in settings} == settings
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """What a run does where nothing is said, but for what depends on the machine."""
+    expected = frozen("interface.json")["defaults"]
+    shown = printed(own_data(tmp_path / "data"))
+    assert {key: shown.get(RENAMED.get(key, key)) for key in expected} == expected
+
+
+def test_short_forms(tmp_path: Path) -> None:
+    data = own_data(tmp_path / "data")
+    flags = ("--data", "folder", "--data.images", data / "images", "--data.masks", data / "masks", "--minutes", "3")
+    shown = printed(*flags, "--model", "fpn", "--out", tmp_path / "run")
+    assert (shown["model.name"], shown["data.name"], shown["minutes"]) == ("fpn", "folder", 3)
+    assert printed(data, "--preset", "paper")["optimizer"] == "sgd"
+    assert run("train", data, "--epochz", "3", "--print_config")[0] == 2
+    assert run("trian")[0] == 2
