@@ -145,7 +145,7 @@ def make_mapillary(root: Path, masks: str = "labels", config: str = "config.json
     return Mapillary(root, **options)
 
 
-ALL_COLORS = CamVid("nowhere", masks="colors").decoder().palette
+ALL_COLORS = CamVid("nowhere", masks="colors").lookup().palette
 
 
 def make_camvid(root: Path) -> CamVid:

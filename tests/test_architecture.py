@@ -29,8 +29,11 @@ UPWARD = {
 """Imports against the order."""
 WITH_FLAGS = {
     *("__init__", "api", "errors"),
-    *(f"data.{home}" for home in ("check", "pairing", "base", "declared", "importing", "sources", "undeclared")),
-    *(f"data.{home}" for home in ("catalogue", "decoders", "folder", "layout")),
+    *(
+        f"data.{home}"
+        for home in ("split_check", "pairing", "dataset", "text_files", "importing", "sources", "undeclared")
+    ),
+    *(f"data.{home}" for home in ("catalogue", "mask_lookup", "folder", "folder_layout")),
     *(f"demo.{home}" for home in ("app", "guard", "uploads")),
     *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
     *(f"inference.{home}" for home in ("exported", "gathering", "manifest", "refiner", "segmenter")),

@@ -16,8 +16,8 @@ from training_runs import MODEL, SCENES, files, quietly, tiny
 from crispseg import from_pretrained
 from crispseg.data import Augment, Scenes
 from crispseg.data.archives import unpack
-from crispseg.data.check import parallel
 from crispseg.data.loading import sample_loader
+from crispseg.data.split_check import parallel
 from crispseg.training import ModelConfig, Run
 from crispseg.training.run import starting_model
 

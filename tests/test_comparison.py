@@ -19,7 +19,7 @@ from crispseg.cli import scoring
 from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
 from crispseg.data import Scenes, SegmentationDataset
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide

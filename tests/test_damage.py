@@ -22,8 +22,8 @@ from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
 from crispseg.cli.parsing import read_yaml
 from crispseg.data import check_split
-from crispseg.data.base import FileDataset, Pair
-from crispseg.data.decoders import IdDecoder
+from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.mask_lookup import IdLookup
 from crispseg.doctor.scan import load_mask
 from crispseg.io.images import read_mask, write_image
 from crispseg.io.opening import ORIENTATION
@@ -73,7 +73,7 @@ def test_no_flipped_bit_of_a_mask_makes_other_labels(read: Any, pair: Pair) -> N
 
 
 def test_images_are_compared_with_their_checksums_when_data_are_checked(pair: Pair, refuses: Any) -> None:
-    dataset = FileDataset([pair], LabelSet.numbered(3), IdDecoder(3))
+    dataset = FileDataset([pair], LabelSet.numbered(3), IdLookup(3))
     check_split(dataset, "val")
     for _ in flips(pair.image, 20, start=60):
         with refuses(str(pair.image), "is broken"):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.data import Folder, check_split, class_weights
-from crispseg.data.base import FileDataset, Pair, Sample, SegmentationDataset, read_lines
-from crispseg.data.decoders import IdDecoder
+from crispseg.data.dataset import FileDataset, Pair, Sample, SegmentationDataset, read_lines
+from crispseg.data.mask_lookup import IdLookup
 from crispseg.data.pairing import Matched
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet, voc_palette
@@ -321,7 +321,7 @@ def test_report_counts(tmp_path: Path) -> None:
     for index, mask in enumerate(masks):
         make_pair(tmp_path, str(index), mask)
     pairs = [Pair(str(i), tmp_path / "images" / f"{i}.png", tmp_path / "masks" / f"{i}.png") for i in range(3)]
-    report = check_split(FileDataset(pairs, labels, IdDecoder(4)), "val")
+    report = check_split(FileDataset(pairs, labels, IdLookup(4)), "val")
     assert (report.images, report.ignored, report.smallest, report.largest) == (3, 60, (3, 8), (6, 20))
     assert report.counts.dtype == np.int64
     assert report.counts.tolist() == [24 + 36, 24, 12, 0] and report.support.tolist() == [96, 48, 48, 0]
@@ -353,15 +353,15 @@ def test_every_kind_of_damage_is_found(ten: Path, refuses: Any) -> None:
         "images/05.png": "is broken",
         "images/06.png": "does not exist",
     }
-    dataset = FileDataset(pairs, LabelSet.numbered(3), IdDecoder(3))
+    dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
     with refuses("7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more"):
         check_split(dataset, "train")
     for index, (file, reason) in enumerate(reasons.items()):
         with refuses("1 of 1 pairs", str(ten / file), reason):
-            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.decode), "val")
+            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.lookup), "val")
         with refuses(str(ten / file), reason):
             dataset[index]
-    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.decode), "train").images == 3
+    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.lookup), "train").images == 3
 
 
 def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
     path = tmp_path / "images" / "a.jpg"
     path.write_bytes(path.read_bytes() + b"\0" * 50)
     pairs = [Pair(n, tmp_path / "images" / n, tmp_path / "masks" / f"{n[0]}.png") for n in ("a.jpg", "b.bmp")]
-    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdDecoder(2)), "train").images == 2
+    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdLookup(2)), "train").images == 2
 
 
 def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path, refuses: Any) -> None:

@@ -17,7 +17,7 @@ from scipy.io import savemat
 from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue
-from crispseg.data.decoders import mapping, spans
+from crispseg.data.mask_lookup import mapping, spans
 from crispseg.data.overview import CELL, contact_sheet, fitted, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
@@ -49,7 +49,7 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
         kind, _, option = name.partition(" ")
         options: Any = {"59": {"classes": 59}, "ids": {"masks": "ids"}}.get(option)
         source: Any = DATA_SOURCES[kind]("x", **options) if options else MAKERS[kind](tmp_path)
-        labels, decode = source.label_set(), source.decoder()
+        labels, decode = source.label_set(), source.lookup()
     rows = mapping(decode, labels)
     assert [row.label for row in rows] == [*range(len(labels)), IGNORE]
     assert [row.name for row in rows[:-1]] == list(labels.names)

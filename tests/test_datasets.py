@@ -43,7 +43,7 @@ from crispseg.data import (
     check_split,
     official_classes,
 )
-from crispseg.data.decoders import TableDecoder
+from crispseg.data.mask_lookup import TableLookup
 from crispseg.data.sources import read_table
 from crispseg.labels import voc_palette
 
@@ -288,7 +288,7 @@ def test_training_on_train_and_val(name: str, make: Callable[[Path], Any], tmp_p
 @given(table=st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=20), data=st.data())
 def test_tables_agree_with_a_loop(table: list[int], data: st.DataObject) -> None:
     values = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=12))
-    decode, mask = TableDecoder(dict(enumerate(table)), "values of this"), np.array([values], np.uint16)
+    decode, mask = TableLookup(dict(enumerate(table)), "values of this"), np.array([values], np.uint16)
     if all(value < len(table) or value == 255 for value in values):
         expected = [255 if value == 255 else table[value] for value in values]
         assert decode(mask).tolist() == [expected] and decode(mask).dtype == np.uint8

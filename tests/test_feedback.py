@@ -18,7 +18,7 @@ from rich.console import Console
 from training_runs import SCENES, rows, tiny
 
 from crispseg.data import Augment
-from crispseg.data.check import SplitReport, summary
+from crispseg.data.split_check import SplitReport, summary
 from crispseg.evaluation import Scores
 from crispseg.labels import LabelSet
 from crispseg.training import train

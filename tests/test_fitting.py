@@ -15,8 +15,8 @@ from training_runs import MODEL, SCENES, tiny
 
 from crispseg import create_model
 from crispseg.data import Augment, Scenes, SplitReport, check_split, softened_weights
-from crispseg.data.base import Sample, SegmentationDataset
-from crispseg.data.check import lopsidedness, quarters
+from crispseg.data.dataset import Sample, SegmentationDataset
+from crispseg.data.split_check import lopsidedness, quarters
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.fitting import BATCH, CROP, MINUTES, STEP, fitted, fitted_augment

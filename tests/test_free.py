@@ -20,11 +20,11 @@ from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.data import Aerial, InstanceDataset, Nuclei
-from crispseg.data.base import read_lines
 from crispseg.data.catalogue import catalogue
-from crispseg.data.decoders import MOST, InstanceDecoder, three_classes
+from crispseg.data.dataset import read_lines
 from crispseg.data.free import LISTS, PART
 from crispseg.data.free.arrange import arrange
+from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
 from crispseg.doctor.subject import subject_of
 from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -65,7 +65,7 @@ def test_objects_that_touch_and_that_do_not() -> None:
     ids[2:7, 2:8], ids[2:7, 8:14], ids[2:7, 19:] = 255, 65535, 1  # 255 is a number like any other
     row = three_classes(ids)[4].tolist()
     assert row == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1]
-    assert InstanceDecoder()(ids.astype(np.uint8) * 0 + 7).tolist() == np.ones((9, 20)).tolist()
+    assert InstanceLookup()(ids.astype(np.uint8) * 0 + 7).tolist() == np.ones((9, 20)).tolist()
 
 
 # --------------------------------------------------------------------------------------------------------- splits
@@ -148,7 +148,7 @@ def test_object_numbers_are_kept() -> None:
 def test_doctor_takes_numbers_for_no_classes() -> None:
     subject = subject_of(Nuclei())
     assert all(isinstance(split, InstanceDataset) for split in subject.splits.values())
-    assert subject.decoder is not None and sorted(subject.decoder.meaning) == [0, 1, 2, 255]
+    assert subject.lookup is not None and sorted(subject.lookup.meaning) == [0, 1, 2, 255]
 
 
 def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:

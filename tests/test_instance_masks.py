@@ -17,8 +17,8 @@ from training_runs import of_many_opinions
 from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.data import Folder, InstanceDataset
-from crispseg.data.decoders import three_classes
 from crispseg.data.folder import settle
+from crispseg.data.mask_lookup import three_classes
 from crispseg.doctor.fix import check_out
 from crispseg.doctor.subject import subject_of
 from crispseg.inference.objects import Objects, measured

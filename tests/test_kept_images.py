@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg.data import Augment, Scenes, check_split, train_transform
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.loading import train_loader
 from crispseg.training import TrainConfig
 from crispseg.training.fitting import keeps_images

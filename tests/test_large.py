@@ -16,7 +16,7 @@ from rich.console import Console
 from training_runs import quietly, rows, state, tiny
 
 from crispseg.data import Augment, Folder, train_transform
-from crispseg.data.base import FileDataset, Sample
+from crispseg.data.dataset import FileDataset, Sample
 from crispseg.data.large import large_pair, times_an_epoch
 from crispseg.data.loading import Augmented, train_loader
 from crispseg.inference import memory
@@ -134,7 +134,7 @@ def test_what_is_decoded_whole(data: Folder, tmp_path: Path, _large: None, monke
         write(tmp_path / name, image[:100] if name == "small.tif" else image, **options)
     Image.fromarray(image).save(tmp_path / "a.png")
     pairs = [dataset.pairs[0]._replace(image=tmp_path / name) for name in (*kinds, "a.png", "missing.tif")]
-    others = FileDataset(pairs, data.label_set(), dataset.decode)
+    others = FileDataset(pairs, data.label_set(), dataset.lookup)
     assert [large_pair(others, index) for index in range(len(pairs))] == [None] * 5
     write(tmp_path / "mask.tif", labels, **kinds["strip.tif"])
     Image.fromarray(labels).save(tmp_path / "mask.png")

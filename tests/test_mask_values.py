@@ -14,9 +14,9 @@ from PIL import Image
 from test_data import BLACK, WHITE, folder, ids, make_pair
 
 from crispseg.data import check_split
-from crispseg.data.base import FileDataset
-from crispseg.data.decoders import ColorDecoder, IdDecoder
+from crispseg.data.dataset import FileDataset
 from crispseg.data.folder import settle
+from crispseg.data.mask_lookup import ColorLookup, IdLookup
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
@@ -24,7 +24,7 @@ from crispseg.labels import LabelSet
 @given(count=st.integers(2, 255), ignore=st.sets(st.integers(0, 300), max_size=4), data=st.data())
 def test_ids_are_kept_or_ignored_or_refused(count: int, ignore: set[int], data: st.DataObject) -> None:
     values = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=12))
-    decode = IdDecoder(count, tuple(ignore))
+    decode = IdLookup(count, tuple(ignore))
     void = ignore | {255}
     mask = np.array([values], np.uint16)
     if all(value < count or value in void for value in values):
@@ -37,10 +37,10 @@ def test_ids_are_kept_or_ignored_or_refused(count: int, ignore: set[int], data: 
 
 def test_rgb_masks_need_equal_channels_to_be_ids() -> None:
     mask = np.repeat(ids(0, 1)[..., None], 3, axis=2)
-    np.testing.assert_array_equal(IdDecoder(2)(mask), ids(0, 1))
+    np.testing.assert_array_equal(IdLookup(2)(mask), ids(0, 1))
     mask[0, 0] = (9, 8, 7)
     with pytest.raises(ValueError, match=r"\[0, 0, 0\], \[1, 1, 1\], \[9, 8, 7\]; .*--data.palette"):
-        IdDecoder(2)(mask)
+        IdLookup(2)(mask)
 
 
 @settings(deadline=None, max_examples=8)
@@ -49,19 +49,19 @@ def test_colours_become_ids(palette: list[tuple[int, int, int]], data: st.DataOb
     void, colors = tuple(palette[:1]), tuple(palette[1:])
     labels = np.array(data.draw(st.lists(st.integers(-1, len(colors) - 1), min_size=1, max_size=20)))
     mask = np.array([*colors, *void], np.uint8)[labels][None]
-    np.testing.assert_array_equal(ColorDecoder(colors, void)(mask)[0], np.where(labels < 0, 255, labels))
+    np.testing.assert_array_equal(ColorLookup(colors, void)(mask)[0], np.where(labels < 0, 255, labels))
     if (labels < 0).any():
         with pytest.raises(ValueError, match=f"of {(labels < 0).sum()} pixels is not in data.palette"):
-            ColorDecoder(colors)(mask)
+            ColorLookup(colors)(mask)
 
 
 def test_grey_values_count_as_colours() -> None:
-    assert ColorDecoder((BLACK, WHITE))(ids(0, 255)).max() == 1
+    assert ColorLookup((BLACK, WHITE))(ids(0, 255)).max() == 1
     with pytest.raises(ValueError, match=r"\[7, 7, 7\] of 24 pixels .* leave data.palette out"):
-        ColorDecoder((BLACK, WHITE))(ids(0, 7))
+        ColorLookup((BLACK, WHITE))(ids(0, 7))
     with pytest.raises(ValueError, match="16-bit"):
-        ColorDecoder((BLACK, WHITE))(ids(0, 7).astype(np.uint16) * 257)
-    assert ColorDecoder((BLACK, (7, 7, 7)))(ids(0, 7).astype(np.uint16)).max() == 1
+        ColorLookup((BLACK, WHITE))(ids(0, 7).astype(np.uint16) * 257)
+    assert ColorLookup((BLACK, (7, 7, 7)))(ids(0, 7).astype(np.uint16)).max() == 1
 
 
 @pytest.mark.parametrize("most", [40, 600])
@@ -114,7 +114,7 @@ def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
     save(tmp_path / "masks" / "c.png", np.zeros((6, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8))
     with refuses("1 of 2 pairs in 'train' are bad", "an RGB mask"):  # not said before all others
         check_split(
-            FileDataset(folder(tmp_path, num_classes=2).pairs("all")[1:], LabelSet.numbered(2), IdDecoder(2)), "train"
+            FileDataset(folder(tmp_path, num_classes=2).pairs("all")[1:], LabelSet.numbered(2), IdLookup(2)), "train"
         )
 
 

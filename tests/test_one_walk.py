@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from crispseg import Segmenter, create_model
-from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference import PROTOCOLS, Protocol
 from crispseg.io.images import read_mask, write_image

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from test_report import Page
 
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores

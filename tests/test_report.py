@@ -17,7 +17,7 @@ from PIL import Image
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
 from crispseg.data import Scenes, SegmentationDataset
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import Example, examples, report_page
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores

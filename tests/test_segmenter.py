@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from crispseg import CrispsegError, SegmentationModel, create_model
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
 from crispseg.inference.lanes import LANES
 from crispseg.inference.segmenter import Segmenter, upsampled_argmax

@@ -71,7 +71,7 @@ def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:
     assert files(tmp_path / "out") == {"berlin_000000_000019_labelIds.png", "bonn_000046_000019_labelIds.png"}
     # Read as a mask, the prediction is what the segmenter says.
     labels = Segmenter(model, "cpu")(images / "bonn/bonn_000046_000019_leftImg8bit.png").labels
-    decode = data.dataset("val").decode
+    decode = data.dataset("val").lookup
     assert np.array_equal(decode(np.array(Image.open(tmp_path / "out/bonn_000046_000019_labelIds.png"))), labels)
 
 

@@ -18,7 +18,7 @@ from test_own_images import TINY, scored
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.data import Folder
-from crispseg.data.layout import recognise
+from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 

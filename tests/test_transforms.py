@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision import tv_tensors
 
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.transforms import (
     Augment,
     PhotometricDistortion,

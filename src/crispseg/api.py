@@ -26,7 +26,7 @@ from crispseg.cli.parsing import (
 )
 from crispseg.config.plugins import load_plugins
 from crispseg.data import Augment, Folder
-from crispseg.data.layout import recognise
+from crispseg.data.folder_layout import recognise
 from crispseg.data.memory import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options

@@ -15,7 +15,7 @@ import numpy as np
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
-from crispseg.data.declared import class_names, read_palette
+from crispseg.data.text_files import class_names, read_palette
 from crispseg.doctor import subject_of
 from crispseg.doctor.scan import scan
 from crispseg.errors import CrispsegError

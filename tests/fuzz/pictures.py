@@ -21,8 +21,8 @@ from rasterio import Affine
 from rasterio.io import MemoryFile
 
 from crispseg.data import check_split
-from crispseg.data.base import FileDataset, Pair
-from crispseg.data.decoders import IdDecoder
+from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.mask_lookup import IdLookup
 from crispseg.doctor.scan import Unreadable, load_mask, scan
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
@@ -108,7 +108,7 @@ class Images(Pictures):
         pair, labels = Pair("x", path, self.mask), LabelSet.numbered(CLASSES)
 
         def checked() -> Any:
-            data = FileDataset([pair], labels, IdDecoder(CLASSES))
+            data = FileDataset([pair], labels, IdLookup(CLASSES))
             check_split(data, "val")
             return data[0][0]
 

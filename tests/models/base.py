@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel, create_model, from_pretrained, record
 from crispseg.data import SegmentationDataset
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.export import export
 from crispseg.export.check import Limits, Trial
 from crispseg.export.quantization import Calibration

@@ -12,11 +12,11 @@ from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
 from crispseg.cli.parsing import Parser, build_data
 from crispseg.data import DATA_SOURCES
-from crispseg.data.base import DataSource
 from crispseg.data.catalogue import Entry, catalogue
+from crispseg.data.dataset import DataSource
 from crispseg.data.download import download
+from crispseg.data.folder_layout import recognise
 from crispseg.data.free.arrange import arrange
-from crispseg.data.layout import recognise
 from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
 from crispseg.errors import CrispsegError, did_you_mean, telling

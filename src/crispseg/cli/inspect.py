@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.config.plugins import load_plugins
-from crispseg.data.decoders import IdDecoder
+from crispseg.data.mask_lookup import IdLookup
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import usable_device
 from crispseg.inspection.figures import save_figures
@@ -89,6 +89,6 @@ def read_truth(path: Path, classes: int, ignore: Sequence[int] = ()) -> NDArray[
         raise CrispsegError(f"--ignore holds {wrong[0]}; mask values are 0 to 65535")
     try:
         remedy = "save it with class ids as values, as 'crispseg predict' does"
-        return IdDecoder(classes, tuple(ignore), remedy)(read_mask(path))
+        return IdLookup(classes, tuple(ignore), remedy)(read_mask(path))
     except ValueError as error:
         raise CrispsegError(f"{path}: {error}") from None

@@ -25,7 +25,7 @@ from crispseg.config.plugins import load_plugins
 from crispseg.config.wording import shortened, written
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
-from crispseg.data.layout import recognise
+from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.inference.exported import Backend
 from crispseg.io.files import read_text

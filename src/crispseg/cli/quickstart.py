@@ -18,7 +18,7 @@ from crispseg.cli.parsing import merge, parse_training, read_yaml
 from crispseg.cli.scoring import write_json
 from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.depth import known_range
+from crispseg.data.bit_depth import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.object_scores import ObjectScores

@@ -15,10 +15,10 @@ from rich.console import Console
 from crispseg.cli.parsing import OWN, Parser, Tree, data_name, parse_data, read_yaml, take_flag
 from crispseg.config.plugins import load_plugins
 from crispseg.data import DATA_SOURCES, DataSource, Folder, SegmentationDataset, check_split
-from crispseg.data.base import FileDataset
-from crispseg.data.depth import known_range
+from crispseg.data.bit_depth import known_range
+from crispseg.data.dataset import FileDataset
 from crispseg.data.folder import ALL, settle
-from crispseg.data.layout import recognise
+from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import LEVEL, RESAMPLES
 from crispseg.evaluation.thin import ThinScores

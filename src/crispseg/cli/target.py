@@ -9,7 +9,7 @@ from typing import Any
 from crispseg.cli.parsing import Parser, Tree, data_name, data_source, one_too_many, read_yaml
 from crispseg.cli.scoring import recorded_data
 from crispseg.data import DATA_SOURCES
-from crispseg.data.layout import recognise
+from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.training.config import CONFIG

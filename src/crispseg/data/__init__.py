@@ -1,7 +1,6 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
-from crispseg.data.base import DataSource, InstanceDataset, Sample, SegmentationDataset
-from crispseg.data.check import SplitReport, check_split, class_weights, softened_weights
+from crispseg.data.dataset import DataSource, InstanceDataset, Sample, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.free import Aerial, Nuclei
 from crispseg.data.loading import Transformed
@@ -16,6 +15,7 @@ from crispseg.data.sources import (
     PascalContext,
     official_classes,
 )
+from crispseg.data.split_check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.transforms import Augment, eval_transform, train_transform
 from crispseg.labels import IGNORE, LabelSet
 

@@ -8,12 +8,21 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair
-from crispseg.data.declared import as_color, chosen_names, class_names, read_palette
-from crispseg.data.decoders import CLASSES, DEEP_WHITE, IF_IDS, PURE, ColorDecoder, Decoder, IdDecoder, InstanceDecoder
-from crispseg.data.dividing import folded, refuse_shared, shared_out
-from crispseg.data.layout import SPLITS, Layout, own_layout
+from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair
+from crispseg.data.folder_layout import SPLITS, FolderLayout, own_layout
+from crispseg.data.mask_lookup import (
+    CLASSES,
+    DEEP_WHITE,
+    IF_IDS,
+    PURE,
+    ColorLookup,
+    IdLookup,
+    InstanceLookup,
+    MaskLookup,
+)
 from crispseg.data.pairing import Matched, few, instance_masks, match
+from crispseg.data.splitting import folded, refuse_shared, shared_out
+from crispseg.data.text_files import as_color, chosen_names, class_names, read_palette
 from crispseg.data.undeclared import (
     OBJECTS,
     count_classes,
@@ -180,8 +189,8 @@ class Folder:
         listed = set().union(*self._names.values())
         return [pair.image for name, pair in self._pairs.items() if name not in listed]
 
-    def declared(self) -> tuple[LabelSet, Decoder] | None:
-        """Classes and decoder, or None where they have to be read off the masks.
+    def declared(self) -> tuple[LabelSet, MaskLookup] | None:
+        """Classes and lookup, or None where they have to be read off the masks.
 
         Raises:
             CrispsegError: what is declared does not fit together.
@@ -235,7 +244,7 @@ class Folder:
         return lines
 
     @cached_property
-    def _layout(self) -> Layout:
+    def _layout(self) -> FolderLayout:
         given = self.root, self.images, self.instances if self.of_instances else self.masks
         root, images, masks = (None if path is None else Path(path) for path in given)
         lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
@@ -350,8 +359,8 @@ class Folder:
         return []
 
     @cached_property
-    def _reading(self) -> tuple[LabelSet, Decoder]:
-        """Classes and decoder, by what the masks hold where nothing is declared."""
+    def _reading(self) -> tuple[LabelSet, MaskLookup]:
+        """Classes and lookup, by what the masks hold where nothing is declared."""
         if self._black_and_white:
             return self._read_as(2, (BLACK, WHITE))
         if declared := self.declared():
@@ -360,17 +369,17 @@ class Folder:
         where = str(self.masks or self.root)
         return self._read_as(count_classes(self._values, self.ignored_values, where), None)
 
-    def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, Decoder]:
+    def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, MaskLookup]:
         names = self._declared[0] or tuple(f"class {index}" for index in range(count))
         shown = colors if colors and {*colors} != {BLACK, WHITE} else None  # a white class is lost on a bright image
         labels = LabelSet(names, shown) if shown else LabelSet.colored(names)
         if self.of_instances:
-            return labels, InstanceDecoder()
+            return labels, InstanceLookup()
         if colors is not None:
             ignored = tuple(as_color(value) for value in self.ignore)
-            decoder = ColorDecoder(colors, ignored)
-            return labels, decoder if shown else replace(decoder, refusal=PURE, if_grey=IF_IDS)
-        return labels, IdDecoder(count, self.ignored_values)
+            lookup = ColorLookup(colors, ignored)
+            return labels, lookup if shown else replace(lookup, refusal=PURE, if_grey=IF_IDS)
+        return labels, IdLookup(count, self.ignored_values)
 
     @property
     def _masks(self) -> list[Path]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crispseg.data.base import FileDataset, Sample, SegmentationDataset
-from crispseg.data.decoders import BORDER, InstanceDecoder
+from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
+from crispseg.data.mask_lookup import BORDER, InstanceLookup
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
 from crispseg.io.images import side_factor
@@ -40,7 +40,7 @@ class LargePair:
         pair, bottom, right = self.dataset.pairs[self.index], top + height, left + width
         with open_tiff(pair.image, self.dataset.channels, self.dataset.value_range) as tiff:
             image = tiff.read(top, bottom, left, right)
-        around = BORDER if isinstance(self.dataset.decode, InstanceDecoder) else 0  # which tells the classes of the rim
+        around = BORDER if isinstance(self.dataset.lookup, InstanceLookup) else 0  # which tells the classes of the rim
         above, before = min(top, around), min(left, around)
         rows = slice(top - above, min(bottom + around, self.size[0]))
         columns = slice(left - before, min(right + around, self.size[1]))

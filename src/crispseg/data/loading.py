@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
 
-from crispseg.data.base import Sample, SegmentationDataset
-from crispseg.data.check import MOST_WORKERS
+from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.large import LargePair, large_pair
 from crispseg.data.randomness import derived_seed, seeded
+from crispseg.data.split_check import MOST_WORKERS
 from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE

@@ -10,9 +10,9 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from crispseg.data.base import DataSource, SegmentationDataset
-from crispseg.data.check import SplitReport
-from crispseg.data.decoders import Meaning
+from crispseg.data.dataset import DataSource, SegmentationDataset
+from crispseg.data.mask_lookup import Meaning
+from crispseg.data.split_check import SplitReport
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
 from crispseg.labels import IGNORE, LabelSet

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import Pair, read_lines
+from crispseg.data.dataset import Pair, read_lines
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES, find_images
 

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from crispseg.data.archives import waiting_archive
-from crispseg.data.base import FileDataset, Pair
 from crispseg.data.catalogue import Layout, catalogue
-from crispseg.data.decoders import ColorDecoder, Decoder, IdDecoder, TableDecoder
+from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.mask_lookup import ColorLookup, IdLookup, MaskLookup, TableLookup
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -101,10 +101,10 @@ class PublicSource:
         """
         return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
 
-    def decoder(self, part: str = "train") -> Decoder:
+    def lookup(self, part: str = "train") -> MaskLookup:
         """From the mask values, or colours, of an official split to class ids. Raises as `label_set` does."""
         ids = {one.value: index for index, one in enumerate(self.official())}
-        return TableDecoder({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
+        return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
 
     def void(self) -> Iterable[int]:
         """Mask values that are ignored unless they mean a class."""
@@ -131,9 +131,9 @@ class PublicSource:
         if split not in splits:
             raise CrispsegError(f"{self.name} has no split '{split}'{did_you_mean(split, splits)}")
         parts = self.parts(split)
-        masks = self.mask_files(parts[0])  # one form for all parts, since one decoder reads them
+        masks = self.mask_files(parts[0])  # one form for all parts, since one lookup reads them
         pairs = [pair for part in parts for pair in self.pairs(part, masks)]
-        return FileDataset(pairs, self.label_set(), self.decoder(parts[0]))
+        return FileDataset(pairs, self.label_set(), self.lookup(parts[0]))
 
     def parts(self, split: str) -> tuple[str, ...]:
         """The official splits that a split is made of."""
@@ -191,11 +191,11 @@ class Cityscapes(PublicSource):
     train_on: TrainOn = "train"
     name = "cityscapes"
 
-    def decoder(self, part: str = "train") -> Decoder:
+    def lookup(self, part: str = "train") -> MaskLookup:
         """From mask values to class ids: label ids, unless the root is there and holds train ids only."""
         if self.mask_files(part) == self.layout.masks[0]:
-            return super().decoder(part)
-        return TableDecoder({index: index for index in range(19)}, "train ids of Cityscapes")
+            return super().lookup(part)
+        return TableLookup({index: index for index in range(19)}, "train ids of Cityscapes")
 
 
 @dataclass(frozen=True)
@@ -325,12 +325,12 @@ class CamVid(PublicSource):
     masks: Literal["ids", "colors"] = "ids"
     name = "camvid"
 
-    def decoder(self, part: str = "train") -> Decoder:
+    def lookup(self, part: str = "train") -> MaskLookup:
         if self.masks == "ids":
-            return IdDecoder(11, ignore=(11,), remedy="give --data.masks colors for masks in CamVid's colours")
+            return IdLookup(11, ignore=(11,), remedy="give --data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
         rows = read_table("camvid_colors")
-        return ColorDecoder(
+        return ColorLookup(
             tuple(_color(color) for _, *color, _ in rows),
             ids=tuple(ids.get(group, IGNORE) for *_, group in rows),
             names=tuple(row[0] for row in rows),

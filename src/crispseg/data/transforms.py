@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.config.wording import written
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.errors import CrispsegError
 from crispseg.io.images import side_factor
 from crispseg.io.normalize import Normalize

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crispseg.data.check import parallel
-from crispseg.data.decoders import grey
+from crispseg.data.mask_lookup import grey
 from crispseg.data.pairing import few
+from crispseg.data.split_check import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.images import largest_value, palette_of, read_mask
 from crispseg.labels import IGNORE, Color

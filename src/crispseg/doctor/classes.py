@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crispseg.data.check import SplitReport, too_few_classes
 from crispseg.data.pairing import few
+from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.kinds import Finding, Severity, finding
 
 RARE, VERY_RARE = 1e-2, 1e-4

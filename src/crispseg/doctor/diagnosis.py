@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crispseg.data.check import SplitReport, summary
+from crispseg.data.split_check import SplitReport, summary
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import KINDS, Finding, Severity, finding
 from crispseg.doctor.pairs import file_findings, pair_findings, pairing_findings

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from crispseg.data.base import InstanceDataset, SegmentationDataset
-from crispseg.data.check import parallel
-from crispseg.data.decoders import pack_colors
+from crispseg.data.dataset import InstanceDataset, SegmentationDataset
+from crispseg.data.mask_lookup import pack_colors
+from crispseg.data.split_check import parallel
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS
 from crispseg.doctor.pairs import needs_turning

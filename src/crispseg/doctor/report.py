@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from crispseg.config.wording import plural
-from crispseg.data.decoders import mapping
+from crispseg.data.mask_lookup import mapping
 from crispseg.data.overview import class_table
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.kinds import KINDS, Finding, Severity
@@ -61,7 +61,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
-        yield class_table(mapping(diagnosis.reading.decoder, diagnosis.reading.labels), diagnosis.reports)
+        yield class_table(mapping(diagnosis.reading.lookup, diagnosis.reading.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)

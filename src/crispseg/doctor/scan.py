@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
 
-from crispseg.data.base import Pair, SegmentationDataset
-from crispseg.data.check import parallel
-from crispseg.data.decoders import pack_colors
+from crispseg.data.dataset import Pair, SegmentationDataset
+from crispseg.data.mask_lookup import pack_colors
+from crispseg.data.split_check import parallel
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture, image_size, in_bands, mask_values, rgb_values, stretch_of

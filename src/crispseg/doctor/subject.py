@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crispseg.data.base import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
-from crispseg.data.decoders import Decoder, IdDecoder
+from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
+from crispseg.data.mask_lookup import IdLookup, MaskLookup
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
@@ -23,7 +23,7 @@ class Subject:
     """Pairs of files; or data sets that are not made of files, which are gone through sample by sample."""
     labels: LabelSet | None
     """None where the classes have to be read off the masks."""
-    decoder: Decoder | None
+    lookup: MaskLookup | None
     """None likewise."""
     channels: int
     """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
@@ -42,7 +42,7 @@ class Subject:
     @property
     def ignore(self) -> tuple[int, ...]:
         """Mask values that mean ignore, where no class is declared."""
-        return self.source.ignored_values if isinstance(self.source, Folder) and self.decoder is None else ()
+        return self.source.ignored_values if isinstance(self.source, Folder) and self.lookup is None else ()
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:
@@ -55,7 +55,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     with collected_faults() as faults:
-        labels, decoder = (own.declared() or (None, None)) if own else (source.label_set(), None)
+        labels, lookup = (own.declared() or (None, None)) if own else (source.label_set(), None)
         for name in source.splits():
             try:
                 found = own.pairs(name) if own else source.dataset(name)
@@ -68,13 +68,13 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             files = found if isinstance(found, FileDataset) and not numbers else None
             splits[name] = files.pairs if files else found
             if isinstance(found, SegmentationDataset):
-                decoder = files.decode if files else IdDecoder(len(found.labels))
+                lookup = files.lookup if files else IdLookup(len(found.labels))
         unlisted = own.unlisted() if own and splits else []
     if not splits:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(source, splits, labels, decoder, channels, tuple(faults), tuple(unlisted), unavailable)
+    return Subject(source, splits, labels, lookup, channels, tuple(faults), tuple(unlisted), unavailable)
 
 
 def _own(source: DataSource) -> Folder | None:

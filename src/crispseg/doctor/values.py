@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.config.wording import plural
-from crispseg.data.check import BLACK_AND_WHITE
-from crispseg.data.decoders import DEEP_WHITE, ColorDecoder, Decoder, IdDecoder, TableDecoder, ValueDecoder
 from crispseg.data.folder import Folder
+from crispseg.data.mask_lookup import DEEP_WHITE, ColorLookup, IdLookup, MaskLookup, TableLookup, ValueLookup
 from crispseg.data.pairing import few
+from crispseg.data.split_check import BLACK_AND_WHITE
 from crispseg.data.undeclared import number_objects, plausible_ids, white_among_ids
 from crispseg.doctor.kinds import Finding, Severity, finding
 from crispseg.doctor.scan import MaskFacts, PairFacts, files_of
@@ -54,15 +54,15 @@ class Reading:
     """How the masks are best read."""
 
     labels: LabelSet
-    decoder: Decoder
+    lookup: MaskLookup
     findings: list[Finding] = field(default_factory=list)
     refused: frozenset[str] = frozenset()
     """Mask files of another kind than the others, such as colours among ids, which cannot be read."""
 
     def decode(self, mask: MaskFacts) -> Decoded:
         """Labels of the values of a mask, without an error for those of no class."""
-        known: Mapping[Any, int] = {} if mask.header.file in self.refused else self.decoder.meaning
-        found = [known.get(key) for key in _keys(mask, as_colors=isinstance(self.decoder, ColorDecoder))]
+        known: Mapping[Any, int] = {} if mask.header.file in self.refused else self.lookup.meaning
+        found = [known.get(key) for key in _keys(mask, as_colors=isinstance(self.lookup, ColorLookup))]
         labels = [IGNORE if label is None else label for label in found]
         return Decoded(np.array(labels, np.uint8), np.array([label is None for label in found]))
 
@@ -74,10 +74,10 @@ def usable(facts: Iterable[PairFacts]) -> list[MaskFacts]:
 
 def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
     """How to read the masks, and what is wrong with their values; None if no mask can be read."""
-    masks, declared = usable(facts), subject.decoder
+    masks, declared = usable(facts), subject.lookup
     if not masks:
         return None
-    if subject.labels is not None and isinstance(declared, ColorDecoder):
+    if subject.labels is not None and isinstance(declared, ColorLookup):
         return _read_by(subject.labels, declared, masks)
     colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey) and subject.own:
@@ -96,14 +96,14 @@ def read_values(subject: Subject, facts: Sequence[PairFacts]) -> Reading | None:
 
 def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     """Masks that all have one of the common mistakes of own data; None where they have not."""
-    declared, labels = subject.decoder, subject.labels
+    declared, labels = subject.lookup, subject.labels
     pixels = _pixels(grey)
     ignored = isinstance(subject.source, Folder) and {IGNORE, DEEP_WHITE} & {*subject.source.ignore}
     two = labels if labels is not None and len(labels) == 2 else LabelSet.numbered(2)
     among = [] if ignored else white_among_ids([set(mask.values.tolist()) for mask in grey])
     if any(among) and labels in (None, two):
         found = finding("black-and-white-among-ids", files_of(compress(grey, among)))
-        either = ColorDecoder(((0, 0, 0), (1, 1, 1), (255, 255, 255)), ids=(0, 1, 1))
+        either = ColorLookup(((0, 0, 0), (1, 1, 1), (255, 255, 255)), ids=(0, 1, 1))
         return _read_by(two, either, grey, before=[found])
     bright = pixels[IGNORE] + pixels[DEEP_WHITE]
     white = bright and pixels[0] and not ignored
@@ -116,10 +116,10 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
             found = finding("black-and-white-masks", files, severity=Severity.INFORMATION, remedy=remedy)
         else:
             found = finding("black-and-white-masks", files, remedy=BLACK_AND_WHITE)
-        either = ColorDecoder(((0,) * 3, (IGNORE,) * 3, (DEEP_WHITE,) * 3), ids=(0, 1, 1))
-        return _read_by(two, either if pixels[DEEP_WHITE] else ColorDecoder(either.palette[:2]), grey, before=[found])
+        either = ColorLookup(((0,) * 3, (IGNORE,) * 3, (DEEP_WHITE,) * 3), ids=(0, 1, 1))
+        return _read_by(two, either if pixels[DEEP_WHITE] else ColorLookup(either.palette[:2]), grey, before=[found])
     drawn = [mask for mask in grey if mask.values.tolist() != [0, 255]]
-    if isinstance(declared, ValueDecoder):
+    if isinstance(declared, ValueLookup):
         ids = sorted(value for value in _pixels(drawn) if declared.meaning.get(value) != IGNORE)
     else:
         ids = _without_strays(drawn, subject.ignore)
@@ -129,8 +129,8 @@ def _special(subject: Subject, grey: list[MaskFacts]) -> Reading | None:
     if ids[0] == 1 and ids[-1] == count <= IGNORE and (declared or plausible_ids(ids)):
         effect = f", and {count} is out of range 0 to {count - 1}" if declared else ", so class 0 would be empty"
         found = finding("one-based-ids", files_of(grey), last=count, effect=effect)
-        decoder = TableDecoder({0: IGNORE, **{index + 1: index for index in range(count)}}, "ids from 1")
-        return _read_by(labels or LabelSet.numbered(count), decoder, grey, before=[found])
+        lookup = TableLookup({0: IGNORE, **{index + 1: index for index in range(count)}}, "ids from 1")
+        return _read_by(labels or LabelSet.numbered(count), lookup, grey, before=[found])
     if declared is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         return _sparse(ids, subject.ignore, grey)
     return None
@@ -156,17 +156,17 @@ def _sparse(ids: list[int], ignore: tuple[int, ...], grey: list[MaskFacts]) -> R
         shown=few(ids, 12),
     )
     meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(ignore, IGNORE)
-    return Reading(labels, TableDecoder(meaning, "values"), [found])
+    return Reading(labels, TableLookup(meaning, "values"), [found])
 
 
 def _plain(subject: Subject, grey: list[MaskFacts]) -> Reading:
     """Masks read as declared or, where nothing is, as ids up to the last one."""
-    if subject.labels is not None and subject.decoder is not None:
-        return _read_by(subject.labels, subject.decoder, grey)
+    if subject.labels is not None and subject.lookup is not None:
+        return _read_by(subject.labels, subject.lookup, grey)
     ids = _without_strays(grey, subject.ignore)
     count = min(max(ids[-1] + 1 if ids else 0, 2), IGNORE)
     remedy = "write masks of the class ids 0 to 254" if ids and ids[-1] >= count else None
-    return _read_by(LabelSet.numbered(count), IdDecoder(count, subject.ignore), grey, remedy)
+    return _read_by(LabelSet.numbered(count), IdLookup(count, subject.ignore), grey, remedy)
 
 
 def _colored(colored: list[MaskFacts], grey: list[MaskFacts]) -> Reading:
@@ -185,35 +185,35 @@ def _colored(colored: list[MaskFacts], grey: list[MaskFacts]) -> Reading:
         remedy=f"give {_flag(palette)} and, in this order, --data.classes '[name, …]'",
         details={"palette": palette},
     )
-    return Reading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorDecoder(palette), [found])
+    return Reading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), [found])
 
 
-def _colors_among_ids(colored: list[MaskFacts], decoder: Decoder | None) -> Finding:
-    """Masks with colours where ids are expected, of own data or, with its decoder, of a public data set."""
+def _colors_among_ids(colored: list[MaskFacts], lookup: MaskLookup | None) -> Finding:
+    """Masks with colours where ids are expected, of own data or, with its lookup, of a public data set."""
     colors = sorted(_pixels(colored, as_colors=True))
     remedy = f"save these as class ids like the others or, if all should have colours, give {_flag(colors[:IGNORE])}"
-    if isinstance(decoder, ValueDecoder):
-        remedy = decoder.remedy
+    if isinstance(lookup, ValueLookup):
+        remedy = lookup.remedy
     which = f" ({few(map(list, colors), 8)}) where class ids are expected"
     return finding("rgb-masks", files_of(colored), remedy=remedy, details={"palette": colors[:IGNORE]}, which=which)
 
 
 def _read_by(
     labels: LabelSet,
-    decoder: Decoder,
+    lookup: MaskLookup,
     masks: list[MaskFacts],
     remedy: str | None = None,
     before: Sequence[Finding] = (),
 ) -> Reading:
-    """Masks that are read by a decoder: which values mean no class, and where they are."""
-    reading = Reading(labels, decoder)
+    """Masks that are read by a lookup: which values mean no class, and where they are."""
+    reading = Reading(labels, lookup)
     strange: list[MaskFacts] = []  # with nothing but the values of no class
     from_one: list[str] = []
     for mask in masks:
         decoded = reading.decode(mask)
         if mask.blended >= BLENDED or not decoded.bad.any():
             continue
-        if isinstance(decoder, IdDecoder) and _starts_at_one(mask, decoded, len(labels)):
+        if isinstance(lookup, IdLookup) and _starts_at_one(mask, decoded, len(labels)):
             from_one.append(mask.header.file)
         else:
             strange.append(mask._replace(values=mask.values[decoded.bad], counts=mask.counts[decoded.bad]))
@@ -222,7 +222,7 @@ def _read_by(
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     files = dict(Counter({mask.header.file: int(mask.counts.sum()) for mask in strange}).most_common())
     found = finding(
-        "unknown-color" if isinstance(decoder, ColorDecoder) else "value-out-of-range",
+        "unknown-color" if isinstance(lookup, ColorLookup) else "value-out-of-range",
         files,
         remedy=remedy,
         details={"values": {str(key): count for key, count in pixels.items()}, "pixels": files},

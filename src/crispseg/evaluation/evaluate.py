@@ -8,7 +8,7 @@ from rich.progress import track
 from torch import Tensor
 
 from crispseg.data import InstanceDataset, SegmentationDataset
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.loading import sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.data.decoders import MOST
+from crispseg.data.mask_lookup import MOST
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, ratio
 from crispseg.inference.objects import ObjectRule

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.evaluation.confusion import NUMBERED, cell_text, shares
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from crispseg.benchmarking.timing import Latency, latencies, take_turns
 from crispseg.config.settings import CHECKS, Settings
-from crispseg.data.base import Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.overview import spread
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores

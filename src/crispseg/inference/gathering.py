@@ -10,7 +10,7 @@ from functools import cache
 from os.path import realpath
 from pathlib import Path
 
-from crispseg.data.layout import IMAGES
+from crispseg.data.folder_layout import IMAGES
 from crispseg.errors import CrispsegError
 from crispseg.io.files import writable_folder
 from crispseg.io.images import find_images

@@ -84,7 +84,7 @@ class ObjectRule:
 
 
 NUMBERED = ObjectRule(1, border=2)
-"""For the classes that `crispseg.data.decoders.three_classes` makes of instance masks."""
+"""For the classes that `crispseg.data.mask_lookup.three_classes` makes of instance masks."""
 
 
 def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
-from crispseg.data.base import SegmentationDataset
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.io.images import as_picture, colorize, write_image
 from crispseg.visualization.pictures import panels
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from crispseg.config.plugins import load_plugins
 from crispseg.data import SplitReport, check_split, eval_transform, train_transform
-from crispseg.data.base import SegmentationDataset
-from crispseg.data.check import few_images
-from crispseg.data.depth import known_range, range_line
+from crispseg.data.bit_depth import known_range, range_line
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import Folder, settle
 from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import eval_loader, train_loader
+from crispseg.data.split_check import few_images
 from crispseg.doctor.classes import class_findings
 from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError, telling

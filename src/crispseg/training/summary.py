@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from crispseg.data import SplitReport
-from crispseg.data.base import DataSource, FileDataset, SegmentationDataset
+from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
 from crispseg.data import SplitReport
-from crispseg.data.base import SegmentationDataset
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.training.averaging import WarmedAverage
 from crispseg.training.budget import NEVER, Budget

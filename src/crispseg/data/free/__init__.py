@@ -11,9 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import ClassVar
 
-from crispseg.data.base import InstanceDataset, Pair
 from crispseg.data.catalogue import catalogue
-from crispseg.data.decoders import Decoder, IdDecoder, InstanceDecoder
+from crispseg.data.dataset import InstanceDataset, Pair
+from crispseg.data.mask_lookup import IdLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_listed
 from crispseg.data.sources import PublicSource
 from crispseg.errors import CrispsegError, did_you_mean
@@ -64,7 +64,7 @@ class Nuclei:
         layout = catalogue()[self.name].layout
         assert layout is not None
         pairs = pair_listed(listing, folder / "images", ".png", folder / "instances", ".png", layout.hint)
-        return InstanceDataset(pairs, self.label_set(), InstanceDecoder())
+        return InstanceDataset(pairs, self.label_set(), InstanceLookup())
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Aerial(PublicSource):
 
     name = "aerial"
 
-    def decoder(self, part: str = "train") -> Decoder:
-        return IdDecoder(len(self.official()), (UNLABELLED,), "give masks of class ids")
+    def lookup(self, part: str = "train") -> MaskLookup:
+        return IdLookup(len(self.official()), (UNLABELLED,), "give masks of class ids")
 
     def pairs(self, part: str, masks: str) -> list[Pair]:
         folders = self.folder / "images", ".jpg", self.folder / "masks", ".png"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data.base import FileDataset, Pair
-from crispseg.data.check import parallel
-from crispseg.data.decoders import ColorDecoder
+from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.mask_lookup import ColorLookup
 from crispseg.data.sources import official_classes
+from crispseg.data.split_check import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder
 from crispseg.io.images import find_images, read_image, read_mask, write_image, write_labels
@@ -90,11 +90,9 @@ def _aerial(source: Path, folder: Path) -> int:
         return 0
     classes = official_classes("aerial")
     labels = LabelSet(tuple(one.name for one in classes), tuple(one.color for one in classes))
-    decode = ColorDecoder(
-        labels.palette, (UNLABELLED,), refusal="means no class of aerial; unpack it again", if_grey=""
-    )
+    lookup = ColorLookup(labels.palette, (UNLABELLED,), refusal="means no class of aerial; unpack it again", if_grey="")
     pairs = [Pair(name, image, image.parents[1] / "masks" / f"{image.stem}.png") for name, image in images.items()]
-    public = FileDataset(pairs, labels, decode)
+    public = FileDataset(pairs, labels, lookup)
     with atomic_folder(folder) as new:
         (new / "images").mkdir()
 

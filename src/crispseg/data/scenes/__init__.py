@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.base import Sample, SegmentationDataset
+from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.scenes.layout import KERBSTONE, Street, furnish, lay_out_street
 from crispseg.data.scenes.painter import Brush, Camera, Kind, Light, Points, Rgb
 from crispseg.data.scenes.things import LOOKS, draw_tone

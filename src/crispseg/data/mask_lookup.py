@@ -34,7 +34,7 @@ DEEP_WHITE = 0xFFFF
 """What 255 becomes in files of 16 bits."""
 
 
-class ValueDecoder:
+class ValueLookup:
     """Masks whose values mean classes. An RGB mask counts as grey where its three channels agree everywhere.
 
     Args:
@@ -59,7 +59,7 @@ class ValueDecoder:
         return labels.astype(np.uint8)
 
 
-class TableDecoder(ValueDecoder):
+class TableLookup(ValueLookup):
     """Masks of a public data set, whose values mean classes by a table; errors call the values `values`."""
 
     def __init__(self, meaning: Mapping[int, int], values: str) -> None:
@@ -67,7 +67,7 @@ class TableDecoder(ValueDecoder):
         super().__init__(meaning, f"give the original mask, of {values}", refusal)
 
 
-class IdDecoder(ValueDecoder):
+class IdLookup(ValueLookup):
     """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept."""
 
     def __init__(
@@ -84,7 +84,7 @@ class IdDecoder(ValueDecoder):
 
 
 @dataclass(frozen=True)
-class ColorDecoder:
+class ColorLookup:
     """Masks whose colours mean classes; a grey value v is the colour (v, v, v), and 65535 beside 0 alone is white.
 
     Args:
@@ -131,7 +131,7 @@ class ColorDecoder:
 
 PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give --data.ignore"
 IF_IDS = " or, if the values are class ids, --data.palette null"
-"""What a `ColorDecoder` of black and white, which may not have been declared, says."""
+"""What a `ColorLookup` of black and white, which may not have been declared, says."""
 
 BORDER = 2
 """Pixels from two objects up to which one is on the border between them."""
@@ -157,7 +157,7 @@ def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray
     return np.where(smallest < largest, np.uint8(2), (numbers > 0).view(np.uint8))
 
 
-class InstanceDecoder:
+class InstanceLookup:
     """Instance masks, which number objects, with the classes of `three_classes`."""
 
     meaning: ClassVar[Mapping[int, int]] = {0: 0, **dict.fromkeys(range(1, 2**16), 1)}
@@ -176,7 +176,7 @@ class InstanceDecoder:
         return three_classes(self.numbers(mask))
 
 
-Decoder: TypeAlias = ValueDecoder | ColorDecoder | InstanceDecoder
+MaskLookup: TypeAlias = ValueLookup | ColorLookup | InstanceLookup
 """A mask as `read_mask` gives it → class ids `(H, W)`. Its ValueError says what is wrong and the remedy."""
 
 
@@ -187,10 +187,10 @@ def pack_colors(colors: NDArray[Any]) -> NDArray[np.uint32]:
 
 
 @lru_cache(maxsize=2)  # 16 MB each
-def _color_table(decoder: ColorDecoder) -> NDArray[np.uint8]:
+def _color_table(lookup: ColorLookup) -> NDArray[np.uint8]:
     """The class of each of the 2^24 packed colours, 255 for those of none."""
     table = np.full(2**24, IGNORE, np.uint8)
-    table[pack_colors(np.array([*decoder.meaning]))] = list(decoder.meaning.values())
+    table[pack_colors(np.array([*lookup.meaning]))] = list(lookup.meaning.values())
     return table
 
 
@@ -205,23 +205,23 @@ class Meaning(NamedTuple):
     color: Color
 
 
-def mapping(decode: Decoder | None, labels: LabelSet) -> list[Meaning]:
-    """What a decoder makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
+def mapping(lookup: MaskLookup | None, labels: LabelSet) -> list[Meaning]:
+    """What a lookup makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
 
-    Without a decoder, of data that are not made of files, the values are empty.
+    Without a lookup, of data that are not made of files, the values are empty.
     """
     found: dict[int, list[Any]] = defaultdict(list)
-    for value, label in decode.meaning.items() if decode else ():
+    for value, label in lookup.meaning.items() if lookup else ():
         found[label].append(value)
-    if isinstance(decode, ColorDecoder):
-        names = {color: f" {name}" for color, name in zip(decode.palette, decode.names, strict=bool(decode.names))}
+    if isinstance(lookup, ColorLookup):
+        names = {color: f" {name}" for color, name in zip(lookup.palette, lookup.names, strict=bool(lookup.names))}
         shown = {
             label: ", ".join(f"{list(one)}{names.get(one, '')}" for one in every) for label, every in found.items()
         }
     else:
         shown = {label: spans(every) for label, every in found.items()}
     rows = [
-        Meaning(shown.get(index, "–" if decode else ""), index, name, color)
+        Meaning(shown.get(index, "–" if lookup else ""), index, name, color)
         for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
     ]
     return [*rows, Meaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows

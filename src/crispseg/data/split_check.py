@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from crispseg.config.wording import plural, shortened
-from crispseg.data.base import FileDataset, SegmentationDataset
+from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_size
 from crispseg.labels import IGNORE, LabelSet

@@ -31,7 +31,7 @@ Folders = Mapping[str, tuple[Path, Path]]
 """Split → folder of images, folder of masks; "" for the images of all splits."""
 
 
-class Layout(NamedTuple):
+class FolderLayout(NamedTuple):
     """Where own data lie."""
 
     top: Path
@@ -99,7 +99,7 @@ def own_layout(
     images: Path | None = None,
     masks: Path | None = None,
     lists: Mapping[str, Path] = MappingProxyType({}),
-) -> Layout:
+) -> FolderLayout:
     """Where the data below `root` lie; what is given beside it is not looked for.
 
     Lists that are given go before folders of splits, and these before lists that are found.
@@ -127,20 +127,22 @@ def own_layout(
         return layout
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
     if not lists and (folders := _splits(every, least=2)):
-        return Layout(images, (images,), folders, lists, classes)
+        return FolderLayout(images, (images,), folders, lists, classes)
     unlabelled = every["val"][0]
     if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
-        return Layout(images, (images,), folders, lists, classes, unlabelled)
+        return FolderLayout(images, (images,), folders, lists, classes, unlabelled)
     one = not any(folder.is_dir() for _, folder in every.values())  # folder of the masks of all splits
     if not lists and one and every["train"][0].is_dir() and not _has_images(images):
         below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
         if "val" not in below:  # it is a share of the images of train
             del below["train"]
         found = below or found
-    return Layout(images, (images,), {"": (images, masks)}, found, classes)
+    return FolderLayout(images, (images,), {"": (images, masks)}, found, classes)
 
 
-def _without_images(root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None) -> Layout:
+def _without_images(
+    root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None
+) -> FolderLayout:
     """As `own_layout`, of a folder that holds none for all images: one for each split, or masks beside their images.
 
     Raises:
@@ -151,7 +153,7 @@ def _without_images(root: Path, found: Mapping[str, Path], lists: Mapping[str, P
     joint = {split: (_joint_images(root, split), _joint(root, split, MASKS)) for split in SPLITS}
     for every in (inside, joint):
         if folders := _splits(every, least=1):
-            return Layout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
+            return FolderLayout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
     if layout := _beside(root, found, lists, classes):
         return layout
     raise CrispsegError(
@@ -175,13 +177,15 @@ def _has_images(folder: Path) -> bool:
     )
 
 
-def _beside(root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None) -> Layout | None:
+def _beside(
+    root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None
+) -> FolderLayout | None:
     """As `_without_images`, of masks beside their images, in folders of splits or without; None where none are."""
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     if not lists and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
         unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
-        return Layout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
-    return Layout(root, (root,), {"": (root, root)}, found, classes) if holds_both(root) else None
+        return FolderLayout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
+    return FolderLayout(root, (root,), {"": (root, root)}, found, classes) if holds_both(root) else None
 
 
 def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:

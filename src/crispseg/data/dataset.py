@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crispseg.data.decoders import MOST, Decoder, InstanceDecoder
+from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
@@ -98,7 +98,7 @@ class FileDataset(SegmentationDataset):
     Args:
         pairs: the files, in the order of the indices.
         labels: what the class ids mean.
-        decode: turns a mask as it is in the file into class ids.
+        lookup: turns a mask as it is in the file into class ids.
         channels: channels of the images; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
         numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
@@ -110,14 +110,14 @@ class FileDataset(SegmentationDataset):
         self,
         pairs: Sequence[Pair],
         labels: LabelSet,
-        decode: Decoder,
+        lookup: MaskLookup,
         channels: int = 3,
         value_range: ValueRange | None = None,
         numbered: Callable[[], Mapping[str, Path]] | None = None,
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
-        self.decode = decode
+        self.lookup = lookup
         self.channels = channels
         self.value_range = value_range
         self.numbered = numbered
@@ -180,11 +180,11 @@ class FileDataset(SegmentationDataset):
 
     def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
-        return _decoded(self.decode, self.pairs[index].mask, mask)
+        return _decoded(self.lookup, self.pairs[index].mask, mask)
 
 
 class InstanceDataset(FileDataset):
-    """A split of instance masks, which number objects; its class ids are made of these by an `InstanceDecoder`."""
+    """A split of instance masks, which number objects; its class ids are made of these by an `InstanceLookup`."""
 
     def instances(self, name: str) -> NDArray[np.int32]:
         """The object numbers `(H, W)` of a sample; 0 is no object.
@@ -210,7 +210,7 @@ def read_instances(file: Path) -> NDArray[np.int32]:
     Raises:
         CrispsegError: it is broken, holds colours, or other numbers than 0 to `MOST`.
     """
-    return _decoded(InstanceDecoder.numbers, file, read_mask(file, MOST))
+    return _decoded(InstanceLookup.numbers, file, read_mask(file, MOST))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
-from crispseg.data.base import read_lines
+from crispseg.data.dataset import read_lines
 from crispseg.data.pairing import few, pairing_fault
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES
