@@ -123,7 +123,7 @@ class Names(Kind):
         """Each image that is said to be segmented has its two files."""
         said, heard = io.StringIO(), io.StringIO()
         with (
-            patch("crispseg.cli.predict.Segmenter", lambda *_, **__: self.segmenter),
+            patch("crispseg.inference.prediction.Segmenter", lambda *_, **__: self.segmenter),
             redirect_stdout(said),
             redirect_stderr(heard),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data import official_classes
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.io.images import write_image, write_labels
 from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
@@ -38,11 +39,8 @@ class ServerFormat:
     file: Callable[[Path], Path]
     palette: tuple[Color, ...] | None = None
 
-    def check(self, info: ModelInfo) -> str:
-        """Make sure that a model has the server's classes, as far as it says.
-
-        Returns:
-            A warning where its classes have other names; else nothing.
+    def check(self, info: ModelInfo) -> None:
+        """Make sure that a model has the server's number of classes, and warn if they have other names.
 
         Raises:
             CrispsegError: another number of classes.
@@ -52,12 +50,13 @@ class ServerFormat:
                 f"the model has {info.num_classes} classes, but {self.data} has {len(self.names)}; give a model that "
                 "was trained on it"
             )
-        if info.class_names in ((), self.names):
-            return ""
-        return (
-            f"the model's classes are {', '.join(info.class_names)}; those of {self.data} have other names, and are "
-            "taken to come in the same order"
-        )
+        if info.class_names not in ((), self.names):
+            warnings.warn(
+                f"the model's classes are {', '.join(info.class_names)}; those of {self.data} have other names, and "
+                "are taken to come in the same order",
+                CrispsegWarning,
+                stacklevel=2,
+            )
 
     def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
         """Write the class ids `(H, W)` of an image as the server's values. Returns the path.

@@ -1,4 +1,4 @@
-"""Maps: work on one that goes on after a kill and is shared, overviews, and labels as polygons."""
+"""Maps: one that is resumed after a kill, overviews, and labels as polygons."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_tiled import POINTS, TRANSFORM, blocks, ids, model, noise, segmenter, write
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
-from crispseg.inference.manifest import Share
-from crispseg.inference.tiled import folder_of_rows, segment_tiff, segmented_map
+from crispseg.inference.tiled import segment_tiff
 from crispseg.io.polygons import write_polygons
+
+from .test_tiled import POINTS, TRANSFORM, blocks, ids, model, noise, segmenter, write
 
 rasterio = pytest.importorskip("rasterio")
 features = pytest.importorskip("rasterio.features")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 __all__ = ["model", "segmenter"]  # fixtures
-
-
-def segment_map(*arguments: Any, **options: Any) -> bool:
-    with segmented_map(*arguments, **options) as complete:
-        return complete
 
 
 @pytest.fixture
@@ -49,79 +44,45 @@ class Killed(BaseException):
     pass
 
 
+def stop_after(tiles: int, segmenter: Segmenter, patch: pytest.MonkeyPatch) -> None:
+    left, logits = itertools.count(tiles, -1), segmenter.logits
+
+    def until_killed(pixels: Any) -> Any:
+        if not next(left):
+            raise Killed
+        return logits(pixels)
+
+    patch.setattr(segmenter, "logits", until_killed)
+
+
 @pytest.mark.parametrize("tiles", [(1,), (2, 1), (3, 4, 5, 6), (11,)])
-def test_a_map_goes_on_after_kills(
-    tiles: tuple[int, ...],
-    source: Path,
-    undisturbed: bytes,
-    segmenter: Segmenter,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_map_is_resumed_after_kills(
+    tiles: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
 ) -> None:
-    target, logits = tmp_path / "out.tif", segmenter.logits
+    target, rows = tmp_path / "out.tif", tmp_path / "out.tif.rows"
     for count in tiles:
-        left = itertools.count(count, -1)
-
-        def until_killed(pixels: Any, left: Any = left) -> Any:
-            if not next(left):
-                raise Killed
-            return logits(pixels)
-
-        monkeypatch.setattr(segmenter, "logits", until_killed)
-        with pytest.raises(Killed):
-            segment_map(segmenter, source, target, {}, 128)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            stop_after(count, segmenter, patch)
+            segment_tiff(segmenter, source, target, 128, made_by="model")
         assert not target.exists()
-    done = len([*folder_of_rows(target).glob("*.labels")])
+    done = len([*rows.glob("*.npz")])
     seen: list[int] = []
-    monkeypatch.setattr(segmenter, "logits", logits)
-    assert segment_map(segmenter, source, target, {}, 128, progress=lambda count, of: seen.append(count))
+    segment_tiff(segmenter, source, target, 128, lambda count, of: seen.append(count), made_by="model")
     assert target.read_bytes() == undisturbed
     assert len(seen) == 12 - 2 * max(done - 1, 0)  # the row above the first missing one is computed once more
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "out.tif", "undisturbed.tif"]
 
 
-@pytest.mark.parametrize("order", itertools.permutations((1, 2, 3)))
-def test_several_share_a_map(
-    order: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
+@pytest.mark.parametrize(("made_by", "tile"), [("another", 128), ("model", 136)])
+def test_rows_of_something_else_are_not_used(
+    made_by: str, tile: int, source: Path, segmenter: Segmenter, tmp_path: Path
 ) -> None:
-    target = tmp_path / "out.tif"
-    done = [segment_map(segmenter, source, target, {"a": 1}, 128, Share(number, 3)) for number in order]
-    assert done == [False, False, True]
-    assert target.read_bytes() == undisturbed
-
-
-def test_more_shares_than_rows(source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path) -> None:
-    done = [segment_map(segmenter, source, tmp_path / "out.tif", {}, 128, Share(number, 9)) for number in range(1, 10)]
-    assert done == [False] * 8 + [True] and (tmp_path / "out.tif").read_bytes() == undisturbed
-
-
-def test_rows_of_something_else_are_refused(source: Path, segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
-    target = tmp_path / "out.tif"
-    assert not segment_map(segmenter, source, target, {"model": "one"}, 128, Share(1, 2))
-    for made_by, tile in (({"model": "two"}, 128), ({"model": "one"}, 136)):
-        with refuses("out.tif.rows holds rows of another model", "remove that folder"):
-            segment_map(segmenter, source, target, made_by, tile)
-    (folder_of_rows(target) / "000001.labels").write_bytes(b"damaged")
-    with refuses("000001.labels is damaged", "remove it and go on"):
-        segment_map(segmenter, source, target, {"model": "one"}, 128)
-    assert not target.exists()
-    (folder_of_rows(target) / "made_by.json").write_text("")  # so nothing is known of them
-    assert segment_map(segmenter, source, target, {"model": "two"}, 128)
-
-
-def test_no_other_process_writes_a_map_that_is_being_finished(
-    source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
-) -> None:
-    target = tmp_path / "out.tif"
-    with segmented_map(segmenter, source, target, {}, 128) as complete:
-        assert complete
-        code = (
-            "import sys; from pathlib import Path; from crispseg.io.files import owned\n"
-            "with owned(Path(sys.argv[1])): pass"
-        )
-        command = [sys.executable, "-c", code, str(folder_of_rows(target))]
-        assert "is in use" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert target.read_bytes() == undisturbed and not folder_of_rows(target).exists()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_after(5, segmenter, patch)
+        segment_tiff(segmenter, source, tmp_path / "out.tif", 128, made_by="model")
+    segment_tiff(segmenter, source, tmp_path / "out.tif", tile, made_by=made_by)
+    segment_tiff(segmenter, source, tmp_path / "expected.tif", tile)
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.9, 0.95, 0.99])
@@ -199,22 +160,21 @@ def predict(model: SegmentationModel, source: Path, tmp_path: Path) -> Callable[
     return lambda *flags: main([*argv, *flags])
 
 
-def test_predict_shares_a_map_and_writes_its_polygons(
+def test_predict_resumes_a_map_and_writes_its_polygons(
     undisturbed: bytes, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict("--shard=2/2", "--polygons") == 0
-    printed = capsys.readouterr().out
-    assert "0 of 1 images of share 2/2 segmented" in printed and "1 map(s) wait for rows of other shares" in printed
-    assert not (tmp_path / "out/map.tif").exists()
-    assert predict("--shard=1/2", "--polygons") == 0
-    assert "1 of 1 images of share 1/2 segmented" in capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("crispseg.inference.prediction.write_polygons", lambda *_: stop())
+        predict("--resume", "--polygons")
     assert (tmp_path / "out/map.tif").read_bytes() == undisturbed
+    assert predict("--shard=1/1", "--polygons") == 0
+    assert "1 of 1 images of shard 1/1 segmented" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out/map.geojson").read_text())["features"]) > 10
-    assert not folder_of_rows(tmp_path / "out/map.tif").exists()
-    folder_of_rows(tmp_path / "out/map.tif").mkdir()  # as a kill leaves it
-    assert predict("--shard=2/2", "--polygons") == 0
-    assert "1 of them before" in capsys.readouterr().out
-    assert not folder_of_rows(tmp_path / "out/map.tif").exists()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.geojson", "map.tif"]
+
+
+def stop() -> None:
+    raise Killed
 
 
 def test_polygons_need_a_map(
@@ -225,7 +185,7 @@ def test_polygons_need_a_map(
     model.save_pretrained(tmp_path / "model")
     source = write(tmp_path / "in/a.tif", blocks(64, 64))
     assert main(["predict", str(tmp_path / "model"), str(source), "--out", str(tmp_path / "out"), "--polygons"]) == 2
-    assert "--polygons are made of TIFFs in tiles; give TIFFs, and --tiles 1024" in capsys.readouterr().err
+    assert "polygons" in capsys.readouterr().err
     write(source, blocks(64, 64), crs="EPSG:32632", gcps=POINTS)
     flags = ["--out", str(tmp_path / "out"), "--polygons", "--tiles=128"]
     assert main(["predict", str(tmp_path / "model"), str(source), *flags]) == 2

@@ -1,0 +1,272 @@
+"""Prediction of files: which images are segmented, what is written for each, and how a run is resumed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress, track
+
+from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
+from crispseg.inference.blending import check_tile
+from crispseg.inference.exported import Backend, is_exported
+from crispseg.inference.gathering import check_outputs, gather, unused_folder
+from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
+from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.inference.segmentation import Segmentation
+from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.servers import FORMATS, ServerFormat
+from crispseg.inference.source import Source
+from crispseg.inference.tiled import segment_tiff
+from crispseg.io.files import owned
+from crispseg.io.polygons import check_system, write_polygons
+from crispseg.io.tiff import SUFFIXES, keep_position
+from crispseg.io.value_range import ValueRange
+from crispseg.models.saving import fingerprint
+
+PALETTE = "palette"
+COCO = "objects.json"
+"""File of the objects of all images, in COCO's format."""
+
+
+@dataclass
+class Predictions:
+    """What `predict_files` did."""
+
+    out: Path
+    """Folder of the results."""
+    total: int
+    """Images that were asked for; with `shard`, those of that part."""
+    skipped: int = 0
+    """Images whose results were there before."""
+    done: int = 0
+    """Images that have results now, the skipped ones included."""
+    failed: list[Source] = field(default_factory=list)
+    """Images that cannot be read, or whose results cannot be named."""
+    objects: int | None = None
+    """Objects in `objects.json`; None if it is not written."""
+
+    def leave_out(self, image: Source, error: CrispsegError) -> None:
+        """Count an image as failed, with a warning."""
+        self.failed.append(image)
+        warnings.warn(f"left out: {error}", CrispsegWarning, stacklevel=2)
+
+
+def predict_files(
+    run: str | Path,
+    images: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    backend: Backend = "auto",
+    protocol: Protocol | str = "whole",
+    value_range: ValueRange | None = None,
+    bf16: bool = False,
+    compile: bool = False,
+    format: str = PALETTE,
+    tiles: int | None = None,
+    polygons: bool = False,
+    objects: str | None = None,
+    objects_border: str | None = None,
+    resume: bool = False,
+    shard: str | None = None,
+    console: Console | None = None,
+) -> Predictions:
+    """Segment image files and write the results.
+
+    Each image gets `NAME.png`, a palette PNG of class ids, and `NAME_overlay.png`. Results are written atomically, so
+    one that exists is complete. Images that cannot be read are left out with a warning.
+
+    Args:
+        run: run folder, saved model, name of a bundled model, hub id, or file of `crispseg export`.
+        images: files, folders with their sub-folders, patterns, and text files that list paths.
+        out: folder to write to; by default a new one next to the images.
+        device, backend, protocol, value_range, bf16, compile: as for `Segmenter`.
+        format: "palette", or a server of `FORMATS`, whose files are written instead.
+        tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
+            `NAME.tif`.
+        polygons: also write `NAME.geojson` of these TIFFs.
+        objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
+            if neither `resume` nor `shard` is given.
+        objects_border: class of the pixels between objects.
+        resume: skip images whose results exist, and keep finished rows of a TIFF in tiles if the process is killed.
+        shard: part of the sorted images, such as "1/3"; includes `resume`.
+        console: where progress is shown, if it is a terminal.
+
+    Raises:
+        CrispsegError: options that do not go together; no such image, model or class; two images of one name; results
+            that would replace an image; a folder that cannot be written, or that another process writes to.
+    """
+    if (resume or shard) and out is None:
+        raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
+    resume = resume or shard is not None
+    part = slice(None) if shard is None else shard_slice(shard)
+    names = gather([*map(str, images)])
+    maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
+    server = _server(format)
+    _check_choices(sorted(maps), format, tiles, polygons, objects)
+    out = unused_folder([*map(str, images)], names) if out is None else out
+    if server is not None:
+        files = {image: [str(server.file(image))] for image in names}
+    else:
+        usual, of_maps = ["_overlay.png", ".png"], [".tif", *([".geojson"] if polygons else [])]
+        usual += [FILES[-1]] if objects is not None else []
+        files = {
+            image: [f"{name}{end}" for end in (of_maps if image in maps else usual)] for image, name in names.items()
+        }
+    numbers = FILES[:-1] if objects is not None else ()
+    written = {image: [*files[image], *(f"{name}{end}" for end in numbers)] for image, name in names.items()}
+    check_outputs(out, written, beside=server is not None)
+    protocol = named_protocol(protocol)
+    options = {"bf16": bf16, "compile": compile, "protocol": protocol, "value_range": value_range, "tile": tiles}
+    segmenter = Segmenter(run, device, backend=backend, **options)  # type: ignore[arg-type]
+    if objects is not None:
+        ObjectRule.named(segmenter.label_set, objects, objects_border)
+    if server is not None:
+        server.check(segmenter.info)
+    chosen = [*names] if shard is None else sorted(names, key=names.__getitem__)[part]
+    missing = [image for image in chosen if not (resume and all((out / file).is_file() for file in files[image]))]
+    found = Predictions(out, len(chosen), len(chosen) - len(missing), len(chosen) - len(missing))
+    console = console or Console(quiet=True)
+    with ExitStack() as stack:
+        if shard is None:  # several shards write to one folder
+            stack.enter_context(owned(out, *{(out / name).parent for name in names.values()}))
+        again = "; the same command continues" if resume else ""
+        stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
+        coco = None
+        if objects is not None and not resume:
+            coco = stack.enter_context(coco_file(out / COCO, objects))
+        made_by = f"{_model_of(run)}, {protocol}, {value_range}, bf16 {bf16}" if resume and maps else None
+        for image in missing:
+            if image in maps:
+                _predict_map(segmenter, image, out / f"{names[image]}.tif", polygons, made_by, found, console)
+        classes = None if objects is None else (objects, objects_border)
+
+        def write(result: Segmentation) -> None:
+            assert result.path is not None
+            if server is not None:
+                server.save(out, result.path, result.labels)
+            else:
+                _write(result, out, names[result.path], classes, coco)
+
+        _predict_images(segmenter, [image for image in missing if image not in maps], write, found, console)
+    found.objects = None if coco is None else coco.count
+    return found
+
+
+def shard_slice(text: str) -> slice:
+    """Which of the sorted images a shard such as "2/3" contains.
+
+    >>> shard_slice("2/3")
+    slice(1, None, 3)
+
+    Raises:
+        CrispsegError: there is no such shard.
+    """
+    parts = re.fullmatch(r"(\d+)/(\d+)", text)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
+        raise CrispsegError(f"shard is {text}; give which one of how many: 1/3, 2/3 or 3/3")
+    return slice(int(parts[1]) - 1, None, int(parts[2]))
+
+
+def _server(format: str) -> ServerFormat | None:
+    if format not in (PALETTE, *FORMATS):
+        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *FORMATS])}")
+    return FORMATS.get(format)
+
+
+def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygons: bool, objects: str | None) -> None:
+    if tiles is not None:
+        check_tile(tiles)
+    if polygons and not maps:
+        raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
+    if maps and format != PALETTE:
+        raise CrispsegError(f"tiles makes a TIFF of {maps[0]}, which no server takes; leave out tiles or format")
+    if objects is not None and (maps or format != PALETTE):
+        what = f"tiles, which makes a TIFF of {maps[0]}" if maps else f"format {format}"
+        raise CrispsegError(f"objects does not go with {what}; leave out one of them")
+    for image in maps if polygons else ():
+        check_system(image)
+
+
+def _model_of(run: str | Path) -> str:
+    if not is_exported(run):
+        return fingerprint(run)
+    with Path(run).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _predict_map(
+    segmenter: Segmenter,
+    image: Path,
+    target: Path,
+    polygons: bool,
+    made_by: str | None,
+    found: Predictions,
+    console: Console,
+) -> None:
+    try:
+        if made_by is None or not target.is_file():
+            with Progress(console=console, disable=not console.is_terminal) as bars:
+                bar = bars.add_task(image.name)
+                show = lambda done, total: bars.update(bar, completed=done, total=total)  # noqa: E731
+                segment_tiff(segmenter, image, target, progress=show, made_by=made_by)
+        if polygons:
+            write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
+        found.done += 1
+    except CrispsegError as error:
+        found.leave_out(image, error)
+
+
+def _predict_images(
+    segmenter: Segmenter,
+    images: Sequence[Path],
+    write: Callable[[Segmentation], None],
+    found: Predictions,
+    console: Console,
+) -> None:
+    """Segment images that fit in memory; a thread writes one while the next is computed."""
+
+    def finish(image: Path, writing: Future[None]) -> None:
+        try:
+            writing.result()
+            found.done += 1
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            found.leave_out(image, CrispsegError(system_line(error)))
+
+    last: Callable[[], None] = lambda: None  # noqa: E731
+    with closing(segmenter.stream(images, on_error=found.leave_out)) as results, ThreadPoolExecutor(1) as writer:
+        for result in track(results, "Segmenting", len(images), console=console, disable=not console.is_terminal):
+            last()
+            assert result.path is not None
+            last = partial(finish, result.path, writer.submit(write, result))
+        last()
+
+
+def _write(
+    result: Segmentation, out: Path, name: str, classes: tuple[str, str | None] | None, coco: CocoFile | None
+) -> None:
+    """Write what belongs to an image; its labels last, so that all is there where they are."""
+    assert result.path is not None
+    result.name = name
+    pictures = [out / f"{name}.png", out / f"{name}_overlay.png"]
+    if classes is not None:
+        objects = result.objects(*classes)
+        if coco is not None:
+            coco.add(f"{name}{result.path.suffix}", objects)
+        pictures.append(objects.save(out)[0])
+    if result.path.suffix.lower() in SUFFIXES:
+        keep_position(result.path, pictures)
+    result.save(out)

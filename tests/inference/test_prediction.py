@@ -1,0 +1,207 @@
+"""`predict_files` and `crispseg predict`: lists of images, `--resume`, `--shard`, what cannot be read."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import error_of, output_of
+from training_runs import files, of_many_opinions
+
+from crispseg.cli.main import main
+from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference.gathering import gather
+from crispseg.inference.prediction import predict_files, shard_slice
+from crispseg.io.images import write_image
+
+Capture = pytest.CaptureFixture[str]
+FORK = multiprocessing.get_context("fork")
+NAMES = ("a", "b", "c", "d", "sub/a", "sub/b", "sub/c")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    of_many_opinions(3).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for index, name in enumerate(NAMES):
+        noise = np.random.default_rng(index).integers(0, 256, (5, 6, 3), np.uint8)
+        write_image(tmp_path / f"in/{name}.png", noise.repeat(8, axis=0).repeat(8, axis=1))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def whole(model: Path, photos: Path, tmp_path: Path) -> dict[str, bytes]:
+    """What an undisturbed run writes."""
+    found = predict_files(model, [photos], tmp_path / "whole")
+    assert (found.total, found.done, found.skipped, found.failed, found.objects) == (7, 7, 0, [], None)
+    return contents(tmp_path / "whole")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+def test_shards_slice_the_sorted_images(
+    model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path, refuses: Any
+) -> None:
+    out = tmp_path / "out"
+    counts = [predict_files(model, [photos], out, shard=f"{number}/3").total for number in (1, 2, 3)]
+    assert counts == [3, 2, 2] and contents(out) == whole
+    (out / "b.png").unlink()
+    again = predict_files(model, [photos], out, shard="2/3")
+    assert (again.done, again.skipped) == (2, 1) and contents(out) == whole
+    for text in ("0/3", "4/3", "1", "1/0", "one/3", "-1/3"):
+        with refuses("shard", text):
+            shard_slice(text)
+
+
+def test_the_same_command_resumes(
+    model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    save = Segmentation.save
+
+    def counted(self: Segmentation, folder: Path) -> Any:
+        saved.append(self.name)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        return save(self, folder)
+
+    out = tmp_path / "out"
+    argv = ["predict", str(model), str(photos), "--out", str(out), "--resume"]
+    monkeypatch.setattr(Segmentation, "save", counted)
+    assert main(argv) == 130
+    assert "3 of 7" in capsys.readouterr().err
+    (out / "b_overlay.png").unlink()
+    assert f"7 of 7 images segmented into {out}, 2 of them before" in output_of(capsys, *argv)
+    assert saved[4:] == ["b", "d", "sub/a", "sub/b", "sub/c"] and contents(out) == whole
+    output_of(capsys, *argv)
+    assert len(saved) == 9
+
+
+def shard_of(argv: list[str], kill_at: int) -> None:
+    """A process that is killed when it is about to put its n-th file in place."""
+    replace, calls = Path.replace, []
+
+    def replaced(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = replaced  # type: ignore[method-assign]
+    os._exit(main(argv))
+
+
+def test_processes_that_are_killed(model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for kill_at in (2, 3, 0):
+        flags = ["predict", str(model), str(photos), f"--out={out}"]
+        running = [FORK.Process(target=shard_of, args=([*flags, f"--shard={at}/2"], kill_at)) for at in (1, 2)]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join(300)
+        assert [process.exitcode for process in running] == [-signal.SIGKILL if kill_at else 0] * 2
+    predict_files(model, [photos], out, resume=True)  # alone in the folder, it removes what killed processes left
+    assert contents(out) == whole
+
+
+def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(photos / "a.png", tmp_path / "e.png")
+    (photos / "d.png").write_bytes(b"no picture")
+    (photos / "list.txt").write_text(f"a.png\nsub/a.png\n\n a.png \nmissing.png\nd.png\n{tmp_path / 'e.png'}\n")
+    out = tmp_path / "out"
+    argv = ["predict", str(model), str(photos / "list.txt"), f"--out={out}", "--resume"]
+    for before in ("", ", 3 of them before"):
+        assert main(argv) == 2
+        captured = capsys.readouterr()
+        assert f"3 of 5 images segmented into {out}{before}\n" in captured.out
+        assert all(name in captured.err for name in ("missing.png", "d.png", "2 of 5 images"))
+    assert set(contents(out)) == {f"{name}{end}.png" for name in ("a", "sub/a", "e") for end in ("", "_overlay")}
+    for name in ("d", "missing"):
+        shutil.copy(photos / "b.png", photos / f"{name}.png")
+    assert "5 of 5 images segmented" in output_of(capsys, *argv)
+
+
+@pytest.mark.parametrize("content", [b"a.png\n/\n", b"\xff\xfe\x00"])
+def test_a_list_that_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(CrispsegError, match=r"list.txt"):
+        gather([str(tmp_path / "list.txt")])
+
+
+def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out", {"objects": "class 1", "shard": "1/1"}
+    assert predict_files(model, [photos / "sub"], out, **options).objects is None  # of one process
+    ends = (".png", "_overlay.png", "_objects.png", "_objects.csv")
+    assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends}
+    (out / "a_objects.csv").unlink()
+    assert predict_files(model, [photos / "sub"], out, **options).skipped == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--resume"], "resume"),
+        (["--shard=1/2"], "shard"),
+        (["--shard=3/2", "--out=x"], "3/2"),
+        (["--out=x", "--polygons"], "polygons"),
+    ],
+)
+def test_flags_that_make_no_sense(flags: list[str], named: str, photos: Path, capsys: Capture) -> None:
+    assert named in error_of(capsys, "predict", "nuclei", photos, *flags)
+
+
+def test_threads_of_shards_sleep_while_they_wait(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # to be put back after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["predict", "nuclei", str(photos), "--resume"])
+    assert "OMP_WAIT_POLICY" not in os.environ
+    main(["predict", "nuclei", str(photos), "--shard=1/2"])
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_one_is_written_while_the_next_is_computed(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[Segmentation] = []
+    written: list[Segmentation] = []
+    save, segment = Segmentation.save, Segmenter._segment
+
+    def counted(self: Segmenter, *arguments: Any) -> Segmentation:
+        computed.append(segment(self, *arguments))
+        return computed[-1]
+
+    def waits(self: Segmentation, folder: Path) -> tuple[Path, Path]:
+        written.append(self)
+        needed, end = min(len(written) + 1, len(NAMES)), time.monotonic() + 20
+        while len(computed) < needed and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(computed) == needed
+        return save(self, folder)
+
+    monkeypatch.setattr(Segmenter, "_segment", counted)
+    monkeypatch.setattr(Segmentation, "save", waits)
+    predict_files(model, [photos], tmp_path / "out")
+    assert computed == written
+
+
+def test_what_cannot_be_read_is_a_warning_in_python(model: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "c.png").write_bytes(b"no picture")
+    with pytest.warns(CrispsegWarning, match=r"c\.png"):
+        found = predict_files(model, [photos], tmp_path / "out")
+    assert (found.done, found.total, found.failed) == (6, 7, [photos / "c.png"])
