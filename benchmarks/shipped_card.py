@@ -20,8 +20,7 @@ from crispseg.benchmarking.counting import count_parameters
 from crispseg.benchmarking.report import processor_name
 from crispseg.config.wording import plural
 from crispseg.data import SegmentationDataset
-from crispseg.evaluation.confusion import shares
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES
+from crispseg.evaluation.per_image import LEVEL, RESAMPLES, ratio
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.wording import interval, percent
@@ -214,7 +213,8 @@ def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -
 
 def known_failures(evaluation: Evaluation) -> str:
     """Sentences on classes that are taken for others, the largest share first."""
-    wrong, names = np.nan_to_num(shares(evaluation.scores.confusion)), evaluation.labels.names
+    confusion, names = evaluation.scores.confusion, evaluation.labels.names
+    wrong = np.nan_to_num(100 * ratio(confusion, confusion.sum(1, keepdims=True)))
     np.fill_diagonal(wrong, 0)
     order = sorted(zip(*np.nonzero(wrong >= MISTAKEN), strict=True), key=lambda at: -wrong[at])
     found = [f"{percent(wrong[row, to])} % of the pixels of {names[row]} for {names[to]}" for row, to in order]

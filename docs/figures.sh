@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md and docs/figures.md: seven networks trained for three minutes each on aerial
+# Makes the pictures of README.md and docs/figures.md: six networks trained for three minutes each on aerial
 # photographs and on cell nuclei, then looked into. It takes less than half an hour on two processor cores.
 #
 #   docs/figures.sh DATA [RUNS [WEIGHTS]]
@@ -18,7 +18,6 @@ train() {  # NAME, data, model, then the flags that make it what it is
 }
 
 train sfnet aerial sfnet
-train sfnet_dcn aerial sfnet --model.fuse dcn
 train upernet aerial upernet
 train ddsm aerial ddsm_upernet --model.pixels 9 --model.fuse_levels "[3, 4]"
 train fpn nuclei fpn
@@ -46,7 +45,6 @@ for source, shown, part, zoom, names in (tile, cells):
     image, truth, _ = next(dataset[at] for at in range(len(dataset)) if dataset.name_of(at) == shown)
     image, truth = image[part], truth[part]
     write_image(runs / f"{source.name}.png", image)
-    write_image(runs / f"{source.name}_mask.png", truth)
     edge = cv2.morphologyEx(truth, cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8)) > 0  # within 3 pixels of a boundary
     row = [image, colorize(truth, dataset.labels.palette)]
     for model in (*(str(runs / name) for name in names), source.name):
@@ -59,16 +57,9 @@ titles = ["photograph", "ground truth", "without the paper's part", "with it", "
 write_image(out / "boundaries.png", panels(rows, titles))
 PYTHON
 
-look() {  # DATA, NAME, and the one beside it
-  crispseg inspect "$runs/$2" "$runs/$1.png" --truth "$runs/$1_mask.png" --beside "$runs/$3" \
-    --figures "$out" --out "$runs/$2.html"
-}
-
-look aerial sfnet sfnet_dcn
-look aerial ddsm upernet
-look nuclei agln fpn
-look nuclei unept fpn
-crispseg benchmark "$runs"/{sfnet,sfnet_dcn,upernet,ddsm} --size 192 256 --figure "$out/aerial_sfnet_figure_1.png"
+for shown in aerial/sfnet aerial/ddsm nuclei/agln nuclei/unept; do
+  python examples/paper_figures.py "$runs/${shown#*/}" "$runs/${shown%/*}.png" "$out"
+done
 
 python - "$out" <<'PYTHON'  # 96 colours: a sixth of the bytes
 import sys

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from crispseg.benchmarking.report import as_json, as_tables, processor_name
 from crispseg.benchmarking.run import Deployed
 from crispseg.benchmarking.timing import take_turns
 from crispseg.cli.main import main
-from crispseg.io.images import read_image
 
 BACKBONE = "test_efficientnet"
 SMALL = "sfnet{width: 16}"
@@ -346,28 +344,3 @@ def test_cuda() -> None:
     report = benchmark(["sfnet", "smp:FPN"], Settings((HEIGHT, WIDTH), backbone=BACKBONE, device="cuda", repeats=3))
     assert all(0 < median <= p95 for row in report.rows for median, p95 in row.milliseconds.values())
     assert as_json(report)["processor"] == torch.cuda.get_device_name()
-
-
-# The figure
-
-
-def test_speed_against_miou(tmp_path: Path, capsys: Capture) -> None:
-    runs = []
-    for folder, miou in (("a", 61.5), ("b", 40.0)):
-        model = create_model("fpn", num_classes=3, backbone=BACKBONE, width=16)
-        model.info = dataclasses.replace(model.info, metrics={"val_miou": miou})
-        model.save_pretrained(tmp_path / folder)
-        runs.append(str(tmp_path / folder))
-    picture, numbers = tmp_path / "speed.png", tmp_path / "speed.json"
-    flags = ["--figure", picture, "--json", numbers, *FLAGS]
-    assert main(["benchmark", *runs, *map(str, flags)]) == 0
-    rows = json.loads(numbers.read_text())["models"]
-    assert [row["miou"] for row in rows] == [61.5, 40.0]
-    assert read_image(picture).std() > 10
-    capsys.readouterr()
-
-
-def test_a_figure_needs_mious_and_a_place(saved: Path, tmp_path: Path, capsys: Capture) -> None:
-    line = error_of(capsys, saved, "--figure", tmp_path / "speed.png", *FLAGS)
-    assert f"'{saved}' has no mIoU with it" in line and not (tmp_path / "speed.png").exists()
-    assert "unknown picture suffix '.txt'" in error_of(capsys, saved, "--figure", tmp_path / "speed.txt", *FLAGS)

@@ -20,7 +20,6 @@ from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.cli.main import COMMANDS
 from crispseg.data import DATA_SOURCES, Augment
 from crispseg.inference.protocols import PROTOCOLS
-from crispseg.inspection.figures import FIGURES
 from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import resolved_options
 from crispseg.training import ModelConfig, TrainConfig
@@ -129,7 +128,7 @@ def check(code: str, model: str | None) -> str | None:
         key, _, value = code.partition(": ")
         check_setting(key, yaml.safe_load(value))
     else:
-        assert code in FIGURES or code in PROTOCOLS or f"\nclass {code}(" in SOURCES
+        assert code in PROTOCOLS or f"\nclass {code}(" in SOURCES
     return model
 
 

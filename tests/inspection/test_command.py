@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.inspection import quantities
+from crispseg.inspection import activations
 from crispseg.io.images import write_image, write_labels
 from crispseg.io.opening import ORIENTATION
 from tests.inspection.models import lively, scene
@@ -21,10 +20,9 @@ from tests.inspection.models import lively, scene
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model, another one, an image and its mask."""
+    """A saved model, an image and its mask."""
     root = tmp_path_factory.mktemp("inspect")
-    for name in ("sfnet", "fpn"):
-        lively(name).save_pretrained(root / name)
+    lively("sfnet").save_pretrained(root / "sfnet")
     image, labels = scene()
     write_image(root / "street.png", image)
     palette = [(index, index, index) for index in range(12)]
@@ -35,9 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(root / "high.png", high)
     write_image(root / "colours.png", image)
     (root / "turned.png").write_bytes(turned(image))
-    model = lively("fpn")
-    model.info = dataclasses.replace(model.info, class_names=tuple(f"other {index}" for index in range(12)))
-    model.save_pretrained(root / "other")
     (root / "broken.png").write_bytes((root / "street.png").read_bytes()[:500])
     return root
 
@@ -57,14 +52,10 @@ def arguments(folder: Path, *flags: str, run: str = "sfnet", image: str = "stree
     return ["inspect", str(folder / run), str(folder / image), *flags]
 
 
-def test_it_writes_a_page_and_figures(folder: Path, tmp_path: Path, capsys: Any) -> None:
-    page, figures = tmp_path / "new" / "page.html", tmp_path / "figures"
-    flags = ["--truth", str(folder / "mask.png"), "--out", str(page), "--figures", str(figures)]
-    assert main(arguments(folder, *flags, "--beside", str(folder / "fpn"), "--device", "cpu")) == 0
+def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    page = tmp_path / "new" / "page.html"
+    assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page), "--device", "cpu")) == 0
     assert "street" in page.read_text(encoding="utf-8")
-    assert sorted(path.name for path in figures.iterdir()) == [
-        f"street_sfnet_figure_{number}.png" for number in (2, 4, 5, 6, 7, 8)
-    ]
     assert str(page) in capsys.readouterr().out
 
 
@@ -82,8 +73,6 @@ def test_a_mask_of_an_image_that_is_turned(folder: Path, tmp_path: Path) -> None
     ("flags", "given", "phrases"),
     [
         ([], {"image": "broken.png"}, ("broken.png is broken",)),
-        (["--truth", "mask.png", "--ignore", "[70000]"], {}, ("--ignore holds 70000", "0 to 65535")),
-        (["--beside", "./other", "--figures", "./figures"], {}, ("other and", "different classes")),
         ([], {"image": "none.png"}, ("none.png does not exist",)),
         ([], {"run": "none"}, ("none does not exist", "saved model")),
         (["--truth", "none.png"], {}, ("none.png does not exist",)),
@@ -92,18 +81,13 @@ def test_a_mask_of_an_image_that_is_turned(folder: Path, tmp_path: Path) -> None
         (["--truth", "colours.png"], {}, ("colours.png", "RGB mask", "class ids")),
         (["--out", "page.png"], {}, ("page.png", ".html")),
         (["--out", "street.png/page.html"], {}, ("street.png", "folder")),
-        (["--figures", "street.png"], {}, ("street.png", "folder")),
-        (["--beside", "fpn"], {}, ("--figures",)),
         (["--device", "gpu7"], {}, ("gpu7",)),
         (["--trut", "mask.png"], {}, ("--trut", "did you mean 'truth'")),
     ],
 )
 def test_mistakes(
-    flags: list[str], given: dict[str, str], phrases: tuple[str, ...], folder: Path, tmp_path: Path, capsys: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """None of them reaches the model."""
-    monkeypatch.setattr("crispseg.cli.inspect.inspect_image", None)
+    flags: list[str], given: dict[str, str], phrases: tuple[str, ...], folder: Path, tmp_path: Path, capsys: Any
+) -> None:
     flags = [str(folder / flag) if index % 2 and "." in flag else flag for index, flag in enumerate(flags)]
     out = [] if "--out" in flags else ["--out", str(tmp_path / "page.html")]
     assert main(arguments(folder, *flags, *out, **given)) == 2
@@ -115,7 +99,7 @@ def test_mistakes(
 
 
 def test_a_large_image_is_inspected_as_a_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantities, "reduction", lambda size, classes, pixels: 0.75)
+    monkeypatch.setattr(activations, "reduction", lambda size, classes, pixels: 0.75)
     page = tmp_path / "page.html"
     assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page))) == 0
     html = page.read_text(encoding="utf-8")

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection import inspect_image
-from crispseg.inspection.figures import figures
 from crispseg.inspection.flow import flow_colors, flows
 from crispseg.inspection.page import cards, classes, inspection_page
 from crispseg.inspection.panels import sections
 from crispseg.inspection.payload import POINT_BYTES, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
-from crispseg.visualization import pages
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 LARGEST = 8_000_000
@@ -57,7 +55,6 @@ def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
     assert [panel.name for panel in panels] == [*names, "second flow", "fine level, warped", "gate"]
     assert not np.array_equal(panels[2].pixels, panels[4].pixels) and np.ptp(panels[-1].pixels) > 0
     assert "Semantic flow" in inspection_page(found)
-    assert {f"sfnet_figure_{number}" for number in (2, 4, 5, 7, 8)} <= figures(found).keys()
 
 
 def test_cards() -> None:
@@ -238,13 +235,3 @@ def test_probabilities_of_large_images_are_thinned_out() -> None:
     told = payload(found)["told"]
     assert (told["step"], told["size"]) == (2, [150, 130])
     np.testing.assert_array_equal(unpacked(told["ids"]).reshape(130, 150, -1)[..., 0], found.labels[::2, ::2])
-
-
-@pytest.mark.parametrize(("colors", "mode"), [(256, "P"), (257, "RGB")])
-def test_pictures_of_few_colours_have_a_palette(colors: int, mode: str) -> None:
-    pixels = np.arange(8 * 40) % colors
-    pixels = np.stack([pixels >> 8, pixels & 255, pixels * 7 & 255], axis=-1).astype(np.uint8).reshape(8, 40, 3)
-    data = pages.embedded(pixels, "noise").source.removeprefix("data:image/png;base64,")
-    picture = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert picture.mode == mode
-    np.testing.assert_array_equal(picture.convert("RGB"), pixels)

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.flow import Flow, arrows, flow_colors, flows, pixel_pitch, pixels_of_level
+from crispseg.inspection.flow import flow_colors, flows, pixel_pitch, pixels_of_level
 from crispseg.inspection.maps import at_image, color_wheel
-from crispseg.inspection.points import SampledPoints, draw_points, sampled_points
+from crispseg.inspection.points import SampledPoints, sampled_points
 from crispseg.models.sfnet import warp
 from crispseg.nn import sampled_sum
 from tests.inspection.models import inspected, lively, scene
-
-HALF_A_PIXEL = 0.5
 
 
 def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:
@@ -68,20 +66,6 @@ def test_colours_are_torchvision_s() -> None:
     right, left = wheel[32, 63].astype(int), wheel[32, 1].astype(int)
     assert right[0] > 200 > 100 > right[2] and left[2] > 200 > 100 > left[0]
     assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255
-
-
-def test_arrows_point_where_the_flow_does() -> None:
-    image = np.full((64, 96, 3), 255, np.uint8)
-    found = inspect_image(lively("sfnet"), image)
-    flow = Flow(flows(found)[-1].part, "", torch.zeros(2, 16, 24))
-    still, unscaled = arrows(flow, found, count=1, zoom=1)
-    flow.pixels[0] = 5.0  # 5 pixels of 95 / 23: 20.7 pixels of the image to the right
-    drawn, scale = arrows(flow, found, count=1, zoom=1)
-    rows, columns = np.nonzero((drawn != still).any(-1))
-    assert scale == 8 and abs(columns.max() - 95) <= 1  # from the middle, 8 times as long: out of the picture
-    start, middle = 48, 48
-    assert abs(columns.min() - start) <= 1 and abs(np.median(rows) - middle) <= 1
-    assert arrows(Flow(flow.part, "", flow.pixels * 9), found, count=1)[1] == unscaled == 1
 
 
 def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:
@@ -160,22 +144,3 @@ def test_unept_s_points_for_known_offsets() -> None:
     np.testing.assert_allclose(xy[0, 1], place + np.array([24, -16]), atol=1e-3)
     np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)
     np.testing.assert_allclose(weights.reshape(8, -1).sum(1), 1, atol=1e-5)  # over levels and points, for each head
-
-
-@pytest.mark.parametrize(("x", "y"), [(50.0, 30.0), (20.0, 55.0)])
-def test_points_are_drawn_where_they_lie(x: float, y: float) -> None:
-    """Centres of the drawn crosses, to half a pixel of the image."""
-    bias = [{8: 4.0, 9: -2.0}.get(index, 1e4) for index in range(18)]  # all but the middle one are far away
-    predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
-    found = inspect_image(shifted("ddsm_upernet", predict, bias), np.full((64, 96, 3), 255, np.uint8))
-    points = sampled_points(found)[-1]
-    zoom = 4
-    drawn = draw_points(found.image, points, x, y, zoom=zoom).astype(int)
-    row, column = points.nearest(x, y)
-    expected = {"red": points.at(x, y)[0][0, 4], "blue": np.array([points.xs[column], points.ys[row]])}
-    strength = {"red": drawn[..., 0] - drawn[..., 2], "blue": drawn[..., 2] - drawn[..., 0]}
-    for color, map_ in strength.items():
-        weight = np.clip(map_, 0, None).astype(float)
-        centre = [(weight.sum(axis) * np.arange(weight.shape[1 - axis])).sum() / weight.sum() for axis in (0, 1)]
-        in_image = (np.array(centre) + 0.5) / zoom - 0.5
-        assert np.abs(in_image - expected[color]).max() < HALF_A_PIXEL

@@ -114,7 +114,6 @@ def benchmark(
     models: Sequence[str],
     settings: Settings,
     *,
-    scored: bool = False,
     console: Console | None = None,
     clock: Clock | None = None,
 ) -> Report:
@@ -123,13 +122,11 @@ def benchmark(
     Args:
         models: their names, see `find_contender`; the first is the baseline. One given twice is measured twice.
         settings: the conditions.
-        scored: take only models that say their mIoU.
         console: where a progress bar is shown, if it is a terminal.
         clock: by default the wall clock, at which the device has done all that was asked of it.
 
     Raises:
-        CrispsegError: no names; a name or a device is unknown, a network does not run at this size, memory is short, or
-            an mIoU is missing.
+        CrispsegError: no names; a name or a device is unknown, a network does not run at this size, or memory is short.
     """
     if not models:
         raise CrispsegError("there is no model to measure; name one, such as sfnet")
@@ -141,11 +138,6 @@ def benchmark(
         contenders = [
             find_contender(name, backbone=settings.backbone, num_classes=settings.num_classes) for name in models
         ]
-        mious = [contender.miou for contender in contenders]
-        if scored and None in mious:
-            raise CrispsegError(
-                f"'{models[mious.index(None)]}' has no mIoU with it; give only runs, which keep that of their training"
-            )
         for contender in contenders:
             if isinstance(contender.net, ExportedModel):
                 contender.net.check_use(device, settings.dtype == "bf16", whole=True)

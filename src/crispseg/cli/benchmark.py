@@ -11,15 +11,10 @@ from rich.console import Console
 
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.benchmarking.report import as_json, as_tables
-from crispseg.benchmarking.run import Report
-from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import Parser
 from crispseg.cli.scoring import write_json
 from crispseg.config.plugins import load_plugins
-from crispseg.inspection.figures import speed_figure
-from crispseg.io.images import check_picture, write_image
 from crispseg.models import list_models
-from crispseg.visualization.charts import new_figure
 from crispseg.visualization.pages import check_json
 
 STDOUT = Path("-")
@@ -48,35 +43,17 @@ def run(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--plugins", type=list[str], default=[], help="Python files to import first")
     add("--json", type=Path | None, default=None, help="also write all numbers to this file; - is the standard output")
-    about = "also draw speed against the val mIoU that runs keep, as a PNG; all models must be runs"
-    add("--figure", type=Path | None, default=None, metavar="PNG", help=about)
     parsed = parser.parse(list(argv))
 
     keys = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{key: getattr(parsed, key) for key in keys} | {"size": tuple(parsed.size)})
     load_plugins(parsed.plugins)
-    drawn = parsed.figure is not None
-    if drawn:
-        check_picture(parsed.figure)
-        new_figure(1, 1)  # says before the work that matplotlib is missing
     if parsed.json not in (None, STDOUT):
         check_json(parsed.json)
-    report = benchmark(parsed.models, settings, scored=drawn, console=Console(stderr=True))
+    report = benchmark(parsed.models, settings, console=Console(stderr=True))
     if parsed.json == STDOUT:
         print(json.dumps(as_json(report), indent=2))
     elif parsed.json is not None:
         write_json(parsed.json, as_json(report))
     # Tables leave the standard output to JSON.
     Console(stderr=parsed.json == STDOUT).print(as_tables(report), highlight=False)
-    if drawn:
-        write_image(parsed.figure, speed_figure(speeds_and_scores(report)))
-
-
-def speeds_and_scores(report: Report) -> list[tuple[str, float, float]]:
-    """Name, images a second from image to labels, and mIoU in percent of each model that says it."""
-    names = short_names([row.model for row in report.rows])
-    return [
-        (name, 1000 * report.settings.batch / row.milliseconds["total"].median, row.miou)
-        for name, row in zip(names, report.rows, strict=True)
-        if row.miou is not None
-    ]

@@ -21,7 +21,6 @@ from crispseg.cli.scoring import (
 )
 from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
-from crispseg.evaluation.confusion import draw_confusion
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.report import examples, report_page
@@ -29,7 +28,7 @@ from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.inference.exported import open_network
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.images import check_picture, write_image
-from crispseg.visualization.charts import new_figure
+from crispseg.visualization.charts import draw_confusion
 from crispseg.visualization.pages import write_page
 
 
@@ -61,7 +60,6 @@ def run(argv: Sequence[str]) -> None:
     check_object_keys(parsed)
     if parsed.confusion:
         check_picture(parsed.confusion)
-        new_figure(1, 1)  # what is missing is said before the work
     model = open_network(parsed.run, parsed.backend)
     (dataset,) = checked_splits([model], data, parsed.split)
     boundary, boundary_iou = None, None

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation.confusion import NUMBERED, cell_text, shares
 from crispseg.evaluation.per_image import LEVEL, ratio
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
@@ -21,6 +20,7 @@ from crispseg.inference.exported import Network
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
+from crispseg.visualization.charts import draw_confusion
 from crispseg.visualization.pictures import error_map
 
 EXAMPLES = 4
@@ -133,9 +133,9 @@ def report_page(
         columns=list(_class_columns(evaluation)),
         boundary_columns=list(_boundary_columns(evaluation)),
         classes=_classes(evaluation),
-        names=labels.names,
-        confusion=_confusion_rows(evaluation.scores),
-        numbered=len(labels) <= NUMBERED,
+        confusion=pages.embedded(
+            draw_confusion(evaluation.scores.confusion, labels.names), "confusion matrix", longest=2560
+        ),
         groups=[
             example_group(name, _EXPLAINED, some, labels, shown)
             for name, some in (("Worst images", worst), ("Best images", best))
@@ -181,8 +181,3 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
         shown = {"iou": percent(iou[index]), "range": interval(bound)}
         rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown, **cells})
     return rows
-
-
-def _confusion_rows(scores: Scores) -> list[list[tuple[str, float]]]:
-    """The cells: share of the row as text, and how deep the colour is in percent; NaN for an absent class."""
-    return [[(cell_text(share), float(10 * share**0.5)) for share in row] for row in shares(scores.confusion)]

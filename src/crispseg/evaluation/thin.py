@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from skimage.morphology import skeletonize
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
@@ -96,10 +97,10 @@ class ThinScores(PerImageMetric[ThinQuality]):
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-        lines: name and number of the classes whose centre lines are compared, which needs scikit-image.
+        lines: name and number of the classes whose centre lines are compared.
 
     Raises:
-        CrispsegError: another number of classes, a class beyond it, or no scikit-image.
+        CrispsegError: another number of classes, or a class beyond it.
     """
 
     def __init__(self, num_classes: int, lines: Sequence[tuple[str, int]] = ()) -> None:
@@ -109,8 +110,6 @@ class ThinScores(PerImageMetric[ThinQuality]):
                 raise CrispsegError(
                     f"the centre lines of {name}, class {index}, are asked for; give 0 to {num_classes - 1}"
                 )
-        if lines:
-            _skeleton(np.zeros((1, 1), np.bool_))  # what is missing is said before the work
         self.lines = tuple(lines)
 
     def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -185,14 +184,5 @@ def _distance(places: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def _line_counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> list[int]:
     """Pixels of a class in an image, as `ThinQuality.lines` has them."""
-    lines = _skeleton(predicted), _skeleton(true)
+    lines = skeletonize(predicted), skeletonize(true)
     return [int(each.sum()) for each in (lines[0], lines[0] & true, lines[1], lines[1] & predicted)]
-
-
-def _skeleton(thing: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    try:
-        from skimage.morphology import skeletonize
-    except ModuleNotFoundError:
-        raise CrispsegError("centre lines need scikit-image: pip install 'crispseg[thin]'") from None
-    line: NDArray[np.bool_] = skeletonize(thing)
-    return line

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from crispseg.inspection.quantities import Inspection
+from crispseg.inspection.activations import Inspection
 from crispseg.nn import resize
 
 HEAT = cv2.COLORMAP_TURBO
@@ -25,10 +25,10 @@ SCALE = cv2.COLORMAP_VIRIDIS
 def at_image(values: Tensor, inspection: Inspection) -> Tensor:
     """A level's map `(C, h, w)` in the pixels of the image, `(C, H, W)`, as the decoders upsample it.
 
-    Bilinear, with the centres of the corner pixels on each other where the model is not `centred`.
+    Bilinear, by the model's `align_corners`.
     """
     height, width = inspection.size
-    return resize(values[None], inspection.input_size, align_corners=not inspection.centred)[0, :, :height, :width]
+    return resize(values[None], inspection.input_size, align_corners=inspection.align_corners)[0, :, :height, :width]
 
 
 def scaled(
@@ -66,11 +66,6 @@ def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
     return mean
 
 
-def heat_map(values: Tensor, inspection: Inspection) -> NDArray[np.uint8]:
-    """The mean over channels of a level `(C, h, w)` on its own scale: blue its least value, red its largest."""
-    return scaled(mean_map(values, inspection), colors=HEAT)
-
-
 def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
     """The three principal components of levels `(C, h, w)` as red, green and blue, at the size of the image.
 
@@ -105,14 +100,13 @@ def enhancement_maps(inspection: Inspection, block: str) -> list[NDArray[np.uint
 
     Those of A and E are the same, on one scale, so that their colours compare.
     """
-    shown_a, shown_e = pca_maps([_standardised(inspection.tap(block, f"sdm.{tap}")) for tap in "AE"], inspection)
+    features = []
+    for tap in "AE":
+        values = inspection.tap(block, f"sdm.{tap}")
+        centred = values - values.mean((1, 2), keepdim=True)
+        features.append(centred / centred.std().clamp(min=1e-12))
+    shown_a, shown_e = pca_maps(features, inspection)
     return [shown_a, *pca_maps([inspection.tap(block, "sdm.M")], inspection), shown_e]
-
-
-def _standardised(values: Tensor) -> Tensor:
-    """Each channel without its mean, and the whole with a standard deviation of 1: two features then share axes."""
-    centred = values - values.mean((1, 2), keepdim=True)
-    return centred / centred.std().clamp(min=1e-12)
 
 
 def most_refined(inspection: Inspection, block: str, count: int = 8) -> list[int]:

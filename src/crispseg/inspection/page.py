@@ -10,10 +10,11 @@ import numpy as np
 
 import crispseg
 from crispseg.evaluation.wording import percent
+from crispseg.inspection.activations import Inspection
 from crispseg.inspection.maps import color_wheel, scaled
 from crispseg.inspection.panels import Panel, sections
 from crispseg.inspection.payload import payload
-from crispseg.inspection.quantities import Inspection
+from crispseg.labels import IGNORE
 from crispseg.visualization import pages
 
 SIDE = 2048
@@ -63,7 +64,9 @@ def cards(inspection: Inspection) -> list[tuple[str, str, str]]:
         ("mean entropy", f"{entropy.mean():.3f}", f"nats; {most:.2f} if all classes were equally likely"),
     ]
     if inspection.truth is not None:
-        found.insert(0, ("pixel accuracy", percent(100 * inspection.accuracy()), "% of the pixels that count"))
+        right = (inspection.labels == inspection.truth)[inspection.truth != IGNORE]
+        accuracy = 100 * float(right.mean()) if right.size else math.nan
+        found.insert(0, ("pixel accuracy", percent(accuracy), "% of the pixels that count"))
     if inspection.unrefined is not None:
         moved = 100 * float((inspection.unrefined != inspection.labels).mean())
         found.append(("changed by refinement", f"{moved:.2f}", "% of the labels"))

@@ -12,34 +12,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.inspection import maps
+from crispseg.inspection.activations import Inspection
 from crispseg.inspection.flow import flow_colors, flows, pixels_of_level
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
-from crispseg.inspection.quantities import Inspection
 from crispseg.labels import Color
 from crispseg.visualization.pictures import RIGHT
 
 
 class Panel(NamedTuple):
-    """A small picture of the page."""
+    """A small picture of the page.
+
+    Args:
+        name: below the picture.
+        pixels: `(H, W, 3)` RGB.
+        note: behind the name.
+        scale: a colour map of OpenCV, and what its lowest and its highest colour mean.
+        wheel: what the colours of directions mean, with the wheel next to it.
+        layer: it can be laid over the image.
+        clear: a colour that is not laid over it.
+        exact: colours mean classes, so it is enlarged without mixing them.
+        photo: saved as JPEG.
+        field: index of the field that is drawn on it at the pixel.
+    """
 
     name: str
     pixels: NDArray[np.uint8]
-    """`(H, W, 3)` RGB."""
     note: str = ""
     scale: tuple[int, str, str] | None = None
-    """A colour map of OpenCV, and what its lowest and its highest colour mean."""
     wheel: str = ""
-    """What the colours of directions mean, with the wheel beside it."""
     layer: bool = False
-    """Can be laid over the image."""
     clear: Color | None = None
-    """A colour that is not laid over it."""
     exact: bool = False
-    """Colours mean classes: enlarged without mixing them."""
     photo: bool = False
-    """Saved as JPEG."""
     field: int | None = None
-    """Index of the field that is drawn on it at the pixel."""
 
 
 Fold: TypeAlias = tuple[str, list[Panel]]
@@ -65,7 +70,7 @@ def sections(inspection: Inspection, fields: Sequence[str]) -> dict[str, list[Fo
     for name, own in (
         ("result", _results(inspection)),
         ("certainty", _certainty(inspection)),
-        ("refinement", refinement(inspection)),
+        ("refinement", _refinement(inspection)),
         ("queries", _queries(inspection, fields)),
     ):
         pictures = list(own)
@@ -77,26 +82,15 @@ def sections(inspection: Inspection, fields: Sequence[str]) -> dict[str, list[Fo
 
 
 def _results(inspection: Inspection) -> Iterator[Panel]:
+    labels = inspection.label_set
+    background = None if labels.background is None else labels.palette[labels.background]
     yield Panel("image", inspection.image, photo=True)
-    background = _background(inspection)
     yield Panel("prediction", inspection.colors(), layer=True, exact=True, clear=background)
     if inspection.truth is not None:
-        yield Panel(
-            "truth",
-            inspection.colors(inspection.truth),
-            "ignored pixels black",
-            layer=True,
-            exact=True,
-            clear=background,
-        )
-        errors = "right pixels black, ignored ones dark grey, wrong ones in the truth's colour or lighter"
-        yield Panel("errors", inspection.errors(), errors, layer=True, exact=True, clear=RIGHT)
-
-
-def _background(inspection: Inspection) -> Color | None:
-    """The colour of the class that is called background, if there is one."""
-    labels = inspection.label_set
-    return None if labels.background is None else labels.palette[labels.background]
+        truth = inspection.colors(inspection.truth)
+        yield Panel("truth", truth, "ignored pixels black", layer=True, exact=True, clear=background)
+        note = "right pixels black, ignored ones dark grey, wrong ones in the truth's colour or lighter"
+        yield Panel("errors", inspection.errors(), note, layer=True, exact=True, clear=RIGHT)
 
 
 def _certainty(inspection: Inspection) -> Iterator[Panel]:
@@ -107,12 +101,11 @@ def _certainty(inspection: Inspection) -> Iterator[Panel]:
     yield Panel("entropy", scaled(inspection.entropy(), 0, most), note, scale=ends, layer=True, photo=True)
 
 
-def refinement(inspection: Inspection) -> Iterator[Panel]:
+def _refinement(inspection: Inspection) -> Iterator[Panel]:
     """The result before and after refinement, and what decides: boundaries and directions. None of other models."""
     if inspection.boundary is None:
         return
-    before = inspection.colors(inspection.unrefined)
-    yield Panel("before refinement", before, layer=True, exact=True, clear=_background(inspection))
+    yield Panel("before refinement", inspection.colors(inspection.unrefined), layer=True, exact=True)
     yield Panel("after refinement", inspection.colors(), exact=True)
     note, probability = "probability of a pixel to be on a boundary", scaled(inspection.boundary, 0, 1)
     yield Panel("boundary", probability, note, scale=(SCALE, "0", "1"), layer=True, photo=True)
@@ -139,7 +132,7 @@ def _fam(inspection: Inspection, part: str) -> Iterator[Panel]:
     yield Panel("flow", flow_colors(flow, inspection), "of the fine level", wheel=hue.format(flow.longest()))
     yield _feature(inspection, inspection.tap(part, "warped"), "coarse level, warped", "after alignment")
     if inspection.has(part, "fine_flow", "fine_warped", "gate"):
-        own = replace(flow, pixels=pixels_of_level(inspection.tap(part, "fine_flow")))
+        own = replace(flow, pixels=pixels_of_level(inspection.tap(part, "fine_flow"), inspection.align_corners))
         note = "where the fine level is read"
         yield Panel("second flow", flow_colors(own, inspection), note, wheel=hue.format(own.longest()))
         yield _feature(inspection, inspection.tap(part, "fine_warped"), "fine level, warped", "after alignment")
@@ -171,12 +164,7 @@ def _channels(inspection: Inspection, block: str) -> Fold:
     """Single encoder channels of a block before and after refinement."""
     chosen = maps.most_refined(inspection, block)
     panels = [
-        Panel(
-            f"channel {index}",
-            maps.heat_map(inspection.tap(block, tap)[index, None], inspection),
-            f"{when} refinement, on its own scale",
-            photo=True,
-        )
+        _feature(inspection, inspection.tap(block, tap)[[index]], f"channel {index}", f"{when} refinement")
         for index in chosen
         for tap, when in (("lrm.B", "before"), ("lrm.G", "after"))
     ]

@@ -14,9 +14,9 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from crispseg.inspection.activations import Inspection
 from crispseg.inspection.flow import Flow, flows, pixel_pitch
 from crispseg.inspection.points import SampledPoints, sampled_points
-from crispseg.inspection.quantities import Inspection
 
 CLASSES = 5
 """Most likely classes of a pixel that are told."""
@@ -107,7 +107,9 @@ def _flow_field(flow: Flow, inspection: Inspection) -> dict[str, Any]:
         "title": f"flow {flow.title}",
         "size": list(flow.size[::-1]),
         "pitch": list(pitch),
-        "origin": [(side - 1) / 2 if inspection.centred else 0 for side in pitch],  # of the first pixel, in the image
+        "origin": [
+            0 if inspection.align_corners else (side - 1) / 2 for side in pitch
+        ],  # of the first pixel, in the image
         "vectors": packed(vectors),
         "step": step,
         "longest": flow.longest(),

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crispseg.inspection.activations import Inspection
 from crispseg.inspection.flow import pixel_pitch
-from crispseg.inspection.quantities import Inspection
 from crispseg.nn import pixel_centres
-
-PIXEL, POINT = (30, 100, 255), (230, 20, 20)
-"""DDSM's Fig. 4: a blue cross for the pixel, red ones for what it samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,47 +130,3 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int]) -> 
         torch.unflatten(weights.flatten(1, 2), 0, tuple(size)).numpy(),
         tuple(names),
     )
-
-
-def draw_points(
-    image: NDArray[np.uint8],
-    points: SampledPoints,
-    x: float | None = None,
-    y: float | None = None,
-    *,
-    group: int | None = None,
-    zoom: int = 3,
-) -> NDArray[np.uint8]:
-    """A blue cross at the level's pixel that is nearest to (x, y), red ones at what it samples (DDSM, Fig. 4b).
-
-    The arms of a point's cross are as long as the square root of its weight, from a third of the pixel's cross for a
-    weight of 0 to the whole for the largest one.
-
-    Args:
-        image: `(H, W, 3)` RGB.
-        points: points of a part, from the image's inspection.
-        x, y: a position in pixels of the image, by default its middle.
-        group: one group's points; by default those of all.
-        zoom: pixels of the picture a pixel of the image.
-
-    Returns:
-        `(zoom · H, zoom · W, 3)`.
-    """
-    height, width = image.shape[:2]
-    picture = np.asarray(cv2.resize(image, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR), np.uint8)
-
-    def cross(place: NDArray[np.float32], arm: float, color: tuple[int, int, int]) -> None:
-        # OpenCV's coordinates are 32 bits; what is so far away is not to be seen anyway.
-        centre = np.rint(np.clip((place + 0.5) * zoom - 0.5, -(2**20), 2**20)).astype(int).tolist()
-        cv2.drawMarker(picture, centre, color, cv2.MARKER_CROSS, 2 * round(arm), max(1, round(arm / 5)), cv2.LINE_AA)
-
-    position = (width - 1) / 2 if x is None else x, (height - 1) / 2 if y is None else y
-    row, column = points.nearest(*position)
-    xy, weights = points.at(*position)
-    chosen = slice(None) if group is None else slice(group, group + 1)
-    arm = max(width, height) * zoom / 60
-    shares = np.sqrt(weights[chosen].ravel() / max(float(weights[chosen].max()), 1e-12))
-    for place, share in zip(xy[chosen].reshape(-1, 2), shares, strict=True):
-        cross(place, arm * (1 + 2 * float(share)) / 3, POINT)
-    cross(np.array([points.xs[column], points.ys[row]]), arm, PIXEL)
-    return picture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crispseg.config.wording import plural
 from crispseg.data import Augment, SplitReport
-from crispseg.evaluation.confusion import shares as row_shares
+from crispseg.evaluation.per_image import ratio
 from crispseg.evaluation.wording import percent
 from crispseg.inference.protocols import MIN_SIDE
 
@@ -57,7 +57,7 @@ def never_predicted(confusion: NDArray[np.int64]) -> list[int]:
 
 def mistaken(confusion: NDArray[np.int64]) -> list[tuple[float, int, int]]:
     """Percent of a class's pixels that are taken for another, the class and the other; the largest first."""
-    wrong = np.nan_to_num(row_shares(confusion))
+    wrong = np.nan_to_num(100 * ratio(confusion, confusion.sum(1, keepdims=True)))
     np.fill_diagonal(wrong, 0)
     found = [(float(wrong[row].max()), row, int(wrong[row].argmax())) for row in range(len(wrong))]
     return sorted((each for each in found if each[0] >= MISTAKEN), reverse=True)

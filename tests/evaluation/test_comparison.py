@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from test_report import Page, pixels
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli import scoring
@@ -25,6 +24,7 @@ from crispseg.evaluation.evaluate import evaluate
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
 from crispseg.labels import LabelSet
+from tests.visualization.parsed import Page, pixels
 
 SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
 DATA = ["--data=scenes", "--data.val=5", "--data.height=64", "--data.width=96", "--workers=0"]

@@ -25,7 +25,7 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.io.images import read_image
 
 DISTANCES = (1, 2, 3)
-DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 
 def scored(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int, ...] = DISTANCES) -> BoundaryF:

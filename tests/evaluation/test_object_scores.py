@@ -29,7 +29,7 @@ from crispseg.inference.objects import ObjectRule
 from crispseg.models import SegmentationModel
 
 RULE = ObjectRule(1, border=2)
-DOCUMENTATION = Path(__file__).resolve().parents[1] / "docs/metrics.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 
 Ids = NDArray[np.int32]
 

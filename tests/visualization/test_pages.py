@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_report import Page
 
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
@@ -22,6 +21,7 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.inspection.beside import Scored, SideBySide
 from crispseg.labels import BACKGROUND, LabelSet
 from crispseg.visualization import pages
+from tests.visualization.parsed import Page, pixels
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 LONG = "plate_7_well_B03_field_0012_channel_DAPI_exposure_120ms_" * 4 + "z"
@@ -96,7 +96,7 @@ def test_boundaries_have_a_table_of_their_own_where_they_were_scored(evaluation:
 
 
 def test_tiny_pictures_are_shown_in_their_pixels(evaluation: str) -> None:
-    assert all(image["class"] == "tiny" for image in Page(evaluation).images)
+    assert all(image["class"] == "tiny" for image in Page(evaluation).images[1:])
     sides = [pages.embedded(np.zeros((40, side, 3), np.uint8), "x") for side in (128, 129, 360, 361)]
     assert [(picture.tiny, picture.small) for picture in sides] == [
         (True, True),
@@ -113,3 +113,30 @@ def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert np.array_equal(np.array(picture.convert("RGB")), pixels)
     assert np.array(picture.convert("RGBA"))[0, :, 3].tolist() == [0 if clear == BACKGROUND else 255, 255]
+
+
+def test_pictures_are_reduced_by_averaging() -> None:
+    stripes = np.zeros((40, 80, 3), np.uint8)
+    stripes[:, ::2] = 255
+    reduced = pages.embedded(stripes, "stripes", longest=40)
+    picture = pixels({"src": reduced.source, "height": "20", "width": "40"})
+    assert (reduced.height, reduced.width) == (20, 40)
+    assert abs(picture.astype(int) - 128).max() <= 1
+
+
+def test_a_bar_is_as_long_as_its_number() -> None:
+    bar = pages.environment().get_template("blocks.html").module.bar  # type: ignore[attr-defined]
+    html = bar(12.5, [10, 20])
+    assert "width: 12.50%" in html and "left: 10.00%; width: 10.00%" in html
+    assert bar(float("nan")) == ""
+    assert "<u" not in bar(50, [float("nan")] * 2)
+
+
+@pytest.mark.parametrize(("colors", "mode"), [(256, "P"), (257, "RGB")])
+def test_pictures_of_few_colours_have_a_palette(colors: int, mode: str) -> None:
+    pixels = np.arange(8 * 40) % colors
+    pixels = np.stack([pixels >> 8, pixels & 255, pixels * 7 & 255], axis=-1).astype(np.uint8).reshape(8, 40, 3)
+    data = pages.embedded(pixels, "noise").source.removeprefix("data:image/png;base64,")
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.mode == mode
+    np.testing.assert_array_equal(picture.convert("RGB"), pixels)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.exported import Network
 from crispseg.inference.segmenter import as_batch, check_finite, usable_device
 from crispseg.inference.source import Source, read_source
-from crispseg.io.images import as_picture, colorize
+from crispseg.io.images import as_picture, colorize, read_mask
 from crispseg.io.normalize import Normalize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
@@ -66,8 +67,8 @@ class Inspection:
     """Height and width of the image before it was reduced."""
     input_size: tuple[int, int]
     """Height and width of what the model was given: H and W, or what they are padded to."""
-    centred: bool
-    """Levels lie on the image by the centres of their pixels, not by corner pixels."""
+    align_corners: bool
+    """Levels lie on the image by the centres of their corner pixels, not from edge to edge."""
     seconds: float
     """Time that the network took."""
     image: NDArray[np.uint8] = field(repr=False)
@@ -121,29 +122,11 @@ class Inspection:
         """The `error_map` of the labels, `(H, W, 3)`: right pixels black, as in SFNet's Fig. 6.
 
         Raises:
-            CrispsegError: the inspection has no truth.
-        """
-        return error_map(self.labels, self.known_truth(), self.label_set.palette)
-
-    def accuracy(self) -> float:
-        """Share of the pixels that count which are right, 0 to 1; NaN if none counts.
-
-        Raises:
-            CrispsegError: the inspection has no truth.
-        """
-        truth = self.known_truth()
-        counts = truth != IGNORE
-        return float((self.labels == truth)[counts].mean()) if counts.any() else math.nan
-
-    def known_truth(self) -> NDArray[np.uint8]:
-        """The truth.
-
-        Raises:
-            CrispsegError: the inspection has none.
+            CrispsegError: the inspection has no ground truth.
         """
         if self.truth is None:
-            raise CrispsegError(f"the inspection of {self.name} has no truth; give inspect_image the mask")
-        return self.truth
+            raise CrispsegError(f"the inspection of {self.name} has no ground truth; give inspect_image the mask")
+        return error_map(self.labels, self.truth, self.label_set.palette)
 
     def of(self, kind: str) -> list[str]:
         """Paths of the parts of a kind, in the order in which they ran, the coarsest level first."""
@@ -161,8 +144,9 @@ class Inspection:
 def inspect_image(
     model: Network,
     image: Source,
-    truth: NDArray[np.uint8] | None = None,
+    truth: NDArray[np.uint8] | str | Path | None = None,
     *,
+    ignore: Sequence[int] = (),
     name: str | None = None,
     device: str | torch.device | None = None,
     pixels: int = PIXELS,
@@ -171,22 +155,23 @@ def inspect_image(
 
     Args:
         model: to look into; it is put on `device` and left in eval mode.
-        image: a file's path, a PIL image, or an array (see `crispseg.inference.segmenter.Source`).
-        truth: `(H, W)` class ids of the image, 255 for ignored pixels.
+        image: a file's path, a PIL image, or an array (see `crispseg.inference.source.Source`).
+        truth: `(H, W)` class ids of the image, 255 for ignored pixels, or a file of these.
+        ignore: further values of that file that are ignored.
         name: name of the image, by default that of its file.
-        device: by default a CUDA device where there is one, else the CPU.
+        device: by default a CUDA device if there is one, else the CPU.
         pixels: larger images are reduced by averaging, and their truth to the nearest pixel, until they have no more.
 
     Raises:
-        CrispsegError: an image that cannot be read; a truth of another size or with ids that are no class; weights that
-            are not finite, or computed values; no such device.
+        CrispsegError: an image or mask that cannot be read; a truth of another size or with ids that are no class;
+            weights that are not finite, or computed values; no such device.
     """
     info = model.info
     array, path = read_source(image, info.in_chans, info.value_range)
     name = name or (path.stem if path else "image")
     original = array.shape[0], array.shape[1]
     if truth is not None:
-        check_truth(truth, original, info.num_classes, name)
+        truth = _checked_truth(truth, ignore, original, info.num_classes, name)
     factor = reduction(original, info.num_classes, pixels)
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
@@ -212,24 +197,27 @@ def inspect_image(
     refined: dict[str, Any] = {}
     if outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None:
         assert model.refiner is not None
-        moved = model.refiner.offsets(outputs.boundary, outputs.direction)[0].to("cpu", torch.int8)
+        moved = model.refiner.offsets(outputs.boundary, outputs.direction)[0].to("cpu", torch.int8).numpy()
+        # Offsets that lead outside, where the nearest pixel of the edge counts, become those that lead to it.
+        places = np.indices(moved.shape[1:])[::-1]  # x and y
+        largest = np.array(moved.shape[:0:-1])[:, None, None] - 1
         refined = {
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
             "direction": _ids(outputs.direction[0][crop]),
-            "offsets": _inside(moved.numpy())[crop],
+            "offsets": (np.clip(places + moved, 0, largest) - places).astype(np.int8)[crop],
         }
     return Inspection(
-        name,
-        info,
-        original,
-        (batch.shape[-2], batch.shape[-1]),
-        model.centred,
-        seconds,
-        as_picture(array),
-        logits.float().softmax(0).cpu().numpy(),
-        _ids(logits),
-        truth,
+        name=name,
+        info=info,
+        original_size=original,
+        input_size=(batch.shape[-2], batch.shape[-1]),
+        align_corners=not model.centred,
+        seconds=seconds,
+        image=as_picture(array),
+        probabilities=logits.float().softmax(0).cpu().numpy(),
+        labels=_ids(logits),
+        truth=truth,
         **refined,
         taps={key: value[0].float().cpu() for key, value in seen.items()},
         parts=parts_of(seen, getattr(model.decoder, "fuse_levels", ())),
@@ -242,33 +230,27 @@ def reduction(size: tuple[int, int], classes: int, pixels: int = PIXELS) -> floa
     return min(1.0, math.sqrt(min(pixels, PROBABILITIES // classes) / (height * width)))
 
 
-def check_truth(truth: NDArray[Any], size: tuple[int, int], classes: int, name: str) -> None:
-    """See that class ids belong to an image of `size`, height and width.
-
-    Raises:
-        CrispsegError: another size, or ids that are neither a class nor 255.
-    """
+def _checked_truth(
+    truth: NDArray[np.uint8] | str | Path, ignore: Sequence[int], size: tuple[int, int], classes: int, name: str
+) -> NDArray[np.uint8]:
+    """Class ids that belong to an image of `size`, height and width."""
+    if not isinstance(truth, np.ndarray):
+        name, values = str(truth), read_mask(truth)
+        if values.ndim != 2:
+            raise CrispsegError(f"{name} is an RGB mask; save it with class ids as values, as 'crispseg predict' does")
+        truth = np.where(np.isin(values, ignore), IGNORE, values)
     if truth.shape != size:
         shown = "×".join(map(str, truth.shape))
         raise CrispsegError(
-            f"the truth of {name} is {shown} but the image {size[0]}×{size[1]} (height × width); "
+            f"the ground truth of {name} is {shown} but the image {size[0]}×{size[1]} (height × width); "
             "give the mask of this image, at its size"
         )
-    wrong = np.unique(truth[(truth >= classes) & (truth != IGNORE)])
-    if wrong.size:
+    if (wrong := np.unique(truth[(truth >= classes) & (truth != IGNORE)])).size:
         raise CrispsegError(
-            f"the truth of {name} holds {', '.join(map(str, wrong[:5]))}, but the model's classes are 0 to "
+            f"the ground truth of {name} holds {', '.join(map(str, wrong[:5]))}, but the model's classes are 0 to "
             f"{classes - 1}; correct the mask, with {IGNORE} where a pixel should not count"
         )
-
-
-def _inside(offsets: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Offsets `(2, H, W)` that lead outside, where the nearest pixel of the edge counts, as those that lead to it."""
-    height, width = offsets.shape[1:]
-    places = np.indices((height, width))[::-1]  # x and y
-    largest = np.array([width - 1, height - 1])[:, None, None]
-    shortened: NDArray[np.int8] = (np.clip(places + offsets, 0, largest) - places).astype(np.int8)
-    return shortened
+    return truth.astype(np.uint8)
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:

@@ -1,0 +1,44 @@
+"""Features as colours: means over channels, and principal components."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from crispseg.inspection.maps import HEAT, mean_map, pca_maps, principal, scaled
+from tests.inspection.models import inspected
+
+
+def test_features_are_means_over_channels_from_blue_to_red() -> None:
+    values = torch.zeros(3, 2, 2)
+    values[:, 0, 0], values[:, 1, 1] = torch.tensor([-1.0, -2, -3]), torch.tensor([4.0, 0, 5])
+    mean = mean_map(values, inspected("fpn"))
+    assert mean.shape == (64, 96) and (mean[0, 0], mean[-1, -1]) == (-2, 3)
+    drawn = scaled(mean, colors=HEAT)
+    np.testing.assert_array_equal([drawn[0, 0], drawn[-1, -1]], scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0])
+
+
+def test_principal_components_colour_alike_what_is_alike() -> None:
+    values = torch.zeros(6, 8, 12)
+    values[:, :, :4], values[:, :, 4:8] = torch.randn(6, 1, 1), torch.randn(6, 1, 1)
+    (drawn,) = (picture.astype(int) for picture in pca_maps([values], inspected("fpn")))
+    assert np.ptp(drawn[:, :20], axis=(0, 1)).max() <= 2
+    assert abs(drawn[0, 0] - drawn[0, 48]).max() > 60
+
+
+def test_principal_components_are_those_of_the_singular_value_decomposition() -> None:
+    values = torch.randn(6, 50)
+    mean, axes = principal(values)
+    torch.testing.assert_close(mean, values.mean(1))
+    expected = torch.linalg.svd((values - mean[:, None]).T, full_matrices=False)[2][:3]
+    torch.testing.assert_close(axes.abs(), expected.abs(), atol=1e-4, rtol=0)
+    assert (axes.gather(1, axes.abs().argmax(1, keepdim=True)) > 0).all()
+    assert not principal(torch.randn(2, 9))[1][2].any()
+
+
+def test_principal_components_of_several_maps_compare() -> None:
+    one, other = torch.randn(6, 8, 12), 5 * torch.randn(6, 8, 12)  # one's colours alone would be as strong as other's
+    other[:, :, :6] = one[:, :, :6]
+    first, second = pca_maps([one, other], inspected("fpn"))
+    np.testing.assert_array_equal(first[:, :40], second[:, :40])
+    assert first[:, 60:].std() < second[:, 60:].std() / 2
