@@ -201,12 +201,6 @@ def test_classes_that_are_none_are_refused() -> None:
         ThinScores(3, [("pole", 3)])
 
 
-def test_what_centre_lines_need_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "skimage.morphology", None)
-    with pytest.raises(CrispsegError, match=r"pip install 'crispseg\[thin\]'"):
-        ThinScores(3, [("pole", 1)])
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("models")
