@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,6 +81,22 @@ def assert_close(found: NDArray[Any], frozen: NDArray[Any], share: float = 1.0) 
     assert near.mean() >= share, f"{(~near).sum()} of {near.size} differ, most {abs(found - frozen).max()}"
 
 
+def assert_same(found: Any, expected: Any, tolerance: float, place: str = "") -> None:
+    """Two trees of JSON are equal, numbers relative to this tolerance; mappings may hold more than is expected."""
+    if isinstance(expected, dict):
+        assert expected.keys() <= found.keys(), f"{place}: {expected.keys() - found.keys()} missing"
+        for key, value in expected.items():
+            assert_same(found[key], value, tolerance, f"{place}/{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for index, value in enumerate(expected):
+            assert_same(found[index], value, tolerance, f"{place}/{index}")
+    elif isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(found, int | float):
+        assert math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance), f"{place}: {found}, not {expected}"
+    else:
+        assert found == expected, place
+
+
 def shapes_of(module: nn.Module) -> dict[str, list[int]]:
     """Keys and shapes of a module's state."""
     return {key: list(value.shape) for key, value in module.state_dict().items()}
@@ -94,9 +112,10 @@ def saved(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, Sequence
 
 def run(*words: object) -> tuple[int, str]:
     """Exit status and standard output of a command."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         status = main([str(word) for word in words])
+    print("$", *words, errors.getvalue(), file=sys.stderr)  # which is shown where a test fails
     return status, out.getvalue()
 
 

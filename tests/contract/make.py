@@ -15,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torch import nn
 
+import contract.test_evaluate as evaluate
 import contract.test_interface as interface
 import contract.test_models as models
+import contract.test_predict as predict
 import crispseg
 from contract.formula import FROZEN, freeze, saved, shapes_of
 
@@ -103,7 +105,35 @@ def _interface() -> None:
     )
 
 
-TOPICS = {"models": _models, "saved": _saved, "bundled": _bundled, "interface": _interface}
+def _predict() -> None:
+    pixels, tables = {}, {}
+    for way in predict.WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            found = predict.predicted(Path(folder), way)
+        tables[way] = {"files": [*found]} | {key: one for key, one in found.items() if isinstance(one, list | dict)}
+        for name, one in found.items():
+            if isinstance(one, tuple):
+                pixels |= {f"{way}/{name}": one[0], f"{way}/{name}/palette": one[1]}
+    freeze("predict.npz", pixels)
+    freeze("predict.json", tables)
+
+
+def _evaluate() -> None:
+    found = {}
+    for way in evaluate.WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[way] = evaluate.scores(Path(folder), way)
+    freeze("evaluate.json", found)
+
+
+TOPICS = {
+    "models": _models,
+    "saved": _saved,
+    "bundled": _bundled,
+    "interface": _interface,
+    "predict": _predict,
+    "evaluate": _evaluate,
+}
 
 if __name__ == "__main__":
     for topic in sys.argv[1:] or TOPICS:
