@@ -9,27 +9,39 @@ from crispseg.decoders.context import (
     NonLocal,
     PyramidPooling,
 )
-from crispseg.decoders.deeplab import DeepLabDecoder, deeplab_context
-from crispseg.decoders.direct import Direct
 from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
 from crispseg.decoders.merge import Concat, Sum
-from crispseg.decoders.parts import Context, Decoded, Decoder, Levels, configured, contexts, fuses, merges
-from crispseg.decoders.topdown import TopDown, fuse_steps
+from crispseg.decoders.parts import (
+    Context,
+    ContextPart,
+    Decoded,
+    Decoder,
+    FusePart,
+    Levels,
+    MergePart,
+    configured,
+    contexts,
+    fuses,
+    is_linear,
+    merges,
+)
+from crispseg.decoders.topdown import TopDown, fuse_steps, step_levels
 
 __all__ = [
     "AsymmetricPyramidNonLocal",
     "AtrousSpatialPyramidPooling",
     "Concat",
     "Context",
+    "ContextPart",
     "ConvContext",
     "Decoded",
     "Decoder",
-    "DeepLabDecoder",
     "DeformableFuse",
     "DenseASPP",
-    "Direct",
+    "FusePart",
     "Levels",
     "LinearContext",
+    "MergePart",
     "NonLocal",
     "PyramidPooling",
     "RecurrentCrissCross",
@@ -38,8 +50,9 @@ __all__ = [
     "UpsampleAdd",
     "configured",
     "contexts",
-    "deeplab_context",
     "fuse_steps",
     "fuses",
+    "is_linear",
     "merges",
+    "step_levels",
 ]

@@ -14,10 +14,9 @@ from crispseg.nn import Tap, resize
 class UpsampleAdd(nn.Module):
     """Bilinear upsampling and addition (Lin et al., *Feature Pyramid Networks*, CVPR 2017)."""
 
-    align_corners = True
-
-    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+    def __init__(self, fine_channels: int, coarse_channels: int, align_corners: bool = True) -> None:
         super().__init__()
+        self.align_corners = align_corners
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1)
 

@@ -14,10 +14,9 @@ from crispseg.nn import BatchNorm2d, conv_bn_relu, resize
 class Concat(nn.Module):
     """All levels upsampled to the finest one, concatenated, joined by a 3×3 convolution."""
 
-    align_corners = True
-
-    def __init__(self, levels: int, channels: int, out_channels: int) -> None:
+    def __init__(self, levels: int, channels: int, out_channels: int, align_corners: bool = True) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
 
     def forward(self, levels: Levels) -> Tensor:

@@ -13,6 +13,7 @@ Keyword-only arguments of a part are its options: `create_model(..., fuse="mine"
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from crispseg.config.options import checked_options, keyword_options
 from crispseg.config.registry import Registry
 
-Part = TypeVar("Part", bound=Callable[..., nn.Module])
+P = TypeVar("P", bound=Callable[..., nn.Module])
 
 
 class Decoded(NamedTuple):
@@ -70,13 +71,6 @@ class ContextPart(Protocol):
         """Build a module whose `forward(feature)` returns `(level, Context)`."""
 
 
-class GatherPart(Protocol):
-    """Gathers descriptors of a level for the fuse parts of all finer ones."""
-
-    def __call__(self, channels: int) -> nn.Module:
-        """Build a module whose `forward(level)`, `(N, C, h, w)`, returns one set of descriptors, `(N, C, K)`."""
-
-
 class FusePart(Protocol):
     """Carries meaning from a coarse level to the next finer one."""
 
@@ -96,16 +90,23 @@ def is_linear(merge: MergePart) -> bool:
     return getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
 
 
-def configured(parts: Registry[Part], name: str, options: Mapping[str, Any] | None = None) -> Part:
-    """The part of that name, with its options.
+def configured(parts: Registry[P], name: str, options: Mapping[str, Any] | None = None, **given: Any) -> P:
+    """Return the part of that name, with its options.
+
+    Args:
+        parts: the registry.
+        name: of the part.
+        options: values of its keyword-only arguments.
+        given: what a model gives to those of its parts whose constructor takes it, such as `align_corners`.
 
     Raises:
         CrispsegError: there is no such part, or it has no such option.
     """
     part = parts[name]
-    if not options:
-        return part
-    return cast(Part, partial(part, **checked_options(f"{parts.kind} '{name}'", options, keyword_options(part))))
+    taken = {key: value for key, value in given.items() if key in inspect.signature(part).parameters}
+    if options:
+        taken |= checked_options(f"{parts.kind} '{name}'", options, keyword_options(part))
+    return cast(P, partial(part, **taken)) if taken else part
 
 
 OWN = "; if it is your own, name its file with --plugins"

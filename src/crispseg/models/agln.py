@@ -6,23 +6,24 @@ docs/papers/agln.md for what it leaves open, how that is settled, and how its re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, ConvContext, TopDown, fuses, merges
+from crispseg.decoders import Concat, Context, ConvContext, Decoded, Decoder, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, preset
+from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
 DESCRIPTORS = 128
 """N, unless told otherwise."""
 
 Pooling = Literal["attention", "average"]
+Connection = Literal["dense", "straight"]
 LocalRefinementKind = Literal["both", "channel", "spatial", "none"]
 
 
@@ -316,12 +317,75 @@ class SelfGathering(nn.Module):
         return fused
 
 
-def _agln(
+class AGLNDecoder(nn.Module, Decoder):
+    """An FPN in which Context Fusion Blocks take the place of upsampling and addition (§III-D, Figs. 2b and 4).
+
+    Taps: `coarsest`, the coarsest level.
+
+    Attributes:
+        width: channels of every level.
+
+    Args:
+        channels: channels of the backbone's features, finest first.
+        width: channels of every level; the merged feature has twice as many.
+        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
+            coarsest alone (Fig. 4a).
+        descriptors, pooling: see `SemanticAggregation`.
+        block: options of `ContextFusionBlock`.
+
+    Raises:
+        CrispsegError: see `descriptor_count`.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int,
+        *,
+        connection: Connection = "dense",
+        descriptors: int = DESCRIPTORS,
+        pooling: Pooling = "attention",
+        **block: Any,
+    ) -> None:
+        super().__init__()
+        descriptors = descriptor_count(descriptors, pooling)
+        *fine, coarsest = channels
+        sets = [len(fine) - step if connection == "dense" else 1 for step in range(len(fine))]  # finest first
+        self.width, self.out_channels = width, 2 * width
+        self.auxiliary_channels = (width,) * len(fine)
+        self.context = ConvContext(coarsest, width)
+        self.coarsest = Tap()
+        self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
+        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in fine)
+        self.fuses = nn.ModuleList(
+            ContextFusion(width, width, sets=number, descriptors=descriptors, **block) for number in sets
+        )
+        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine)
+        self.merge = Concat(len(channels), width, self.out_channels)
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        *fine, coarsest = features
+        level, _ = self.context(coarsest)
+        levels, sets = [self.coarsest(level)], []  # finest level first, oldest set of descriptors first
+        for step, (feature, lateral, fuse) in enumerate(
+            reversed(list(zip(fine, self.laterals, self.fuses, strict=True)))
+        ):
+            if step < len(self.gathers):
+                sets.append(self.gathers[step](levels[0]))
+            levels.insert(0, fuse(lateral(feature), levels[0], Context(tuple(sets))))
+        *fused, level = levels
+        smoothed = [smooth(each) for smooth, each in zip(self.smooths, fused, strict=True)]
+        return Decoded(self.merge([*smoothed, level]), tuple(fused))
+
+
+@models.register("agln")
+def agln(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int = 256,
-    connection: Literal["dense", "straight"] = "dense",
+    connection: Connection = "dense",
     descriptors: int = DESCRIPTORS,
     pooling: Pooling = "attention",
     refinement: LocalRefinementKind = "both",
@@ -330,7 +394,7 @@ def _agln(
     learn_beta: bool = True,
     separable: bool = False,
 ) -> SegmentationModel:
-    """Both systems.
+    """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
 
     Args:
         spec: the backbone to build.
@@ -350,41 +414,50 @@ def _agln(
     Raises:
         CrispsegError: no descriptors, or a number of them beside average pooling.
     """
-    descriptors = descriptor_count(descriptors, pooling)
     backbone = spec.build()
-    steps = len(backbone.channels) - 1
-    sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
-    block = partial(
-        ContextFusion,
+    decoder = AGLNDecoder(
+        backbone.channels,
+        width,
+        connection=connection,
         descriptors=descriptors,
+        pooling=pooling,
         refinement=refinement,
         residual=residual,
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         separable=separable,
     )
-    decoder = TopDown(
-        backbone.channels,
-        width,
-        2 * width,
-        context=ConvContext,
-        gather=partial(SemanticAggregation, descriptors=descriptors, pooling=pooling),
-        gathered_levels=max(sets, default=0),
-        fuse=[partial(block, sets=number) for number in sets],
-        merge=merges["concat"],
-    )
     return SegmentationModel(backbone, decoder, num_classes)
 
 
-agln = preset(
-    "agln",
-    _agln,
-    "Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).",
-    fixed={"separable": False},
-)
-agln_lite = preset(
-    "agln_lite",
-    _agln,
-    "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).",
-    fixed={"separable": True},
-)
+@models.register("agln_lite")
+def agln_lite(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    connection: Connection = "dense",
+    descriptors: int = DESCRIPTORS,
+    pooling: Pooling = "attention",
+    refinement: LocalRefinementKind = "both",
+    residual: bool = True,
+    learn_alpha: bool = True,
+    learn_beta: bool = True,
+) -> SegmentationModel:
+    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
+
+    Options are those of `agln`, and so are errors.
+    """
+    return agln(
+        spec,
+        num_classes,
+        width=width,
+        connection=connection,
+        descriptors=descriptors,
+        pooling=pooling,
+        refinement=refinement,
+        residual=residual,
+        learn_alpha=learn_alpha,
+        learn_beta=learn_beta,
+        separable=True,
+    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
@@ -57,39 +55,24 @@ class SegmentationModel(nn.Module, Saving):
         backbone: gives the features.
         decoder: turns them into one map to classify.
         num_classes: number of logits.
-        centred: logits are brought to the image's size by the centres of pixels, as the decoder's levels must then be
-            to each other; else corner pixels lie on each other, as in the papers' code, which moves what is seen by up
-            to half a stride, differently at each size.
-        enlarge: in eval mode the backbone sees images about so many times as large (each side is the nearest multiple
-            of what the model pads to), which it was not trained for: small crops and whole images differ, and this
-            makes up for it (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS 2019).
         pad: images are padded below and on the right to multiples of the coarsest stride, so that levels of images of
             any size lie on each other as those of crops of such sizes do. None: where the backbone pads by the parity
             of sizes, as TensorFlow does, whose levels move by up to half a stride otherwise.
+
+    Attributes:
+        align_corners: levels and logits lie on the image by their corner pixels, as in the papers' code.
+        multiple: the multiple of pixels to which images are padded; 1 for none.
     """
 
-    centred: bool
+    align_corners = True
     info: ModelInfo
     """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        decoder: Decoder,
-        num_classes: int,
-        *,
-        centred: bool = False,
-        enlarge: float = 1.0,
-        pad: bool | None = None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, *, pad: bool | None = None) -> None:
         super().__init__()
-        if not 1 <= enlarge <= 4:
-            raise CrispsegError(f"enlarge is {enlarge:g}; give a factor from 1 to 4")
         self.backbone = backbone
         self.decoder = decoder
         self.num_classes = num_classes
-        self.centred = centred
-        self.enlarge = Fraction(enlarge).limit_denominator(100)
         self.multiple = max(backbone.strides) if (backbone.pads_by_size if pad is None else pad) else 1
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
@@ -101,65 +84,43 @@ class SegmentationModel(nn.Module, Saving):
             _auxiliary_head(width, self.num_classes) for width in self.decoder.auxiliary_channels
         )
 
-    def add_refinement(self, refine: Refinement, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
+    def add_refinement(self, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
         """Give the model a refinement of its logits, with random weights; arguments as of `BoundaryRefinement`."""
-        assert refine == "boundary"
         channels = getattr(self.decoder, "detail_channels", None)
         self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels, steps=steps, path=path)
 
     def coarse(self, images: Tensor) -> Coarse:
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
-        self._check(images)
-        size = images.shape[-2:]
-        if self._enlarges:
-            over, under = self.multiple * self.enlarge.denominator, self.enlarge.numerator
-            larger = [(2 * side * under + over) // (2 * over) * self.multiple for side in size]  # rounded
-            seen = resize(images, larger, align_corners=False)
-        else:
-            seen = images
-        decoded = self._decoded(seen)
-        logits = self.classifier(decoded.feature)
-        if self.centred:
-            logits = self._on_images(logits, self.backbone.strides[0], size)
-        return Coarse(logits, decoded)
+        self.check(images)
+        decoded = self.decoded(images)
+        return Coarse(self.classifier(decoded.feature), decoded)
 
-    @property
-    def _enlarges(self) -> bool:
-        return self.enlarge > 1 and not self.training
-
-    def _on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
-        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
-        if self._enlarges or not self.centred:
-            return resize(logits, size, align_corners=not self.centred)
-        height, width = size
-        rows, columns = (ceil_div(side, stride) * stride for side in size)
-        return resize(logits, (rows, columns), align_corners=False)[..., :height, :width]
-
-    def _decoded(self, images: Tensor) -> Decoded:
+    def decoded(self, images: Tensor) -> Decoded:
         """What the decoder makes of the images, padded where the model pads, without what lies beside them."""
         padded = self.padded(images)
         feature, levels, detail = self.decoder(self.backbone(padded), padded)
         if padded is images:
             return Decoded(feature, levels, detail)
-        within = functools.partial(_within, padded=padded, images=images)
-        return Decoded(within(feature), tuple(map(within, levels)), None if detail is None else within(detail))
+        feature, *levels = (_within(x, padded, images) for x in (feature, *levels))
+        return Decoded(feature, tuple(levels), None if detail is None else _within(detail, padded, images))
 
     def padded(self, images: Tensor) -> Tensor:
-        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels.
-
-        Images that are seen larger need none: they are brought to such multiples.
-        """
-        if self.multiple == 1 or self._enlarges:
+        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""
+        if self.multiple == 1:
             return images
         height, width = images.shape[-2:]
         below, right = (ceil_div(side, self.multiple) * self.multiple - side for side in (height, width))
         return F.pad(images, (0, right, 0, below))
 
+    def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
+        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
+        return resize(logits, size, align_corners=True)
+
     def detail(self, images: Tensor) -> Tensor | None:
         """What the decoder's own spatial branch makes of the images, as `Decoded.detail`."""
         padded = self.padded(images)
         detail = self.decoder.detail(padded)
-        return None if detail is None else _within(detail, padded=padded, images=images)
+        return None if detail is None else _within(detail, padded, images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Logits at their own stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
@@ -183,7 +144,7 @@ class SegmentationModel(nn.Module, Saving):
         if self.auxiliary_heads is not None:
             strides = self.backbone.strides[: len(decoded.levels)]
             auxiliary = tuple(
-                self._on_images(head(level), stride, size)
+                self.on_images(head(level), stride, size)
                 for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
             )
         logits = resize(coarse, size, align_corners=True)
@@ -246,7 +207,12 @@ class SegmentationModel(nn.Module, Saving):
             "decoder": [parameter for parameter in trainable if id(parameter) not in inside],
         }
 
-    def _check(self, images: Tensor) -> None:
+    def check(self, images: Tensor) -> None:
+        """Make sure that these are images which the model takes.
+
+        Raises:
+            CrispsegError: they are not.
+        """
         in_chans = self.backbone.in_chans
         if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
             raise CrispsegError(
@@ -258,7 +224,7 @@ class SegmentationModel(nn.Module, Saving):
             raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
 
 
-def _within(x: Tensor, *, padded: Tensor, images: Tensor) -> Tensor:
+def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
     """The part of a map of padded images that lies on the images."""
     rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
     return x[..., :rows, :columns]
@@ -341,6 +307,8 @@ def create_model(
         raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
     if refine not in (None, *get_args(Refinement)):
         raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
+    if (width := resolved.get("width")) is not None and width < 2:
+        raise CrispsegError(f"width is {width}; it must be at least 2")
     if refine is None and (refine_steps, refine_path) != (STEPS_TAKEN, "chained"):
         raise CrispsegError("refine_steps and refine_path belong to a refinement; set refine to boundary too")
     model: SegmentationModel = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **resolved)
@@ -350,7 +318,7 @@ def create_model(
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:
-        model.add_refinement(refine, refine_steps, refine_path)
+        model.add_refinement(refine_steps, refine_path)
         resolved |= {"refine": refine, "refine_steps": refine_steps, "refine_path": refine_path}
     model.info = ModelInfo(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std

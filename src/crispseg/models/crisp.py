@@ -3,32 +3,296 @@
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
 is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow in place of
 upsampling. Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent
-on pixels: images are seen larger than they are. docs/results.md has the measurements behind each part, docs/trials.md
+on pixels: in inference, images are upscaled. docs/results.md has the measurements behind each part, docs/trials.md
 those of parts that are not here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
-import crispseg.models.sfnet  # noqa: F401 where fam is registered
-from crispseg.models.registry import preset
-from crispseg.models.topdown import top_down
+import torch
+from torch import Tensor, nn
 
-FIXED = {"expansion": 1, "released_dilation": False}
-
-CRISP: dict[str, Any] = {"part": "fam", "fixed": FIXED, "context": "linear", "merge": "sum", "centred": True}
-SIZE: dict[str, Any] = {"width": 256, "enlarge": 1.33}
-
-crisp = preset(
-    "crisp",
-    top_down,
-    "Levels summed along a flow, on images seen a third larger: what `crispseg train` takes.",
-    **CRISP,
-    **SIZE,
+from crispseg.backbones import Backbone
+from crispseg.decoders import (
+    ContextPart,
+    Decoded,
+    Decoder,
+    FusePart,
+    Sum,
+    TopDown,
+    UpsampleAdd,
+    configured,
+    contexts,
+    fuse_steps,
+    fuses,
+    merges,
+    step_levels,
 )
-crisp_m = preset("crisp_m", top_down, "`crisp`, by the name of its size.", **CRISP, **SIZE)
-crisp_s = preset("crisp_s", top_down, "Smaller: 128 channels, images as large as they are.", **CRISP, width=128)
-crisp_l = preset(
-    "crisp_l", top_down, "Larger: 512 channels, images seen half as large again.", **CRISP, width=512, enlarge=1.5
-)
+from crispseg.errors import CrispsegError
+from crispseg.models.base import Coarse, SegmentationModel
+from crispseg.models.composed_flow import ComposedFlowAlignment
+from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.sfnet import FlowKernel, FlowNet, FlowUpsampling
+from crispseg.nn import Tap, ceil_div, resize
+
+
+class FlowSum(nn.Module, Decoder):
+    """All levels, summed from coarse to fine along a flow.
+
+    Taps: `coarsest`, P5.
+
+    Attributes:
+        width: channels of every level.
+        fuse_levels: see `crispseg.decoders.step_levels`.
+
+    Args:
+        channels: channels of the backbone's features, finest first.
+        width: channels of every level, and of the map to classify.
+        context: context part on the coarsest feature; `linear` is one 1×1 convolution, as on the others.
+        fuses: what adds each level to the next finer one, finest first: `ComposedFlowAlignment`.
+    """
+
+    linear = True
+
+    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart, fuses: Sequence[FusePart]) -> None:
+        super().__init__()
+        *fine, coarsest = channels
+        self.width = self.out_channels = width
+        self.auxiliary_channels = (width,) * len(fine)
+        self.fuse_levels = step_levels(len(channels))
+        self.context = context(coarsest, width)
+        self.coarsest = Tap()
+        self.laterals = nn.ModuleList(nn.Conv2d(each, width, 1, bias=False) for each in fine)
+        self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
+        self.merge = Sum(len(channels), width, width)  # batch norm and ReLU
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        *fine, coarsest = features
+        level, context = self.context(coarsest)
+        level = self.coarsest(level)
+        sums: list[Tensor] = []  # finest first
+        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
+            level = fuse(lateral(feature), level, context)
+            sums.insert(0, level)
+        return Decoded(self.merge(sums), tuple(sums))
+
+
+class Crisp(SegmentationModel):
+    """A model whose levels and logits lie on the image by the centres of pixels, and which upscales it in inference.
+
+    Args:
+        backbone: gives the features.
+        decoder: turns them into one map to classify; its levels must lie on each other in the same way.
+        num_classes: number of logits.
+        align_corners: logits lie on the image by its corner pixels, as in the papers' code, which moves what is seen by
+            up to half a stride, differently at each size. Otherwise images are padded below and on the right to
+            multiples of the coarsest stride, so that levels of images of any size lie on each other as those of crops.
+        inference_scale: in eval mode the backbone sees images about so many times as large, 1 to 4 (each side is the
+            nearest multiple of what the model pads to), which it was not trained for: small crops and whole images
+            differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS
+            2019).
+
+    Raises:
+        CrispsegError: an inference scale below 1 or above 4.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        num_classes: int,
+        *,
+        align_corners: bool = False,
+        inference_scale: float = 1.33,
+    ) -> None:
+        if not 1 <= inference_scale <= 4:
+            raise CrispsegError(f"inference_scale is {inference_scale:g}; give a factor from 1 to 4")
+        super().__init__(backbone, decoder, num_classes, pad=not align_corners or None)
+        self.align_corners = align_corners
+        self.inference_scale = Fraction(inference_scale).limit_denominator(100)
+
+    def coarse(self, images: Tensor) -> Coarse:
+        """As of every model; unless corners are aligned, the logits are at the images' size already."""
+        self.check(images)
+        size = images.shape[-2:]
+        decoded = self.decoded(self.upscaled(images) if self.upscales else images)
+        logits = self.classifier(decoded.feature)
+        if not self.align_corners:
+            logits = self.on_images(logits, self.backbone.strides[0], size)
+        return Coarse(logits, decoded)
+
+    @property
+    def upscales(self) -> bool:
+        """Whether the backbone sees images larger than they are."""
+        return self.inference_scale > 1 and not self.training
+
+    def upscaled(self, images: Tensor) -> Tensor:
+        """The images, as large as the backbone sees them in inference."""
+        over, under = self.multiple * self.inference_scale.denominator, self.inference_scale.numerator
+        sides = [(2 * side * under + over) // (2 * over) * self.multiple for side in images.shape[-2:]]  # rounded
+        return resize(images, sides, align_corners=False)
+
+    def padded(self, images: Tensor) -> Tensor:
+        """As of every model; images that are upscaled need no padding, since that is to such multiples."""
+        return images if self.upscales else super().padded(images)
+
+    def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
+        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
+        if self.upscales or self.align_corners:
+            return resize(logits, size, align_corners=self.align_corners)
+        height, width = size
+        rows, columns = (ceil_div(side, stride) * stride for side in size)
+        return resize(logits, (rows, columns), align_corners=False)[..., :height, :width]
+
+
+@models.register("crisp")
+def crisp(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    context: str = "linear",
+    context_options: dict[str, Any] | None = None,
+    fuse: str = "fam",
+    fuse_levels: list[int] | None = None,
+    flow_upsampling: FlowUpsampling = "bilinear",
+    flow_kernel: FlowKernel = 3,
+    flow_net: FlowNet = "simple",
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "sum",
+    merge_options: dict[str, Any] | None = None,
+    align_corners: bool = False,
+    inference_scale: float = 1.33,
+) -> SegmentationModel:
+    """Levels summed along a flow, in inference on images upscaled by a third: what `crispseg train` takes.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
+        context_options: options of the context part by name, such as rates of aspp.
+        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2); the other steps upsample and add.
+        flow_upsampling: how fam upsamples the compressed coarse level.
+        flow_kernel: side of the convolution by which fam predicts the flow.
+        flow_net: what that convolution sees: both compressed levels, or their correlation.
+        fuse_options: options of another fuse part by name, such as pixels of ddsm.
+        merge: merge part for all levels: sum of levels that are as they were projected; concat or aligned, of levels
+            that are normalised, rectified and smoothed.
+        merge_options: options of the merge part by name, such as flow_kernel of aligned.
+        align_corners: levels, and the logits on the image, lie on each other by corner pixels, not by the centres of
+            their pixels; then images are not padded to multiples of the coarsest stride.
+        inference_scale: in eval mode images are upscaled by about this factor, 1 to 4, each side to a multiple of the
+            coarsest stride; time and memory grow with the square.
+
+    Raises:
+        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
+    """
+    fam = partial(ComposedFlowAlignment, align_corners=align_corners)
+    if fuse == "fam":
+        part: FusePart = partial(fam, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
+    else:
+        part = configured(fuses, fuse, fuse_options, align_corners=align_corners)
+    backbone = spec.build()
+    pooling = configured(contexts, context, context_options)
+    add = partial(UpsampleAdd, align_corners=align_corners)
+    steps = fuse_steps(part, fuse_levels, len(backbone.channels), add)
+    decoder: Decoder
+    if merge == "sum":
+        decoder = FlowSum(backbone.channels, width, context=pooling, fuses=steps)
+    else:
+        join = configured(merges, merge, merge_options, align_corners=align_corners, alignment=fam)
+        decoder = TopDown(backbone.channels, width, width, context=pooling, fuses=steps, merge=join)
+    return Crisp(backbone, decoder, num_classes, align_corners=align_corners, inference_scale=inference_scale)
+
+
+@models.register("crisp_s")
+def crisp_s(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 128,
+    context: str = "linear",
+    context_options: dict[str, Any] | None = None,
+    fuse: str = "fam",
+    fuse_levels: list[int] | None = None,
+    flow_upsampling: FlowUpsampling = "bilinear",
+    flow_kernel: FlowKernel = 3,
+    flow_net: FlowNet = "simple",
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "sum",
+    merge_options: dict[str, Any] | None = None,
+    align_corners: bool = False,
+    inference_scale: float = 1.0,
+) -> SegmentationModel:
+    """Smaller `crisp`: 128 channels, images at their own size.
+
+    Options are those of `crisp`, and so are errors.
+    """
+    return crisp(
+        spec,
+        num_classes,
+        width=width,
+        context=context,
+        context_options=context_options,
+        fuse=fuse,
+        fuse_levels=fuse_levels,
+        flow_upsampling=flow_upsampling,
+        flow_kernel=flow_kernel,
+        flow_net=flow_net,
+        fuse_options=fuse_options,
+        merge=merge,
+        merge_options=merge_options,
+        align_corners=align_corners,
+        inference_scale=inference_scale,
+    )
+
+
+@models.register("crisp_l")
+def crisp_l(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 512,
+    context: str = "linear",
+    context_options: dict[str, Any] | None = None,
+    fuse: str = "fam",
+    fuse_levels: list[int] | None = None,
+    flow_upsampling: FlowUpsampling = "bilinear",
+    flow_kernel: FlowKernel = 3,
+    flow_net: FlowNet = "simple",
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "sum",
+    merge_options: dict[str, Any] | None = None,
+    align_corners: bool = False,
+    inference_scale: float = 1.5,
+) -> SegmentationModel:
+    """Larger `crisp`: 512 channels, in inference on images upscaled by half.
+
+    Options are those of `crisp`, and so are errors.
+    """
+    return crisp(
+        spec,
+        num_classes,
+        width=width,
+        context=context,
+        context_options=context_options,
+        fuse=fuse,
+        fuse_levels=fuse_levels,
+        flow_upsampling=flow_upsampling,
+        flow_kernel=flow_kernel,
+        flow_net=flow_net,
+        fuse_options=fuse_options,
+        merge=merge,
+        merge_options=merge_options,
+        align_corners=align_corners,
+        inference_scale=inference_scale,
+    )

@@ -7,19 +7,20 @@ No code of its authors was published.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, fuses
+from crispseg.decoders import Context, TopDown, configured, contexts, fuse_steps, fuses, merges
 from crispseg.errors import CrispsegError
-from crispseg.models.deeplabv3plus import deeplabv3plus
-from crispseg.models.registry import preset
-from crispseg.models.topdown import PLAIN, top_down
+from crispseg.models.base import SegmentationModel
+from crispseg.models.deeplabv3plus import DeepLabDecoder, deeplab_context
+from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
 
-Part = Literal["both", "spatial", "channel"]
+AffinityKind = Literal["both", "spatial", "channel"]
 
 
 class DynamicSampler(nn.Module):
@@ -205,12 +206,12 @@ class DDSM(nn.Module):
         *,
         pixels: int = 25,
         channels: int = 9,
-        affinity: Part = "both",
+        affinity: AffinityKind = "both",
         reduced: int = 64,
     ) -> None:
         super().__init__()
-        if affinity not in get_args(Part):
-            raise CrispsegError(f"affinity is {affinity!r}; it must be one of {', '.join(get_args(Part))}")
+        if affinity not in get_args(AffinityKind):
+            raise CrispsegError(f"affinity is {affinity!r}; it must be one of {', '.join(get_args(AffinityKind))}")
         if reduced < 1:
             raise CrispsegError(f"reduced is {reduced}; it must be at least 1")
         self.reduce_fine, self.reduce_coarse, self.expand = (
@@ -233,18 +234,92 @@ class DDSM(nn.Module):
         return enhanced
 
 
-ddsm_upernet = preset(
-    "ddsm_upernet",
-    top_down,
-    'UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").',
-    part="ddsm",
-    fixed={**PLAIN, "fuse": "ddsm"},
-    context="ppm",
-)
-ddsm_deeplabv3plus = preset(
-    "ddsm_deeplabv3plus",
-    deeplabv3plus,
-    "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
-    part="ddsm",
-    fixed={"fuse": "ddsm"},
-)
+@models.register("ddsm_upernet")
+def ddsm_upernet(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    context: str = "ppm",
+    context_options: dict[str, Any] | None = None,
+    fuse_levels: list[int] | None = None,
+    pixels: int = 25,
+    channels: int = 9,
+    affinity: AffinityKind = "both",
+    reduced: int = 64,
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "concat",
+    merge_options: dict[str, Any] | None = None,
+) -> SegmentationModel:
+    """UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level.
+        context: context part on C5, as of `upernet`.
+        context_options: options of the context part by name, such as rates of aspp.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) is a DDSM, by default all; the others upsample and add.
+        pixels: N, how many pixels each fine pixel samples.
+        channels: N_c, how many channels each fine channel samples.
+        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
+        reduced: c, the channels inside the module, a perfect square.
+        fuse_options: these four by name, as a model has them in which the DDSM is a guest.
+        merge: merge part for all levels, as of `upernet`.
+        merge_options: options of the merge part by name, such as flow_kernel of aligned.
+
+    Raises:
+        CrispsegError: see `DDSM`; fuse levels that are not there; an option that a part does not have.
+    """
+    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    backbone = spec.build()
+    decoder = TopDown(
+        backbone.channels,
+        width,
+        width,
+        context=configured(contexts, context, context_options),
+        fuses=fuse_steps(part, fuse_levels, len(backbone.channels)),
+        merge=configured(merges, merge, merge_options),
+    )
+    return SegmentationModel(backbone, decoder, num_classes)
+
+
+@models.register("ddsm_deeplabv3plus")
+def ddsm_deeplabv3plus(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int = 256,
+    output_stride: Literal[16, 8] = 16,
+    context: str = "aspp",
+    context_options: dict[str, Any] | None = None,
+    pixels: int = 25,
+    channels: int = 9,
+    affinity: AffinityKind = "both",
+    reduced: int = 64,
+    fuse_options: dict[str, Any] | None = None,
+) -> SegmentationModel:
+    """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of ASPP and of the decoder.
+        output_stride: stride of the deepest feature, kept by dilation.
+        context: context part on the deepest feature, as of `deeplabv3plus`.
+        context_options: options of the context part by name, such as rates of aspp.
+        pixels: N, how many pixels each fine pixel samples.
+        channels: N_c, how many channels each fine channel samples.
+        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
+        reduced: c, the channels inside the module, a perfect square.
+        fuse_options: these four by name, as a model has them in which the DDSM is a guest.
+
+    Raises:
+        CrispsegError: see `DDSM`; an option that the context part does not have.
+    """
+    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
+    pooling = deeplab_context(context, output_stride, context_options)
+    return SegmentationModel(
+        backbone, DeepLabDecoder(backbone.channels, width, context=pooling, fuse=part), num_classes
+    )

@@ -6,24 +6,32 @@ output stride of 8 it is PSPNet (`ppm`) or CCNet (`crisscross`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from crispseg.decoders import Levels, TopDown, configured, contexts
+from crispseg.decoders import ContextPart, Decoded, Decoder, configured, contexts
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
+from crispseg.nn import Tap
 
 
-class OnlyLevel(nn.Module):
-    """What remains of a merge where there is one level: that level."""
+class ContextOnly(nn.Module, Decoder):
+    """A context part on the deepest feature, of which the last is taken. Taps: `coarsest`, what it makes of it."""
 
-    def __init__(self, levels: int, channels: int, out_channels: int) -> None:
+    auxiliary_channels = ()
+
+    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart) -> None:
         super().__init__()
+        self.width = self.out_channels = width
+        self.context = context(channels[-1], width)
+        self.coarsest = Tap()
 
-    def forward(self, levels: Levels) -> Tensor:
-        (level,) = levels
-        return level
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """Features of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        level, _ = self.context(features[-1])
+        return Decoded(self.coarsest(level))
 
 
 @models.register("fcn")
@@ -36,7 +44,7 @@ def fcn(
     context: str = "conv",
     context_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """A context part on the deepest feature, classified: a top-down decoder with nothing below its first level.
+    """A context part on the deepest feature, classified.
 
     Args:
         spec: the backbone to build.
@@ -49,6 +57,5 @@ def fcn(
     backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
     if width is None:
         width = max(backbone.channels[-1] // 4, 2)
-    part = configured(contexts, context, context_options)
-    decoder = TopDown(backbone.channels, width, width, context=part, fuse=(), merge=OnlyLevel)
+    decoder = ContextOnly(backbone.channels, width, context=configured(contexts, context, context_options))
     return SegmentationModel(backbone, decoder, num_classes)

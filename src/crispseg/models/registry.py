@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,60 +29,11 @@ class BackboneSpec:
 
 
 Builder = Callable[..., Any]
-"""`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`."""
+"""`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`.
+
+An option `fuse` is by default the fuse part that the model is about, whose options may stand beside the model's own."""
 
 models: Registry[Builder] = Registry("model")
-
-
-def preset(
-    name: str,
-    build: Builder,
-    summary: str,
-    *,
-    part: str | None = None,
-    fixed: Mapping[str, Any] | None = None,
-    **defaults: Any,
-) -> Builder:
-    """Register a model that is another builder with some options fixed and others with defaults of their own.
-
-    Args:
-        name: the model's name, which the result is assigned to.
-        build: the other builder.
-        summary: first line of the docstring.
-        part: a fuse part that is the default, if it is not fixed, and whose options are options of the model too.
-        fixed: options that are not offered, and their values.
-        defaults: options that are, and theirs.
-    """
-    fixed = fixed or {}
-    if part and "fuse" not in fixed:
-        defaults["fuse"] = part
-    own = keyword_options(fuses[part]) if part else {}
-
-    def built(spec: BackboneSpec, num_classes: int, **options: Any) -> Any:
-        of_part = {key: options.pop(key) for key in own if key in options}
-        settings = {**fixed, **defaults, **options}
-        if of_part and settings["fuse"] == part:
-            settings["fuse_options"] = {**of_part, **(settings.get("fuse_options") or {})}
-        return build(spec, num_classes, **settings)
-
-    parameters: list[inspect.Parameter] = []
-    for key, parameter in inspect.signature(build, eval_str=True).parameters.items():
-        parameters += own.values() if key == "fuse_options" else ()
-        if key not in fixed:
-            parameters.append(parameter.replace(default=defaults.get(key, parameter.default)))
-    explained = _arguments(build) + (_arguments(fuses[part]) if part else "")
-    built.__doc__ = f"{summary}\n\nArgs:\n{explained}"
-    built.__name__ = built.__qualname__ = name
-    built.__module__ = sys._getframe(1).f_globals["__name__"]  # as of a function that is written there
-    built.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    built.part = part  # type: ignore[attr-defined]
-    return models.register(name)(built)
-
-
-def _arguments(documented: object) -> str:
-    """The lines of a docstring that explain the arguments."""
-    found = re.search(r"Args:\n(.*?)(\n\n|$)", inspect.getdoc(documented) or "", re.DOTALL)
-    return found[1].rstrip() + "\n" if found else ""
 
 
 def list_models() -> list[str]:
@@ -95,6 +44,16 @@ def list_models() -> list[str]:
 def model_options(name: str) -> dict[str, inspect.Parameter]:
     """The options of a model, beyond what all models share, with their types and defaults."""
     return keyword_options(models[name])
+
+
+def explained_options(name: str) -> dict[str, str]:
+    """What the builder's docstring says of each option; `crisp_s` leaves to `crisp` what it does not say."""
+    from docstring_parser import parse
+
+    origin, _, variant = name.partition("_")
+    inherited = explained_options(origin) if variant and origin in models.names() else {}
+    explained = parse(inspect.getdoc(models[name]) or "").params
+    return inherited | {each.arg_name: " ".join((each.description or "").split()) for each in explained}
 
 
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,20 +73,25 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             of_part = with_defaults(f"{parts.kind} '{chosen}'", given, keyword_options(parts[chosen]))
             resolved[f"{kind}_options"] = of_part
     given = resolved.pop("fuse_options", None) or {}
-    part: str | None = getattr(models[name], "part", None)
-    fuse = str(resolved.get("fuse", part))
-    owner = f"fuse part '{fuse}'"
-    if fuse == part:
+    own = known["fuse"].default if "fuse" in known else None  # None: a model of one fuse part
+    fuse = resolved.get("fuse")
+    owner = f"fuse part '{fuse}'" if fuse else f"model '{name}'"
+    beside = known if own is None else {key: each for key, each in _options_of(own).items() if key in known}
+    if fuse == own:
         for key in given.keys() & options.keys():
             raise CrispsegError(f"'{key}' is given both by itself and in fuse_options; leave one out")
-        return resolved | checked_options(owner, given, keyword_options(fuses[fuse]))
-    for key in keyword_options(fuses[part]) if part else ():
+        return resolved | checked_options(owner, given, beside)
+    for key in beside:
         if resolved[key] != known[key].default:
             raise CrispsegError(
-                f"'{key}' is an option of fuse part '{part}', but fuse is '{fuse}'; leave it out, or name options of "
+                f"'{key}' is an option of fuse part '{own}', but fuse is '{fuse}'; leave it out, or name options of "
                 f"{fuse} in fuse_options"
             )
     if given:
-        there = {} if fuse == "concat" else keyword_options(fuses[fuse])  # concat is DeepLabV3+'s own way, no part
-        resolved["fuse_options"] = with_defaults(owner, given, there)
+        resolved["fuse_options"] = with_defaults(owner, given, _options_of(str(fuse)))
     return resolved
+
+
+def _options_of(fuse: str) -> dict[str, inspect.Parameter]:
+    """The options of a fuse part; `concat` is DeepLabV3+'s own way, which has none."""
+    return {} if fuse == "concat" else keyword_options(fuses[fuse])

@@ -5,20 +5,44 @@ Section and equation numbers are the paper's; see docs/papers/sfnet.md for what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, Levels, fuses, merges
-from crispseg.models.registry import preset
-from crispseg.models.topdown import top_down
+from crispseg.decoders import (
+    Context,
+    ContextPart,
+    Decoded,
+    Decoder,
+    FusePart,
+    Levels,
+    MergePart,
+    TopDown,
+    configured,
+    contexts,
+    fuse_steps,
+    fuses,
+    is_linear,
+    merges,
+    step_levels,
+)
+from crispseg.models.base import SegmentationModel
+from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, conv_bn_relu, resize
-from crispseg.nn.flow import kept_within, products, shifted_sum
 
 MAX_DISPLACEMENT = 4
+"""Of the correlation, in pixels of the fine level."""
+
+LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
+"""Whose levels have 64 channels: DF's and STDC's in the released code, ShuffleNet's by Table 1(d)."""
+
+FlowUpsampling: TypeAlias = Literal["bilinear", "nearest", "deconvolution"]
+FlowKernel: TypeAlias = Literal[1, 3, 5, 7]
+FlowNet: TypeAlias = Literal["simple", "correlation"]
 
 
 @fuses.register("fam")
@@ -40,18 +64,14 @@ class FlowAlignment(nn.Module):
             in FlowNet-C, Table 2c).
     """
 
-    align_corners = True
-    composed = False
-    """Compute the flow, which is linear in both levels, without compressing them: see `products`."""
-
     def __init__(
         self,
         fine_channels: int,
         coarse_channels: int,
         *,
-        flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
-        flow_kernel: Literal[1, 3, 5, 7] = 3,
-        flow_net: Literal["simple", "correlation"] = "simple",
+        flow_upsampling: FlowUpsampling = "bilinear",
+        flow_kernel: FlowKernel = 3,
+        flow_net: FlowNet = "simple",
     ) -> None:
         super().__init__()
         common = fine_channels // 2
@@ -68,7 +88,6 @@ class FlowAlignment(nn.Module):
         self.correlation = Tap() if flow_net == "correlation" else None
         seen = 2 * common if self.correlation is None else (2 * MAX_DISPLACEMENT + 1) ** 2
         self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
-        self.composable = self.correlation is None and flow_upsampling != "deconvolution"
         self.fine, self.coarse, self.flow, self.warped = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -78,17 +97,13 @@ class FlowAlignment(nn.Module):
     def align(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """`coarse` (N, C', h, w), brought to the pixels of `fine` (N, C, H, W) → (N, C, H, W), without the addition."""
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
-        flow = self.flow(self._flow(fine, coarse))
-        warped: Tensor = self.warped(warp(coarse, flow, align_corners=self.align_corners))
+        flow = self.flow(self.flow_between(fine, coarse))
+        warped: Tensor = self.warped(self.warp(coarse, flow))
         return warped
 
-    def _flow(self, fine: Tensor, coarse: Tensor) -> Tensor:
+    def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Eq. 1: Δ = conv(cat(F_l, F_{l-1})), (N, 2, H, W)."""
-        if self.composed and self.composable:
-            of_coarse, of_fine = self.predict_flow.weight.chunk(2, dim=1)
-            upsampled = self._upsample(products(coarse, self.compress_coarse, of_coarse), fine.shape[-2:])
-            return shifted_sum(upsampled + products(fine, self.compress_fine, of_fine), of_fine)
-        upsampled = self._upsample(self.compress_coarse(coarse), fine.shape[-2:])
+        upsampled = self.upsample(self.compress_coarse(coarse), fine.shape[-2:])
         compressed = self.compress_fine(fine)
         if self.correlation is None:
             seen = torch.cat([upsampled, compressed], dim=1)
@@ -97,42 +112,31 @@ class FlowAlignment(nn.Module):
         flow: Tensor = self.predict_flow(seen)
         return flow
 
-    def _upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
+    def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
+        """The compressed coarse level at the fine level's size (Table 2a)."""
         if self.nearest:
             return F.interpolate(compressed, size=list(size), mode="nearest-exact")
-        return resize(self.enlarge(compressed), size, align_corners=self.align_corners)
+        return resize(self.enlarge(compressed), size, align_corners=True)
+
+    def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
+        """Eqs. 2 and 3; see `warp`."""
+        return warp(coarse, flow)
 
 
-@merges.register("aligned")
-class AlignedConcat(nn.Module):
-    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
+def warp(coarse: Tensor, flow: Tensor) -> Tensor:
+    """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
 
-    Options are those of `FlowAlignment`.
+    Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
+    centre to the last, the flow moves a point by Δ / (W, H), and nothing is seen outside. Coordinates are float32
+    always.
     """
-
-    def __init__(
-        self,
-        levels: int,
-        channels: int,
-        out_channels: int,
-        *,
-        flow_upsampling: Literal["bilinear", "nearest", "deconvolution"] = "bilinear",
-        flow_kernel: Literal[1, 3, 5, 7] = 3,
-        flow_net: Literal["simple", "correlation"] = "simple",
-    ) -> None:
-        super().__init__()
-        options: Any = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
-        self.fams = nn.ModuleList(FlowAlignment(channels, channels, **options) for _ in range(levels - 1))
-        self.conv = conv_bn_relu(levels * channels, out_channels, 3)
-
-    def forward(self, levels: Levels) -> Tensor:
-        finest, *coarser = levels
-        aligned = [finest]
-        fam: Any
-        for fam, level in zip(self.fams, coarser, strict=True):
-            aligned.append(fam.align(finest, level))
-        merged: Tensor = self.conv(torch.cat(aligned, dim=1))
-        return merged
+    height, width = flow.shape[-2:]
+    # Not linspace: the exporters would build the size of their example image into it.
+    ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
+    dx, dy = flow.float().unbind(1)  # (N, H, W) each
+    grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
+    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return warped.to(coarse.dtype)
 
 
 def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
@@ -149,38 +153,147 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     return torch.stack(products, dim=1)
 
 
-def warp(coarse: Tensor, flow: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
+class AlignedFPN(nn.Module, Decoder):
+    """The aligned FPN decoder (§3.3, Fig. 3c): an FPN in which a Flow Alignment Module is each step's upsampling.
 
-    Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
-    centre to the last (`align_corners=True`), the flow moves a point by Δ / (W, H), and nothing is seen outside.
-    Without, -1..1 is from edge to edge, and pixels outside are as those at the edge. Coordinates are float32 always.
+    Taps: `coarsest`, F_5 with its context.
 
-    Where gradients are wanted without `align_corners`, points beyond the centres of the outermost pixels are read a
-    hundredth of a pixel within them, and the flow there has the gradient of that, where it leads inward.
+    Attributes:
+        width: channels of every level.
+        fuse_levels: see `crispseg.decoders.step_levels`.
+
+    Args:
+        channels: channels of the backbone's features, finest first.
+        width: channels of every level, and of the map to classify.
+        context: what pools F_5: the PPM in the paper.
+        fuses: what brings each level to the next finer one, finest first: FAMs in the paper.
+        merge: what joins all levels at 1/4: they are upsampled and concatenated in the released code.
     """
-    height, width = flow.shape[-2:]
-    # Not linspace: the exporters would build the size of their example image into it.
-    if align_corners:
-        ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int,
+        *,
+        context: ContextPart,
+        fuses: Sequence[FusePart],
+        merge: MergePart,
+    ) -> None:
+        super().__init__()
+        *fine, coarsest = channels
+        self.width = self.out_channels = width
+        self.auxiliary_channels = (width,) * len(fine)
+        self.fuse_levels = step_levels(len(channels))
+        self.context = context(coarsest, width)
+        self.coarsest = Tap()
+        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in fine)
+        self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
+        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine)
+        self.merge = merge(len(channels), width, width)
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """F_2 to F_5 of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        *fine, coarsest = features
+        level, context = self.context(coarsest)
+        level = f_5 = self.coarsest(level)
+        aligned: list[Tensor] = []  # F̃_2 to F̃_4
+        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
+            level = fuse(lateral(feature), level, context)
+            aligned.insert(0, level)
+        smoothed = [smooth(level) for smooth, level in zip(self.smooths, aligned, strict=True)]
+        return Decoded(self.merge([*smoothed, f_5]), tuple(aligned))
+
+
+@merges.register("aligned")
+class AlignedConcat(nn.Module):
+    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
+
+    Args:
+        levels, channels, out_channels: of a merge part.
+        alignment: builds what warps a level to the finest.
+        flow_upsampling, flow_kernel, flow_net: see `FlowAlignment`.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        channels: int,
+        out_channels: int,
+        alignment: Callable[..., nn.Module] = FlowAlignment,
+        *,
+        flow_upsampling: FlowUpsampling = "bilinear",
+        flow_kernel: FlowKernel = 3,
+        flow_net: FlowNet = "simple",
+    ) -> None:
+        super().__init__()
+        fam = partial(alignment, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
+        self.fams = nn.ModuleList(fam(channels, channels) for _ in range(levels - 1))
+        self.conv = conv_bn_relu(levels * channels, out_channels, 3)
+
+    def forward(self, levels: Levels) -> Tensor:
+        finest, *coarser = levels
+        aligned = [finest]
+        fam: Any
+        for fam, level in zip(self.fams, coarser, strict=True):
+            aligned.append(fam.align(finest, level))
+        merged: Tensor = self.conv(torch.cat(aligned, dim=1))
+        return merged
+
+
+@models.register("sfnet")
+def sfnet(
+    spec: BackboneSpec,
+    num_classes: int,
+    *,
+    width: int | None = None,
+    context: str = "ppm",
+    context_options: dict[str, Any] | None = None,
+    fuse: str = "fam",
+    fuse_levels: list[int] | None = None,
+    flow_upsampling: FlowUpsampling = "bilinear",
+    flow_kernel: FlowKernel = 3,
+    flow_net: FlowNet = "simple",
+    fuse_options: dict[str, Any] | None = None,
+    merge: str = "concat",
+    merge_options: dict[str, Any] | None = None,
+    released_dilation: bool = False,
+) -> SegmentationModel:
+    """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
+
+    Args:
+        spec: the backbone to build.
+        num_classes: number of logits.
+        width: channels of every level. None: as SFNet's code was released, 64 on DF and STDC (here also on ShuffleNet),
+            128 for another C5 of up to 512 channels, else 256.
+        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
+        context_options: options of the context part by name, such as rates of aspp.
+        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2); the other steps upsample and add.
+        flow_upsampling: how fam upsamples the compressed coarse level (Table 2a).
+        flow_kernel: side of the convolution by which fam predicts the flow (Table 2b).
+        flow_net: what that convolution sees: both compressed levels, or their correlation (Table 2c).
+        fuse_options: options of another fuse part by name, such as pixels of ddsm.
+        merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
+        merge_options: options of the merge part by name, such as flow_kernel of aligned.
+        released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+
+    Raises:
+        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
+    """
+    fam = partial(FlowAlignment, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
+    part = fam if fuse == "fam" else configured(fuses, fuse, fuse_options)
+    backbone = spec.build()
+    if released_dilation:
+        backbone.dilate()
+    if width is None:
+        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
+    pooling = configured(contexts, context, context_options)
+    steps = fuse_steps(part, fuse_levels, len(backbone.channels))
+    join = configured(merges, merge, merge_options)
+    decoder: Decoder
+    if is_linear(join):  # levels that are summed are neither normalised nor smoothed
+        decoder = TopDown(backbone.channels, width, width, context=pooling, fuses=steps, merge=join)
     else:
-        ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
-    dx, dy = flow.float().unbind(1)  # (N, H, W) each
-    points = [xs + dx / width, ys[:, None] + dy / height]
-    if flow.requires_grad and not align_corners and not torch.compiler.is_exporting():
-        points = [kept_within(each, size) for each, size in zip(points, coarse.shape[:-3:-1], strict=True)]
-    grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
-    outside = "zeros" if align_corners else "border"
-    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode=outside, align_corners=align_corners)
-    return warped.to(coarse.dtype)
-
-
-sfnet = preset(
-    "sfnet",
-    top_down,
-    "The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.",
-    part="fam",
-    fixed={"expansion": 1, "centred": False, "enlarge": 1.0},
-    width=None,
-    context="ppm",
-)
+        decoder = AlignedFPN(backbone.channels, width, context=pooling, fuses=steps, merge=join)
+    return SegmentationModel(backbone, decoder, num_classes)

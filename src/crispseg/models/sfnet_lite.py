@@ -6,16 +6,33 @@ As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, Direct, configured, contexts, fuses, merges
+from crispseg.decoders import (
+    Context,
+    ContextPart,
+    Decoded,
+    Decoder,
+    FusePart,
+    MergePart,
+    configured,
+    contexts,
+    fuses,
+    is_linear,
+    merges,
+)
+from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, preset
+from crispseg.models.registry import BackboneSpec, models
 from crispseg.models.sfnet import warp
-from crispseg.nn import Tap, resize
+from crispseg.nn import Tap, conv_bn_relu, resize
+
+Gate: TypeAlias = Literal["pooled", "features"]
 
 
 @fuses.register("gdfam")
@@ -36,9 +53,7 @@ class GatedDualFlowAlignment(nn.Module):
             coarse one compressed and upsampled), or the compressed levels as the flow does (features).
     """
 
-    def __init__(
-        self, fine_channels: int, coarse_channels: int, *, gate: Literal["pooled", "features"] = "pooled"
-    ) -> None:
+    def __init__(self, fine_channels: int, coarse_channels: int, *, gate: Gate = "pooled") -> None:
         super().__init__()
         common = fine_channels // 2
         same = fine_channels == coarse_channels
@@ -68,7 +83,49 @@ class GatedDualFlowAlignment(nn.Module):
         return fused
 
 
-def direct(
+class DirectDecoder(nn.Module, Decoder):
+    """P5 = context(C5), P2 = fuse(lateral(C2), P5), merge(P2, lateral(C4)).
+
+    Taps: `coarsest`, P5.
+
+    Attributes:
+        width: channels of every level.
+
+    Args:
+        channels: those of C2, C4 and C5.
+        width: channels of every level, and of the merged feature.
+        context, fuse, merge: the parts (see `crispseg.decoders.parts`).
+
+    Raises:
+        CrispsegError: the merge part is linear and would leave out C4.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], width: int, *, context: ContextPart, fuse: FusePart, merge: MergePart
+    ) -> None:
+        super().__init__()
+        if is_linear(merge):
+            raise CrispsegError("merge is one of levels that are summed, and here C4 is not; use merge=concat")
+        *others, coarsest = channels
+        self.width = self.out_channels = width
+        self.auxiliary_channels = (width,)
+        self.context = context(coarsest, width)
+        self.coarsest = Tap()
+        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in others)
+        self.fuse = fuse(width, width)
+        self.merge = merge(len(others), width, width)
+
+    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
+        """C2, C4 and C5 of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        c2, c4, c5 = features
+        coarse, context = self.context(c5)
+        finest, beside = (lateral(feature) for lateral, feature in zip(self.laterals, (c2, c4), strict=True))
+        fused = self.fuse(finest, self.coarsest(coarse), context)
+        return Decoded(self.merge([fused, beside]), (fused,))
+
+
+@models.register("sfnet_lite")
+def sfnet_lite(
     spec: BackboneSpec,
     num_classes: int,
     *,
@@ -76,12 +133,13 @@ def direct(
     context: str = "ppm",
     context_options: dict[str, Any] | None = None,
     fuse: str = "gdfam",
+    gate: Gate = "pooled",
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
     released_dilation: bool = False,
 ) -> SegmentationModel:
-    """One step from C5 to C2, joined by C4, whose parts are named.
+    """One gated alignment of the coarsest level with the finest, on any backbone.
 
     Args:
         spec: the backbone to build.
@@ -90,7 +148,9 @@ def direct(
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_options: options of the fuse part by name, such as pixels of ddsm.
+        gate: what gdfam's gate sees: mean and maximum over channels of both levels (pooled), or the compressed levels
+            (features).
+        fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part of P2 and C4: concat or aligned.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
@@ -98,26 +158,18 @@ def direct(
     Raises:
         CrispsegError: an option that a part does not have; a merge part that would leave out C4, such as sum.
     """
-    part = configured(fuses, fuse, fuse_options)
+    gdfam = partial(GatedDualFlowAlignment, gate=gate)
+    part = gdfam if fuse == "gdfam" else configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:
         backbone.dilate()
     if width is None:
         width = 128 if backbone.channels[-1] <= 1024 else 256
-    decoder = Direct(
+    decoder = DirectDecoder(
         backbone.channels,
-        width,
         width,
         context=configured(contexts, context, context_options),
         fuse=part,
         merge=configured(merges, merge, merge_options),
     )
     return SegmentationModel(backbone, decoder, num_classes)
-
-
-sfnet_lite = preset(
-    "sfnet_lite",
-    direct,
-    "One gated alignment of the coarsest level with the finest, on any backbone.",
-    part="gdfam",
-)
