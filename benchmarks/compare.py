@@ -153,7 +153,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
     weights = read_checkpoint(run / LAST)[0]
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith(TRAINING_ONLY)})
     if trained_as:
-        model.enlarge = Fraction(1)
+        model.inference_scale = Fraction(1)
     if unpadded:
         model.multiple = 1
     boundary = BoundaryScores(model.info.num_classes, table.distances)

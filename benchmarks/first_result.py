@@ -174,7 +174,7 @@ def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, r
         said = [] if name == OURS else [f"--plugins={PLUGIN}", f"--model={network}", *options]
         ours(data, said, weights, minutes, seed, run)
         model, steps = SegmentationModel.from_pretrained(run), int(read_rows(run / METRICS)[-1]["step"])
-        own = float(getattr(model, "enlarge", 1))  # which peers do not have
+        own = float(getattr(model, "inference_scale", 1))  # which peers do not have
     spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
     for scale in SEEN[:1] if own > 1 or name.startswith(LOOP) else SEEN:
         evaluation = scored(model, data.dataset("val"), Protocol(scales=(scale,)))

@@ -157,20 +157,22 @@ _CRISP = Comparison(
     {
         "crisp": Entry("crisp", "--model crisp"),
         "crisp_as_it_is": Entry(
-            "crisp, images at their size", "--model crisp --model.enlarge 1", base="crisp", trained_as="crisp"
+            "crisp, images at their size", "--model crisp --model.inference_scale 1", base="crisp", trained_as="crisp"
         ),
         "crisp_no_flow": Entry("crisp, no flow", "--model crisp --model.fuse add", base="crisp"),
         "crisp_corners": Entry(
-            "crisp, corner pixels on each other", "--model crisp --model.centred false", base="crisp"
+            "crisp, corner pixels on each other", "--model crisp --model.align_corners true", base="crisp"
         ),
         "crisp_s": Entry("crisp_s", "--model crisp_s", seeds=(0,)),
         "crisp_l": Entry("crisp_l", "--model crisp_l", seeds=(0,)),
         "narrow": Entry("48 channels, concatenated", _NARROW, base="crisp"),
         "narrow_as_it_is": Entry(
-            "… images at their size", f"{_NARROW} --model.enlarge 1", base="narrow", trained_as="narrow"
+            "… images at their size", f"{_NARROW} --model.inference_scale 1", base="narrow", trained_as="narrow"
         ),
         "narrow_no_flow": Entry("… no flow", f"{_NARROW} --model.fuse add", base="narrow"),
-        "narrow_corners": Entry("… corner pixels on each other", f"{_NARROW} --model.centred false", base="narrow"),
+        "narrow_corners": Entry(
+            "… corner pixels on each other", f"{_NARROW} --model.align_corners true", base="narrow"
+        ),
         "smp_fpn": Entry("FPN (smp)", "--model smp_fpn"),
         "smp_unet": Entry("U-Net (smp)", "--model smp_unet"),
         "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),

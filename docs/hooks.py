@@ -5,10 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import docstring_parser
-
 from crispseg.models import list_models, models
-from crispseg.models.registry import model_options
+from crispseg.models.registry import explained_options, model_options
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -18,12 +16,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def options_of(name: str) -> str:
     """A heading, the builder's first line and a table of its options."""
-    explained = docstring_parser.parse(inspect.getdoc(models[name]) or "")
-    texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in explained.params}
+    summary = (inspect.getdoc(models[name]) or "").partition("\n")[0]
+    texts = explained_options(name)
     rows = [
         f"| `{key}` | `{option.default!r}` | {inspect.formatannotation(option.annotation)} | {texts.get(key, '')} |"
         for key, option in model_options(name).items()
     ]
     rows = [row.replace(" | None |", " or None |").replace("typing.", "") for row in rows]
-    head = [f"### `{name}`", "", explained.short_description or "", "", "| option | default | type | what it is |"]
+    head = [f"### `{name}`", "", summary, "", "| option | default | type | what it is |"]
     return "\n".join([*head, "| --- | --- | --- | --- |", *rows, ""])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from crispseg.models.boundary_targets import boundary_targets
 from crispseg.models.ddsm import Affinity
-from crispseg.models.refinement.boundary import STEPS
+from crispseg.models.refinement import STEPS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 Script = Callable[[str], Any]

@@ -15,10 +15,11 @@ from recipe_files import DOCS, RECIPES, print_config, rows, scored_flags
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
-from crispseg.decoders import DeepLabDecoder, TopDown, UpsampleAdd
+from crispseg.decoders import TopDown, UpsampleAdd
 from crispseg.inference.protocols import PROTOCOLS
 from crispseg.io.images import write_image
 from crispseg.models.agln import ContextFusionBlock
+from crispseg.models.deeplabv3plus import DeepLabDecoder
 from crispseg.models.registry import resolved_options
 from crispseg.training.run import starting_model
 

@@ -22,8 +22,7 @@ from crispseg.data import CamVid, Scenes, train_transform
 from crispseg.data.transforms import Augment
 from crispseg.evaluation import BoundaryScores
 from crispseg.models.boundary_targets import NO_BOUNDARY, NO_DIRECTION, BoundaryTargets, boundary_targets
-from crispseg.models.refinement import BoundaryRefinement, shift
-from crispseg.models.refinement.boundary import STEPS
+from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
 from crispseg.training import ModelConfig, Run
 
 IGNORE = 255

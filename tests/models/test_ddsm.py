@@ -247,7 +247,6 @@ def test_coordinates_of_a_bfloat16_model_are_float32() -> None:
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({"affinity": "spacial"}, "affinity is 'spacial'"),
         ({"reduced": 0}, "reduced is 0"),
         ({"pixels": 10}, "10 points make no k×k grid"),
         ({"pixels": -1}, "-1 points make no k×k grid"),

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from crispseg import create_model, record
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.decoders import Direct
 from crispseg.models import FlowAlignment, GatedDualFlowAlignment
+from crispseg.models.sfnet_lite import DirectDecoder
 
 from .base import ModelTester
 from .test_sfnet import naive_warp
@@ -97,7 +97,7 @@ def test_the_part_works_in_other_decoders(name: str) -> None:
 )
 def test_other_parts_work_in_its_decoder(options: dict[str, Any]) -> None:
     model = create_model("sfnet_lite", **TINY, **options, refine="boundary", auxiliary=True).eval()
-    assert isinstance(model.decoder, Direct)
+    assert isinstance(model.decoder, DirectDecoder)
     outputs = model.outputs(torch.randn(1, 3, 33, 57))
     assert [each.shape for each in (outputs.logits, *(outputs.auxiliary or ()))] == [(1, 3, 33, 57)] * 2
 

@@ -7,7 +7,6 @@ them: `--data folder` brings `--data.images`, and every key is typed, explained 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
-import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
@@ -30,8 +28,9 @@ from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.inference.exported import Backend
 from crispseg.io.files import read_text
 from crispseg.io.images import SUFFIXES
+from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
-from crispseg.models.registry import model_options, models, resolved_options
+from crispseg.models.registry import explained_options, model_options, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_to_dict
 
@@ -189,6 +188,8 @@ def as_tree(tree: Mapping[Any, Any], source: str | Path) -> Tree:
     grouped = {
         key: {"name": value} if key in NAMED and isinstance(value, str) else value for key, value in tree.items()
     }
+    if isinstance(grouped.get("model"), dict):
+        grouped["model"] = renamed(grouped["model"])
     names = {f"{group}.name": grouped[group]["name"] for group in NAMED if "name" in grouped.get(group, {})}
     for key, value in (
         names | {key: tree[key] for key in ("preset", "init_from") if tree.get(key) is not None}
@@ -219,8 +220,7 @@ def add_model_keys(parser: Parser, name: str) -> None:
     """`--model.*`: what all models share, and the options of this one."""
     group = parser.add_argument_group(f"The model; '--model {name}' is short for '--model.name {name}'")
     group.add_class_arguments(ModelConfig, "model", as_group=False, skip={"options"})
-    text = docstring_parser.parse(inspect.getdoc(models[name]) or "")
-    explained = {entry.arg_name: entry.description for entry in text.params}
+    explained = explained_options(name)
     for key, option in model_options(name).items():
         kind = option.annotation
         if dict in (kind, *get_args(kind)):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from crispseg.errors import CrispsegError, did_you_mean
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Registry(Generic[T]):
@@ -26,17 +27,17 @@ class Registry(Generic[T]):
         self.filled_by = filled_by
         self._entries: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[E], E]:
         """Decorator: `@fuses.register("fam")` above the class.
 
         Raises:
             CrispsegError: the name is taken.
         """
 
-        def add(entry: T) -> T:
+        def add(entry: E) -> E:
             if name in self._entries:
                 raise CrispsegError(f"{self.kind} '{name}' is registered already; choose another name")
-            self._entries[name] = entry
+            self._entries[name] = cast(T, entry)
             return entry
 
         return add

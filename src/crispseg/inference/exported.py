@@ -52,7 +52,7 @@ class ExportedModel(nn.Module):
     """
 
     refiner = decoder = None
-    centred = False
+    align_corners = True
 
     def __init__(self, run: Run, metadata: str, path: Path) -> None:
         super().__init__()

@@ -212,7 +212,7 @@ def inspect_image(
         info=info,
         original_size=original,
         input_size=(batch.shape[-2], batch.shape[-1]),
-        align_corners=not model.centred,
+        align_corners=model.align_corners,
         seconds=seconds,
         image=as_picture(array),
         probabilities=logits.float().softmax(0).cpu().numpy(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +67,8 @@ def descriptor_count(descriptors: int, pooling: Pooling = "attention") -> int:
     """N, which is 1 for average pooling, whatever the default of `descriptors`.
 
     Raises:
-        CrispsegError: another pooling; no descriptors; average pooling, and a number of descriptors other than 1 and
-            the default.
+        CrispsegError: no descriptors; average pooling, and a number of descriptors other than 1 and the default.
     """
-    if pooling not in get_args(Pooling):
-        raise CrispsegError(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
     if descriptors < 1:
         raise CrispsegError(f"descriptors is {descriptors}; it must be at least 1")
     if pooling == "attention":
@@ -135,18 +132,13 @@ class LocalRefinement(nn.Module):
         refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
         residual: add the feature as it is; what is refined is scaled by γ, learned from 0. False gives Eqs. 4 and 5
             alone, which do not train. Without a refinement there is nothing to scale.
-
-    Raises:
-        CrispsegError: another `refinement`.
     """
 
     def __init__(self, refinement: LocalRefinementKind = "both", *, residual: bool = True) -> None:
         super().__init__()
-        kinds = get_args(LocalRefinementKind)
-        if refinement not in kinds:
-            raise CrispsegError(f"refinement is {refinement!r}; it must be one of {', '.join(kinds)}")
+        kinds = {"both": (True, True), "channel": (True, False), "spatial": (False, True), "none": (False, False)}
+        self.resamples, self.gates = kinds[refinement]
         self.gamma = nn.Parameter(torch.zeros(())) if residual and refinement != "none" else None
-        self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.B, self.G = Tap(), Tap()
 
     def forward(self, b: Tensor, e: Tensor, m: Tensor) -> Tensor:
@@ -167,16 +159,11 @@ def resample_channels(b: Tensor, e: Tensor) -> Tensor:
 
     The dot products are sums over all pixels, of which bfloat16 would keep two or three digits: they are float32.
     """
-    energies = _dot_products(e.flatten(2), b.flatten(2))  # (B, C, C): row j, column i
-    return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
-
-
-def _dot_products(x: Tensor, y: Tensor) -> Tensor:
-    """`x` (B, C, L) and `y` (B, C', L) → (B, C, C'), float32 at least, whatever autocast says."""
-    kind = x.device.type
+    kind = b.device.type
     automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if automatic else nullcontext():
-        return torch.bmm(_wide(x), _wide(y).mT)
+        energies = torch.bmm(_wide(e.flatten(2)), _wide(b.flatten(2)).mT)  # (B, C, C): row j, column i
+    return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -199,7 +186,7 @@ class ContextFusionBlock(nn.Module):
         separable: Ψ and Φ are depth-wise separable (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors; another `refinement`.
+        CrispsegError: no descriptors.
     """
 
     beta: Tensor

@@ -101,8 +101,8 @@ class SegmentationModel(nn.Module, Saving):
         feature, levels, detail = self.decoder(self.backbone(padded), padded)
         if padded is images:
             return Decoded(feature, levels, detail)
-        feature, *levels = (_within(x, padded, images) for x in (feature, *levels))
-        return Decoded(feature, tuple(levels), None if detail is None else _within(detail, padded, images))
+        feature, *inside = (_within(x, padded, images) for x in (feature, *levels))
+        return Decoded(feature, tuple(inside), None if detail is None else _within(detail, padded, images))
 
     def padded(self, images: Tensor) -> Tensor:
         """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""

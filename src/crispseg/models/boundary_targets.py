@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
-from crispseg.models.refinement.boundary import DIRECTIONS
+from crispseg.models.refinement import DIRECTIONS
 
 NO_BOUNDARY = 8
 NO_DIRECTION = 9

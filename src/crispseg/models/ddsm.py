@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -195,7 +195,7 @@ class DDSM(nn.Module):
         reduced: c, the channels inside the module, a perfect square.
 
     Raises:
-        CrispsegError: another `affinity`; N or N_c is no odd square; c is less than 1, or no perfect square and
+        CrispsegError: N or N_c is no odd square; c is less than 1, or no perfect square and
             channels are sampled.
     """
 
@@ -210,16 +210,15 @@ class DDSM(nn.Module):
         reduced: int = 64,
     ) -> None:
         super().__init__()
-        if affinity not in get_args(AffinityKind):
-            raise CrispsegError(f"affinity is {affinity!r}; it must be one of {', '.join(get_args(AffinityKind))}")
         if reduced < 1:
             raise CrispsegError(f"reduced is {reduced}; it must be at least 1")
         self.reduce_fine, self.reduce_coarse, self.expand = (
             nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
             for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
         )
-        self.spatial = None if affinity == "channel" else SpatialAffinity(reduced, pixels)
-        self.channel = None if affinity == "spatial" else ChannelAffinity(reduced, channels)
+        spatial, channel = {"both": (True, True), "spatial": (True, False), "channel": (False, True)}[affinity]
+        self.spatial = SpatialAffinity(reduced, pixels) if spatial else None
+        self.channel = ChannelAffinity(reduced, channels) if channel else None
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from crispseg.io.files import read_text
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
+
+RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "centred": ("align_corners", lambda value: not value),
+    "enlarge": ("inference_scale", lambda value: value),
+}
+"""Options of models that had other names: the name of today, and the value of today that follows from the earlier one.
+Saved models and the settings of runs may have them still."""
+
+
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model, by their names of today."""
+    new = {key: RENAMED[key][0] for key in options.keys() & RENAMED.keys()}
+    return {new.get(key, key): RENAMED[key][1](value) if key in new else value for key, value in options.items()}
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
@@ -92,6 +106,7 @@ class ModelInfo:
             version = config.pop("format_version")
             if type(version) is not int or version < 1:
                 raise ValueError(f"its format_version is {version}")
+            config["options"] = renamed(config.get("options", {}))
             newer = version > FORMAT_VERSION
             info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import writable_folder
+from crispseg.models.info import renamed
 from crispseg.training.checkpoints import LAST, MODEL
 from crispseg.training.config import CONFIG, EARLIER, ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.processes import is_first_process
@@ -105,4 +106,4 @@ def _recorded(path: Path) -> dict[str, Any]:
             raise ValueError("a group holds no settings")
     except (ValueError, AttributeError) as error:
         raise CrispsegError(f"{path} holds no settings of a run ({one_line(error)}); restore it") from None
-    return dict(recorded)
+    return {**recorded, "model": renamed(recorded.get("model", {}))}

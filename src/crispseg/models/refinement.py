@@ -1,7 +1,8 @@
 """Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
 
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. See docs/papers/unept.md.
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. See docs/papers/unept.md; the targets
+of its training are in `crispseg.models.boundary_targets`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
+
+Refinement = Literal["boundary"]
+"""What `create_model`'s `refine` can be, beside None."""
+
+REFINE_OPTIONS = ("refine", "refine_steps", "refine_path")
+"""Those options of `create_model` that say how a model refines; a model that does is saved with all of them."""
 
 STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""
