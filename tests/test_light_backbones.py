@@ -191,7 +191,7 @@ def test_published_weights_that_cannot_be_got_are_refused(
     tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with refuses(f"cannot get torchvision's weights for backbone '{SHUFFLENET}'", "--model.pretrained FILE"):
+    with refuses(f"cannot get torchvision's weights for backbone '{SHUFFLENET}'", "model.pretrained"):
         Backbone(SHUFFLENET, pretrained=True)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from crispseg import CrispsegError, create_model
 from crispseg.benchmarking.counting import count_multiply_adds
 from crispseg.models import SegmentationModel, warp
-from crispseg.models.composed_flow import warp_within
+from crispseg.models.crisp import warp_within
 
 from .base import ModelTester
 from .test_sfnet import TestSFNet as SFNetTester

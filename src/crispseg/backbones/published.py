@@ -14,7 +14,7 @@ from crispseg.errors import CrispsegError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which timm stores weights on the hub, in the order in which it looks for them."""
-REMEDY = "give a weight file by --model.pretrained FILE, or take random weights by --model.pretrained false"
+REMEDY = "give model.pretrained the path of a weight file, or false for random weights"
 
 
 def weights_source(name: str, pretrained: bool | str | Path) -> str:

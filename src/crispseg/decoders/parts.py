@@ -109,7 +109,7 @@ def configured(parts: Registry[P], name: str, options: Mapping[str, Any] | None 
     return cast(P, partial(part, **taken)) if taken else part
 
 
-OWN = "; if it is your own, name its file with --plugins"
+OWN = "; if it is your own, name its file in plugins"
 HOME = "crispseg.models"  # where the papers' own parts are
 contexts: Registry[ContextPart] = Registry("context part", OWN, HOME)
 fuses: Registry[FusePart] = Registry("fuse part", OWN, HOME)

@@ -2,8 +2,7 @@
 
 from crispseg.models.agln import agln, agln_lite
 from crispseg.models.base import Coarse, Outputs, SegmentationModel, create_model
-from crispseg.models.composed_flow import ComposedFlowAlignment
-from crispseg.models.crisp import Crisp, crisp, crisp_l, crisp_s
+from crispseg.models.crisp import ComposedFlowAlignment, Crisp, crisp, crisp_l, crisp_s
 from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import Concat, Context, ConvContext, Decoded, Decoder, fuses
+from crispseg.decoders import Concat, Context, ConvContext, Decoded, Decoder, fuses, step_levels
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
@@ -311,6 +312,7 @@ class AGLNDecoder(nn.Module, Decoder):
 
     Attributes:
         width: channels of every level.
+        fuse_levels: see `crispseg.decoders.step_levels`.
 
     Args:
         channels: channels of the backbone's features, finest first.
@@ -340,6 +342,7 @@ class AGLNDecoder(nn.Module, Decoder):
         sets = [len(fine) - step if connection == "dense" else 1 for step in range(len(fine))]  # finest first
         self.width, self.out_channels = width, 2 * width
         self.auxiliary_channels = (width,) * len(fine)
+        self.fuse_levels = step_levels(len(channels))
         self.context = ConvContext(coarsest, width)
         self.coarsest = Tap()
         self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
@@ -417,34 +420,5 @@ def agln(
     return SegmentationModel(backbone, decoder, num_classes)
 
 
-@models.register("agln_lite")
-def agln_lite(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    connection: Connection = "dense",
-    descriptors: int = DESCRIPTORS,
-    pooling: Pooling = "attention",
-    refinement: LocalRefinementKind = "both",
-    residual: bool = True,
-    learn_alpha: bool = True,
-    learn_beta: bool = True,
-) -> SegmentationModel:
-    """AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
-
-    Options are those of `agln`, and so are errors.
-    """
-    return agln(
-        spec,
-        num_classes,
-        width=width,
-        connection=connection,
-        descriptors=descriptors,
-        pooling=pooling,
-        refinement=refinement,
-        residual=residual,
-        learn_alpha=learn_alpha,
-        learn_beta=learn_beta,
-        separable=True,
-    )
+agln_lite = models.register("agln_lite")(partial(agln, separable=True))
+agln_lite.__doc__ = "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D)."

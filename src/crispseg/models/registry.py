@@ -47,13 +47,12 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
 
 
 def explained_options(name: str) -> dict[str, str]:
-    """What the builder's docstring says of each option; `crisp_s` leaves to `crisp` what it does not say."""
+    """What the builder's docstring says of each option."""
     from docstring_parser import parse
 
-    origin, _, variant = name.partition("_")
-    inherited = explained_options(origin) if variant and origin in models.names() else {}
-    explained = parse(inspect.getdoc(models[name]) or "").params
-    return inherited | {each.arg_name: " ".join((each.description or "").split()) for each in explained}
+    builder = getattr(models[name], "func", models[name])  # a variant's is that of the model with other defaults
+    explained = parse(inspect.getdoc(builder) or "").params
+    return {each.arg_name: " ".join((each.description or "").split()) for each in explained}
 
 
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

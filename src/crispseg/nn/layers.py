@@ -61,3 +61,28 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
     larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
     resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)
     return resized[..., : size[0], : size[1]] if single else resized
+
+
+def mix_channels(weights: Tensor, x: Tensor) -> Tensor:
+    """Sums of the channels of `x` (B, C, H, W) with `weights` (B, C', C) → (B, C', H, W), in the layout of `x`."""
+    pixels = x.flatten(2)  # (B, C, H · W)
+    if is_channels_last(x):
+        return torch.unflatten(torch.bmm(pixels.mT, weights.mT).mT, 2, x.shape[-2:])  # in memory (B, H, W, C')
+    return torch.unflatten(torch.bmm(weights, pixels), 2, x.shape[-2:])
+
+
+def channel_softmax(x: Tensor) -> Tensor:
+    """Softmax over the channels of `x` (B, C, H, W), in its layout; `torch.softmax` always writes plane by plane."""
+    if is_channels_last(x):
+        return torch.softmax(x.movedim(1, 3), dim=3).movedim(3, 1)
+    return torch.softmax(x, dim=1)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether `x` (B, C, H, W) is pixel by pixel and not plane by plane too; never while a graph is exported.
+
+    Such a graph is for all sizes and must not ask.
+    """
+    if torch.compiler.is_exporting():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
