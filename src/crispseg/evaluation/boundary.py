@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
+from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
+from crispseg.evaluation.per_image import PerImageMetric
 from crispseg.labels import IGNORE
 
 DISTANCES = (3, 5, 9, 12)

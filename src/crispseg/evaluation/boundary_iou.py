@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values
+from crispseg.evaluation.bootstrap import ImageScores, Values
+from crispseg.evaluation.per_image import PerImageMetric
 from crispseg.evaluation.scores import Counts
 from crispseg.labels import IGNORE
 

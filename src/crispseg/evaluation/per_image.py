@@ -1,14 +1,13 @@
-"""What the metrics share: checked labels, a row of whole numbers for each image, and the bootstrap over images.
+"""What the metrics share: checked labels, and a row of whole numbers for each image.
 
 Sums of whole numbers, and rows in a fixed order, make scores exactly the same for any number of processes.
 """
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,69 +17,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.bootstrap import ImageScores
 from crispseg.labels import IGNORE
 
 UNNUMBERED = -1
 """The number of an image that was given without one."""
-
-RESAMPLES = 1000
-LEVEL = 95.0
-"""Percent of the resamples whose score lies within an interval."""
-
-Values: TypeAlias = Any
-"""Scores: a float64 array, or a float where there is no axis."""
-
-_CHUNK = 2**22  # weights that are in memory at once
-
-
-class ImageScores(ABC):
-    """Scores of a split that can be computed again for images drawn from it.
-
-    Attributes:
-        ids: `(N,)` numbers of the images, -1 for those without one.
-    """
-
-    ids: NDArray[np.int64]
-
-    @abstractmethod
-    def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Name of each score → its value in percent, of any shape `(...)`.
-
-        With `weights` `(R, N)`, how often each image counts, the values are `(R, ...)`.
-        """
-
-    @property
-    def basis(self) -> list[object]:
-        """What two predictions of the same images have in common: the images' numbers, and what else decides."""
-        return [self.ids.tolist()]
-
-    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
-        """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`.
-
-        The draws depend on the number of images and the seed alone. So two predictions of the same images are resampled
-        alike, and the difference of what this gives for each is a paired bootstrap.
-
-        Raises:
-            CrispsegError: fewer than 2 images, no resamples.
-        """
-        images = len(self.ids)
-        if images < 2:
-            raise CrispsegError(f"{images} images have no bootstrap intervals; give at least 2")
-        if resamples < 1:
-            raise CrispsegError(f"resamples is {resamples}; it must be at least 1, better {RESAMPLES}")
-        random = np.random.default_rng(seed)
-        parts, step = [], max(_CHUNK // images, 1)
-        for first in range(0, resamples, step):
-            count = min(step, resamples - first)
-            drawn = random.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
-            weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-            parts.append(self.measures(weights.astype(np.float64)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def intervals(self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Values]:
-        """Bootstrap intervals over images for each of `measures`: `(2, ...)`, low and high."""
-        return {name: interval(values, level) for name, values in self.resampled(resamples, seed).items()}
-
 
 S = TypeVar("S", bound=ImageScores)
 
@@ -142,10 +83,16 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
                 f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
                 f"{tuple(truth.shape)}"
             )
-        prediction, truth = (_usual_integers(*pair) for pair in (("prediction", prediction), ("truth", truth)))
+        checked = []
+        for name, labels in (("prediction", prediction), ("truth", truth)):
+            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+                raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
+            # An int8 would take 255 for -1, and PyTorch hardly has operators for unsigned integers of more bits.
+            usual = labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
+            checked.append(labels if usual else labels.long())
         if ids is not None and (len(ids) != len(truth) or any(number < 0 for number in ids)):
             raise CrispsegError(f"ids are {list(ids)} for {len(truth)} images; give each image a number, 0 or larger")
-        return prediction, truth
+        return checked[0], checked[1]
 
     def keep(self, rows: NDArray[np.int64], truth: Tensor, ids: Sequence[int] | None) -> None:
         """Add the rows `(N, numbers)` of images to the state."""
@@ -215,42 +162,3 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
     def compute(self) -> Any:
         """The measures of `scores` as tensors, for torchmetrics."""
         return {name: torch.as_tensor(value) for name, value in self.scored(*self.table()).measures().items()}
-
-
-def _usual_integers(name: str, labels: Tensor) -> Tensor:
-    """Class ids, not logits or probabilities; in a type that can hold 255 and that PyTorch can compare.
-
-    An int8 would take 255 for -1, and PyTorch hardly has operators for unsigned integers of more than 8 bits.
-    """
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
-    return labels if labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64) else labels.long()
-
-
-def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:
-    """`(2, ...)`: the percentiles between which `level` percent of `values` `(R, ...)` lie, without those that are NaN.
-
-    Raises:
-        CrispsegError: a level that is not between 0 and 100.
-    """
-    if not 0 < level < 100:
-        raise CrispsegError(f"level is {level}; give percent, between 0 and 100")
-    tail = (1 - level / 100) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
-        bounds: NDArray[np.float64] = np.nanquantile(values, (tail, 1 - tail), axis=0)
-    return bounds
-
-
-def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
-    """The mean of what is not NaN along an axis; NaN where all is."""
-    present = ~np.isnan(values)
-    count = present.sum(axis)
-    return ratio(np.where(present, values, 0).sum(axis), count)
-
-
-def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
-    """`part / whole`, NaN where `whole` is 0."""
-    shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
-    quotient = np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
-    return quotient if shape else float(quotient)

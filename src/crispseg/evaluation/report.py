@@ -1,8 +1,8 @@
-"""An evaluation as a page: scores with intervals, classes, the confusion matrix, best and worst images."""
+"""Pages of scores: an evaluation with its best and worst images, or a comparison with those that change most."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,31 @@ from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation.per_image import LEVEL, ratio
+from crispseg.evaluation.bootstrap import LEVEL
+from crispseg.evaluation.comparison import Comparison
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.wording import interval, percent
+from crispseg.evaluation.tables import percent, signed
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.exported import Network
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization.charts import draw_confusion
-from crispseg.visualization.pictures import error_map
+from crispseg.visualization.pictures import IGNORED, RIGHT, error_map
 
 EXAMPLES = 4
-"""Best and worst images that a page shows of each."""
+"""Images of each kind that a page shows."""
+
+DIFFERENCES = (
+    ("right in both", RIGHT),
+    ("gained: right in the second only", (33, 102, 172)),
+    ("lost: right in the first only", (178, 24, 43)),
+    ("wrong in both, differently", (224, 170, 50)),
+    ("wrong in both, alike", (120, 120, 120)),
+    ("ignored", IGNORED),
+)
+"""What a second prediction changes, and its colour."""
 
 
 @dataclass(frozen=True)
@@ -42,71 +53,76 @@ class Example:
     miou: tuple[float, ...]
 
 
-def example(
-    segmenters: Sequence[Segmenter], dataset: SegmentationDataset, scores: Sequence[Scores], at: int
-) -> Example:
-    """One of the images that were scored, predicted again.
-
-    Args:
-        segmenters: the models that were scored, by the protocol of the scores.
-        dataset: the split that they were scored on.
-        scores: the scores of each model, with those of each image, as `evaluate` gives them.
-        at: index of the image among those that `scores` has.
-    """
-    index = int(scores[0].ids[at])
-    seen = [dataset.with_channels(segmenter.info.in_chans, segmenter.value_range)[index] for segmenter in segmenters]
-    labels = (segmenter.labels(sample.image) for segmenter, sample in zip(segmenters, seen, strict=True))
-    return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
+def _examples(
+    models: Sequence[Network],
+    dataset: SegmentationDataset,
+    scores: Sequence[Scores],
+    places: Iterable[int],
+    protocol: Protocol | str = "whole",
+) -> list[Example]:
+    """Images at these places among those that `scores` have, predicted again."""
+    segmenters = [Segmenter(model, protocol=protocol) for model in models]
+    found = []
+    for at in places:
+        index = int(scores[0].ids[at])
+        seen = [dataset.with_channels(each.info.in_chans, each.value_range)[index] for each in segmenters]
+        labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
+        found.append(Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores)))
+    return found
 
 
 def examples(
-    model: Network, dataset: SegmentationDataset, scores: Scores, protocol: Protocol, count: int = EXAMPLES
+    model: Network, dataset: SegmentationDataset, scores: Scores, protocol: Protocol | str, count: int = EXAMPLES
 ) -> tuple[list[Example], list[Example]]:
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 
     An image's mIoU is over the classes in its truth or its prediction, as a split's is. Equal ones come in the split's
-    order. There are at most `count` of each kind; for the other arguments see `example`.
+    order.
+
+    Args:
+        model: the model that was scored; it predicts these images again.
+        dataset: the split that it was scored on.
+        scores: its scores, with those of each image, as `evaluate` gives them.
+        protocol: that of the scores.
+        count: images of each kind, at most.
     """
     miou = scores.images.miou
     worst = np.argsort(miou, kind="stable")[:count]
     best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
-    segmenter = Segmenter(model, protocol=protocol)
-    groups = [[example([segmenter], dataset, [scores], at) for at in group] for group in (worst, best)]
-    return groups[0], groups[1]
+    one, other = (_examples([model], dataset, [scores], places, protocol) for places in (worst, best))
+    return one, other
 
 
-def example_group(
-    heading: str,
-    about: str,
-    some: Sequence[Example],
-    labels: LabelSet,
-    shown: Callable[[Example], Iterable[tuple[NDArray[np.uint8], str]]],
-) -> dict[str, Any]:
-    """What the templates show of some examples under one heading: the classes' legend and the pictures of each.
+def most_changed(
+    models: Sequence[Network], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
+) -> tuple[list[Example], list[Example]]:
+    """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
+
+    Images without a change are in neither; equal ones come in the split's order. Arguments are those of `examples`, of
+    each model.
+    """
+    gains = np.nan_to_num(scores[-1].images.miou - scores[0].images.miou)
+    gained = [at for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
+    lost = [at for at in np.argsort(gains, kind="stable")[:count] if gains[at] < 0]
+    return _examples(models, dataset, scores, gained), _examples(models, dataset, scores, lost)
+
+
+def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a second prediction changes, `(H, W, 3)` RGB in the colours of `DIFFERENCES`.
 
     Args:
-        heading, about: text.
-        some: the examples.
-        labels: names and colours of the classes.
-        shown: what comes behind image and truth, pictures `(H, W, 3)` RGB and their captions.
+        first, second, truth: `(H, W)` class ids; 255 in the truth is ignored.
     """
-    maps = (np.unique(each) for one in some for each in (one.sample.labels, *one.labels))
-    seen = np.bincount(np.concatenate(list(maps)), minlength=256)[: len(labels)] > 0
-    images = []
-    for one in some:
-        image, truth, name = one.sample
-        pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
-        for pixels, caption in ((colorize(truth, labels.palette), "ground truth"), *shown(one)):
-            pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
-        images.append((name, pictures))
-    classes = [(labels.names[index], labels.palette[index]) for index in np.flatnonzero(seen)]
-    return {"heading": heading, "about": about, "legends": [classes], "images": images}
+    before, after = first == truth, second == truth
+    kinds = np.select([truth == IGNORE, before & after, after, before, first != second], [5, 0, 1, 2, 3], 4)
+    picture: NDArray[np.uint8] = np.array([color for _, color in DIFFERENCES], np.uint8)[kinds]
+    return picture
 
 
 def report_page(
     title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
-    """The page, HTML.
+    """The page of an evaluation, HTML.
 
     Args:
         title: what was scored.
@@ -116,68 +132,90 @@ def report_page(
     """
     labels = evaluation.labels
 
-    def shown(one: Example) -> list[tuple[NDArray[np.uint8], str]]:
+    def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
         (predicted,), (miou,), truth = one.labels, one.miou, one.sample.labels
         wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
-        return [
-            (colorize(predicted, labels.palette), f"prediction: mIoU {percent(miou)}"),
-            (error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"),
-        ]
+        yield colorize(predicted, labels.palette), f"prediction: mIoU {percent(miou)}"
+        yield error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"
 
+    about = (
+        "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour of "
+        "their true class, lighter where that is dark."
+    )
+    note = "IoU, accuracy and boundary scores are in percent; ignored pixels count nowhere."
+    if evaluation.bounded:
+        note += f" Ranges are {LEVEL:.0f} % bootstrap intervals over images."
+    confusion = draw_confusion(evaluation.scores.confusion, labels.names)
     return pages.render(
-        "evaluation.html",
+        "scores.html",
         title=title,
         conditions=conditions,
-        means=[(name, percent(value), interval(bound)) for name, value, bound in evaluation.means()],
-        level=f"{LEVEL:.0f}" if evaluation.bounds else "",
-        columns=list(_class_columns(evaluation)),
-        boundary_columns=list(_boundary_columns(evaluation)),
-        classes=_classes(evaluation),
-        confusion=pages.embedded(
-            draw_confusion(evaluation.scores.confusion, labels.names), "confusion matrix", longest=2560
-        ),
-        groups=[
-            example_group(name, _EXPLAINED, some, labels, shown)
-            for name, some in (("Worst images", worst), ("Best images", best))
-            if some
-        ],
+        cards=[(name, each.alone(), each.range()) for name, each in evaluation.means()],
+        note=note,
+        tables=[table for table in (evaluation.class_table(), evaluation.boundary_table()) if table],
+        confusion=pages.embedded(confusion, "confusion matrix", longest=2560),
+        groups=[_group("Worst images", about, worst, labels, shown), _group("Best images", about, best, labels, shown)],
     )
 
 
-_EXPLAINED = (
-    "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour of "
-    "their true class, lighter where that is dark."
-)
+def comparison_page(
+    title: str,
+    conditions: str,
+    comparison: Comparison,
+    gained: Sequence[Example] = (),
+    lost: Sequence[Example] = (),
+    *,
+    about: str = "",
+) -> str:
+    """The page of a comparison, HTML; `gained` and `lost` are what `most_changed` gives, for the rest see
+    `report_page`.
+    """
+    names, labels = [one.name for one in comparison.results], comparison.results[0].labels
+
+    def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
+        for at, (name, predicted, miou) in enumerate(zip(names, one.labels, one.miou, strict=True)):
+            change = f", {signed(miou - one.miou[0])}" if at else ""
+            yield colorize(predicted, labels.palette), f"{name}: mIoU {percent(miou)}{change}"
+        for name, predicted in list(zip(names, one.labels, strict=True))[1:]:
+            yield difference_map(one.labels[0], predicted, one.sample.labels), f"changes, {names[0]} to {name}"
+
+    ranked = f"By their own mIoU, from {names[0]} to {names[-1]}."
+    groups = [
+        _group("Images that gain most", ranked, gained, labels, shown, DIFFERENCES),
+        _group("Images that lose most", ranked, lost, labels, shown, DIFFERENCES),
+    ]
+    note = "Bold where the interval of a change does not contain 0." if comparison.resamples else ""
+    tables = comparison.tables()
+    return pages.render(
+        "scores.html",
+        title=title,
+        conditions=conditions,
+        cards=[],
+        note=f"{about} {note}",
+        tables=tables,
+        confusion=None,
+        groups=groups,
+    )
 
 
-def _class_columns(evaluation: Evaluation) -> dict[str, Any]:
-    """What the page tells of each class beside its IoU: name of the column → `(C,)` in percent."""
-    scores = evaluation.scores
-    return {
-        "accuracy": scores.accuracy,
-        "% of truth": 100 * ratio(scores.truth, scores.truth.sum()),
-        "% of prediction": 100 * ratio(scores.predicted, scores.predicted.sum()),
-    }
-
-
-def _boundary_columns(evaluation: Evaluation) -> dict[str, Any]:
-    """What the page tells of the boundaries of each class, in the same way; nothing where they were not scored."""
-    columns: dict[str, Any] = {}
-    if boundary := evaluation.boundary:
-        columns |= {f"F {distance} px": f for distance, f in zip(boundary.distances, boundary.f, strict=True)}
-    if evaluation.boundary_iou:
-        columns["boundary IoU"] = evaluation.boundary_iou.iou
-    return columns
-
-
-def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of the tables of classes."""
-    rows = []
-    iou = evaluation.scores.iou
-    tables = {"values": _class_columns(evaluation), "boundary": _boundary_columns(evaluation)}
-    for index, (name, color) in enumerate(zip(evaluation.labels.names, evaluation.labels.palette, strict=True)):
-        bound = evaluation.bound("iou", index)
-        cells = {key: [percent(float(each[index])) for each in table.values()] for key, table in tables.items()}
-        shown = {"iou": percent(iou[index]), "range": interval(bound)}
-        rows.append({"name": name, "color": color, "length": iou[index], "bound": bound, **shown, **cells})
-    return rows
+def _group(
+    heading: str,
+    about: str,
+    some: Sequence[Example],
+    labels: LabelSet,
+    shown: Callable[[Example], Iterable[tuple[NDArray[np.uint8], str]]],
+    *legends: Any,
+) -> dict[str, Any] | None:
+    """Examples under a heading, as the template shows them: behind image and truth what `shown` gives; None of none."""
+    if not some:
+        return None
+    seen = np.unique(np.concatenate([each.ravel() for one in some for each in (one.sample.labels, *one.labels)]))
+    images = []
+    for one in some:
+        image, truth, name = one.sample
+        pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
+        for pixels, caption in ((colorize(truth, labels.palette), "ground truth"), *shown(one)):
+            pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
+        images.append((name, pictures))
+    classes = [(labels.names[index], labels.palette[index]) for index in seen if index < len(labels)]
+    return {"heading": heading, "about": about, "legends": [classes, *legends], "images": images}

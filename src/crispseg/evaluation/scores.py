@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
+from crispseg.evaluation.per_image import PerImageMetric
 from crispseg.labels import IGNORE
 
 MEASURES = ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "iou", "accuracy")
@@ -103,6 +105,8 @@ class Scores(Counts, ImageScores):
 
     @property
     def basis(self) -> list[object]:
+        if self.confusion.any() and not len(self.ids):
+            raise CrispsegError("gains need the counts of each image; score by SegmentationScores(…, per_image=True)")
         return [*super().basis, self.images.truth.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""One evaluation with its intervals, as a table and as JSON."""
+"""All scores of one prediction of a split, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.markup import escape
 from rich.table import Table
 
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, Values
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
-from crispseg.evaluation.per_image import LEVEL, ImageScores, Values
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.tables import ScoreTable, TableRow, number
 from crispseg.evaluation.thin import WIDTHS, ThinQuality
-from crispseg.evaluation.wording import interval, number, percent
 from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 
@@ -56,6 +54,8 @@ class Evaluation:
         objects: the same for single objects.
         thin: the same for thin things.
         resamples: for the intervals; 0 for none.
+        name: of the model, for tables of several.
+        explanation: what it is.
     """
 
     labels: LabelSet
@@ -65,6 +65,8 @@ class Evaluation:
     objects: ObjectQuality | None = None
     thin: ThinQuality | None = None
     resamples: int = 0
+    name: str = ""
+    explanation: str = ""
 
     @property
     def parts(self) -> list[ImageScores]:
@@ -73,63 +75,80 @@ class Evaluation:
         return [part for part in every if part is not None]
 
     @cached_property
-    def measures(self) -> dict[str, Values]:
-        """Name in JSON → score in percent, `()`, or of classes, distances, thresholds or widths."""
-        parts = [part.measures() for part in self.parts]
-        return {name: value for part in parts for name, value in part.items() if name != "image_miou"}
+    def estimates(self) -> dict[str, Estimate]:
+        """Name in JSON → score in percent with its interval, `()`, or of classes, distances, thresholds or widths."""
+        found = {name: each for part in self.parts for name, each in part.estimates(self.resamples).items()}
+        del found["image_miou"]
+        return found
 
-    @cached_property
-    def bounds(self) -> dict[str, Values]:
-        """Bootstrap intervals of the measures `(2, ...)`; none without resamples or for fewer than two images."""
-        if not self.resamples or len(self.scores.ids) < 2:
-            return {}
-        parts = [part.intervals(self.resamples) for part in self.parts]
-        return {name: value for part in parts for name, value in part.items() if name in self.measures}
+    @property
+    def bounded(self) -> bool:
+        """Whether there are intervals: of at least two images, and if they were asked for."""
+        return bool(self.resamples) and len(self.scores.ids) > 1
 
-    def bound(self, name: str, *index: int) -> NDArray[np.float64] | None:
-        """`(2,)`, the interval of a measure, of one class or distance by its index; None where there is none."""
-        return self.bounds[name][(slice(None), *index)] if self.bounds else None
-
-    def means(self) -> list[tuple[str, float, NDArray[np.float64] | None]]:
-        """What is told of all classes together: name, score and interval."""
-        wanted: list[tuple[str, str, tuple[int, ...]]] = [(name, key, ()) for key, name in MEANS.items()]
-        distances = self.boundary.distances if self.boundary else ()
-        wanted += [(f"boundary F, {distance} px", "boundary_f", (at,)) for at, distance in enumerate(distances)]
-        if len(distances) > 1:
-            wanted.append(("boundary F, mean", "boundary_f_mean", ()))
+    def means(self) -> list[tuple[str, Estimate]]:
+        """The scores of all classes together, by their names."""
+        found = [(name, self.estimates[key]) for key, name in MEANS.items()]
+        if self.boundary:
+            f = self.estimates["boundary_f"]
+            found += [(f"boundary F, {distance} px", f.at(at)) for at, distance in enumerate(self.boundary.distances)]
+            if len(self.boundary.distances) > 1:
+                found.append(("boundary F, mean", self.estimates["boundary_f_mean"]))
         if self.boundary_iou:
-            wanted.append(("boundary IoU", "boundary_iou", ()))
+            found.append(("boundary IoU", self.estimates["boundary_iou"]))
         if self.objects:
-            wanted += [("object F1, IoU 0.5", "object_f1", ()), ("object AP, IoU 0.5 to 0.95", "object_ap", ())]
+            found.append(("object F1, IoU 0.5", self.estimates["object_f1"]))
+            found.append(("object AP, IoU 0.5 to 0.95", self.estimates["object_ap"]))
         if self.thin:
-            wanted += [(name, key, (at,)) for name, key, at in self.thin.rows()]
-        return [
-            (name, float(np.asarray(self.measures[key])[index]), self.bound(key, *index)) for name, key, index in wanted
+            found += [(name, self.estimates[key].at(at)) for name, key, at in self.thin.rows()]
+        return found
+
+    def class_table(self) -> ScoreTable:
+        """The IoU of each class, and accuracy and shares of the pixels in percent."""
+        truth, predicted = self.scores.truth, self.scores.predicted
+        shares = [100 * each / max(each.sum(), 1) for each in (truth, predicted)]
+        columns = [self.estimates["accuracy"].value, *shares]
+        rows = []
+        for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
+            iou, values = self.estimates["iou"].at(at), [Estimate(each[at], np.full(2, np.nan)) for each in columns]
+            rows.append(TableRow(name, [iou, *values], color, iou))
+        return ScoreTable("Classes", ["class", "IoU", "accuracy", "% of truth", "% of prediction"], rows)
+
+    def boundary_table(self) -> ScoreTable | None:
+        """The boundary scores of each class; None without them."""
+        columns: dict[str, Any] = {}
+        if self.boundary:
+            pairs = zip(self.boundary.distances, self.boundary.f, strict=True)
+            columns |= {f"F {distance} px": f for distance, f in pairs}
+        if self.boundary_iou:
+            columns["boundary IoU"] = self.boundary_iou.iou
+        rows = [
+            TableRow(name, [Estimate(each[at], np.full(2, np.nan)) for each in columns.values()], color)
+            for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
         ]
+        return ScoreTable("Boundaries of the classes", ["class", *columns], rows) if columns else None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, and the IoU of each class."""
-        iou = self.scores.iou
+        table = self.class_table()
         return pages.render(
             "notebook/evaluation.html",
-            means=[(name, percent(value), interval(bound)) for name, value, bound in self.means()],
-            level=f"{LEVEL:.0f}" if self.bounds else "",
-            classes=[
-                (name, color, iou[index], percent(iou[index]), self.bound("iou", index))
-                for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
-            ],
+            means=[(name, each.alone(), each.range()) for name, each in self.means()],
+            level=f"{LEVEL:.0f}" if self.bounded else "",
+            classes=[(row.name, row.color, row.bar.value, row.bar.alone(), row.bar.interval) for row in table.rows],
         )
 
     def as_json(self) -> dict[str, Any]:
         """Scores as plain numbers, as docs/metrics.md lists them; `null` for what is undefined."""
-        summary = {name: self._plain(name, values) for name, values in self.measures.items()}
+        summary = {name: self._plain(name, each.value) for name, each in self.estimates.items()}
         summary["confusion"] = self.scores.confusion.tolist()
         if self.objects:
             summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
-        if self.bounds:
-            shown = {name: values for name, values in self.bounds.items() if not name.endswith("_classes")}
+        if self.bounded:
             summary["intervals"] = {"level": LEVEL, "resamples": self.resamples} | {
-                name: self._plain(name, np.moveaxis(values, 0, -1)) for name, values in shown.items()
+                name: self._plain(name, np.moveaxis(each.interval, 0, -1))
+                for name, each in self.estimates.items()
+                if not name.endswith("_classes")
             }
         return summary
 
@@ -153,25 +172,12 @@ class Evaluation:
 
 
 def score_table(columns: dict[str, Evaluation]) -> Table:
-    """A table of IoU per class and of the means in percent, a column for each evaluation of the same measures.
-
-    Intervals, of a single evaluation, make a last column.
-    """
-    first, *others = columns.values()
-    table = Table()
-    table.add_column("class")
-    for name in columns:
-        table.add_column(escape(name), justify="right")
-    bounded = bool(first.bounds and not others)
-    if bounded:
-        table.add_column(f"{LEVEL:.0f} %", justify="right")
-    for index, label in enumerate(first.labels.names):
-        ious = [percent(each.scores.iou[index]) for each in columns.values()]
-        table.add_row(escape(label), *ious, *([interval(first.bound("iou", index))] if bounded else []))
-    table.add_section()
-    for rows in zip(*(each.means() for each in columns.values()), strict=True):
-        name, _, bounds = rows[0]
-        values = [percent(value) for _, value, _ in rows]
-        shown = [interval(bounds)] if bounded else []
-        table.add_row(name, *values, *shown, style="bold" if name == MEANS["miou"] else None)
+    """A table of IoU per class and of the means in percent, a column for each evaluation of the same measures."""
+    evaluations = list(columns.values())
+    ious = [each.estimates["iou"] for each in evaluations]
+    rows = [TableRow(name, [iou.at(at) for iou in ious]) for at, name in enumerate(evaluations[0].labels.names)]
+    means = zip(*(each.means() for each in evaluations), strict=True)
+    rows += [TableRow(row[0][0], [estimate for _, estimate in row]) for row in means]
+    table = ScoreTable("", ["class", *columns], rows).rich()
+    table.rows[len(evaluations[0].labels.names) - 1].end_section = True
     return table

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from skimage.morphology import skeletonize
 
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import ImageScores, PerImageMetric, Values, mean_of_present, ratio
+from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
+from crispseg.evaluation.per_image import PerImageMetric
 from crispseg.labels import IGNORE
 
 BOUNDS = (4, 7, 13)

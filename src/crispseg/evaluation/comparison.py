@@ -1,0 +1,110 @@
+"""Scores of several models, or of one that is changed, compared with those of the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, score_gains
+from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.tables import ScoreTable, TableRow, number
+from crispseg.labels import Color
+
+DISTANCE = 3
+"""Pixels within which boundaries match."""
+
+_NAMED_AT_ONCE = 4
+"""Models up to which their names are columns of tables; more have numbers, which the first table gives."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations of the same images, each with its gains over the first.
+
+    Args:
+        results: evaluations without intervals, with boundary F-scores at `DISTANCE` alone; that to compare with first.
+        resamples: for the intervals of gains; 0 for none.
+
+    Raises:
+        CrispsegError: from `gains` on, if they are not of the same images.
+    """
+
+    results: tuple[Evaluation, ...]
+    resamples: int
+
+    @cached_property
+    def gains(self) -> list[dict[str, Estimate]]:
+        """Gains over the first of each but the first, in all measures of the evaluations' parts."""
+        found = []
+        for other in self.results[1:]:
+            pairs = zip(self.results[0].parts, other.parts, strict=True)
+            found.append({name: gain for pair in pairs for name, gain in score_gains(*pair, self.resamples).items()})
+        return found
+
+    def tables(self) -> list[ScoreTable]:
+        """Means; IoU and boundary F of classes; scores of thin things if they were asked for; images higher and lower."""
+        first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
+        note = "Scores in percent, changes in percentage points."
+        if self.resamples and len(first.scores.ids) > 1:
+            note += f" In brackets: {LEVEL:.0f} % paired bootstrap intervals over images."
+        names = [f"{at} {one.name}" if numbered else one.name for at, one in enumerate(self.results, 1)]
+        head = [str(at) for at in range(1, len(names) + 1)] if numbered else names
+        rows = []
+        for name, one, gains in zip(names, self.results, [None, *self.gains], strict=True):
+            cells: list[Any] = []
+            for key, index in (("miou", ()), ("boundary_f", (0,))):
+                cells += [one.estimates[key].at(*index), gains[key].at(*index) if gains else ""]
+            rows.append(TableRow(name, [*cells, one.explanation]))
+        tables = [ScoreTable("", ["", "mIoU", "change", f"F {DISTANCE} px", "change", "what it is"], rows, note)]
+        classes = list(enumerate(zip(first.labels.names, first.labels.palette, strict=True)))
+        rows = [self._row(name, "iou", at, color=color) for at, (name, color) in classes]
+        tables.append(ScoreTable("IoU of each class, and changes", ["class", *head], rows))
+        rows = [self._row(name, "boundary_f_of_classes", 0, at, color=color) for at, (name, color) in classes]
+        tables.append(ScoreTable(f"Boundary F {DISTANCE} px of each class, and changes", ["class", *head], rows))
+        if first.thin:
+            rows = [self._row(name, key, at) for name, key, at in first.thin.rows()]
+            tables.append(ScoreTable("Thin things, and changes", ["", *head], rows))
+        rows, before = [], first.scores.images.miou
+        for name, one, gains in zip(names[1:], self.results[1:], self.gains, strict=True):
+            after = one.scores.images.miou
+            counts = (after > before).sum(), (after < before).sum(), (after == before).sum()
+            rows.append(TableRow(name, [*map(str, counts), gains["image_miou"]]))
+        head = ["", "images higher", "lower", "alike", "mean change"]
+        return [*tables, ScoreTable("Images, by their own mIoU", head, rows)]
+
+    def _row(self, name: str, key: str, *index: int, color: Color | None = None) -> TableRow:
+        """The first's score and the changes of the others, without their intervals."""
+        score, gains = self.results[0].estimates[key].at(*index), [each[key].at(*index) for each in self.gains]
+        return TableRow(name, [score, *gains], color, score if color else None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Scores in percent, changes in percentage points with `[low, high]`; `null` where there is none."""
+        classes = list(enumerate(self.results[0].labels.names))
+        rows = []
+        for one, gains in zip(self.results, [None, *self.gains], strict=True):
+            thin = {name: (key, at) for name, key, at in (one.thin.rows() if one.thin else ())}
+            values = {key: each.value for key, each in one.estimates.items()}
+            row: dict[str, Any] = {
+                "name": one.name,
+                "explanation": one.explanation,
+                "miou": number(values["miou"]),
+                "boundary_f": {str(DISTANCE): number(values["boundary_f"][0])},
+                "iou": {name: number(values["iou"][at]) for at, name in classes},
+                "class_boundary_f": {name: number(values["boundary_f_of_classes"][0, at]) for at, name in classes},
+            }
+            if thin:
+                row["thin"] = {name: number(values[key][at]) for name, (key, at) in thin.items()}
+            if gains:
+                row["change"] = {
+                    "miou": gains["miou"].as_json(),
+                    "image_miou": gains["image_miou"].as_json(),
+                    "boundary_f": gains["boundary_f"].at(0).as_json(),
+                    "iou": {name: gains["iou"].at(at).as_json() for at, name in classes},
+                    "class_boundary_f": {
+                        name: gains["boundary_f_of_classes"].at(0, at).as_json() for at, name in classes
+                    },
+                    **({"thin": {name: gains[key].at(at).as_json() for name, (key, at) in thin.items()}} if thin else {}),
+                }
+            rows.append(row)
+        return {"level": LEVEL, "resamples": self.resamples, "models": rows}
