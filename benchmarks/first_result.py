@@ -42,10 +42,8 @@ from crispseg.config.plugins import load_plugins
 from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
 from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader
-from crispseg.evaluation import BoundaryScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.object_scores import ObjectScores
-from crispseg.evaluation.per_image import RESAMPLES
+from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import NUMBERED
 from crispseg.inference.protocols import WHOLE, Protocol
@@ -139,25 +137,21 @@ def folder_flags(data: Folder) -> list[str]:
 
 def scored(model: SegmentationModel, dataset: SegmentationDataset, protocol: Protocol = WHOLE) -> Evaluation:
     """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
-    classes = model.info.num_classes
-    boundary = BoundaryScores(classes, DISTANCES)
-    objects = ObjectScores(classes, NUMBERED) if isinstance(dataset, InstanceDataset) else None
+    objects = NUMBERED if isinstance(dataset, InstanceDataset) else None
     seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
-    scores = evaluate(model, seen, device="cpu", workers=0, protocol=protocol, boundary=boundary, objects=objects)
-    return Evaluation(
-        dataset.labels, scores, boundary.scores(), objects=objects and objects.scores(), resamples=RESAMPLES
-    )
+    options = {"device": "cpu", "workers": 0, "protocol": protocol, "resamples": RESAMPLES}
+    return score_model(model, seen, boundary=DISTANCES, objects=objects, **options)
 
 
 def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
     """What rows say of a model."""
     assert evaluation.boundary is not None
-    objects = [(name, evaluation.measures.get(name)) for name in OBJECTS]
+    objects = [(name, evaluation.estimates.get(name)) for name in OBJECTS]
     iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
     return {
         "miou": f"{evaluation.scores.miou:.3f}",
         **{f_column(distance): f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
-        **{name: "" if value is None else f"{value:.3f}" for name, value in objects},
+        **{name: "" if found is None else f"{found.value:.3f}" for name, found in objects},
         "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
         "parameters": str(count_parameters(model)),
         "commit": head(),

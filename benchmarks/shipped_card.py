@@ -20,10 +20,10 @@ from crispseg.benchmarking.counting import count_parameters
 from crispseg.benchmarking.report import processor_name
 from crispseg.config.wording import plural
 from crispseg.data import SegmentationDataset
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES, ratio
+from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES, Estimate, ratio
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.wording import interval, percent
+from crispseg.evaluation.tables import percent
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize
@@ -171,7 +171,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
         distances=" ".join(map(str, DISTANCES)),
         objects=" --objects nucleus --objects_border border" if evaluation.objects else "",
         scores="\n".join(
-            f"| {name} | {percent(value)} | {interval(bounds)} |" for name, value, bounds in rows(evaluation)
+            f"| {name} | {estimate.alone()} | {estimate.range()} |" for name, estimate in rows(evaluation)
         ),
         without=without(ADJOINING.get(folder.name, set()), val, evaluation),
         kinds_are=KINDS_ARE[folder.name],
@@ -222,11 +222,10 @@ def known_failures(evaluation: Evaluation) -> str:
     return f"It takes {joined}." if found else f"No class has {MISTAKEN:g} % of its pixels taken for another."
 
 
-def rows(evaluation: Evaluation) -> list[tuple[str, float, NDArray[np.float64] | None]]:
-    """Name, score and interval: the means, and the IoU of each class."""
-    names, iou = evaluation.labels.names, evaluation.scores.iou
-    classes = [(f"IoU of {name}", float(iou[at]), evaluation.bound("iou", at)) for at, name in enumerate(names)]
-    return [*evaluation.means(), *classes]
+def rows(evaluation: Evaluation) -> list[tuple[str, Estimate]]:
+    """Name and score with its interval: the means, and the IoU of each class."""
+    iou = evaluation.estimates["iou"]
+    return [*evaluation.means(), *((f"IoU of {name}", iou.at(at)) for at, name in enumerate(evaluation.labels.names))]
 
 
 def kind_rows(data: str, val: SegmentationDataset, evaluation: Evaluation) -> list[str]:

@@ -191,11 +191,11 @@ def test_command(
     parts = scores, boundary.scores(), boundary_iou.scores()
     expected = Evaluation(data_set.labels, *parts, resamples=1000).as_json()
     assert written == {"split": "val", "images": 3, "protocol": "whole image", **expected}
-    mean, bounds = boundary.scores().mean, boundary_iou.scores().intervals()["boundary_iou"]
+    mean, bounds = boundary.scores().mean, boundary_iou.scores().estimates()["boundary_iou"].interval
     assert written["boundary_f"] == pytest.approx({"2": mean[2], "5": mean[5]}, abs=1e-4) and mean[2] < mean[5]
     assert tuple(written["boundary_f_of_classes"]["5"]) == data_set.labels.names
     assert written["intervals"]["boundary_iou"] == pytest.approx(bounds.tolist(), abs=1e-4)
-    assert f"{bounds[0]:.1f} to {bounds[1]:.1f}" in shown
+    assert f"[{bounds[0]:.1f}, {bounds[1]:.1f}]" in shown
     documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
     assert documented >= {*written, *written["intervals"]}
 

@@ -20,9 +20,10 @@ from crispseg.cli.main import main
 from crispseg.data import Scenes, SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.inspection.beside import Scored, SideBySide
-from crispseg.inspection.comparison import DIFFERENCES, difference_map, most_changed
+from crispseg.evaluation.report import DIFFERENCES, comparison_page, difference_map, most_changed
+from crispseg.evaluation.summary import Evaluation
 from crispseg.labels import LabelSet
 from tests.visualization.parsed import Page, pixels
 
@@ -175,15 +176,15 @@ def test_the_page_has_the_scores_and_gains_of_each_class() -> None:
     truth = torch.arange(3).repeat_interleave(8).expand(6, 12, 24)
     worse = truth.clone()
     worse[:, 3:9, 18:] = 1  # part of class 2, in all images
-    results = []
+    labels, results = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2))), []
     for name, prediction in (("good", truth), ("bad", worse)):
         metric, boundary = SegmentationScores(3, per_image=True), BoundaryScores(3, [3])
         for each in (metric, boundary):
             each.update(prediction, truth, range(6))
-        results.append(Scored(name, f"which is {name}", metric.scores(), boundary.scores()))
+        named = {"name": name, "explanation": f"which is {name}"}
+        results.append(Evaluation(labels, metric.scores(), boundary.scores(), **named))
     scores, f = results[1].scores, results[1].boundary.mean[3]
-    labels = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
-    html = SideBySide(tuple(results), labels, 100).page("x", "y")
+    html = comparison_page("x", "y", ModelComparison(tuple(results), 100))
     words = Page(html).words
     assert words[words.index("good") + 1 :][:3] == ["100.0", "100.0", "which is good"]
     change, lost = (f"−{100 - value:.1f}" for value in (scores.miou, f))
@@ -208,15 +209,15 @@ def test_many_models_have_numbers_in_the_table_of_classes() -> None:
         each.update(torch.tensor([[[0, 1], [0, 1]]]), torch.tensor([[[0, 1], [1, 1]]]), [0])
     names = LabelSet(("a class of a long name", "b"), ((0, 0, 0), (1, 1, 1)))
     for count in (4, 5):
-        results = [Scored(f"a long name {index}", "", metric.scores(), boundary.scores()) for index in range(count)]
+        found = metric.scores(), boundary.scores()
+        results = [Evaluation(names, *found, name=f"a long name {index}") for index in range(count)]
         console = Console(width=80, record=True, file=io.StringIO())
-        means, *classes = SideBySide(tuple(results), names, 0).tables()
+        means, *classes, _ = (table.rich() for table in ModelComparison(tuple(results), 0).tables())
         console.print(means, *classes)
-        assert [each.title for each in classes] == ["IoU, and changes", "Boundary F 3 px, and changes"]
         heads = [str(column.header) for column in classes[0].columns]
         assert heads == [str(column.header) for column in classes[1].columns]
         assert heads[1:] == (["1", "2", "3", "4", "5"] if count == 5 else [result.name for result in results])
-        assert ("│  5 a long name 4 │" in console.export_text()) == (count == 5)
+        assert ("│ 5 a long name 4 │" in console.export_text()) == (count == 5)
 
 
 def test_names_are_as_long_as_they_must_be() -> None:

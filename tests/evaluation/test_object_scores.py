@@ -22,9 +22,9 @@ from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Folder, Nuclei
 from crispseg.evaluation import ObjectQuality, ObjectScores
+from crispseg.evaluation.bootstrap import score_gains
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.object_scores import PERCENT, matches
-from crispseg.evaluation.paired import score_gains
 from crispseg.inference.objects import ObjectRule
 from crispseg.models import SegmentationModel
 
@@ -223,7 +223,7 @@ def test_command(numbered: bool, model: SegmentationModel, root: Path, capsys: p
     (f1,), (ap,) = (
         [line for line in lines if name in line] for name in ("object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95")
     )
-    assert f" {found.f1:.1f} " in f1 and f" {found.average_precision:.1f} " in ap and " to " in f1.split("0.5", 1)[1]
+    assert f" {found.f1:.1f} " in f1 and f" {found.average_precision:.1f} " in ap and " [" in f1
     written = json.loads((root / "scores.json").read_text())
     assert written["object_f1"] == pytest.approx(found.f1, abs=1e-4)
     assert list(written["object_ap_of_thresholds"]) == [f"{each / 100:g}" for each in PERCENT]

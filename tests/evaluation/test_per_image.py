@@ -18,7 +18,7 @@ from rich.markup import render
 from torch import Tensor
 
 from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, Scores, SegmentationScores
-from crispseg.evaluation.per_image import interval
+from crispseg.evaluation.bootstrap import interval
 from crispseg.evaluation.scores import MEASURES
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.inference.objects import ObjectRule
@@ -84,8 +84,8 @@ def everything(metrics: list[Any]) -> list[NDArray[Any]]:
         *(getattr(boundary, name) for name in ("precision", "recall", "f", "images", "per_image")),
         *(getattr(objects, name) for name in ("hits", "predicted", "truth")),
         *(each.ids for each in (scores, boundary, evaluation.boundary_iou, objects)),
-        *(np.asarray(value) for value in evaluation.measures.values()),
-        *evaluation.bounds.values(),
+        *(np.asarray(each.value) for each in evaluation.estimates.values()),
+        *(each.interval for each in evaluation.estimates.values()),
     ]
 
 
@@ -272,10 +272,12 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     drawn: dict[str, list[Any]] = {}
     for chosen in np.random.default_rng(0).integers(len(pairs), size=(resamples, len(pairs))):
         again = evaluated(updated(all_metrics(4), [pairs[index] for index in chosen], numbered=False), 0)
-        assert not again.bounds
-        for name, value in again.measures.items():
-            drawn.setdefault(name, []).append(value)
-    found = evaluated(updated(all_metrics(4), pairs), resamples).bounds
+        assert not again.bounded
+        for name, each in again.estimates.items():
+            drawn.setdefault(name, []).append(each.value)
+    found = {
+        name: each.interval for name, each in evaluated(updated(all_metrics(4), pairs), resamples).estimates.items()
+    }
     assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
     for name, low_high in found.items():
         np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
@@ -283,14 +285,15 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
 
 def test_intervals_hold_the_score_and_follow_the_seed() -> None:
     scores = counted(2, SIZES * 4)
-    bounds = scores.intervals()
+    bounds = scores.estimates()
     for name in MEASURES:
-        low, high = bounds[name]
+        low, high = bounds[name].interval
         assert np.all(low < getattr(scores, name)) and np.all(getattr(scores, name) < high)
-    np.testing.assert_array_equal(bounds["iou"], scores.intervals()["iou"])
-    assert (bounds["miou"] != scores.intervals(seed=1)["miou"]).any()
-    wide, narrow = (scores.intervals(level=level)["miou"] for level in (99, 50))
-    assert wide[0] < bounds["miou"][0] < narrow[0] < narrow[1] < bounds["miou"][1] < wide[1]
+    np.testing.assert_array_equal(bounds["iou"].interval, scores.estimates()["iou"].interval)
+    miou = bounds["miou"].interval
+    assert (miou != scores.estimates(seed=1)["miou"].interval).any()
+    wide, narrow = (scores.estimates(level=level)["miou"].interval for level in (99, 50))
+    assert wide[0] < miou[0] < narrow[0] < narrow[1] < miou[1] < wide[1]
 
 
 def test_intervals_leave_out_what_is_undefined() -> None:
@@ -304,13 +307,12 @@ def test_intervals_leave_out_what_is_undefined() -> None:
 
 
 def test_impossible_bootstraps(refuses: Any) -> None:
-    for images, options, phrases in (
-        (SIZES[:1], {}, ["1 images", "at least 2"]),
-        (SIZES[:2], {"resamples": 0}, ["resamples is 0"]),
-        (SIZES[:2], {"level": 100}, ["level is 100"]),
-    ):
-        with refuses(*phrases):
-            counted(0, images).intervals(**options)  # type: ignore[arg-type]
+    with refuses("1 images"):
+        counted(0, SIZES[:1]).resampled()
+    with refuses("resamples is 0"):
+        counted(0, SIZES[:2]).resampled(0)
+    with refuses("level is 100"):
+        counted(0, SIZES[:2]).estimates(level=100)
 
 
 def test_the_table_shows_intervals() -> None:
@@ -322,16 +324,19 @@ def test_the_table_shows_intervals() -> None:
     )
     scores, boundary, boundary_iou = evaluation.scores, evaluation.boundary, evaluation.boundary_iou
     assert boundary and boundary_iou and evaluation.objects
-    names, values, shown = (list(column.cells) for column in score_table({"IoU": evaluation}).columns)
+    names, shown = (list(column.cells) for column in score_table({"IoU": evaluation}).columns)
     assert [render(name).plain for name in map(str, names[:2])] == ["[bold]road", "sky [/]"]
     means = ["mIoU", "mean accuracy", "frequency-weighted IoU", "pixel accuracy"]
     means += ["boundary F, 1 px", "boundary F, 2 px", "boundary F, mean", "boundary IoU"]
     assert names[2:] == [*means, "object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95"]
-    assert values[2] == f"{scores.miou:.1f}" and values[-3] == f"{boundary_iou.mean:.1f}"
-    assert values[-4] == f"{(boundary.mean[1] + boundary.mean[2]) / 2:.1f}"
-    assert values[-2:] == [f"{evaluation.objects.f1:.1f}", f"{evaluation.objects.average_precision:.1f}"]
-    bounds = evaluation.bounds
+    values = [*scores.iou, scores.miou, scores.mean_accuracy, scores.frequency_weighted_iou, scores.pixel_accuracy]
+    values += [*boundary.mean.values(), (boundary.mean[1] + boundary.mean[2]) / 2, boundary_iou.mean]
+    values += [evaluation.objects.f1, evaluation.objects.average_precision]
+    bounds = {name: each.interval for name, each in evaluation.estimates.items()}
     expected = [*bounds["iou"].T, bounds["miou"], bounds["mean_accuracy"], bounds["frequency_weighted_iou"]]
     expected += [bounds["pixel_accuracy"], *bounds["boundary_f"].T, bounds["boundary_f_mean"], bounds["boundary_iou"]]
     expected += [bounds["object_f1"], bounds["object_ap"]]
-    assert shown == [f"{low:.1f} to {high:.1f}" for low, high in expected]
+    pairs = zip(values, expected, strict=True)
+    assert [render(each).plain for each in map(str, shown)] == [
+        f"{v:.1f} [{low:.1f}, {high:.1f}]" for v, (low, high) in pairs
+    ]

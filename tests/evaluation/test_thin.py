@@ -21,8 +21,8 @@ from crispseg.data import Scenes
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import ThinQuality, ThinScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.tables import percent
 from crispseg.evaluation.thin import BOUNDS, WIDTHS, widths
-from crispseg.evaluation.wording import percent
 
 
 def naive_widths(thing: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -193,7 +193,7 @@ def test_several_images_are_summed_and_resampled(lines: list[tuple[str, int]]) -
     once = quality.measures(np.ones((1, 4)))
     for name, value in quality.measures().items():
         np.testing.assert_allclose(once[name][0], value)
-        assert quality.intervals(50)[name].shape == (2, *np.shape(value))
+        assert quality.estimates(50)[name].interval.shape == (2, *np.shape(value))
 
 
 def test_classes_that_are_none_are_refused() -> None:

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from crispseg.benchmarking.run import Report, Row, Settings
-from crispseg.evaluation.wording import text_table
+from crispseg.evaluation.tables import text_table
 
 PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 

@@ -9,8 +9,9 @@ from rich.markup import escape
 
 from crispseg.cli.parsing import RUN, Parser
 from crispseg.cli.scoring import add_scoring_keys, checked_splits, parse_scoring, write_json
+from crispseg.evaluation.comparison import ModelComparison
+from crispseg.evaluation.report import comparison_page
 from crispseg.inspection.ablation import ablate, ablations_of
-from crispseg.inspection.beside import SideBySide
 from crispseg.models import SegmentationModel
 from crispseg.visualization.pages import write_page
 
@@ -45,10 +46,10 @@ def run(argv: Sequence[str]) -> None:
         found.append(ablated)
         if progress.is_terminal:
             progress.print(f"{escape(ablated.name)}: mIoU {ablated.scores.miou:.1f}", highlight=False)
-    results = SideBySide(tuple(found), dataset.labels, parsed.bootstrap)
+    results = ModelComparison(tuple(found), parsed.bootstrap)
     for table in results.tables():
-        console.print(table)
+        console.print(table.rich())
     if parsed.json:
         write_json(parsed.json, {"split": parsed.split, "images": len(dataset), **results.as_json()})
     if parsed.html:
-        write_page(parsed.html, results.page(f"Ablation of {title}", conditions, about=ABOUT))
+        write_page(parsed.html, comparison_page(f"Ablation of {title}", conditions, results, about=ABOUT))

@@ -12,14 +12,13 @@ from crispseg.cli.scoring import (
     add_scoring_keys,
     add_thin_key,
     checked_splits,
-    chosen_thin,
     parse_scoring,
     write_json,
 )
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.wording import text_table
-from crispseg.inspection.beside import Scored, SideBySide
-from crispseg.inspection.comparison import IMAGES_HEAD, comparison_page, image_rows, images_as_json, most_changed
+from crispseg.evaluation.comparison import DISTANCE, ModelComparison
+from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.report import comparison_page, most_changed
 from crispseg.models import SegmentationModel
 from crispseg.visualization.pages import write_page
 
@@ -53,27 +52,29 @@ def run(argv: Sequence[str]) -> None:
     conditions = f"{data.name} {parsed.split}, {len(datasets[0])} images"
     console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
     options = {"device": parsed.device, "workers": parsed.workers, "console": progress}
-    found = tuple(
-        Scored.of(
-            name,
-            f"{model.info.name} on {model.info.backbone}",
-            model,
-            dataset,
-            thin=chosen_thin(parsed, dataset.labels),
-            **options,
-        )
-        for name, model, dataset in zip(names, models, datasets, strict=True)
+    results = ModelComparison(
+        tuple(
+            score_model(
+                model,
+                dataset,
+                boundary=[DISTANCE],
+                thin=parsed.thin,
+                name=name,
+                explanation=f"{model.info.name} on {model.info.backbone}",
+                **options,
+            )
+            for name, model, dataset in zip(names, models, datasets, strict=True)
+        ),
+        parsed.bootstrap,
     )
-    results = SideBySide(found, datasets[0].labels, parsed.bootstrap)
-    images = text_table(IMAGES_HEAD, image_rows(results), title="Images, by their own mIoU")
-    for table in (*results.tables(), images):
-        console.print(table)
+    for table in results.tables():
+        console.print(table.rich())
     if parsed.json:
         summary = {"split": parsed.split, "images": len(datasets[0]), **results.as_json()}
-        write_json(parsed.json, {**summary, "image_scores": images_as_json(results, datasets[0])})
+        write_json(parsed.json, {**summary, "image_scores": results.images_as_json(datasets[0].name_of)})
     if parsed.html:
         title = " and ".join(names) if len(names) == 2 else ", ".join(names)
-        changed = most_changed(models, datasets[0], [result.scores for result in found])
+        changed = most_changed(models, datasets[0], [one.scores for one in results.results])
         write_page(parsed.html, comparison_page(f"Comparison of {title}", conditions, results, *changed))
 
 

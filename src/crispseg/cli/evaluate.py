@@ -15,16 +15,13 @@ from crispseg.cli.scoring import (
     add_scoring_keys,
     add_thin_key,
     checked_splits,
-    chosen_thin,
     parse_scoring,
     write_json,
 )
-from crispseg.evaluation.boundary import DISTANCES, BoundaryScores
-from crispseg.evaluation.boundary_iou import BoundaryIoUScores
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.object_scores import ObjectScores
+from crispseg.evaluation.boundary import DISTANCES
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.report import examples, report_page
-from crispseg.evaluation.summary import Evaluation, score_table
+from crispseg.evaluation.summary import score_table
 from crispseg.inference.exported import open_network
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.images import check_picture, write_image
@@ -62,28 +59,19 @@ def run(argv: Sequence[str]) -> None:
         check_picture(parsed.confusion)
     model = open_network(parsed.run, parsed.backend)
     (dataset,) = checked_splits([model], data, parsed.split)
-    boundary, boundary_iou = None, None
-    if parsed.boundary is not None:
-        boundary = BoundaryScores(model.info.num_classes, parsed.boundary or DISTANCES)
-        boundary_iou = BoundaryIoUScores(model.info.num_classes)
-    rule = chosen_objects(parsed, dataset.labels)
-    objects = None if rule is None else ObjectScores(len(dataset.labels), rule)
-    thin = chosen_thin(parsed, dataset.labels)
-    scores = evaluate(
+    evaluation = score_model(
         model,
         dataset,
+        boundary=() if parsed.boundary is None else parsed.boundary or DISTANCES,
+        boundary_iou=parsed.boundary is not None,
+        objects=chosen_objects(parsed, dataset.labels),
+        thin=parsed.thin,
+        resamples=parsed.bootstrap,
+        protocol=protocol,
         device=parsed.device,
         workers=parsed.workers,
-        boundary=boundary,
-        boundary_iou=boundary_iou,
-        objects=objects,
-        thin=thin,
-        protocol=protocol,
     )
-    boundaries = boundary and boundary.scores(), boundary_iou and boundary_iou.scores()
-    found = objects and objects.scores()
-    measured = *boundaries, found, thin and thin.scores()
-    evaluation = Evaluation(dataset.labels, scores, *measured, resamples=parsed.bootstrap)
+    found = evaluation.objects
     network = f"{model.info.name} on {model.info.backbone}"
     conditions = f"{data.name} {parsed.split}, {len(dataset)} images"
     seen = "" if protocol == WHOLE else f" ({protocol})"
@@ -96,11 +84,11 @@ def run(argv: Sequence[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(score_table({"IoU": evaluation}))
     if parsed.confusion:
-        write_image(parsed.confusion, draw_confusion(scores.confusion, dataset.labels.names))
+        write_image(parsed.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))
     if parsed.json:
         split = {"split": parsed.split, "images": len(dataset), "protocol": str(protocol)}
         write_json(parsed.json, {**split, **evaluation.as_json()})
     if parsed.html:
         conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
-        chosen = examples(model, dataset, scores, protocol)
+        chosen = examples(model, dataset, evaluation.scores, protocol)
         write_page(parsed.html, report_page(network, conditions, evaluation, *chosen))

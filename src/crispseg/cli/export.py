@@ -15,7 +15,7 @@ from crispseg.cli.target import found_data
 from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.wording import text_table
+from crispseg.evaluation.tables import text_table
 from crispseg.export.check import DISTANCE, Certificate, Limits, Pair
 from crispseg.export.export import Format, export_model
 from crispseg.export.quantization import Calibration

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from crispseg.benchmarking.counting import count_parameters
 from crispseg.cli.parsing import Parser
-from crispseg.evaluation.wording import interval, percent
+from crispseg.evaluation.tables import percent
 from crispseg.models import SegmentationModel, list_models, models, saving
 
 
@@ -53,7 +53,7 @@ def trained(folder: Path) -> tuple[str, ...]:
     info = model.info
     miou = percent(info.metrics.get("val_miou", float("nan")))
     if bounds := info.metrics.get("val", {}).get("intervals"):
-        miou += f" ({interval(bounds['miou'])})"
+        miou += " [{}, {}]".format(*map(percent, bounds["miou"]))
     return (
         folder.name,
         ", ".join(info.label_set().names),

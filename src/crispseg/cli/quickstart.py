@@ -20,8 +20,7 @@ from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource, InstanceDataset, SegmentationDataset, check_split
 from crispseg.data.bit_depth import known_range
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.object_scores import ObjectScores
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation, score_table
 from crispseg.inference import Segmenter
 from crispseg.inference.objects import NUMBERED
@@ -94,9 +93,8 @@ def unseen(data: DataSource) -> SegmentationDataset:
 
 def judge(model: SegmentationModel, dataset: SegmentationDataset, workers: int) -> Evaluation:
     """What is told of a model before training and after; with instance masks also how well objects are found."""
-    objects = ObjectScores(len(dataset.labels), NUMBERED) if isinstance(dataset, InstanceDataset) else None
-    scores = evaluate(model, dataset, workers=workers, objects=objects)
-    return Evaluation(dataset.labels, scores, objects=objects and objects.scores())
+    objects = NUMBERED if isinstance(dataset, InstanceDataset) else None
+    return score_model(model, dataset, objects=objects, workers=workers)
 
 
 def draw_panels(

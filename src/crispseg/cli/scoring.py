@@ -20,13 +20,11 @@ from crispseg.data.dataset import FileDataset
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.per_image import LEVEL, RESAMPLES
-from crispseg.evaluation.thin import ThinScores
+from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES
 from crispseg.inference.exported import Network, is_exported
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
-from crispseg.labels import LabelSet
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.config import CONFIG, spare_processors
 from crispseg.visualization.pages import check_json, check_page
@@ -47,17 +45,6 @@ def add_thin_key(parser: Parser) -> None:
         metavar="CLASS",
         help="also IoU and recall by the width of things, and clDice of the classes that are named",
     )
-
-
-def chosen_thin(parsed: Namespace, labels: LabelSet) -> ThinScores | None:
-    """What counts thin things; None unless it is asked for.
-
-    Raises:
-        CrispsegError: there is no class of such a name, or no scikit-image.
-    """
-    if parsed.thin is None:
-        return None
-    return ThinScores(len(labels), [(name, labels.index(name)) for name in dict.fromkeys(parsed.thin)])
 
 
 def add_scoring_keys(parser: Parser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,11 +31,13 @@ class Estimate:
         value: `(...)`.
         interval: `(2, ...)`, low and high of the bootstrap; NaN if there is none.
         gain: it is the gain of a second prediction over a first.
+        brief: its text does not have the interval.
     """
 
     value: Values
     interval: NDArray[np.float64]
     gain: bool = False
+    brief: bool = False
 
     @property
     def is_clear(self) -> Any:
@@ -44,7 +46,8 @@ class Estimate:
 
     def at(self, *index: int) -> Estimate:
         """That of one class, distance or width."""
-        return Estimate(np.asarray(self.value)[index], self.interval[(slice(None), *index)], self.gain)
+        places: Any = (slice(None), *index)
+        return replace(self, value=np.asarray(self.value)[index], interval=self.interval[places])
 
     def alone(self) -> str:
         """A single value without its interval, as text."""
@@ -56,7 +59,7 @@ class Estimate:
         return "" if np.isnan(self.interval[0]) else f"[{low}, {high}]"
 
     def __str__(self) -> str:
-        return f"{self.alone()} {self.range()}".rstrip()
+        return self.alone() if self.brief else f"{self.alone()} {self.range()}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
         """A single one: `value`, and `interval`, `[low, high]` or `null`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ _NAMED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Evaluations of the same images, each with its gains over the first.
 
     Args:
@@ -43,7 +44,7 @@ class Comparison:
         return found
 
     def tables(self) -> list[ScoreTable]:
-        """Means; IoU and boundary F of classes; scores of thin things if they were asked for; images higher and lower."""
+        """Means, scores of classes, scores of thin things if they were asked for, and counts of images."""
         first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
         note = "Scores in percent, changes in percentage points."
         if self.resamples and len(first.scores.ids) > 1:
@@ -55,8 +56,8 @@ class Comparison:
             cells: list[Any] = []
             for key, index in (("miou", ()), ("boundary_f", (0,))):
                 cells += [one.estimates[key].at(*index), gains[key].at(*index) if gains else ""]
-            rows.append(TableRow(name, [*cells, one.explanation]))
-        tables = [ScoreTable("", ["", "mIoU", "change", f"F {DISTANCE} px", "change", "what it is"], rows, note)]
+            rows.append(TableRow(name, cells))
+        tables = [ScoreTable("", ["", "mIoU", "change", f"F {DISTANCE} px", "change"], rows, note)]
         classes = list(enumerate(zip(first.labels.names, first.labels.palette, strict=True)))
         rows = [self._row(name, "iou", at, color=color) for at, (name, color) in classes]
         tables.append(ScoreTable("IoU of each class, and changes", ["class", *head], rows))
@@ -75,7 +76,8 @@ class Comparison:
 
     def _row(self, name: str, key: str, *index: int, color: Color | None = None) -> TableRow:
         """The first's score and the changes of the others, without their intervals."""
-        score, gains = self.results[0].estimates[key].at(*index), [each[key].at(*index) for each in self.gains]
+        score = self.results[0].estimates[key].at(*index)
+        gains = [replace(each[key].at(*index), brief=True) for each in self.gains]
         return TableRow(name, [score, *gains], color, score if color else None)
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Comparison:
         rows = []
         for one, gains in zip(self.results, [None, *self.gains], strict=True):
             thin = {name: (key, at) for name, key, at in (one.thin.rows() if one.thin else ())}
-            values = {key: each.value for key, each in one.estimates.items()}
+            values = one.measures
             row: dict[str, Any] = {
                 "name": one.name,
                 "explanation": one.explanation,
@@ -104,7 +106,19 @@ class Comparison:
                     "class_boundary_f": {
                         name: gains["boundary_f_of_classes"].at(0, at).as_json() for at, name in classes
                     },
-                    **({"thin": {name: gains[key].at(at).as_json() for name, (key, at) in thin.items()}} if thin else {}),
+                    **(
+                        {"thin": {name: gains[key].at(at).as_json() for name, (key, at) in thin.items()}}
+                        if thin
+                        else {}
+                    ),
                 }
             rows.append(row)
         return {"level": LEVEL, "resamples": self.resamples, "models": rows}
+
+    def images_as_json(self, name_of: Callable[[int], str]) -> list[dict[str, Any]]:
+        """Name and mIoU of each image that counts, one for each model; `name_of` is that of the split."""
+        mious = zip(*(one.scores.images.miou for one in self.results), strict=True)
+        return [
+            {"name": name_of(int(index)), "miou": list(map(number, miou))}
+            for index, miou in zip(self.results[0].scores.ids, mious, strict=True)
+        ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -15,10 +18,11 @@ from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.exported import Network
-from crispseg.inference.objects import NUMBERED
+from crispseg.inference.objects import NUMBERED, ObjectRule
 
 
 def evaluate(
@@ -78,6 +82,48 @@ def evaluate(
             objects.update(prediction, labels, [index], _instances(dataset, sample))
     scores: Scores = matrix.scores()
     return scores
+
+
+def score_model(
+    model: Network,
+    dataset: SegmentationDataset,
+    *,
+    boundary: Sequence[int] = (),
+    boundary_iou: bool = False,
+    objects: ObjectRule | None = None,
+    thin: Sequence[str] | None = None,
+    resamples: int = 0,
+    name: str = "",
+    explanation: str = "",
+    **options: Any,
+) -> Evaluation:
+    """All scores of a model on a split.
+
+    Args:
+        model: the model to score, which stays as it is, or an exported file of `open_network`.
+        dataset: the split, with the model's classes.
+        boundary: distances of boundary F-scores, in pixels.
+        boundary_iou: compute Boundary IoU.
+        objects: which pixels make up the single objects to score.
+        thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
+        resamples: for bootstrap intervals; 0 for none.
+        name, explanation: of the model, for tables of several.
+        options: `device`, `workers`, `protocol` and `console` of `evaluate`.
+
+    Raises:
+        CrispsegError: as `evaluate`; a class that the data do not have.
+    """
+    classes, labels = len(dataset.labels), dataset.labels
+    lines = None if thin is None else [(each, labels.index(each)) for each in dict.fromkeys(thin)]
+    metrics: dict[str, Any] = {
+        "boundary": BoundaryScores(classes, boundary) if boundary else None,
+        "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,
+        "objects": None if objects is None else ObjectScores(classes, objects),
+        "thin": None if lines is None else ThinScores(classes, lines),
+    }
+    scores = evaluate(model, dataset, **metrics, **options)
+    found = {key: metric.scores() for key, metric in metrics.items() if metric is not None}
+    return Evaluation(labels, scores, **found, resamples=resamples, name=name, explanation=explanation)
 
 
 def _instances(dataset: SegmentationDataset, sample: Sample) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.bootstrap import LEVEL
-from crispseg.evaluation.comparison import Comparison
+from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.tables import percent, signed
@@ -139,8 +139,8 @@ def report_page(
         yield error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"
 
     about = (
-        "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour of "
-        "their true class, lighter where that is dark."
+        "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour "
+        "of their true class, lighter where that is dark."
     )
     note = "IoU, accuracy and boundary scores are in percent; ignored pixels count nowhere."
     if evaluation.bounded:
@@ -161,7 +161,7 @@ def report_page(
 def comparison_page(
     title: str,
     conditions: str,
-    comparison: Comparison,
+    comparison: ModelComparison,
     gained: Sequence[Example] = (),
     lost: Sequence[Example] = (),
     *,
@@ -185,14 +185,16 @@ def comparison_page(
         _group("Images that lose most", ranked, lost, labels, shown, DIFFERENCES),
     ]
     note = "Bold where the interval of a change does not contain 0." if comparison.resamples else ""
-    tables = comparison.tables()
+    means, *others = comparison.tables()
+    pairs = zip(means.rows, comparison.results, strict=True)
+    rows = [row._replace(cells=[*row.cells, one.explanation]) for row, one in pairs]
     return pages.render(
         "scores.html",
         title=title,
         conditions=conditions,
         cards=[],
         note=f"{about} {note}",
-        tables=tables,
+        tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
         confusion=None,
         groups=groups,
     )

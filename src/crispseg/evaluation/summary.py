@@ -82,6 +82,11 @@ class Evaluation:
         return found
 
     @property
+    def measures(self) -> dict[str, Values]:
+        """The values of `estimates`."""
+        return {name: each.value for name, each in self.estimates.items()}
+
+    @property
     def bounded(self) -> bool:
         """Whether there are intervals: of at least two images, and if they were asked for."""
         return bool(self.resamples) and len(self.scores.ids) > 1

@@ -26,7 +26,7 @@ from crispseg.data.dataset import Sample
 from crispseg.data.overview import spread
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.evaluation.wording import number
+from crispseg.evaluation.tables import number
 from crispseg.export.quantization import Calibration
 from crispseg.inference.exported import Network, Run, open_network
 from crispseg.inference.memory import resident_growth

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.inspection.beside import Scored
+from crispseg.evaluation.comparison import DISTANCE
+from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.summary import Evaluation
 from crispseg.models import SegmentationModel
 from crispseg.nn.record import Change, alter, taps
 
@@ -166,7 +168,7 @@ def ablate(
     dataset: SegmentationDataset,
     names: Iterable[str] | None = None,
     **options: Any,
-) -> Iterator[Scored]:
+) -> Iterator[Evaluation]:
     """Score a model as it is and under each change, one after the other.
 
     Args:
@@ -182,5 +184,6 @@ def ablate(
     paths = list(taps(model))
     for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
         with alter(model, ablation.of(paths)):
-            scored = Scored.of(ablation.name, ablation.explanation, model, dataset, **options)
+            about = ablation.explanation
+            scored = score_model(model, dataset, boundary=[DISTANCE], name=ablation.name, explanation=about, **options)
         yield scored

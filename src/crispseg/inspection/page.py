@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import crispseg
-from crispseg.evaluation.wording import percent
+from crispseg.evaluation.tables import percent
 from crispseg.inspection.activations import Inspection
 from crispseg.inspection.maps import color_wheel, scaled
 from crispseg.inspection.panels import Panel, sections

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from crispseg.config.wording import plural
 from crispseg.data import Augment, SplitReport
-from crispseg.evaluation.per_image import ratio
-from crispseg.evaluation.wording import percent
+from crispseg.evaluation.bootstrap import ratio
+from crispseg.evaluation.tables import percent
 from crispseg.inference.protocols import MIN_SIDE
 
 SHOWN = 12

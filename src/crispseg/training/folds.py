@@ -14,7 +14,7 @@ from rich.console import Console
 
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
-from crispseg.evaluation.wording import percent
+from crispseg.evaluation.tables import percent
 from crispseg.io.files import atomic_path, owned
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.data import DataSource, check_split
-from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.per_image import RESAMPLES
+from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.wording import percent
+from crispseg.evaluation.tables import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import find_images, read_image
 from crispseg.models import SegmentationModel
@@ -57,7 +57,7 @@ class Run:
         info = self.model.info
         dataset = (data or self.data).dataset(split).with_channels(info.in_chans, info.value_range)
         check_split(dataset, split)
-        return Evaluation(dataset.labels, evaluate(self.model, dataset, workers=0), resamples=RESAMPLES)
+        return score_model(self.model, dataset, workers=0, resamples=RESAMPLES)
 
     @property
     def history(self) -> list[dict[str, float]]:
