@@ -36,10 +36,11 @@ from crispseg.benchmarking.report import processor_name
 from crispseg.cli.allocation import keep_freed_memory
 from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.check import smooth_images
+from crispseg.export.agreement import smooth_images
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
-from crispseg.inference.segmenter import smooth_outputs, usable_device
+from crispseg.inference.device import usable_device
+from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.training import TrainConfig

@@ -31,10 +31,11 @@ from crispseg.benchmarking.counting import count_multiply_adds
 from crispseg.config.plugins import load_plugins
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.check import smooth_images
-from crispseg.export.export import OPSET, Calibration, describe, plain_file, write
+from crispseg.export.agreement import smooth_images
+from crispseg.export.formats import OPSET, describe, plain_file, write
+from crispseg.export.quantization import Calibration
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.exported import METADATA, open_network
+from crispseg.inference.runtime import METADATA, open_model
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
@@ -117,7 +118,7 @@ def opened(folder: Path, way: Way, size: tuple[int, int]) -> Callable[[Any], Non
         model = SegmentationModel.from_pretrained(folder / "model").eval()
         run = model if way.format == "plain" else folded(model)
     else:
-        run = open_network(file_of(folder, way)).forward
+        run = open_model(file_of(folder, way)).forward
     if way.format == "torch":
         images = images.contiguous(memory_format=torch.channels_last)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from crispseg import Segmenter, create_model
 from crispseg.cli.allocation import keep_freed_memory
-from crispseg.export.check import smooth_images
+from crispseg.export.agreement import smooth_images
 from crispseg.io.images import find_images, read_image, write_image
 
 

@@ -24,7 +24,7 @@ import processes
 import torch
 
 from crispseg.config.plugins import load_plugins
-from crispseg.export.check import smooth_images
+from crispseg.export.agreement import smooth_images
 
 SIDE = 2048
 BYTES = 2**28

@@ -24,7 +24,6 @@ UPWARD = {
     ("api", "cli"),
     ("data.overview", "visualization"),
     ("doctor.pairs", "inference"),
-    ("export.check", "benchmarking"),
 }
 """Imports against the order."""
 WITH_FLAGS = {
@@ -36,7 +35,7 @@ WITH_FLAGS = {
     *(f"data.{home}" for home in ("catalogue", "mask_lookup", "folder", "folder_layout")),
     *(f"demo.{home}" for home in ("app", "guard", "uploads")),
     *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
-    *(f"inference.{home}" for home in ("exported", "gathering", "manifest", "refiner", "segmenter")),
+    *(f"inference.{home}" for home in ("gathering", "refiner")),
     *(f"training.{home}" for home in ("budget", "feedback", "folds", "interruption", "processes", "resuming", "room")),
     *("training.run", "training.summary", "training.trainer"),
     *("backbones.published", "benchmarking.run", "data", "decoders.parts", "export.export"),

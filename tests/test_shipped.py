@@ -21,7 +21,7 @@ from crispseg.cli import demo
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
 from crispseg.errors import CrispsegWarning
-from crispseg.export.check import Certificate, Limits
+from crispseg.export.certificate import Certificate, ExportLimits
 from crispseg.models import saving
 from crispseg.training import Run
 from crispseg.training.config import config_to_dict
@@ -200,7 +200,7 @@ def test_the_line_comes_once_where_a_model_is_looked_at_twice(photo: str, capsys
 def test_export(nuclei: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def export(model: Any, out: Path, *_: Any, **__: Any) -> Certificate:
         title = f"{model.info.name} on {model.info.backbone}"
-        return Certificate(title, "onnx", "fp32", None, None, (), None, (), 100_000, Limits(), ())
+        return Certificate(title, "onnx", "fp32", None, None, (), None, (), 100_000, ExportLimits(), ())
 
     monkeypatch.setattr("crispseg.cli.export.export_model", export)
     assert main(["export", "nuclei", "--format", "onnx", "--out", "n.onnx"]) == 0

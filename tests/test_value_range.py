@@ -28,7 +28,7 @@ from crispseg.data import Folder
 from crispseg.data.bit_depth import known_range
 from crispseg.data.dataset import FileDataset
 from crispseg.errors import CrispsegWarning
-from crispseg.export.export import describe
+from crispseg.export.formats import describe
 from crispseg.io import value_range
 from crispseg.io.images import read_image
 from crispseg.io.value_range import percentile_range, to_8_bits

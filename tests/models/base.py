@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from crispseg import SegmentationModel, create_model, from_pretrained, record
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.export import export
-from crispseg.export.check import Limits, Trial
+from crispseg.export import formats
+from crispseg.export.agreement import compare, smooth_images
+from crispseg.export.certificate import ExportLimits, Trial
 from crispseg.export.quantization import Calibration
+from crispseg.inference.runtime import open_onnx
 from crispseg.io.normalize import Normalize
 from crispseg.labels import LabelSet
 from crispseg.nn import BatchNorm2d
@@ -224,18 +226,18 @@ class ModelTester:
         torch.manual_seed(1)
         model = self.build_learned(**self.export_options).requires_grad_(False)
         check_exported(model, tmp_path)
-        labels = model(export.smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
+        labels = model(smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
         assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
         check_fewer_bits(model, tmp_path)
 
 
 def check_exported(model: SegmentationModel, folder: Path) -> None:
     """As ONNX and as a traced program, at sizes of which none was traced; test_export.py writes the latter."""
-    program = export.trace(model)
-    export.write_onnx(program, folder / "model.onnx", export.describe(model.info))
-    for run in (export.open_onnx(folder / "model.onnx")[0], program.module()):
+    program = formats.trace(model)
+    formats.write_onnx(program, folder / "model.onnx", formats.describe(model.info))
+    for run in (open_onnx(folder / "model.onnx")[0], program.module()):
         for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160)):
-            comparison = export.compare(run, model, size)
+            comparison = compare(run, model, size)
             assert comparison.agrees, comparison
 
 
@@ -258,11 +260,11 @@ class Squares(SegmentationDataset):
 
 
 SQUARES = Calibration(Squares(8, 0), Squares(16, 1), name="squares")
-SOURCES = str(Path(export.__file__).parent).encode()
+SOURCES = str(Path(formats.__file__).parent).encode()
 LIMITS = {
-    "fp32": Limits(labels=99.9, miou=0.1, boundary_f=0.1),
-    "bf16": Limits(labels=97, miou=2, boundary_f=6),
-    "int8": Limits(labels=90, miou=6, boundary_f=6),
+    "fp32": ExportLimits(labels=99.9, miou=0.1, boundary_f=0.1),
+    "bf16": ExportLimits(labels=97, miou=2, boundary_f=6),
+    "int8": ExportLimits(labels=90, miou=6, boundary_f=6),
 }
 """Of networks that have learned for a second, on small images, where a class of some pixels moves a mean."""
 
@@ -271,16 +273,15 @@ def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
     """All others that there are, of which OpenVINO's and 8 bits are made of the `model.onnx` that is there."""
     pytest.importorskip("nncf")
     checked = {("onnx", "fp32"), ("torch_export", "fp32")}
-    for format, precision in product(export.KINDS, get_args(export.Precision)):
-        if (format, precision) in checked | export.NOT_POSSIBLE.keys():
+    for format, precision in product(formats.FILE_FORMATS, get_args(formats.Precision)):
+        if (format, precision) in checked | formats.NOT_POSSIBLE.keys():
             continue
-        path = folder / f"{precision}{export.KINDS[format].suffix}"
-        shutil.copy(folder / "model.onnx", export.plain_file(path))
-        export.write(model, path, format, precision, SQUARES)
-        trial = Trial(model, path, SQUARES)
+        path = folder / f"{precision}{formats.FILE_FORMATS[format].suffix}"
+        shutil.copy(folder / "model.onnx", formats.plain_file(path))
+        trial = Trial(model, formats.write(model, path, format, precision, SQUARES), SQUARES)
         rows = trial.rows(rounds=1)
         assert LIMITS[precision].broken_scores(rows) == [], (format, precision, rows)
-        comparison = export.compare(trial.network, model, (2, 97, 160))
+        comparison = compare(trial.opened[1], model, (2, 97, 160))
         assert comparison.agrees if precision == "fp32" else comparison.difference > 0  # it is in fewer bits indeed
         assert format != "torch_export" or SOURCES not in path.read_bytes()  # nobody is told where it was made
 

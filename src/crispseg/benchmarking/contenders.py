@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones import DEEP_RESNETS
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.inference.exported import Network, is_exported, open_network
+from crispseg.inference.runtime import AnyModel, is_exported, open_model
 from crispseg.io.normalize import Normalize
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.models.base import described, shapes_alone
@@ -92,14 +92,14 @@ def _options(name: str, written: str) -> dict[str, Any]:
     return options
 
 
-def _own(name: str, model: Network) -> Contender:
+def _own(name: str, model: AnyModel) -> Contender:
     info = model.info
     normalize = Normalize(info.mean, info.std, info.in_chans)
     return Contender(name, model, info.backbone, info.num_classes, normalize, info.metrics.get("val_miou"))
 
 
 def _exported(name: str) -> Contender:
-    model = open_network(name)
+    model = open_model(name)
     contender = _own(name, model)
     with shapes_alone():
         return replace(contender, counted=described(model.info))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Group
 from rich.markup import escape
 
 from crispseg.benchmarking.run import Report, Row, Settings
 from crispseg.evaluation.tables import text_table
+from crispseg.inference.device import processor_name
 
 PACKAGES = ("crispseg", "torch", "timm", "segmentation-models-pytorch")
 
@@ -103,19 +101,6 @@ def _label(row: Row, settings: Settings) -> str:
     if row.num_classes not in (settings.num_classes, None):
         unsaid.append(f"{row.num_classes} classes")
     return f"{row.model} ({', '.join(unsaid)})" if unsaid else row.model
-
-
-def processor_name(device: torch.device) -> str:
-    """The processor's name as its maker gives it, where the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if device.type == "cpu" and cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -27,10 +27,11 @@ from crispseg.config.settings import Settings as Checked
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
-from crispseg.inference.exported import ExportedModel
+from crispseg.inference.device import usable_device
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE
-from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax, usable_device
+from crispseg.inference.runtime import ExportedModel
+from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax
 from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
 

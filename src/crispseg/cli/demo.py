@@ -19,8 +19,8 @@ from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits
 from crispseg.errors import CrispsegError
-from crispseg.inference.exported import ExportedModel, open_network
-from crispseg.inference.segmenter import usable_device
+from crispseg.inference.device import usable_device
+from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import shipped_folder
 from crispseg.training.config import CONFIG
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
     load_plugins(parsed.plugins)
     device = usable_device(parsed.device)
     names = short_names(parsed.runs)
-    models = {name: open_network(run) for name, run in zip(names, parsed.runs, strict=True)}
+    models = {name: open_model(run) for name, run in zip(names, parsed.runs, strict=True)}
     for model in models.values():
         if isinstance(model, ExportedModel):
             model.check_use(device, parsed.bf16, whole=True)

@@ -22,8 +22,8 @@ from crispseg.evaluation.boundary import DISTANCES
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.report import examples, report_page
 from crispseg.evaluation.summary import score_table
-from crispseg.inference.exported import open_network
 from crispseg.inference.protocols import WHOLE
+from crispseg.inference.runtime import open_model
 from crispseg.io.images import check_picture, write_image
 from crispseg.visualization.charts import draw_confusion
 from crispseg.visualization.pages import write_page
@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
     check_object_keys(parsed)
     if parsed.confusion:
         check_picture(parsed.confusion)
-    model = open_network(parsed.run, parsed.backend)
+    model = open_model(parsed.run, parsed.backend)
     (dataset,) = checked_splits([model], data, parsed.split)
     evaluation = score_model(
         model,

@@ -16,10 +16,10 @@ from crispseg.config.plugins import load_plugins
 from crispseg.data import DataSource
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.tables import text_table
-from crispseg.export.check import DISTANCE, Certificate, Limits, Pair
-from crispseg.export.export import Format, export_model
+from crispseg.export.certificate import DISTANCE, Certificate, Compared, ExportLimits
+from crispseg.export.formats import Format, Precision
+from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
-from crispseg.inference.exported import Precision
 from crispseg.models import SegmentationModel
 
 IN_FLOAT = {
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--images", type=int, default=100, help="images of train and of val, at most so many of each")
     parser.add_argument("--rounds", type=int, default=5, help="how often an image is timed")
     group = parser.add_argument_group("Limits, of each size; a file that breaks one is kept aside")
-    group.add_class_arguments(Limits, "limit", as_group=False)
+    group.add_class_arguments(ExportLimits, "limit", as_group=False)
     parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
     parsed, data = _parse(list(argv), parser)
     load_plugins(parsed.plugins)
@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> None:
         parsed.format,
         precision=parsed.precision,
         data=chosen,
-        limits=Limits(**vars(parsed.limit)),
+        limits=ExportLimits(**vars(parsed.limit)),
         rounds=parsed.rounds,
     )
     show(certificate)
@@ -118,5 +118,5 @@ def _table(certificate: Certificate) -> Table:
     return text_table(head, rows)
 
 
-def _change(pair: Pair | None, digits: int) -> str:
+def _change(pair: Compared | None, digits: int) -> str:
     return "–" if pair is None else " → ".join(f"{value:.{digits}f}" for value in pair)

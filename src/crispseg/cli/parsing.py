@@ -25,7 +25,7 @@ from crispseg.config.yaml_files import parse_yaml
 from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.inference.exported import Backend
+from crispseg.inference.runtime import Backend
 from crispseg.io.files import read_text
 from crispseg.io.images import SUFFIXES
 from crispseg.models.info import renamed
@@ -253,7 +253,7 @@ def add_image_keys(parser: Parser, of: str = "", model: str = RUN) -> None:
 
 def add_backend_key(parser: Parser) -> None:
     """`--backend`, for the commands that run exported files."""
-    explained = "what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2"
+    explained = "what runs an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml"
     parser.add_argument("--backend", type=Backend, default="auto", help=explained)
 
 

@@ -21,7 +21,7 @@ from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES
-from crispseg.inference.exported import Network, is_exported
+from crispseg.inference.runtime import AnyModel, is_exported
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
@@ -143,7 +143,7 @@ def recorded_data(run: str) -> Tree:
     return {"data": tree["data"]} if "data" in tree else {}
 
 
-def checked_splits(models: Sequence[Network], data: DataSource, split: str) -> list[SegmentationDataset]:
+def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
     """The split, checked, as each of several models sees it; images that several see alike are checked once.
 
     Says so where its classes have other names than a model's, where a model was trained on some of its images, and what
@@ -174,7 +174,7 @@ def checked_splits(models: Sequence[Network], data: DataSource, split: str) -> l
     return datasets
 
 
-def _trained_on(model: Network, dataset: SegmentationDataset) -> int:
+def _trained_on(model: AnyModel, dataset: SegmentationDataset) -> int:
     """How many images of a split a model was trained on, as far as both are own data that are there."""
     recorded = {**model.info.recipe.get("data", {})}
     if recorded.pop("name", None) != Folder.name or not isinstance(dataset, FileDataset):

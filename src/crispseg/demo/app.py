@@ -16,7 +16,7 @@ import torch
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import MB, Limits, sweep
 from crispseg.errors import CrispsegError
-from crispseg.inference.exported import Network
+from crispseg.inference.runtime import AnyModel
 
 TIDY = 30.0
 """Seconds between two looks for files that are too old."""
@@ -59,7 +59,7 @@ def check(host: str, port: int) -> None:
 
 @contextmanager
 def served(
-    models: Mapping[str, Network],
+    models: Mapping[str, AnyModel],
     device: torch.device,
     *,
     host: str = "127.0.0.1",

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
 from crispseg.errors import CrispsegError
-from crispseg.inference.exported import Network
 from crispseg.inference.memory import enough_memory
+from crispseg.inference.runtime import AnyModel
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import image_channels, write_image, write_labels
@@ -45,7 +45,7 @@ class Demo:
 
     def __init__(
         self,
-        models: Mapping[str, Network],
+        models: Mapping[str, AnyModel],
         device: torch.device,
         folder: Path,
         limits: Limits,

@@ -21,12 +21,12 @@ from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.exported import Network
 from crispseg.inference.objects import NUMBERED, ObjectRule
+from crispseg.inference.runtime import AnyModel
 
 
 def evaluate(
-    model: Network,
+    model: AnyModel,
     dataset: SegmentationDataset,
     *,
     device: str | torch.device | None = None,
@@ -43,7 +43,7 @@ def evaluate(
     Labels are those of `crispseg.Segmenter`: what is scored is what `crispseg predict` writes.
 
     Args:
-        model: the model to score, which stays as it is, or an exported file of `open_network`.
+        model: the model to score, which stays as it is, or an exported file of `open_model`.
         dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that read images.
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def score_model(
-    model: Network,
+    model: AnyModel,
     dataset: SegmentationDataset,
     *,
     boundary: Sequence[int] = (),
@@ -100,7 +100,7 @@ def score_model(
     """All scores of a model on a split.
 
     Args:
-        model: the model to score, which stays as it is, or an exported file of `open_network`.
+        model: the model to score, which stays as it is, or an exported file of `open_model`.
         dataset: the split, with the model's classes.
         boundary: distances of boundary F-scores, in pixels.
         boundary_iou: compute Boundary IoU.

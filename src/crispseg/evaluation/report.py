@@ -17,7 +17,7 @@ from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.tables import percent, signed
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.exported import Network
+from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
@@ -54,7 +54,7 @@ class Example:
 
 
 def _examples(
-    models: Sequence[Network],
+    models: Sequence[AnyModel],
     dataset: SegmentationDataset,
     scores: Sequence[Scores],
     places: Iterable[int],
@@ -72,7 +72,7 @@ def _examples(
 
 
 def examples(
-    model: Network, dataset: SegmentationDataset, scores: Scores, protocol: Protocol | str, count: int = EXAMPLES
+    model: AnyModel, dataset: SegmentationDataset, scores: Scores, protocol: Protocol | str, count: int = EXAMPLES
 ) -> tuple[list[Example], list[Example]]:
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 
@@ -94,7 +94,7 @@ def examples(
 
 
 def most_changed(
-    models: Sequence[Network], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
+    models: Sequence[AnyModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
 ) -> tuple[list[Example], list[Example]]:
     """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.overview import spread
-from crispseg.inference.exported import openvino_core
+from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.normalize import Normalize
 from crispseg.models import ModelInfo

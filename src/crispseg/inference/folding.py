@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -30,8 +30,8 @@ TOLERANCE = 1e-3
 def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor], Any] | None = None) -> Model:
     """Copy a model, in eval mode, with every batch norm that directly follows a convolution merged into it.
 
-    What follows what is seen in one run, since timm's padding cannot be traced. A batch norm is merged where its input
-    is the output of a convolution, nothing else reads that output, and both run once.
+    One run shows what follows what, since timm's padding cannot be traced. A batch norm is merged if its input is the
+    output of a convolution, nothing else reads that output, and both run once.
 
     Args:
         model: stays as it is.
@@ -43,7 +43,9 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
     """
     folded = copy.deepcopy(model).eval()
     run = run or (lambda model, example: model(example))
-    expected, pairs = _observe(folded, example, run)
+    with _Observed(folded) as seen:
+        expected = _tensors(run(folded, example))
+    pairs = seen.pairs(expected)
     for norm, conv in pairs.items():
         _merge(conv, norm)
     for name, module in list(folded.named_modules(remove_duplicate=False)):
@@ -58,64 +60,54 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
     return folded
 
 
-def _observe(
-    model: Model, example: Tensor, run: Callable[[Model, Tensor], Any]
-) -> tuple[list[Tensor], dict[_BatchNorm, nn.Conv2d]]:
-    """Run the model: its outputs, and the convolution of each batch norm that can be merged."""
-    reads = _Reads()
-    runs: Counter[nn.Module] = Counter()
-    # Both keep their tensors alive, so that an id stays the id of one tensor.
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    taken: dict[_BatchNorm, Tensor] = {}
+class _Observed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records in the block which convolutions and batch norms run, and how many operations read each tensor."""
 
-    def after_conv(conv: nn.Conv2d, _args: Any, output: Tensor) -> None:
-        runs[conv] += 1
-        made[id(output)] = conv, output
-        reads.counts[id(output)] = 0  # those of an earlier tensor that had this id
-
-    def before_norm(norm: _BatchNorm, args: tuple[Tensor]) -> None:
-        runs[norm] += 1
-        taken[norm] = args[0]
-
-    handles = []
-    for module in model.modules():
-        if type(module) in CONVOLUTIONS:
-            handles.append(module.register_forward_hook(after_conv))
-        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
-            handles.append(module.register_forward_pre_hook(before_norm))
-    try:
-        with reads:
-            outputs = _tensors(run(model, example))
-    finally:
-        for handle in handles:
-            handle.remove()
-    reads.counts.update(map(id, outputs))
-    pairs: dict[_BatchNorm, nn.Conv2d] = {}
-    for norm, input in taken.items():
-        if id(input) in made and reads.counts[id(input)] == 1:
-            conv = made[id(input)][0]
-            if runs[conv] == runs[norm] == 1:
-                pairs[norm] = conv
-    return outputs, pairs
-
-
-class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts how many operations read each tensor, by its id, in modules and in functions alike."""
-
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[int] = Counter()
+        self.reads: Counter[int] = Counter()
+        self.runs: Counter[nn.Module] = Counter()
+        # Both keep their tensors alive, so that an id stays the id of one tensor.
+        self.made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+        self.taken: dict[_BatchNorm, Tensor] = {}
+        self.handles = []
+        for module in model.modules():
+            if type(module) in CONVOLUTIONS:
+                self.handles.append(module.register_forward_hook(self._after_conv))
+            elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+                self.handles.append(module.register_forward_pre_hook(self._before_norm))
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self.counts.update(map(id, _tensors((args, kwargs))))
-        return func(*args, **kwargs)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self.handles:
+            handle.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads.update(map(id, _tensors((args, kwargs))))
+        return func(*args, **(kwargs or {}))
+
+    def _after_conv(self, conv: nn.Conv2d, _args: Any, output: Tensor) -> None:
+        self.runs[conv] += 1
+        self.made[id(output)] = conv, output
+        self.reads[id(output)] = 0  # those of an earlier tensor that had this id
+
+    def _before_norm(self, norm: _BatchNorm, args: tuple[Tensor]) -> None:
+        self.runs[norm] += 1
+        self.taken[norm] = args[0]
+
+    def pairs(self, outputs: list[Tensor]) -> dict[_BatchNorm, nn.Conv2d]:
+        """The convolution of each batch norm that can be merged; outputs of the model are read by others."""
+        self.reads.update(map(id, outputs))
+        found = {}
+        for norm, values in self.taken.items():
+            conv, _ = self.made.get(id(values), (None, None))
+            if conv is not None and self.reads[id(values)] == self.runs[conv] == self.runs[norm] == 1:
+                found[norm] = conv
+        return found
 
 
 def _merge(conv: nn.Conv2d, norm: _BatchNorm) -> None:
-    """γ (W x + b - μ) / √(σ² + ε) + β as one convolution, computed in float64 where the device may not have it."""
+    """γ (W x + b - μ) / √(σ² + ε) + β as one convolution, computed in float64 on the CPU."""
     values = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     w, b, mean, var, gamma, beta = (None if value is None else value.to("cpu", torch.float64) for value in values)
     assert w is not None and mean is not None and var is not None

@@ -1,18 +1,16 @@
-"""How much memory a computation takes, how much there is, and what follows for large images."""
+"""How much memory an image takes, how much is free, and the tiles that follow for large images."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,38 +19,31 @@ from torch.utils._pytree import tree_leaves
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.blending import MIN_TILE, TILE
 
-CGROUP = Path("/sys/fs/cgroup")
-MEMINFO = Path("/proc/meminfo")
-OWN_GROUP = Path("/proc/self/cgroup")
-CLEAR_REFS = Path("/proc/self/clear_refs")
-OWN_STATUS = Path("/proc/self/status")
-
-
 LARGE = 2**21
-"""Pixels from which on it is asked whether memory will do."""
+"""Pixels from which on free memory is checked."""
 SHARE = 0.7
-"""Of the free memory that an image may take: operators use more than their tensors, and others need some too."""
+"""Share of the free memory that an image may take: operators use more than their tensors, and others need some too."""
 PROBE = 256
-"""Least side of the image on which is counted what a pixel takes."""
+"""Least side of the image on which the bytes of a pixel are counted."""
 
 
 class Tiling:
-    """Chooses whether images are seen whole or, where memory asks for it, in tiles; the first time a warning says so.
+    """Chooses whether images are processed whole or, if memory is short, in tiles; the first time with a warning.
 
     Args:
-        see: computes what an image of this side, square, needs.
-        device: where.
-        side: least side to which `see` behaves as for larger images.
+        see: processes a square image of this side.
+        device: device of the computation.
+        side: least side from which `see` behaves as for larger images.
     """
 
     def __init__(self, see: Callable[[int], Any], device: torch.device, side: int = 0) -> None:
         self.see, self.device, self.side = see, device, max(side, PROBE)
-        self._told = False
+        self._warned = False
 
     def forced(self, pixels: int, task: str) -> int | None:
-        """Side of the tiles for an image of so many pixels, None for whole; `task` is who needs memory, and the verb.
+        """Return the side of the tiles for an image of `pixels` pixels, or None for the whole image.
 
-        Also None where nobody knows how much memory is free.
+        `task` is subject and verb of the warning: "a.png needs". Also None if the free memory is unknown.
         """
         if pixels < LARGE or (free := free_bytes(self.device)) is None:
             return None
@@ -62,11 +53,11 @@ class Tiling:
         tile = TILE
         while tile > MIN_TILE and self.bytes_per_pixel * tile**2 > SHARE * free:
             tile //= 2
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             warnings.warn(
-                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: it is seen in tiles of "
-                f"{tile} pixels, as are others like it",
+                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: such images are "
+                f"processed in tiles of {tile} pixels",
                 CrispsegWarning,
                 stacklevel=2,
             )
@@ -74,12 +65,12 @@ class Tiling:
 
     @cached_property
     def bytes_per_pixel(self) -> float:
-        """What seeing an image takes, counted on a small one."""
+        """Bytes that a pixel takes, counted on a small image."""
         return peak_bytes(lambda: self.see(self.side)) / self.side**2
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are made in the block, on any device; what operators use inside is not seen.
+    """Counts the bytes of the tensors made in the block, on any device; what operators use inside is not counted.
 
     Attributes:
         most: the most bytes at one time so far.
@@ -107,7 +98,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """The most bytes that the tensors of a computation take at one time."""
+    """Return the most bytes that the tensors of a computation take at one time."""
     with PeakMemory() as memory:
         run()
     most: int = memory.most
@@ -115,27 +106,23 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The memory that is left: of a CUDA device; or of this machine, its container and its control group.
-
-    None where it is not known: on other devices, and on a CPU outside of Linux.
-    """
+    """Return the free memory of a CUDA device, or of the machine for a CPU; None for other devices."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + cached)
-    rooms = [*_machine_room(), *_group_rooms()] if device.type == "cpu" else []
-    return min(rooms, default=None)
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
 @contextmanager
 def enough_memory(task: str, remedy: str) -> Iterator[None]:
-    """Tell in one line that the block needs more memory than there is.
+    """Raise one line if the block needs more memory than there is.
 
     Args:
-        task: what needs it, and the verb.
+        task: subject and verb: "a.png needs".
         remedy: what to do about it.
 
     Raises:
-        CrispsegError: there is not enough.
+        CrispsegError: there is not enough memory.
     """
     try:
         yield
@@ -143,54 +130,3 @@ def enough_memory(task: str, remedy: str) -> Iterator[None]:
         if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
             raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
         raise
-
-
-def _machine_room() -> Iterator[int]:
-    if MEMINFO.is_file():
-        yield from (int(line.split()[1]) * 1024 for line in _lines(MEMINFO) if line.startswith("MemAvailable:"))
-
-
-def _group_rooms() -> Iterator[int]:
-    """What the limits of this process's control group and of those above it leave, of version 2 and of version 1."""
-    for line in _lines(OWN_GROUP):
-        _, version_1, path = line.split(":", 2)  # the controllers of the group; version 2 names none
-        if version_1 not in ("", "memory"):
-            continue
-        root = CGROUP / version_1
-        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version_1 else ("memory.max", "memory.current")
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):  # in a container the path may lead nowhere, and the root is the group
-            most, used = (_lines(folder / file) for file in files)
-            if folder.is_relative_to(root) and most and used and most != ["max"]:
-                stat = (each.split() for each in _lines(folder / "memory.stat"))
-                reclaimable = sum(int(size) for name, size in stat if name == "inactive_file")
-                yield int(most[0]) - int(used[0]) + reclaimable
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a file of the kernel; none where there is no such file."""
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def resident_growth(run: Callable[[], Any]) -> int | None:
-    """The most bytes by which this process grows while something runs, operators of any library included.
-
-    None where the system does not tell.
-    """
-    gc.collect()
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would otherwise be used again, and count nothing
-    try:
-        CLEAR_REFS.write_text("5")  # the highest mark so far is forgotten
-        before = _own_bytes("VmRSS")
-    except (OSError, StopIteration):
-        before = None
-    run()
-    return None if before is None else max(_own_bytes("VmHWM") - before, 0)
-
-
-def _own_bytes(name: str) -> int:
-    return next(int(line.split()[1]) * 1024 for line in _lines(OWN_STATUS) if line.startswith(f"{name}:"))

@@ -19,10 +19,10 @@ from rich.progress import Progress, track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
 from crispseg.inference.blending import check_tile
-from crispseg.inference.exported import Backend, is_exported
 from crispseg.inference.gathering import check_outputs, gather, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
 from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.servers import FORMATS, ServerFormat

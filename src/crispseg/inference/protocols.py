@@ -22,7 +22,7 @@ from torch import Tensor
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.inference.exported import ExportedModel, Network
+from crispseg.inference.runtime import AnyModel, ExportedModel
 from crispseg.io.images import side_factor
 from crispseg.models.refinement import DIRECTIONS, shift
 from crispseg.nn import resize
@@ -127,7 +127,7 @@ def named_protocol(protocol: Protocol | str) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def predict_logits(model: Network, images: Tensor, protocol: Protocol) -> Tensor:
+def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tensor:
     """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)` float32, refined if the model refines.
 
     With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the views' probabilities.
@@ -137,7 +137,7 @@ def predict_logits(model: Network, images: Tensor, protocol: Protocol) -> Tensor
     return logits if offsets is None else shift(logits, offsets)
 
 
-def unrefined_logits(model: Network, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
+def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
     """Logits of normalised images before refinement, float32, and the offsets `(N, 2, H, W)` that refine them.
 
     Seen whole and once, images `(N, in_chans, H, W)` with sides of `MIN_SIDE` or more have coarse logits, from the same

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
+from crispseg.inference.device import usable_device
 from crispseg.inference.memory import enough_memory
-from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.inference.segmenter import as_batch, check_finite
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.normalize import Normalize
 from crispseg.io.opening import opened

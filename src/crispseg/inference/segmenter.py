@@ -16,18 +16,15 @@ from torch import Tensor
 from crispseg.errors import CrispsegError
 from crispseg.inference.blending import blended_rows, check_tile
 from crispseg.inference.compiling import compiled
-from crispseg.inference.exported import Backend, ExportedModel, Network, open_network
+from crispseg.inference.device import usable_device
 from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.lanes import LANES, in_lanes
 from crispseg.inference.memory import LARGE, Tiling, enough_memory
+from crispseg.inference.parallel import WORKERS, in_parallel
 from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
+from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.source import Source, read_source
-from crispseg.io.images import (
-    as_picture,
-    find_images,
-    image_channels,
-)
+from crispseg.io.images import as_picture, find_images, image_channels
 from crispseg.io.normalize import Normalize
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.models import SegmentationModel
@@ -56,7 +53,7 @@ class Segmenter:
         value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
         tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
             those are for which memory would hardly do otherwise; a warning then says so.
-        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for .pt2.
+        backend: what runs an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml.
         compile: by `torch.compile`, for images of any size, which takes the first image about a minute. On a CPU, files
             of `crispseg export` are faster (docs/benchmarking.md).
 
@@ -73,7 +70,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model_or_path: Network | str | Path,
+        model_or_path: AnyModel | str | Path,
         device: str | torch.device | None = None,
         *,
         bf16: bool = False,
@@ -86,30 +83,26 @@ class Segmenter:
         self.protocol = named_protocol(protocol)
         if tile is not None:
             check_tile(tile)
-        self.tile = tile
         if value_range is not None:
             check_range(value_range, "value_range")
-        model = model_or_path
-        if isinstance(model, str | Path):
-            model = open_network(model, backend)
-        elif not isinstance(model, Network) or not hasattr(model, "info"):
+        model = open_model(model_or_path, backend) if isinstance(model_or_path, str | Path) else model_or_path
+        if not isinstance(model, AnyModel) or not hasattr(model, "info"):
             kind = type(model).__name__
             raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
-        self.info = model.info
-        self.value_range = value_range or self.info.value_range
-        self.label_set = self.info.label_set()
-        self.device = usable_device("cpu" if device is None and isinstance(model, ExportedModel) else device)
-        self.bf16 = bf16
+        self.info, self.label_set = model.info, model.info.label_set()
+        self.bf16, self.tile, self.value_range = bf16, tile, value_range or model.info.value_range
+        exported = isinstance(model, ExportedModel)
+        self.device = usable_device("cpu" if device is None and exported else device)
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
-        self._tiling = Tiling(self._see_nothing, self.device, 2 * (self.protocol.window or 0))
-        self._in_lanes = self.device.type == "cpu" and not compile and not isinstance(model, ExportedModel)
+        self._tiling = Tiling(self._see_blank, self.device, 2 * (self.protocol.window or 0))
+        self._two_at_a_time = self.device.type == "cpu" and not compile and not exported
         if isinstance(model, ExportedModel):
             model.check_use(self.device, bf16, self.protocol == WHOLE)
             if compile:
                 raise CrispsegError(f"{model.path} is compiled already; leave compile out")
-            self._model: Network = model
-            if model.bytes_per_pixel:  # what its backend takes cannot be counted from here
+            self._model: AnyModel = model
+            if model.bytes_per_pixel:  # the memory of another runtime cannot be counted from here
                 self._tiling.bytes_per_pixel = model.bytes_per_pixel
             return
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -163,8 +156,9 @@ class Segmenter:
             return
         if isinstance(images, str) or not isinstance(images, Iterable):
             raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
-        beside = self._in_lanes and torch.get_num_threads() > 1
-        with closing(in_lanes(images, self._read, self._segment_small if beside else _unchanged)) as segmented:
+        workers = self._two_at_a_time and torch.get_num_threads() > 1
+        work = self._segment_small if workers else lambda read: read
+        with closing(in_parallel(images, self._read, work)) as segmented:
             for image, future in segmented:
                 try:
                     found = future.result()
@@ -181,27 +175,25 @@ class Segmenter:
         return read_source(source, self.info.in_chans, self.value_range)
 
     def _segment_small(self, read: Picture) -> Segmentation | Picture:
-        """A large image stays as it is, to be segmented by all threads, and alone."""
+        """Leave a large image as it is, to be segmented alone by all threads."""
         height, width = read[0].shape[:2]
-        return self._segment(*read) if height * width <= LARGE // LANES else read
+        return self._segment(*read) if height * width <= LARGE // WORKERS else read
 
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
-        with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as --tiles 512"):
-            labels, logits, offsets = self._see_large(image, task)
-        rgb = as_picture(image)
+        with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
+            labels, logits, offsets = self._see_or_tile(image, task)
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
-        if offsets is not None:
-            offsets = offsets.to("cpu", torch.int8)
+        logits = None if logits is None else logits.cpu().contiguous()
+        offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        kept = None if logits is None else logits.cpu().contiguous()
-        return Segmentation(name, rgb, labels, self.label_set, path, kept, size, offsets)
+        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, size, offsets)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class ids `(H, W)` of an array with the model's channels, those that calling gives, and nothing else."""
-        return self._see_large(image)[0]
+        return self._see_or_tile(image, "an image needs")[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -214,21 +206,23 @@ class Segmenter:
         with self._autocast():
             return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
 
-    def _see_large(
-        self, image: NDArray[np.uint8], task: str = "an image needs"
+    def _see_or_tile(
+        self, image: NDArray[np.uint8], task: str
     ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
-        """As `_see`, in tiles where they are asked for or memory asks for them; of these, labels only."""
-        tile = self.tile or self._tiling.forced(image.shape[0] * image.shape[1], task)
-        if tile is None or max(image.shape[:2]) <= tile:
+        """As `_see`; in tiles, if these are asked for or memory is short, labels only."""
+        height, width = image.shape[:2]
+        tile = self.tile or self._tiling.forced(height * width, task)
+        if tile is None or max(height, width) <= tile:
             return self._see(image)
-        size, classes = (image.shape[0], image.shape[1]), len(self.label_set)
-        rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], size, classes, tile, self.device)
+        rows = blended_rows(
+            self.logits,
+            lambda top, bottom: image[top:bottom],
+            (height, width),
+            len(self.label_set),
+            tile,
+            self.device,
+        )
         return np.concatenate(list(rows)), None, None
-
-    @torch.inference_mode()
-    def _see_nothing(self, side: int) -> None:
-        """What `_tiling` measures."""
-        self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
@@ -240,6 +234,10 @@ class Segmenter:
         if offsets is not None:  # the label of the shifted logits is the shifted label
             best = shift(best[None, None], offsets)[0, 0]
         return best[:height, :width].cpu().numpy(), logits, offsets
+
+    @torch.inference_mode()
+    def _see_blank(self, side: int) -> None:
+        self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -287,7 +285,7 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     return [outputs.unrefined, outputs.boundary, outputs.direction]
 
 
-def check_finite(model: Network) -> None:
+def check_finite(model: AnyModel) -> None:
     """Make sure that training has not diverged.
 
     Raises:
@@ -296,27 +294,6 @@ def check_finite(model: Network) -> None:
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
         raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device, by default CUDA where there is one.
-
-    Raises:
-        CrispsegError: there is no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CrispsegError(f"device '{device}' cannot be used ({reason}); use 'cpu', 'cuda' or 'cuda:N'") from None
-    return found
-
-
-def _unchanged(read: Picture) -> Picture:
-    return read
 
 
 def _is_folder(source: Any) -> bool:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
-from crispseg.inference.exported import Network
-from crispseg.inference.segmenter import as_batch, check_finite, usable_device
+from crispseg.inference.device import usable_device
+from crispseg.inference.runtime import AnyModel
+from crispseg.inference.segmenter import as_batch, check_finite
 from crispseg.inference.source import Source, read_source
 from crispseg.io.images import as_picture, colorize, read_mask
 from crispseg.io.normalize import Normalize
@@ -142,7 +143,7 @@ class Inspection:
 
 
 def inspect_image(
-    model: Network,
+    model: AnyModel,
     image: Source,
     truth: NDArray[np.uint8] | str | Path | None = None,
     *,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg import create_model
-from crispseg.inference.lanes import LANES, in_lanes
+from crispseg.inference.parallel import WORKERS, in_parallel
 from crispseg.inference.segmenter import Segmenter
 
 
@@ -18,8 +18,8 @@ def test_small_images_share_the_threads_and_large_ones_have_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segmenter = Segmenter(create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8), "cpu")
-    monkeypatch.setattr("crispseg.inference.segmenter.LARGE", 64 * 64 * LANES)
-    together = threading.Barrier(LANES, timeout=30)  # broken, unless so many small images are computed at a time
+    monkeypatch.setattr("crispseg.inference.segmenter.LARGE", 64 * 64 * WORKERS)
+    together = threading.Barrier(WORKERS, timeout=30)  # broken, unless so many small images are computed at a time
     threads: list[tuple[int, int, bool]] = []
     see = segmenter._see
 
@@ -49,9 +49,9 @@ def test_other_threads_have_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        outer = in_lanes(range(9), str, lambda _text: torch.get_num_threads())
+        outer = in_parallel(range(9), str, lambda _text: torch.get_num_threads())
         assert next(outer)[1].result() == 2 and fresh() == 4
-        inner = in_lanes(range(9), str, lambda _text: torch.get_num_threads())
+        inner = in_parallel(range(9), str, lambda _text: torch.get_num_threads())
         assert next(inner)[1].result() == 2 and fresh() == 4
         inner.close()
         outer.close()
@@ -70,7 +70,7 @@ def test_items_are_read_before_the_next_is_taken() -> None:
             time.sleep(0.001)
             buffer[0] = -1
 
-    assert [future.result() for _, future in in_lanes(frames(), lambda item: item[0], int)] == [*range(20)]
+    assert [future.result() for _, future in in_parallel(frames(), lambda item: item[0], int)] == [*range(20)]
 
 
 def test_one_thread_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None
         yield from range(4)
         raise OSError("no more")
 
-    found = in_lanes(numbers(), read, work)
+    found = in_parallel(numbers(), read, work)
     results = [next(found) for _ in range(4)]
     assert [number for number, _ in results] == [0, 1, 2, 3]
     assert isinstance(results[1][1].exception(), KeyError)
@@ -119,9 +119,9 @@ def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None
 
 def test_closed_lanes_take_and_begin_nothing_more() -> None:
     begun: list[int] = []
-    found = in_lanes(itertools.count(), int, begun.append)
+    found = in_parallel(itertools.count(), int, begun.append)
     next(found)
     found.close()
     then = [*begun]
     time.sleep(0.1)
-    assert begun == then and len(begun) <= LANES + 2
+    assert begun == then and len(begun) <= WORKERS + 2

@@ -1,4 +1,4 @@
-"""A program that predicts with a real Ray, for tests/test_ray.py.
+"""A program that predicts with a real Ray, for tests/inference/test_ray.py.
 
 Ray ends the whole process that called it when its own server does not answer for a minute, as on a very busy machine.
 

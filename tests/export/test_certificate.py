@@ -14,10 +14,9 @@ from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.export.check import Certificate, Limits, Pair, Row
-from crispseg.export.export import export_model
+from crispseg.export.certificate import Certificate, CertificateRow, Compared, ExportLimits, resident_growth
+from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import KEPT, SCOPES, Kept, in_float, saturates
-from crispseg.inference.memory import resident_growth
 from crispseg.training import Run
 
 
@@ -52,33 +51,33 @@ def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
 # Limits -------------------------------------------------------------------------------------------------------------
 
 
-ROW = Row((64, 96), 4, 98.5, Pair(20, 30), Pair(21, 31), Pair(60, 58.5), Pair(70, 70.4))
+ROW = CertificateRow((64, 96), 4, 98.5, Compared(20, 30), Compared(21, 31), Compared(60, 58.5), Compared(70, 70.4))
 
 
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        (Limits(labels=98.4, miou=1.6, boundary_f=0, latency=1.6, memory=2.1), []),
-        (Limits(labels=98.6), ["98.50 % of the labels agree at 64×96, less than limit.labels 98.6"]),
-        (Limits(miou=1.4), ["1.50 points are lost at 64×96, over limit.miou 1.4"]),
-        (Limits(latency=1.4), ["the time at 64×96 is 1.50 of the model's, over limit.latency 1.4"]),
-        (Limits(memory=1.9), ["the memory is 2.00 of the model's, over limit.memory 1.9"]),
+        (ExportLimits(labels=98.4, miou=1.6, boundary_f=0, latency=1.6, memory=2.1), []),
+        (ExportLimits(labels=98.6), ["98.50 % of the labels agree at 64×96, less than limit.labels 98.6"]),
+        (ExportLimits(miou=1.4), ["1.50 points are lost at 64×96, over limit.miou 1.4"]),
+        (ExportLimits(latency=1.4), ["the time at 64×96 is 1.50 of the model's, over limit.latency 1.4"]),
+        (ExportLimits(memory=1.9), ["the memory is 2.00 of the model's, over limit.memory 1.9"]),
     ],
 )
-def test_limits(limits: Limits, said: list[str]) -> None:
-    assert limits.broken((ROW,), Pair(100, 200)) == said
+def test_limits(limits: ExportLimits, said: list[str]) -> None:
+    assert limits.broken((ROW,), Compared(100, 200)) == said
 
 
 def test_a_limit_that_cannot_be_checked_is_broken() -> None:
     """No score where the truth has one class and no boundary; no memory where the system does not tell it."""
-    row = replace(ROW, miou=Pair(60, math.nan), boundary_f=Pair(math.nan, 0))
-    said = Limits(miou=0.4, boundary_f=100, memory=2).broken((row,), None)
+    row = replace(ROW, miou=Compared(60, math.nan), boundary_f=Compared(math.nan, 0))
+    said = ExportLimits(miou=0.4, boundary_f=100, memory=2).broken((row,), None)
     assert [line.partition(" cannot be checked")[0] for line in said] == [
         "limit.miou 0.4",
         "limit.boundary_f 100",
         "limit.memory 2",
     ]
-    assert Limits().broken((row,), None) == []
+    assert ExportLimits().broken((row,), None) == []
 
 
 def test_memory_is_what_a_process_grows_by() -> None:
@@ -120,8 +119,8 @@ def test_data_of_other_classes_are_refused(tmp_path: Path, tiny_run: Run, refuse
 def test_the_table_of_a_certificate(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     from crispseg.cli.export import show
 
-    memory = Pair(2e6, 3e6)
-    show(Certificate("a", "onnx", "int8", kept, "patches", (ROW,), memory, (), 9, Limits(), ()))
+    memory = Compared(2e6, 3e6)
+    show(Certificate("a", "onnx", "int8", kept, "patches", (ROW,), memory, (), 9, ExportLimits(), ()))
     shown = capsys.readouterr().out
     for phrase in ("patches", "64×96", "98.50 %", "60.00 → 58.50", "20.0 → 30.0", "2 MB → 3 MB", "in float: "):
         assert phrase in shown

@@ -1,84 +1,55 @@
-"""What an exported file computes beside its model: the same labels and scores or not, in how much time and memory."""
+"""Certificate of an exported file: its labels, scores, time and memory compared with those of the model."""
 
 from __future__ import annotations
 
-import copy
+import ctypes
 import dataclasses
+import gc
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import psutil
 import pydantic
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
-from crispseg.benchmarking.timing import Latency, latencies, take_turns
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.dataset import Sample
 from crispseg.data.overview import spread
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.tables import number
+from crispseg.export.agreement import CHECKED, Comparison, compare, smooth_images
 from crispseg.export.quantization import Calibration
-from crispseg.inference.exported import Network, Run, open_network
-from crispseg.inference.memory import resident_growth
+from crispseg.inference.device import processor_name
+from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import Segmenter
 from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
 
-CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
-"""Images, height and width at which a file is compared with its model."""
 FACTORS = (0.5, 1.0, 1.5)
 """Of the held-out images' own size: the three at which they are seen."""
 DISTANCE = 3
 """Pixels within which boundaries match."""
-
-TOLERANCE = 1e-3
-"""Largest absolute difference of a logit; beyond logits of `LARGE`, relative to them, as float32 is no more exact."""
-LARGE = 100.0
-SAME_LABELS = 0.999
-DECIDED_OTHERWISE = 0.001
-"""Share of the pixels of a refined model whose logits need not agree: where two directions, or boundary and none, are
-equal but for rounding, a pixel takes the logits of another one."""
+PACKAGES = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
+"""Packages whose versions a certificate names."""
 
 View: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 """An image and its class ids, if they are known."""
 
 
-class Comparison(NamedTuple):
-    """A file's logits beside the model's, at one size."""
-
-    size: tuple[int, int, int]
-    """Images, height, width."""
-    largest: float
-    """The largest of the model's logits, absolute."""
-    difference: float
-    """The largest of any logit, absolute; of a refined model, without the pixels that are `DECIDED_OTHERWISE`."""
-    same_labels: float
-    """Share of pixels, 0 to 1."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether difference and labels are within the tolerance; never with values that are not finite."""
-        return self.difference <= TOLERANCE * max(1.0, self.largest / LARGE) and self.same_labels >= SAME_LABELS
-
-    def __str__(self) -> str:
-        size = "×".join(map(str, self.size))
-        return (
-            f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, "
-            f"{100 * self.same_labels:.3f} % equal labels"
-        )
-
-
-class Pair(NamedTuple):
+class Compared(NamedTuple):
     """One quantity of the model, and of the file."""
 
     model: float
@@ -86,7 +57,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class CertificateRow:
     """What was found at one size."""
 
     size: tuple[int, int]
@@ -94,17 +65,17 @@ class Row:
     images: int
     labels: float
     """Percent of the pixels to which file and model give the same label."""
-    milliseconds: Pair
+    milliseconds: Compared
     """Median from an image to its labels, of the first image."""
-    p95: Pair
-    miou: Pair | None
+    p95: Compared
+    miou: Compared | None
     """In percent; None without labelled images, as the next."""
-    boundary_f: Pair | None
+    boundary_f: Compared | None
     """In percent, within `DISTANCE` pixels, a mean over the classes."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
-class Limits(Settings):
+class ExportLimits(Settings):
     """What a file must keep to at every size; None is no limit.
 
     Args:
@@ -125,7 +96,7 @@ class Limits(Settings):
     latency: float | None = Field(default=None, gt=0)
     memory: float | None = Field(default=None, gt=0)
 
-    def broken_scores(self, rows: tuple[Row, ...]) -> list[str]:
+    def broken_scores(self, rows: tuple[CertificateRow, ...]) -> list[str]:
         """What is said of the limits on labels and scores that are broken."""
         found = []
         for row in rows:
@@ -142,7 +113,7 @@ class Limits(Settings):
                     found.append(f"{lost:.2f} points are lost {at}, over limit.{name} {limit:g}")
         return found
 
-    def broken(self, rows: tuple[Row, ...], memory: Pair | None) -> list[str]:
+    def broken(self, rows: tuple[CertificateRow, ...], memory: Compared | None) -> list[str]:
         """What is said of all limits that are broken."""
         found = self.broken_scores(rows)
         if self.memory is not None and memory is None:
@@ -169,38 +140,34 @@ class Certificate:
     """Of 8 bits, what stayed in float, see `crispseg.export.quantization.in_float`."""
     data: str | None
     """On which it was scored; None for images of random blobs."""
-    rows: tuple[Row, ...]
-    memory: Pair | None
+    rows: tuple[CertificateRow, ...]
+    memory: Compared | None
     """Bytes by which a process grows from opening until the largest first image is seen; None where not known."""
     comparisons: tuple[Comparison, ...]
     """On random images, of the logits."""
     bytes: int
     """Of the file."""
-    limits: Limits
+    limits: ExportLimits
     broken: tuple[str, ...]
     """The limits that are broken, in words."""
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values, with the machine it was taken on."""
-        from crispseg.benchmarking.report import processor_name, versions
+        """Return plain values, with the machine and the versions of what computed."""
 
         def plain(value: Any) -> Any:
-            return {key: number(each) for key, each in value._asdict().items()} if isinstance(value, Pair) else value
+            if isinstance(value, Compared):
+                return {key: number(each) for key, each in value._asdict().items()}
+            return value
 
-        rows = [{key: plain(value) for key, value in vars(row).items()} for row in self.rows]
+        record = {key: plain(value) for key, value in vars(self).items()}
         return {
-            **{
-                key: value
-                for key, value in vars(self).items()
-                if key not in ("rows", "memory", "comparisons", "limits")
-            },
-            "rows": rows,
-            "memory": plain(self.memory),
+            **record,
+            "rows": [{key: plain(value) for key, value in vars(row).items()} for row in self.rows],
             "comparisons": [comparison._asdict() for comparison in self.comparisons],
             "limits": dataclasses.asdict(self.limits),
             "processor": processor_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
-            "versions": versions(),
+            "versions": {name: version(name) for name in PACKAGES if importlib.util.find_spec(name)},
         }
 
 
@@ -209,7 +176,7 @@ class Trial:
 
     Args:
         model: the model.
-        file: the file.
+        open_file: opens the file.
         data: whose held-out images are seen, at `FACTORS` of their size; None for random blobs at `CHECKED`.
 
     Attributes:
@@ -219,31 +186,31 @@ class Trial:
         CrispsegError: the file cannot be opened, or an image cannot be read.
     """
 
-    def __init__(self, model: SegmentationModel, file: Path, data: Calibration | None) -> None:
+    def __init__(self, model: SegmentationModel, open_file: Callable[[], AnyModel], data: Calibration | None) -> None:
         self.model, self.data = model, data
         self.first = next(_views(model, data))
-        opened: list[tuple[Network, Segmenter]] = []
+        self.opened: list[AnyModel] = []
+        self.both: list[Segmenter] = []
 
-        def see(get: Callable[[], Network]) -> int | None:
-            def first_image() -> None:
-                network = get()
-                opened.append((network, Segmenter(network, "cpu")))
-                opened[-1][1].labels(self.first[-1][0])
+        def first_image(open_it: Callable[[], AnyModel]) -> None:
+            self.opened.append(open_it())
+            self.both.append(Segmenter(self.opened[-1], "cpu"))
+            self.both[-1].labels(self.first[-1][0])
 
-            return resident_growth(first_image)
+        model_grew = resident_growth(lambda: first_image(lambda: model))
+        file_grew = resident_growth(lambda: first_image(open_file))
+        self.memory = Compared(model_grew, file_grew) if model_grew and file_grew else None  # 0 is no measurement
 
-        model_grew, file_grew = see(lambda: model), see(lambda: open_network(file))
-        (_, ours), (self.network, theirs) = opened
-        self.both = ours, theirs
-        self.memory = Pair(model_grew, file_grew) if model_grew and file_grew else None  # 0 is no measurement
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Return those of the logits of random images, at `CHECKED` sizes."""
+        return tuple(compare(self.opened[1], self.model, size) for size in CHECKED)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Of the logits of random images, at `CHECKED` sizes."""
-        return (compare(self.network, self.model, size) for size in CHECKED)
-
-    def rows(self, rounds: int) -> tuple[Row, ...]:
+    def rows(self, rounds: int) -> tuple[CertificateRow, ...]:
         """Labels and scores of all images at each size, and times of the first one, the median of so many rounds."""
-        metrics = [[(SegmentationScores(self.model.num_classes), self._boundary()) for _ in self.both] for _ in FACTORS]
+        classes = self.model.num_classes
+        metrics = [
+            [(SegmentationScores(classes), BoundaryScores(classes, (DISTANCE,))) for _ in self.both] for _ in FACTORS
+        ]
         same, pixels, images = np.zeros(len(FACTORS)), np.zeros(len(FACTORS)), 0
         for views in _views(self.model, self.data):
             images += 1
@@ -256,27 +223,45 @@ class Trial:
                         metric.update(torch.from_numpy(labels)[None], torch.from_numpy(truth)[None])
         rows = []
         for at, (image, truth) in enumerate(self.first):
-            times = self._times(image, rounds)
+            median, p95 = (Compared(*map(float, row)) for row in np.percentile(self._times(image, rounds), (50, 95), 0))
             scores = boundaries = None
             if truth is not None:
-                scores = Pair(*(float(matrix.scores().miou) for matrix, _ in metrics[at]))
-                boundaries = Pair(*(found.scores().mean[DISTANCE] for _, found in metrics[at]))
-            medians, p95 = (Pair(*values) for values in zip(*times, strict=True))
+                scores = Compared(*(float(matrix.scores().miou) for matrix, _ in metrics[at]))
+                boundaries = Compared(*(found.scores().mean[DISTANCE] for _, found in metrics[at]))
             agree = float(100 * same[at] / pixels[at])
-            rows.append(Row((image.shape[0], image.shape[1]), images, agree, medians, p95, scores, boundaries))
+            rows.append(
+                CertificateRow((image.shape[0], image.shape[1]), images, agree, median, p95, scores, boundaries)
+            )
         return tuple(rows)
 
-    def _boundary(self) -> BoundaryScores:
-        return BoundaryScores(self.model.num_classes, (DISTANCE,))
+    def _times(self, image: NDArray[np.uint8], rounds: int) -> NDArray[np.float64]:
+        """Milliseconds `(rounds, 2)` of model and file, in turns, so that a machine that slows down slows both."""
+        taken = np.empty((rounds, 2))
+        for turn, column in product(range(rounds), range(2)):
+            start = time.perf_counter()
+            self.both[column].labels(image)
+            taken[turn, column] = 1000 * (time.perf_counter() - start)
+        return taken
 
-    def _times(self, image: NDArray[np.uint8], rounds: int) -> list[Latency]:
-        """In turns, so that a machine that slows down slows both."""
 
-        def turn(segmenter: Segmenter) -> Any:
-            return lambda watch: watch("labels", segmenter.labels, image)
+def resident_growth(run: Callable[[], Any]) -> int | None:
+    """Return the most bytes by which this process grows while something runs, operators of any library included.
 
-        laps = take_turns([turn(each) for each in self.both], range(rounds), warmup=0, clock=time.perf_counter)
-        return [latencies(taken)["labels"] for taken in laps]
+    None on systems other than Linux.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would otherwise be used again, and count nothing
+    before = psutil.Process().memory_info().rss
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark so far
+    except OSError:
+        run()
+        return None
+    run()
+    import resource  # not on Windows
+
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, 0)
 
 
 def _views(model: SegmentationModel, data: Calibration | None) -> Iterator[list[View]]:
@@ -302,30 +287,3 @@ def _scaled(sample: Sample, factor: float) -> View:
     image = np.asarray(cv2.resize(sample.image, (width, height), interpolation=how), np.uint8)
     labels = cv2.resize(sample.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return image, np.asarray(labels, np.uint8)
-
-
-@torch.inference_mode()
-def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
-    """Compare what a file computes with what the model computes, in float32, on random smooth images."""
-    images = smooth_images(size, model.info.in_chans)
-    expected, logits = reference(model)(images), run(images)
-    same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
-    differences = (logits - expected).abs().amax(1).flatten()  # (N · H · W,)
-    left_out = int(DECIDED_OTHERWISE * differences.numel()) if model.refiner else 0
-    difference = differences.kthvalue(differences.numel() - left_out).values.item()  # the largest of the rest
-    return Comparison(size, expected.abs().max().item(), difference, same)
-
-
-def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:
-    """Blobs of some 16 pixels with a little noise, of the spread of normalised images, always the same."""
-    count, height, width = size
-    random = torch.Generator().manual_seed(0)
-    blobs = torch.randn(count, in_chans, height // 16 + 2, width // 16 + 2, generator=random)
-    blobs = F.interpolate(blobs, size=(height, width), mode="bicubic", align_corners=True)
-    return blobs + 0.1 * torch.randn(blobs.shape, generator=random)
-
-
-def reference(model: SegmentationModel) -> SegmentationModel:
-    """A copy in the plainest form: float32, on the CPU, in eval mode, without gradients."""
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
-    return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)

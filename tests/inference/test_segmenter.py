@@ -18,7 +18,7 @@ from torch import nn
 from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
-from crispseg.inference.lanes import LANES
+from crispseg.inference.parallel import WORKERS
 from crispseg.inference.segmenter import Segmenter, upsampled_argmax
 
 NAMES = ("road", "sky", "tree", "car", "pole")
@@ -231,8 +231,8 @@ def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
     stream = segmenter.stream(frames())
     assert asked == []
     assert next(stream).labels.shape == (32, 40)
-    assert all(enough.acquire(timeout=10) for _ in range(LANES + 2))
-    assert asked == [*range(LANES + 2)]
+    assert all(enough.acquire(timeout=10) for _ in range(WORKERS + 2))
+    assert asked == [*range(WORKERS + 2)]
     assert [result.labels.shape[0] for result in stream] == [*range(33, 40)]
 
 

@@ -18,7 +18,7 @@ from training_runs import files, of_many_opinions
 from crispseg import Segmenter, create_model
 from crispseg.benchmarking import Settings, benchmark
 from crispseg.cli.main import main
-from crispseg.export.export import export_model
+from crispseg.export.pipeline import export_model
 from crispseg.inference.compiling import compiled, whole_number_padding
 from crispseg.io.images import write_image
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from torch import Tensor
 import crispseg
 from crispseg import SegmentationModel, create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.export import export
-from crispseg.export.export import CHECKED, Comparison, export_model
-from crispseg.inference import exported
+from crispseg.export import certificate, formats, pipeline
+from crispseg.export.agreement import CHECKED, Comparison, compare, smooth_images
+from crispseg.export.pipeline import export_model
+from crispseg.inference.runtime import open_onnx
 
 NAMES = ("sky", "road", "person")
 SMALL = ((1, 32, 57), (2, 33, 40), (1, 64, 48))
@@ -45,21 +47,15 @@ def fake_exporter(
     change: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> None:
     """torch.export in no time: a file of one word whose logits are the model's, changed; compared on small images."""
-    monkeypatch.setattr("crispseg.export.check.CHECKED", SMALL)
-    written = {}
-
-    monkeypatch.setattr(export, "_metadata", lambda model, _precision: export.describe(model.info))
-
-    def write(_program: object, path: Path, metadata: str) -> None:
-        path.write_text("exported")
-        written["metadata"] = metadata
+    monkeypatch.setattr(certificate, "CHECKED", SMALL)
+    monkeypatch.setattr(formats, "_metadata", lambda model, _precision: formats.describe(model.info))
 
     def run(images: Tensor) -> Tensor:
         return change(model(images))
 
-    monkeypatch.setattr(export, "trace", lambda _model, **_options: None)
-    monkeypatch.setattr(export, "write_torch", write)
-    monkeypatch.setitem(exported.OPENERS, "torch", lambda _path: (run, written["metadata"]))
+    program = SimpleNamespace(module=lambda: SimpleNamespace(forward=run))
+    monkeypatch.setattr(formats, "trace", lambda _model, **_options: program)
+    monkeypatch.setattr(formats, "write_torch", lambda _program, path, _metadata: path.write_text("exported"))
 
 
 # Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
@@ -87,11 +83,11 @@ def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path, mon
     module = importlib.import_module("crispseg.models.sfnet")  # the package has a function of that name
     monkeypatch.setattr(module, "MAX_DISPLACEMENT", 1)  # 9 products in the graph, not 81 of the same kind
     model = Tester.build_lively(**{key: value for key, value in KINDS[kind].items() if key not in ("name", "backbone")})
-    program = export.trace(model)
-    export.write_onnx(program, tmp_path / "model.onnx", "{}")
-    for run in (export.open_onnx(tmp_path / "model.onnx")[0], program.module()):
+    program = formats.trace(model)
+    formats.write_onnx(program, tmp_path / "model.onnx", "{}")
+    for run in (open_onnx(tmp_path / "model.onnx")[0], program.module()):
         for size in ((1, 33, 57), (2, 97, 160), (1, 130, 32)):
-            comparison = export.compare(run, model, size)
+            comparison = compare(run, model, size)
             assert comparison.agrees, comparison
             assert comparison.difference < 1e-4 * comparison.largest
 
@@ -99,7 +95,7 @@ def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path, mon
 def test_the_model_stays_as_it_is() -> None:
     model = build(auxiliary=True).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    program = export.trace(model)
+    program = formats.trace(model)
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -126,8 +122,8 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
     """And uses them as the table's restrictions allow. No engine is built."""
     onnx = pytest.importorskip("onnx")
     model = create_model(name, num_classes=3, width=8, backbone=backbone)
-    export.write_onnx(export.trace(model), tmp_path / "model.onnx", "{}")
-    assert export.compare(export.open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
+    formats.write_onnx(formats.trace(model), tmp_path / "model.onnx", "{}")
+    assert compare(open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
     loaded = onnx.load(tmp_path / "model.onnx")
     ((domain, opset),) = {(each.domain, each.version) for each in loaded.opset_import}
     assert domain == "" and 9 <= opset <= 24 and not loaded.functions
@@ -247,8 +243,8 @@ def test_tolerances(largest: float, good: tuple[float, float], bad: tuple[float,
 
 
 def test_images_of_the_check_are_smooth_and_not_constant() -> None:
-    images = export.smooth_images((2, 97, 160), 4)
-    assert images.shape == (2, 4, 97, 160) and torch.equal(images, export.smooth_images((2, 97, 160), 4))
+    images = smooth_images((2, 97, 160), 4)
+    assert images.shape == (2, 4, 97, 160) and torch.equal(images, smooth_images((2, 97, 160), 4))
     assert images.std() > 0.4 and (images.diff(dim=-1).std() < images.std() / 2).all()
 
 
@@ -256,8 +252,10 @@ def test_images_of_the_check_are_smooth_and_not_constant() -> None:
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    found = export.importlib.util.find_spec
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    found = pipeline.importlib.util.find_spec
+    monkeypatch.setattr(
+        pipeline.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name)
+    )
     with refuses("needs onnxscript;", "pip install 'crispseg[export]'"):
         export_model(build(), tmp_path / "model.onnx", "onnx")
 
@@ -300,7 +298,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
             ["int8"],
         ),
         (["RUN", "--format", "onnx", "--out", "a.onnx", "--precision", "int8"], ["which data", "--calibrate DATA"]),
-        (["RUN", "--format", "onnx", "--out", "a.onnx", "--limit.miou", "1"], ["labelled images", "--calibrate DATA"]),
+        (["RUN", "--format", "onnx", "--out", "a.onnx", "--limit.miou", "1"], ["labelled images", "calibrate"]),
         (["RUN", "--format", "onnx", "--out", "a.onnx", "--limit.labels", "101"], ["limit.labels is 101"]),
         (["RUN", "--format", "onnx", "--out", "a.onnx", "--calibrate", "none"], ["none is missing"]),
         (["RUN", "--format", "onnx", "--out", "a.onnx", "--rounds", "0"], ["--rounds is 0"]),

@@ -1,0 +1,207 @@
+"""Models as ONNX, OpenVINO and torch.export files that take batches and images of any size."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.fx.experimental._config as tracing
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from crispseg.export.agreement import reference, smooth_images
+from crispseg.export.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
+from crispseg.inference.compiling import whole_number_padding
+from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.memory import peak_bytes
+from crispseg.inference.protocols import MIN_SIDE
+from crispseg.inference.runtime import METADATA, AnyModel, ExportedModel, open_model, openvino_core
+from crispseg.inference.segmenter import smooth_outputs
+from crispseg.models import ModelInfo, SegmentationModel
+
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+
+FORMAT_VERSION = 1
+OPSET = 19
+EXAMPLE = (2, 97, 130)
+"""Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
+
+
+class FileFormat(NamedTuple):
+    """Suffix and packages of a format."""
+
+    suffix: str
+    needs: tuple[str, ...] = ()
+    """Packages, besides those of crispseg itself."""
+    extra: str = ""
+    """The extra of crispseg that installs them."""
+
+
+FILE_FORMATS: dict[str, FileFormat] = {
+    "onnx": FileFormat(".onnx", ("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino", "nncf"), "openvino"),
+    "torch_export": FileFormat(".pt2"),
+}
+NOT_POSSIBLE = {
+    ("onnx", "bf16"): "ONNX Runtime convolves in no bfloat16 on a CPU; take openvino or torch_export, or int8",
+    ("torch_export", "int8"): "PyTorch alone quantises no graph; take openvino or onnx, or bf16",
+}
+"""Format and precision that do not go together, and why."""
+
+
+def write(
+    model: SegmentationModel,
+    path: Path,
+    format: Format,
+    precision: Precision,
+    data: Calibration | None = None,
+    kept: Kept | None = None,
+) -> Callable[[], AnyModel]:
+    """Write the file or files, over earlier ones; arguments as for `export_model`, and what 8 bits leave in float.
+
+    If it is not the file itself, the ONNX file in float32 that others are made of stays next to it, for a next time.
+
+    Returns:
+        what opens the file; for torch.export, the program that was written.
+    """
+    metadata = _metadata(model, precision)
+    if format == "torch_export":
+        program = trace(model, bf16=precision == "bf16")
+        write_torch(program, path, metadata)
+        return lambda: ExportedModel(program.module().forward, metadata, path)
+    plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
+    if not plain.exists():
+        write_onnx(trace(model), plain, metadata)
+    if precision == "int8":
+        assert data is not None
+        batches, kept = data.batches(model.info), kept or ways(model)[0]
+        with _exporting():
+            if format == "onnx":
+                quantize_onnx(plain, path, batches, kept)
+            else:
+                write_openvino(quantize_openvino(plain, batches, kept), path, metadata)
+    elif format == "openvino":
+        write_openvino(openvino_core().read_model(plain), path, metadata)
+    return lambda: open_model(path)
+
+
+def ways(model: SegmentationModel) -> tuple[Kept, ...]:
+    """Return what may stay in float, from least to most: all of the decoder where levels are summed as they are.
+
+    These 1×1 convolutions cost little, 8 bits of the sum cost boundaries, and OpenVINO 2026.4 computes another thing
+    where only its flows are in float.
+    """
+    return KEPT[1:] if getattr(model.decoder, "linear", False) else KEPT
+
+
+def plain_file(path: Path) -> Path:
+    """Return the ONNX file in float32 of which another file is made."""
+    return path.with_name(f"{path.name}.float.onnx")
+
+
+def _metadata(model: SegmentationModel, precision: Precision) -> str:
+    """With what a pixel takes in memory, which cannot be counted where another library computes."""
+    images = torch.zeros(1, model.info.in_chans, 256, 256)
+    with torch.inference_mode():
+        need = peak_bytes(lambda: reference(model)(images))
+    return describe(model.info, precision=precision, bytes_per_pixel=need / images[0, 0].numel())
+
+
+class _InBFloat16(nn.Module):
+    """A model that convolves in bfloat16, as `Segmenter` does with `bf16`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+
+def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
+    """The folded model's forward pass as a graph in which batch, height and width are symbols."""
+    plain = reference(model)
+    plain.auxiliary_heads = None
+    folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans), smooth_outputs)
+    # A lower bound of 2 is PyTorch's way to say "one or more": it treats 0 and 1 apart, and checks neither.
+    dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
+    images = smooth_images(EXAMPLE, model.info.in_chans)
+    with _exporting():
+        traced = _InBFloat16(folded) if bf16 else folded
+        program = torch.export.export(traced, (images,), dynamic_shapes=dynamic, strict=False)
+    for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
+        for node in graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write a graph of `trace`."""
+    names = {"images": {0: "batch", 2: "height", 3: "width"}}
+    io: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": names}
+    with _exporting():
+        written = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False, **io)
+    assert written is not None
+    written.model.metadata_props[METADATA] = metadata
+    written.save(path, external_data=False)
+
+
+def write_openvino(model: Any, path: Path, metadata: str) -> None:
+    """Write an OpenVINO model, its weights in a .bin beside it."""
+    import openvino
+
+    model.set_rt_info(metadata, [METADATA])
+    openvino.serialize(model, path, path.with_suffix(".bin"))
+
+
+def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write a graph of `trace`."""
+    torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
+
+
+def describe(info: ModelInfo, **more: Any) -> str:
+    """What is needed to use an exported file, as JSON: that of `config.json` without the recipe of the training."""
+    from crispseg import __version__
+
+    labels = info.label_set()
+    channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
+    deep = f"; 16-bit values are clipped to {list(info.value_range)}, which is 0 to 1" if info.value_range else ""
+    record: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "crispseg_version": __version__,
+        **asdict(info),
+        "class_names": labels.names,
+        "palette": labels.palette,
+        "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
+        f"({channels} in 0 to 1 - mean) / std{deep}",
+        "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+        **more,
+    }
+    del record["recipe"]
+    return json.dumps(record)
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """PyTorch and timm as an export needs them, without chatter about the exporters' own insides."""
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        # Else the graph would refuse features of one pixel.
+        patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with whole_number_padding(), patched, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(silenced)

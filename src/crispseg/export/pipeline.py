@@ -1,0 +1,133 @@
+"""Export of a model: a file is put in place only after it ran and was compared with the model; see docs/export.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.export.agreement import Comparison
+from crispseg.export.certificate import Certificate, ExportLimits, Trial
+from crispseg.export.formats import (
+    FILE_FORMATS,
+    NOT_POSSIBLE,
+    FileFormat,
+    Format,
+    Precision,
+    plain_file,
+    ways,
+    write,
+)
+from crispseg.export.quantization import KEPT, Calibration
+from crispseg.inference.segmenter import check_finite
+from crispseg.io.files import put, staging
+from crispseg.models import SegmentationModel
+
+
+def export_model(
+    model: SegmentationModel,
+    path: str | Path,
+    format: Format,
+    *,
+    precision: Precision = "fp32",
+    data: Calibration | None = None,
+    limits: ExportLimits | None = None,
+    rounds: int = 5,
+) -> Certificate:
+    """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
+
+    Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
+    behind it. In 8 bits, where a limit on labels or scores is broken, it is tried again with the decoder in float, from
+    which it begins where levels are summed.
+
+    Args:
+        model: the model.
+        path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
+        format: for ONNX Runtime, OpenVINO or torch.export.
+        precision: fp32; bf16, in which sampling stays float32; or int8, which needs `data`.
+        data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
+        limits: what the file must keep to.
+        rounds: how often an image is timed.
+
+    Returns:
+        How the file compares with the model.
+
+    Raises:
+        CrispsegError: the suffix is another, or the file cannot be written; a package is missing; the model cannot be
+            exported, or not in this precision; a file in float32 computes something else; or a limit is broken, and
+            the file is kept aside as NAME.refused.SUFFIX.
+    """
+    path, limits = Path(path), limits or ExportLimits()
+    kind = check_choices(model, path, format, precision, data, limits)
+    check_finite(model)
+    title = f"{model.info.name} on {model.info.backbone}"
+    with staging(path) as folder:
+        made = folder / path.name
+        for kept in ways(model) if precision == "int8" else KEPT[:1]:
+            try:
+                open_file = write(model, made, format, precision, data, kept)
+                trial = Trial(model, open_file, data)
+                comparisons = trial.comparisons()
+            except Exception as error:  # the exporters, and what runs their files, raise almost anything
+                reason = one_line(error)
+                reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
+                reason = reason.replace(str(made), path.name)
+                raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
+            _check_agreement(comparisons, precision, f"{title} exported to {path}")
+            rows = trial.rows(rounds)
+            if not limits.broken_scores(rows):
+                break
+        plain_file(made).unlink(missing_ok=True)
+        broken = tuple(limits.broken(rows, trial.memory))
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        name = data.name if data else None
+        left = kept if precision == "int8" else None
+        found = Certificate(title, format, precision, left, name, rows, trial.memory, comparisons, size, limits, broken)
+        if broken:
+            path = path.with_name(f"{path.stem}.refused{kind.suffix}")
+            for file in list(folder.iterdir()):
+                file.rename(folder / f"{path.stem}{file.suffix}")
+        text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
+        put(folder, path)
+    if broken:
+        raise CrispsegError(f"{title} in {precision} is refused: {broken[0]}; the file is kept aside as {path}")
+    return found
+
+
+def check_choices(
+    model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None, limits: ExportLimits
+) -> FileFormat:
+    """What can be said before the work."""
+    if format not in FILE_FORMATS:
+        raise CrispsegError(f"unknown format '{format}'{did_you_mean(format, FILE_FORMATS)}")
+    if precision not in get_args(Precision):
+        raise CrispsegError(f"unknown precision '{precision}'{did_you_mean(precision, get_args(Precision))}")
+    kind = FILE_FORMATS[format]
+    if path.suffix != kind.suffix:
+        name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
+        raise CrispsegError(f"{path} does not end in {kind.suffix}; name it {name}")
+    if reason := NOT_POSSIBLE.get((format, precision)):
+        raise CrispsegError(f"there is no {format} in {precision}: {reason}")
+    if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
+        raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
+    if data is None and precision == "int8":
+        raise CrispsegError("int8 needs images from which to learn its ranges; give data to calibrate on")
+    if data is None and (limits.miou, limits.boundary_f) != (None, None):
+        raise CrispsegError("limits on mIoU and boundary F need labelled images; give data to calibrate on")
+    if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
+        raise CrispsegError(
+            f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"
+        )
+    return kind
+
+
+def _check_agreement(comparisons: Iterable[Comparison], precision: str, title: str) -> None:
+    """In float32 a file computes the same; in others, numbers at least."""
+    for comparison in comparisons:
+        if not (comparison.agrees if precision == "fp32" else math.isfinite(comparison.difference)):
+            raise CrispsegError(f"{title} computes something else and is removed; {comparison}")
