@@ -19,8 +19,9 @@ import contract.test_evaluate as evaluate
 import contract.test_interface as interface
 import contract.test_models as models
 import contract.test_predict as predict
+import contract.test_training as training
 import crispseg
-from contract.formula import FROZEN, freeze, saved, shapes_of
+from contract.formula import FROZEN, freeze, run, saved, shapes_of
 
 torch.set_num_threads(1)
 
@@ -126,6 +127,42 @@ def _evaluate() -> None:
     freeze("evaluate.json", found)
 
 
+def _training() -> None:
+    found = {}
+    for name in training.RUNS:
+        with tempfile.TemporaryDirectory() as folder:
+            training.train(name, Path(folder))
+            found[name] = training.rows(Path(folder) / "run")
+            if name == "plain":
+                assert run("train", "--resume", Path(folder) / "run", "--epochs=3")[0] == 0
+                found["longer"] = training.rows(Path(folder) / "run")
+    freeze("training.json", found)
+
+
+def _run() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = training.RUNS["plain"] | {
+            "classes": training.NAMES,
+            "lr": 0.002,
+            "optimizer": "sgd",
+            "augment": {"crop": 32},
+        }
+        crispseg.train(training.data(folder / "data"), out=folder / "run", **(training.COMMON | own))
+        crispseg.from_pretrained(folder / "run").save_pretrained(FROZEN / "run/model", dtype=torch.float16)
+        places = {str(folder / "data"): "@DATA@", str(FROZEN / "sfnet"): "@START@", str(folder / "run"): "runs/tiny"}
+        for file in ("config.yaml", "metrics.csv", "model/config.json"):
+            text = (folder / "run" / file).read_text()
+            for place, name in places.items():
+                text = text.replace(place, name)
+            (FROZEN / "run" / file).write_text(text)
+    with tempfile.TemporaryDirectory() as name:
+        scores, found, shown = training.seen(Path(name))
+    keys = ("epochs", "batch_size", "optimizer", "lr", "seed", "precision", "loss", "augment")
+    settings = {key: shown[key] for key in keys}
+    freeze("run.json", {"scores": scores, "samples": found.tolist(), "settings": settings})
+
+
 TOPICS = {
     "models": _models,
     "saved": _saved,
@@ -133,6 +170,8 @@ TOPICS = {
     "interface": _interface,
     "predict": _predict,
     "evaluate": _evaluate,
+    "training": _training,
+    "run": _run,
 }
 
 if __name__ == "__main__":

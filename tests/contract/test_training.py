@@ -1,0 +1,176 @@
+"""Runs of two epochs on a CPU, from Python and from the command line; and what is read of a run of the first format."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import crispseg
+from contract.formula import FROZEN, assert_close, assert_same, frozen, picture, run, samples, write_png
+
+NAMES = ["background", "thing", "edge"]
+PLAIN: dict[str, Any] = {
+    "model": {"name": "sfnet"},
+    "init_from": str(FROZEN / "sfnet"),
+    "augment": {"crop": [48, 64], "scale": [1, 1], "flip": 0, "turn": False, "photometric": False, "repeat": 1},
+    "batch_size": 6,
+    "loss": {"cross_entropy": 1.0},
+    "class_weights": [1.0, 2.0, 3.0],
+}
+"""Starts from saved weights and takes all images at each step, so that nothing is drawn."""
+DRAWN: dict[str, Any] = {
+    "model": {"name": "fpn", "backbone": "test_efficientnet", "pretrained": False, "width": 16},
+    "augment": {"crop": [32, 32], "scale": [0.75, 1.5], "flip": 0.5, "turn": True, "photometric": True, "repeat": 2},
+    "batch_size": 2,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "schedule": "poly",
+    "auxiliary_weight": 0.4,
+    "hard_fraction": 0.5,
+    "ema": 0.9,
+}
+"""Weights, order, crops, colours and dropout follow from the seed."""
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "drawn": DRAWN,
+    "refined": PLAIN | {"model": {"name": "unept"}, "init_from": str(FROZEN / "unept"), "lr": 0.01},
+    "crisp": PLAIN | {"model": {"name": "crisp"}, "init_from": str(FROZEN / "crisp"), "clip": 1.0},
+}
+COMMON: dict[str, Any] = {
+    "epochs": 2,
+    "warmup": 0,
+    "freeze_backbone": False,
+    "precision": "fp32",
+    "accelerator": "cpu",
+    "workers": 0,
+    "seed": 3,
+    "loggers": [],
+}
+
+
+def data(root: Path) -> Path:
+    """Eight pairs of dark and bright places, and what lies between; two are for validation."""
+    for index in range(8):
+        image = picture((48, 64), index)
+        mask = np.digitize(image[..., 0], (110, 150)).astype(np.uint8)
+        mask = np.array([0, 2, 1], np.uint8)[mask]
+        mask[:3] = 255
+        write_png(root / f"images/{index}.png", image)
+        write_png(root / f"masks/{index}.png", mask)
+    (root / "val.txt").write_text("1\n6\n")
+    return root
+
+
+def settings(name: str, root: Path) -> dict[str, Any]:
+    """All keys of a run, as in YAML."""
+    own = {"root": str(root), "classes": NAMES}
+    return {"data": {"name": "folder", **own}, **COMMON, **RUNS[name]}
+
+
+def train(name: str, folder: Path) -> Any:
+    """A run from Python in `folder / "run"`."""
+    keywords = settings(name, data(folder / "data"))
+    return crispseg.train(out=folder / "run", **keywords)
+
+
+def rows(folder: Path) -> list[dict[str, float | None]]:
+    """`metrics.csv` without the time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def assert_rows(found: list[dict[str, float | None]], expected: list[dict[str, float | None]]) -> None:
+    """Losses are equal to 1e-3 of their size, scores to 1e-3 of all pixels, 0.1 in percent."""
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        for key, value in other.items():
+            now = row[key]
+            near = now == value if now is None or value is None else abs(now - value) <= (1e-3 * abs(value) or 1e-6)
+            score = key.startswith(("miou", "iou", "boundary", "mean", "pixel", "accuracy"))
+            near |= score and now is not None and value is not None and abs(now - value) <= 0.1
+            assert near, f"{key} of epoch {other['epoch']}: {now}, not {value}"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "drawn")) for name in RUNS])
+def test_a_run_from_python(name: str, tmp_path: Path) -> None:
+    expected = frozen("training.json")[name]
+    result = train(name, tmp_path)
+    assert result.folder == tmp_path / "run"
+    assert_rows(rows(tmp_path / "run"), expected)
+    best = max(row["miou"] for row in expected)
+    assert abs(result.miou - best) <= 0.1 and [*result.iou] == NAMES
+    assert {"config.yaml", "metrics.csv", "checkpoints", "model"} <= {path.name for path in result.folder.iterdir()}
+    info = crispseg.from_pretrained(tmp_path / "run").info
+    assert (list(info.class_names), info.recipe["data"]["name"]) == (NAMES, "folder")
+
+
+@pytest.mark.parametrize("form", ["flags", pytest.param("yaml", marks=pytest.mark.slow)])
+def test_the_same_run_from_the_command_line(form: str, tmp_path: Path) -> None:
+    name = "plain" if form == "flags" else "drawn"
+    tree = settings(name, data(tmp_path / "data"))
+    if form == "yaml":
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tree))
+        words = [str(tmp_path / "settings.yaml")]
+    else:
+        words = []
+        for key, value in tree.items():
+            entries = value if key in ("data", "augment", "model") else {"": value}
+            for inner, one in entries.items():
+                text = one if isinstance(one, str) else json.dumps(one)
+                words.append(f"--{key}.{inner}={text}" if inner else f"--{key}={text}")
+    assert run("train", *words, "--out", tmp_path / "run")[0] == 0
+    assert_rows(rows(tmp_path / "run"), frozen("training.json")[name])
+
+
+@pytest.mark.slow
+def test_a_run_goes_on(tmp_path: Path) -> None:
+    train("plain", tmp_path)
+    assert run("train", "--resume", tmp_path / "run", "--epochs=3")[0] == 0
+    assert_rows(rows(tmp_path / "run"), frozen("training.json")["longer"])
+
+
+def earlier(folder: Path) -> Path:
+    """A run of the first format, without its checkpoints, whose data are there again."""
+    data(folder / "data")
+    made = Path(shutil.copytree(FROZEN / "run", folder / "run"))
+    for name in ("config.yaml", "model/config.json"):
+        path = made / name
+        path.write_text(
+            path.read_text().replace("@DATA@", str(folder / "data")).replace("@START@", str(FROZEN / "sfnet"))
+        )
+    return made
+
+
+def seen(folder: Path) -> tuple[Any, Any, Any]:
+    """Scores of an earlier run, its probabilities of an image, and its settings."""
+    made = earlier(folder)
+    assert (
+        run("evaluate", made, "--workers=0", "--bootstrap=0", "--boundary", f"--json={folder / 'scores.json'}")[0] == 0
+    )
+    scores = json.loads((folder / "scores.json").read_text())
+    found = samples(crispseg.Segmenter(made, "cpu")(picture((48, 64), 1)).probabilities())
+    status, text = run("train", "--resume", made, "--print_config")
+    assert status == 0
+    return scores, found, yaml.safe_load(text)
+
+
+def test_an_earlier_run(tmp_path: Path) -> None:
+    """It is evaluated, predicts, and its settings are read."""
+    scores, found, shown = seen(tmp_path)
+    expected = frozen("run.json")
+    assert_same(scores, expected["scores"], 1e-6)
+    assert_close(found, np.asarray(expected["samples"], np.float32))
+    lengths = {key: shown[key] for key in expected["settings"]}
+    assert lengths == expected["settings"]
+    assert shown["data"]["classes"] == NAMES and shown["model"]["width"] == 8
+    assert run("predict", tmp_path / "run", tmp_path / "data/images/1.png", "--out", tmp_path / "out")[0] == 0
+    assert run("train", tmp_path / "run/config.yaml", "--print_config")[0] == 0
+    assert run("evaluate", tmp_path / "run", data(tmp_path / "other"), "--workers=0", "--split=train")[0] == 0
