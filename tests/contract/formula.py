@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ SIZES = ((37, 51), (65, 96))
 SAMPLES = 200
 RENAMED: dict[str, str] = {"model.enlarge": "model.inference_scale", "model.centred": "model.align_corners"}
 """Keys of the command line and options of models (`model.NAME`) that have another name now."""
+NEGATED = {"model.centred"}
+"""Those whose new name says the opposite."""
+
+
+def name_now(key: str, known: Collection[str]) -> str:
+    """The name that a key has in a version that knows these."""
+    return key if key in known else RENAMED.get(key, key)
 
 
 def pick(key: str, shape: Sequence[int]) -> NDArray[np.float32]:

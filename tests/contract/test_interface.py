@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import crispseg
-from contract.formula import RENAMED, frozen, run, write_png
+from contract.formula import NEGATED, frozen, name_now, run, write_png
 
 METHODS = {
     "Segmentation": ("labels", "probabilities", "overlay", "save", "objects", "shares"),
@@ -160,7 +160,8 @@ def test_commands() -> None:
 
 @pytest.mark.parametrize("name", HELPS)
 def test_keys(name: str) -> None:
-    assert {RENAMED.get(key, key) for key in frozen("interface.json")[name]} <= {*keys(*HELPS[name])}
+    known = keys(*HELPS[name])
+    assert {name_now(key, known) for key in frozen("interface.json")[name]} <= {*known}
 
 
 def own_data(root: Path) -> Path:
@@ -185,7 +186,7 @@ def printed(*words: object) -> dict[str, Any]:
 @pytest.mark.parametrize("form", ["flags", "yaml"])
 def test_settings_come_back_as_they_were_given(form: str, tmp_path: Path) -> None:
     data = own_data(tmp_path / "data")
-    settings = {RENAMED.get(key, key): value for key, value in TRAIN.items()}
+    settings = {name_now(key, keys(*HELPS["train sfnet"])): value for key, value in TRAIN.items()}
     if form == "yaml":
         tree: dict[str, Any] = {"data": {"name": "folder", "root": str(data)}}
         for key, value in settings.items():
@@ -205,8 +206,10 @@ def test_defaults(tmp_path: Path) -> None:
     """What a run does where nothing is said, but for what depends on the machine."""
     expected = frozen("interface.json")["defaults"]
     shown = printed(own_data(tmp_path / "data"))
-    expected["model.centred"] = not expected["model.centred"]  # its new name says the opposite
-    assert {key: shown.get(RENAMED.get(key, key)) for key in expected} == expected
+    found = {key: shown.get(name_now(key, shown)) for key in expected}
+    assert {
+        key: not value if key in NEGATED and key not in shown else value for key, value in found.items()
+    } == expected
 
 
 def test_short_forms(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import crispseg
-from contract.formula import RENAMED, SIZES, assert_close, frozen, image, picture, samples, saved, shapes_of
+from contract.formula import SIZES, assert_close, frozen, image, picture, samples, saved, shapes_of
 
 TINY = "test_efficientnet"
 SMALL: dict[str, Any] = {"backbone": TINY, "width": 16}
@@ -71,7 +71,7 @@ BUNDLED = ("nuclei", "aerial")
 
 def build(case: str) -> crispseg.SegmentationModel:
     """One of `BUILT`, with five classes."""
-    options = {RENAMED.get(f"model.{key}", key).removeprefix("model."): value for key, value in BUILT[case].items()}
+    options = dict(BUILT[case])
     return crispseg.create_model(options.pop("name"), num_classes=5, **options)
 
 
