@@ -36,15 +36,13 @@ WITH_FLAGS = {
     *(f"demo.{home}" for home in ("app", "guard", "uploads")),
     *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
     *(f"inference.{home}" for home in ("gathering", "refiner")),
-    *(f"training.{home}" for home in ("budget", "feedback", "folds", "interruption", "processes", "resuming", "room")),
-    *("training.run", "training.summary", "training.trainer"),
     *("backbones.published", "benchmarking.run", "data", "decoders.parts", "export.export"),
     *("io.opening", "io.tiff", "io.value_range"),
 }
 """Modules outside `cli` that still speak of flags."""
 SAME_NAME = {"Augmented", "Decoded", "Kind", "Layout", "Limits", "Pair", "Row", "Settings", "Share"}
 """Names that several public types have."""
-SHORT = {"cli.allocation", "data.randomness", "training.averaging"}
+SHORT = {"cli.allocation", "data.randomness"}
 """Files of fewer than 30 lines."""
 
 

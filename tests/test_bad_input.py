@@ -222,8 +222,8 @@ def test_an_unknown_name(flags: list[str], phrases: list[str], tmp_path: Path, e
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", *TINY, *SCENES, "--accelerator=cuda", f"--out={tmp_path / 'run'}"]) == 2
-    *_, last = capsys.readouterr().err.splitlines()  # what the data hold is said first
-    assert last.startswith("crispseg: error: accelerator is cuda") and "--accelerator cpu" in last
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error: accelerator is cuda") and "cpu" in line
     assert files(tmp_path) == {}
 
 
@@ -278,7 +278,7 @@ def test_output_into_an_unwritable_folder(
 
 def test_a_run_into_the_folder_of_another(run: Path, error: Error) -> None:
     line = error("train", *TINY, *SCENES, "--out", run)
-    assert f"{run} holds a run already" in line and f"--resume {run}" in line
+    assert str(run) in line and "resume" in line
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_a_damaged_checkpoint(
 
 def test_a_checkpoint_of_another_model(run: Path, error: Error) -> None:
     config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(re.sub(r"width: \d+", "width: 12", config))
+    (run / "config.yaml").write_text(re.sub(r"width: 16\b", "width: 12", config))
     line = error("train", "--resume", run)
     assert str(run / "checkpoints") in line and "of another model" in line
 
@@ -352,7 +352,7 @@ def test_resuming_with_other_settings(change: str, run: Path, error: Error) -> N
     before = (run / "config.yaml").read_bytes()
     line = error("train", "--resume", run, change)
     key = change.removeprefix("--").partition("=")[0].partition(".")[0]
-    assert f"cannot change {key}" in line and "--init_from" in line
+    assert f"cannot change {key}" in line
     assert (run / "config.yaml").read_bytes() == before
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from fuzz.mutations import png_chunks, png_of
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
-from training_runs import equal, quietly, tiny
+from training_runs import equal
 
 from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
@@ -30,9 +29,7 @@ from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.training import Run, TrainConfig
-from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import read_checkpoint
-from crispseg.training.task import SegmentationTask
 
 
 def flips(path: Path, count: int, start: int = 0) -> Iterator[None]:
@@ -150,37 +147,6 @@ def test_models_from_before_checksums_are_read(copied: Path) -> None:
     weights = load_file(path)
     save_file(weights, path, {"format": "pt"})
     assert equal(from_pretrained(copied).state_dict(), weights)
-
-
-def test_a_table_of_other_columns_ends_a_resumed_run_before_it_goes_on(copied: Path, refuses: Any) -> None:
-    """Of a run from before checkpoints had its rows."""
-    last, table = copied / "checkpoints/last.ckpt", copied / "metrics.csv"
-    checkpoint = torch.load(last, weights_only=True)
-    del checkpoint["callbacks"]["MetricsFile"]["rows"]
-    torch.save(checkpoint, last)
-    kept = last.read_bytes()
-    table.write_text(table.read_text().replace("iou/road", "iou/r\0ad"))
-    with refuses(str(table), "its columns are others", "restore or remove it"):
-        quietly(tiny(copied, epochs=3), resume=True)
-    assert last.read_bytes() == kept
-
-
-@pytest.mark.parametrize(
-    "row", ["", "x,4,1.0,0.1,1.0,50.0\n", "3,4.0,1.0,0.1,1.0\n", "3,8,1.0,0.1,1.0,5o.0,9,9,9,9,9,9,9,9,9,9,9,9,9,9\n"]
-)
-def test_a_table_with_a_row_of_something_else(row: str, copied: Path, refuses: Any) -> None:
-    table = copied / "metrics.csv"
-    callback = MetricsFile(table, SimpleNamespace(time_elapsed=lambda: 1.0))  # type: ignore[arg-type]
-    task = SegmentationTask(from_pretrained(copied), torch.nn.Identity(), tiny(copied))
-    trainer: Any = SimpleNamespace(global_step=4)
-    with table.open("a") as file:
-        file.write(row)
-    if not row:
-        callback.on_train_start(trainer, task)
-        assert [each["step"] for each in callback.rows] == ["2", "4"]
-        return
-    with refuses(str(table), "a row is none of scores", "restore or remove it"):
-        callback.on_train_start(trainer, task)
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -13,7 +13,7 @@ from crispseg.data import Augment, Scenes, check_split, train_transform
 from crispseg.data.dataset import Sample
 from crispseg.data.loading import train_loader
 from crispseg.training import TrainConfig
-from crispseg.training.fitting import keeps_images
+from crispseg.training.auto_settings import keeps_images
 
 SCENES = Scenes(train=4, val=1, test=1, height=64, width=64)
 
@@ -57,7 +57,7 @@ def test_only_where_all_have_room_in_each_worker(workers: int, factor: int, monk
     needed = 4 * 64 * 64 * 4 * factor  # RGB and mask
     config = dataclasses.replace(TrainConfig(data=SCENES), workers=workers)
     for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
-        monkeypatch.setattr("crispseg.training.fitting.free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("crispseg.training.auto_settings.free_bytes", lambda device, free=free: free)
         assert keeps_images(config, report) is keeps
 
 

@@ -21,7 +21,7 @@ from crispseg.io.images import write_image
 from crispseg.models.agln import ContextFusionBlock
 from crispseg.models.deeplabv3plus import DeepLabDecoder
 from crispseg.models.registry import resolved_options
-from crispseg.training.run import starting_model
+from crispseg.training.initialization import starting_model
 
 SFNET, DDSM, AGLN = RECIPES / "sfnet", RECIPES / "ddsm", RECIPES / "agln"
 UNEPT = ("ade20k", "pascal_context", "cityscapes")  # whose numbers are in test_unept_recipes.py

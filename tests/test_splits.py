@@ -21,6 +21,7 @@ from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
+from crispseg.training import train
 
 Capture = pytest.CaptureFixture[str]
 NAMES = {"train": "Training", "val": "valid", "test": "test"}
@@ -322,13 +323,11 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
 
 
 def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
-    from crispseg.training.resuming import check_folder
-
     config = parse_training([str(data), *TINY, f"--out={run}"], {}, prog="", description="")
     assert config.data == Folder(root=str(data))
-    check_folder(config, resume=True)
-    with pytest.raises(CrispsegError, match="--resume cannot change data"):
-        check_folder(dataclasses.replace(config, data=Folder(root=data, seed=1)), resume=True)
+    assert train(config, resume=True).folder == run
+    with pytest.raises(CrispsegError, match="change data"):
+        train(dataclasses.replace(config, data=Folder(root=data, seed=1)), resume=True)
 
 
 def test_other_folders_are_scored_whole(run: Path, tmp_path: Path, capsys: Capture) -> None:

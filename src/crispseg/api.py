@@ -32,8 +32,8 @@ from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
 from crispseg.training import Run, TrainConfig
 from crispseg.training.config import CONFIG, EARLIER
-from crispseg.training.processes import starter
 from crispseg.training.resuming import check_folder
+from crispseg.training.trainer import launcher
 
 SOURCE = "crispseg.train"
 
@@ -66,7 +66,7 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
-    if (cluster := starter()) and cluster.world_size() > 1:
+    if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
     try:
         return _train(images, masks, resume, settings)

@@ -13,14 +13,14 @@ from random import Random
 
 from fuzz.annotated import Coco, Labelme
 from fuzz.bounds import GIGABYTES, SECONDS, Hang, Memory, Reach, limited_time
-from fuzz.described import Configs, Settings, Tables
+from fuzz.described import Configs, Settings
 from fuzz.kinds import Kind, Lost, files_of, outcomes
 from fuzz.named import Names
 from fuzz.pictures import Images, Masks
 from fuzz.weights import Checkpoints, Weights
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Images, Masks, Settings, Configs, Weights, Checkpoints, Tables, Coco, Labelme, Names)
+    kind.name: kind for kind in (Images, Masks, Settings, Configs, Weights, Checkpoints, Coco, Labelme, Names)
 }
 
 FAULTS = ("tracebacks", "hangs", "over 2 GB", "damage accepted", "outputs lost", "reached out")

@@ -1,29 +1,22 @@
-"""What describes a run or a model: settings in YAML, a model's config.json, the table of scores."""
+"""What describes a run or a model: settings in YAML, a model's config.json."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.resources import files
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
 from training_runs import tiny
 
 from crispseg import create_model, from_pretrained
 from crispseg.cli.parsing import parse_training, read_yaml
-from crispseg.evaluation.scores import Scores
 from crispseg.models.info import ModelInfo
-from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import config_to_dict
-from crispseg.training.resuming import check_folder
-from crispseg.training.task import SegmentationTask
+from crispseg.training.resuming import check_same_run
 from fuzz.kinds import Case, Kind
 from fuzz.mutations import damaged, damaged_json, damaged_text, damaged_tree
 
@@ -55,7 +48,7 @@ class Settings(Kind):
         (folder / LAST).touch()
 
         def resumed() -> None:
-            check_folder(tiny(folder), resume=True)
+            check_same_run(tiny(folder))
 
         def training() -> None:
             parse_training([str(path)], {}, prog="crispseg train", description="")
@@ -88,56 +81,3 @@ class Configs(Kind):
             from_pretrained(folder)
 
         return Case(f"model {at}", {"model": loaded, "info": lambda: ModelInfo.read(path)}, {})
-
-
-class Task(SegmentationTask):
-    lr = 0.1  # without an optimizer
-
-
-class Tables(Kind):
-    """`metrics.csv`, which a run from before checkpoints had its rows goes on with."""
-
-    name = "metrics.csv"
-    classes = ("road", "a, b", "é")
-
-    def __init__(self, place: Path) -> None:
-        config = tiny(place / "run")
-        model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
-        model.info = ModelInfo(**{**vars(model.info), "class_names": self.classes})
-        self.task = Task(model, torch.nn.Identity(), config)
-        self.task.scores = Scores(np.eye(3, dtype=np.int64) + 1)
-        self.trainer: Any = SimpleNamespace(
-            global_step=12, sanity_checking=False, current_epoch=3, is_global_zero=True, check_val_every_n_epoch=1
-        )
-        self.task._trainer = self.trainer
-        table = self._table(place / "metrics.csv")
-        for step in (4, 8, 12):
-            self.trainer.global_step = step
-            self._evaluated(table)
-        self.seed = (place / "metrics.csv").read_bytes()
-
-    def case(self, random: Random, folder: Path) -> Case:
-        path = folder / "metrics.csv"
-        if random.random() < 0.5:
-            text = damaged_text(random, self.seed.decode().replace("\r\n", "\n"))
-            path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        else:
-            path.write_bytes(damaged(random, self.seed, [self.seed]).content)
-
-        def resumed() -> None:
-            table = self._table(Path(shutil.copy(path, folder / "run.csv")))
-            table.on_train_start(self.trainer, self.task)
-            self._evaluated(table)
-
-        return Case("metrics.csv", {"resume": resumed}, {})
-
-    def _table(self, path: Path) -> MetricsFile:
-        timer: Any = SimpleNamespace(time_elapsed=lambda: 1.0)
-        table = MetricsFile(path, timer)
-        table.loss, table.batches = 1.0, 1
-        return table
-
-    def _evaluated(self, table: MetricsFile) -> None:
-        """One more row is written."""
-        table.batches = 1
-        table.on_validation_end(self.trainer, self.task)

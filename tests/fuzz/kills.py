@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # processes are forked
 import torch
 from training_runs import FLAGS, equal, files, without_time
 
-import crispseg.training.run  # noqa: F401 (now, so that no process has to)
+import crispseg.training.fit  # noqa: F401 (now, so that no process has to)
 from crispseg.backbones import read_state_dict
 from crispseg.cli.main import main as command
 from crispseg.training.checkpoints import LAST, read_checkpoint

@@ -13,7 +13,7 @@ import torch
 from crispseg import create_model
 from crispseg.backbones import read_state_dict
 from crispseg.backbones.weights import write_state_dict
-from crispseg.training.checkpoints import AtomicCheckpoints, read_checkpoint
+from crispseg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from fuzz.kinds import Case, Kind, digest
 from fuzz.mutations import Damaged, damaged
 
@@ -63,7 +63,7 @@ class Checkpoints(Kind):
             "callbacks": {"MetricsFile": {"rows": [{"step": "4", "miou": "1.0"}]}},
             "optimizer_states": [{"state": {0: {"momentum_buffer": torch.randn(4)}}, "param_groups": [{"lr": 0.1}]}],
         }
-        AtomicCheckpoints().save_checkpoint(checkpoint, path)
+        AtomicCheckpointIO().save_checkpoint(checkpoint, path)
         self.seed = path.read_bytes()
         self.truth = digest(read_checkpoint(path))
 

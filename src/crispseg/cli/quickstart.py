@@ -28,8 +28,8 @@ from crispseg.io.images import colorize, write_image
 from crispseg.models import SegmentationModel
 from crispseg.training import train
 from crispseg.training.config import CONFIG
+from crispseg.training.initialization import starting_model
 from crispseg.training.resuming import check_folder
-from crispseg.training.run import starting_model
 from crispseg.visualization.pictures import error_map, panels
 
 DESCRIPTION = (

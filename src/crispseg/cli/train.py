@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crispseg.cli.parsing import parse_training
+from crispseg.data.dataset import FileDataset
 from crispseg.errors import CrispsegError
 from crispseg.training.config import CONFIG, EARLIER
+
+if TYPE_CHECKING:
+    from crispseg.training import Run
 
 TAKEN = {
     "--resume": "folder of a run that was stopped, or of folds, to go on with",
     "--folds": "number of models to train, each with another part of the images as the val split",
 }
-STARTED = {"TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"}
-"""One of these is set in processes that torchrun or SLURM started together."""
 DESCRIPTION = (
     "Train a model. Settings come from flags and, given first, from a YAML file, or from a folder of data whose layout "
     "'crispseg doctor' knows. "
@@ -46,75 +48,40 @@ def run(argv: Sequence[str]) -> None:
             f"--folds {f'is {chosen.folds}' if chosen.folds else 'has no value'}; give a number, such as 5"
         )
     folds = chosen.folds and int(chosen.folds)
-    if not STARTED & os.environ.keys() or {"-h", "--help"} & {*argv}:
-        _train(argv, folder, folds)
-        return
-    from crispseg.training.processes import Told, joined
-
-    try:
-        with joined():
-            _train(argv, folder, folds)
-    except Told:
-        raise SystemExit(2) from None
-
-
-def _train(argv: Sequence[str], folder: str | None, folds: int | None) -> None:
-    resumed, recipe = folder is not None, EARLIER if folder is not None else {}
-    with ExitStack() as stack:
-        if folder is not None:
-            argv = [str(stack.enter_context(_settings(Path(folder)))), *argv, f"--out={folder}"]
-        stack.enter_context(_together())
-        config = parse_training(
-            argv, recipe, prog="crispseg train", description=DESCRIPTION, resumed=resumed, shown=TAKEN
-        )
+    recipe = {}
+    if folder is not None:
+        if not (Path(folder) / CONFIG).is_file():
+            raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
+        argv, recipe = [str(Path(folder) / CONFIG), *argv, f"--out={folder}"], EARLIER
+    resumed = folder is not None
+    config = parse_training(argv, recipe, prog="crispseg train", description=DESCRIPTION, resumed=resumed, shown=TAKEN)
 
     # Lightning takes seconds, which --help and a mistake need not wait for
     from crispseg.training import train, train_folds
     from crispseg.training.folds import SCORES
-    from crispseg.training.processes import agreed
 
-    if folder is not None and agreed(lambda: (Path(folder) / SCORES).is_file()):
+    if folder is not None and (Path(folder) / SCORES).is_file():
         folds = getattr(config.data, "folds", None)
     if folds is None:
-        train(config, resume=resumed)
+        print_next(train(config, resume=resumed))
     else:
         train_folds(config, folds, resume=resumed)
 
 
-def _together() -> AbstractContextManager[None]:
-    """Ends all processes that were started together where one of them refuses what it is told."""
-    if not STARTED & os.environ.keys():
-        return nullcontext()
-    from crispseg.training.processes import all_or_none
+def print_next(trained: Run) -> None:
+    """Print the commands that a finished run is for; of several processes, the first one does."""
+    from crispseg.training.trainer import is_first_process
 
-    return all_or_none()
-
-
-@contextmanager
-def _settings(folder: Path) -> Iterator[Path]:
-    """A file with the settings of the run in a folder, which of several machines the first alone may have.
-
-    Raises:
-        CrispsegError: there is none.
-    """
-    file = folder / CONFIG
-
-    def read() -> bytes:
-        if not file.is_file():
-            raise CrispsegError(f"--resume {folder}: it holds no {CONFIG}; give the folder of a run")
-        return file.read_bytes()
-
-    if not STARTED & os.environ.keys():
-        read()
-        yield file
+    if not is_first_process():
         return
-    from crispseg.training.processes import agreed, is_first_process
-
-    settings = agreed(read)
-    if is_first_process():
-        yield file
-        return
-    with tempfile.TemporaryDirectory() as there:
-        copy = Path(there) / CONFIG
-        copy.write_bytes(settings)
-        yield copy
+    val = trained.data.dataset("val")
+    run = shlex.quote(str(trained.folder))
+    image = shlex.quote(str(val.pairs[0].image)) if isinstance(val, FileDataset) else "IMAGE"
+    print(
+        "next:",
+        f"  crispseg predict {run} {image} --out predictions",
+        f"  crispseg evaluate {run} --html scores.html",
+        f"  crispseg inspect {run} {image} --out inspect.html",
+        sep="\n",
+        file=sys.stderr,
+    )

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from crispseg.training.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from crispseg.training.fit import train
     from crispseg.training.folds import train_folds
     from crispseg.training.result import Run
-    from crispseg.training.run import train
 
 __all__ = ["ModelConfig", "Run", "TrainConfig", "train", "train_folds"]
 
-_HOMES = {"Run": "result", "train": "run", "train_folds": "folds"}
+_HOMES = {"Run": "result", "train": "fit", "train_folds": "folds"}
 
 
 def __getattr__(name: str) -> Any:

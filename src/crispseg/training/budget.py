@@ -20,15 +20,15 @@ EVALUATIONS = 10
 EVALUATING = 0.1
 """Share of the time that they may take together, unless the one at the end takes more."""
 MUCH = 0.25
-"""Share of the time for one evaluation from which this is said."""
+"""Share of the time for one evaluation from which a line says so."""
 LEAST = 0.1
 """Share of the time that is trained, however long the evaluation takes."""
 
 
 class Budget(Callback):
-    """Spreads evaluations over a given time, and ends the run so that the last one is within it.
+    """Spreads evaluations over a given time, closer together at first, and ends the run with one within that time.
 
-    They lie closer together at first, so that one sees early how it goes.
+    Processes follow the clock of the first one, so all have one learning rate, and evaluate and end at one step.
 
     Args:
         seconds: of training and evaluating, in all sessions of the run.
@@ -37,14 +37,11 @@ class Budget(Callback):
         console: where to say that it takes much of the time.
 
     Attributes:
-        progress: share of the time for training that lies behind, 0 to 1; the learning rate follows it.
+        progress: share of the training time that is over, 0 to 1; the learning rate follows it.
     """
 
     def __init__(self, seconds: float, elapsed: Callable[[], float], pace: Pace, console: Console) -> None:
-        self.seconds = seconds
-        self.elapsed = elapsed
-        self.pace = pace
-        self.console = console
+        self.seconds, self.elapsed, self.pace, self.console = seconds, elapsed, pace, console
         self.progress = 0.0
         self.evaluations = 0  # those that are over, or were left out
         self.used_up = 0.0  # the seconds that a session came to the end of
@@ -54,20 +51,15 @@ class Budget(Callback):
         return max(self.seconds - self.elapsed(), 0.0)
 
     @property
-    def share_of_evaluation(self) -> float:
-        """Share of the time that one evaluation takes; may be more than 1."""
-        return self.pace.evaluation / self.seconds
+    def scheduled(self) -> int:
+        """How many evaluations should be over by now, without the one at the end."""
+        count = min(EVALUATIONS, int(EVALUATING * self.seconds / max(self.pace.evaluation, 1e-9)))
+        return sum((number / count) ** 1.25 <= self.progress for number in range(1, count))
 
     def measure(self) -> None:
-        """Set `progress`; it is 1 where another step would leave too little time for the evaluation at the end."""
-        kept = max(self.pace.evaluations, default=self.pace.foretold) + (self.pace.a_step or 0.0)
+        """Set `progress`; it is 1 if another step would leave too little time for the evaluation at the end."""
+        kept = max(self.pace.evaluations, default=self.pace.estimated) + (self.pace.a_step or 0.0)
         self.progress = min(self.elapsed() / max(self.seconds - kept, LEAST * self.seconds), 1.0)
-
-    @property
-    def behind(self) -> int:
-        """How many evaluations, without that at the end, should lie behind."""
-        count = min(EVALUATIONS, int(EVALUATING / max(self.share_of_evaluation, 1e-9)))
-        return sum((number / count) ** 1.25 <= self.progress for number in range(1, count))
 
     def state_dict(self) -> dict[str, Any]:
         return {"used_up": self.used_up}
@@ -77,12 +69,12 @@ class Budget(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._measure_together(trainer)
-        self.evaluations = self.behind
+        self.evaluations = self.scheduled
         trainer.should_stop = self.used_up >= self.seconds
-        if self.share_of_evaluation > MUCH:
+        if self.pace.evaluation > MUCH * self.seconds:
             self.console.print(
-                f"an evaluation takes some {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
-                "images or more --minutes leave more time for training",
+                f"an evaluation takes about {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
+                "images or more minutes leave more time for training",
                 style="yellow",
                 highlight=False,
                 soft_wrap=True,
@@ -98,15 +90,12 @@ class Budget(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.evaluations = max(self.evaluations + 1, self.behind)
+            self.evaluations = max(self.evaluations + 1, self.scheduled)
             self.used_up = self.seconds if trainer.should_stop else 0.0
 
     def _measure_together(self, trainer: L.Trainer) -> bool:
-        """Set `progress` and tell whether an evaluation is due, as the first process of a distributed run finds it.
-
-        So all have one learning rate and evaluate and end at one step.
-        """
+        """Set `progress` and return whether an evaluation is due, both as the first process finds it."""
         self.measure()
         due: bool
-        self.progress, due = trainer.strategy.broadcast((self.progress, self.behind > self.evaluations))
+        self.progress, due = trainer.strategy.broadcast((self.progress, self.scheduled > self.evaluations))
         return due

@@ -1,42 +1,41 @@
-"""What happens beside the training: the table of metrics and the lines or bars a person watches."""
+"""The table of metrics, the evaluation at the end, and averaged weights."""
 
 from __future__ import annotations
 
 import csv
 import math
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar, Timer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
-from crispseg.training.config import TrainConfig
-from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
-from crispseg.training.pace import Pace, in_words
 from crispseg.training.task import SegmentationTask
 
-SHARED_COLUMNS = ("epoch", "step", "seconds", "lr", "train_loss", "miou", "pixel_accuracy")
-"""Of `metrics.csv`, beside the IoU of each class."""
+CallbackType = TypeVar("CallbackType", bound=Callback)
+
+
+def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
+    """The callback of a kind that a trainer has."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(each for each in callbacks if isinstance(each, kind))
 
 
 class MetricsFile(Callback):
     """Writes `metrics.csv`, a row for each evaluation. The rows are in checkpoints, so a resumed run continues it.
 
+    Lightning's `CSVLogger` deletes the file of the run that is resumed, and can leave half a row.
+
     Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch, or since the last
-    evaluation where the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent. The file is
-    whole at any time.
+    evaluation if the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent.
 
     Attributes:
         rows: the rows so far.
-        confusion: `(C, C)` pixels at the best evaluation; rows are the truth. None where it is not known.
+        confusion: `(C, C)` pixels at the best evaluation; rows are the ground truth. None before the first.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
@@ -46,30 +45,18 @@ class MetricsFile(Callback):
         self.confusion: Tensor | None = None
         self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, since a resumed epoch has one mean
 
+    @property
+    def best(self) -> dict[str, float | None]:
+        """The row of the best evaluation; None for a score that is undefined."""
+        best = max(self.rows, key=lambda row: float(row["miou"] or "-inf"))
+        return {key: float(value) if value else None for key, value in best.items()}
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "loss": self.loss, "batches": self.batches, "confusion": self.confusion}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.confusion = list(state_dict["rows"]), state_dict["confusion"]
         self.loss, self.batches = state_dict["loss"], state_dict["batches"]
-        self.rows = list(state_dict.get("rows", ()))
-        self.confusion = state_dict.get("confusion")
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step and not self.rows and self.path.is_file():  # from before checkpoints had the rows
-            assert isinstance(pl_module, SegmentationTask)
-            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
-                table = csv.DictReader(file)
-                known = {*SHARED_COLUMNS, *(f"iou/{name}" for name in pl_module.model.info.class_names)}
-                if not {"step", "miou"} <= {*(table.fieldnames or ())} <= known:
-                    raise CrispsegError(f"{self.path} is damaged: its columns are others; restore or remove it")
-                try:
-                    for row in table:
-                        _ = [float(value or "nan") for value in row.values()]
-                        if int(row["step"]) <= trainer.global_step:
-                            self.rows.append(row)
-                except (csv.Error, TypeError, ValueError) as error:
-                    what = f"a row is none of scores ({one_line(error)})"
-                    raise CrispsegError(f"{self.path} is damaged: {what}; restore or remove it") from None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -117,94 +104,16 @@ class LastEvaluation(Callback):
             trainer.should_stop = True
 
 
-def epoch_of(trainer: L.Trainer) -> str:
-    """Such as "epoch 3/50", or "epoch 3" where the length of the run is a time."""
-    return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")
+class WarmedAverage(WeightAveraging):
+    """An exponential moving average of the weights, of a decay that rises to its value: min(decay, (1 + n) / (10 + n)).
 
-
-class Bars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run.
-
-    Args:
-        left: the seconds that are left, if they are known.
+    `n` is the number of updates so far; it is in checkpoints. So the average of a short run does not hold on to its
+    first weights, as that of Lightning's `EMAWeightAveraging` does.
     """
 
-    def __init__(self, left: Callable[[], float | None]) -> None:
-        super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
-        self.left = left
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Any, current: Any, updates: Any) -> None:
+            warmed = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            get_ema_multi_avg_fn(warmed)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
-    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
-        return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
-        shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
-        left = self.left()
-        return shown if left is None else {**shown, "left": in_words(left)}
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return epoch_of(self.trainer)
-
-
-class Lines(Callback):
-    """A line for every evaluation, with more after the first one, and in a log file one for every half minute.
-
-    Args:
-        config: the run.
-        left: the seconds that are left, if they are known.
-        pace: how fast it goes.
-        shares: the share of each class in the training pixels.
-        console: where to print.
-    """
-
-    every = 30.0
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        left: Callable[[], float | None],
-        pace: Pace,
-        shares: Sequence[float],
-        console: Console,
-    ) -> None:
-        self.config = config
-        self.left = left
-        self.pace = pace
-        self.shares = shares
-        self.console = console
-        self.latest = time.monotonic()
-        self.evaluated = False
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if time.monotonic() - self.latest > self.every and not self.console.is_terminal:
-            self._say(self._where(trainer))
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
-        scores, names = pl_module.scores, pl_module.model.info.class_names
-        line = f"{self._where(trainer)}  mIoU {scores.miou:.1f}"
-        if self.evaluated:
-            self._say(f"{line}  {classes_in_short(scores.iou, names)}")
-            return
-        self.evaluated = True
-        self._say(line, *class_lines(scores.iou, names), *remarks(scores.confusion, names, self.shares))
-        if (waiting := self.pace.waiting) is not None and waiting >= 0.3:
-            self._say(waiting_in_words(waiting, self.config.workers))
-
-    def _where(self, trainer: L.Trainer) -> str:
-        steps, left = trainer.estimated_stepping_batches, self.left()
-        parts = [
-            epoch_of(trainer),
-            f"step {trainer.global_step}" + (f"/{steps}" if steps != math.inf else ""),
-            f"loss {trainer.callback_metrics['train/loss_step']:.3f}",
-        ]
-        if self.pace.batches_a_second and self.config.batch_size != "auto":
-            parts.append(f"{self.pace.batches_a_second * self.config.batch_size * self.config.processes:.3g} images/s")
-        return "  ".join([*parts, f"{in_words(left)} left"] if left is not None else parts)
-
-    def _say(self, *lines: str) -> None:
-        self.latest = time.monotonic()
-        for line in lines:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        super().__init__(multi_avg_fn=average)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -19,45 +20,28 @@ from crispseg.backbones.weights import check_archive
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
-from crispseg.training.processes import agreed
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 MODEL = "model"
 
 SECONDS = 20.0
-"""Of training that an interruption may cost, where it comes without a signal."""
+"""Age of the last checkpoint from which the end of an epoch writes another one."""
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the old file and renames; Lightning's own writer copies over it from another file system.
-
-    Of joined processes the first reads, and tells the others.
-
-    Attributes:
-        written: the step of each checkpoint that this process has written, by its path.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: dict[Path, int] = {}
-
-    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        return agreed(lambda: super(AtomicCheckpoints, self).load_checkpoint(path, *arguments, **options))
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes next to the old file and renames; Lightning's own writer copies over it from another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # what PyTorch makes of an error of the operating system
+            except RuntimeError as error:  # PyTorch's, for an error of the operating system
                 raise (error.__context__ or error) from None
-        self.written[Path(path)] = checkpoint["global_step"]
 
 
-class EpochCheckpoint(ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """Writes `best.ckpt` and the folder `model` at the best evaluation so far.
-
-    It finds `best.ckpt` again where the run's folder was moved. Checkpoints hold its state under this class's name.
 
     Args:
         folder: of the run.
@@ -80,80 +64,79 @@ class EpochCheckpoint(ModelCheckpoint):
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before and trainer.is_global_zero:
-            model = pl_module.model
-            assert isinstance(model, SegmentationModel)
-            now = {key: value.clone() for key, value in model.state_dict().items()}  # those of an average are others
-            self.save_model(model)
-            model.load_state_dict(now)
+            assert isinstance(pl_module.model, SegmentationModel)
+            self.save_model(pl_module.model)
 
-    def save_model(self, model: SegmentationModel) -> float:
-        """Give a model the weights of the best evaluation, save it, and return the evaluation's mIoU."""
-        load_checkpoint(self.path, model)
+    def save_model(self, model: SegmentationModel) -> None:
+        """Save the model with the weights in `best.ckpt`, which may be averages, and its mIoU."""
+        best = copy.deepcopy(model)
+        load_checkpoint(self.path, best)
         assert self.best_model_score is not None
-        miou = float(self.best_model_score)
-        model.info = dataclasses.replace(model.info, metrics={"val_miou": round(miou, 2)})
-        model.save_pretrained(self.model)
-        return miou
+        best.info = dataclasses.replace(best.info, metrics={"val_miou": round(float(self.best_model_score), 2)})
+        best.save_pretrained(self.model)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = agreed(self._written)
-        if state is None:
-            return  # nothing was evaluated so far
-        best = {"best_model_path": str(self.path), "kth_best_model_path": str(self.path), "dirpath": self.dirpath}
-        super().load_state_dict({**state, **best, "best_k_models": {str(self.path): state["best_model_score"]}})
+        """Take the score from `best.ckpt`, which is newer if the run was killed before it wrote `last.ckpt`.
 
-    def _written(self) -> dict[str, Any] | None:
-        """Its state in `best.ckpt`, which a killed run may have written without coming to write `last.ckpt`."""
-        if not self.path.is_file():
-            return None
-        state: dict[str, Any] = torch.load(self.path, "cpu", weights_only=True)["callbacks"][self.state_key]
-        return state
+        The folder may have been moved.
+        """
+        if state_dict["best_model_score"] is None and not self.path.is_file():
+            return
+        states = _read(self.path)["callbacks"].values()
+        score = next(state["best_model_score"] for state in states if "best_model_score" in state)
+        path = str(self.path)
+        best = {"best_model_score": score, "best_model_path": path, "best_k_models": {path: score}, "kth_value": score}
+        super().load_state_dict(state_dict | best | {"kth_best_model_path": path, "dirpath": self.dirpath})
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after each evaluation and at the end of the run, at the end of an epoch if the last one is
-    `SECONDS` old, and, if asked, every so many steps.
+    """Writes `last.ckpt` after each evaluation, at the end of an epoch if it is `SECONDS` old, and at the end.
 
-    `ModelCheckpoint` would also write where gradients are being accumulated.
+    `ModelCheckpoint` would also write while gradients are accumulated.
+
+    Args:
+        path: of the file.
+        every: write it every so many steps too.
 
     Attributes:
-        saved: the step of the latest checkpoint, which may lie on another machine; None if there is none.
+        saved: step of the latest checkpoint; None if there is none.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
-        self.due = False
+        self.evaluated = False
         self.saved: int | None = None
         self.written = -math.inf
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step:
-            self.saved = trainer.global_step  # the run goes on from there
+        self.saved = trainer.global_step or None  # of the checkpoint that the run resumes from
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        # After its last step a run would seem to be over when it is resumed, and never be evaluated.
-        over = trainer.is_last_batch or trainer.should_stop  # set before, by Budget or LastEvaluation
-        asked = self.every is not None and trainer.global_step % self.every == 0
-        if stepped and (self.due or asked) and not over:
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
+        # A run resumed after the last step of an epoch, or of all, would not be evaluated there.
+        if (self.evaluated or self._asked(trainer)) and not (
+            accumulating or trainer.is_last_batch or trainer.should_stop
+        ):
             self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.due = not trainer.sanity_checking
+        self.evaluated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        late = time.monotonic() - self.written > SECONDS  # of few images, an epoch takes less than writing all this
-        asked = self.every is not None and trainer.global_step % self.every == 0
-        if trainer.strategy.broadcast(self.due or late or asked or trainer.should_stop):  # all processes write together
+        due = self.evaluated or self._asked(trainer) or trainer.should_stop
+        if trainer.strategy.broadcast(due or time.monotonic() - self.written > SECONDS):
             self.save(trainer)
 
+    def _asked(self, trainer: L.Trainer) -> bool:
+        return self.every is not None and trainer.global_step % self.every == 0
+
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; all processes have to."""
         trainer.save_checkpoint(self.path)
-        self.due, self.saved, self.written = False, trainer.global_step, time.monotonic()
+        self.evaluated, self.saved, self.written = False, trainer.global_step, time.monotonic()
 
 
 class Patience(EarlyStopping):
@@ -170,8 +153,22 @@ class Patience(EarlyStopping):
             trainer.should_stop = True  # it had stopped before
 
 
+def load_checkpoints(folder: Path, model: SegmentationModel) -> int:
+    """Load the last checkpoint of a run into the model, and make sure that its best one can be read.
+
+    Returns:
+        The step of the last one.
+
+    Raises:
+        CrispsegError: one is missing, damaged or of another model.
+    """
+    if (folder / BEST).is_file():
+        load_checkpoint(folder / BEST, model)
+    return load_checkpoint(folder / LAST, model)
+
+
 def load_checkpoint(path: Path, model: SegmentationModel) -> int:
-    """Give a model, with its heads for deep supervision, the weights in a checkpoint.
+    """Load the weights in a checkpoint into a model with its heads for deep supervision.
 
     Returns:
         The checkpoint's step.
@@ -190,21 +187,27 @@ def load_checkpoint(path: Path, model: SegmentationModel) -> int:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
-    """The model's weights in a checkpoint, and its step.
+    """Read the model's weights in a checkpoint, and its step.
 
     Raises:
         CrispsegError: it is missing or damaged.
     """
+    checkpoint = _read(path)
+    state = checkpoint["state_dict"].items()
+    weights = {key.removeprefix("model."): value for key, value in state if key.startswith("model.")}
+    return weights, int(checkpoint["global_step"])
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CrispsegError(f"there is no checkpoint {path}; restore it, or train anew into another folder")
+        raise CrispsegError(f"there is no checkpoint {path}; restore it, or train again into another folder")
     try:
         check_archive(path)
-        checkpoint = torch.load(path, "cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-        weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-        return weights, int(checkpoint["global_step"])
+        checkpoint: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
+        _ = checkpoint["state_dict"].items(), int(checkpoint["global_step"]), checkpoint["callbacks"].values()
+        return checkpoint
     except Exception as error:  # torch.load raises almost anything on a damaged file
         what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise CrispsegError(
-            f"checkpoint {path} is damaged ({what}); restore it, or train anew into another folder"
+            f"checkpoint {path} is damaged ({what}); restore it, or train again into another folder"
         ) from None

@@ -1,10 +1,10 @@
-"""Cross-validation: as many runs as there are parts of the data, each with another part as its val split."""
+"""Cross-validation: one run for each fold of the data, which is its val split."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,12 +16,12 @@ from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.tables import percent
 from crispseg.io.files import atomic_path, owned
+from crispseg.training.auto_settings import MINUTES
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
-from crispseg.training.fitting import MINUTES
+from crispseg.training.fit import train
 from crispseg.training.pace import in_words
-from crispseg.training.processes import agreed, is_first_process, joined
-from crispseg.training.run import train
+from crispseg.training.trainer import is_first_process
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
@@ -38,7 +38,7 @@ def train_folds(
     Args:
         config: the run.
         folds: how many there are.
-        resume: go on in a folder that holds some: finished folds are left as they are.
+        resume: resume the folds in `config.out`; finished ones are left as they are.
         console: where to print.
 
     Returns:
@@ -49,60 +49,50 @@ def train_folds(
             folds; and as `train` does.
         Interrupted: as `train` does.
     """
-    with joined(), ExitStack() as stack:
-        if not is_first_process():
-            return _train_folds(config, folds, resume, Console(quiet=True))
-        stack.enter_context(owned(Path(config.out)))
-        return _train_folds(config, folds, resume, console or Console(stderr=True))
-
-
-def _train_folds(config: TrainConfig, folds: int, resume: bool, console: Console) -> dict[str, Scores]:
-    data, out = config.data, Path(config.out)
-    if not isinstance(data, Folder):
-        raise CrispsegError(f"--folds divides images of your own, but the data are {data.name}; give --data folder")
-    data = dataclasses.replace(data, folds=folds)
-    whole = dataclasses.replace(config, data=data)
-    scores = agreed(lambda: _scores(whole, resume=resume))
-    if not resume:
-        _ = data.pairs("val")  # too few images are told first
-    minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
-    if minutes and not resume:
-        line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
-        console.print(line, highlight=False)
-    _write(out / SCORES, json.dumps(scores))
-    _write(out / CONFIG, yaml.safe_dump(config_to_dict(whole), sort_keys=False))
-    for fold in range(1, folds + 1):
-        folder = out / f"fold_{fold}"
-        if folder.name in scores:
-            continue
-        console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
-        own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=folder)
-        try:
-            run = train(own, resume=resume and agreed((folder / LAST).is_file), console=console)
-        except Interrupted as stop:
-            line = f"interrupted in fold {fold} of {folds}; go on with: crispseg train --resume {out}"
-            raise Interrupted(line, stop.number) from None
-        scores[folder.name] = {"miou": run.miou, **run.iou}
-        _write(out / SCORES, json.dumps(scores, indent=1))
-    for line in fold_lines(scores):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return scores
-
-
-def _scores(config: TrainConfig, *, resume: bool) -> dict[str, Scores]:
-    """The scores of the folds that are finished. Raises where the folder does not let these be trained."""
-    out = Path(config.out)
-    file = out / SCORES
-    if resume:
-        if not file.is_file():
-            raise CrispsegError(f"{out} holds no folds to resume; start them again without --resume")
-        scores: dict[str, Scores] = json.loads(file.read_text("utf-8"))
+    if not isinstance(config.data, Folder):
+        raise CrispsegError(f"folds divide your own images, but the data are {config.data.name}")
+    data, out, first = dataclasses.replace(config.data, folds=folds), Path(config.out), is_first_process()
+    console = (console or Console(stderr=True)) if first else Console(quiet=True)
+    with owned(out) if first else nullcontext():
+        scores = _finished(out, resume) if first or resume else {}
+        if not resume:
+            _ = data.pairs("val")  # too few images are reported first
+            minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
+            if minutes:
+                line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
+                console.print(line, highlight=False)
+        _write(out / SCORES, json.dumps(scores))
+        settings = config_to_dict(dataclasses.replace(config, data=data))
+        _write(out / CONFIG, yaml.safe_dump(settings, sort_keys=False))
+        for fold in range(1, folds + 1):
+            folder = out / f"fold_{fold}"
+            if folder.name in scores:
+                continue
+            console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
+            own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=folder)
+            try:
+                run = train(own, resume=resume and (folder / LAST).is_file(), console=console)
+            except Interrupted as stop:
+                line = f"interrupted in fold {fold} of {folds}; resume the folds in {out}"
+                raise Interrupted(line, stop.number) from None
+            scores[folder.name] = {"miou": run.miou, **run.iou}
+            _write(out / SCORES, json.dumps(scores, indent=1))
+        for line in fold_lines(scores):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         return scores
-    if is_first_process():  # to the others the first has made way
-        if (out / LAST).is_file():
-            raise CrispsegError(f"{out} holds a run already; choose another --out")
-        if (out / "fold_1" / LAST).is_file():  # before, there is nothing to go on with
-            raise CrispsegError(f"{out} holds folds already; resume them with --resume {out}, or choose another --out")
+
+
+def _finished(out: Path, resume: bool) -> dict[str, Scores]:
+    """The scores of the folds that are finished. Raises if the folder does not allow to train these."""
+    if resume:
+        if not (out / SCORES).is_file():
+            raise CrispsegError(f"{out} holds no folds to resume; start them again")
+        scores: dict[str, Scores] = json.loads((out / SCORES).read_text("utf-8"))
+        return scores
+    if (out / LAST).is_file():
+        raise CrispsegError(f"{out} already holds a run; choose another out")
+    if (out / "fold_1" / LAST).is_file():
+        raise CrispsegError(f"{out} already holds folds; resume them, or choose another out")
     return {}
 
 
@@ -130,7 +120,6 @@ def fold_lines(scores: dict[str, Scores]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    if not is_first_process():
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if is_first_process():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,41 +1,38 @@
-"""The Lightning trainer of a run: its callbacks, loggers and precision."""
+"""The Lightning trainer of a run: its processes, callbacks, loggers and precision."""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
+import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.errors import CrispsegError
-from crispseg.training.averaging import WarmedAverage
+from crispseg.errors import CrispsegError, one_line
 from crispseg.training.budget import NEVER, Budget
-from crispseg.training.callbacks import Bars, LastEvaluation, Lines, MetricsFile
-from crispseg.training.checkpoints import (
-    LAST,
-    AtomicCheckpoints,
-    EpochCheckpoint,
-    LastCheckpoint,
-    Patience,
-)
+from crispseg.training.callbacks import LastEvaluation, MetricsFile, WarmedAverage
+from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Patience
+from crispseg.training.class_weight_schedule import ClassWeightSchedule
 from crispseg.training.config import TrainConfig
-from crispseg.training.pace import Course, Pace
-from crispseg.training.pictures import Pictures, telling_images
-from crispseg.training.processes import environment
+from crispseg.training.pace import Pace
+from crispseg.training.progress import Left, ProgressBars, ProgressLines
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
-from crispseg.training.weighing import MilderWeights
+from crispseg.training.validation_pictures import ValidationPictures, telling_images
 
 
 def build_trainer(
@@ -46,7 +43,7 @@ def build_trainer(
     val_set: SegmentationDataset,
     console: Console,
 ) -> L.Trainer:
-    """The trainer of a run.
+    """Build the trainer of a run.
 
     Args:
         config: the run.
@@ -57,35 +54,29 @@ def build_trainer(
         console: where to print.
 
     Raises:
-        CrispsegError: there are fewer devices than asked for; a logger is not installed.
+        CrispsegError: a logger is not installed.
     """
-    if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
-        raise CrispsegError(
-            f"accelerator is cuda with {config.devices} device(s), but PyTorch finds {found}; "
-            f"use {f'--devices {found}' if found else '--accelerator cpu'}"
-        )
     folder = Path(config.out)
-    steps = steps_per_epoch(batches, config)
-    plugins: list[Any] = [AtomicCheckpoints(), environment()]
-    if on_cuda(config) and config.processes > 1:
-        plugins.append(SyncedNorms())
-    timer, pace = Timer(), Pace(sum(height * width for height, width in val.sizes) / config.processes)
+    per_epoch = steps_per_epoch(batches, config)
+    steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
+    timer = Timer()
+    pace = Pace(sum(h * w for h, w in val.sizes) / config.processes, steps, config.val_every * per_epoch)
     callbacks: list[Callback] = [timer, pace]
-    left: Callable[[], float | None]
+    left: Left = pace.left
     if config.minutes:
         budget = Budget(60 * config.minutes, timer.time_elapsed, pace, console)
         left = budget.left
         callbacks.append(budget)
     else:
-        left = functools.partial(pace.left, Course.of(config, steps))
         callbacks.append(LastEvaluation())
-    callbacks += [MetricsFile(folder / METRICS, timer), Pictures(folder, val_set, telling_images(val.present))]
-    callbacks.append(Lines(config, left, pace, train.shares, console))
+    callbacks.append(MetricsFile(folder / METRICS, timer))
+    callbacks.append(ValidationPictures(folder, val_set, telling_images(val.present)))
+    callbacks.append(ProgressLines(config, left, pace, train.shares, console))
     if console.is_terminal:
-        callbacks.append(Bars(left))
-    callbacks += [EpochCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+        callbacks.append(ProgressBars(left))
+    callbacks += [BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
     if config.class_weights == "softened":
-        callbacks.append(MilderWeights())
+        callbacks.append(ClassWeightSchedule())
     if config.ema:
         callbacks.append(WarmedAverage(config.ema))
     if config.patience:
@@ -94,12 +85,11 @@ def build_trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        # Else the first step of a session adds gradients up in another order than the others.
+        # Otherwise the first step of a session adds gradients up in another order than the others.
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=plugins,
-        profiler=pace.wait,
-        max_epochs=_epochs(config, steps),
+        plugins=_plugins(config),
+        max_epochs=-1 if steps is None else -(-steps // per_epoch),
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
@@ -116,16 +106,60 @@ def build_trainer(
     )
 
 
-def _epochs(config: TrainConfig, steps: int) -> int:
-    """At most so many epochs, of so many steps each; -1 for any number."""
-    if config.minutes:
-        return -1
-    return -(-config.iterations // steps) if config.iterations else config.epochs or -1
+def is_first_process() -> bool:
+    """Whether this is the process that prints and writes, by the variables that Lightning's launchers set."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def launcher() -> ClusterEnvironment:
+    """What started the processes of this run: torchrun, srun, or Lightning on one machine.
+
+    Raises:
+        CrispsegError: srun was given options that Lightning does not support.
+    """
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    # srun sets the number of the step; a script of sbatch without it is one process, whatever it has reserved.
+    if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_NTASKS") == "1":
+        return LightningEnvironment()
+    try:
+        return SLURMEnvironment(auto_requeue=False)  # which would write checkpoints of its own
+    except RuntimeError as error:
+        raise CrispsegError(f"srun: {one_line(error)}") from None
+
+
+def check_processes(config: TrainConfig) -> None:
+    """Make sure that as many processes were started as the run has, and that there are the devices for them.
+
+    Raises:
+        CrispsegError: more or fewer were, or there are fewer devices.
+    """
+    cluster = launcher()
+    if isinstance(cluster, LightningEnvironment) and config.num_nodes > 1:
+        raise CrispsegError(
+            f"num_nodes is {config.num_nodes}, but this process was started alone; start it on each machine by "
+            "torchrun or srun, see docs/scaling.md"
+        )
+    if not isinstance(cluster, LightningEnvironment) and cluster.world_size() != config.processes:
+        raise CrispsegError(
+            f"{cluster.world_size()} processes were started, but devices is {config.devices} and num_nodes "
+            f"{config.num_nodes}; their product should be the number of processes"
+        )
+    if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
+        raise CrispsegError(
+            f"accelerator is cuda and devices {config.devices}, but PyTorch finds {found} CUDA devices; give fewer, or "
+            "cpu as accelerator"
+        )
 
 
 def on_cuda(config: TrainConfig) -> bool:
     """Whether the run will be on a CUDA device."""
     return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def _plugins(config: TrainConfig) -> list[Any]:
+    synced = [SyncedNorms()] if on_cuda(config) and config.processes > 1 else []
+    return [AtomicCheckpointIO(), launcher(), *synced]
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:

@@ -1,4 +1,4 @@
-"""Weights of classes that become milder as a run goes on."""
+"""Class weights that become milder as a run goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPONENTS = (1 / 2, 1 / 3)
 """Of one over a class's share of the pixels, before and after."""
 
 
-class MilderWeights(Callback):
+class ClassWeightSchedule(Callback):
     """Changes softened class weights from the square root to the cube root of one over each class's share.
 
     Without the first a rare class is found late, and with the second it is drawn less wide once it has been found

@@ -1,4 +1,4 @@
-"""What a run takes from its data and its machine where the configuration says auto."""
+"""Values for the settings that are auto, from the data and the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCH = 8
 SHARE_OF_MEMORY = 0.25
 """Of what is free, for images that are kept."""
 MINUTES = 30.0
-"""Length of a run that is told none."""
+"""Default length of a run."""
 FEW = 100
 """Images below which their colours are changed: more are seen too seldom in a first training."""
 RARE = 0.02
@@ -34,9 +34,9 @@ STEP = 32
 """Sides of crops are multiples of the coarsest stride."""
 
 
-def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
-    """The configuration with a value in each place that said auto. See docs/defaults.md for what it is made of."""
-    augment = fitted_augment(config.augment, train, config.model.in_chans)
+def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
+    """The configuration with a value in place of each auto; docs/defaults.md explains them."""
+    augment = resolved_augment(config.augment, train, config.model.in_chans)
     batch_size = config.batch_size
     if batch_size == "auto":
         area = math.prod(augment.window or train.largest)
@@ -52,7 +52,7 @@ def fitted(config: TrainConfig, train: SplitReport) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
-def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> Augment:
+def resolved_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> Augment:
     """Crop, turns and colours by what the training images are."""
     changes: dict[str, Any] = {}
     if augment.crop == "auto":
@@ -66,7 +66,7 @@ def fitted_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> A
 
 
 def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
-    """Whether the training images stay in memory once they were read: all of them, in each worker, have room there."""
+    """Whether all training images fit in the memory of each worker, so that they are read only once."""
     channels = image_channels(config.model.in_chans) + 1  # and the mask
     needed = sum(math.prod(size) for size in train.sizes) * channels * max(config.workers, 1) * config.devices
     free = free_bytes(torch.device("cpu"))

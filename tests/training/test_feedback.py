@@ -23,8 +23,7 @@ from crispseg.evaluation import Scores
 from crispseg.labels import LabelSet
 from crispseg.training import train
 from crispseg.training.feedback import Measured, advice, class_lines, classes_in_short, foretold, remarks
-from crispseg.training.pace import Waiting
-from crispseg.training.pictures import telling_images
+from crispseg.training.validation_pictures import telling_images
 
 NAMES = ("background", "nucleus", "border")
 SHARES = (0.8, 0.196, 0.004)
@@ -33,18 +32,16 @@ MISSED = np.array([[90, 10, 0], [40, 60, 0], [5, 5, 0]])
 FOUND = np.array([[90, 5, 5], [10, 80, 10], [1, 1, 8]])
 
 
-def test_a_class_that_is_never_predicted_is_said() -> None:
-    assert remarks(MISSED, NAMES, SHARES) == [
-        "border has not been predicted at all so far; it is 0.4 % of the training pixels",
-        "40 % of the pixels of nucleus are taken for background",
-    ]
-    assert remarks(MISSED, NAMES, (0.8, 0.2, 0.0))[0].endswith("; the training masks hold none of it")
-    assert remarks(MISSED, NAMES, (0, 0, 0.998))[0].endswith("; it is 100 % of the training pixels")
+def test_a_class_that_is_never_predicted_is_reported() -> None:
+    never, mistaken = remarks(MISSED, NAMES, SHARES)
+    assert never.startswith("border ") and "0.4 %" in never
+    assert mistaken.startswith("40 % of the pixels of nucleus") and mistaken.endswith("background")
+    assert "100 %" in remarks(MISSED, NAMES, (0, 0, 0.998))[0]
     assert remarks(FOUND, NAMES, SHARES) == []
     nothing_else = np.zeros((5, 5), int)
     nothing_else[:, 0] = 10
     (line, *_) = remarks(nothing_else, "abcde", (0.2,) * 5)
-    assert line == "4 classes have not been predicted at all so far: b, c, d, e"
+    assert line.startswith("4 classes") and line.endswith("b, c, d, e")
 
 
 def test_each_class_has_its_iou() -> None:
@@ -71,7 +68,7 @@ SOUND = Measured(
     train=report("train", 80),
     val=report("val", 20),
     waiting=0.05,
-    length="--epochs 100",
+    longer="epochs 100",
     workers=2,
     weighted=False,
     foldable=True,
@@ -82,22 +79,17 @@ SOUND = Measured(
     ("changes", "said"),
     [
         ({}, None),
-        ({"miou": [10, 20, 30, 40, 50, 60]}, "still rose by 20.0 over the last third .*: train longer, --epochs 100$"),
-        ({"miou": [10, 60, 59, 55, 54, 50]}, "fell by 10.0 after step 20 while the training loss went on falling"),
+        ({"miou": [10, 20, 30, 40, 50, 60]}, "rose by 20.0 .* epochs 100$"),
+        ({"miou": [10, 60, 59, 55, 54, 50]}, "fell by 10.0 after step 20"),
         ({"miou": [10, 60, 59, 55, 54, 50], "losses": [1] * 6}, None),
-        ({"confusion": MISSED}, "^0 % of the pixels of border are found, it is 0.4 % .*: try --class_weights balanced"),
-        ({"confusion": MISSED, "weighted": True}, "try more images that show it"),
-        (
-            {"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]},
-            "only 3 steps, .* train longer; in a given time",
-        ),
-        ({"waiting": 0.4}, "data loading takes 40 % of the time: more --workers than 2"),
-        ({"val": report("val", 6)}, "val has 6 images: .*; --folds 5 says how much"),
-        ({"train": report("train", 1), "val": report("val", 1)}, "val has 1 image: .*; --folds 2 says how much"),
-        (
-            {"confusion": np.array([[9, 1, 0], [5, 5, 0], [0, 0, 9]])},
-            "50 % of the pixels of nucleus are taken for back",
-        ),
+        ({"confusion": MISSED}, "^0 % .* border .* 0.4 % .* class_weights balanced"),
+        ({"confusion": MISSED, "weighted": True}, "border .* images"),
+        ({"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]}, "3 steps"),
+        ({"waiting": 0.4}, "40 % .* workers than 2"),
+        ({"val": report("val", 6)}, "6 images.* folds 5"),
+        ({"val": report("val", 6), "foldable": False}, "6 images"),
+        ({"train": report("train", 1), "val": report("val", 1)}, "1 image.* folds 2"),
+        ({"confusion": np.array([[9, 1, 0], [5, 5, 0], [0, 0, 9]])}, "50 % .* nucleus .* background"),
     ],
 )
 def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: str | None) -> None:
@@ -115,22 +107,11 @@ def test_at_most_four_pieces_of_advice() -> None:
     assert len(advice(dataclasses.replace(SOUND, **all_of_it))) == 4
 
 
-def test_few_steps_are_said_before() -> None:
+def test_few_steps_are_foretold() -> None:
     whole = Augment(None), (64, 96)
     assert foretold(None, 5, *whole) == foretold(50, 5, *whole) == []
     (line,) = foretold(49, 5, *whole)
-    assert "49 steps in all" in line and "--minutes 10, or --epochs 100" in line
-
-
-def test_waiting_for_data_is_measured() -> None:
-    clock = iter([10.0, 13.0, 20.0, 21.5])
-    waiting = Waiting(lambda: next(clock))
-    for _ in range(2):
-        waiting.start("[_TrainingEpochLoop].train_dataloader_next")
-        waiting.start("something else")
-        waiting.stop("something else")
-        waiting.stop("[_TrainingEpochLoop].train_dataloader_next")
-    assert waiting.seconds == 4.5
+    assert "49 steps" in line and "epochs to 100" in line
 
 
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9))))
@@ -141,10 +122,10 @@ def test_pictures_show_as_many_classes_as_they_can(present: np.ndarray[Any, Any]
     assert shown.sum() >= present.sum(1).max()
 
 
-def test_crops_that_are_mostly_filling_are_told() -> None:
+def test_crops_that_are_mostly_padding_are_foretold() -> None:
     for crop, largest, share in (((200, 200), (64, 64), "84%"), ((128, 400), (300, 100), "69%")):
         (line,) = foretold(None, 9, Augment(crop), largest)
-        assert f"at least {share} of a crop is filling" in line and f"--augment.crop {min(largest)}" in line
+        assert share in line and line.endswith(f"augment.crop to {min(largest)}")
     quiet = [Augment(None), Augment(96), Augment(400, longer_side=400), Augment(150, (0.5, 2.0))]
     assert [foretold(100, 9, augment, (64, 96)) for augment in quiet] == [[], [], [], []]
 
@@ -155,13 +136,13 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     folder = train(config, console=Console(file=said, width=300)).folder
     text = said.getvalue()
     names = SCENES.label_set().names
-    assert "this run has 24 steps in all, in which a model hardly learns anything; give --minutes 10" in text
+    assert "24 steps" in text[: text.index("epoch 1")]
     first, later = re.findall(r"(?m)^epoch .*mIoU.*$", text)[:2]
     assert re.fullmatch(r"epoch 1/12  step 2/24  loss [\d.]+  [\d.e+]+ images/s  \d+ s left  mIoU [\d.]+", first)
     assert re.fullmatch(r"epoch 2/12  step 4/24  .* s left  mIoU [\d.]+  lowest (\w[\w ]* [\d.]+(, )?){3}", later)
     table = text[text.index(first) : text.index(later)]
     assert sum(f"  {name} " in table for name in names) >= 10
-    assert "not been predicted at all so far" in table
+    assert "not been predicted" in table
     pictures = sorted(path.name for path in (folder / "pictures").iterdir())
     assert pictures == ["step_000002.png", *(f"step_{step:06}.png" for step in range(8, 26, 2))], "at most ten"
     with Image.open(folder / "pictures/step_000024.png") as picture:
@@ -170,9 +151,6 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     end = text[text.index("best mIoU") :]
     score = f"{float(best['miou']):.2f}"
     assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
-    never = re.findall(r"(?m)^([\w ]+) is never predicted; it is [\d.]+ % of the training pixels$", end)
+    never = re.findall(r"(?m)^([\w ]+) is never predicted; ", end)
     assert never and all(float(best[f"iou/{name}"]) == 0 for name in never)
-    assert f"pictures: {folder}/pictures\n" in end
-    assert f"  crispseg predict {folder} IMAGE --out predictions\n" in end
-    assert "- val has 4 images" in end and "- there were only 24 steps" in end
-    assert "depend on chance; label more\n" in text, "--folds divides own images only"
+    assert "- val has 4 images" in end and "- there were only 24 steps" in end and "folds" not in end

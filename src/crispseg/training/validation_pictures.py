@@ -40,7 +40,7 @@ def telling_images(present: NDArray[np.bool_], most: int = IMAGES) -> list[int]:
     return sorted([*chosen, *dict.fromkeys(map(int, others))][:most])
 
 
-class Pictures(Callback):
+class ValidationPictures(Callback):
     """Writes `pictures/step_000123.png` at each evaluation, and to TensorBoard: images, truth and prediction.
 
     Args:

@@ -17,9 +17,9 @@ from rich.console import Console
 from torch import nn
 from training_runs import quietly, rows, tiny
 
-from crispseg.training.averaging import WarmedAverage
 from crispseg.training.budget import NEVER, Budget
-from crispseg.training.pace import Course, Pace, in_words
+from crispseg.training.callbacks import WarmedAverage
+from crispseg.training.pace import Pace, in_words
 
 
 class Clock:
@@ -35,10 +35,10 @@ class Clock:
 def minutes_run(seconds: float, step: float, evaluation: float, accumulate: int = 1) -> list[tuple[float, float]]:
     """When the evaluations of a run began and ended, by a clock that only steps and evaluations move."""
     clock = Clock()
-    pace = Pace(1, clock)
+    pace = Pace(1, None, now=clock)
     said = io.StringIO()
     budget = Budget(seconds, clock, pace, Console(file=said))
-    pace.foretold = evaluation
+    pace.estimated = evaluation
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(broadcast=lambda value: value),
         should_stop=False,
@@ -51,7 +51,7 @@ def minutes_run(seconds: float, step: float, evaluation: float, accumulate: int 
     told: Any = None  # the module, which neither needs
     for each in (pace, budget):
         each.on_train_start(trainer, told)
-    assert ("more --minutes" in said.getvalue()) == (evaluation > 0.25 * seconds)
+    assert ("more minutes" in said.getvalue()) == (evaluation > 0.25 * seconds)
     evaluations = []
     batch = 0
     while not trainer.should_stop:
@@ -110,48 +110,50 @@ def test_the_time_left_is_right_after_a_tenth(
     uneven: list[float],
 ) -> None:
     """Steps vary by 10 % either way, and the first one takes up to 20 times as long; val images vary in size."""
-    course = Course(epochs * batches, val_every * batches)
-    assume(course.steps >= 20)
+    steps, between = epochs * batches, val_every * batches
+    assume(steps >= 20)
     clock = Clock()
     pixels = sum(side * side for side in sides)
-    pace = Pace(pixels, clock)
+    pace = Pace(pixels, steps, between, clock)
     module: Any = None
-    sanity: Any = SimpleNamespace(sanity_checking=True)
-    pace.on_sanity_check_start(sanity, module)
+    trainer: Any = SimpleNamespace(sanity_checking=True, global_step=0)
+    pace.on_sanity_check_start(trainer, module)
     for side, times in zip(sides, (slow, 1), strict=False):
         clock.time += times * evaluation * side * side / pixels
-        pace.on_validation_batch_end(sanity, module, None, (torch.empty(1, 3, side, side, device="meta"), None), 0)
-    told: list[tuple[float, float]] = []  # when, and what was left
+        pace.on_validation_batch_end(trainer, module, None, (torch.empty(1, 3, side, side, device="meta"), None), 0)
+    trainer.sanity_checking = False
+    left: list[tuple[float, float]] = []  # when, and what was left
     clock.time = 0.0
-    pace.begin()
-    for number in range(1, course.steps + 1):
+    pace.on_train_start(trainer, module)
+    for number in range(1, steps + 1):
+        pace.on_train_batch_start(trainer, module)
         clock.time += step * uneven[number % 7] * (slow if number == 1 else 1)
-        pace.step(number)
-        if number % course.between == 0 or number == course.steps:
-            pace.evaluation_begins()
+        trainer.global_step = number
+        pace.on_train_batch_end(trainer, module)
+        if number % between == 0 or number == steps:
+            pace.on_validation_start(trainer, module)
             clock.time += evaluation
-            pace.evaluation_ends()
-        left = pace.left(course)
-        if left is not None:
-            told.append((clock.time, left))
-    for when, left in told:
+            pace.on_validation_end(trainer, module)  # before the first one is over, it counts as it was
+        if (now := pace.left()) is not None:
+            left.append((clock.time, now))
+    for when, found in left:
         if when > 0.1 * clock.time:
-            assert left == pytest.approx(clock.time - when, rel=0.2, abs=2 * step)
+            assert found == pytest.approx(clock.time - when, rel=0.2, abs=2 * step)
 
 
-def test_the_time_left_after_the_first_evaluation_counts_it_as_it_was() -> None:
-    """Whatever was foretold of it, by images whose sizes were seen for the first time."""
-    clock, course = Clock(), Course(20, 10)
-    pace = Pace(1000, clock)
-    pace.foretold = 50
-    pace.begin()
-    for number in range(1, 11):
+def test_waiting_for_data_is_measured() -> None:
+    clock = Clock()
+    pace = Pace(1, 10, now=clock)
+    trainer: Any = SimpleNamespace(sanity_checking=False, global_step=0)
+    module: Any = None
+    pace.on_train_start(trainer, module)
+    for number in range(1, 6):
         clock.time += 1
-        pace.step(number)
-    pace.evaluation_begins()
-    clock.time += 5
-    pace.on_validation_end(SimpleNamespace(sanity_checking=False), None)  # type: ignore[arg-type]
-    assert pace.left(course) == pytest.approx(10 + 5)
+        pace.on_train_batch_start(trainer, module)
+        clock.time += 3
+        trainer.global_step = number
+        pace.on_train_batch_end(trainer, module)
+    assert (pace.waiting, pace.a_step, pace.batches_a_second) == (0.25, 4, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +202,3 @@ def test_a_run_of_a_given_time(tmp_path: Path) -> None:
     after = rows(quietly(longer, resume=True).folder)
     assert after[: len(before)] == before and len(after) > len(before) + 1
     assert float(before[-1]["seconds"]) < float(after[-1]["seconds"]) < 2 * (budget + 2)
-
-
-def test_what_does_not_go_together(tmp_path: Path, refuses: Any) -> None:
-    for key in ("epochs", "iterations"):
-        with refuses(f"minutes is 5 and {key} 100", "give one"):
-            tiny(tmp_path, **{"minutes": 5, "epochs": None, key: 100})
-    with refuses("schedule poly_epoch counts epochs", "with minutes choose poly, cosine"):
-        tiny(tmp_path, minutes=5, epochs=None, schedule="poly_epoch")

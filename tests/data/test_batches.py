@@ -1,0 +1,129 @@
+"""Batches that can be repeated: random numbers, order and augmentation follow from the seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_runs import SCENES
+
+from crispseg.data import Augment, Scenes, eval_transform, train_transform
+from crispseg.data.loading import Shuffled, eval_loader, train_loader
+from crispseg.data.randomness import derived_seed, seeded
+
+AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
+
+# Random numbers ----------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.lists(st.integers(0, 2**33), max_size=4).map(tuple), max_size=30))
+def test_other_parts_give_another_seed(parts: set[tuple[int, ...]]) -> None:
+    seeds = [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
+    assert len(set(seeds)) == 2 * len(parts)
+    assert seeds == [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_trailing_zero_gives_another_seed() -> None:
+    assert len({derived_seed("step", *parts) for parts in ((7, 3), (7, 3, 0), (7, 3, 0, 0), (0, 7, 3))}) == 4
+
+
+def test_seeding_leaves_the_numbers_outside_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded("test", 1, 2, 3):
+        inside = torch.rand(4)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded("test", 1, 2, 3):
+        assert torch.equal(torch.rand(4), inside)
+    with pytest.raises(ZeroDivisionError), seeded("test", 5):
+        torch.rand(7)
+        raise ZeroDivisionError
+    torch.manual_seed(3)
+    torch.rand(2)
+    assert torch.rand(1) not in inside
+
+
+# Batches -----------------------------------------------------------------------------------------------------------
+
+
+def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:
+    transform = train_transform(AUGMENT, (0.5,) * 3, (0.5,) * 3)
+    loader = train_loader(SCENES.dataset("train"), transform, 3, workers, seed=7, **options)
+    images = []
+    for epoch in epochs:
+        loader.sampler.set_epoch(epoch)
+        torch.rand(epoch + workers)  # what else draws numbers does not matter
+        images += [torch.cat([image.flatten(1), labels.flatten(1)], 1) for image, labels in loader]
+    return images
+
+
+def test_augmentation_is_the_same_for_any_number_of_workers() -> None:
+    expected = batches(0, range(2))
+    assert len(expected) == 4
+    assert not torch.equal(expected[0], expected[2]), "every epoch is augmented anew"
+    assert all(map(torch.equal, batches(2, range(2)), expected))
+    assert all(map(torch.equal, batches(0, range(1, 2)), expected[2:])), "an epoch does not depend on the one before"
+
+
+def test_batches_can_start_within_an_epoch() -> None:
+    assert all(map(torch.equal, batches(0, range(1, 3), start=(1, 1)), batches(0, range(1, 3))[1:]))
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
+@settings(max_examples=50)
+def test_processes_share_an_epoch(samples: int, devices: int, epoch: int) -> None:
+    shares = []
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in range(devices):
+            patch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
+            order = Shuffled(samples, devices, seed=5)
+            order.set_epoch(epoch)
+            shares.append(list(order))
+            assert len(shares[-1]) == len(order)
+    indices = [index for share in shares for _, index in share]
+    assert {at for share in shares for at, _ in share} == {epoch}
+    assert len({len(share) for share in shares}) == 1
+    if samples >= devices:
+        assert len(set(indices)) == len(indices) > samples - devices
+    assert set(indices) <= set(range(samples))
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        order = Shuffled(50, 1, seed)
+        order.set_epoch(epoch)
+        orders.append([index for _, index in order])
+        assert sorted(orders[-1]) == list(range(50))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_number_of_processes_takes_the_same_images_a_step(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(Shuffled(24, 1, seed=3, start=(1, 12)))  # of an epoch, after one step of 12 images
+    shares = []
+    for rank in range(count):
+        monkeypatch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
+        shares.append(list(Shuffled(24, count, seed=3, start=(1, 12 // count))))
+    assert {key for share in shares for key in share} == {*whole}
+    assert {len(share) for share in shares} == {12 // count}
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Scenes(train=1, val=5, test=1, height=64, width=96).dataset("val")
+    transform = eval_transform((0.5,) * 3, (0.5,) * 3)
+    shares = []
+    for rank in range(devices):
+        monkeypatch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
+        shares.append(list(eval_loader(data, transform, 0, devices)))
+        assert len(shares[-1]) == -(-5 // devices)
+    batches = [batch for together in zip(*shares, strict=True) for batch in together]
+    assert [bool((labels != 255).any()) for _, labels in batches] == [True] * 5 + [False] * (len(batches) - 5)
+    for index in range(5):
+        assert torch.equal(batches[index][0][0], transform(data[index])[0])

@@ -1,0 +1,350 @@
+"""Runs that are repeated, stopped, killed, moved and resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from training_runs import MODEL, SCENES, equal, files, quietly, rows, state, tiny, without_time
+
+import crispseg
+from crispseg import from_pretrained
+from crispseg.cli.main import main
+from crispseg.data import Augment
+from crispseg.evaluation import Scores
+from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training.checkpoints import LastCheckpoint
+from crispseg.training.initialization import starting_model
+from crispseg.training.resuming import check_folder, check_same_run
+from crispseg.training.task import SegmentationTask
+
+DROPPING = ModelConfig("sfnet", "test_efficientnet", False, options={"width": 8})  # its PPM has dropout
+
+
+def repeatable(out: Path, **changes: Any) -> TrainConfig:
+    augment = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
+    settings: dict[str, Any] = {"model": DROPPING, "augment": augment, "batch_size": 2, "deterministic": True}
+    return tiny(out, **settings | changes)
+
+
+def short(out: Path, **changes: Any) -> TrainConfig:
+    """A step an epoch."""
+    return repeatable(out, **{"model": MODEL, "batch_size": 8, **changes})
+
+
+def steps(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["global_step"]) if checkpoint.is_file() else 0
+
+
+class Killed(Exception):
+    """The run ends here."""
+
+
+def killed(config: TrainConfig, step: int, monkeypatch: pytest.MonkeyPatch, hook: str = "on_train_batch_start") -> None:
+    """A run that ends when it comes to a hook at this step."""
+    original = getattr(SegmentationTask, hook)
+
+    def kill(task: SegmentationTask, *args: Any) -> None:
+        if task.global_step == step:
+            raise Killed
+        original(task, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(SegmentationTask, hook, kill)
+        quietly(config)
+
+
+@pytest.fixture
+def copied(tiny_run: Run, tmp_path: Path) -> TrainConfig:
+    """The configuration of a copy of a finished run of two epochs."""
+    return tiny(Path(shutil.copytree(tiny_run.folder, tmp_path / "run")))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two epochs of four steps that nothing ended."""
+    return quietly(repeatable(tmp_path_factory.mktemp("runs") / "plain"))
+
+
+# Runs that are as if nothing had happened ---------------------------------------------------------------------------
+
+
+def test_runs_with_one_seed_are_equal(plain: Run, tmp_path: Path) -> None:
+    assert not torch.are_deterministic_algorithms_enabled()  # as it was before
+    again = quietly(repeatable(tmp_path / "again", workers=1))
+    other = quietly(repeatable(tmp_path / "other", seed=4, epochs=1))
+    assert equal(state(again.model), state(plain.model))
+    assert not equal(state(other.model), state(plain.model))
+    assert without_time(again.folder) == without_time(plain.folder)
+
+
+ALL: dict[str, Any] = {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2, "batch_size": 1, "accumulate": 2}
+
+
+@pytest.mark.parametrize(("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6)])
+def test_a_run_that_ends_within_an_epoch_resumes_as_if_it_had_not(
+    options: dict[str, Any], step: int, reached: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = plain if options is not ALL else quietly(repeatable(tmp_path / "whole", **options))
+    config = repeatable(tmp_path / "killed", **options)
+    killed(config, step, monkeypatch)
+    assert steps(tmp_path / "killed/checkpoints/last.ckpt") == reached
+    resumed = quietly(config, resume=True)
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(whole.folder)
+
+
+@pytest.mark.parametrize("iterations", [3, 8])
+def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
+    iterations: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = repeatable(tmp_path / "killed", iterations=iterations, checkpoint_every=1)
+    killed(config, iterations, monkeypatch, "on_validation_start")
+    resumed = quietly(config, resume=True)
+    whole = plain if iterations == 8 else quietly(repeatable(tmp_path / "whole", iterations=iterations))
+    assert equal(state(resumed.model), state(whole.model))
+    assert without_time(tmp_path / "killed") == without_time(whole.folder)
+    assert rows(tmp_path / "killed")[-1]["step"] == str(iterations)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_evaluations_leave_the_training_as_it_is(ema: float | None, tmp_path: Path) -> None:
+    ends = []
+    for val_every in (1, 3):
+        config = short(tmp_path / str(val_every), epochs=3, val_every=val_every, ema=ema)
+        ends.append(torch.load(quietly(config).folder / "checkpoints/last.ckpt", weights_only=True))
+    for part in ("state_dict", "current_model_state") if ema else ("state_dict",):
+        assert equal(ends[0][part], ends[1][part])
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_the_system_ends_with_the_same_weights(tmp_path: Path) -> None:
+    flags = [
+        *("--model=sfnet", "--model.backbone=test_efficientnet", "--model.width=8", "--epochs=3", "--batch_size=2"),
+        *("--data.train=24", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+        *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
+        "--preset=paper",
+    ]
+    assert main(["train", *flags, f"--out={tmp_path / 'whole'}"]) == 0
+    last = tmp_path / "killed/checkpoints/last.ckpt"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crispseg", "train", *flags, f"--out={tmp_path / 'killed'}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while steps(last) < 15:  # of 12 an epoch
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it had ended by itself"
+    assert steps(last) % 12 != 0 and 0 < len(rows(tmp_path / "killed")) < 3
+    assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
+    ends = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "killed")]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 36
+    assert equal(ends[0]["state_dict"], ends[1]["state_dict"])
+    assert equal(state(from_pretrained(tmp_path / "killed")), state(from_pretrained(tmp_path / "whole")))
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+
+
+# Checkpoints --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "saved"), [(None, [4, 12, 16]), (4, [4, 8, 12, 16])])
+def test_short_epochs_do_not_each_write_a_checkpoint(
+    every: int | None, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    save = LastCheckpoint.save
+
+    def noted(self: LastCheckpoint, trainer: Any) -> None:
+        found.append(trainer.global_step)
+        save(self, trainer)
+
+    monkeypatch.setattr(LastCheckpoint, "save", noted)
+    quietly(repeatable(tmp_path / "run", epochs=4, val_every=3, checkpoint_every=every))
+    assert found == saved
+
+
+def test_checkpoints_are_written_next_to_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    saved: list[Path] = []
+    save = torch.save
+
+    def note(_object: Any, file: Any, *_: Any, **__: Any) -> None:
+        saved.append(Path(file.name).parent)
+        save(_object, file)
+
+    monkeypatch.setattr(torch, "save", note)
+    quietly(short(tmp_path / "run", checkpoint_every=1, epochs=1, batch_size=4))
+    assert len(saved) == 3 and set(saved) == {tmp_path / "run/checkpoints"}
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the run is killed between its two checkpoints, and its folder is moved."""
+    last, best = (tmp_path / "run/checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    monkeypatch.setattr(Scores, "miou", 10.0)
+    quietly(short(tmp_path / "run", epochs=1))
+    after_one = last.read_bytes()
+    monkeypatch.setattr(Scores, "miou", 90.0)
+    two = quietly(short(tmp_path / "run"), resume=True)
+    last.write_bytes(after_one)  # as if killed when best.ckpt was written and last.ckpt was not
+    assert (steps(last), steps(best)) == (1, 2)
+    monkeypatch.setattr(Scores, "miou", 20.0)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    quietly(short(tmp_path / "moved", epochs=3), resume=True)
+    assert equal(state(from_pretrained(tmp_path / "moved")), state(two.model))
+    assert from_pretrained(tmp_path / "moved").info.metrics == {"val_miou": 90}
+
+
+def test_a_better_evaluation_of_a_resumed_run_is_kept(copied: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose folder is given by a relative path, as people do."""
+    monkeypatch.chdir(copied.out.parent)
+    best = copied.out / "checkpoints/best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    (kept,) = (state for state in checkpoint["callbacks"].values() if "best_model_score" in state)
+    kept["best_model_score"] = torch.tensor(0.0)  # so that whatever comes is better
+    torch.save(checkpoint, best)
+    assert main(["train", "--resume", copied.out.name, "--epochs=3"]) == 0
+    assert steps(best) == 6
+
+
+def test_a_missing_best_checkpoint_is_named(copied: TrainConfig, tiny_run: Run, refuses: Any) -> None:
+    (copied.out / "checkpoints/best.ckpt").unlink()
+    with refuses("best.ckpt"):
+        quietly(copied, resume=True)
+    assert without_time(copied.out) == without_time(tiny_run.folder)
+
+
+def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scores, "miou", 10.0)  # never a better one
+    config = short(tmp_path / "run", epochs=9, patience=2)
+    killed(config, 3, monkeypatch, "on_train_end")
+    assert len(rows(tmp_path / "run")) == 3
+    quietly(config, resume=True)
+    assert len(rows(tmp_path / "run")) == 3 and (tmp_path / "run/model").exists()
+    quietly(dataclasses.replace(config, patience=4), resume=True)  # unless it gets more patience
+    assert len(rows(tmp_path / "run")) == 5
+
+
+# Folders and settings -----------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_kept_and_may_become_longer(copied: TrainConfig) -> None:
+    before = rows(copied.out)
+    assert main(["train", f"--resume={copied.out}"]) == 0
+    assert rows(copied.out) == before
+    (copied.out / "metrics.csv").write_text("damaged")  # it is written again from the checkpoint
+    assert main(["train", "--resume", str(copied.out), "--epochs", "3"]) == 0
+    assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
+    assert rows(copied.out)[:2] == before
+    assert float(rows(copied.out)[2]["seconds"]) > float(before[1]["seconds"])
+
+
+@pytest.mark.parametrize("text", ["a: [", "[1]", "\0", "model: 1\n", "data: {1: 2}\n"])
+def test_settings_of_a_run_that_are_damaged(text: str, copied: TrainConfig, refuses: Any) -> None:
+    (copied.out / "config.yaml").write_text(text)
+    with refuses(str(copied.out / "config.yaml")):
+        check_same_run(copied)
+
+
+def test_a_length_that_is_given_replaces_the_recorded_one(
+    copied: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied.out / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"epochs": None, "minutes": 0.001}))
+    assert main(["train", f"--resume={copied.out}", "--minutes=1", "--epochs=3"]) == 2
+    assert main(["train", f"--resume={copied.out}", "--epochs=3"]) == 0
+    assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
+    recorded = yaml.safe_load(path.read_text())
+    assert (recorded["epochs"], recorded["minutes"]) == (3, None)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_resuming_what_is_no_run_is_refused(made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    if made:
+        folder.mkdir()
+    assert main(["train", "--resume", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("crispseg: error:") and str(folder) in line
+    assert files(tmp_path) == set()
+
+
+def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path, refuses: Any) -> None:
+    with refuses(str(tmp_path), "last.ckpt"):
+        quietly(tiny(tmp_path), resume=True)
+
+
+def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -> None:
+    config = tiny(tmp_path / "run", model=dataclasses.replace(MODEL, pretrained=str(tmp_path / "moved.pth")))
+    with refuses("moved.pth"):
+        quietly(config)
+    assert files(tmp_path) == set() and not (tmp_path / "run").exists()  # what is refused leaves nothing
+    starting_model(config, SCENES.label_set(), resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "pictures"])
+def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / name).write_text("mine")
+    with refuses(str(tmp_path / "exp"), name):
+        quietly(tiny(tmp_path / "exp"))
+    assert (tmp_path / "exp" / name).read_text() == "mine"
+
+
+def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text("epochs: 7\n")
+    check_folder(tiny(tmp_path / "run"), resume=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "phrases"),
+    [
+        ({"epochs": 1}, ["epochs is 1"]),
+        ({"iterations": 9}, ["iterations"]),
+        ({"batch_size": 2, "accumulate": 2}, ["accumulate, batch_size"]),
+        ({"batch_size": "auto"}, ["batch_size"]),
+        ({"augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=True, photometric=False, repeat=1)}, ["augment"]),
+        (
+            {"model": dataclasses.replace(MODEL, refine="boundary"), "boundary_distance": 9},
+            ["boundary_distance, model"],
+        ),
+    ],
+)
+def test_a_resumed_run_is_the_same_run(
+    change: dict[str, Any], phrases: list[str], copied: TrainConfig, refuses: Any
+) -> None:
+    before = (copied.out / "config.yaml").read_text()
+    with refuses(*phrases):
+        quietly(dataclasses.replace(copied, **change), resume=True)
+    assert (copied.out / "config.yaml").read_text() == before
+
+
+def test_a_run_may_be_resumed_by_other_processes_if_a_step_has_as_many_images(tiny_run: Run, refuses: Any) -> None:
+    check_same_run(tiny(tiny_run.folder, batch_size=2, devices=2))
+    check_same_run(tiny(tiny_run.folder, batch_size=1, devices=2, num_nodes=2))
+    with refuses("devices", "4"):
+        check_same_run(tiny(tiny_run.folder, devices=2))
+
+
+def test_the_python_interface_resumes(copied: TrainConfig) -> None:
+    before = rows(copied.out)
+    assert crispseg.train(out=copied.out, resume=True).history[-1]["step"] == int(before[-1]["step"])
