@@ -35,8 +35,7 @@ WITH_FLAGS = {
     *(f"data.{home}" for home in ("catalogue", "mask_lookup", "folder", "folder_layout")),
     *(f"demo.{home}" for home in ("app", "guard", "uploads")),
     *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
-    *(f"inference.{home}" for home in ("gathering", "refiner")),
-    *("backbones.published", "benchmarking.run", "data", "decoders.parts", "export.export"),
+    *("backbones.published", "benchmarking.run", "data", "decoders.parts"),
     *("io.opening", "io.tiff", "io.value_range"),
 }
 """Modules outside `cli` that still speak of flags."""

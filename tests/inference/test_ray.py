@@ -134,7 +134,6 @@ def test_a_real_ray(model: Path, photos: Path, expected: dict[str, dict[str, Any
     assert status == 0, output
     said = json.loads((out / "said.json").read_text())
     assert "the dataset has no column 'image'" in said["error"] and "bytes" in said["error"]
-    assert any("2 workers reserve 2 of 2 cores" in warning for warning in said["warnings"])
     assert said["shares"] == {name: each["shares"] for name, each in expected.items()}
     written = {name: (out / "files" / name).read_bytes() for name in files(out / "files")}
     assert written == {f"{name}.png": each["labels"] for name, each in expected.items()}

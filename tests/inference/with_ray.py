@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from pathlib import Path
 
 import ray
@@ -19,7 +18,7 @@ from crispseg.inference import ray_data
 
 
 def run(model: str, photos: str, parquet: str, out: Path) -> None:
-    """Writes `files/`, `rows/` and `said.json`: the shares of each photo, one error and the warnings."""
+    """Writes `files/`, `rows/` and `said.json`: the shares of each photo and one error."""
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
     print("Ray has started", flush=True)
     try:
@@ -31,10 +30,7 @@ def run(model: str, photos: str, parquet: str, out: Path) -> None:
             ray_data.predict(pictures, model, column="image")
         except CrispsegError as refusal:
             error = str(refusal)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            ray_data.predict(pictures, model, workers=2)
-        said = {"shares": shares, "error": error, "warnings": [str(each.message) for each in caught]}
+        said = {"shares": shares, "error": error}
         (out / "said.json").write_text(json.dumps(said))
         ray_data.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
     finally:

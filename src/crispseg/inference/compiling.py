@@ -20,8 +20,8 @@ from crispseg.errors import CrispsegError
 
 Result = TypeVar("Result")
 
-KINDS = 64
-"""Graphs that PyTorch may keep of all models of a process, before it computes without; by default 8."""
+RECOMPILE_LIMIT = 64
+"""Graphs that PyTorch keeps of all models of a process; by default 8, after which it does not compile."""
 
 _patching = threading.RLock()
 
@@ -48,7 +48,7 @@ def compiled(function: Callable[[Tensor], Result], device: torch.device) -> Call
     ready = torch.compile(function, dynamic=True)
 
     def call(images: Tensor) -> Result:
-        with _patching, dynamo.patch(recompile_limit=KINDS), whole_number_padding():
+        with _patching, dynamo.patch(recompile_limit=RECOMPILE_LIMIT), whole_number_padding():
             return ready(images)
 
     return call

@@ -1,4 +1,4 @@
-"""The images that a command reads, and the files that it writes for them."""
+"""Images named by files, folders, patterns and lists, and the files that are written for them."""
 
 from __future__ import annotations
 
@@ -48,13 +48,12 @@ def gather(sources: Sequence[str]) -> dict[Path, str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise CrispsegError(f"{path} is no text in UTF-8; give a list of paths, one a line") from None
-    for number, line in enumerate(lines, 1):
-        if line and not Path(line).name:
-            raise CrispsegError(f"{path} has '{line}' in line {number}, which is no file; give a path a line")
-    return [*filter(None, lines)]
+    if no_file := next((line for line in lines if not Path(line).name), None):
+        raise CrispsegError(f"{path} has the line '{no_file}', which is no file; give one path a line")
+    return lines
 
 
 def _own_name(line: str) -> Path:
@@ -85,7 +84,7 @@ def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
         if folder.name.lower() in IMAGES and folder.resolve() != Path.cwd():
             start = folder.with_name(start.name)  # in there, results would be taken for images to train on
     if folders or not start.name:
-        raise CrispsegError("the images are not of one folder; say where to write by --out FOLDER")
+        raise CrispsegError("the images are not of one folder; give out, the folder to write to")
     numbered = (start.with_name(f"{start.name}_predictions_{number}") for number in itertools.count(2))
     candidates = itertools.chain([start.with_name(f"{start.name}_predictions")], numbered)
     return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
@@ -119,8 +118,8 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside:
             folder, _, file = name.rpartition(os.sep)
             place = place_in_out(folder)
             if place in places and place / file in images:
-                raise CrispsegError(f"--out {out} would replace the image {out / name}; choose another folder")
+                raise CrispsegError(f"out {out} would replace the image {out / name}; choose another folder")
             if not beside and place == real(image.parent):
-                raise CrispsegError(f"--out {out} would mix results with the image {image}; choose another folder")
+                raise CrispsegError(f"out {out} would mix results with the image {image}; choose another folder")
             written[name] = image
     writable_folder(out)

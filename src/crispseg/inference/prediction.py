@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress, TaskID, track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
 from crispseg.inference.blending import check_tile
 from crispseg.inference.gathering import check_outputs, gather, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
-from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.segmenter import Segmenter
-from crispseg.inference.servers import FORMATS, ServerFormat
+from crispseg.inference.servers import FORMATS
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import owned
@@ -109,56 +109,82 @@ def predict_files(
     """
     if (resume or shard) and out is None:
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
+    part = shard_slice(shard) if shard else slice(None)
     resume = resume or shard is not None
-    part = slice(None) if shard is None else shard_slice(shard)
     names = gather([*map(str, images)])
-    maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
-    server = _server(format)
-    _check_choices(sorted(maps), format, tiles, polygons, objects)
+    maps = [image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES]
+    _check_choices(maps, format, tiles, polygons, objects)
     out = unused_folder([*map(str, images)], names) if out is None else out
+    server = FORMATS.get(format)
     if server is not None:
         files = {image: [str(server.file(image))] for image in names}
     else:
-        usual, of_maps = ["_overlay.png", ".png"], [".tif", *([".geojson"] if polygons else [])]
-        usual += [FILES[-1]] if objects is not None else []
+        of_images = ["_overlay.png", ".png", *([FILES[-1]] if objects else [])]
+        of_maps = [".tif", *([".geojson"] if polygons else [])]
         files = {
-            image: [f"{name}{end}" for end in (of_maps if image in maps else usual)] for image, name in names.items()
+            image: [f"{name}{end}" for end in (of_maps if image in maps else of_images)]
+            for image, name in names.items()
         }
-    numbers = FILES[:-1] if objects is not None else ()
+    numbers = FILES[:-1] if objects else ()  # an image has one of them
     written = {image: [*files[image], *(f"{name}{end}" for end in numbers)] for image, name in names.items()}
     check_outputs(out, written, beside=server is not None)
-    protocol = named_protocol(protocol)
-    options = {"bf16": bf16, "compile": compile, "protocol": protocol, "value_range": value_range, "tile": tiles}
-    segmenter = Segmenter(run, device, backend=backend, **options)  # type: ignore[arg-type]
+    segmenter = Segmenter(
+        *(run, device),
+        backend=backend,
+        protocol=protocol,
+        value_range=value_range,
+        bf16=bf16,
+        compile=compile,
+        tile=tiles,
+    )
     if objects is not None:
         ObjectRule.named(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
-    chosen = [*names] if shard is None else sorted(names, key=names.__getitem__)[part]
+    chosen = sorted(names, key=names.__getitem__)[part] if shard else [*names]
     missing = [image for image in chosen if not (resume and all((out / file).is_file() for file in files[image]))]
-    found = Predictions(out, len(chosen), len(chosen) - len(missing), len(chosen) - len(missing))
+    before = len(chosen) - len(missing)
+    found = Predictions(out, len(chosen), before, before)
     console = console or Console(quiet=True)
+    coco: CocoFile | None = None
+
+    def write(result: Segmentation) -> None:
+        """Write what belongs to an image; its labels last, so that all is there if they are."""
+        assert result.path is not None
+        if server is not None:
+            server.save(out, result.path, result.labels)
+            return
+        result.name = names[result.path]
+        pictures = [out / f"{result.name}.png", out / f"{result.name}_overlay.png"]
+        if objects is not None:
+            each = result.objects(objects, objects_border)
+            if coco is not None:
+                coco.add(f"{result.name}{result.path.suffix}", each)
+            pictures.append(each.save(out)[0])
+        if result.path.suffix.lower() in SUFFIXES:
+            keep_position(result.path, pictures)
+        result.save(out)
+
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder
             stack.enter_context(owned(out, *{(out / name).parent for name in names.values()}))
         again = "; the same command continues" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
-        coco = None
         if objects is not None and not resume:
             coco = stack.enter_context(coco_file(out / COCO, objects))
-        made_by = f"{_model_of(run)}, {protocol}, {value_range}, bf16 {bf16}" if resume and maps else None
-        for image in missing:
-            if image in maps:
-                _predict_map(segmenter, image, out / f"{names[image]}.tif", polygons, made_by, found, console)
-        classes = None if objects is None else (objects, objects_border)
-
-        def write(result: Segmentation) -> None:
-            assert result.path is not None
-            if server is not None:
-                server.save(out, result.path, result.labels)
-            else:
-                _write(result, out, names[result.path], classes, coco)
-
+        made_by = f"{_model_of(run)}, {segmenter.protocol}, {value_range}, bf16 {bf16}" if resume and maps else None
+        for image in [image for image in missing if image in maps]:
+            target = out / f"{names[image]}.tif"
+            try:
+                if made_by is None or not target.is_file():
+                    with Progress(console=console, disable=not console.is_terminal) as bars:
+                        show = partial(_show, bars, bars.add_task(image.name))
+                        segment_tiff(segmenter, image, target, progress=show, made_by=made_by)
+                if polygons:
+                    write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
+                found.done += 1
+            except CrispsegError as error:
+                found.leave_out(image, error)
         _predict_images(segmenter, [image for image in missing if image not in maps], write, found, console)
     found.objects = None if coco is None else coco.count
     return found
@@ -179,22 +205,18 @@ def shard_slice(text: str) -> slice:
     return slice(int(parts[1]) - 1, None, int(parts[2]))
 
 
-def _server(format: str) -> ServerFormat | None:
+def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygons: bool, objects: str | None) -> None:
     if format not in (PALETTE, *FORMATS):
         raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *FORMATS])}")
-    return FORMATS.get(format)
-
-
-def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygons: bool, objects: str | None) -> None:
     if tiles is not None:
         check_tile(tiles)
     if polygons and not maps:
         raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
-    if maps and format != PALETTE:
-        raise CrispsegError(f"tiles makes a TIFF of {maps[0]}, which no server takes; leave out tiles or format")
-    if objects is not None and (maps or format != PALETTE):
-        what = f"tiles, which makes a TIFF of {maps[0]}" if maps else f"format {format}"
-        raise CrispsegError(f"objects does not go with {what}; leave out one of them")
+    if maps and (format != PALETTE or objects is not None):
+        other = "objects" if format == PALETTE else "format"
+        raise CrispsegError(f"tiles makes a TIFF of {maps[0]}, and does not go with {other}; leave out one of them")
+    if objects is not None and format != PALETTE:
+        raise CrispsegError(f"objects does not go with format {format}; leave out one of them")
     for image in maps if polygons else ():
         check_system(image)
 
@@ -206,26 +228,8 @@ def _model_of(run: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _predict_map(
-    segmenter: Segmenter,
-    image: Path,
-    target: Path,
-    polygons: bool,
-    made_by: str | None,
-    found: Predictions,
-    console: Console,
-) -> None:
-    try:
-        if made_by is None or not target.is_file():
-            with Progress(console=console, disable=not console.is_terminal) as bars:
-                bar = bars.add_task(image.name)
-                show = lambda done, total: bars.update(bar, completed=done, total=total)  # noqa: E731
-                segment_tiff(segmenter, image, target, progress=show, made_by=made_by)
-        if polygons:
-            write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
-        found.done += 1
-    except CrispsegError as error:
-        found.leave_out(image, error)
+def _show(bars: Progress, bar: TaskID, done: int, total: int) -> None:
+    bars.update(bar, completed=done, total=total)
 
 
 def _predict_images(
@@ -253,20 +257,3 @@ def _predict_images(
             assert result.path is not None
             last = partial(finish, result.path, writer.submit(write, result))
         last()
-
-
-def _write(
-    result: Segmentation, out: Path, name: str, classes: tuple[str, str | None] | None, coco: CocoFile | None
-) -> None:
-    """Write what belongs to an image; its labels last, so that all is there where they are."""
-    assert result.path is not None
-    result.name = name
-    pictures = [out / f"{name}.png", out / f"{name}_overlay.png"]
-    if classes is not None:
-        objects = result.objects(*classes)
-        if coco is not None:
-            coco.add(f"{name}{result.path.suffix}", objects)
-        pictures.append(objects.save(out)[0])
-    if result.path.suffix.lower() in SUFFIXES:
-        keep_position(result.path, pictures)
-    result.save(out)

@@ -216,7 +216,7 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
     if len(corners) == 1:
         return logits_of(images)
     down, across = (_weights(length, protocol.blend, images.device) for length in (rows, columns))
-    weight = down[:, None] * across
+    weight, seen = down[:, None] * across, torch.zeros(height, width, device=images.device)
     total: Tensor | None = None
     for first in range(0, len(corners), protocol.batch):
         group = corners[first : first + protocol.batch]
@@ -226,10 +226,9 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
             total = pieces[0].new_zeros(count, pieces[0].shape[1], height, width)
         for (top, left), piece in zip(group, pieces, strict=True):
             total[:, :, top : top + rows, left : left + columns] += piece
+            seen[top : top + rows, left : left + columns] += weight
     assert total is not None
-    # The windows are all pairs of tops and lefts, so the sum of their weights is a product of two sums.
-    total /= _overlaid(down, tops, height)[:, None] * _overlaid(across, lefts, width)
-    return total
+    return total.div_(seen)
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -250,13 +249,6 @@ def _weights(length: int, blend: Blend, device: torch.device) -> Tensor:
         return torch.ones(length, device=device)
     distance = torch.arange(length, device=device) + 0.5  # from the border to the pixel's centre
     return torch.minimum(distance, length - distance) * (2 / length)
-
-
-def _overlaid(weights: Tensor, starts: list[int], length: int) -> Tensor:
-    total = weights.new_zeros(length)
-    for start in starts:
-        total[start : start + len(weights)] += weights
-    return total
 
 
 def _scaled(images: Tensor, scale: float) -> Tensor:

@@ -1,23 +1,20 @@
-"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` brings it."""
+"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` installs it."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean
-from crispseg.inference import Segmentation, Segmenter
-from crispseg.inference.blending import check_tile
+from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.gathering import check_outputs, gather
 from crispseg.inference.objects import Object, ObjectRule
-from crispseg.inference.protocols import Protocol, named_protocol
+from crispseg.inference.segmentation import Segmentation
+from crispseg.inference.segmenter import Segmenter
 from crispseg.io.images import write_labels
-from crispseg.io.value_range import ValueRange
-from crispseg.models.saving import read_info, shipped_folder
+from crispseg.models.saving import shipped_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,10 +36,7 @@ def predict(
     gpus: float = 0,
     batch_size: int = 16,
     address: str | None = None,
-    bf16: bool = False,
-    protocol: Protocol | str = "whole",
-    value_range: ValueRange | None = None,
-    tile: int | None = None,
+    **options: Any,
 ) -> Dataset:
     """Segment images with Ray Data, by workers each of which holds the model.
 
@@ -57,8 +51,7 @@ def predict(
     Args:
         dataset: with a column of encoded pictures, as of `ray.data.read_binary_files(…, include_paths=True)` or
             `read_parquet`; or files, as `crispseg predict` takes them, which every worker must be able to read.
-        run: a run's folder, a saved model's folder, a hub id or the name of a model that comes with crispseg; every
-            worker must be able to read it.
+        run: as for `Segmenter`; every worker must be able to read it.
         out: folder of all workers for `NAME.png`, where `NAME` is the row's unique `name`, which files have by
             themselves. All is computed at once then; without it when the result is used, as by `write_parquet`.
         column: that holds the pictures as bytes, as paths, or as structs with `bytes` or `path`.
@@ -70,10 +63,7 @@ def predict(
         batch_size: images that a worker is given at a time.
         address: of a Ray cluster; by default as `ray.init` has it: this machine, unless RAY_ADDRESS or a running Ray
             say otherwise. A connection that is there already stays.
-        bf16: as for `Segmenter`, like the rest.
-        protocol: how the model sees an image.
-        value_range: of images of 16 bits a channel.
-        tile: side of the tiles of larger images.
+        **options: further options of `Segmenter`: `bf16`, `protocol`, `value_range`, `tile`.
 
     Raises:
         CrispsegError: Ray is not installed; no such model, class, protocol or column; files as for `crispseg predict`.
@@ -86,43 +76,35 @@ def predict(
         import ray.data
     except ImportError:
         raise CrispsegError("crispseg.inference.ray_data needs Ray; pip install 'crispseg[ray]'") from None
-    labels = read_info(run).label_set()
+    segmenter = Segmenter(run, "cpu", **options)  # mistakes are found before Ray starts
     if objects is not None:
-        ObjectRule.named(labels, objects, objects_border)
-    if tile is not None:
-        check_tile(tile)
-    options = {
-        "device": "cuda" if gpus else "cpu",
-        "bf16": bf16,
-        "protocol": named_protocol(protocol),
-        "value_range": value_range,
-        "tile": tile,
-    }
-    if Path(run).is_dir() and shipped_folder(run) is None:
-        run = Path(run).absolute()  # workers may start elsewhere
-    if out is not None:
-        out = Path(out).absolute()
-    items: list[dict[str, str]] | None = None
+        ObjectRule.named(segmenter.label_set, objects, objects_border)
+    run = Path(run).absolute() if Path(run).is_dir() and shipped_folder(run) is None else run  # workers start elsewhere
+    out = None if out is None else Path(out).absolute()
+    files = None
     if isinstance(dataset, str | Path | list | tuple):
-        sources = [dataset] if isinstance(dataset, str | Path) else dataset
-        names = gather([*map(str, sources)])
+        files = gather([*map(str, [dataset] if isinstance(dataset, str | Path) else dataset)])
         if out is not None:
-            check_outputs(out, {image: [f"{name}.png"] for image, name in names.items()}, beside=False)
-        items, column = [{"path": str(image.absolute()), "name": name} for image, name in names.items()], "path"
+            check_outputs(out, {image: [f"{name}.png"] for image, name in files.items()}, beside=False)
     if not ray.is_initialized():
         ray.init(address=address)
-    rows: Any = dataset if items is None else ray.data.from_items(items)
-    cores = ray.cluster_resources().get("CPU", 0)
-    if items is None and workers * cpus > cores - 1:
-        taken = f"{workers} workers reserve {workers * cpus:g} of {cores:g} cores of Ray's machines"
-        remedy = "give fewer workers or smaller cpus, unless the cluster grows by itself"
-        warnings.warn(f"{taken}, and none is left to read with; {remedy}", CrispsegWarning, stacklevel=2)
+    rows: Any = dataset
+    if files is not None:
+        rows = ray.data.from_items([{"path": str(image.absolute()), "name": name} for image, name in files.items()])
+        column = "path"
     for needed in (column, *(["name"] if out is not None else [])):
         if needed not in (there := rows.columns()):
             raise CrispsegError(f"the dataset has no column '{needed}'{did_you_mean(needed, there)}")
     results = rows.map_batches(
         _Worker,
-        fn_constructor_args=(run, out, column, objects, objects_border, options),
+        fn_constructor_args=(
+            run,
+            out,
+            column,
+            objects,
+            objects_border,
+            {"device": "cuda" if gpus else "cpu", **options},
+        ),
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -172,41 +154,34 @@ class _Worker:
         return table
 
     def row(self, value: Any, name: str | None) -> dict[str, Any]:
-        """What there is to say of an image."""
+        """The results of an image."""
         start = time.perf_counter()
+        target = Path(self.scratch.name) / "labels.png" if self.out is None else self.out / f"{name}.png"
         try:
+            if self.out is not None and (not name or not target.resolve().is_relative_to(self.out.resolve())):
+                raise CrispsegError(f"the name {name!r} leads out of {self.out}; give names such as 'a/0001'")
             result = self.segment(value)
             row: dict[str, Any] = {"shares": result.shares()}
             if self.objects is not None:
                 row["objects"] = [each._asdict() for each in result.objects(self.objects, self.border)]
-            path = self.target(name)
-            write_labels(path, result.labels, self.segmenter.label_set.palette)
+            write_labels(target, result.labels, self.segmenter.label_set.palette)
         except CrispsegError as error:
             return {"error": str(error)}
-        row |= {"file": str(path)} if self.out else {"labels": path.read_bytes()}
+        row |= {"file": str(target)} if self.out else {"labels": target.read_bytes()}
         return {**row, "seconds": time.perf_counter() - start}
 
     def segment(self, value: Any) -> Segmentation:
         """The segmentation of a picture, as bytes, by its path, or a struct of them."""
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
-        if not isinstance(value, bytes):
-            if not isinstance(value, str):
-                kind = type(value).__name__
-                raise CrispsegError(f"column '{self.column}' holds a {kind}; give encoded pictures as bytes, or paths")
+        if isinstance(value, str):
             return self.segmenter(Path(value))  # type: ignore[no-any-return]
-        file = Path(self.scratch.name) / "image"  # a file is read as everywhere else, whatever its kind
+        if not isinstance(value, bytes):
+            kind = type(value).__name__
+            raise CrispsegError(f"column '{self.column}' holds a {kind}; give encoded pictures as bytes, or paths")
+        file = Path(self.scratch.name) / "image"  # a file is read as everywhere else, whatever its format
         file.write_bytes(value)
         try:
             return self.segmenter(file)  # type: ignore[no-any-return]
         except CrispsegError as error:
             raise CrispsegError(str(error).replace(str(file), "the image")) from None
-
-    def target(self, name: str | None) -> Path:
-        """Where the PNG of an image is written."""
-        if self.out is None:
-            return Path(self.scratch.name) / "labels.png"
-        path = self.out / f"{name}.png"
-        if not name or ".." in path.parts or self.out not in path.parents:
-            raise CrispsegError(f"the name {name!r} leads out of {self.out}; give names such as 'a/0001'")
-        return path

@@ -39,11 +39,8 @@ class Refiner:
         if not isinstance(model, SegmentationModel):
             model = SegmentationModel.from_pretrained(model)
         if model.refiner is None:
-            name = f"{model.info.name} on {model.info.backbone}"
-            raise CrispsegError(
-                f"{name if model is model_or_path else model_or_path} has no refinement; train a model with "
-                "--model.refine boundary"
-            )
+            name = f"{model.info.name} on {model.info.backbone}" if model is model_or_path else model_or_path
+            raise CrispsegError(f"{name} has no refinement; train a model with refine 'boundary'")
         check_finite(model)
         self.device = usable_device(device)
         self.channels, self.value_range = image_channels(model.info.in_chans), model.info.value_range
@@ -69,10 +66,8 @@ class Refiner:
         if isinstance(pixels, str | Path):
             pixels = read_image(pixels, self.channels, value_range=self.value_range)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != self.channels:
-            raise CrispsegError(
-                f"an image for refinement is a path or an (H, W, {self.channels}) uint8 array, not a {pixels.dtype} "
-                f"array of shape {pixels.shape}"
-            )
+            given = f"a {pixels.dtype} array of shape {pixels.shape}"
+            raise CrispsegError(f"the image is {given}; give a path or an (H, W, {self.channels}) uint8 array")
         if pixels.shape[:2] != labels.shape:
             sizes = ["{}×{}".format(*shape[:2]) for shape in (labels.shape, pixels.shape)]
             raise ValueError(f"labels of {sizes[0]} pixels (height × width), but the image has {sizes[1]}")

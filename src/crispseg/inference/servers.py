@@ -27,17 +27,25 @@ class ServerFormat:
 
     Args:
         data: what the server calls its data.
-        names: names of its classes, in the order of the class ids.
-        values: the pixel value of each class.
+        source: name of the data source whose classes are the server's.
         file: from an image's path to that of its prediction, inside the folder to submit.
         palette: colours of the values, for palette PNGs; None for grey ones.
     """
 
     data: str
-    names: tuple[str, ...]
-    values: tuple[int, ...]
+    source: str
     file: Callable[[Path], Path]
     palette: tuple[Color, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the server's classes, in the order of the class ids."""
+        return tuple(each.name for each in official_classes(self.source))
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Pixel value of each class."""
+        return tuple(each.value for each in official_classes(self.source))
 
     def check(self, info: ModelInfo) -> None:
         """Make sure that a model has the server's number of classes, and warn if they have other names.
@@ -51,12 +59,9 @@ class ServerFormat:
                 "was trained on it"
             )
         if info.class_names not in ((), self.names):
-            warnings.warn(
-                f"the model's classes are {', '.join(info.class_names)}; those of {self.data} have other names, and "
-                "are taken to come in the same order",
-                CrispsegWarning,
-                stacklevel=2,
-            )
+            given = ", ".join(info.class_names)
+            note = f"the model's classes are {given}; they are taken to be those of {self.data}, in the same order"
+            warnings.warn(note, CrispsegWarning, stacklevel=2)
 
     def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
         """Write the class ids `(H, W)` of an image as the server's values. Returns the path.
@@ -81,16 +86,10 @@ def _cityscapes_file(image: Path) -> Path:
     return Path(f"{found[1]}_labelIds.png")
 
 
-def _format(
-    source: str, title: str, file: Callable[[Path], Path], palette: tuple[Color, ...] | None = None
-) -> ServerFormat:
-    """The format of a data source's server."""
-    classes = official_classes(source)
-    return ServerFormat(title, tuple(one.name for one in classes), tuple(one.value for one in classes), file, palette)
-
-
 FORMATS: dict[str, ServerFormat] = {
-    "cityscapes": _format("cityscapes", "Cityscapes", _cityscapes_file),
-    "ade20k": _format("ade20k", "ADE20K", lambda image: Path(f"{image.stem}.png")),
-    "voc": _format("voc2012", "PASCAL VOC 2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)),
+    "cityscapes": ServerFormat("Cityscapes", "cityscapes", _cityscapes_file),
+    "ade20k": ServerFormat("ADE20K", "ade20k", lambda image: Path(f"{image.stem}.png")),
+    "voc": ServerFormat(
+        "PASCAL VOC 2012", "voc2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)
+    ),
 }

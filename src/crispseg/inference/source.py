@@ -37,20 +37,18 @@ def read_source(
         return read_image(source, channels, value_range=value_range), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
         return _pixels(source, channels, value_range), None
-    if isinstance(source, np.ndarray | Tensor):
-        values = image_array(source)
-        fitting = (1, 3, 4) if channels == 3 else (channels,)
-        if (1 if values.ndim == 2 else values.shape[2]) not in fitting:
-            raise CrispsegError(
-                f"the model takes {channels} channels, not values of shape {values.shape}; give (H, W, {channels})"
-            )
-        kept = values if values.ndim == 2 else values[..., :channels]
-        if values.dtype == np.uint16:
-            return as_rgb(to_8_bits(kept, value_range, "the array")), None
-        return as_rgb(np.array(kept, order="C")), None  # a copy: the caller may reuse the array
-    raise CrispsegError(
-        f"cannot segment a {type(source).__name__}; give a path, a PIL image, {FORMS}, or a list of them"
-    )
+    if not isinstance(source, np.ndarray | Tensor):
+        kind = type(source).__name__
+        raise CrispsegError(f"cannot segment a {kind}; give a path, a PIL image, {FORMS}, or a list of them")
+    values = image_array(source)
+    if (1 if values.ndim == 2 else values.shape[2]) not in ((1, 3, 4) if channels == 3 else (channels,)):
+        raise CrispsegError(
+            f"the model takes {channels} channels, not values of shape {values.shape}; give (H, W, {channels})"
+        )
+    kept = values if values.ndim == 2 else values[..., :channels]
+    if values.dtype == np.uint16:
+        return as_rgb(to_8_bits(kept, value_range, "the array")), None
+    return as_rgb(np.array(kept, order="C")), None  # a copy: the caller may reuse the array
 
 
 def _pixels(picture: Image.Image, channels: int, value_range: ValueRange | None) -> NDArray[np.uint8]:
