@@ -71,11 +71,6 @@ class TestDDSMUPerNet(ModelTester):
             taps |= level_taps(path, stride, 2 * stride) | part(path, stride)
         self.check_option(tmp_path, taps=taps, affinity=affinity, fuse_levels=[3, 4])
 
-    def test_levels_of_the_reduced_width_are_taken_as_they_are(self, tmp_path: Path) -> None:
-        taps = {path: (16, *shape[1:]) if path == "decoder.coarsest" else shape for path, shape in self.taps.items()}
-        self.check_option(tmp_path, taps=taps, width=16)
-        assert isinstance(self.build(width=16).decoder.fuses[0].expand, nn.Identity)
-
     @pytest.mark.parametrize("option", ["pixels", "channels"])
     def test_more_points(self, option: str, tmp_path: Path) -> None:
         """§3, "We sample 25 pixels"."""
@@ -222,39 +217,12 @@ def test_module_is_fine_plus_both(affinity: str) -> None:
     assert_close(part(fine, coarse)[0], fine[0] + one_by_one(part.expand, total))
 
 
-@pytest.mark.parametrize("tap", ["offset", "modulation"])
-def test_points_and_modulation_depend_on_both_levels(tap: str) -> None:
-    part = shaken(DDSM(16, 16, reduced=16))
-    seen: list[Tensor] = []
-    for affinity in (part.spatial.affinity, part.channel.affinity):
-        getattr(affinity.sampler, tap).register_forward_hook(lambda _module, _args, output: seen.append(output))
-    fine, coarse = (torch.randn(1, 16, 6, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    part(fine, coarse)
-    for found in seen:
-        gradients = torch.autograd.grad(found.square().sum(), (fine, coarse), retain_graph=True)
-        assert all(gradient.any() for gradient in gradients)
-    assert len(seen) == 2
-
-
 def test_coordinates_of_a_bfloat16_model_are_float32() -> None:
     """In bfloat16, the columns from 256 on would be told apart in steps of two pixels."""
     sampler = DynamicSampler(3, 9).bfloat16()
     grid, _ = sampler(torch.randn(1, 3, 2, 600, dtype=torch.bfloat16))
     columns = (grid[0, 4, 0, :, 0] + 1) * 300 - 0.5
     torch.testing.assert_close(columns, torch.arange(600.0), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "phrase"),
-    [
-        ({"reduced": 0}, "reduced is 0"),
-        ({"pixels": 10}, "10 points make no k×k grid"),
-        ({"pixels": -1}, "-1 points make no k×k grid"),
-    ],
-)
-def test_the_part_alone_refuses_what_cannot_be(options: dict[str, Any], phrase: str, refuses: Any) -> None:
-    with refuses(phrase):
-        DDSM(16, 16, **options)
 
 
 def test_gradients_of_the_module() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from torch import nn
@@ -23,10 +23,6 @@ class TestDeepLabV3Plus(ModelTester):
             context = self.build(output_stride=output_stride).decoder.context
             dilated = {module.dilation[0] for module in context.modules() if isinstance(module, nn.Conv2d)}
             assert dilated == {1, *rates}
-
-    def test_the_width_is_checked(self, refuses: Any) -> None:
-        with refuses("width is 0", "at least 2"):
-            self.build(width=0)
 
     @pytest.mark.parametrize(
         ("fuse", "seen"),

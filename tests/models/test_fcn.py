@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
 
-from crispseg import Segmenter, create_model
+from crispseg import create_model
 from crispseg.benchmarking.counting import count_multiply_adds
 
 from .base import ModelTester, check_saved
@@ -31,14 +31,6 @@ class TestFCN(ModelTester):
         check_saved(model, torch.randn(1, 3, 47, 70), tmp_path)
         model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
-
-    def test_output_strides_are_those_that_exist(self, refuses: Any) -> None:
-        with refuses("option 'output_stride' of model 'fcn' is 4", "one of 32, 16, 8"):
-            self.build(output_stride=4)
-
-    def test_segmenter_brings_its_labels_to_the_image(self) -> None:
-        image = torch.randint(256, (47, 70, 3), dtype=torch.uint8).numpy()
-        assert Segmenter(self.reference())(image).labels.shape == (47, 70)
 
 
 def test_dilation_makes_the_features_finer_and_dearer() -> None:

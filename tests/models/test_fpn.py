@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 
-from crispseg import create_model, from_pretrained, record
+from crispseg import create_model, record
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 
 from .base import ModelTester
@@ -48,10 +47,3 @@ def test_the_width_fits_the_backbone(backbone: str, width: int, giga: float) -> 
     model = create_model("fpn", num_classes=3, backbone=backbone)
     assert model.info.options["width"] == width
     assert count_multiply_adds(model, 192, 192) / 1e9 == pytest.approx(giga, abs=0.01)
-
-
-def test_a_saved_model_keeps_the_width_that_it_was_built_with(tmp_path: Path) -> None:
-    """That was 256 on every backbone once."""
-    create_model("fpn", num_classes=3, backbone="test_efficientnet", width=256).save_pretrained(tmp_path)
-    assert from_pretrained(tmp_path).decoder.width == 256
-    assert create_model("fpn", num_classes=3, backbone="test_efficientnet").decoder.width == 64

@@ -1,181 +1,317 @@
-"""Models with boundary refinement do all that models must do."""
-
 from __future__ import annotations
 
-import copy
-import json
+import dataclasses
+import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from training_runs import MODEL, quietly, rows, tiny
 
-from crispseg import Segmenter, create_model, from_pretrained
-from crispseg.inference import Refiner
-from crispseg.models import Outputs
-from crispseg.models.boundary_targets import NO_DIRECTION, boundary_targets
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
+from crispseg import from_pretrained
+from crispseg.data import Scenes, train_transform
+from crispseg.data.transforms import Augment
+from crispseg.evaluation import BoundaryScores
+from crispseg.models.boundary_targets import NO_BOUNDARY, NO_DIRECTION, BoundaryTargets, boundary_targets
+from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
+from crispseg.training import ModelConfig, Run
 
-from .base import NUM_CLASSES, ModelTester, check_saved
+IGNORE = 255
 
-
-class TestRefinedFPN(ModelTester):
-    name = "fpn"
-    options: ClassVar = {"width": 16, "refine": "boundary"}
-    taps: ClassVar = {
-        "decoder.coarsest": (16, 32),
-        "refiner.boundary": (1, 1),
-        "refiner.direction": (8, 1),
-    }
-
-    def test_the_outputs_are_complete(self) -> None:
-        images = torch.randn(2, 3, 65, 97)
-        outputs = self.reference().outputs(images)
-        assert outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None
-        assert outputs.boundary.shape == (2, 1, 65, 97)
-        assert outputs.direction.shape == (2, 8, 65, 97)
-        moved = (outputs.logits != outputs.unrefined).any(1, keepdim=True)
-        assert 0.05 < moved.float().mean() < 0.95, "else half of what follows is not tested"
-        assert not (moved & (outputs.boundary <= 0)).any()
-        refiner = self.reference().refiner
-        assert refiner is not None
-        offsets = refiner.offsets(outputs.boundary, outputs.direction)
-        there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
-        assert not (there & (outputs.boundary <= 0)).any()
-        assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
-
-    def test_a_segmenter_sees_what_forward_gives(self) -> None:
-        model = self.reference()
-        image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
-        result = Segmenter(model, "cpu")(image)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (model.info.mean, model.info.std))
-        logits = model(((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None])
-        same = (result.labels == logits.argmax(1)[0].numpy()).mean()
-        assert same > 0.999
-        assert (result.labels == result.probabilities().argmax(0)).mean() > 0.999
-
-    def test_refining_unrefined_labels_afterwards_gives_the_refined_ones(self) -> None:
-        model = copy.deepcopy(self.reference())
-        image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
-        refined = Segmenter(model, "cpu")(image).labels
-        refiner, model.refiner = Refiner(model, "cpu"), None
-        unrefined = Segmenter(model, "cpu")(image).labels
-        assert (refined != unrefined).mean() > 0.01
-        assert (refiner(image, unrefined) == refined).mean() > 0.999
-
-    def test_the_losses_of_eq_7_reach_every_parameter(self) -> None:
-        model = self.build(auxiliary=True).train()
-        labels = some_labels(2, 65, 97)
-        targets = torch.from_numpy(np.stack([boundary_targets(mask.numpy().astype(np.uint8)) for mask in labels]))
-        loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.4))
-        loss(model.outputs(torch.randn(2, 3, 65, 97)), labels, targets).backward()
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
-        assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+# Targets ----------------------------------------------------------------------------------------------------------
 
 
-def some_labels(batch: int, height: int, width: int) -> Tensor:
-    """Coarse patches, with ignored rows."""
-    patches = torch.randint(0, NUM_CLASSES, (batch, 1, 3, 4)).float()
-    labels = torch.nn.functional.interpolate(patches, size=(height, width))[:, 0].long()
-    labels[:, :2] = 255
-    return labels
+def brute_force(labels: NDArray[np.uint8], distance: float) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which pixels are on a boundary, and the gradient `(2, H, W)`, x and y, by Sobel's sums in float64."""
+    height, width = labels.shape
+    boundary, gradient = np.zeros(labels.shape, bool), np.zeros((2, height, width))
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    others = {label: (labels != label) & (labels != IGNORE) for label in np.unique(labels)}
+
+    def away(label: int, y: int, x: int) -> float:
+        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+        return np.hypot(rows - y, columns - x)[others[label]].min(initial=math.inf)
+
+    for y, x in np.ndindex(*labels.shape):
+        label = labels[y, x]
+        if label == IGNORE or away(label, y, x) > distance:
+            continue
+        boundary[y, x] = True
+        for weight, side in ((1, -1), (2, 0), (1, 1)):
+            gradient[0, y, x] += weight * (away(label, y + side, x + 1) - away(label, y + side, x - 1))
+            gradient[1, y, x] += weight * (away(label, y + 1, x + side) - away(label, y - 1, x + side))
+    return boundary, gradient
 
 
-@pytest.mark.parametrize("name", ["sfnet", "upernet", "deeplabv3plus", "fcn", "agln", "ddsm_upernet", "unept"])
-def test_refinement_is_an_option_of_every_model(name: str, tmp_path: Path) -> None:
-    images = torch.randn(1, 3, 33, 57)
-    plain = create_model(name, num_classes=3, backbone="test_efficientnet", width=16)
-    assert plain.refiner is None and "refine" not in plain.info.options
-    model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
-    assert model.info.options["refine"] == "boundary"
-    assert torch.equal(model.outputs(images).logits, model(images))
-    check_saved(model, images, tmp_path)
+def check(labels: NDArray[np.uint8], distance: float) -> None:
+    targets = boundary_targets(labels, distance)
+    boundary, (gx, gy) = brute_force(labels, distance)
+    assert np.array_equal(targets == IGNORE, labels == IGNORE)
+    assert np.array_equal((targets != NO_BOUNDARY) & (targets != IGNORE), boundary)
+    still = np.maximum(abs(gx), abs(gy)) < 1e-6
+    assert np.array_equal(targets == NO_DIRECTION, boundary & still)
+    for y, x in np.argwhere(boundary & ~still):
+        length = math.hypot(gx[y, x], gy[y, x])
+        cosines = [(gx[y, x] * dx + gy[y, x] * dy) / (length * math.hypot(dx, dy)) for dx, dy in STEPS]
+        assert cosines[targets[y, x]] > max(cosines) - 1e-4, (y, x)  # the nearest, or as near but for rounding
 
 
-def test_an_unknown_refinement_is_refused(refuses: Any) -> None:
-    with refuses("refine", "'edges'", "boundary"):
-        create_model("fpn", num_classes=3, backbone="test_efficientnet", refine="edges")  # type: ignore[arg-type]
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 4),
+    ignored=st.sampled_from([0, 0.1, 0.7]),
+    distance=st.sampled_from([1, 2, 2.5, 5]),
+)
+@settings(max_examples=40)
+def test_targets_equal_a_brute_force_computation(seed: int, classes: int, ignored: float, distance: float) -> None:
+    """On slanted patches of any ids, of which some pixels are ignored."""
+    random = np.random.default_rng(seed)
+    height, width, block = random.integers(1, 17), random.integers(1, 17), random.integers(1, 8)
+    ids = [*random.permutation(IGNORE)[:classes], IGNORE]
+    fine = random.choice(ids, size=(17, 17)).astype(np.uint8).repeat(block, 0).repeat(block, 1)
+    slope = random.uniform(-2, 2)
+    labels = np.stack([np.roll(row, round(slope * y)) for y, row in enumerate(fine)])[:height, :width].copy()
+    labels[random.random(labels.shape) < ignored] = IGNORE
+    check(labels, distance)
 
 
-def test_how_steps_are_taken_is_saved(tmp_path: Path, refuses: Any) -> None:
-    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
-    model = create_model("fpn", **tiny, refine="boundary", refine_steps=3, refine_path="straight").eval()
-    loaded = check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
-    assert loaded.refiner is not None and (loaded.refiner.steps, loaded.refiner.path) == (3, "straight")
-    with refuses("refine_steps is 0", "1 or more"):
-        create_model("fpn", **tiny, refine="boundary", refine_steps=0)
-    with refuses("refine_path is 'bent'", "chained or straight"):
-        create_model("fpn", **tiny, refine="boundary", refine_path="bent")  # type: ignore[arg-type]
-    with refuses("refine_steps and refine_path", "set refine to boundary"):
-        create_model("fpn", **tiny, refine_steps=1)
+def test_distances_behind_ignored_pixels_are_seen_from_beside_a_region() -> None:
+    """The filter at the first pixel reads that of an ignored one, to which a class below all of its own is nearest."""
+    check(np.array([[0, 1, 1], [IGNORE] * 3, [1, IGNORE, IGNORE]], np.uint8), 1)
 
 
-def test_a_model_saved_before_steps_were_an_option_takes_two_chained_ones(tmp_path: Path) -> None:
-    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["options"]["refine_steps"], config["options"]["refine_path"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    refiner = from_pretrained(tmp_path).refiner
-    assert refiner is not None and (refiner.steps, refiner.path) == (2, "chained")
+def test_directions_point_away_from_the_other_class() -> None:
+    labels = np.zeros((11, 11), np.uint8)
+    labels[:, 6:] = 1
+    targets = boundary_targets(labels, 2)
+    assert targets[5].tolist() == [8, 8, 8, 8, 4, 4, 0, 0, 8, 8, 8]  # left is 4, right 0
+    assert boundary_targets(labels.T.copy(), 2)[:, 5].tolist() == [8, 8, 8, 8, 6, 6, 2, 2, 8, 8, 8]  # up is 6, down 2
 
 
-@pytest.mark.parametrize("mask", ["true", "predicted"])
-def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) -> None:
-    """On true boundary pixels, or those of them that the boundary head marks; its own logits learn nothing from it."""
-    targets = torch.tensor([[[0, 3, 8, 9, 255, 7]]], dtype=torch.uint8)
-    boundary = torch.tensor([[[[1.0, -1.0, 2.0, 3.0, 4.0, 0.5]]]], requires_grad=True)
-    direction = torch.randn(1, 8, 1, 6, requires_grad=True)
-    logits = torch.randn(1, NUM_CLASSES, 1, 6)
-    only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
-    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0), only, mask)
-    outputs = Outputs(logits, logits, None, boundary, direction)
-    found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
-    counted = (0, 1, 5) if mask == "true" else (0, 5)
-    expected = [-direction[0, :, 0, x].log_softmax(0)[int(targets[0, 0, x])] for x in counted]
-    torch.testing.assert_close(found, torch.stack(expected).mean())
-    found.backward()
-    assert direction.grad is not None and {x for x in range(6) if direction.grad[0, :, 0, x].any()} == {*counted}
-    assert boundary.grad is None or not boundary.grad.any()
+def test_ignored_pixels_make_no_boundary_and_are_none() -> None:
+    labels = np.zeros((9, 20), np.uint8)
+    labels[:, 5:8] = IGNORE
+    targets = boundary_targets(labels)
+    assert (targets[:, 5:8] == IGNORE).all()
+    assert (np.delete(targets, [5, 6, 7], axis=1) == NO_BOUNDARY).all()
+    labels[:, 8:] = 1  # another class behind an ignored line of 3 pixels is 4 pixels away
+    targets = boundary_targets(labels)
+    assert targets[4, 2:10].tolist() == [8, 4, 4, 255, 255, 255, 0, 0]
 
 
-def test_eq_7_has_the_weights_of_the_paper() -> None:
-    torch.manual_seed(0)
-    labels = some_labels(1, 20, 25)
-    targets = torch.from_numpy(boundary_targets(labels[0].numpy().astype(np.uint8)))[None]
-    targets[0, 15, :10] = NO_DIRECTION
-    logits, unrefined, auxiliary = (torch.randn(1, NUM_CLASSES, 20, 25) for _ in range(3))
-    boundary, direction = torch.randn(1, 1, 20, 25), torch.randn(1, 8, 20, 25)
-    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.4))
-    total = loss(Outputs(logits, unrefined, (auxiliary,), boundary, direction), labels, targets).item()
-
-    def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
-        return -scores.log_softmax(0)[truth]
-
-    segmentation = [[], [], []]  # type: list[list[Tensor]]
-    edges, ways = [], []
-    for y in range(20):
-        for x in range(25):
-            if labels[0, y, x] == 255:
-                continue
-            for terms, scores in zip(segmentation, (unrefined, logits, auxiliary), strict=True):
-                terms.append(cross_entropy(scores[0, :, y, x], labels[0, y, x]))
-            probability = boundary[0, 0, y, x].sigmoid()
-            edges.append(-(probability if targets[0, y, x] != 8 else 1 - probability).log())
-            if targets[0, y, x] < 8:
-                ways.append(cross_entropy(direction[0, :, y, x], targets[0, y, x].long()))
-    first, second, deep, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
-    expected = 1.0 * (first + 0.4 * deep) + 1.5 * second + 3.0 * third + 0.7 * fourth
-    assert total == pytest.approx(expected, rel=1e-5)
+def test_a_line_of_one_pixel_has_no_way_inside() -> None:
+    labels = np.zeros((9, 9), np.uint8)
+    labels[:, 4] = 1
+    assert (boundary_targets(labels)[:, 4] == NO_DIRECTION).all()
 
 
-def test_eq_7_is_zero_where_all_is_ignored() -> None:
-    outputs = Outputs(
-        *(torch.randn(1, 3, 32, 32) for _ in range(2)), None, torch.randn(1, 1, 32, 32), torch.randn(1, 8, 32, 32)
+@pytest.mark.parametrize("distance", [0, 0.5, -1, math.nan, math.inf])
+def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any) -> None:
+    with refuses(str(distance), "1 or more"):
+        BoundaryTargets(distance)
+
+
+def test_data_workers_make_targets_from_the_augmented_mask() -> None:
+    sample = Scenes(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
+    transform = train_transform(
+        Augment(crop=(80, 200), turn=False, photometric=False),
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        targets=BoundaryTargets(3),
     )
-    ignored = torch.full((1, 32, 32), 255)
-    loss = BoundaryRefinementLoss(DeepSupervision(build_loss({"cross_entropy": 1.0}), 0.0))
-    assert loss(outputs, ignored, ignored.to(torch.uint8)).item() == 0
+    _, labels, targets = transform(sample)
+    assert targets.dtype == torch.uint8 and targets.shape == labels.shape == (80, 200)
+    assert np.array_equal(targets.numpy(), boundary_targets(labels.numpy().astype(np.uint8), 3))
+    assert (targets == IGNORE).any() and (targets < 8).any()
+
+
+# Refinement -------------------------------------------------------------------------------------------------------
+
+
+def test_maps_are_those_of_the_paper() -> None:
+    """§3.2: three 3×3 convolutions to 1/8, two heads of 256 channels, batch norms and ReLUs, at the image's size."""
+    part = BoundaryRefinement().double().eval().requires_grad_(False)
+    convs = [module for module in part.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            nn.init.uniform_(values, 0.5, 1.5)
+    assert [conv.out_channels for conv in convs] == [64, 128, 256, 256, 1, 256, 8]
+
+    def activated(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, stride: int) -> Tensor:
+        x = F.conv2d(x, conv.weight, stride=stride, padding=stride // 2)
+        given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        mean, variance, scale, shift = (values[:, None, None] for values in given if values is not None)
+        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
+
+    images = torch.randn(2, 3, 41, 57, dtype=torch.float64)
+    detail = images
+    for conv, norm in zip(convs[:3], norms[:3], strict=True):
+        detail = activated(detail, conv, norm, 2)
+    assert detail.shape == (2, 256, 6, 8)
+    found = part.maps(images)
+    for index, (first, last) in enumerate((convs[3:5], convs[5:])):
+        coarse = F.conv2d(activated(detail, first, norms[3 + index], 1), last.weight, last.bias)
+        expected = F.interpolate(coarse, (41, 57), mode="bilinear", align_corners=True)
+        assert expected.std() > 0.001
+        torch.testing.assert_close(found[index], expected)
+
+
+def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """The maps of heads that know the truth; a pixel without a direction is left alone."""
+    targets = torch.from_numpy(boundary_targets(truth).astype(np.int64))
+    known = targets < 8
+    direction = F.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
+    return (known.float() * 20 - 10)[None, None], direction * 20
+
+
+def one_hot(labels: NDArray[np.uint8], classes: int) -> Tensor:
+    return F.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).permute(2, 0, 1)[None] * 8.0
+
+
+def spoil(truth: NDArray[np.uint8], pixels: int, how: str) -> NDArray[np.uint8]:
+    """Higher classes grow, or shrink, over lower ones; ignored pixels become class 0 first."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2)
+    labels = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+    return np.asarray({"grown": cv2.dilate, "shrunk": cv2.erode}[how](labels, disc))
+
+
+def repaired(spoilt: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> Tensor:
+    return shift(one_hot(spoilt, classes), BoundaryRefinement().offsets(*perfect(truth))).argmax(1)
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+@pytest.mark.parametrize("how", ["grown", "shrunk"])
+def test_perfect_maps_repair_labels(pixels: int, how: str) -> None:
+    """On strips and discs, of which some nearly vanish or meet where they shrink or grow."""
+    truth = np.zeros((120, 160), np.uint8)
+    for index, width in enumerate((5, 6, 8, 12)):
+        truth[10:70, 10 + 20 * index : 10 + 20 * index + width] = 1
+    for index, gap in enumerate((3, 4, 6)):
+        cv2.circle(truth, (110, 20 + 25 * index), 10, 2, -1)
+        cv2.circle(truth, (131 + gap, 20 + 25 * index), 10, 2, -1)
+    cv2.ellipse(truth, (80, 95), (60, 15), 0, 0, 360, 3, -1)
+    spoilt = spoil(truth, pixels, how)
+    after = repaired(spoilt, truth, 4)
+    scores = []
+    for labels in (torch.from_numpy(spoilt.astype(np.int64))[None], after):
+        metric = BoundaryScores(4, (1,))
+        metric.update(labels, torch.from_numpy(truth.astype(np.int64))[None])
+        scores.append(metric.scores().mean)
+    assert scores[1][1] > scores[0][1]
+    assert (after[0].numpy() != truth).mean() < 0.2 * (spoilt != truth).mean()
+
+
+def test_an_empty_boundary_map_changes_nothing_exactly() -> None:
+    refiner = BoundaryRefinement()
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        logits = (1e3 * torch.randn(2, 5, 97, 61, dtype=torch.float64)).to(dtype)
+        for boundary in (torch.full((2, 1, 97, 61), -1e-6), torch.zeros(2, 1, 97, 61)):  # one half is no boundary
+            refined = shift(logits, refiner.offsets(boundary, torch.randn(2, 8, 97, 61)))
+            assert refined.dtype == dtype
+            assert torch.equal(refined, logits)
+
+
+@pytest.mark.parametrize("size", [(45, 67), (2100, 33), (3, 4000)])
+def test_logits_come_from_where_two_steps_lead_and_do_not_mix(size: tuple[int, int]) -> None:
+    refiner = BoundaryRefinement()
+    values = torch.arange(size[0] * size[1], dtype=torch.float32).view(1, 1, *size)
+    direction = torch.randn(1, 8, *size)
+    boundary = torch.randn(1, 1, *size)
+    moved = shift(values, refiner.offsets(boundary, direction)).long()[0, 0]
+    ys, xs = torch.meshgrid(*(torch.arange(length) for length in size), indexing="ij")
+    step = torch.tensor(STEPS)[direction[0].argmax(0)] * (boundary[0, 0] > 0)[..., None]  # (H, W, 2), x and y
+    over = [
+        (position + step[..., axis]).clamp(0, length - 1)
+        for position, axis, length in ((ys, 1, size[0]), (xs, 0, size[1]))
+    ]
+    far = step + step[over[0], over[1]]
+    expected = (ys + far[..., 1]).clamp(0, size[0] - 1) * size[1] + (xs + far[..., 0]).clamp(0, size[1] - 1)
+    assert torch.equal(moved, expected)
+
+
+def test_straight_steps_go_on_in_the_first_direction() -> None:
+    """SegFix doubles its step; beyond the edge counts as the nearest pixel of it."""
+    refiner = BoundaryRefinement(steps=2, path="straight")
+    values = torch.arange(20 * 30, dtype=torch.float32).view(1, 1, 20, 30)
+    boundary, direction = torch.randn(1, 1, 20, 30), torch.randn(1, 8, 20, 30)
+    moved = shift(values, refiner.offsets(boundary, direction)).long()[0, 0]
+    for y, x in np.ndindex(20, 30):
+        dx, dy = STEPS[int(direction[0, :, y, x].argmax())] if boundary[0, 0, y, x] > 0 else (0, 0)
+        assert moved[y, x] == min(max(y + 2 * dy, 0), 19) * 30 + min(max(x + 2 * dx, 0), 29)
+
+
+def test_coordinates_stay_float32_under_bfloat16() -> None:
+    offsets = 2 * torch.tensor(STEPS).float()[torch.randint(0, 8, (1, 300, 700))].permute(0, 3, 1, 2)
+    values = torch.arange(256.0).repeat(3, 1, 300, 700 // 256 + 1)[:1, :, :, :700]  # exact in bfloat16
+    expected = shift(values, offsets)
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = shift(values.bfloat16(), offsets.bfloat16())
+    assert moved.dtype == torch.bfloat16
+    assert torch.equal(moved.float(), expected)
+
+
+def test_the_gradient_moves_with_the_logits() -> None:
+    logits = torch.zeros(1, 2, 32, 40, requires_grad=True)
+    offsets = torch.zeros(1, 2, 32, 40)
+    offsets[0, :, 10, 20] = torch.tensor([2.0, -2.0])  # takes the logits of 2 to the right, 2 up
+    shift(logits, offsets)[0, 1, 10, 20].backward()
+    assert logits.grad is not None
+    assert logits.grad.nonzero().tolist() == [[0, 1, 8, 22]]
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
+OTHERWISE = dataclasses.replace(REFINED, refine_steps=3, refine_path="straight")
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An epoch, and two more after it had stopped."""
+    out = tmp_path_factory.mktemp("refined")
+    settings: dict[str, Any] = {"model": REFINED, "boundary_weights": {"boundary": 2.0}, "schedule": "constant"}
+    quietly(tiny(out, epochs=1, **settings))
+    return quietly(tiny(out, epochs=3, **settings), resume=True)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return quietly(tiny(tmp_path_factory.mktemp("plain"), epochs=1))
+
+
+def test_training_end_to_end(refined: Run) -> None:
+    assert refined.model.refiner is not None
+    assert yaml.safe_load((refined.folder / "config.yaml").read_text())["model"]["refine"] == "boundary"
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(from_pretrained(refined.folder)(images), refined.model(images))
+    losses = [float(row["train_loss"]) for row in rows(refined.folder)]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+def test_refinement_can_be_added_to_a_trained_model_and_left_off(plain: Run, refined: Run, tmp_path: Path) -> None:
+    for start, model, out in ((plain, REFINED, "with"), (refined, MODEL, "without")):
+        settings = {"model": model, "init_from": str(start.folder), "epochs": 1, "lr": 0.0}
+        found = quietly(tiny(tmp_path / out, **settings)).model
+        assert torch.equal(found.classifier.weight, start.model.classifier.weight)
+        assert (found.refiner is None) == (model is not REFINED)
+
+
+def test_another_offset_is_taken_with_the_same_weights(refined: Run, tmp_path: Path) -> None:
+    settings = {"model": OTHERWISE, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
+    run = quietly(tiny(tmp_path, direction_mask="predicted", **settings))
+    found = from_pretrained(run.folder)
+    assert found.refiner is not None and (found.refiner.steps, found.refiner.path) == (3, "straight")
+    for name, tensor in refined.model.named_parameters():
+        assert torch.equal(tensor, found.state_dict()[name])
+    assert ModelConfig.of(run.folder) == dataclasses.replace(OTHERWISE, options=ModelConfig.of(run.folder).options)

@@ -68,16 +68,6 @@ def test_gated_dual_flow_is_what_its_equations_say(gate: Any, coarse_channels: i
     assert seen["gate"].min() < 0.1 and seen["gate"].max() > 0.9
 
 
-@torch.no_grad()
-def test_without_flows_the_gate_mixes_levels_where_they_are() -> None:
-    part = GatedDualFlowAlignment(4, 4)
-    nn.init.zeros_(part.predict_flow.weight)
-    nn.init.zeros_(part.predict_gate.weight)
-    fine, coarse = torch.randn(2, 4, 7, 5), torch.randn(2, 4, 3, 2)
-    upsampled = F.interpolate(coarse, size=(7, 5), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(part(fine, coarse), (fine + upsampled) / 2, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("name", ["fpn", "sfnet", "deeplabv3plus"])
 def test_the_part_works_in_other_decoders(name: str) -> None:
     model = create_model(name, **TINY, fuse="gdfam", fuse_options={"gate": "features"}).eval()

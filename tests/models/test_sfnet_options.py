@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from reference import convolved, sampled
+from reference import sampled
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -105,12 +105,6 @@ def test_every_light_backbone_works(backbone: str, seen: dict[str, tuple[int, in
     Base().check_option(tmp_path, backbone=backbone, taps=seen)
 
 
-def test_all_options_of_the_flow_work_together() -> None:
-    model = create_model("sfnet", **TINY, flow_upsampling="deconvolution", flow_kernel=5, flow_net="correlation")
-    assert model.eval()(torch.randn(1, 3, 33, 57)).shape == (1, 3, 33, 57)
-    assert model.info.options["fuse_levels"] == [3, 4, 5]
-
-
 # Options that are refused -------------------------------------------------------------------------------------------
 
 
@@ -168,14 +162,6 @@ def test_options_of_a_wrong_type_are_refused(option: str, value: Any, phrase: st
 
 
 # Command line -------------------------------------------------------------------------------------------------------
-
-
-def test_the_command_line_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--model", "sfnet", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    kinds = {"upsampling": "bilinear,nearest,deconvolution", "kernel": "1,3,5,7", "net": "simple,correlation"}
-    assert all(f"--model.flow_{option} {{{values}}} " in text for option, values in kinds.items())
-    assert "coarse levels F_l whose step" in text and "denseaspp" in text
 
 
 def test_the_command_line_takes_every_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,17 +225,6 @@ def test_deconvolution_doubles() -> None:
     torch.testing.assert_close(upsampled(module, low, (6, 8)), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
-def test_the_kernel_is_as_large_as_it_says(kernel: int) -> None:
-    module = fam(4, flow_kernel=kernel)
-    fine, coarse = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 6, 5)
-    with torch.no_grad(), record(module) as seen:
-        module(fine, coarse)
-        both = torch.cat([module.compress_coarse(coarse), module.compress_fine(fine)], 1)
-    assert module.predict_flow.weight.shape == (2, 4, kernel, kernel)
-    torch.testing.assert_close(seen["flow"], convolved(both, module.predict_flow.weight))
-
-
 # Table 2(c): correlation --------------------------------------------------------------------------------------------
 
 
@@ -264,31 +239,6 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
         ]
         expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
         torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
-
-
-def test_the_flow_is_predicted_from_the_correlation() -> None:
-    module = fam(8, flow_net="correlation")
-    fine, coarse = torch.randn(1, 8, 9, 12), torch.randn(1, 8, 5, 6)
-    with torch.no_grad(), record(module) as seen:
-        out = module(fine, coarse)
-    low = nn.functional.interpolate(module.compress_coarse(coarse), size=(9, 12), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(seen["correlation"], correlate(module.compress_fine(fine), low, 4))
-    torch.testing.assert_close(seen["flow"], module.predict_flow(seen["correlation"]))
-    torch.testing.assert_close(out, fine + warp(coarse, seen["flow"]))
-
-
-def test_correlation_keeps_no_copies_of_the_map() -> None:
-    fine = torch.randn(1, 64, 16, 16, requires_grad=True)
-    coarse = torch.randn(1, 64, 16, 16, requires_grad=True)
-    kept: set[int] = set()
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept.add(tensor.untyped_storage().data_ptr())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        correlate(fine, coarse, 4)
-    assert len(kept) == 2  # `fine` and the padded `coarse`, for 81 displacements
 
 
 # Table 2(d): deformable convolution ---------------------------------------------------------------------------------
@@ -313,13 +263,6 @@ def test_deformable_convolution_is_the_sum_over_displaced_points(coarse_channels
     torch.testing.assert_close(out[0].double(), expected, atol=1e-5, rtol=0)
 
 
-def test_deformable_convolution_starts_as_a_plain_one() -> None:
-    module = DeformableFuse(4, 4)
-    fine = torch.randn(2, 4, 9, 7)
-    plain = nn.functional.conv2d(torch.cat([torch.ones(2, 4, 9, 7), fine], 1), module.deform.weight, padding=1)
-    torch.testing.assert_close(module(fine, torch.ones(2, 4, 5, 4)), plain, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
 def test_deformable_convolution_works_in_any_precision(dtype: torch.dtype, error: float) -> None:
     module = DeformableFuse(4, 4).double()
@@ -336,12 +279,6 @@ def test_deformable_convolution_works_in_any_precision(dtype: torch.dtype, error
     assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in module.parameters())
 
 
-def test_a_deformable_model_runs_in_any_precision() -> None:
-    for dtype in (torch.bfloat16, torch.float64):
-        logits = create_model("sfnet", **TINY, fuse="dcn").to(dtype).eval()(torch.randn(1, 3, 33, 57, dtype=dtype))
-        assert logits.dtype == dtype and logits.isfinite().all()
-
-
 def test_deformable_convolution_counts_as_a_convolution() -> None:
     """Beside the one that predicts its offsets, both on a level of 16 × 24 and the two levels' 16 channels."""
     plain, deformable = ({"fuse_levels": [4], "fuse": fuse} for fuse in ("fam", "dcn"))
@@ -349,37 +286,6 @@ def test_deformable_convolution_counts_as_a_convolution() -> None:
     models = [create_model("sfnet", **TINY, **options) for options in (plain, deformable)]
     counts = [count_multiply_adds(model, 128, 192) for model in models]
     assert counts[1] - counts[0] == 16 * 24 * 9 * 16 * (18 + 8) - flow
-
-
-# A flow that is composed ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [{}, {"flow_upsampling": "nearest"}, {"flow_kernel": 1}, {"flow_kernel": 5}])
-@pytest.mark.parametrize("coarse_channels", [6, 9])
-@pytest.mark.parametrize("align_corners", [True, False])
-def test_a_composed_flow_is_the_same_with_the_same_gradients(
-    options: dict[str, Any], coarse_channels: int, align_corners: bool
-) -> None:
-    fam = FlowAlignment(6, coarse_channels, **options).double()
-    fam.align_corners = align_corners
-    fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
-    seen = []
-    for composed in (False, True):
-        fam.composed = composed
-        fam.zero_grad()
-        fused = fam(fine, coarse)
-        fused.square().sum().backward()
-        seen.append([fused, *(parameter.grad for parameter in fam.parameters())])
-    torch.testing.assert_close(*seen)
-
-
-@pytest.mark.parametrize("options", [{"flow_upsampling": "deconvolution"}, {"flow_net": "correlation"}])
-def test_a_flow_that_is_not_linear_or_not_upsampled_bilinearly_is_not_composed(options: dict[str, Any]) -> None:
-    fam = FlowAlignment(6, 6, **options)
-    fine, coarse = torch.randn(2, 6, 8, 12), torch.randn(2, 6, 4, 6)
-    expected = fam(fine, coarse)
-    fam.composed = True
-    torch.testing.assert_close(fam(fine, coarse), expected)
 
 
 # §3.3: FAM in the final upsampling ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.models.refinement import SpatialBranch, shift
+from crispseg.models.refinement import shift
 from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention
 
@@ -126,13 +126,6 @@ class TestUNEPT(ModelTester):
             with refuses(f"option '{option}'", "one of"):
                 self.build(**{option: value})
 
-    def test_queries_come_from_the_image(self) -> None:
-        """Same features, other images: the logits change."""
-        model, images = self.build_lively(), torch.randn(2, 3, 64, 96)
-        with features_of(model, [feature[:1].expand(2, -1, -1, -1) for feature in model.backbone(images)]):
-            logits = model.coarse_logits(images)
-        assert (logits[0] - logits[1]).abs().max() > 0.01
-
     def test_boundary_refinement_starts_from_the_context_queries(self, tmp_path: Path) -> None:
         """Fig. 1: one spatial branch for both."""
         maps = {"refiner.boundary": (1, 1), "refiner.direction": (8, 1)}
@@ -158,11 +151,6 @@ class TestUNEPT(ModelTester):
         trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         branch_and_heads = ("decoder.spatial.", "refiner.")
         assert trained == {name for name, _ in model.named_parameters() if name.startswith(branch_and_heads)}
-
-    def test_naive_queries_leave_refinement_its_own_branch(self) -> None:
-        model = self.build(queries="naive", refine="boundary").eval()
-        assert model.refiner is not None and model.refiner.branch is not None
-        assert model(torch.randn(1, 3, 33, 57)).shape == (1, NUM_CLASSES, 33, 57)
 
     def test_distant_pixels_reach_each_other(self) -> None:
         """Points are not limited to a neighbourhood: offsets are predicted."""
@@ -213,14 +201,6 @@ def test_full_attention_is_that_of_torch() -> None:
         theirs.out_proj.weight.copy_(ours.output_proj.weight)
     query, values = torch.randn(2, 7, 16), torch.randn(2, 7, 16)
     torch.testing.assert_close(ours(query, query, values, []), theirs(query, query, values)[0])
-
-
-def test_the_spatial_branch_ends_at_an_eighth() -> None:
-    branch = SpatialBranch(3, 16)
-    assert sum(isinstance(part, nn.Conv2d) for part in branch.modules()) == 3
-    for height, width in ((32, 32), (33, 57), (97, 160)):
-        out = branch(torch.randn(2, 3, height, width))
-        assert out.shape == (2, 16, -(-height // 8), -(-width // 8))
 
 
 # ViTs -------------------------------------------------------------------------------------------------------------
@@ -280,15 +260,6 @@ def test_position_embeddings_are_resized_bilinearly() -> None:
     torch.testing.assert_close(tokens[0, own:], expected, atol=1e-5, rtol=0)
 
 
-def test_weights_of_a_vit_load(tmp_path: Path) -> None:
-    published = timm.create_model("test_vit")
-    torch.save(published.state_dict(), tmp_path / "vit.pth")
-    model = vit(pretrained=str(tmp_path / "vit.pth"))
-    own = model.backbone.net.model.state_dict()
-    assert all(torch.equal(own[key], published.state_dict()[key]) for key in own)
-    assert "pos_embed" in own
-
-
 def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
     for name in ("resnet18", "convnext_atto", "test_efficientnet", "df1", "swin_tiny_patch4_window7_224"):
         assert plain_strides(name) == []
@@ -339,21 +310,3 @@ def test_what_is_no_attention_are_all_products_with_weights(backbone: str, self_
         model(torch.zeros(1, 3, 96, 128))
     assert count_multiply_adds(model, 96, 128, attention=False) == counted.total
     assert count_multiply_adds(model, 96, 128) > counted.total
-
-
-@pytest.mark.parametrize("backbone", ["deit_base_distilled_patch16_384", "resnet50"])
-def test_the_backbones_of_the_paper_take_any_size(backbone: str) -> None:
-    """On meta tensors: shapes only."""
-    with torch.device("meta"):
-        model = create_model("unept", num_classes=NUM_CLASSES, backbone=backbone)
-    for training, size in ((False, (1, 480, 480)), (True, (2, 97, 160)), (False, (2, 512, 1024))):
-        batch, height, width = size
-        images = torch.empty(batch, 3, height, width, device="meta")
-        assert model.train(training)(images).shape == (batch, NUM_CLASSES, height, width)
-
-
-def test_resnet50_is_dilated_to_an_eighth() -> None:
-    with torch.device("meta"):
-        backbone = create_model("unept", num_classes=3, backbone="resnet50", width=16).backbone
-    assert backbone.strides == (8, 8, 8)
-    assert backbone.channels == (512, 1024, 2048)

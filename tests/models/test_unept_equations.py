@@ -110,9 +110,3 @@ def test_encoder_and_decoder_are_those_of_the_paper(options: dict[str, Any]) -> 
     assert decoded.std() > 0.1
     # positions and reference points are float32
     torch.testing.assert_close(found, model.classifier(decoded), atol=1e-5, rtol=0)
-
-
-def test_the_share_of_dropout_is_the_given_one() -> None:
-    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, points=4, dropout=DROPOUT)
-    shares = [module.p for module in model.decoder.modules() if isinstance(module, nn.Dropout)]
-    assert shares == [DROPOUT] * (2 * 3 + 2 * 4)

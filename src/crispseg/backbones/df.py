@@ -10,7 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from crispseg.backbones.network import Network, Stage, kaiming, pyramid_of_stages, refuse_extras
+from crispseg.backbones.network import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
 
 # Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.
 DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
@@ -34,7 +34,7 @@ DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
 DF_STRIDES = {"df1": (16, 32, 32), "df2": (8, 16, 32)}
 
 
-def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Network:
+def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
     """Build DF1 or DF2.
 
     Raises:

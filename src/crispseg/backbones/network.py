@@ -1,4 +1,4 @@
-"""What every kind of backbone network gives, and how the features of given strides are chosen."""
+"""The features of a backbone network, and the choice of those with given strides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from crispseg.errors import CrispsegError
 
 
-class Network(NamedTuple):
-    """A network that returns features, and what must be known of it."""
+class Pyramid(NamedTuple):
+    """A network that returns features, with the properties of these features."""
 
     features: nn.Module
     """`(N, in_chans, H, W)` → list of features, finest first."""
@@ -22,7 +22,7 @@ class Network(NamedTuple):
     mean: Sequence[float]
     std: Sequence[float]
     divisor: int = 1
-    """What images must be padded to a multiple of so that features have size ⌈H / stride⌉."""
+    """Images must be padded to a multiple of this, so that features have size ⌈H / stride⌉."""
 
 
 class Stage(NamedTuple):
@@ -55,12 +55,12 @@ class Stages(nn.Sequential):
 
 def pyramid_of_stages(
     name: str, stages: Mapping[str, Stage], strides: Sequence[int], mean: Sequence[float], std: Sequence[float]
-) -> Network:
+) -> Pyramid:
     """The features of the given strides of a network in stages; see `deepest`."""
     names = list(stages)
     taken = [names[index] for index in deepest(name, [stage.stride for stage in stages.values()], strides)]
     net = Stages({key: stage.module for key, stage in stages.items()}, taken)
-    return Network(net, net, tuple(strides), tuple(stages[key].channels for key in taken), mean, std)
+    return Pyramid(net, net, tuple(strides), tuple(stages[key].channels for key in taken), mean, std)
 
 
 def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""timm's vision transformers and their like: blocks of one resolution in place of a pyramid."""
+"""timm's vision transformers and their like: blocks of one resolution instead of a pyramid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from crispseg.backbones.network import Network
+from crispseg.backbones.network import Pyramid
 from crispseg.backbones.published import build_published
 from crispseg.backbones.timm_networks import DEEP_RESNETS, fits
 from crispseg.errors import CrispsegError
@@ -33,7 +33,7 @@ def plain_strides(name: str) -> list[int]:
     return strides if len({*strides}) == 1 else []
 
 
-def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Network:
+def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyramid:
     """The outputs of equally spaced blocks, the last among them, at any image size.
 
     Of a ViT, class and distillation tokens are dropped after the last block and the final norm is left out. Its
@@ -60,7 +60,7 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Netwo
         raise _fixed_size(name)
     config = net.model.pretrained_cfg
     channels = tuple(net.feature_info.channels())
-    return Network(net, net.model, (divisor,) * levels, channels, config["mean"], config["std"], divisor)
+    return Pyramid(net, net.model, (divisor,) * levels, channels, config["mean"], config["std"], divisor)
 
 
 def _fixed_size(name: str) -> CrispsegError:
@@ -73,14 +73,14 @@ def _fixed_size(name: str) -> CrispsegError:
 def _add_positions(vit: Any, patches: Tensor) -> Tensor:
     """timm's `VisionTransformer._pos_embed`, resizing bilinearly: patches `(B, h, w, C)` → tokens `(B, T + h·w, C)`."""
     height, width = patches.shape[1:3]
-    x = patches.flatten(1, 2)
+    x = patches.flatten(1, 2)  # (B, h · w, C)
     named = (getattr(vit, token, None) for token in ("cls_token", "dist_token", "reg_token"))
     prefix = [token.expand(x.shape[0], -1, -1) for token in named if token is not None]
     if vit.pos_embed is None:
         return torch.cat([*prefix, x], dim=1)
     own = 0 if vit.no_embed_class else vit.num_prefix_tokens
     grid = torch.unflatten(vit.pos_embed[:, own:].mT, 2, tuple(vit.patch_embed.grid_size))  # (1, C, h', w')
-    positions = resize(grid, (height, width), align_corners=False).flatten(2).mT
+    positions = resize(grid, (height, width), align_corners=False).flatten(2).mT  # (1, h · w, C)
     if own:
         x = torch.cat([*prefix, x], dim=1) + torch.cat([vit.pos_embed[:, :own], positions], dim=1)
     else:

@@ -18,7 +18,7 @@ REMEDY = "give model.pretrained the path of a weight file, or false for random w
 
 
 def weights_source(name: str, pretrained: bool | str | Path) -> str:
-    """Where a backbone's weights come from, in words; those of timm are fetched now.
+    """Describe the source of a backbone's weights; fetch those of timm.
 
     Raises:
         CrispsegError: there is no such file; timm's weights can neither be found nor downloaded.
@@ -56,7 +56,7 @@ def build_published(name: str, timm_name: str, published: bool, **options: Any) 
 
 
 def hub_id_of(name: str) -> str | None:
-    """Where the hub has timm's weights of a network, such as timm/resnet18.a1_in1k."""
+    """Return the hub id of timm's weights of a network, such as timm/resnet18.a1_in1k."""
     config = get_pretrained_cfg(name) if timm.is_model(name) else None
     return config.hf_hub_id or None if config else None
 

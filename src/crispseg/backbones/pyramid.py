@@ -31,7 +31,7 @@ _BUILDERS = {
 }
 
 NAMED_BACKBONES = (*DEEP_RESNETS, *_BUILDERS)
-"""Those that timm does not name."""
+"""Names of backbones that are not in timm."""
 
 
 class Backbone(nn.Module):

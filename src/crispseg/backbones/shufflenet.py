@@ -11,7 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.models import ShuffleNet_V2_X1_0_Weights, shufflenet_v2_x1_0
 
-from crispseg.backbones.network import Network, Stage, cannot_dilate, pyramid_of_stages
+from crispseg.backbones.network import Pyramid, Stage, cannot_dilate, pyramid_of_stages
 from crispseg.backbones.published import REMEDY
 from crispseg.backbones.weights import load_weights
 from crispseg.errors import CrispsegError
@@ -19,7 +19,7 @@ from crispseg.errors import CrispsegError
 SHUFFLENET = "shufflenetv2_x1_0"
 
 
-def build_shufflenet(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Network:
+def build_shufflenet(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
     """Build ShuffleNet v2 1.0×, with torchvision's published weights if asked.
 
     The deepest feature of stride 32 is that of the last 1×1 convolution, 1024 channels.

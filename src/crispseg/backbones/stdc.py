@@ -13,7 +13,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from crispseg.backbones.network import Network, Stage, kaiming, pyramid_of_stages, refuse_extras
+from crispseg.backbones.network import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
 
 # Modules at strides 8, 16 and 32, of 256, 512 and 1024 channels.
 STDC_MODULES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
@@ -51,7 +51,7 @@ class ShortTermDenseConcatenate(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def build_stdc(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Network:
+def build_stdc(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
     """Build STDC-1 or STDC-2.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Any
 import timm
 import torch
 
-from crispseg.backbones.network import Network, cannot_dilate, deepest
+from crispseg.backbones.network import Pyramid, cannot_dilate, deepest
 from crispseg.backbones.published import build_published
 from crispseg.errors import CrispsegError
 
-# Deep stem: three 3×3 convolutions 64-64-128 in place of the 7×7, as in the papers' code.
+# Deep stem: three 3×3 convolutions 64-64-128 instead of the 7×7, as in the papers' code.
 DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18_deep": ("resnet18", {"stem_type": "deep", "stem_width": 64}),
     "resnet50_deep": ("resnet50s", {}),
@@ -30,7 +30,7 @@ def is_timm_name(name: str) -> bool:
     return name in DEEP_RESNETS or bool(timm.is_model(name))
 
 
-def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Network:
+def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
     """Build a network of timm, with timm's published weights if asked, that works at any image size.
 
     Raises:
@@ -48,7 +48,7 @@ def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int]
     options["out_indices"] = deepest(name, found, strides)
     net, divisor = _build_for_any_size(name, timm_name, published, in_chans, strides, options)
     info, config = net.feature_info, net.model.pretrained_cfg
-    return Network(
+    return Pyramid(
         net, net.model, tuple(info.reduction()), tuple(info.channels()), config["mean"], config["std"], divisor
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
 
-# SFNet's official code saves its mIoU, an np.float64, beside the weights. NumPy 2 renamed the module of its scalars.
+# SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of its scalars.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_FLOAT: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -65,8 +65,8 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors from a `.safetensors` file or a PyTorch file, which is never unpickled without restriction.
 
-    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped; beside it, numbers, text and plain
-    containers of these may stand.
+    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped. Next to it, the file may have
+    numbers, text and plain containers of these.
 
     Raises:
         CrispsegError: the file is missing, damaged, or holds more; a tensor is sparse or complex, or other values than

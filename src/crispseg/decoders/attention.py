@@ -29,14 +29,14 @@ class CrissCrossAttention(nn.Module):
         embedded = self.query(x), self.key(x), self.value(x)
         columns = [_merged(each.permute(0, 3, 2, 1)) for each in embedded]  # (N · W, H, c)
         rows = [_merged(each.permute(0, 2, 3, 1)) for each in embedded]  # (N · H, W, c)
-        down, across = (torch.bmm(query, key.mT) for query, key, _ in (columns, rows))
+        down, across = (torch.bmm(query, key.mT) for query, key, _ in (columns, rows))  # (N · W, H, H), (N · H, W, W)
         itself = torch.diag_embed(down.new_full((height,), float("-inf")))  # the pixel is in its row too
-        down = torch.unflatten(down + itself.expand(down.shape[0], -1, -1), 0, (batch, width))
+        down = torch.unflatten(down + itself.expand(down.shape[0], -1, -1), 0, (batch, width))  # (N, W, H, H)
         across = torch.unflatten(across, 0, (batch, height))  # (N, H, W, W)
         weights = torch.cat([down.transpose(1, 2), across], dim=3).float().softmax(3).to(x.dtype)  # (N, H, W, H + W)
         down, across = torch.split(weights, [height, width], dim=3)
         of_columns = torch.unflatten(torch.bmm(_merged(down.transpose(1, 2)), columns[2]), 0, (batch, width))
-        of_rows = torch.unflatten(torch.bmm(_merged(across), rows[2]), 0, (batch, height))
+        of_rows = torch.unflatten(torch.bmm(_merged(across), rows[2]), 0, (batch, height))  # (N, H, W, C)
         return x + self.gamma * (of_columns.permute(0, 3, 2, 1) + of_rows.permute(0, 3, 1, 2))
 
 
@@ -91,5 +91,5 @@ class AsymmetricPyramidNonLocal(nn.Module):
         query = self.theta(x).flatten(2)  # (N, Ĉ, h · w)
         key, value = (torch.cat(self.pool(embed(x)), dim=2) for embed in (self.phi, self.g))  # (N, Ĉ, 110)
         weights = torch.bmm(query.mT, key).float().softmax(2).to(value.dtype)  # (N, h · w, 110)
-        y = torch.unflatten(torch.bmm(value, weights.mT), 2, feature.shape[-2:])
+        y = torch.unflatten(torch.bmm(value, weights.mT), 2, feature.shape[-2:])  # (N, Ĉ, h, w)
         return self.join(torch.cat([self.output(y), x], dim=1)), Context()

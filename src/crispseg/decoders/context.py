@@ -89,7 +89,7 @@ class NonLocal(nn.Module):
         theta, phi, g = (embed(feature).flatten(2) for embed in (self.theta, self.phi, self.g))  # (N, C/2, h · w)
         # The paper's softmax has no factor 1/√C.
         if torch.compiler.is_exporting():  # attention would build into the graph that there are several pixels
-            y = torch.bmm(g, torch.softmax(torch.bmm(theta.mT, phi), dim=-1).mT)
+            y = torch.bmm(g, torch.softmax(torch.bmm(theta.mT, phi), dim=-1).mT)  # (N, C/2, h · w)
         else:  # never holds all h · w × h · w affinities where a kernel allows
             query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (theta, phi, g))  # (N, 1, h · w, C/2)
             y = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT

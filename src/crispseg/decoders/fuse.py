@@ -74,4 +74,4 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     grid = torch.stack([(2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1], dim=-1).flatten(1, 2)  # (N, 9 · H, W, 2)
     points = F.grid_sample(x.to(wide), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     columns = torch.unflatten(points, 2, (9, height)).flatten(1, 2).to(x.dtype)  # (N, C · 9, H, W)
-    return F.conv2d(columns, weight.flatten(1)[:, :, None, None])
+    return F.conv2d(columns, weight.flatten(1)[:, :, None, None])  # of weights (C', C · 9, 1, 1)

@@ -1,4 +1,4 @@
-"""What a decoder is, and the exchangeable parts of one: what each kind is given and must return, and its registry.
+"""The protocols of decoders and of their exchangeable parts, and the registry of each kind of part.
 
 A new part is one class with one registration line above it:
 
@@ -27,14 +27,14 @@ P = TypeVar("P", bound=Callable[..., nn.Module])
 
 
 class Decoded(NamedTuple):
-    """What a decoder returns."""
+    """The result of a decoder."""
 
     feature: Tensor
     """The map to classify, `(N, out_channels, H, W)`, where H and W are those of the finest level."""
     levels: tuple[Tensor, ...] = ()
     """Fused levels, finest first, for deep supervision: `(N, auxiliary_channels[i], h, w)` each."""
     detail: Tensor | None = None
-    """What the decoder's own spatial branch made of the image, `(N, detail_channels, h, w)`; most have none."""
+    """The map of the decoder's own spatial branch, `(N, detail_channels, h, w)`; most have none."""
 
 
 class Decoder(Protocol):
@@ -53,12 +53,12 @@ class Decoder(Protocol):
         """Features, finest first, `(N, channels[i], h_i, w_i)`, and images `(N, in_chans, H, W)` → `Decoded`."""
 
     def detail(self, images: Tensor) -> Tensor | None:
-        """What the spatial branch makes of `(N, in_chans, H, W)` images, without the rest; None without a branch."""
+        """Run the spatial branch alone on `(N, in_chans, H, W)` images; None without a branch."""
         return None
 
 
 class Context(NamedTuple):
-    """What a context part found beyond its feature map, for one forward pass; handed to every fuse part."""
+    """The findings of a context part beyond its feature map, for one forward pass; every fuse part gets them."""
 
     descriptors: tuple[Tensor, ...] = ()
     """Sets of global semantic descriptors, `(N, C, K)` each, oldest first."""

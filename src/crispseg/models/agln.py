@@ -54,13 +54,13 @@ class SemanticAggregation(nn.Module):
         """`x` (B, C, H, W) → D (B, C, N)."""
         scores = torch.zeros_like(x[:, :1]) if self.theta is None else self.theta(x)
         x_am = torch.softmax(_wide(scores.flatten(2)), dim=2)  # (B, N, H · W)
-        x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)
+        x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)  # seen as (B, N, H, W)
         if self.theta is None:  # not by the product below: bfloat16 would round 1 / (H · W)
             pooled = x.mean((2, 3), dtype=_wide_type(x)).to(x.dtype).unsqueeze(2)
         else:
             pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
         # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
-        descriptors: Tensor = self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))
+        descriptors: Tensor = self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))  # (B, C, N)
         return descriptors
 
 
@@ -402,7 +402,7 @@ def agln(
         separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors, or a number of them beside average pooling.
+        CrispsegError: no descriptors, or a number of them together with average pooling.
     """
     backbone = spec.build()
     decoder = AGLNDecoder(

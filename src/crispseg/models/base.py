@@ -38,12 +38,12 @@ class Outputs(NamedTuple):
 
 
 class Coarse(NamedTuple):
-    """What one pass through a network finds, before logits are brought to the images' size."""
+    """The result of one pass through a network, before logits are resized to the images."""
 
     logits: Tensor
     """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, of UN-EPT 8, of FCN the backbone's last, of crisp 1."""
     decoded: Decoded
-    """What the decoder made of the images."""
+    """The decoder's maps of the images."""
 
 
 class SegmentationModel(nn.Module, Saving):
@@ -96,7 +96,7 @@ class SegmentationModel(nn.Module, Saving):
         return Coarse(self.classifier(decoded.feature), decoded)
 
     def decoded(self, images: Tensor) -> Decoded:
-        """What the decoder makes of the images, padded where the model pads, without what lies beside them."""
+        """Run backbone and decoder on the images, padded if the model pads; crop the maps to the images."""
         padded = self.padded(images)
         feature, levels, detail = self.decoder(self.backbone(padded), padded)
         if padded is images:
@@ -117,7 +117,7 @@ class SegmentationModel(nn.Module, Saving):
         return resize(logits, size, align_corners=True)
 
     def detail(self, images: Tensor) -> Tensor | None:
-        """What the decoder's own spatial branch makes of the images, as `Decoded.detail`."""
+        """Run the decoder's own spatial branch alone; see `Decoded.detail`."""
         padded = self.padded(images)
         detail = self.decoder.detail(padded)
         return None if detail is None else _within(detail, padded, images)
@@ -189,7 +189,7 @@ class SegmentationModel(nn.Module, Saving):
         return model.eval()
 
     def offsets(self, images: Tensor) -> Tensor | None:
-        """From where `forward` takes the logits of each pixel, `(N, 2, H, W)`, x and y in pixels; see `shift`.
+        """Return the offset at which `forward` reads each pixel's logits, `(N, 2, H, W)`, x and y in pixels.
 
         They follow from the images alone: only the spatial branch and its heads run. None without a refinement.
         """

@@ -1,4 +1,4 @@
-"""Where the boundaries of a label mask are, and from each of their pixels the way inside its own region.
+"""Boundaries of a label mask, and from each of their pixels the direction to the inside of its region.
 
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
 et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020: boundary pixels and directions come
@@ -26,7 +26,7 @@ FLAT = 1e-3
 
 
 def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[np.uint8]:
-    """What the boundary head and the direction head learn from a mask, in one map.
+    """Return the targets of the boundary head and the direction head for a mask, in one map.
 
     A pixel is on the boundary if a pixel of another class is within the distance, between pixel centres, inclusive. Its
     direction is that in which the distance to the other classes grows: the gradient of the distance map by Sobel's 3×3

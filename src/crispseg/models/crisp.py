@@ -1,7 +1,7 @@
 """crisp: what the four papers' parts are worth together, and what `crispseg train` takes.
 
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
-is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow in place of
+is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow instead of
 upsampling. Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent
 on pixels: in inference, images are upscaled. docs/results.md has the measurements behind each part, docs/trials.md
 those of parts that are not here.
@@ -41,7 +41,7 @@ from crispseg.models.sfnet import FlowAlignment, FlowKernel, FlowNet, FlowUpsamp
 from crispseg.nn import Tap, ceil_div, resize
 
 MARGIN = 0.01
-"""How far within the centres of the outermost pixels points are kept, in pixels."""
+"""Distance in pixels that points keep from the centres of the outermost pixels."""
 
 
 class ComposedFlowAlignment(FlowAlignment):
@@ -76,7 +76,7 @@ class ComposedFlowAlignment(FlowAlignment):
         """Eq. 1 of SFNet, (N, 2, H, W)."""
         if not self.composed:
             return super().flow_between(fine, coarse)
-        of_coarse, of_fine = self.predict_flow.weight.chunk(2, dim=1)
+        of_coarse, of_fine = self.predict_flow.weight.chunk(2, dim=1)  # (2, D, k, k) each
         upsampled = self.upsample(products(coarse, self.compress_coarse, of_coarse), fine.shape[-2:])
         return shifted_sum(upsampled + products(fine, self.compress_fine, of_fine), of_fine)
 
@@ -92,10 +92,10 @@ class ComposedFlowAlignment(FlowAlignment):
 
 
 def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
-    """What each point of a kernel makes of `x` compressed by a 1×1 convolution, before the points are added up.
+    """Return the product of each point of a kernel with `x` compressed by a 1×1 convolution, before their sum.
 
     Two products with weights become one, with their product. What it gives can be upsampled as the compressed level
-    would be, and has fewer channels: 18 in place of 128 for a level of 256 and the two of a flow.
+    would be, and has fewer channels: 18 instead of 128 for a level of 256 and the two of a flow.
 
     Args:
         x: `(N, C, H, W)`.
@@ -120,7 +120,7 @@ def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
 
 
 def warp_within(coarse: Tensor, flow: Tensor) -> Tensor:
-    """As SFNet's `warp`, by the centres of pixels: (N, C, h, w) and a flow (N, 2, H, W) → (N, C, H, W).
+    """Warp like SFNet, by the centres of pixels: (N, C, h, w) and a flow (N, 2, H, W) → (N, C, H, W).
 
     Coordinates -1..1 are from edge to edge, the flow moves a point by Δ / (W, H), and pixels outside are as those at
     the edge. Coordinates are float32 always. Where gradients are wanted, points beyond the centres of the outermost
@@ -252,7 +252,7 @@ class Crisp(SegmentationModel):
         self.inference_scale = Fraction(inference_scale).limit_denominator(100)
 
     def coarse(self, images: Tensor) -> Coarse:
-        """As of every model; unless corners are aligned, the logits are at the images' size already."""
+        """The one walk through the network; unless corners are aligned, its logits are at the images' size already."""
         self.check(images)
         size = images.shape[-2:]
         decoded = self.decoded(self.upscaled(images) if self.upscales else images)
@@ -273,7 +273,7 @@ class Crisp(SegmentationModel):
         return resize(images, sides, align_corners=False)
 
     def padded(self, images: Tensor) -> Tensor:
-        """As of every model; images that are upscaled need no padding, since that is to such multiples."""
+        """The images with zeros up to multiples of `multiple` pixels; upscaled ones have such sizes already."""
         return images if self.upscales else super().padded(images)
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
@@ -331,8 +331,9 @@ def crisp(
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
     """
     fam = partial(ComposedFlowAlignment, align_corners=align_corners)
+    flow: Any = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
     if fuse == "fam":
-        part: FusePart = partial(fam, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
+        part: FusePart = partial(fam, **{**flow, **(fuse_options or {})})
     else:
         part = configured(fuses, fuse, fuse_options, align_corners=align_corners)
     backbone = spec.build()

@@ -7,7 +7,6 @@ No code of its authors was published.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -70,7 +69,7 @@ class DynamicSampler(nn.Module):
 
 
 class Affinity(nn.Module):
-    """What Eqs. 2 and 3 share: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
+    """The sum in Eqs. 2 and 3: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
 
     Both F sample at the same points with the same modulation, which are predicted from the key.
 
@@ -270,7 +269,8 @@ def ddsm_upernet(
     Raises:
         CrispsegError: see `DDSM`; fuse levels that are not there; an option that a part does not have.
     """
-    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
+    part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
     backbone = spec.build()
     decoder = TopDown(
         backbone.channels,
@@ -316,7 +316,8 @@ def ddsm_deeplabv3plus(
     Raises:
         CrispsegError: see `DDSM`; an option that the context part does not have.
     """
-    part = partial(DDSM, pixels=pixels, channels=channels, affinity=affinity, reduced=reduced)
+    own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
+    part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
     pooling = deeplab_context(context, output_stride, context_options)
     return SegmentationModel(

@@ -1,4 +1,4 @@
-"""What a saved model carries beside its weights."""
+"""The description that a saved model carries next to its weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ModelInfo:
-    """How a model was built, what its classes mean, and how it came about.
+    """A model's architecture, classes, training recipe and scores.
 
     Args:
         name, num_classes, backbone, in_chans, options: for `create_model`; all options, defaults included.

@@ -18,10 +18,10 @@ from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 Refinement = Literal["boundary"]
-"""What `create_model`'s `refine` can be, beside None."""
+"""Values of `create_model`'s `refine` other than None."""
 
 REFINE_OPTIONS = ("refine", "refine_steps", "refine_path")
-"""Those options of `create_model` that say how a model refines; a model that does is saved with all of them."""
+"""Options of `create_model` about refinement; a model that refines is saved with all of them."""
 
 STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""
@@ -85,7 +85,7 @@ class BoundaryRefinement(nn.Module):
         self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
 
     def maps(self, images: Tensor, detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the heads say, at the images' size.
+        """Run the heads; their maps are at the images' size.
 
         Args:
             images: `(N, in_chans, H, W)`, normalised.

@@ -1,4 +1,4 @@
-"""Where models are registered, and the options that each has."""
+"""The registry of models, and the options of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BackboneSpec:
 Builder = Callable[..., Any]
 """`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`.
 
-An option `fuse` is by default the fuse part that the model is about, whose options may stand beside the model's own."""
+An option `fuse` is by default the fuse part that the model is about, whose options may be the model's own too."""
 
 models: Registry[Builder] = Registry("model")
 
@@ -47,7 +47,7 @@ def model_options(name: str) -> dict[str, inspect.Parameter]:
 
 
 def explained_options(name: str) -> dict[str, str]:
-    """What the builder's docstring says of each option."""
+    """Return the explanation of each option, from the builder's docstring."""
     from docstring_parser import parse
 
     builder = getattr(models[name], "func", models[name])  # a variant's is that of the model with other defaults
@@ -58,8 +58,8 @@ def explained_options(name: str) -> dict[str, str]:
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a model, defaults included, in the order and form in which they are saved.
 
-    Options of the fuse part that a system is about, such as `pixels` of DDSM, stand beside the others, though they may
-    be given in `fuse_options`; those of other parts stay in `context_options`, `fuse_options` and `merge_options`.
+    Options of the fuse part that a system is about, such as `pixels` of DDSM, are options of the model too, and may be
+    given in `fuse_options` as well; those of other parts stay in `context_options`, `fuse_options` and `merge_options`.
 
     Raises:
         CrispsegError: an unknown model, part or option, or a value of the wrong type; an option given in two ways.

@@ -154,7 +154,7 @@ def _holds_model(folder: Path) -> bool:
 
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
-    """What a saved model says about itself, without building it; arguments and errors as `from_pretrained`'s."""
+    """Read the description of a saved model without building it; arguments and errors as `from_pretrained`'s."""
     return ModelInfo.read(located(source, CONFIG_FILE, hub))
 
 

@@ -35,10 +35,10 @@ from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 MAX_DISPLACEMENT = 4
-"""Of the correlation, in pixels of the fine level."""
+"""Largest displacement of the correlation, in pixels of the fine level."""
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
-"""Whose levels have 64 channels: DF's and STDC's in the released code, ShuffleNet's by Table 1(d)."""
+"""Backbones whose levels have 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
 
 FlowUpsampling: TypeAlias = Literal["bilinear", "nearest", "deconvolution"]
 FlowKernel: TypeAlias = Literal[1, 3, 5, 7]
@@ -281,8 +281,8 @@ def sfnet(
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
     """
-    fam = partial(FlowAlignment, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
-    part = fam if fuse == "fam" else configured(fuses, fuse, fuse_options)
+    flow = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
+    part = configured(fuses, fuse, {**(flow if fuse == "fam" else {}), **(fuse_options or {})})
     backbone = spec.build()
     if released_dilation:
         backbone.dilate()

@@ -7,7 +7,6 @@ As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -71,7 +70,7 @@ class GatedDualFlowAlignment(nn.Module):
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
         upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=True)
         seen = torch.cat([upsampled, self.compress_fine(fine)], dim=1)
-        flow, fine_flow = self.predict_flow(seen).chunk(2, dim=1)
+        flow, fine_flow = self.predict_flow(seen).chunk(2, dim=1)  # (N, 2, H, W) each
         warped = self.warped(warp(coarse, self.flow(flow)))
         fine_warped = self.fine_warped(warp(fine, self.fine_flow(fine_flow)))
         if self.pooled:
@@ -158,8 +157,7 @@ def sfnet_lite(
     Raises:
         CrispsegError: an option that a part does not have; a merge part that would leave out C4, such as sum.
     """
-    gdfam = partial(GatedDualFlowAlignment, gate=gate)
-    part = gdfam if fuse == "gdfam" else configured(fuses, fuse, fuse_options)
+    part = configured(fuses, fuse, {**({"gate": gate} if fuse == "gdfam" else {}), **(fuse_options or {})})
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:
         backbone.dilate()

@@ -58,7 +58,7 @@ class FullAttention(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, sizes: Sizes) -> Tensor:
-        """As `DeformableAttention`'s; where the queries are and what shape the values have is no matter here."""
+        """See `DeformableAttention.forward`; the places of the queries and the shapes of the values are not used."""
         q, k, v = (
             torch.unflatten(layer(x), 2, (self.heads, -1)).transpose(1, 2)  # (B, M, Q, d)
             for layer, x in ((self.query_proj, query), (self.key_proj, query), (self.value_proj, values))
@@ -210,7 +210,7 @@ class EPT(nn.Module, Decoder):
         reference = pixel_centres(size, x.device)
         for layer in self.decoder:
             y = layer(y, added, reference, size, x, sizes)
-        return Decoded(torch.unflatten(y.mT, 2, tuple(size)), detail=detail)
+        return Decoded(torch.unflatten(y.mT, 2, tuple(size)), detail=detail)  # (B, width, h, w)
 
     def detail(self, images: Tensor) -> Tensor | None:
         """The spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""

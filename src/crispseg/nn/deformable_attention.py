@@ -51,7 +51,7 @@ def pixel_centres(size: Sequence[int], device: torch.device | None = None) -> Te
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
     grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)], dim=-1)
-    return grid.flatten(0, 1)
+    return grid.flatten(0, 1)  # (h, w, 2) → (h · w, 2)
 
 
 class DeformableAttention(nn.Module):
@@ -113,7 +113,7 @@ class DeformableAttention(nn.Module):
         """
         shape = (self.heads, self.levels, self.points)
         weights = torch.unflatten(self.attention_weights(query), 2, (self.heads, -1)).softmax(-1)  # (B, Q, M, L · N)
-        weights = self.weights(torch.unflatten(weights, 3, shape[1:]))
+        weights = self.weights(torch.unflatten(weights, 3, shape[1:]))  # (B, Q, M, L, N)
         locations = self.locations(self._locations(query, reference, sizes))
         projected = self.value_proj(values).split([height * width for height, width in sizes], dim=1)
         levels = [

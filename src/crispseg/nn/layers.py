@@ -68,13 +68,13 @@ def mix_channels(weights: Tensor, x: Tensor) -> Tensor:
     pixels = x.flatten(2)  # (B, C, H · W)
     if is_channels_last(x):
         return torch.unflatten(torch.bmm(pixels.mT, weights.mT).mT, 2, x.shape[-2:])  # in memory (B, H, W, C')
-    return torch.unflatten(torch.bmm(weights, pixels), 2, x.shape[-2:])
+    return torch.unflatten(torch.bmm(weights, pixels), 2, x.shape[-2:])  # (B, C', H, W)
 
 
 def channel_softmax(x: Tensor) -> Tensor:
     """Softmax over the channels of `x` (B, C, H, W), in its layout; `torch.softmax` always writes plane by plane."""
     if is_channels_last(x):
-        return torch.softmax(x.movedim(1, 3), dim=3).movedim(3, 1)
+        return torch.softmax(x.movedim(1, 3), dim=3).movedim(3, 1)  # over (B, H, W, C)
     return torch.softmax(x, dim=1)
 
 

@@ -51,7 +51,7 @@ def average_bins(feature: Tensor, size: int) -> Tensor:
     right, left = (each.to(feature.dtype).expand(maps.shape[0], -1, -1) for each in (columns, rows.mT))
     sums = torch.bmm(left, torch.bmm(maps, right))  # (N · C, size, size)
     averages = (sums / (rows.sum(0)[:, None] * columns.sum(0)).float()).to(sums.dtype)
-    return averages.view(*feature.shape[:2], size, size)
+    return averages.view(*feature.shape[:2], size, size)  # (N, C, size, size)
 
 
 def inside_bins(length: int, index: Tensor, size: Tensor | int) -> Tensor:

@@ -70,7 +70,7 @@ def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
 
 def _check(name: str, fine: Tensor, expected: tuple[int, ...], source: Tensor, grid: Tensor) -> None:
-    """That what is given for each fine pixel has the shape which source and grid ask for."""
+    """Make sure that the values of the fine pixels have the shape that source and grid need."""
     if torch.compiler.is_exporting():  # a graph for all sizes must not ask what they are
         return
     if grid.ndim != 5 or grid.shape[-1] != 2 or grid.shape[0] != source.shape[0] or tuple(fine.shape) != expected:
@@ -130,7 +130,7 @@ def _sample(source: Tensor, points: Tensor) -> Tensor:
     sampled = F.grid_sample(
         source, points.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False
     )  # (B, C, N · H, W)
-    return torch.unflatten(sampled, 2, points.shape[1:3])
+    return torch.unflatten(sampled, 2, points.shape[1:3])  # (B, C, N, H, W)
 
 
 def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> Iterator[slice]:

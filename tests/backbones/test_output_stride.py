@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from crispseg.backbones import Backbone
-from crispseg.inference.folding import fold_batch_norms
 
 
 @pytest.mark.parametrize("name", ["resnet18_deep", "test_resnet", "test_efficientnet", "test_convnext"])
@@ -52,19 +49,6 @@ def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -
         scale = coarse.abs().max().item()
         assert scale > 0
         torch.testing.assert_close(fine[..., ::step, ::step], coarse, rtol=0, atol=1e-4 * scale)
-
-
-def test_a_weight_file_fits_and_gradients_reach_every_weight(tmp_path: Path) -> None:
-    torch.save(Backbone("resnet18_deep").net.model.state_dict(), tmp_path / "weights.pth")
-    backbone = Backbone("resnet18_deep", pretrained=tmp_path / "weights.pth", in_chans=3, strides=(8,), output_stride=8)
-    assert torch.equal(backbone.net.model.conv1[0].weight, torch.load(tmp_path / "weights.pth")["conv1.0.weight"])
-    backbone(torch.randn(2, 3, 33, 47))[0].square().mean().backward()
-    assert all(parameter.grad is not None for parameter in backbone.parameters())
-
-
-def test_batch_norms_merge_into_convolutions() -> None:
-    folded = fold_batch_norms(Backbone("test_resnet", output_stride=8), torch.randn(1, 3, 64, 64))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 
 @pytest.mark.parametrize(

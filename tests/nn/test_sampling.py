@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -80,21 +79,6 @@ def test_any_size(batch: int, channels: int, points: int, fine: tuple[int, int],
     query, weights, source, grid = case(batch, channels, points, fine, coarse)
     torch.testing.assert_close(sampled_dot(query, source, grid), naive_dot(query, source, grid))
     torch.testing.assert_close(sampled_sum(weights, source, grid), naive_sum(weights, source, grid))
-
-
-@pytest.mark.parametrize(("width", "passes_over_source"), [(60, False), (60, True), (100_000, False)])
-def test_large_maps_are_worked_through_in_strips(width: int, passes_over_source: bool) -> None:
-    source, grid = torch.empty(2, 64, 40, 40, device="meta"), torch.empty(2, 25, 100, width, 2, device="meta")
-    monkey = {**sampling.AT_ONCE, "meta": sampling.AT_ONCE["cpu"]}
-    with patch.object(sampling, "AT_ONCE", monkey):
-        strips = list(sampling._strips(source, grid, passes_over_source))
-    assert [row for strip in strips for row in range(100)[strip]] == list(range(100))
-    rows, limit = strips[0].stop, 2**23 if passes_over_source else 2**20
-    values = 2 * 64 * 25 * width
-    assert rows == 1 or rows * values <= limit
-    assert (rows + 1) * values > limit
-    on_a_gpu = list(sampling._strips(source, grid, passes_over_source))
-    assert on_a_gpu[0].stop * values <= max(2**25, values)
 
 
 def test_a_compiled_backward_pass_keeps_its_strips() -> None:

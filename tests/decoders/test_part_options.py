@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from crispseg import CrispsegError, create_model, from_pretrained
-from crispseg.decoders import UpsampleAdd, fuses
 from crispseg.models import DDSM, FlowAlignment, SegmentationModel
 from crispseg.models.registry import model_options
 
@@ -27,26 +26,6 @@ def test_options_reach_the_part(name: str) -> None:
     parts = [module for module in model.modules() if isinstance(module, DDSM)]
     assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
     assert options_of(model)["fuse_options"] == {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4}
-
-
-def test_every_option_of_the_context_fusion_block() -> None:
-    given = {
-        "descriptors": 8,
-        "pooling": "attention",
-        "refinement": "channel",
-        "residual": False,
-        "learn_alpha": False,
-        "learn_beta": False,
-        "separable": True,
-    }
-    model = create_model("sfnet", **TINY, fuse="cfb", fuse_options=given)
-    part: Any = model.decoder.fuses[0]  # type: ignore[attr-defined]
-    assert options_of(model)["fuse_options"] == given
-    assert part.sab.theta.out_channels == 8 and part.cfb.lrm.gamma is None and not part.cfb.lrm.gates
-    assert not {"alpha", "beta"} & {name.split(".")[-1] for name, _ in part.named_parameters()}
-    assert part.cfb.phi[0].groups == 16
-    average = create_model("fpn", **TINY, fuse="cfb", fuse_options={"pooling": "average"})
-    assert average(torch.zeros(1, 3, 32, 40)).shape == (1, 3, 32, 40)
 
 
 def test_a_system_has_the_options_of_its_own_part() -> None:
@@ -84,25 +63,6 @@ def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
     assert loaded.info.options == json.loads(json.dumps(model.info.options))
     images = torch.randn(1, 3, 40, 33)
     assert torch.equal(loaded(images), model.eval()(images))
-
-
-def test_a_part_of_one_s_own_states_what_it_needs() -> None:
-    """An option without a type takes anything; one without a default has to be given."""
-
-    @fuses.register("needy")
-    class Needy(UpsampleAdd):
-        def __init__(self, fine_channels: int, coarse_channels: int, *, k, steps: int = 1) -> None:  # type: ignore[no-untyped-def]
-            super().__init__(fine_channels, coarse_channels)
-
-    try:
-        with pytest.raises(CrispsegError, match="fuse part 'needy' needs a value for its option 'k'"):
-            create_model("fpn", **TINY, fuse="needy", fuse_options={"steps": 2})
-        assert options_of(create_model("fpn", **TINY, fuse="needy", fuse_options={"k": "x"}))["fuse_options"] == {
-            "k": "x",
-            "steps": 1,
-        }
-    finally:
-        del fuses._entries["needy"]
 
 
 @pytest.mark.parametrize(

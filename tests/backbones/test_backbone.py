@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from crispseg.backbones import Backbone, read_state_dict, timm_networks
+from crispseg.backbones import Backbone, read_state_dict
 from crispseg.backbones.same_padding import LeanConv2dSame, lean
 from crispseg.benchmarking.counting import count_multiply_adds
 
@@ -60,14 +59,6 @@ def test_features_are_timm_s(name: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_padding_is_zeros_to_the_right_and_below() -> None:
-    backbone = Backbone("test_convnext").eval()
-    images = torch.randn(1, 3, 33, 57)
-    padded = backbone(F.pad(images, (0, 64 - 57, 0, 64 - 33)))
-    for ours, theirs, stride in zip(backbone(images), padded, backbone.strides, strict=True):
-        assert torch.equal(ours, theirs[..., : -(-33 // stride), : -(-57 // stride)])
-
-
 def test_other_strides_can_be_asked_for(refuses: Any) -> None:
     for strides in ((8, 16, 32), (4, 32), (2, 4)):
         backbone = Backbone(TINY, strides=strides).eval()
@@ -79,17 +70,6 @@ def test_other_strides_can_be_asked_for(refuses: Any) -> None:
             Backbone(TINY, strides=strides)
     with refuses(TINY, "[4, 8, 64] are needed"):
         Backbone(TINY, strides=(4, 8, 64))
-
-
-def test_deep_stems_are_three_convolutions() -> None:
-    for name in ("resnet18_deep", "resnet50_deep", "resnet101_deep"):
-        with torch.device("meta"):
-            stem = [module for module in Backbone(name).net.model.conv1 if isinstance(module, nn.Conv2d)]
-        assert [(conv.out_channels, conv.kernel_size, conv.stride) for conv in stem] == [
-            (64, (3, 3), (2, 2)),
-            (64, (3, 3), (1, 1)),
-            (128, (3, 3), (1, 1)),
-        ]
 
 
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
@@ -259,12 +239,6 @@ def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refu
         read_state_dict(tmp_path / "weights.pth")
 
 
-def test_a_missing_file_is_refused(tmp_path: Path, refuses: Any) -> None:
-    for path in ("missing.pth", "missing.safetensors", "."):
-        with refuses(str(tmp_path / path), "does not exist"):
-            Backbone(TINY, pretrained=tmp_path / path)
-
-
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 18\n"
 
 
@@ -301,21 +275,6 @@ def test_a_file_cut_short_is_refused(file: str, write: Write, tmp_path: Path, re
 # Freezing -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_never_trains() -> None:
-    holder = nn.Sequential(Backbone(TINY))
-    backbone = holder[0]
-    assert all(parameter.requires_grad for parameter in backbone.parameters())
-    backbone.freeze()
-    before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    holder.train()
-    assert holder.training
-    assert not any(module.training for module in backbone.modules())
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    features = backbone(torch.randn(1, 3, 32, 32))  # a single value per channel is no matter for it
-    assert not any(feature.requires_grad for feature in features)
-    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -346,33 +305,6 @@ def test_early_stages_freeze(name: str, options: dict[str, Any]) -> None:
     assert all(torch.equal(value, start[key]) for key, value in backbone.state_dict().items())
     late = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d) and each.weight.requires_grad]
     assert not any(each.training for each in late)
-
-
-def test_other_errors_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = Backbone(TINY)
-
-    def fail(_images: Tensor) -> None:
-        raise ValueError("something else")
-
-    monkeypatch.setattr(backbone.net, "forward", fail)
-    with pytest.raises(ValueError, match="something else"):
-        backbone(torch.randn(1, 3, 32, 32))
-
-
-def test_strides_are_read_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network is built twice, but its weights are made once."""
-    made: list[set[str]] = []
-    build = timm.create_model
-
-    def watched(*args: Any, **options: Any) -> Any:
-        net = build(*args, **options)
-        made.append({parameter.device.type for parameter in net.parameters()})
-        return net
-
-    monkeypatch.setattr(timm, "create_model", watched)
-    timm_networks._strides_of_all_features.cache_clear()
-    Backbone("test_efficientnet")
-    assert made == [{"meta"}, {"cpu"}]
 
 
 @given(

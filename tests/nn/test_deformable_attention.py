@@ -83,16 +83,6 @@ def test_values_and_gradients_are_those_of_hugging_face(dtype: torch.dtype) -> N
         torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("strips")
-def test_gradcheck() -> None:
-    levels, locations, weights = inputs(1, 4, 2, 2, 2, ((3, 4), (2, 2)))
-
-    def attend(*given: Tensor) -> Tensor:
-        return deformable_attention(given[:2], *given[2:])
-
-    assert torch.autograd.gradcheck(attend, (*levels, locations, weights), eps=1e-8, atol=1e-4)
-
-
 def test_no_copy_of_the_values_for_each_point_is_made() -> None:
     """The largest tensor of forward and backward is far smaller than one level's samples at all points."""
     from torch.utils._python_dispatch import TorchDispatchMode

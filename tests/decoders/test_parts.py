@@ -49,12 +49,6 @@ def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
     assert context.descriptors == ()
 
 
-def test_nonlocal_starts_as_a_plain_convolution() -> None:
-    module = NonLocal(6, 4).eval()
-    feature = torch.randn(2, 6, 5, 7)
-    torch.testing.assert_close(module(feature)[0], module.conv(feature))
-
-
 def test_nonlocal_does_not_hold_all_affinities() -> None:
     """Under autograd, what is kept grows with the number of positions, not with its square."""
     module = NonLocal(4, 4)

@@ -1,0 +1,89 @@
+"""timm's published weights: found in the hub's cache, downloaded, or said at once to be out of reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as hub
+import pytest
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import save_file
+from training_runs import quietly, tiny
+
+from crispseg.backbones import Backbone, published
+from crispseg.backbones.published import weights_source
+from crispseg.data import Folder
+from crispseg.training import ModelConfig
+
+TINY = "test_efficientnet"
+HUB_ID = "timm/test_efficientnet.r160_in1k"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    save_file(timm.create_model(TINY).state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_weights_come_from_the_cache_or_are_downloaded(
+    cached: bool, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(published, "get_hf_file_metadata", asked.append)
+    monkeypatch.setattr(published, "hf_hub_download", lambda *_, **__: str(weights))
+    if cached:
+        monkeypatch.setattr(published, "try_to_load_from_cache", lambda *_, **__: str(weights))
+    assert weights_source(TINY, True) == f"the published weights {HUB_ID} of the Hugging Face hub"
+    own = Backbone(TINY, pretrained=True).net.model.conv_stem.weight
+    torch.manual_seed(1)
+    assert torch.equal(own, timm.create_model(TINY).conv_stem.weight)
+    assert bool(asked) is not cached
+
+
+@pytest.mark.parametrize(("error", "asked"), [(EntryNotFoundError("no such file"), 2), (OSError("no connection"), 1)])
+def test_a_hub_out_of_reach_is_asked_once(
+    error: Exception, asked: int, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+
+    def fail(url: str) -> None:
+        urls.append(url)
+        raise error
+
+    monkeypatch.setattr(published, "get_hf_file_metadata", fail)
+    with refuses(TINY, HUB_ID, str(error), "model.pretrained"):
+        Backbone(TINY, pretrained=True)
+    assert len(urls) == asked  # of a file that is not there, there are two possible names
+
+
+def test_training_says_so_before_it_reads_the_data_and_after_files_that_are_missing(
+    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    data = Folder(tmp_path / "images", tmp_path / "masks")
+    with refuses(f"{tmp_path / 'images'}"):
+        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png"):
+            (tmp_path / folder / name).write_text("no picture")
+    with refuses("cannot get the weights", "HF_HUB_OFFLINE"):
+        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
+    with refuses("weight file yes does not exist"):
+        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained="yes")))
+
+
+def test_where_weights_come_from(weights: Path) -> None:
+    assert weights_source(TINY, str(weights)) == f"the weights in {weights}"
+    assert weights_source(TINY, False) == "random weights; see model.pretrained"
+    assert weights_source("shufflenetv2_x1_0", True) == "the published weights of torchvision"
