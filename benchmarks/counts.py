@@ -4,7 +4,7 @@
     python benchmarks/counts.py agln agln_lite
 
 Three counters: all multiply-adds; those of products with weights, without products of two features (attention); and
-what a counter that hooks modules sees (`count_in_modules` of `crispseg.benchmarking`), by which Table VIII of AGLN counts.
+what a counter that hooks modules sees (`count_in_modules` of `crispseg.benchmarking`), as in Table VIII of AGLN.
 """
 
 from __future__ import annotations
