@@ -22,24 +22,18 @@ ORDER = (
 """The packages, each of which imports only those before it."""
 UPWARD = {
     ("api", "cli"),
-    ("data.overview", "visualization"),
     ("doctor.pairs", "inference"),
 }
 """Imports against the order."""
 WITH_FLAGS = {
     *("__init__", "api", "errors"),
-    *(
-        f"data.{home}"
-        for home in ("split_check", "pairing", "dataset", "text_files", "importing", "sources", "undeclared")
-    ),
-    *(f"data.{home}" for home in ("catalogue", "mask_lookup", "folder", "folder_layout")),
+    *("data.catalogue", "data.importing", "data.sources"),
     *(f"demo.{home}" for home in ("app", "guard", "uploads")),
-    *(f"doctor.{home}" for home in ("fix", "kinds", "report", "values")),
     *("backbones.published", "benchmarking.run", "data", "decoders.parts"),
     *("io.opening", "io.tiff", "io.value_range"),
 }
 """Modules outside `cli` that still speak of flags."""
-SAME_NAME = {"Augmented", "Decoded", "Kind", "Layout", "Limits", "Pair", "Row", "Settings", "Share"}
+SAME_NAME = {"Augmented", "Layout", "Limits", "Pair", "Row", "Settings", "Share"}
 """Names that several public types have."""
 SHORT = {"cli.allocation", "data.randomness"}
 """Files of fewer than 30 lines."""

@@ -17,7 +17,7 @@ from crispseg import from_pretrained
 from crispseg.data import Augment, Scenes
 from crispseg.data.archives import unpack
 from crispseg.data.loading import sample_loader
-from crispseg.data.split_check import parallel
+from crispseg.data.threads import parallel
 from crispseg.training import ModelConfig, Run
 from crispseg.training.initialization import starting_model
 

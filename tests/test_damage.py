@@ -23,7 +23,7 @@ from crispseg.cli.parsing import read_yaml
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
-from crispseg.doctor.scan import load_mask
+from crispseg.doctor.facts import load_mask
 from crispseg.io.images import read_mask, write_image
 from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet

@@ -17,10 +17,10 @@ from scipy.io import savemat
 from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue
-from crispseg.data.mask_lookup import mapping, spans
-from crispseg.data.overview import CELL, contact_sheet, fitted, spread
+from crispseg.data.overview import class_meanings, spans, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
+from crispseg.visualization.contact_sheet import CELL, contact_sheet, fitted
 
 
 def run(*argv: object) -> int:
@@ -42,15 +42,14 @@ def values_of(text: str) -> list[Any]:
 def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: Path) -> None:
     """Every value and colour that it names is decoded to the class that it names, and none is left out."""
     if name == "folder":
-        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12)).declared()
-        assert found is not None
-        labels, decode = found
+        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12)).reading
+        labels, decode = found.labels, found.lookup
     else:
         kind, _, option = name.partition(" ")
         options: Any = {"59": {"classes": 59}, "ids": {"masks": "ids"}}.get(option)
         source: Any = DATA_SOURCES[kind]("x", **options) if options else MAKERS[kind](tmp_path)
         labels, decode = source.label_set(), source.lookup()
-    rows = mapping(decode, labels)
+    rows = class_meanings(decode, labels)
     assert [row.label for row in rows] == [*range(len(labels)), IGNORE]
     assert [row.name for row in rows[:-1]] == list(labels.names)
     every = []

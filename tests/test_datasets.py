@@ -249,7 +249,7 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     with refuses("no split 'test'", "train, val"):
         source.dataset("test")
     save(tmp_path / "valannot" / "x.png", grid([(128, 64, 128), (0, 0, 0)]))
-    with refuses("valannot/x.png: an RGB mask", "]; give --data.masks colors"):
+    with refuses("valannot/x.png: an RGB mask", "]; give data.masks colors"):
         source.dataset("val")[0]
     for text, phrases in (
         ("train/x.png\n", ["train.txt: malformed line 'train/x.png'"]),

@@ -148,7 +148,7 @@ def test_object_numbers_are_kept() -> None:
 def test_doctor_takes_numbers_for_no_classes() -> None:
     subject = subject_of(Nuclei())
     assert all(isinstance(split, InstanceDataset) for split in subject.splits.values())
-    assert subject.lookup is not None and sorted(subject.lookup.meaning) == [0, 1, 2, 255]
+    assert subject.known is not None and sorted(subject.known[1].meaning) == [0, 1, 2, 255]
 
 
 def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
             np.testing.assert_array_equal(train.instances(pair.name), ids)
     assert source.notes() == [] and settle(source)[0].classes is None
     subject = subject_of(source)
-    assert not subject.own and subject.labels == source.label_set() and {*subject.splits} == {"train", "val"}
-    with refuses("--fix copies masks of classes, but folder has instance masks"):
+    assert subject.known and subject.known[0] == source.label_set() and {*subject.splits} == {"train", "val"}
+    with refuses("folder has instance masks"):
         check_out(folders / "fixed", subject)
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
 def test_masks_of_numbers_are_told_of_them(folders: Path, refuses: Any) -> None:
     for index in range(4):
         save(folders / f"numbered/{index}.png", np.arange(64 * 64).reshape(64, 64).astype(np.uint16) % 40)
-    with refuses("they number objects, not classes; give them by --data.instances in place of --data.masks"):
+    with refuses("number objects", "data.instances"):
         Folder(folders / "photos", folders / "numbered").label_set()
 
 

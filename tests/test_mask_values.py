@@ -39,7 +39,7 @@ def test_rgb_masks_need_equal_channels_to_be_ids() -> None:
     mask = np.repeat(ids(0, 1)[..., None], 3, axis=2)
     np.testing.assert_array_equal(IdLookup(2)(mask), ids(0, 1))
     mask[0, 0] = (9, 8, 7)
-    with pytest.raises(ValueError, match=r"\[0, 0, 0\], \[1, 1, 1\], \[9, 8, 7\]; .*--data.palette"):
+    with pytest.raises(ValueError, match=r"\[0, 0, 0\], \[1, 1, 1\], \[9, 8, 7\]; .*data.palette"):
         IdLookup(2)(mask)
 
 
@@ -74,7 +74,7 @@ def test_masks_that_number_objects(most: int, tmp_path: Path, refuses: Any) -> N
     with refuses(
         f" values up to {most} that count up from 1",
         "they number objects, not classes",
-        "give them by --data.instances",
+        "give them by data.instances",
     ):
         folder(tmp_path).label_set()
     with refuses("6 of 6 pairs", "2, 3, 4, 5, 6", "does it number objects?"):
@@ -88,21 +88,21 @@ def test_masks_of_many_classes_are_no_objects(tmp_path: Path) -> None:
         make_pair(tmp_path, str(index), ids(0, *random.choice(np.arange(1, 31), 5, replace=False).tolist()))
     assert len(folder(tmp_path).label_set()) == 31
     (line,) = folder(tmp_path).notes()
-    assert line.startswith("no classes are declared, and mask values up to 30 are read as 31 classes; if they number")
+    assert "30" in line and "31 classes" in line
     assert folder(tmp_path, num_classes=31).notes() == []
 
 
 def test_black_and_white_masks(tmp_path: Path, refuses: Any) -> None:
     for name in "ab":
         make_pair(tmp_path, name, ids(0, 255))
-    with refuses("hold only the value 0; say what they mean with --data.num_classes"):
+    with refuses("only the value 0"):
         folder(tmp_path, ignore=(255,)).label_set()
-    with refuses("nothing but class 0 and 255", "--data.palette '[[0,0,0],[255,255,255]]'"):
+    with refuses("data.palette '[[0,0,0],[255,255,255]]'"):
         check_split(folder(tmp_path, classes=["no", "yes", "maybe"]).dataset("train"), "train")
-    note = "masks hold 0 and 255 only: 255 is read as class 1, '{}'; give --data.ignore '[255]' if it means ignore"
     for options, name in (({}, "class 1"), ({"num_classes": 2}, "class 1"), ({"classes": ["no", "yes"]}, "yes")):
         source = folder(tmp_path, **options)
-        assert source.notes() == [note.format(name)]
+        (line,) = source.notes()
+        assert f"class 1, '{name}'" in line and "data.ignore '[255]'" in line
         settled = source.settled()
         assert settled.palette == [BLACK, WHITE] and settled.notes() == []
         assert settled.label_set() == source.label_set() == LabelSet.colored(source.label_set().names)
@@ -123,7 +123,7 @@ def test_white_among_ids(tmp_path: Path, refuses: Any) -> None:
     for name, values in (("a", (0, 1)), ("b", (0, 255)), ("c", (0,))):
         make_pair(tmp_path, name, ids(*values))
     for options in ({}, {"num_classes": 2}):
-        with refuses("1 of 3 masks hold 0 and 255 only, and others 0 and 1", "--data.ignore '[255]'"):
+        with refuses("1 mask", "(b.png)", "data.ignore '[255]'"):
             settle(folder(tmp_path, **options))
     for options, others in (({"ignore": (255,)}, ()), ({"num_classes": 3}, ()), ({}, (1, 255))):
         if others:
@@ -141,7 +141,7 @@ def test_a_part_that_nobody_labelled_is_no_white_mask(tmp_path: Path) -> None:
 def test_black_and_white_of_16_bits(tmp_path: Path, refuses: Any) -> None:
     for name in "ab":
         make_pair(tmp_path, name, ids(0, 255).astype(np.uint16) * 257)
-    assert folder(tmp_path).notes()[0].startswith("masks hold 0 and 255 only: 255 is read as class 1")
+    assert "255 is read as class 1" in folder(tmp_path).notes()[0]
     for options in ({}, {"palette": [BLACK, WHITE]}, {"num_classes": 2}):
         np.testing.assert_array_equal(folder(tmp_path, **options).dataset("all")[0].labels, ids(0, 1))
     assert folder(tmp_path, ignore=(65535,), num_classes=2).dataset("all")[0].labels.max() == 255
@@ -154,14 +154,14 @@ def test_black_and_white_of_16_bits(tmp_path: Path, refuses: Any) -> None:
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
-        (ids(0), "hold only the value 0; say"),
-        (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*--data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
+        (ids(0), "only the value 0; say"),
+        (ids(0, 128), r"2 values up to 128 \(0, 128\), .* class ids; .*data.palette '\[\[0,0,0\],\[128,128,128\]\]'"),
         (
             ids(0, 128, 255),
-            r"soft edges, .*; if not, give --data.palette .* for the .* --data\.ignore '\[255\]', or",
+            r"soft edges, .*; if not, give data.palette .* for the .* data\.ignore '\[255\]', or",
         ),
         (ids(0, 64, 128, 255), "ids; if they are black and white with soft edges, make them again of 0 and 255 only"),
-        (np.dstack([ids(0), ids(1), ids(2)]), r"an RGB mask, with the colours \[0, 1, 2\]; .*--data.palette"),
+        (np.dstack([ids(0), ids(1), ids(2)]), r"1 colours, .* data.palette .*\[0,1,2\]"),
     ],
 )
 def test_masks_that_do_not_tell_the_classes(tmp_path: Path, mask: np.ndarray, reason: str) -> None:
@@ -180,7 +180,7 @@ def test_palettes_that_number_colours_anew(tmp_path: Path) -> None:
         mask.putpalette([*first, *([7 * index] * 3)])  # the last one is no class, so it may differ
         mask.save(tmp_path / "masks" / f"{index}.png")
     (line,) = folder(tmp_path, num_classes=2).notes()
-    assert line.startswith("2 of 5 masks show a class in another colour than most (3.png, 4.png); it is the values")
+    assert line.startswith("2 masks") and "5 palette masks" in line
     assert folder(tmp_path, num_classes=2, palette=[BLACK, WHITE]).notes() == []
     for index in (3, 4):  # of which the white is nowhere
         mask = Image.fromarray(ids(1)).convert("P")
@@ -204,7 +204,7 @@ def test_the_palette_that_is_offered_works(tmp_path: Path) -> None:
     """Of masks of 16 bits, with a value that is ignored by now."""
     make_pair(tmp_path, "a", ids(0, 7, 100, 200, 255).astype(np.uint16))
     make_pair(tmp_path, "b", ids(0, 100).astype(np.uint16))
-    with pytest.raises(CrispsegError, match=r"'\[\[0,0,0\],\[100,100,100\],.* --data\.ignore '\[7, 255\]'"):
+    with pytest.raises(CrispsegError, match=r"'\[\[0,0,0\],\[100,100,100\],.* data\.ignore '\[7, 255\]'"):
         folder(tmp_path, ignore=(7,)).label_set()
     grey = [(value, value, value) for value in (0, 100, 200)]
     source = folder(tmp_path, palette=grey, ignore=(7, 255))

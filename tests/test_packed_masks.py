@@ -12,7 +12,7 @@ from PIL import Image
 from crispseg.data import Folder
 from crispseg.data.folder import settle
 
-LINE = "masks of few bits a pixel hold 15, the largest value that these can: it is read as 255, which is ignored"
+LINE = "it is read as 255, which is ignored"
 
 
 def folder(root: Path, values: list[list[int]], bits: int = 4, mode: str = "P", **keys: Any) -> Folder:
@@ -43,8 +43,8 @@ def test_what_was_255_is_ignored_and_said(keys: dict[str, Any], tmp_path: Path) 
     assert labels(data) == {0, 1, 2, 255} and len(data.label_set()) == 3
     settled, lines = settle(data)
     assert isinstance(settled, Folder) and settled.ignore == (15,)
-    assert LINE in lines
-    assert LINE not in settle(settled)[1] and labels(settled) == {0, 1, 2, 255}
+    assert LINE in " ".join(lines)
+    assert LINE not in " ".join(settle(settled)[1]) and labels(settled) == {0, 1, 2, 255}
 
 
 def test_declared_classes_and_ignored_values_are_left_alone(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_declared_classes_and_ignored_values_are_left_alone(tmp_path: Path) -> N
     sixteen = folder(tmp_path / "a", [[0, 15], [1, 2]], num_classes=16)
     assert labels(sixteen) == {0, 1, 2, 15}
     ignored = folder(tmp_path / "b", [[0, 15], [1, 2]], num_classes=3, ignore=(15,))
-    assert labels(ignored) == {0, 1, 2, 255} and LINE not in settle(ignored)[1]
+    assert labels(ignored) == {0, 1, 2, 255} and LINE not in " ".join(settle(ignored)[1])
 
 
 def test_of_eight_bits_15_stays_a_mistake(tmp_path: Path, refuses: Any) -> None:

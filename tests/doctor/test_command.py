@@ -50,7 +50,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     ("argv", "phrases"),
     [
         ([], ["give the data first"]),
-        (["nowhere"], ["nowhere is missing", "--data"]),
+        (["nowhere"], ["nowhere is missing"]),
         (["."], ["no layout that is known"]),
         (["--data", "scene"], ["unknown data 'scene'", "'scenes'"]),
         (["scenes", "--data.hight=9"], ["unknown key --data.hight", "data.height"]),
@@ -126,7 +126,7 @@ def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
     save(tmp_path / "trainannot/train2.png", COLORS[ids(1)])
     errors = {one["code"]: one for one in report(tmp_path, 3)["findings"] if one["severity"] == "error"}
     assert set(errors) == {"listed-file-missing", "rgb-masks"}
-    assert "--data.masks colors" in errors["rgb-masks"]["remedy"]
+    assert "data.masks colors" in errors["rgb-masks"]["remedy"]
 
 
 def test_mapillary_has_a_config_of_its_own(tmp_path: Path, report: Report) -> None:

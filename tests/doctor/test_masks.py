@@ -12,18 +12,20 @@ from dataset_trees import save
 from PIL import Image
 
 from crispseg.cli.main import main
+from crispseg.data.mask_statistics import blended_steps, count_values
 from crispseg.doctor import Severity
 from crispseg.doctor.report import EXIT_STATUS
-from crispseg.doctor.scan import blended_steps, count_values
 
 from .trees import COLORS, SIZE, Tree, ids, named, only, photo
 
 WHOLE = {
-    "black-and-white-masks": (lambda seed: (255 * (ids(seed) > 1)).astype(np.uint8), "255 is read as class 1"),
+    "black-and-white-masks": (lambda seed: (255 * (ids(seed) > 1)).astype(np.uint8), "data.ignore '[255]'"),
     "rgb-masks": (lambda seed: COLORS[ids(seed)], "'[[0,0,0],[60,0,90],[128,0,0],[200,10,30]]'"),
     "one-based-ids": (lambda seed: ids(seed) + 1, "from 0"),
     "sparse-ids": (lambda seed: np.array([0, 38, 75, 113], np.uint8)[ids(seed)], "'[[0,0,0],[38,38,38],"),
 }
+SEVERITIES = {"black-and-white-masks": Severity.INFORMATION, "one-based-ids": Severity.WARNING}
+"""Of what can be trained on."""
 
 
 @pytest.mark.parametrize("code", WHOLE)
@@ -32,7 +34,7 @@ def test_masks_that_all_have_one_mistake(code: str, tmp_path: Path) -> None:
     tree = Tree(tmp_path / "data", mask)
     diagnosis = tree.examine()
     (found,) = diagnosis.findings
-    severity = Severity.INFORMATION if code == "black-and-white-masks" else Severity.ERROR
+    severity = SEVERITIES.get(code, Severity.ERROR)
     assert found.code == code and found.severity is severity and found.count == 12 and remedy in found.remedy
     out = tmp_path / "out"
     assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == EXIT_STATUS[severity]
@@ -51,7 +53,7 @@ def test_masks_of_16_bits_that_hold_no_class_ids(tmp_path: Path) -> None:
     """Numbers of instances, more ids than there can be classes, and depths."""
     cases: dict[str, Any] = {
         "instances": (lambda seed: 1000 * ids(seed).astype(np.uint16) + 7, "sparse-ids", "7, 1007, 2007, 3007"),
-        "many": (lambda _: np.arange(64 * 96).reshape(SIZE).astype(np.uint16) % 300, "value-out-of-range", "0 to 254"),
+        "many": (lambda _: np.arange(64 * 96).reshape(SIZE).astype(np.uint16) % 300, "object-numbers", "up to 299"),
         "objects": (
             lambda seed: np.resize(np.arange(30 + seed % 5), SIZE).astype(np.uint16),
             "object-numbers",
@@ -102,7 +104,7 @@ def test_colours_that_the_palette_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "remedy"),
     [
-        ({"num_classes": 3}, "black-and-white-masks", "give --data folder with --data.palette"),
+        ({"num_classes": 3}, "black-and-white-masks", "data.palette"),
         ({"num_classes": 2, "ignore": (255,)}, "one-class-only", "white a class"),
     ],
 )

@@ -17,7 +17,7 @@ from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.data.text_files import class_names, read_palette
 from crispseg.doctor import subject_of
-from crispseg.doctor.scan import scan
+from crispseg.doctor.facts import scan
 from crispseg.errors import CrispsegError
 from crispseg.io.images import write_image
 from fuzz.kinds import Case, Kind, Lost

@@ -23,7 +23,7 @@ from rasterio.io import MemoryFile
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
-from crispseg.doctor.scan import Unreadable, load_mask, scan
+from crispseg.doctor.facts import Unreadable, load_mask, scan
 from crispseg.doctor.subject import Subject
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, read_image, read_mask, write_image
@@ -113,7 +113,7 @@ class Images(Pictures):
             return data[0][0]
 
         def examined() -> Any:
-            (facts,) = scan(Subject(None, {"val": [pair]}, labels, None, 3, (), (), {}), 1)  # type: ignore[arg-type]
+            (facts,) = scan(Subject(None, {"val": [pair]}, None, 3, (), (), {}), 1)  # type: ignore[arg-type]
             if isinstance(facts.image, Unreadable):
                 raise CrispsegError(facts.image.reason)
             return facts.image.digest

@@ -18,14 +18,14 @@ from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
-from crispseg.data.mask_lookup import mapping
-from crispseg.data.overview import class_table, contact_sheet, readable_splits, spread
+from crispseg.data.overview import class_meanings, class_table, readable_splits, spread
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
+from crispseg.visualization.contact_sheet import contact_sheet
 
 
 def run(argv: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def _show_entry(entry: Entry, console: Console) -> None:
 def _show_classes(source: PublicSource, console: Console) -> None:
     """The mapping, from what is known without files."""
     try:
-        rows = mapping(source.lookup(), source.label_set())
+        rows = class_meanings(source.lookup(), source.label_set())
     except CrispsegError as error:  # Mapillary's classes are in its own files
         say(console, f"the classes: {error}")
         return
@@ -141,7 +141,9 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
             reports.append(report)
         if faults:
             lines.append(f"{split}: {len(faults)} of {len(indices)} could not be read, first: {faults[0]}")
-    console.print(class_table(mapping(first.lookup if isinstance(first, FileDataset) else None, labels), reports))
+    console.print(
+        class_table(class_meanings(first.lookup if isinstance(first, FileDataset) else None, labels), reports)
+    )
     for line in lines:
         say(console, line)
 

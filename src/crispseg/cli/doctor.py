@@ -18,9 +18,9 @@ from crispseg.cli.parsing import Parser, Tree, parse_data
 from crispseg.cli.target import found_data, take_target
 from crispseg.config.plugins import load_plugins
 from crispseg.data import DATA_SOURCES, DataSource, Folder
-from crispseg.doctor import diagnose, subject_of
+from crispseg.data.mask_reading import Severity
+from crispseg.doctor import KINDS, diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
-from crispseg.doctor.kinds import Severity
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.inference.protocols import MIN_SIDE
@@ -87,8 +87,10 @@ def run(argv: Sequence[str]) -> None:
     console = Console(stderr=parsed.json == STDOUT)
     show(diagnosis, console)
     if parsed.fix is not None:
-        for line in fix(diagnosis, parsed.fix, parsed.workers):
-            say(console, line)
+        say(console, fix(diagnosis, parsed.fix, parsed.workers))
+        say(console, f"--data folder --data.root {parsed.fix}")
+    elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
+        say(console, "--fix OUT writes a corrected copy")
     stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
     stopped |= any(report.split == "val" and min(report.smallest) < MIN_SIDE for report in diagnosis.reports)
     if not stopped and _trainable(data) and not (target and (Path(target) / WEIGHTS_FILE).is_file()):

@@ -148,7 +148,7 @@ class FileDataset(SegmentationDataset):
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
             remedy = "resize one of them, a mask with nearest-neighbour interpolation"
             if image.shape[1::-1] == labels.shape:
-                remedy = f"if EXIF turns one of them, 'crispseg doctor --fix' turns the other one too; else {remedy}"
+                remedy = f"if EXIF turns one of them, 'crispseg doctor' can turn the other one too; else {remedy}"
             raise CrispsegError(
                 f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; {remedy}"
             )

@@ -10,28 +10,13 @@ from typing import ClassVar, Literal
 
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.folder_layout import SPLITS, FolderLayout, own_layout
-from crispseg.data.mask_lookup import (
-    CLASSES,
-    DEEP_WHITE,
-    IF_IDS,
-    PURE,
-    ColorLookup,
-    IdLookup,
-    InstanceLookup,
-    MaskLookup,
-)
+from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup
+from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
+from crispseg.data.mask_statistics import MaskStatistics, header_of, read_statistics
 from crispseg.data.pairing import Matched, few, instance_masks, match
 from crispseg.data.splitting import folded, refuse_shared, shared_out
 from crispseg.data.text_files import as_color, chosen_names, class_names, read_palette
-from crispseg.data.undeclared import (
-    OBJECTS,
-    count_classes,
-    odd_palettes,
-    read_values,
-    refuse_white_among_ids,
-    saturated,
-    values_of,
-)
+from crispseg.data.threads import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.images import find_images
 from crispseg.io.value_range import check_range
@@ -39,8 +24,6 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 ALL = "all"
 """The split of every image that has a mask."""
-
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -127,7 +110,7 @@ class Folder:
         Raises:
             CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
         """
-        return self._reading[0]
+        return self.declared.labels(len(CLASSES)) if self.of_instances else self.reading.labels
 
     def splits(self) -> tuple[str, ...]:
         """The splits that there are; `dataset` also knows "all", which is every image of them.
@@ -152,13 +135,13 @@ class Folder:
             CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
         """
         declared = None if self.value_range == "auto" else self.value_range
-        pairs = self.pairs(split)
+        pairs, labels = self.pairs(split), self.label_set()
         if self.of_instances:
-            return InstanceDataset(pairs, *self._reading, value_range=declared)
+            return InstanceDataset(pairs, labels, InstanceLookup(), value_range=declared)
         names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
         named = {pair.name: names[pair.mask] for pair in pairs}
         numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
-        return FileDataset(pairs, *self._reading, value_range=declared, numbered=numbered)
+        return FileDataset(pairs, labels, self.reading.lookup, value_range=declared, numbered=numbered)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
@@ -189,27 +172,24 @@ class Folder:
         listed = set().union(*self._names.values())
         return [pair.image for name, pair in self._pairs.items() if name not in listed]
 
-    def declared(self) -> tuple[LabelSet, MaskLookup] | None:
-        """Classes and lookup, or None where they have to be read off the masks.
-
-        Raises:
-            CrispsegError: what is declared does not fit together.
-        """
-        _, colors, count = self._declared
-        return None if count is None else self._read_as(count, colors)
-
     def settled(self) -> Folder:
         """The same data with what was found in their files declared, so that it holds whatever is added to them.
 
         Raises:
             CrispsegError: as `label_set` and `dataset`.
         """
-        palette: list[Color] | str | Path | None = [BLACK, WHITE] if self._black_and_white else self.palette
-        if palette is None and self._declared[2] == 2:
-            refuse_white_among_ids(self._values_if())
-        count = self.num_classes if palette or self.declared() else len(self.label_set())
-        ignore = self.ignore if palette else self.ignored_values
-        return replace(self, classes=self._classes, palette=palette, num_classes=count, ignore=ignore)
+        lookup = None if self.of_instances else self.reading.lookup
+        found = replace(self, classes=self._classes)
+        if isinstance(lookup, ColorLookup):
+            found = replace(found, palette=self.palette or [*lookup.palette])
+        elif lookup is not None:
+            known = (IGNORE, *self.ignore)
+            void = [value for value, label in lookup.meaning.items() if label == IGNORE and value not in known]
+            count = self.num_classes if self.declared.count else len(self.reading.labels)
+            found = replace(found, num_classes=count, ignore=(*self.ignore, *void))
+        if lookup is not None:
+            vars(found)["_scanned"] = self._scanned  # the files are the same
+        return found
 
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
@@ -223,24 +203,8 @@ class Folder:
         lines += [matched.note for matched in self._matched.values() if matched.note]
         if beside := self.unlisted():
             lines.append(f"{len(beside)} images in {layout.top} are in no split ({few(path.name for path in beside)})")
-        if self._black_and_white:
-            name = self.label_set().names[1]
-            lines.append(
-                f"masks hold 0 and 255 only: 255 is read as class 1, '{name}'; give --data.ignore '[255]' if it means "
-                "ignore"
-            )
-        if self.declared() is None and (count := len(self.label_set())) > OBJECTS:
-            lines.append(
-                f"no classes are declared, and mask values up to {count - 1} are read as {count} classes; if they "
-                "number objects, give them by --data.instances in place of --data.masks"
-            )
-        if self.palette is None and not (self.of_instances or self._black_and_white):
-            lines += odd_palettes(self._masks, len(self.label_set()), self.ignored_values)
-        if self._saturated is not None:
-            lines.append(
-                f"masks of few bits a pixel hold {self._saturated}, the largest value that these can: it is read as "
-                "255, which is ignored"
-            )
+        if not self.of_instances:
+            lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return lines
 
     @cached_property
@@ -322,8 +286,12 @@ class Folder:
         return self._layout.classes if self.classes is None else self.classes
 
     @cached_property
-    def _declared(self) -> tuple[tuple[str, ...] | None, tuple[Color, ...] | None, int | None]:
-        """Names, colours and number of the classes as far as they are declared; the number where anything is."""
+    def declared(self) -> DeclaredClasses:
+        """What is declared about the masks.
+
+        Raises:
+            CrispsegError: it does not fit together.
+        """
         colors, names = self._colors or (None, None)
         if (classes := self._classes) is not None:
             names = class_names(classes)
@@ -337,76 +305,56 @@ class Folder:
             if wrong := [f"{key} {count}" for key, count in counts.items() if count != 3]:
                 what = f"data.instances without data.masks has three classes, {', '.join(CLASSES)}, not {wrong[0]}"
                 raise CrispsegError(f"{what}; give three names, or leave it out")
-            return names or CLASSES, None, 3
+            return DeclaredClasses(3, names or CLASSES)
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
-        return names, colors, next(iter(counts.values()), None)
+        if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
+            raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
+        ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
+        return DeclaredClasses(next(iter(counts.values()), None), names, colors, ignore)
 
     @cached_property
-    def _black_and_white(self) -> bool:
-        """Whether 255 means a class: masks hold 0 and 255 only, and nothing that is declared says otherwise."""
-        every = set().union(*self._values_if({0, IGNORE, DEEP_WHITE}))
-        return len(every) > 1 and every <= {0, IGNORE, DEEP_WHITE}
+    def reading(self) -> MaskReading:
+        """What the masks mean.
 
-    def _values_if(self, first: set[int] | None = None) -> list[set[int]]:
-        """The values of each mask, where 255 may mean a class and the first mask holds none but those of `first`."""
-        if self.palette is not None or self._declared[2] not in (None, 2) or {IGNORE, DEEP_WHITE} & {*self.ignore}:
+        Raises:
+            CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
+        """
+        masks, undeclared = self._scanned, self.declared.count is None
+        if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
+            raise broken[0]
+        found = read_masks(self.declared, [mask for mask in masks if isinstance(mask, MaskStatistics)])
+        for fault in found.faults:  # of declared classes the check of the pairs names the files, but for this one
+            if fault.severity is Severity.ERROR and (undeclared or fault.kind == "black-and-white-among-ids"):
+                some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
+                raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}")
+        return found
+
+    @cached_property
+    def _scanned(self) -> list[MaskStatistics | CrispsegError]:
+        """What the masks of the splits hold, if that can say more than what is declared."""
+        if self.declared.palette is not None:
             return []
-        with suppress(CrispsegError):  # which is told where pairs are checked
-            if first is None or values_of(self._masks[0]) <= first:
-                return self._values
-        return []
+        used: set[str] = set()
+        with suppress(CrispsegError):  # there are no splits, as of one image to score on
+            used = set().union(*self._names.values())
+        pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
+        count = self.declared.count
+        if count not in (None, 2):
+            headers = [header_of(pair.mask) for pair in pairs]
+            palettes = {tuple(palette[:count]) for palette, _ in headers if palette}
+            if len(palettes) < 2 and all(most == IGNORE for _, most in headers):
+                return []
+        return list(parallel(_statistics, (pair.mask for pair in pairs), "Reading masks"))
 
-    @cached_property
-    def _reading(self) -> tuple[LabelSet, MaskLookup]:
-        """Classes and lookup, by what the masks hold where nothing is declared."""
-        if self._black_and_white:
-            return self._read_as(2, (BLACK, WHITE))
-        if declared := self.declared():
-            return declared
-        refuse_white_among_ids(self._values_if())
-        where = str(self.masks or self.root)
-        return self._read_as(count_classes(self._values, self.ignored_values, where), None)
 
-    def _read_as(self, count: int, colors: tuple[Color, ...] | None) -> tuple[LabelSet, MaskLookup]:
-        names = self._declared[0] or tuple(f"class {index}" for index in range(count))
-        shown = colors if colors and {*colors} != {BLACK, WHITE} else None  # a white class is lost on a bright image
-        labels = LabelSet(names, shown) if shown else LabelSet.colored(names)
-        if self.of_instances:
-            return labels, InstanceLookup()
-        if colors is not None:
-            ignored = tuple(as_color(value) for value in self.ignore)
-            lookup = ColorLookup(colors, ignored)
-            return labels, lookup if shown else replace(lookup, refusal=PURE, if_grey=IF_IDS)
-        return labels, IdLookup(count, self.ignored_values)
-
-    @property
-    def _masks(self) -> list[Path]:
-        """Those of all pairs that are found."""
-        return [pair.mask for pair in self._pairs.values() or self.pairs(ALL)]  # the latter says why there are none
-
-    @cached_property
-    def _values(self) -> list[set[int]]:
-        """The values of each mask."""
-        return read_values(self._masks)
-
-    @cached_property
-    def ignored_values(self) -> tuple[int, ...]:
-        """`ignore`, and what 255 has become, where masks hold ids."""
-        for value in self.ignore:
-            if not isinstance(value, int):
-                raise CrispsegError(f"data.ignore holds the colour {list(value)}, which needs data.palette; add that")
-        found = () if self._saturated is None else (self._saturated,)
-        return (*(value for value in self.ignore if isinstance(value, int)), *found)
-
-    @cached_property
-    def _saturated(self) -> int | None:
-        """What masks of 2 or 4 bits a pixel have in place of 255, unless that is declared."""
-        if self.palette is not None or self.of_instances:
-            return None
-        found = saturated(self._masks, self._declared[2])
-        return None if found in (None, *self.ignore) or self._black_and_white else found
+def _statistics(mask: Path) -> MaskStatistics | CrispsegError:
+    """Those of a mask, or why it cannot be read."""
+    try:
+        return read_statistics(mask)
+    except CrispsegError as error:
+        return error
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

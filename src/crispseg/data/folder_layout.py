@@ -75,7 +75,7 @@ class FolderLayout(NamedTuple):
 
 
 def recognise(root: Path) -> dict[str, Any]:
-    """The settings of `--data.*` for what lies in a folder.
+    """The settings of `data.*` for what lies in a folder.
 
     Raises:
         CrispsegError: it is none, or holds nothing in a known layout.
@@ -83,7 +83,7 @@ def recognise(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise CrispsegError(
             f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of data, a run, a YAML file or "
-            "--data with its keys"
+            "data.name with its keys"
         )
     for entry in catalogue().values():
         for mark in entry.layout.marks if entry.layout else ():
@@ -120,7 +120,7 @@ def own_layout(
                 return layout
             raise CrispsegError(
                 f"{root} holds images, but no masks in {', '.join(MASKS[:2])} or the like; say where they are with "
-                "--data.masks DIR"
+                "data.masks DIR"
             )
     assert images is not None and masks is not None
     if images == masks and (layout := _beside(images, found, lists, classes)):
@@ -159,7 +159,7 @@ def _without_images(
     raise CrispsegError(
         f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
         f"train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, masks such as a_mask.png beside a.jpg, or a public "
-        "data set; or give --data folder with --data.images DIR and --data.masks DIR" + annotated(root)
+        "data set; or give data.images DIR and data.masks DIR" + annotated(root)
     )
 
 

@@ -15,7 +15,7 @@ from torch.utils.data._utils import signal_handling
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.large import LargePair, large_pair
 from crispseg.data.randomness import derived_seed, seeded
-from crispseg.data.split_check import MOST_WORKERS
+from crispseg.data.threads import MOST_WORKERS
 from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE

@@ -1,28 +1,67 @@
-"""Looking at data: what a sample of each split holds, and a sheet of its images under their labels."""
+"""Looking at data: what mask values mean, and what a sample of each split holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.dataset import DataSource, SegmentationDataset
-from crispseg.data.mask_lookup import Meaning
+from crispseg.data.mask_lookup import ColorLookup, MaskLookup
 from crispseg.data.split_check import SplitReport
 from crispseg.errors import CrispsegError
-from crispseg.io.images import as_picture
-from crispseg.labels import IGNORE, LabelSet
-from crispseg.visualization.pictures import PAPER, overlay, panels
-
-CELL = (240, 320)
-"""Height and width of a picture in the sheet, in pixels."""
+from crispseg.labels import IGNORE, Color, LabelSet
 
 
-def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) -> Table:
+class ClassMeaning(NamedTuple):
+    """What some values, or colours, of masks mean."""
+
+    values: str
+    """As they are in the files: "7", "0–3, 9", or colours "[128, 64, 128]"."""
+    label: int
+    """The class id; 255 means ignore."""
+    name: str
+    color: Color
+
+
+def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMeaning]:
+    """What a lookup makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
+
+    Without a lookup, of data that are not made of files, the values are empty.
+    """
+    found: dict[int, list[Any]] = defaultdict(list)
+    for value, label in lookup.meaning.items() if lookup else ():
+        found[label].append(value)
+    if isinstance(lookup, ColorLookup):
+        names = {color: f" {name}" for color, name in zip(lookup.palette, lookup.names, strict=bool(lookup.names))}
+        shown = {
+            label: ", ".join(f"{list(one)}{names.get(one, '')}" for one in every) for label, every in found.items()
+        }
+    else:
+        shown = {label: spans(every) for label, every in found.items()}
+    rows = [
+        ClassMeaning(shown.get(index, "–" if lookup else ""), index, name, color)
+        for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
+    ]
+    return [*rows, ClassMeaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows
+
+
+def spans(values: Iterable[int]) -> str:
+    """Numbers in order, those in a row as "first–last"."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+
+
+def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = ()) -> Table:
     """What mask values mean, and the share of each class in the pixels of each split."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     values = any(row.values for row in rows)
@@ -43,40 +82,6 @@ def class_table(rows: Sequence[Meaning], reports: Sequence[SplitReport] = ()) ->
             cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
         table.add_row(*cells)
     return table
-
-
-def contact_sheet(splits: dict[str, SegmentationDataset], labels: LabelSet, rows: int) -> NDArray[np.uint8]:
-    """Images beside the same under their labels, two columns a split, evenly spaced through each, and the classes.
-
-    Returns:
-        `(H, W, 3)` RGB.
-
-    Raises:
-        CrispsegError: an image or mask among them cannot be read.
-    """
-    blank = np.full((*CELL, 3), PAPER, np.uint8)
-    columns: list[list[NDArray[np.uint8]]] = []
-    for dataset in splits.values():
-        images, covered = [], []
-        for index in spread(len(dataset), rows):
-            sample = dataset[index]
-            images.append(fitted(as_picture(sample.image)))
-            covered.append(fitted(overlay(as_picture(sample.image), sample.labels, labels, opacity=0.7)))
-        columns += [column + [blank] * (rows - len(column)) for column in (images, covered)]
-    titles = [title for split in splits for title in (split, f"{split}, labels")]
-    tall = max(sum(cell is not blank for cell in column) for column in columns)
-    return panels([list(row) for row in zip(*columns, strict=True)][:tall], titles, labels)
-
-
-def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An RGB picture made to fit into a `CELL`, whole, on white."""
-    scale = min(CELL[0] / image.shape[0], CELL[1] / image.shape[1])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    top, left = round((CELL[0] - height) / 2), round((CELL[1] - width) / 2)
-    picture = np.full((*CELL, 3), PAPER, np.uint8)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-    picture[top : top + height, left : left + width] = np.asarray(small)
-    return picture
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -130,7 +130,7 @@ def match(images: Path, masks: Path) -> Matched:
     if images.is_dir() and not masks.is_dir():
         what = "not a folder" if masks.exists() else "missing"
         raise CrispsegError(
-            f"{masks} is {what}; put the masks there, or say where they are by --data.images and --data.masks"
+            f"{masks} is {what}; put the masks there, or say where they are by data.images and data.masks"
         )
     if images.resolve() == masks.resolve():
         image_of, mask_of = _told_apart(images)

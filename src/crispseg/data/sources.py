@@ -327,7 +327,7 @@ class CamVid(PublicSource):
 
     def lookup(self, part: str = "train") -> MaskLookup:
         if self.masks == "ids":
-            return IdLookup(11, ignore=(11,), remedy="give --data.masks colors for masks in CamVid's colours")
+            return IdLookup(11, ignore=(11,), remedy="give data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
         rows = read_table("camvid_colors")
         return ColorLookup(

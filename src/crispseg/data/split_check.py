@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from crispseg.config.wording import plural, shortened
 from crispseg.data.dataset import FileDataset, SegmentationDataset
+from crispseg.data.threads import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_size
 from crispseg.labels import IGNORE, LabelSet
 
 FEW_TRAIN, FEW_VAL = 20, 5
 """With fewer images than these, a line says so."""
-
-MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""Threads or processes at a time; more would take the machine down, and are no faster."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -200,7 +191,7 @@ def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str
     folds = min(5, train.images + val.images)
     return [
         f"only {plural(train.images, 'image')} to train on and {val.images} to validate on: scores of so "
-        "few depend on chance; label more" + (f", or validate on each in turn by --folds {folds}" if foldable else "")
+        "few depend on chance; label more" + (f", or validate on each in turn by folds={folds}" if foldable else "")
     ]
 
 
@@ -220,7 +211,7 @@ def too_few_classes(report: SplitReport) -> str | None:
     return None
 
 
-BLACK_AND_WHITE = "give --data folder with --data.palette '[[0,0,0],[255,255,255]]'"
+BLACK_AND_WHITE = "give data.palette '[[0,0,0],[255,255,255]]'"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:
@@ -245,31 +236,6 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
     shares = np.array(report.shares)
     weights: NDArray[np.float64] = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
     return weights.astype(np.float32)
-
-
-def parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
-) -> Iterator[Result]:
-    """Results in order from a few threads, with a progress bar on stderr where that is a terminal.
-
-    Decoding files releases the interpreter lock, so threads are enough.
-
-    Raises:
-        CrispsegError: fewer threads than one, or more than `MOST_WORKERS`.
-    """
-    if threads is not None and not 1 <= threads <= MOST_WORKERS:
-        raise CrispsegError(f"workers is {threads}; give a number from 1 to {MOST_WORKERS}")
-    items = list(items)
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        yield from track(
-            pool.map(function, items),
-            description,
-            total=len(items),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
 
 
 def _checked(dataset: SegmentationDataset, index: int) -> NDArray[np.uint8]:

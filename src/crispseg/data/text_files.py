@@ -66,7 +66,7 @@ def class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
     if isinstance(classes, list):
         return tuple(classes)
     if not Path(classes).exists():
-        other = f"--data.num_classes {classes}" if str(classes).isdecimal() else "a text file with one name a line"
+        other = f"data.num_classes {classes}" if str(classes).isdecimal() else "a text file with one name a line"
         raise CrispsegError(f"data.classes is {classes}, which is no file; give '[background, road]', or {other}")
     return tuple(read_lines(classes))
 

@@ -4,8 +4,9 @@
 `report` shows them and `fix` writes a corrected copy.
 """
 
+from crispseg.data.mask_reading import Severity
 from crispseg.doctor.diagnosis import Diagnosis, diagnose
-from crispseg.doctor.kinds import KINDS, Finding, Severity
+from crispseg.doctor.kinds import KINDS, Finding
 from crispseg.doctor.subject import Subject, subject_of
 
 __all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "Subject", "diagnose", "subject_of"]

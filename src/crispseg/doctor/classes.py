@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crispseg.data.mask_reading import Severity
 from crispseg.data.pairing import few
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.kinds import Finding, Severity, finding
+from crispseg.doctor.kinds import Finding, finding
 
 RARE, VERY_RARE = 1e-2, 1e-4
 """Shares of the labelled pixels."""

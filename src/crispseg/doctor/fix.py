@@ -12,26 +12,28 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from crispseg.data.dataset import InstanceDataset, SegmentationDataset
-from crispseg.data.mask_lookup import pack_colors
-from crispseg.data.split_check import parallel
+from crispseg.data.mask_lookup import NONE, ColorLookup
+from crispseg.data.mask_reading import MaskReading
+from crispseg.data.threads import parallel
 from crispseg.doctor.diagnosis import Diagnosis
+from crispseg.doctor.duplicates import duplicate_groups, mask_digests
+from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, readable
 from crispseg.doctor.kinds import KINDS
 from crispseg.doctor.pairs import needs_turning
-from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, load_mask, readable
-from crispseg.doctor.splits import duplicate_groups, mask_digests
 from crispseg.doctor.subject import Subject
-from crispseg.doctor.values import STRAY, Reading
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import write_labels
+from crispseg.io.images import read_mask, write_labels
 from crispseg.io.opening import ORIENTATION, opened
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
+
+STRAY = 0.01
+"""So large a share of a mask may have values of no class for the rest of it to be worth keeping."""
 
 SUFFIX = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
 
@@ -48,28 +50,30 @@ def check_out(out: Path, subject: Subject, *roots: Path) -> None:
     for pairs in subject.splits.values():
         if isinstance(pairs, SegmentationDataset):
             what = "has instance masks" if isinstance(pairs, InstanceDataset) else "is not made of files"
-            raise CrispsegError(f"--fix copies masks of classes, but {subject.source.name} {what}; leave --fix out")
+            raise CrispsegError(
+                f"a corrected copy has masks of classes, but {subject.source.name} {what}; correct the data by hand"
+            )
         used |= {path.parent for pair in pairs for path in (pair.image, pair.mask)}
     for root in (*roots, *(Path(path) for path in named if path is not None), *sorted(used)):
         if out.resolve().is_relative_to(root.resolve()):
-            raise CrispsegError(f"--fix {out} lies in the data, {root}, where nothing is changed; give another folder")
+            raise CrispsegError(f"{out} lies in the data, {root}, where nothing is changed; give another folder")
 
 
-def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> list[str]:
+def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> str:
     """Write the corrected copy; it appears when it is complete.
 
     Returns:
-        Lines to print: a summary, and the flags to use the copy by.
+        A summary in a line.
 
     Raises:
         CrispsegError: `out` holds something or lies in the data, nothing could be kept, or the data are no files.
     """
     check_out(out, diagnosis.subject)
-    reading = diagnosis.reading
+    reading = diagnosis.reading and diagnosis.reading.best
     left_out = _left_out(diagnosis)
     kept = _once(diagnosis, left_out)
     if reading is None or not kept:
-        raise CrispsegError(f"--fix {out}: there is no pair that can be kept; correct the data by hand")
+        raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     names: dict[str, list[str]] = defaultdict(list)
     for one, _, _ in kept:
         names[one.split].append(f"{one.split}/{one.pair.name}")
@@ -84,10 +88,7 @@ def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> list[str
             (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     counts = ", ".join(f"{split} {len(entries)}" for split, entries in names.items())
     more = f", see {out / LEFT_OUT}" if left_out else ""
-    return [
-        f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}",
-        f"--data folder --data.root {out}",
-    ]
+    return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
 
 
 def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
@@ -96,16 +97,17 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
     for one in diagnosis.findings:
         if KINDS[one.code].left_out and one.code != "listed-file-missing":  # which nobody could copy
             reasons = dict.fromkeys(one.files, one.code) | reasons
-    reading = diagnosis.reading
+    reading = diagnosis.reading and diagnosis.reading.best
     for pair, _, mask in readable(diagnosis.facts):
         if any(0xD800 <= ord(letter) < 0xE000 for letter in pair.pair.name):  # a byte that Python could not decode
             reasons.setdefault(pair.image_file, "a name that is not UTF-8, as lists are")
-        if reading is not None and pair.mask_file in reading.refused:
-            reasons.setdefault(pair.mask_file, "rgb-masks")
-        elif reading is not None:
-            decoded = reading.decode(mask)
-            if decoded.stray(mask) > STRAY or mask.distinct > len(mask.values) or (decoded.labels == IGNORE).all():
-                reasons.setdefault(pair.mask_file, "unknown-color" if mask.colors else "value-out-of-range")
+        if reading is not None:
+            held, labels = mask.statistics, reading.labels_of(mask.statistics)
+            stray = held.counts[labels == NONE].sum() / held.counts.sum()
+            if stray > STRAY or held.distinct > len(held.values) or (labels >= IGNORE).all():
+                known = isinstance(reading.lookup, ColorLookup)
+                code = "unknown-color" if known else "rgb-masks" if held.colors else "value-out-of-range"
+                reasons.setdefault(pair.mask_file, code)
     return reasons
 
 
@@ -130,7 +132,7 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFact
     return [one for one in usable if id(one[0]) not in again]
 
 
-def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading, root: Path, channels: int) -> None:
+def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: MaskReading, root: Path, channels: int) -> None:
     """Write one pair, for models of 3 or 4 channels. Threads may make a folder at the same time."""
     header = image.header
     suffix = one.pair.image.suffix if header.suffix_fits else SUFFIX.get(header.kind, one.pair.image.suffix)
@@ -142,20 +144,12 @@ def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: Reading,
             upright.convert("RGB").save(target.with_name(one.pair.name.rpartition("/")[2] + ".png"))
     else:
         shutil.copyfile(one.pair.image, target)
-    labels = Image.fromarray(_labels(one.pair.mask, mask, reading))
+    # values of no class become 255
+    ids = np.minimum(reading.lookup.find(read_mask(one.pair.mask)), IGNORE).astype(np.uint8)
+    labels = Image.fromarray(ids)
     if needs_turning(image, mask):
         labels.getexif()[ORIENTATION] = header.orientation
     elif needs_turning(mask, image):  # back
         labels.getexif()[ORIENTATION] = {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation)
     turned = np.asarray(ImageOps.exif_transpose(labels))
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", turned, reading.labels.palette)
-
-
-def _labels(path: Path, mask: MaskFacts, reading: Reading) -> NDArray[np.uint8]:
-    """The labels `(H, W)` of a mask; values of no class become 255."""
-    values, known = load_mask(path)[1], mask.values
-    if mask.colors:
-        values, known = pack_colors(values), pack_colors(known)
-    elif values.ndim == 3:
-        values = values[..., 0]
-    return reading.decode(mask).labels[np.searchsorted(known, values)]

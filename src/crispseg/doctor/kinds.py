@@ -5,46 +5,37 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from importlib import resources
 from typing import Any, NamedTuple
 
-
-class Severity(IntEnum):
-    """An error stops training or makes scores wrong; a warning may cost quality; information is worth knowing."""
-
-    INFORMATION = 0
-    WARNING = 1
-    ERROR = 2
-
-    def __str__(self) -> str:
-        return self.name.lower()
+from crispseg.data.mask_reading import MaskFault, Severity
 
 
-class Kind(NamedTuple):
+class FindingKind(NamedTuple):
     """A kind of finding."""
 
     severity: Severity
     meaning: str
     message: str
-    """A template for `str.format`: {count}, words such as {s} and {has} that go by it, and what a finding adds."""
+    """A template for `str.format`: {count}, words such as {s} and {has} that go by it, and what a finding adds. Empty
+    for what the reading of masks says itself."""
     remedy: str
     fix: str
-    """What `--fix` does about it; empty where nothing."""
+    """What a corrected copy does about it; empty where nothing."""
 
     @property
     def left_out(self) -> bool:
-        """Whether `--fix` leaves the files out, each with its partner."""
+        """Whether a corrected copy leaves the files out, each with its partner."""
         return self.fix == "leaves the pair out"
 
 
-def _read() -> dict[str, Kind]:
+def _read() -> dict[str, FindingKind]:
     text = resources.files("crispseg.doctor").joinpath("kinds.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
-    return {row.pop("code"): Kind(Severity[row.pop("severity").upper()], **row) for row in rows}
+    return {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in rows}
 
 
-KINDS: dict[str, Kind] = _read()
+KINDS: dict[str, FindingKind] = _read()
 """Code → kind, in the order in which findings of one severity are told."""
 
 _FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are", "holds": "holds|hold", "shows": "shows|show"}
@@ -93,3 +84,9 @@ def finding(
         names,
         details or {},
     )
+
+
+def finding_of(fault: MaskFault) -> Finding:
+    """The finding that a fault in the reading of masks is."""
+    count = max(len(fault.files), 1)
+    return Finding(fault.kind, fault.severity, fault.message, fault.remedy, count, fault.files, fault.details)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 from crispseg.config.wording import plural
+from crispseg.data.mask_reading import BLENDED, Severity
 from crispseg.data.pairing import PairingKind
-from crispseg.data.undeclared import usual_colors
-from crispseg.doctor.kinds import Finding, Severity, finding
-from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
+from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
+from crispseg.doctor.kinds import Finding, finding
 from crispseg.doctor.subject import Subject
-from crispseg.doctor.values import BLENDED
 from crispseg.inference.protocols import MIN_SIDE
 
 
@@ -40,8 +39,7 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     return [
         *_unreadable(facts),
         *_image_findings(images, channels),
-        *_mask_findings([one for one in masks if not one.header.lossy]),
-        finding("lossy-mask", files_of(one for one in masks if one.header.lossy)),
+        *_mask_findings(masks),
         finding("wrong-suffix", files_of(wrong), shown=shown),
         finding("several-frames", files_of(one for one in every if one.header.frames > 1)),
     ]
@@ -102,8 +100,7 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
         found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
 
     deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
-    peak = max((one.peak for one in images), default=0)
-    found.append(finding("deep-image", deep, peak=f"; the largest value is {peak}" if peak else ""))
+    found.append(finding("deep-image", deep))
     fewer = min(deep, shallow, key=len)
     found.append(finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)))
 
@@ -120,26 +117,13 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
 
 
 def _mask_findings(masks: Sequence[MaskFacts]) -> list[Finding]:
-    """What is wrong with masks that keep their values."""
-    blended = [one for one in masks if one.blended >= BLENDED]
-    highest = max((one.blended for one in blended), default=0.0)
-    clear = [one for one in masks if one.header.alpha == "varying" and one.shown is None]
+    blended = [one for one in masks if one.statistics.blended >= BLENDED]
+    highest = max((one.statistics.blended for one in blended), default=0.0)
+    clear = [one for one in masks if one.header.alpha == "varying" and one.statistics.shown is None]
     return [
         finding("interpolated-edges", files_of(blended), highest=highest),
         finding("mask-alpha", files_of(clear)),
-        finding("mask-palettes-differ", _odd_palettes(masks)),
     ]
-
-
-def _odd_palettes(masks: Sequence[MaskFacts]) -> list[str]:
-    """Palette masks of which one shows a value in another colour than most do."""
-    shown = {
-        mask.header.file: [*zip(mask.values.tolist(), map(tuple, mask.shown.tolist()), strict=True)]
-        for mask in masks
-        if mask.shown is not None
-    }
-    usual = usual_colors(shown.values())
-    return [file for file, every in shown.items() if any(usual[value] != color for value, color in every)]
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -10,10 +10,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from crispseg.config.wording import plural
-from crispseg.data.mask_lookup import mapping
-from crispseg.data.overview import class_table
+from crispseg.data.mask_reading import Severity
+from crispseg.data.overview import class_meanings, class_table
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.kinds import KINDS, Finding, Severity
+from crispseg.doctor.kinds import KINDS, Finding
 
 FORMAT = 1
 """Version of the JSON report."""
@@ -31,7 +31,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "format": FORMAT,
         "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
-        "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
+        "classes": list(diagnosis.reading.best.labels.names) if diagnosis.reading else [],
         "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
         | {
             report.split: {
@@ -45,7 +45,12 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             for report in diagnosis.reports
         },
         "findings": [
-            {**vars(one), "severity": str(one.severity), "fixable": bool(KINDS[one.code].fix)}
+            {
+                **vars(one),
+                "details": dict(one.details),
+                "severity": str(one.severity),
+                "fixable": bool(KINDS[one.code].fix),
+            }
             for one in diagnosis.findings
         ],
     }
@@ -61,7 +66,8 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
-        yield class_table(mapping(diagnosis.reading.lookup, diagnosis.reading.labels), diagnosis.reports)
+        best = diagnosis.reading.best
+        yield class_table(class_meanings(best.lookup, best.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
@@ -78,7 +84,7 @@ def conclusion(findings: Sequence[Finding]) -> str:
         return "Nothing is wrong; the rest is for your information."
     counts = Counter(str(one.severity) for one in grave)  # errors come first
     fixable = sum(bool(KINDS[one.code].fix) for one in grave)
-    advice = f"; --fix OUT can do something about {fixable} of them" if fixable else ""
+    advice = f"; a corrected copy has none of {fixable} of them" if fixable else ""
     return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import IdLookup, MaskLookup
+from crispseg.data.mask_reading import MaskReading, read_by, read_masks
+from crispseg.data.mask_statistics import MaskStatistics
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
@@ -21,10 +23,8 @@ class Subject:
     source: DataSource
     splits: Mapping[str, Sequence[Pair] | SegmentationDataset]
     """Pairs of files; or data sets that are not made of files, which are gone through sample by sample."""
-    labels: LabelSet | None
-    """None where the classes have to be read off the masks."""
-    lookup: MaskLookup | None
-    """None likewise."""
+    known: tuple[LabelSet, MaskLookup] | None
+    """What masks mean that are not the user's own; these are read by what they hold."""
     channels: int
     """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
     faults: tuple[PairingFault, ...]
@@ -34,15 +34,14 @@ class Subject:
     unavailable: Mapping[str, str]
     """Splits that cannot be read at all, and why."""
 
-    @property
-    def own(self) -> bool:
-        """Whether the masks are the user's own, whose values may mean anything."""
-        return _own(self.source) is not None
-
-    @property
-    def ignore(self) -> tuple[int, ...]:
-        """Mask values that mean ignore, where no class is declared."""
-        return self.source.ignored_values if isinstance(self.source, Folder) and self.lookup is None else ()
+    def reading(self, masks: Sequence[MaskStatistics]) -> MaskReading | None:
+        """The meaning of masks; None if there are none."""
+        if not masks:
+            return None
+        if self.known is not None:
+            return read_by(*self.known, masks)
+        assert isinstance(self.source, Folder)
+        return read_masks(self.source.declared, masks)
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:
@@ -51,11 +50,15 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     Raises:
         CrispsegError: no split can be read, or the declared classes do not fit together.
     """
-    own = _own(source)
+    own = source if isinstance(source, Folder) and not source.of_instances else None
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
+    known: tuple[LabelSet, MaskLookup] | None = None
     with collected_faults() as faults:
-        labels, lookup = (own.declared() or (None, None)) if own else (source.label_set(), None)
+        if own is None:
+            source.label_set()  # raises
+        elif own.declared.count is not None:
+            own.declared.labels(own.declared.count)  # likewise
         for name in source.splits():
             try:
                 found = own.pairs(name) if own else source.dataset(name)
@@ -64,19 +67,14 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             except CrispsegError as error:
                 unavailable[name] = str(error)
                 continue
-            numbers = isinstance(found, InstanceDataset)  # of objects, which tell nothing about classes
-            files = found if isinstance(found, FileDataset) and not numbers else None
-            splits[name] = files.pairs if files else found
+            splits[name] = found
             if isinstance(found, SegmentationDataset):
-                lookup = files.lookup if files else IdLookup(len(found.labels))
+                known = found.labels, IdLookup(len(found.labels))
+                if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
+                    splits[name], known = found.pairs, (found.labels, found.lookup)
         unlisted = own.unlisted() if own and splits else []
     if not splits:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(source, splits, labels, lookup, channels, tuple(faults), tuple(unlisted), unavailable)
-
-
-def _own(source: DataSource) -> Folder | None:
-    """The user's own masks; those that are made of instance masks are not."""
-    return source if isinstance(source, Folder) and not source.of_instances else None
+    return Subject(source, splits, known, channels, tuple(faults), tuple(unlisted), unavailable)

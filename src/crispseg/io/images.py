@@ -148,15 +148,31 @@ def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
 
     Raises:
         CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged, which Pillow would not
-            notice; for JPEG and PNM files, which do not keep the values as they were; and for grey values of more than
-            8 bits that are no whole numbers from 0 to `most`.
+        notice; for lossy compression and PNM files, which do not keep the values as they were; and for grey values of
+            more than 8 bits that are no whole numbers from 0 to `most`.
     """
     with opened(path, whole=True) as picture:
-        if picture.format in ("JPEG", "MPO", "PPM"):
-            raise CrispsegError(f"{path} is a {picture.format}, which may change label values; save masks as PNG")
+        check_mask(picture, path)
         stretch = stretch_of(picture)
         ImageOps.exif_transpose(picture, in_place=True)
         return mask_values(picture, path, stretch, most)
+
+
+def check_mask(picture: Image.Image, path: str | Path) -> None:
+    """Refuse an opened mask that does not keep its values: lossy compression, and PNM, of which Pillow spreads them.
+
+    Raises:
+        UnreadablePicture: it is one.
+    """
+    lossy = picture.format in ("JPEG", "MPO") or picture.info.get("compression") in ("jpeg", "tiff_jpeg")
+    if picture.format == "WEBP":
+        with Path(path).open("rb") as file:
+            head = file.read(4096)
+        lossy = b"VP8 " in head and b"VP8L" not in head
+    if lossy or picture.format == "PPM":
+        what = f"is stored with lossy compression ({picture.format})" if lossy else "is a PGM, PPM or PBM"
+        code = "lossy-mask" if lossy else "unusable-mask"
+        raise UnreadablePicture(f"{path} {what}, which may change label values; save masks as PNG", code)
 
 
 def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int = 0xFFFF) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from crispseg.backbones.published import weights_source
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.config.wording import written
 from crispseg.data import Augment, DataSource, Scenes
-from crispseg.data.split_check import MOST_WORKERS
+from crispseg.data.threads import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model

@@ -23,9 +23,9 @@ from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import Folder, settle
 from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import Batches, eval_loader, train_loader
+from crispseg.data.mask_reading import Severity
 from crispseg.data.split_check import few_images
 from crispseg.doctor.classes import class_findings
-from crispseg.doctor.kinds import Severity
 from crispseg.errors import CrispsegError, telling
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.protocols import MIN_SIDE

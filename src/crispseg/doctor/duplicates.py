@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from crispseg.doctor.kinds import Finding, Severity, finding
-from crispseg.doctor.scan import ImageFacts, MaskFacts, PairFacts, readable
+from crispseg.data.mask_reading import Severity
+from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, readable
+from crispseg.doctor.kinds import Finding, finding
 from crispseg.doctor.subject import Subject
 
 NEAR = 0.03
@@ -34,7 +35,7 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
 
 def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
     """The different masks of some pairs, those that can be read."""
-    return {one.mask.digest for one in group if isinstance(one.mask, MaskFacts)}
+    return {one.mask.statistics.digest for one in group if isinstance(one.mask, MaskFacts)}
 
 
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
@@ -100,8 +101,8 @@ def _shared_masks(facts: Sequence[PairFacts], near: set[frozenset[str]]) -> list
     """Groups of masks that are one, for images that neither are nor look the same."""
     groups: dict[bytes, dict[bytes, PairFacts]] = defaultdict(dict)
     for one, image, mask in readable(facts):
-        if mask.distinct > 1:
-            groups[mask.digest].setdefault(image.digest, one)
+        if mask.statistics.distinct > 1:
+            groups[mask.statistics.digest].setdefault(image.digest, one)
     return [
         [one.mask_file for one in (first, *others)]
         for first, *others in (list(group.values()) for group in groups.values())

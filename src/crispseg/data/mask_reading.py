@@ -1,0 +1,412 @@
+"""What masks mean: which of their values and colours are classes, which are ignored, and what is wrong with them.
+
+Training and scoring refuse what has errors here, `crispseg doctor` reports it, and both read masks by the same lookup.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.config.wording import plural
+from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, TableLookup, ValueLookup
+from crispseg.data.mask_statistics import MaskStatistics
+from crispseg.data.pairing import few
+from crispseg.labels import IGNORE, Color, LabelSet
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+OBJECTS = 20
+"""Up to so many ids may well be classes that all occur in one image."""
+
+BLENDED = 0.3
+"""From this share of blended steps on a mask counts as interpolated. CamVid's masks have up to 0.04."""
+
+STRAY_FILES = 0.2
+"""If no classes are declared: values beyond a gap, in no more than this share of the masks, are strays."""
+
+PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give data.ignore"
+IF_IDS = " or, if the values are class ids, data.palette null"
+
+
+class Severity(IntEnum):
+    """An error stops training or makes scores wrong; a warning may cost quality; information is worth knowing."""
+
+    INFORMATION = 0
+    WARNING = 1
+    ERROR = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class MaskFault(NamedTuple):
+    """Something about masks that is wrong or worth knowing."""
+
+    kind: str
+    """The code of a kind of findings of `crispseg doctor`."""
+    severity: Severity
+    message: str
+    remedy: str
+    files: tuple[str, ...]
+    details: Mapping[str, Any] = MappingProxyType({})
+    """Numbers for the JSON report."""
+
+    @property
+    def line(self) -> str:
+        """What it is, and what to do."""
+        return f"{self.message}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class DeclaredClasses:
+    """What is declared about masks."""
+
+    count: int | None
+    """Number of classes; None if nothing is declared."""
+    names: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
+    """The colours that mean the classes."""
+    ignore: tuple[Any, ...] = ()
+    """Values, or with a palette colours, that are ignored besides 255."""
+
+    def labels(self, count: int) -> LabelSet:
+        """So many classes, with the names and colours that are declared; black and white are none to draw in."""
+        names = tuple(f"class {index}" for index in range(count)) if self.names is None else self.names
+        drawn = self.palette is not None and {*self.palette} != {BLACK, WHITE}
+        return LabelSet(names, self.palette or ()) if drawn else LabelSet.colored(names)
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """The meaning of the masks of a data set."""
+
+    labels: LabelSet
+    lookup: MaskLookup
+    faults: tuple[MaskFault, ...] = ()
+    corrected: MaskReading | None = None
+    """How a corrected copy reads them, if faults can be corrected: with ids from 0, say, where these start at 1."""
+
+    @property
+    def best(self) -> MaskReading:
+        """As corrected, if that can be."""
+        return self.corrected or self
+
+    def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
+        """The label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those that mean no class."""
+        try:
+            labels: NDArray[np.uint16] = self.lookup.find(mask.values[None])[0]
+            return labels
+        except ValueError:  # colours among ids, or 16 bits among colours
+            return np.full(len(mask.values), NONE, np.uint16)
+
+
+def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
+    """Read own masks: as declared, or as their values and colours tell."""
+    if declared.palette is not None:
+        lookup = ColorLookup(declared.palette, declared.ignore)
+        if {*declared.palette} == {BLACK, WHITE}:
+            lookup.refusal, lookup.if_grey = PURE, IF_IDS
+        return read_by(declared.labels(len(declared.palette)), lookup, masks)
+    colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
+    if len(colored) > len(grey):
+        return _colors_without_palette(colored, grey)
+    reading = _black_and_white(declared, grey) or _ids(declared, grey)
+    remedy = "save these as class ids like the others or, if all should have colours, give data.palette"
+    return replace(reading, faults=(*reading.faults, *_colors_among_ids(colored, remedy)))
+
+
+def read_by(
+    labels: LabelSet,
+    lookup: MaskLookup,
+    masks: Sequence[MaskStatistics],
+    remedy: str = "correct the mask, or give data.num_classes, or data.ignore for values that mean ignore",
+) -> MaskReading:
+    """Read masks by a lookup that is known: values without meaning are faults, as are colours that it cannot read."""
+    reading, faults, colors = MaskReading(labels, lookup), [], isinstance(lookup, ColorLookup)
+    if isinstance(lookup, ValueLookup):
+        faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.remedy)
+        masks = [mask for mask in masks if not mask.colors]
+    else:
+        remedy = "add it to data.palette or to data.ignore, or correct the mask"
+    pixels: Counter[Any] = Counter()  # of the values without meaning
+    strange: Counter[str] = Counter()  # by their files
+    from_one = []
+    for mask in masks:
+        found = reading.labels_of(mask)
+        wrong = found == NONE
+        if not wrong.any():
+            continue
+        ids = mask.values[found != IGNORE].tolist()
+        beyond = mask.values[wrong].tolist() == [len(labels)]
+        if isinstance(lookup, IdLookup) and beyond and len(ids) > 1 and 0 not in ids:
+            from_one.append(mask.file)
+            continue
+        pixels.update(_pixels([mask._replace(values=mask.values[wrong], counts=mask.counts[wrong])], colors))
+        strange[mask.file] += int(mask.counts[wrong].sum())
+    if strange:
+        shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common(8)]
+        more = f" and {len(pixels) - 8} more" if len(pixels) > 8 else ""
+        what = "colour" if colors else "value"
+        out = "" if colors else f", out of range 0 to {len(labels) - 1}"
+        faults.append(
+            _fault(
+                "unknown-color" if colors else "value-out-of-range",
+                [file for file, _ in strange.most_common()],
+                f"the {what} {', '.join(shown)}{more}{out}",
+                remedy,
+                values={str(key): count for key, count in pixels.most_common()},
+                pixels=dict(strange.most_common()),
+            )
+        )
+    if from_one:
+        faults.append(_from_one(from_one, len(labels)))
+    return replace(reading, faults=tuple(faults))
+
+
+def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading | None:
+    """Read masks in which 255 means a class, or should; None if they are none of these."""
+    whites = {IGNORE, DEEP_WHITE}
+    if whites & {*declared.ignore}:
+        return None
+    ours = declared.count in (None, 2)
+    two = declared.labels(2) if ours else LabelSet.numbered(2)
+    as_ids = MaskReading(declared.labels(declared.count or 2), IdLookup(declared.count or 2, declared.ignore))
+    black_and_white = MaskReading(two, ColorLookup((BLACK, WHITE), refusal=PURE, if_grey=IF_IDS))
+    if ours and (white := _white_among_ids(grey)):
+        remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
+        fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
+        corrected = MaskReading(two, ColorLookup((BLACK, (1, 1, 1), WHITE), ids=(0, 1, 1)))
+        return replace(as_ids, faults=(fault,), corrected=corrected)
+    pixels = _pixels(grey)
+    bright = pixels[IGNORE] + pixels[DEEP_WHITE]
+    if not (bright and pixels[0]):
+        return None
+    files = [mask.file for mask in grey if whites & mask.held]
+    pure = {*pixels} <= {0, *whites}
+    between = pixels.total() - pixels[0] - bright
+    if pure and ours:
+        what = f"0 and 255 only: 255 is read as class 1, '{two.names[1]}'"
+        remedy = "give data.ignore '[255]' if it means ignore"
+        fault = _fault("black-and-white-masks", files, what, remedy, Severity.INFORMATION)
+        return replace(black_and_white, faults=(fault,))
+    if pure:
+        what = "0 and 255, but 255 means ignore in masks of class ids"
+        fault = _fault("black-and-white-masks", files, what, f"give {_setting((BLACK, WHITE))}")
+    elif ours and len(pixels) > 64 and between < 0.05 * pixels.total() and any(one.blended >= BLENDED for one in grey):
+        what = f"0 and 255, with {len(pixels) - 2} values in between along soft edges"
+        remedy = "make them again of 0 and 255 only; or, if all values are class ids, give data.num_classes"
+        fault = _fault("black-and-white-masks", files, what, remedy)
+    else:
+        return None
+    return replace(as_ids, faults=(fault,), corrected=black_and_white)
+
+
+def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
+    """Read masks of class ids, or of what should be: numbers of objects, ids from 1, a grey picture of ids."""
+    count, packed = declared.count, _packed_white(declared, grey)
+    void, files = (*declared.ignore, *packed), [mask.file for mask in grey]
+    found = [*_white_masks(grey), *_odd_palettes(grey, count, void)]
+    for value in packed:
+        what = f"{value}, the largest value that their few bits can: it is read as 255, which is ignored"
+        of = [mask.file for mask in grey if mask.most < IGNORE]
+        remedy = f"declare as many classes if {value} is one"
+        found.append(_fault("packed-masks", of, what, remedy, Severity.INFORMATION))
+    ids = _without_strays(grey, void) if count is None else sorted(_held(grey) - {IGNORE, *void})
+    last = ids[-1] if ids else 0
+    classes = count or min(max(last + 1, 2), IGNORE)
+    plain = declared.labels(classes), IdLookup(classes, void)
+    if count is None and _number_objects(grey, void):
+        remedy = "give them by data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
+        what = f"values up to {last} that count up from 1: they number objects, not classes"
+        return MaskReading(*plain, (_fault("object-numbers", files, what, remedy),))
+    more: tuple[str, ...] = ()
+    corrected: tuple[LabelSet, MaskLookup] | None = None
+    if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE and (count or plausible_ids(ids)):
+        beyond = f", and {last} is out of range 0 to {last - 1}" if count else ", so class 0 stays empty"
+        found.append(_from_one(files, last, beyond, Severity.ERROR if count else Severity.WARNING))
+        moved = {**dict.fromkeys((0, *void), IGNORE), **{index + 1: index for index in range(last)}}
+        corrected = declared.labels(last), TableLookup(moved, "ids from 1")
+    if count is None and ids in ([], [0]):
+        what = "only the value 0" if ids else "nothing but ignored values"
+        remedy = "say what they mean with data.num_classes, data.classes or data.palette"
+        found.append(_fault("one-class-only" if ids else "no-labels", files, what, remedy))
+    elif count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
+        found.append(_sparse(ids, void, grey))
+        meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(void, IGNORE)
+        corrected = LabelSet.numbered(max(len(ids), 2)), TableLookup(meaning, "values")
+    elif count is None and last >= IGNORE:
+        more = ("write masks of the class ids 0 to 254",)
+    elif count is None and last >= OBJECTS:
+        what = f"values up to {last}, which are read as {last + 1} classes since none are declared"
+        remedy = "if they number objects, give them by data.instances instead of data.masks"
+        found.append(_fault("many-ids", files, what, remedy, Severity.INFORMATION))
+    best = read_by(*(corrected or plain), grey, *more)
+    return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
+
+
+def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> MaskFault:
+    """Few values, far between."""
+    last, white, remedy = ids[-1], IGNORE in _held(grey), f"write masks of class ids, such as 0 to {len(ids) - 1}"
+    if 2 <= len(ids) <= OBJECTS and last < IGNORE:
+        remedy = f"give {_setting([(value, value, value) for value in ids])} for the classes in this order"
+        if white:
+            ignored = ", ".join(map(str, sorted({*void, IGNORE})))
+            remedy += f", and data.ignore '[{ignored}]', or [255,255,255] in the palette too if 255 is a class"
+    if white and ids[0] == 0:
+        remedy = f"if they are black and white with soft edges, make them again of 0 and 255 only; if not, {remedy}"
+    if last < IGNORE:
+        remedy += f"; or, if they are class ids, data.num_classes {last + 1}"
+    what = f"{plural(len(ids), 'value')} up to {last} ({few(ids, 12)}), which hardly are all class ids"
+    return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
+
+
+def _from_one(files: Sequence[str], last: int, effect: str = "", severity: Severity = Severity.ERROR) -> MaskFault:
+    """Ids that start at 1."""
+    remedy = "write masks with ids from 0, with 255 where nothing is labelled"
+    if severity < Severity.ERROR:
+        remedy += f"; 'crispseg doctor' does so with data.num_classes {last}"
+    return _fault("one-based-ids", files, f"the ids 1 to {last}, without 0{effect}", remedy, severity)
+
+
+def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
+    """Read masks most of which have colours, if no palette is declared: propose one."""
+    pixels = _pixels([*colored, *grey], as_colors=True)
+    several = len(pixels) > IGNORE or any(mask.blended >= BLENDED for mask in colored)
+    least = 1e-3 * pixels.total() if several else 0
+    palette = tuple(sorted(color for color, count in pixels.most_common(IGNORE) if count >= least))
+    if len(palette) < 2:
+        palette = tuple(dict.fromkeys([*(color for color, _ in pixels.most_common(2)), BLACK, WHITE]))[:2]
+    kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
+    what = f"{len(pixels)} colours, and there is no palette{kept}"
+    remedy = f"give {_setting(palette)} and, in this order, data.classes '[name, …]'"
+    fault = _fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=palette)
+    return MaskReading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), (fault,))
+
+
+def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[MaskFault]:
+    """Masks with colours among masks of values."""
+    if not colored:
+        return []
+    colors = sorted(_pixels(colored, as_colors=True))
+    what = f"the colours {few(map(list, colors), 8)} where class ids are expected"
+    return [_fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=colors[:IGNORE])]
+
+
+def _white_masks(grey: list[MaskStatistics]) -> list[MaskFault]:
+    """Single masks of 0 and 255 among masks of ids that hardly use 255."""
+    white = [mask.file for mask in grey if mask.held == {0, IGNORE}]
+    use = sum(IGNORE in mask.held for mask in grey) - len(white)
+    others = len(grey) - len(white)
+    if not white or len(white) > others or use > 0.2 * others:
+        return []
+    what = "0 and 255 only, where the others hold other values"
+    remedy = "make sure that 255 means ignore here, not a class"
+    return [_fault("black-and-white-mask", white, what, remedy, Severity.WARNING)]
+
+
+def _white_among_ids(grey: list[MaskStatistics]) -> list[str]:
+    """The masks of 0 and 255, where some hold these only and the others 0 and 1 only; else none.
+
+    Then two programs have written them, and 255 hardly means ignore.
+    """
+    found = [mask.held for mask in grey]
+    mixed = {0, IGNORE} in found and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in found)
+    return [mask.file for mask in grey if IGNORE in mask.held] if mixed else []
+
+
+def _odd_palettes(grey: list[MaskStatistics], count: int | None, void: Sequence[int]) -> list[MaskFault]:
+    """Masks of which the palette shows a class in another colour than most do: a value may mean two classes."""
+    shown = {
+        mask.file: {
+            (value, *color)
+            for value, color in zip(mask.values.tolist(), mask.shown.tolist(), strict=True)
+            if value not in (IGNORE, *void) and (count is None or value < count)
+        }
+        for mask in grey
+        if mask.shown is not None
+    }
+    votes = Counter(vote for each in shown.values() for vote in each)
+    usual = {value: color for (value, *color), _ in reversed(votes.most_common())}  # the most frequent comes last
+    odd = [file for file, each in shown.items() if any(usual[value] != color for value, *color in each)]
+    if not odd:
+        return []
+    what = f"a class in another colour than most of {plural(len(shown), 'palette mask')}"
+    remedy = (
+        "it is the values that count: if colours are right, save the masks as RGB and give data.palette; some programs "
+        "number colours anew in each file"
+    )
+    return [_fault("mask-palettes-differ", odd, what, remedy, Severity.WARNING)]
+
+
+def _packed_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> tuple[int, ...]:
+    """The largest value of masks of 2 or 4 bits a pixel, if it must have been 255 before they were packed; else none.
+
+    That is so if it is none of the classes and all other values are; if no classes are declared, if the others look
+    like class ids and do not any more with this one.
+    """
+    packed, count = [mask for mask in grey if mask.most < IGNORE], declared.count
+    top = max((mask.most for mask in packed), default=0)
+    *others, last = sorted(_held(packed)) or [0]
+    if last != top or not others or top in declared.ignore:
+        return ()
+    if count is not None:
+        return (top,) if others[-1] < count <= top else ()
+    return (top,) if plausible_ids(others) and not plausible_ids([*others, top]) else ()
+
+
+def plausible_ids(values: Sequence[int]) -> bool:
+    """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
+    return 2 * len(values) >= values[-1] + 1
+
+
+def _number_objects(grey: list[MaskStatistics], void: Sequence[int]) -> bool:
+    """Whether masks with many values hold nearly all from 1 to the largest one, as no photograph has all classes."""
+    none = {0, IGNORE, *void}
+    ids = [(mask.held - none, mask.distinct - len(mask.held & none)) for mask in grey]
+    many = [count >= 0.9 * max(held) for held, count in ids if max(held, default=0) > OBJECTS]
+    return bool(many) and sum(many) >= 0.8 * len(many)
+
+
+def _without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int]:
+    """The sorted values, without those to ignore and without high ones in few masks that no ids lead up to."""
+    files = Counter(value for mask in grey for value in mask.held)
+    every = sorted(files.keys() - {IGNORE, *void})
+    ids = list(every)
+    while ids and not plausible_ids(ids) and files[ids[-1]] <= STRAY_FILES * len(grey):
+        ids.pop()
+    return ids if len(ids) > 1 and plausible_ids(ids) else every
+
+
+def _held(grey: Iterable[MaskStatistics]) -> set[int]:
+    return set().union(*(mask.held for mask in grey))
+
+
+def _pixels(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter[Any]:
+    """The pixels of each value in all masks, or of each colour; a grey value v is the colour (v, v, v)."""
+    pixels: Counter[Any] = Counter()
+    for mask in masks:
+        values = mask.values[:, None].repeat(3, 1) if as_colors and not mask.colors else mask.values
+        keys = map(tuple, values.tolist()) if as_colors else values.tolist()
+        pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
+    return pixels
+
+
+def _fault(
+    kind: str, files: Sequence[str], what: str, remedy: str, severity: Severity = Severity.ERROR, **details: Any
+) -> MaskFault:
+    """A fault of masks that hold what should be looked at."""
+    hold = "holds" if len(files) == 1 else "hold"
+    return MaskFault(kind, severity, f"{plural(len(files), 'mask')} {hold} {what}", remedy, tuple(files), details)
+
+
+def _setting(palette: Iterable[Color]) -> str:
+    """A palette as a setting, to paste into a shell."""
+    return "data.palette '[" + ",".join(f"[{red},{green},{blue}]" for red, green, blue in palette) + "]'"
