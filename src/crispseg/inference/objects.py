@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
+from skimage.measure import label
+from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
@@ -43,8 +46,8 @@ class ObjectRule:
 
     Pixels of the class that touch with their sides are one object; corners do not join, since a border may be a line
     one pixel wide. Then each pixel of the border class joins the object whose nearest pixel of the class is nearest to
-    its own centre, where that is within the reach; of several as near, the one above, then the one on the left. An
-    object stays in one piece: such a pixel joins it where sides connect both, through border pixels of the same object.
+    its own centre, if that is within the reach; of several as near, any. An object stays in one piece: such a pixel
+    joins it where sides connect both, through border pixels of the same object.
 
     Args:
         index: the id of the class.
@@ -77,40 +80,17 @@ class ObjectRule:
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Numbers of the objects in class ids `(H, W)`: `(H, W)`, 1, 2, … by their first pixels, and 0 elsewhere."""
         _, ids = cv2.connectedComponents((labels == self.index).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        if self.border is not None and self.reach:
-            return _grown(ids, labels == self.border, self.reach)
-        numbers: NDArray[np.int32] = ids
-        return numbers
+        if self.border is None or not self.reach:
+            return np.asarray(ids, np.int32)
+        grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
+        pieces = label(grown, connectivity=1)
+        kept = np.zeros(pieces.max() + 1, np.bool_)
+        kept[pieces[ids > 0]] = True
+        return np.where(kept[pieces], grown, 0)
 
 
 NUMBERED = ObjectRule(1, border=2)
 """For the classes that `crispseg.data.mask_lookup.three_classes` makes of instance masks."""
-
-
-def _grown(ids: NDArray[np.int32], free: NDArray[np.bool_], reach: int) -> NDArray[np.int32]:
-    """The same, but free pixels have the number of the nearest object within the reach, if they are in one piece."""
-    steps = np.arange(-reach, reach + 1)
-    far = steps[:, None] ** 2 + steps**2
-    disk = far <= reach**2
-    near = free & (cv2.dilate((ids > 0).view(np.uint8), disk.view(np.uint8)) > 0)
-    before = np.pad(ids, reach)  # so that no pixel's neighbours are beyond the image
-    after = before.copy()
-    places = np.flatnonzero(np.pad(near, reach))
-    for at in np.argsort(far, axis=None, kind="stable")[: disk.sum()]:
-        down, right = divmod(int(at), len(steps))
-        found = before.ravel()[places + ((down - reach) * before.shape[1] + right - reach)]
-        taken = found > 0
-        after.ravel()[places[taken]] = found[taken]
-        places = places[~taken]
-    ids, numbers = before.ravel(), after.ravel()
-    places = np.flatnonzero(ids != numbers)
-    sides = np.array((-before.shape[1], -1, 1, before.shape[1]))
-    front = places[(ids[places[:, None] + sides] == numbers[places, None]).any(1)]  # (K,)
-    while front.size:  # each step looks around the pixels of the last one only: a piece may be long and thin
-        ids[front] = numbers[front]
-        beside = (front[:, None] + sides).ravel()  # (4 K,)
-        front = np.unique(beside[(ids[beside] == 0) & (numbers[beside] == numbers[front].repeat(4))])
-    return before[reach:-reach, reach:-reach].copy()
 
 
 class Object(NamedTuple):
@@ -243,55 +223,44 @@ def measured(
         own: `(H, W)`, the pixels over which probabilities are averaged.
         probability: `(H, W)` of the class; None where it is not known.
     """
-    count, width = int(ids.max()), ids.shape[1]
-    places = np.flatnonzero(ids)
-    owners = ids.ravel()[places] - 1
-    rows, columns = np.divmod(places, width)
-    areas = np.bincount(owners, minlength=count)
-    first, last = np.full((2, count), ids.size), np.zeros((2, count), np.int64)
-    for axis, values in enumerate((columns, rows)):
-        np.minimum.at(first[axis], owners, values)
-        np.maximum.at(last[axis], owners, values)
-    centroids = [np.bincount(owners, values, count) / areas + 0.5 for values in (columns, rows)]
-    means: list[float | None] = [None] * count
+    numbers = np.arange(1, ids.max() + 1)
+    areas = np.bincount(ids.ravel())[1:].tolist()
+    centroids = np.round(np.array(ndimage.center_of_mass(ids > 0, ids, numbers)) + 0.5, 2).tolist()  # y, x
+    means: list[float | None] = [None] * len(numbers)
     if probability is not None:
-        inside = places[own.ravel()[places]]
-        owners = ids.ravel()[inside] - 1
-        sums = np.bincount(owners, probability.ravel()[inside], count)
-        means = np.round(sums / np.bincount(owners, minlength=count), 4).tolist()
-    sizes = last - first + 1
-    whole = (each.tolist() for each in (areas, *first, *sizes, *np.round(centroids, 2)))
-    return tuple(map(Object, range(1, count + 1), *whole, means))
+        means = np.round(ndimage.mean(probability, np.where(own, ids, 0), numbers), 4).tolist()
+    table = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(ids), 1):
+        size = columns.stop - columns.start, rows.stop - rows.start
+        y, x = centroids[number - 1]
+        table.append(Object(number, areas[number - 1], columns.start, rows.start, *size, x, y, means[number - 1]))
+    return tuple(table)
 
 
 class CocoFile:
-    """A JSON in COCO's format that grows image by image, with one category, of id 1; `coco_file` makes one."""
+    """Images and their objects in COCO's format, with one category, of id 1; `coco_file` writes it."""
 
-    def __init__(self, file: TextIO, category: str) -> None:
-        self.count = 0
+    def __init__(self, category: str) -> None:
+        self.categories = [{"id": 1, "name": category}]
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[str] = []
+
+    @property
+    def count(self) -> int:
         """Annotations so far."""
-        self._images: list[dict[str, Any]] = []
-        self._file = file
-        file.write(f'{{"categories": {json.dumps([{"id": 1, "name": category}])}, "annotations": [')
+        return len(self.annotations)
 
     def add(self, file_name: str, objects: Objects) -> None:
         """Add an image and its objects."""
         height, width = objects.ids.shape
-        image = len(self._images) + 1
-        ids = {"image_id": image, "category_id": 1}
-        texts = [json.dumps({**each, "id": self.count + each["id"], **ids}) for each in objects.annotations()]
-        self._images.append({"id": image, "file_name": file_name, "height": height, "width": width})
-        self._file.write("".join("," * (number > 0) + "\n" + text for number, text in enumerate(texts, self.count)))
-        self.count += len(texts)
-
-    def finish(self) -> None:
-        """Write what follows the annotations."""
-        self._file.write(f'\n], "images": {json.dumps(self._images)}}}\n')
+        before, ids = self.count, {"image_id": len(self.images) + 1, "category_id": 1}
+        self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": height, "width": width})
+        self.annotations += [json.dumps({**each, "id": before + each["id"], **ids}) for each in objects.annotations()]
 
 
 @contextmanager
 def coco_file(path: str | Path, category: str) -> Iterator[CocoFile]:
-    """A file of the objects of several images, which are written as they are added, and not kept in memory.
+    """A file of the objects of several images.
 
     It appears at the end of the block; after Ctrl-C, too, with the images that were added.
 
@@ -302,13 +271,14 @@ def coco_file(path: str | Path, category: str) -> Iterator[CocoFile]:
     Raises:
         CrispsegError: the folder cannot be written.
     """
-    interrupt = None
+    interrupt, coco = None, CocoFile(category)
+    try:
+        yield coco
+    except KeyboardInterrupt as error:
+        interrupt = error
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        coco = CocoFile(file, category)
-        try:
-            yield coco
-        except KeyboardInterrupt as error:
-            interrupt = error
-        coco.finish()
+        file.write(f'{{"categories": {json.dumps(coco.categories)}, "annotations": [')
+        file.write(",".join(f"\n{each}" for each in coco.annotations))
+        file.write(f'\n], "images": {json.dumps(coco.images)}}}\n')
     if interrupt is not None:
         raise interrupt

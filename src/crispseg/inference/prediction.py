@@ -158,12 +158,12 @@ def predict_files(
         pictures = [out / f"{result.name}.png", out / f"{result.name}_overlay.png"]
         if objects is not None:
             each = result.objects(objects, objects_border)
-            if coco is not None:
-                coco.add(f"{result.name}{result.path.suffix}", each)
             pictures.append(each.save(out)[0])
         if result.path.suffix.lower() in SUFFIXES:
             keep_position(result.path, pictures)
         result.save(out)
+        if coco is not None:
+            coco.add(f"{result.name}{result.path.suffix}", each)
 
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder
