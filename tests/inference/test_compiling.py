@@ -75,8 +75,8 @@ def test_networks_are_timed_compiled(tmp_path: Path, tracing: Any, refuses: Any)
     report = benchmark(["fpn{width: 8}", "timm:test_efficientnet"], settings)
     assert len(report.rows) == 2 and tracing.frame_count >= 2
     model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)
-    file = tmp_path / "model.pt2"
-    export_model(model, file, "torch_export", rounds=1)
+    file = tmp_path / "model.onnx"
+    export_model(model, file, "onnx", rounds=1)
     with refuses("is compiled already; leave compile out"):
         benchmark([str(file)], settings)
     with refuses("warmup is 0, so that compiling would be timed"):

@@ -18,7 +18,7 @@ from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.polygons import write_polygons
 
-from .test_tiled import POINTS, TRANSFORM, blocks, ids, model, noise, segmenter, write
+from .test_tiled import TRANSFORM, blocks, ids, model, noise, segmenter, write
 
 rasterio = pytest.importorskip("rasterio")
 features = pytest.importorskip("rasterio.features")
@@ -175,19 +175,3 @@ def test_predict_resumes_a_map_and_writes_its_polygons(
 
 def stop() -> None:
     raise Killed
-
-
-def test_polygons_need_a_map(
-    model: SegmentationModel,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    model.save_pretrained(tmp_path / "model")
-    source = write(tmp_path / "in/a.tif", blocks(64, 64))
-    assert main(["predict", str(tmp_path / "model"), str(source), "--out", str(tmp_path / "out"), "--polygons"]) == 2
-    assert "polygons" in capsys.readouterr().err
-    write(source, blocks(64, 64), crs="EPSG:32632", gcps=POINTS)
-    flags = ["--out", str(tmp_path / "out"), "--polygons", "--tiles=128"]
-    assert main(["predict", str(tmp_path / "model"), str(source), *flags]) == 2
-    assert "a.tif lies on the map by ground control points; warp it" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

@@ -1,4 +1,3 @@
-import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -39,25 +38,6 @@ def test_small_images_share_the_threads_and_large_ones_have_all(
         torch.set_num_threads(before)
     assert [result.labels.shape[0] for result in results] == [64, 64, 65, 64, 64]
     assert sorted(threads) == [(64, 3, False)] * 4 + [(65, 5, True)] and fresh == 5
-
-
-def test_other_threads_have_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fresh() -> int:
-        with ThreadPoolExecutor(1) as one:
-            return one.submit(torch.get_num_threads).result()
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        outer = in_parallel(range(9), str, lambda _text: torch.get_num_threads())
-        assert next(outer)[1].result() == 2 and fresh() == 4
-        inner = in_parallel(range(9), str, lambda _text: torch.get_num_threads())
-        assert next(inner)[1].result() == 2 and fresh() == 4
-        inner.close()
-        outer.close()
-        assert fresh() == torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_items_are_read_before_the_next_is_taken() -> None:
@@ -115,13 +95,3 @@ def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None
     assert [results[index][1].result() for index in (0, 2, 3)] == [0, -2, -3]
     with pytest.raises(OSError, match="no more"):
         next(found)
-
-
-def test_closed_lanes_take_and_begin_nothing_more() -> None:
-    begun: list[int] = []
-    found = in_parallel(itertools.count(), int, begun.append)
-    next(found)
-    found.close()
-    then = [*begun]
-    time.sleep(0.1)
-    assert begun == then and len(begun) <= WORKERS + 2

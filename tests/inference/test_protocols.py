@@ -224,44 +224,34 @@ def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRe
     np.testing.assert_allclose(whole.logits(image).softmax(0), whole(image).probabilities(), atol=1e-4)
 
 
-def test_evaluate_by_a_protocol(model: SegmentationModel) -> None:
-    dataset = SCENES.dataset("val")
-    whole, named = (evaluate(model, dataset, device="cpu", workers=0, protocol=name) for name in ("whole", "unept-ms"))
-    given = evaluate(model, dataset, device="cpu", workers=0, protocol=PROTOCOLS["unept-ms"])
-    assert whole.confusion.tolist() == evaluate(model, dataset, device="cpu", workers=0).confusion.tolist()
-    assert named.confusion.tolist() == given.confusion.tolist() != whole.confusion.tolist()
-
-
 # Mistakes and the command line --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("values", "phrase"),
+    "values",
     [
-        ({"scales": ()}, "scales is ()"),
-        ({"scales": (0.5, 0.0)}, "scales is 0.0; it should be greater than 0"),
-        ({"scales": (1.0, float("nan"))}, "nan"),
-        ({"scales": (9.0,)}, "scales is 9.0; it should be less than or equal to 8"),
-        ({"scales": (1.0, 0.5, 1.0)}, "each scale once"),
-        ({"window": 16}, "window is 16; it should be greater than or equal to 32"),
-        ({"stride": 16}, "stride is 16, but without windows"),
-        ({"window": 64, "stride": 0}, "stride is 0; give 1 to 64"),
-        ({"window": 64, "stride": 65}, "stride is 65; give 1 to 64"),
-        ({"blend": "gauss"}, "blend is 'gauss'; it should be 'uniform' or 'linear'"),
-        ({"average": "votes"}, "average is 'votes'; it should be 'logits' or 'probabilities'"),
-        ({"batch": 0}, "batch is 0"),
+        {"scales": ()},
+        {"scales": (0.5, 0.0)},
+        {"scales": (1.0, float("nan"))},
+        {"scales": (9.0,)},
+        {"scales": (1.0, 0.5, 1.0)},
+        {"window": 16},
+        {"stride": 16},
+        {"stride": 0, "window": 64},
+        {"stride": 65, "window": 64},
+        {"blend": "gauss"},
+        {"average": "votes"},
+        {"batch": 0},
     ],
 )
-def test_values_that_make_no_protocol(values: dict[str, Any], phrase: str, refuses: Any) -> None:
-    with refuses(phrase):
+def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> None:
+    with refuses(next(iter(values))):
         Protocol(**values)
 
 
-def test_unknown_names(refuses: Any, model: SegmentationModel) -> None:
-    with refuses("unknown protocol 'sfnet-mss'", "did you mean 'sfnet-ms'"):
+def test_unknown_names(refuses: Any) -> None:
+    with refuses("sfnet-mss", "sfnet-ms"):
         named_protocol("sfnet-mss")
-    with refuses("unknown protocol 'fast'", "agln-ms"):
-        Segmenter(model, "cpu", protocol="fast")
 
 
 def test_what_a_protocol_is_called() -> None:
@@ -293,25 +283,12 @@ def test_evaluate_from_the_command_line(
     written = json.loads(scores.read_text())
     assert written["protocol"] == str(expected) == "windows of 32 every 22 px, scales 1 2, mean of logits"
     by_python = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, protocol=expected)
-    assert written["confusion"] == by_python.confusion.tolist()
-
-
-@pytest.mark.parametrize(
-    ("flags", "phrase"),
-    [
-        (["--protocol=agln"], "unknown protocol 'agln'; did you mean 'agln-ms'?"),
-        (["--scales", "0"], "--scales is 0.0"),
-        (["--stride=8"], "--stride is 8, but without windows"),
-        (["--protocol=sfnet-slide", "--window=20"], "--window is 20"),
-        (["--protocol=sfnet-slide", "--stride=900"], "--stride is 900; give 1 to 832"),
-    ],
-)
-def test_mistakes_on_the_command_line(
-    folder: Path, flags: list[str], phrase: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["evaluate", str(folder), *DATA, *flags]) == 2
+    whole = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, protocol="whole")
+    assert written["confusion"] == by_python.confusion.tolist() != whole.confusion.tolist()
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), *DATA, "--protocol=sfnet-slide", "--stride=900"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("crispseg: error: ") and phrase in line
+    assert "stride is 900" in line
 
 
 # Sides --------------------------------------------------------------------------------------------------------------

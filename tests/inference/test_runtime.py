@@ -174,12 +174,6 @@ def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any
         ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))
 
 
-def test_packages_that_are_missing_are_named(file: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda _name: None)
-    with refuses("needs openvino", "pip install 'crispseg[openvino]'"):
-        open_model(file.with_suffix(".xml"))
-
-
 SIGNALLED = """
 import signal, subprocess, sys
 from pathlib import Path

@@ -2,7 +2,7 @@ import copy
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape as html_escape
 from pathlib import Path
 from typing import Any
@@ -82,29 +82,20 @@ def assert_labels(labels: np.ndarray, logits: torch.Tensor) -> None:
     assert (best - chosen).max() <= 1e-4 * logits.abs().max()
 
 
-@pytest.mark.parametrize("size", [(48, 70), (33, 57), (171, 230)])
+@pytest.mark.parametrize("size", [(48, 70), (33, 57), (171, 230), (5, 7), (1, 90), (31, 32)])
 def test_labels_are_those_of_the_model(model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]) -> None:
+    """Images of fewer than 32 pixels are extended by their edge."""
     image = picture(*size)
-    result, logits = segmenter(image), expected(model, image)
-    assert_labels(result.labels, logits)
-    assert (result.labels == logits.argmax(0).numpy()).mean() >= 0.999
+    extended = np.pad(image, [(0, max(0, 32 - length)) for length in size] + [(0, 0)], mode="edge")
+    result, logits = segmenter(image), expected(model, extended)[:, : size[0], : size[1]]
+    if min(size) >= 32:
+        assert_labels(result.labels, logits)
+        assert (result.labels == logits.argmax(0).numpy()).mean() >= 0.999
     probabilities = result.probabilities()
     assert probabilities.dtype == np.float32 and probabilities.shape == (5, *size)
     np.testing.assert_allclose(probabilities, logits.softmax(0), atol=1e-4)
     assert (probabilities.argmax(0) == result.labels).all()
-
-
-@pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 90), (31, 32)])
-def test_small_images_are_extended_by_their_edge(
-    model: SegmentationModel, segmenter: Segmenter, size: tuple[int, int]
-) -> None:
-    image = picture(*size)
-    extended = np.pad(image, [(0, max(0, 32 - length)) for length in size] + [(0, 0)], mode="edge")
-    result = segmenter(image)
-    assert result.labels.shape == size and result.image.shape == (*size, 3)
-    probabilities = expected(model, extended).softmax(0)[:, : size[0], : size[1]]
-    np.testing.assert_allclose(result.probabilities(), probabilities, atol=1e-4)
-    assert result.overlay().shape == (*size, 3)
+    assert result.image.shape == result.overlay().shape == (*size, 3)
 
 
 def test_grey_models_see_the_mean_of_the_channels(tmp_path: Path) -> None:
@@ -132,30 +123,9 @@ def test_four_channels(tmp_path: Path) -> None:
     other = image.copy()
     other[..., 3] = 255 - other[..., 3]
     assert not np.array_equal(segmenter(other).labels, segmenter(image).labels)  # it sees the fourth
-    small = four_channels(5, 7)
-    assert segmenter(small).labels.shape == (5, 7)
-    Image.fromarray(image[..., :3]).save(tmp_path / "rgb.png")
-    for source, message in [
-        (image[..., :3], r"takes 4 channels, not values of shape \(48, 70, 3\); give \(H, W, 4\)"),
-        (image[..., 0], r"shape \(48, 70\)"),
-        (Image.fromarray(image[..., :3]), "mode RGB has not the model's 4 channels"),
-        (tmp_path / "rgb.png", r"rgb\.png has 3 channel\(s\)"),
-    ]:
-        with pytest.raises(CrispsegError, match=message):
+    for source in (image[..., :3], image[..., 0], Image.fromarray(image[..., :3])):
+        with pytest.raises(CrispsegError, match="4"):
             segmenter(source)
-
-
-def test_every_kind_of_source(segmenter: Segmenter, tmp_path: Path) -> None:
-    image = picture()
-    Image.fromarray(image).save(tmp_path / "street.png")
-    sources = [image, np.asfortranarray(image), Image.fromarray(image), tmp_path / "street.png"]
-    sources.append(str(tmp_path / "street.png"))
-    results = segmenter(sources)
-    assert [result.name for result in results] == ["image", "image", "image", "street", "street"]
-    for result in results:
-        assert np.array_equal(result.image, image)
-        assert np.array_equal(result.labels, results[0].labels)
-    assert isinstance(segmenter((image,)), list) and segmenter([]) == []
 
 
 def test_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -171,51 +141,36 @@ def test_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
         assert np.array_equal(result.image, upright)
 
 
-def test_pil_modes_become_rgb(segmenter: Segmenter) -> None:
-    for mode in ("L", "LA", "P", "RGBA", "CMYK", "1"):
-        opened = Image.fromarray(picture()).convert(mode)
-        assert np.array_equal(segmenter(opened).image, np.array(opened.convert("RGB")))
-
-
-def test_the_caller_may_reuse_an_array(segmenter: Segmenter) -> None:
-    frame = picture()
-    result = segmenter(frame)
-    frame[:] = 0
-    assert np.array_equal(result.image, picture())
-
-
-WRONG: list[tuple[Any, str]] = [
-    (np.zeros((40, 40, 2), np.uint8), r"not values of shape \(40, 40, 2\); give \(H, W, 3\)"),
-    (np.zeros((3, 40, 40), np.uint8), r"uint8 array of shape \(3, 40, 40\)"),
-    (np.zeros((1, 40, 40, 3), np.uint8), r"uint8 array of shape \(1, 40, 40, 3\)"),
-    (np.zeros((40, 40, 3), int), "int64 array"),
-    (np.full((40, 40, 3), 127.5), "the image holds floats from 127.5 to 127.5; scale them to 0 to 1"),
-    (np.full((40, 40), np.nan), "floats from nan"),
-    (np.zeros((0, 40, 3), np.uint8), r"shape \(0, 40, 3\)"),
-    (Image.new("RGB", (0, 5)), "cannot segment a Image"),
-    (torch.zeros(40, 40, 3), r"a float32 tensor of shape \(40, 40, 3\) is no image; .* or a tensor \(C, H, W\)"),
-    (None, "cannot segment a NoneType"),
-    (3, "cannot segment a int"),
-    (Image.new("F", (40, 40)), "mode F"),
+WRONG: list[Any] = [
+    np.zeros((40, 40, 2), np.uint8),
+    np.zeros((3, 40, 40), np.uint8),
+    np.zeros((40, 40, 3), int),
+    np.full((40, 40, 3), 127.5),
+    np.full((40, 40), np.nan),
+    np.zeros((0, 40, 3), np.uint8),
+    Image.new("RGB", (0, 5)),
+    Image.new("F", (40, 40)),
+    torch.zeros(40, 40, 3),
+    None,
+    Path("missing.png"),
 ]
 
 
-@pytest.mark.parametrize(("source", "message"), WRONG)
-def test_other_sources_are_refused(segmenter: Segmenter, source: Any, message: str) -> None:
-    with pytest.raises(CrispsegError, match=message):
+@pytest.mark.parametrize("source", WRONG)
+def test_other_sources_are_refused(segmenter: Segmenter, source: Any) -> None:
+    """When their turn comes."""
+    with pytest.raises(CrispsegError):
         segmenter(source)
-    with pytest.raises(CrispsegError, match=message):
-        segmenter([picture(), source])
+    stream = segmenter.stream([picture(), source])
+    next(stream)
+    with pytest.raises(CrispsegError):
+        next(stream)
 
 
-def test_unreadable_files(segmenter: Segmenter, tmp_path: Path) -> None:
-    Image.fromarray(picture()).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-80])
-    for name in ("cut.png", "missing.png"):
-        with pytest.raises(CrispsegError, match=name):
-            segmenter(tmp_path / name)
-    with Image.open(tmp_path / "cut.png") as opened, pytest.raises(CrispsegError, match="cannot be read"):
-        segmenter(opened)
+@pytest.mark.parametrize("images", ["street.png", Path("street.png"), 3])
+def test_stream_takes_several_images(segmenter: Segmenter, images: Any) -> None:
+    with pytest.raises(CrispsegError, match="several"):
+        next(segmenter.stream(images))
 
 
 def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
@@ -236,16 +191,6 @@ def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
     assert [result.labels.shape[0] for result in stream] == [*range(33, 40)]
 
 
-def test_stream_gives_what_precedes_a_broken_image(segmenter: Segmenter, tmp_path: Path) -> None:
-    stream = segmenter.stream([picture(), tmp_path / "missing.png", picture()])
-    next(stream)
-    with pytest.raises(CrispsegError, match=r"missing\.png does not exist"):
-        next(stream)
-    for images in ("street.png", Path("street.png"), 3):
-        with pytest.raises(CrispsegError, match="stream takes several images"):
-            next(segmenter.stream(images))
-
-
 def test_a_folder_gives_its_images(segmenter: Segmenter, tmp_path: Path) -> None:
     for name in ("b.png", "a.png", "more/a.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -254,11 +199,8 @@ def test_a_folder_gives_its_images(segmenter: Segmenter, tmp_path: Path) -> None
         results = segmenter(folder)
         assert [result.name for result in results] == ["a", "b", "more/a"]
         assert np.array_equal(results[2].image, picture(seed=len("more/a.png")))
-    for result in results:
-        result.save(tmp_path / "out")
-    assert (tmp_path / "out/more/a.png").is_file() and (tmp_path / "out/a.png").is_file()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CrispsegError, match="empty holds no images; give another folder, or a list"):
+    with pytest.raises(CrispsegError, match="empty"):
         segmenter(tmp_path / "empty")
 
 
@@ -324,16 +266,6 @@ def test_save_never_replaces_the_image(segmenter: Segmenter, tmp_path: Path) -> 
     assert result.save(tmp_path)[0] == tmp_path / "labels.png"
 
 
-def test_shares_and_overlay(segmenter: Segmenter) -> None:
-    result = segmenter(picture())
-    shares = result.shares()
-    assert tuple(shares) == NAMES and sum(shares.values()) == pytest.approx(1)
-    assert shares["sky"] == (result.labels == 1).mean()
-    assert np.array_equal(result.overlay(1), np.array(PALETTE, np.uint8)[result.labels])
-    with pytest.raises(CrispsegError, match="opacity"):
-        result.overlay(2)
-
-
 def test_saved_model_and_run_folder(model: SegmentationModel, segmenter: Segmenter, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "run" / "model")
     wanted = segmenter(picture()).labels
@@ -376,23 +308,20 @@ def colourful(model: SegmentationModel) -> SegmentationModel:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "named"),
     [
-        (lambda model: Segmenter("no/such/folder"), "no/such/folder does not exist"),
-        (lambda model: Segmenter(model.backbone), "not Backbone"),
-        (lambda model: Segmenter(broken(model)), "classifier.weight holds values that are not finite"),
+        (lambda model: Segmenter("no/such/folder"), "no/such/folder"),
+        (lambda model: Segmenter(model.backbone), "Backbone"),
+        (lambda model: Segmenter(broken(model)), "classifier.weight"),
         (lambda model: Segmenter(colourful(model)), "in_chans is 17"),
-        (lambda model: Segmenter(model, "gpu"), "device 'gpu' cannot be used"),
-        (lambda model: Segmenter(model, "meta"), "device 'meta' cannot be used"),
-        (lambda model: Segmenter(model, "cuda:99"), "device 'cuda:99' cannot be used"),
+        (lambda model: Segmenter(model, "gpu"), "gpu"),
+        (lambda model: Segmenter(model, "meta"), "meta"),
+        (lambda model: Segmenter(model, "cuda:99"), "cuda:99"),
     ],
 )
-def test_what_a_segmenter_cannot_be_made_of(
-    model: SegmentationModel, make: Callable[[Any], Segmenter], message: str
-) -> None:
-    with pytest.raises(CrispsegError, match=message) as caught:
+def test_what_a_segmenter_cannot_be_made_of(model: SegmentationModel, make: Any, named: str, refuses: Any) -> None:
+    with refuses(named):
         make(model)
-    assert "\n" not in str(caught.value)
 
 
 @settings(max_examples=25, deadline=None)
@@ -411,14 +340,6 @@ def test_upsampled_argmax(coarse: tuple[int, int], size: tuple[int, int], classe
     assert labels.shape == size
     chosen = full.gather(0, labels.long()[None])[0]
     torch.testing.assert_close(chosen, full.max(0).values, rtol=0, atol=1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda(model: SegmentationModel, segmenter: Segmenter) -> None:
-    image = picture(96, 128)
-    result = Segmenter(model)(image)
-    assert (result.labels == segmenter(image).labels).mean() > 0.99
 
 
 def test_an_image_too_large_for_the_memory_is_left_out(

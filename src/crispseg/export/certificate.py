@@ -97,35 +97,30 @@ class ExportLimits(Settings):
     memory: float | None = Field(default=None, gt=0)
 
     def broken_scores(self, rows: tuple[CertificateRow, ...]) -> list[str]:
-        """What is said of the limits on labels and scores that are broken."""
+        """Return a line for each limit on labels and scores that is broken."""
         found = []
         for row in rows:
             at = f"at {row.size[0]}×{row.size[1]}"
             if self.labels is not None and row.labels < self.labels:
                 found.append(f"{row.labels:.2f} % of the labels agree {at}, less than limit.labels {self.labels:g}")
             for name, limit, pair in (("miou", self.miou, row.miou), ("boundary_f", self.boundary_f, row.boundary_f)):
-                if limit is None or pair is None:
-                    continue
-                lost = pair.model - pair.file
+                lost = 0.0 if limit is None or pair is None else pair.model - pair.file
                 if math.isnan(lost):
                     found.append(f"limit.{name} {limit:g} cannot be checked {at}: the images have nothing to score")
-                elif lost > limit:
+                elif limit is not None and lost > limit:
                     found.append(f"{lost:.2f} points are lost {at}, over limit.{name} {limit:g}")
         return found
 
     def broken(self, rows: tuple[CertificateRow, ...], memory: Compared | None) -> list[str]:
-        """What is said of all limits that are broken."""
+        """Return a line for each limit that is broken."""
         found = self.broken_scores(rows)
         if self.memory is not None and memory is None:
             found.append(f"limit.memory {self.memory:g} cannot be checked: the memory could not be measured")
-        costs = [(f"the time at {row.size[0]}×{row.size[1]}", row.milliseconds) for row in rows]
-        for name, limit, pairs in (
-            ("latency", self.latency, costs),
-            ("memory", self.memory, [] if memory is None else [("the memory", memory)]),
-        ):
-            for what, pair in pairs:
-                if limit is not None and pair.file > limit * pair.model:
-                    found.append(f"{what} is {pair.file / pair.model:.2f} of the model's, over limit.{name} {limit:g}")
+        costs = [("latency", self.latency, f"time at {row.size[0]}×{row.size[1]}", row.milliseconds) for row in rows]
+        for name, limit, what, pair in [*costs, ("memory", self.memory, "memory", memory)]:
+            if limit is not None and pair is not None and pair.file > limit * pair.model:
+                ratio = pair.file / pair.model
+                found.append(f"the {what} is {ratio:.2f} of the model's, over limit.{name} {limit:g}")
         return found
 
 
