@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from torch import nn
 
 import contract.test_evaluate as evaluate
+import contract.test_folders as folders
 import contract.test_interface as interface
 import contract.test_models as models
 import contract.test_predict as predict
@@ -163,6 +164,15 @@ def _run() -> None:
     freeze("run.json", {"scores": scores, "samples": found.tolist(), "settings": settings})
 
 
+def _folders() -> None:
+    found = {}
+    for name in folders.ROWS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = folders.outcome(name, Path(folder))
+            print(name, found[name])
+    freeze("folders.json", found)
+
+
 TOPICS = {
     "models": _models,
     "saved": _saved,
@@ -172,6 +182,7 @@ TOPICS = {
     "evaluate": _evaluate,
     "training": _training,
     "run": _run,
+    "folders": _folders,
 }
 
 if __name__ == "__main__":
