@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cv2
 import httpx
 import numpy as np
 from PIL import Image
 
 from crispseg import create_model
-from crispseg.data.scenes import render_scene
 
 SIZES = ((192, 256), (384, 512), (720, 960), (1080, 1920))
 """Height and width of the images."""
@@ -104,15 +104,16 @@ class Counts:
 
 
 def images(sizes: Sequence[tuple[int, int]], each: int) -> list[File]:
-    """Built-in scenes as files, PNG and JPEG in turn: name, content, height and width."""
-    found = []
+    """Smooth random images as files, PNG and JPEG in turn: name, content, height and width."""
+    random, found = np.random.default_rng(7), []
     for index in range(each):
         for height, width in sizes:
-            pixels, _ = render_scene((7, index, height), (height, width))
+            coarse = random.integers(0, 256, (12, 16, 3), np.uint8)
+            pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
             kind = ("png", "jpeg")[(index + len(found)) % 2]
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, kind)
-            found.append((f"scene{index}_{height}.{kind}", file.getvalue(), (height, width)))
+            found.append((f"image{index}_{height}.{kind}", file.getvalue(), (height, width)))
     return found
 
 
@@ -210,7 +211,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", help="a run's or saved model's folder; by default a tiny untrained SFNet")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--images", type=int, default=4, help="different scenes of each size")
+    parser.add_argument("--images", type=int, default=4, help="different images of each size")
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes, smallest first")
     options = parser.parse_args(argv)
     files = images(SIZES[: options.sizes], options.images)
@@ -230,7 +231,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             if url not in line:
                 print(f"the server did not start: {line}")
                 return 1
-            print(f"{options.clients} clients, {options.seconds:g} s, scenes of {options.sizes} sizes as PNG and JPEG")
+            print(f"{options.clients} clients, {options.seconds:g} s, images of {options.sizes} sizes as PNG and JPEG")
             name = Path(source).name
             failures = put_load_on(url, name, server.pid, files, options.clients, options.seconds)
         finally:

@@ -35,6 +35,7 @@ from torch import Tensor
 from crispseg.benchmarking.report import processor_name
 from crispseg.cli.allocation import keep_freed_memory
 from crispseg.config.plugins import load_plugins
+from crispseg.data import Nuclei
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.agreement import smooth_images
 from crispseg.inference import fold_batch_norms
@@ -110,7 +111,7 @@ def graph_of(call: Call, device: torch.device) -> Call:
 
 def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], device: torch.device) -> Call:
     """A training step, on images and labels that stay the same."""
-    config = TrainConfig(batch_size=batch, optimizer="adamw", hard_fraction=1)
+    config = TrainConfig(Nuclei(), batch_size=batch, optimizer="adamw", hard_fraction=1)
     model = NETWORKS[name].build().train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer, loss = build_optimizer(model, config), build_loss(config.losses, 1)
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""Part of scripts that take `--masks`: masks of class ids, of built-in street scenes or from a folder.
+"""Part of scripts that take `--masks`: masks of class ids, drawn or from a folder.
 
-By default they are 480×360 pixels of built-in scenes, whose lane markings are made road, as CamVid's 11 classes have
-them; nothing is ignored. A folder's masks are brought to that size.
+By default they are 480×360 pixels and drawn, of 11 classes; nothing is ignored. A folder's masks are brought to that
+size.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from processes import positive
 
-from crispseg.data.scenes import render_scene
-from crispseg.data.scenes.painter import Kind
 from crispseg.errors import CrispsegError
 from crispseg.io.images import find_images, read_mask
 from crispseg.labels import IGNORE
@@ -25,7 +23,7 @@ Labels = NDArray[np.uint8]
 
 def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
     """Those that `asked_masks` reads."""
-    parser.add_argument("--masks", type=Path, help="folder of real ones, of class ids; by default built-in scenes")
+    parser.add_argument("--masks", type=Path, help="folder of real ones, of class ids; by default drawn ones")
     parser.add_argument("--ignored", type=int, default=IGNORE, help="value of their ignored pixels; 255 is one always")
     parser.add_argument("--count", type=positive, default=20, help="of the masks, at most")
     parser.add_argument("--height", type=positive, default=360, help="of the masks, pixels")
@@ -40,14 +38,23 @@ def asked_masks(given: argparse.Namespace) -> list[Labels]:
     """
     size = given.height, given.width
     if given.masks is None:
-        return scene_masks(given.count, *size)
+        return [drawn_mask(seed, *size) for seed in range(given.count)]
     return masks_of(given.masks, given.count, *size, given.ignored)
 
 
-def scene_masks(count: int, height: int, width: int) -> list[Labels]:
-    """Masks `(H, W)` of built-in scenes, of 11 classes at most."""
-    masks = [render_scene(seed, (height, width))[1] for seed in range(count)]
-    return [np.where(mask == Kind.MARKING, np.uint8(Kind.ROAD), mask) for mask in masks]
+def drawn_mask(seed: int, height: int, width: int, classes: int = 11) -> Labels:
+    """A mask `(H, W)` of bands, rectangles and thin poles, each of a class by lot."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros((height, width), np.uint8)
+    for top in np.sort(random.integers(0, height, 5)):
+        mask[top:] = random.integers(classes)
+    for _ in range(30):
+        left, top = random.uniform(0, 1, 2) * (width, height)
+        right, bottom = (left, top) + random.uniform(0.02, 0.2, 2) * (width, height)
+        cv2.rectangle(mask, (int(left), int(top)), (int(right), int(bottom)), int(random.integers(classes)), -1)
+    for left, top in (random.uniform(0, 0.8, (6, 2)) * (width, height)).astype(int):
+        mask[top : top + height // 3, left : left + 3] = random.integers(classes)
+    return mask
 
 
 def masks_of(folder: Path, count: int, height: int, width: int, ignored: int) -> list[Labels]:

@@ -30,6 +30,7 @@ from processes import machine, parser, positive, process, run
 from rich.console import Console
 from rich.table import Table
 
+from crispseg.data import Nuclei
 from crispseg.models import SegmentationModel
 from crispseg.models.boundary_targets import BoundaryTargets
 from crispseg.training import ModelConfig, TrainConfig
@@ -48,6 +49,7 @@ PAPER = {"resnet50": "7.0G", "deit_base_distilled_patch16_384": "8.5G"}
 def settings(backbone: str, batch: int, precision: Literal["fp32", "bf16"]) -> TrainConfig:
     """The paper's optimizer and loss; the rest is of no matter here."""
     return TrainConfig(
+        Nuclei(),
         model=ModelConfig("unept", backbone, False, refine="boundary"),
         batch_size=batch,
         optimizer="adamw",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 from PIL import Image
 from test_cli import error_of
 
@@ -26,7 +27,7 @@ TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
-SCENES = ["--data.train=4", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=96"]
+DRAWN = as_flags(drawn(train=4, val=2, test=2, height=64, width=96))
 SIZE = (64, 96)
 
 Capture = pytest.CaptureFixture[str]
@@ -53,7 +54,7 @@ def error(tmp_path: Path, capsys: Capture) -> Error:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    assert main(["train", *TINY, *SCENES, f"--out={folder}"]) == 0
+    assert main(["train", *TINY, *DRAWN, f"--out={folder}"]) == 0
     return folder
 
 
@@ -207,21 +208,20 @@ def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
         (["--model.fuse=famm"], ["unknown fuse part 'famm'", "did you mean 'fam'"]),
         (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
         (["--model.merge=mean"], ["unknown merge part 'mean'", "concat"]),
-        (["--data.height=10"], ["data.height is 10", "at least 64"]),
-        (["--data.train=0"], ["data.train is 0", "at least 1"]),
+        (["--data.val_ratio=2"], ["data.val_ratio is 2", "from 0 to 1"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
         (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
     ],
 )
 def test_an_unknown_name(flags: list[str], phrases: list[str], tmp_path: Path, error: Error) -> None:
-    line = error("train", *TINY, *SCENES, *flags, f"--out={tmp_path / 'run'}")
+    line = error("train", *TINY, *DRAWN, *flags, f"--out={tmp_path / 'run'}")
     for phrase in phrases:
         assert phrase in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["train", *TINY, *SCENES, "--accelerator=cuda", f"--out={tmp_path / 'run'}"]) == 2
+    assert main(["train", *TINY, *DRAWN, "--accelerator=cuda", f"--out={tmp_path / 'run'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("crispseg: error: accelerator is cuda") and "cpu" in line
     assert files(tmp_path) == {}
@@ -268,7 +268,7 @@ def test_output_into_an_unwritable_folder(
     command: str, unwritable: Path, finished: Path, data: Path, error: Error
 ) -> None:
     argv: dict[str, list[object]] = {
-        "train": [*TINY, *SCENES, "--out", unwritable],
+        "train": [*TINY, *DRAWN, "--out", unwritable],
         "predict": [finished, data / "images", "--out", unwritable],
         "evaluate": [finished, "--workers=0", "--json", unwritable / "scores.json"],
     }
@@ -277,7 +277,7 @@ def test_output_into_an_unwritable_folder(
 
 
 def test_a_run_into_the_folder_of_another(run: Path, error: Error) -> None:
-    line = error("train", *TINY, *SCENES, "--out", run)
+    line = error("train", *TINY, *DRAWN, "--out", run)
     assert str(run) in line and "resume" in line
 
 
@@ -318,7 +318,7 @@ def test_a_damaged_model(
     argv: dict[str, list[object]] = {
         "predict": [run, data / "images", "--out", tmp_path / "out"],
         "evaluate": [run, "--workers=0"],
-        "train": [*TINY, *SCENES, f"--init_from={run}", f"--out={tmp_path / 'run'}"],
+        "train": [*TINY, *DRAWN, f"--init_from={run}", f"--out={tmp_path / 'run'}"],
     }
     line = error(command, *argv[command])
     assert str(weights) in line and "damaged" in line
@@ -364,7 +364,7 @@ def test_damaged_backbone_weights(suffix: str, damage: Callable[[Path], None], t
     else:
         path.write_bytes(bytes(100))
     damage(path)
-    line = error("train", *TINY, *SCENES, f"--model.pretrained={path}", f"--out={tmp_path / 'run'}")
+    line = error("train", *TINY, *DRAWN, f"--model.pretrained={path}", f"--out={tmp_path / 'run'}")
     assert str(path) in line
     assert not (tmp_path / "pwned").exists()
 
@@ -372,7 +372,7 @@ def test_damaged_backbone_weights(suffix: str, damage: Callable[[Path], None], t
 @pytest.mark.parametrize("flag", ["--model.pretrained", "--init_from"])
 def test_missing_weights_to_start_from(flag: str, tmp_path: Path, error: Error) -> None:
     missing = tmp_path / "missing.safetensors"
-    assert str(missing) in error("train", *TINY, *SCENES, f"{flag}={missing}", f"--out={tmp_path / 'run'}")
+    assert str(missing) in error("train", *TINY, *DRAWN, f"{flag}={missing}", f"--out={tmp_path / 'run'}")
 
 
 def test_weights_that_do_not_fit_their_config(run: Path, data: Path, tmp_path: Path, error: Error) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import MODEL, SCENES, files, tiny
+from training_runs import DRAWN, MODEL, files, tiny
 
 from crispseg import from_pretrained
-from crispseg.data import Augment, Scenes
+from crispseg.data import Augment
 from crispseg.data.archives import unpack
 from crispseg.data.loading import sample_loader
 from crispseg.data.threads import parallel
@@ -29,10 +29,8 @@ HUGE = 10**9
     [
         ("workers", lambda: tiny(Path("x"), workers=HUGE)),
         ("devices", lambda: tiny(Path("x"), devices=HUGE)),
-        ("workers", lambda: sample_loader(SCENES.dataset("val"), HUGE)),
+        ("workers", lambda: sample_loader(DRAWN.dataset("val"), HUGE)),
         ("workers", lambda: list(parallel(print, [], "", HUGE))),
-        ("data.height", lambda: Scenes(height=HUGE).dataset("val")),
-        ("data.train", lambda: Scenes(train=HUGE).dataset("train")),
         ("augment.repeat", lambda: Augment(repeat=HUGE)),
         ("augment.longer_side", lambda: Augment(longer_side=HUGE)),
     ],
@@ -46,8 +44,8 @@ def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -
     wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**6})
     before = torch.get_rng_state()
     with refuses("fpn", "test_efficientnet", "memory"):
-        starting_model(tiny(tmp_path, model=wide), SCENES.label_set())
-    starting_model(tiny(tmp_path, model=MODEL), SCENES.label_set())
+        starting_model(tiny(tmp_path, model=wide), DRAWN.label_set())
+    starting_model(tiny(tmp_path, model=MODEL), DRAWN.label_set())
     assert not torch.equal(before, torch.get_rng_state())
 
 

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from drawn import as_flags, drawn
 from PIL import Image
-from training_runs import FLAGS, SCENES, files
+from training_runs import DRAWN, FLAGS, files
 
 import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.cli.help import FIRST
 from crispseg.cli.main import COMMANDS, main
 from crispseg.cli.parsing import PAPER, merge, parse_training
-from crispseg.data import CamVid, Folder, Scenes
+from crispseg.data import CamVid, Folder, Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.io.images import write_image
 from crispseg.models.registry import models
@@ -51,6 +52,8 @@ def output_of(capsys: Capture, *argv: object) -> str:
 
 
 def parse(*argv: object, **recipe: Any) -> TrainConfig:
+    """With the images of nuclei where nothing says which data."""
+    recipe = {"data": {"name": "nuclei"}} | recipe
     return parse_training([str(word) for word in argv], recipe, prog="crispseg train", description="")
 
 
@@ -89,7 +92,7 @@ def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "keys"),
     [
-        (["train"], ["--model.backbone", "--model.fuse", "--data.train", "--augment.crop", "--lr", "--print_config"]),
+        (["train"], ["--model.backbone", "--model.fuse", "--data.images", "--augment.crop", "--lr", "--print_config"]),
         (["train", "--data", "camvid"], ["--data.root"]),
         (["train", "--data", "folder"], ["--data.images", "--data.masks", "--data.palette", "--data.val_ratio"]),
         (["train", "--model", "agln"], ["--model.descriptors", "(a whole number, default: 128)", "--folds FOLDS"]),
@@ -103,7 +106,9 @@ def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Captu
     for key in keys:
         assert key in shown
     assert f"crispseg {argv[0]}" in shown
-    assert ("--data.images" in shown) == ("folder" in argv)  # the keys of the chosen data only
+    assert ("--data.images" in shown) == (
+        argv[0] == "train" and "camvid" not in argv
+    )  # the keys of the chosen data only
     assert "type:" not in shown and "Literal" not in shown and "Optional" not in shown
 
 
@@ -127,7 +132,7 @@ def test_the_first_page_of_help_holds_keys_that_exist(command: str, capsys: Capt
 
 def config_value(key: str) -> Any:
     """The default of a key of training."""
-    value = config_to_dict(TrainConfig())
+    value = config_to_dict(TrainConfig(Nuclei()))
     for part in key.split("."):
         value = value[part]
     return value
@@ -141,7 +146,8 @@ def test_the_first_page_of_help_comes_without_pytorch() -> None:
 def test_settings_are_read_without_lightning() -> None:
     code = (
         "import sys; from crispseg.cli.main import main\n"
-        "main(['train', '--print_config']), main(['predict', '-h', 'all']), main(['evaluate', '--help', 'all'])\n"
+        "main(['train', '--data=nuclei', '--print_config']), main(['predict', '-h', 'all'])\n"
+        "main(['evaluate', '--help', 'all'])\n"
         "sys.exit('lightning' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -165,7 +171,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--epoch", "3"], ["--epoch", "did you mean 'epochs'"]),
         (["train", "--model.fuze", "add"], ["--model.fuze", "did you mean 'model.fuse'"]),
         (["train", "--data", "camvid", "--data.rot", "x"], ["--data.rot", "did you mean 'data.root'"]),
-        (["train", "--data.palette", "x"], ["--data.palette", "a key of --data folder"]),
+        (["train", "--data=camvid", "--data.palette", "x"], ["--data.palette", "a key of --data folder"]),
         (["train", "--folds"], ["--folds has no value; give a number, such as 5"]),
         (["train", "--folds", "many"], ["--folds is many; give a number, such as 5"]),
         (["train", "--fold", "5"], ["unknown key --fold; 'crispseg train --folds 5 …' trains a model for each"]),
@@ -174,10 +180,10 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--lr", "fast"], ["lr is fast", "give a number"]),
         (["train", "--optimizer", "adam"], ["optimizer", "adam", "sgd", "adamw"]),
         (["train", "--epochs"], ["epochs has no value", "give a whole number"]),
-        (["train", "--epochs", "0"], ["epochs is 0", "greater than 0"]),
-        (["train", "--boundary_weights.bound", "0"], ["boundary_weights has no 'bound'", "did you mean 'boundary'"]),
+        (["train", "--data=nuclei", "--epochs", "0"], ["epochs is 0", "greater than 0"]),
+        (["train", "--data=nuclei", "--boundary_weights.bound=0"], ["boundary_weights has no 'bound'", "'boundary'"]),
         (["train", "--model.width.x", "0"], ["model.width", "did you mean 'model.width'?"]),
-        (["train", "--data", "folder"], ["data.images"]),
+        (["train", "--lr=1"], ["there are no data", "data.images"]),
         (["train", "one.yaml", "two.yaml"], ["one.yaml"]),
         (["train", "--preset", "papr"], ["unknown preset 'papr'", "did you mean 'paper'"]),
         (["train", "--model", "sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),
@@ -205,7 +211,7 @@ def test_mistakes_get_one_line(
 
 
 def test_defaults_are_those_of_python() -> None:
-    parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig())
+    parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig(Nuclei()))
     assert parsed == plain
 
 
@@ -221,19 +227,19 @@ def test_presets(tmp_path: Path, refuses: Any) -> None:
 
 
 def test_weights_of_other_classes_are_left_behind_but_not_those_of_the_preset(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "preset: paper\ndata: {name: scenes}\nclass_weights: [1, 2]\n")
+    path = yaml_file(tmp_path, "preset: paper\ndata: {name: folder, root: here}\nclass_weights: [1, 2]\n")
     camvid = ("--data=camvid", "--data.root=here")
     assert parse(path).class_weights == [1, 2]
     assert parse(path, *camvid).class_weights is None
     assert parse("--preset=paper", *camvid).class_weights is None
-    assert parse(path, *camvid, "--preset=own").class_weights == TrainConfig().class_weights
+    assert parse(path, *camvid, "--preset=own").class_weights == TrainConfig(DRAWN).class_weights
 
 
 def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:
-    short = parse(yaml_file(tmp_path, "model: fpn\ndata: scenes\n"))
-    assert short.model.name == "fpn" and short.data == Scenes()
-    long = parse(yaml_file(tmp_path, "model: {name: fpn, width: 16}\ndata: {name: scenes, val: 7}\n"))
-    assert long.model.options["width"] == 16 and long.data == Scenes(val=7)
+    short = parse(yaml_file(tmp_path, "model: fpn\ndata: nuclei\n"))
+    assert short.model.name == "fpn" and short.data == Nuclei()
+    long = parse(yaml_file(tmp_path, "model: {name: fpn, width: 16}\ndata: {name: camvid, root: here}\n"))
+    assert long.model.options["width"] == 16 and long.data == CamVid("here")
 
 
 def test_entries_of_a_mapping() -> None:
@@ -294,11 +300,11 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) ->
     assert (config.epochs, config.lr, config.seed) == (5, 0.25, 3)
     assert (config.model.name, config.model.backbone) == ("fpn", "resnet10t")
     assert config.model.options["width"] == 8
-    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "scenes").epochs == 4  # the last flag wins
+    assert parse("--epochs", "3", "--epochs=4", "--data=camvid", "--data", "nuclei").epochs == 4  # the last flag wins
 
 
 def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "data: {name: scenes, train: 5}\nmodel: {name: sfnet, backbone: resnet10t, fuse: add}\n")
+    path = yaml_file(tmp_path, "data: {name: folder, root: x}\nmodel: {name: sfnet, backbone: resnet10t, fuse: add}\n")
     config = parse(path, "--data", "camvid", "--data.root", "here", "--model", "fpn")
     assert config.data == CamVid("here")
     assert parse("--data.images=a", "--data.masks=b").data == Folder("a", "b")
@@ -328,7 +334,7 @@ def test_print_config_repeats_the_run(tmp_path: Path, capsys: Capture) -> None:
     argv = [*FLAGS, "--class_weights=balanced", "--clip=0.5"]
     shown = output_of(capsys, "train", *argv, "--print_config", f"--out={tmp_path / 'run'}")
     tree = yaml.safe_load(shown)
-    assert tree["model"]["name"] == "fpn" and tree["data"]["name"] == "scenes" and tree["epochs"] == 2
+    assert tree["model"]["name"] == "fpn" and tree["data"]["name"] == "folder" and tree["epochs"] == 2
     assert parse(yaml_file(tmp_path, shown)) == parse(*argv, f"--out={tmp_path / 'run'}")
     assert files(tmp_path) == {"config.yaml"}  # nothing was trained
 
@@ -349,7 +355,7 @@ def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuse
 
 
 def test_a_resumed_run_needs_no_longer_what_it_started_from(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "init_from: gone\nmodel: {name: fpn, width: 16}\n")
+    path = yaml_file(tmp_path, "data: nuclei\ninit_from: gone\nmodel: {name: fpn, width: 16}\n")
     argv = [str(path)]
     assert parse_training(argv, {}, prog="crispseg train", description="", resumed=True).model.options["width"] == 16
 
@@ -365,8 +371,8 @@ def test_the_config_of_a_run_repeats_it(run: Path) -> None:
 def test_evaluate_scores_as_python_does(run: Path, tmp_path: Path, capsys: Capture) -> None:
     shown = output_of(capsys, "evaluate", run, "--workers=0", "--json", tmp_path / "deep/scores.json")
     written = json.loads((tmp_path / "deep/scores.json").read_text())
-    labels = SCENES.label_set()
-    scores = evaluate(from_pretrained(run), SCENES.dataset("val"), workers=0)
+    labels = DRAWN.label_set()
+    scores = evaluate(from_pretrained(run), DRAWN.dataset("val"), workers=0)
     assert written["confusion"] == scores.confusion.tolist()
     assert written["miou"] == pytest.approx(scores.miou, abs=1e-4)
     assert written["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy, abs=1e-4)
@@ -379,18 +385,14 @@ def test_evaluate_scores_as_python_does(run: Path, tmp_path: Path, capsys: Captu
 
 
 def test_evaluate_another_split(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    argv = ("--split", "test", "--data.test=3", "--workers=0", "--json", tmp_path / "scores.json")
+    argv = ("--split", "test", "--workers=0", "--json", tmp_path / "scores.json")
     output_of(capsys, "evaluate", run / "model", *argv)  # which knows its data too
     written = json.loads((tmp_path / "scores.json").read_text())
-    assert (written["split"], written["images"]) == ("test", 3)
+    assert (written["split"], written["images"]) == ("test", 4)
 
 
 def test_evaluate_with_the_wrong_number_of_classes(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    for index in range(3):
-        write_image(tmp_path / f"images/{index}.png", np.zeros((40, 40, 3), np.uint8))
-        write_image(tmp_path / f"masks/{index}.png", np.full((40, 40), index, np.uint8))
-    data = ["--data", "folder", "--data.images", tmp_path / "images", "--data.masks", tmp_path / "masks"]
-    line = error_of(capsys, "evaluate", run, *data, "--workers=0", f"--json={tmp_path / 'scores.json'}")
+    line = error_of(capsys, "evaluate", run, "--data=nuclei", "--workers=0", f"--json={tmp_path / 'scores.json'}")
     assert "12 classes" in line and "3" in line
     assert not (tmp_path / "scores.json").exists()
 
@@ -404,7 +406,7 @@ def test_evaluate_an_unknown_split(run: Path, capsys: Capture) -> None:
 def test_evaluate_a_model_without_recorded_data(tmp_path: Path, capsys: Capture) -> None:
     crispseg.create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8).save_pretrained(tmp_path / "m")
     assert "give --data" in error_of(capsys, "evaluate", tmp_path / "m")
-    data = ["--data=scenes", "--data.val=1", "--data.height=64", "--data.width=64"]
+    data = as_flags(drawn(val=1, height=64, width=64))
     assert "mIoU" in output_of(capsys, "evaluate", tmp_path / "m", *data, "--workers=0")
 
 
@@ -417,7 +419,7 @@ def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Cap
     names = ("one", "two.v2", "sub/three")
     assert files(out) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
     segmenter = Segmenter(run)
-    palette = np.array(SCENES.label_set().palette, np.uint8)
+    palette = np.array(DRAWN.label_set().palette, np.uint8)
     for source in (path for path in pictures.rglob("*") if path.is_file()):
         target = out / source.relative_to(pictures).with_suffix(".png")
         expected = segmenter(source)

@@ -15,7 +15,7 @@ from fuzz.mutations import png_chunks, png_of
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
-from training_runs import equal
+from training_runs import DRAWN, equal
 
 from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
@@ -181,7 +181,7 @@ def test_aliases_may_be_used(tmp_path: Path) -> None:
 
 def test_weights_of_no_class_at_all(refuses: Any) -> None:
     with refuses("class_weights", "above 0"):
-        TrainConfig(class_weights=[0.0, 0.0])
+        TrainConfig(DRAWN, class_weights=[0.0, 0.0])
 
 
 NAN, INFINITE = float("nan"), float("inf")

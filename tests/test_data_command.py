@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_trees import MAKERS, grid, make_ade20k, make_voc2012, picture, save, voc_mask
+from drawn import drawn
 from PIL import Image
 from scipy.io import savemat
 
@@ -72,7 +73,7 @@ def test_spans(values: list[int], text: str) -> None:
 
 
 def test_list_names_all_that_have_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(catalogue()) == set(DATA_SOURCES) - {"folder", "scenes"} | {"sbd"}
+    assert set(catalogue()) == set(DATA_SOURCES) - {"folder"} | {"sbd"}
     assert run("list") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in catalogue())
@@ -151,14 +152,14 @@ def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "1 of 3 images in" in capsys.readouterr().out
 
 
-def test_show_scenes_and_a_recognised_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_own_images_and_a_recognised_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_ade20k(tmp_path)
     assert run("show", tmp_path) == 0
     shown = capsys.readouterr().out
     assert "ade20k: ADE20K" in shown and "train: 2 images, 10x20 pixels" in shown
-    assert run("show", "scenes", "--data.height=64", "--data.width=64", "--sample=1") == 0
+    assert run("show", drawn(val=2, test=9, width=64).root, "--sample=1") == 0
     shown = capsys.readouterr().out
-    assert "mask value" not in shown and "test: 60 images (1 of them, evenly spaced, were read), 64x64" in shown
+    assert "test: 9 images (1 of them, evenly spaced, were read), 64x64" in shown
 
 
 def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

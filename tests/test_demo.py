@@ -24,12 +24,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from drawn import drawn
 from PIL import Image
 
 from crispseg import CrispsegError, create_model
 from crispseg.cli import demo as command
 from crispseg.cli.main import main
-from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits, read_upload, sweep
@@ -229,17 +229,13 @@ def test_examples_are_val_images_of_the_run(nuclei: Path) -> None:
 
 
 def test_at_most_six_examples_small_beside_each_other() -> None:
-    found = Examples(Scenes(val=9, height=128, width=320).dataset("val"))
+    found = Examples(drawn(val=9, height=128, width=320).dataset("val"))
     assert [thumbnail.shape for thumbnail in found.thumbnails] == [(64, 160, 3)] * 6
     assert [found.name(at) for at in (0, 5)] == ["val_0000", "val_0008"]
 
 
 def test_what_a_model_of_others_says_of_its_data_is_not_followed(nuclei: Path, tmp_path: Path) -> None:
     assert command.examples_of(str(nuclei / "model"), INFO) is None
-    model = tiny("fpn")
-    model.info = dataclasses.replace(model.info, recipe={"data": {"name": "scenes", "val": 2}})
-    model.save_pretrained(tmp_path / "streets")
-    assert len(command.examples_of(str(tmp_path / "streets"), INFO) or ()) == 2
     tiny("fpn").save_pretrained(tmp_path / "plain")
     assert command.examples_of(str(tmp_path / "plain"), INFO) is None
 

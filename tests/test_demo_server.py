@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import drawn
 from PIL import Image
 from test_demo import noise, tiny
 
-from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.guard import Guard
@@ -50,7 +50,7 @@ def url(load: Any) -> Iterator[str]:
         patch.setenv("NO_PROXY", "example.org")
         environment = dict(os.environ)
         patch.setattr(app, "TIDY", 0.2)
-        options = {"limits": limits, "examples": {"fpn": Examples(Scenes(val=2).dataset("val"))}}
+        options = {"limits": limits, "examples": {"fpn": Examples(drawn(val=2, height=192, width=256).dataset("val"))}}
         with app.served(MODELS, torch.device("cpu"), port=load.free_port(), **options) as running:
             folder = Path(os.environ["GRADIO_TEMP_DIR"])
             assert folder.stat().st_mode & 0o077 == 0

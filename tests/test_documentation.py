@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = re.search(r"`my_fuse\.py`:\n\n```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
     assert part
     (folder / "my_fuse.py").write_text(part[1].replace('"gated"', '"gated_of_docs"'))
-    config = "model: sfnet\ndata: scenes\n"
+    config = "model: sfnet\ndata: nuclei\n"
     (folder / "config.yaml").write_text(config)
     for name in ("nuclei", "aerial"):
         create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained(folder / "shipped" / name)

@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import drawn
 
-from crispseg.data import Augment, Scenes, check_split, train_transform
+from crispseg.data import Augment, check_split, train_transform
 from crispseg.data.dataset import Sample
 from crispseg.data.loading import train_loader
 from crispseg.training import TrainConfig
 from crispseg.training.auto_settings import keeps_images
 
-SCENES = Scenes(train=4, val=1, test=1, height=64, width=64)
+DRAWN = drawn(train=4, val=1, test=1, height=64, width=64)
 
 
 class Counted:
     """A split that counts how often each of its samples is read."""
 
     def __init__(self) -> None:
-        self.split = SCENES.dataset("train")
+        self.split = DRAWN.dataset("train")
         self.read: list[int] = []
 
     def __len__(self) -> int:
@@ -53,15 +54,15 @@ def test_they_are_read_once_and_batches_are_the_same() -> None:
 
 @pytest.mark.parametrize(("workers", "factor"), [(0, 1), (1, 1), (2, 2)])
 def test_only_where_all_have_room_in_each_worker(workers: int, factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = check_split(SCENES.dataset("train"), "train")
+    report = check_split(DRAWN.dataset("train"), "train")
     needed = 4 * 64 * 64 * 4 * factor  # RGB and mask
-    config = dataclasses.replace(TrainConfig(data=SCENES), workers=workers)
+    config = dataclasses.replace(TrainConfig(DRAWN), workers=workers)
     for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
         monkeypatch.setattr("crispseg.training.auto_settings.free_bytes", lambda device, free=free: free)
         assert keeps_images(config, report) is keeps
 
 
-def test_scenes_are_not_changed_by_what_is_kept() -> None:
+def test_images_are_not_changed_by_what_is_kept() -> None:
     split = Counted()
     before = [np.copy(split.split[index].image) for index in range(4)]
     loader = train_loader(

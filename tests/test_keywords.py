@@ -128,7 +128,6 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"augment": 64}, "crispseg.train: 'augment' is 64; write 'augment: {key: value}'"),
         ({"lr": object()}, "crispseg.train: lr is of type object; give plain values, lists and dicts"),
         ({"model": {"width": 8}}, "crispseg.train: 'width' is given alone and in model; leave one out"),
-        ({"data": "scenes", "model": "fpn"}, "model and data both have 'width'; write model={'width': …}"),
         ({"epochs": 0}, "epochs is 0; it should be greater than 0"),
         ({"resume": True}, "resume: OUT holds no config.yaml; give the folder of a run as out"),
         (
@@ -145,7 +144,7 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, tmp_path: Path) -> None:
-    given = {"images": "photos", "masks": "masks"} if settings.get("data") != "scenes" else {}
+    given = {"images": "photos", "masks": "masks"}
     own = {key: value for key, value in TINY.items() if key != "classes"}
     with pytest.raises(crispseg.CrispsegError) as caught:
         crispseg.train(**{**own, **given, "out": tmp_path / "run", **settings})

@@ -19,7 +19,7 @@ from crispseg.cli import evaluate, inspect, predict
 from crispseg.cli.mistakes import keys_of
 from crispseg.cli.parsing import Parser, parse_training
 from crispseg.config.wording import accepted
-from crispseg.data import DATA_SOURCES, Augment
+from crispseg.data import DATA_SOURCES, Augment, Nuclei
 from crispseg.data.catalogue import catalogue
 from crispseg.inference.protocols import Protocol
 from crispseg.io.images import write_image
@@ -114,7 +114,7 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
             if field.name == "data":  # whose type may be anybody's
                 continue
             try:
-                settings(**{field.name: value})
+                settings(**({"data": Nuclei()} if settings is TrainConfig else {}), **{field.name: value})
             except CrispsegError as error:
                 line = str(error)
                 assert field.name in line.lower() and "\n" not in line
@@ -136,7 +136,7 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--lr_drops 0.5 0.7", "lr_drops is 0.5 0.7; write a list in one piece: --lr_drops '[0.5, 0.7]'"),
         ("--epochs 5 6", "epochs is 5 6, more than one value; give a whole number or null"),
         ("--print_config now", "'now' belongs to no key; flags are written --key value"),
-        ("--classes a", "unknown key --classes; data.classes is a key of --data folder, which has to be said too"),
+        ("--classes a", "unknown key --classes; did you mean 'data.classes'?"),
         ("--data.images a", "data.images and data.masks belong together: give both, or data.root"),
         ("--data aerial", "--data.root (folder with images and masks) is missing; the root of aerial holds images/"),
         ("--data folder --images a", "unknown key --images; did you mean 'data.images'?"),
@@ -150,7 +150,7 @@ def test_every_value_of_python_is_told_in_words(settings: Any) -> None:
         ("--device cuda", "unknown key --device; did you mean 'accelerator'?"),
         ("", "there are no data; give their folder, as in 'crispseg train photos'"),
         ("--crop 64", "unknown key --crop; did you mean 'augment.crop'?"),
-        ("--data folder", "data.images and data.masks belong together: give both, or data.root"),
+        ("--data folder", "there are no data; give data.root, or data.images and data.masks"),
         ("--model", "model.name has no value; give text: the system, crisp, "),
     ],
 )
@@ -234,11 +234,11 @@ def test_a_checkpoint_in_place_of_a_run(tiny_run: Run, capsys: Capture) -> None:
 
 
 def test_a_square_crop() -> None:
-    config = parse_training(["--augment.crop", "64"], {}, prog="crispseg train", description="")
+    config = parse_training(["--data=nuclei", "--augment.crop", "64"], {}, prog="crispseg train", description="")
     assert config.augment == Augment(crop=64) and config.augment.window == (64, 64)
     assert Augment(crop=(64, 96)).window == (64, 96) and Augment(crop=None).window is None
     with pytest.raises(CrispsegError, match=r"augment\.crop is 16; models need at least 32"):
-        TrainConfig(augment=Augment(crop=16))
+        TrainConfig(Nuclei(), augment=Augment(crop=16))
 
 
 @pytest.mark.parametrize(

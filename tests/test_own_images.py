@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from drawn import as_flags, drawn
 from PIL import Image
 
 from crispseg import from_pretrained
@@ -168,13 +169,13 @@ def test_images_without_a_fourth_channel(tmp_path: Path, capsys: Capture) -> Non
     ("flags", "phrase"),
     [
         (["--model.in_chans=17"], "in_chans is 17, but images have 1 to 16 channels"),
-        (["--model.in_chans=4"], "in_chans is 4, but these data are RGB images"),
+        (["--model.in_chans=4"], "has 3 channel(s) (mode RGB)"),
         (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric is for RGB and grey images"),
     ],
 )
 def test_channels_that_no_image_has(flags: list[str], phrase: str, tmp_path: Path, capsys: Capture) -> None:
-    scenes = ["--data.train=4", "--data.val=2", "--data.height=64", "--data.width=64"]
-    assert phrase in fail(capsys, "train", *TINY, *scenes, *flags, f"--out={tmp_path / 'run'}")
+    data = as_flags(drawn(train=4, val=2, height=64, width=64))
+    assert phrase in fail(capsys, "train", *TINY, *data, *flags, f"--out={tmp_path / 'run'}")
     assert not (tmp_path / "run/config.yaml").exists()
 
 
@@ -210,7 +211,7 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     ],
 )
 def test_losses_that_cannot_be_meant(flags: list[str], phrases: list[str], tmp_path: Path, capsys: Capture) -> None:
-    line = fail(capsys, "train", *TINY, *flags, f"--out={tmp_path / 'run'}")
+    line = fail(capsys, "train", *TINY, "--data=nuclei", *flags, f"--out={tmp_path / 'run'}")
     for phrase in phrases:
         assert phrase in line
     assert not (tmp_path / "run").exists()
@@ -218,15 +219,15 @@ def test_losses_that_cannot_be_meant(flags: list[str], phrases: list[str], tmp_p
 
 def test_a_loss_whose_library_is_missing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crispseg.training.losses.LIBRARY", False)
-    line = fail(capsys, "train", *TINY, "--loss=lovasz", f"--out={tmp_path / 'run'}")
+    line = fail(capsys, "train", *TINY, "--data=nuclei", "--loss=lovasz", f"--out={tmp_path / 'run'}")
     assert "loss names lovasz" in line and "pip install 'crispseg[losses]'" in line
     assert not (tmp_path / "run").exists()
 
 
 def test_losses_of_a_file_replace_those_of_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("loss: {dice: 1, focal: 2}\n")
+    path.write_text("data: nuclei\nloss: {dice: 1, focal: 2}\n")
     config = parse_training([str(path)], {"loss": {"cross_entropy": 1}}, prog="", description="")
     assert config.losses == {"dice": 1, "focal": 2}
     assert parse_training([str(path), "--loss=focal"], {}, prog="", description="").losses == {"focal": 1}
-    assert parse_training([], {}, prog="", description="").losses == {"cross_entropy": 1}
+    assert parse_training(["--data=nuclei"], {}, prog="", description="").losses == {"cross_entropy": 1}

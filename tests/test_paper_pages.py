@@ -13,6 +13,7 @@ import timm
 import torch
 import yaml
 from recipe_files import RECIPES
+from training_runs import DRAWN
 
 from crispseg import create_model, list_models
 from crispseg.backbones import NAMED_BACKBONES
@@ -108,7 +109,7 @@ def check_setting(key: str, value: Any) -> None:
     elif group == "data":
         assert any(field in source.__dataclass_fields__ for source in DATA_SOURCES.values())
     else:
-        dataclasses.replace(TrainConfig(), **{key: value})
+        dataclasses.replace(TrainConfig(DRAWN), **{key: value})
 
 
 def check(code: str, model: str | None) -> str | None:

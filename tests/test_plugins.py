@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import as_flags, drawn
 from PIL import Image
 from registered import unknown_again
 
@@ -21,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
 
 TINY = [
     *("--preset=paper", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]"),
-    *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+    *as_flags(drawn(train=8, val=4, test=4, height=64, width=96)),
     *("--batch_size=4", "--workers=0", "--loggers=[]", "--epochs=1"),
 ]
 

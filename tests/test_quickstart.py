@@ -5,25 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import as_flags, drawn
 from PIL import Image
 
 from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training, read_yaml
 from crispseg.cli.quickstart import draw_panels, judge, unseen
-from crispseg.data import CamVid, Nuclei, Scenes
+from crispseg.data import CamVid, Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.io.images import write_image
 from crispseg.training.config import ModelConfig
 from crispseg.visualization.pictures import COLUMN_WIDTH
 
-SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
+DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=4"),
     *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
-FEW = ["--data=scenes", "--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"]
+FEW = as_flags(DRAWN)
 RECIPE = Path(__file__).resolve().parents[1] / "src/crispseg/recipes/quickstart.yaml"
 
 Capture = pytest.CaptureFixture[str]
@@ -46,10 +47,10 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
         assert (run / name).is_file(), name
     assert {path.name for path in (run / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
-    # Scores of scenes that neither training nor the choice of the best weights has seen, before and after.
+    # Scores of images that neither training nor the choice of the best weights has seen, before and after.
     scores = json.loads((run / "scores.json").read_text())
     model = from_pretrained(run)
-    after = evaluate(model, SCENES.dataset("test"), workers=0)
+    after = evaluate(model, DRAWN.dataset("test"), workers=0)
     assert scores["after"]["confusion"] == after.confusion.tolist()
     assert scores["before"]["confusion"] != after.confusion.tolist()
     assert model.info.metrics["unseen_miou"] == pytest.approx(after.miou, abs=0.01)
@@ -87,18 +88,18 @@ def test_quickstart_on_a_folder(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_panels_show_image_truth_and_predictions() -> None:
-    scenes = Scenes(test=2, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
+    data = drawn(test=2, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
     before, after = (
-        create_model("fpn", num_classes=len(scenes.labels), backbone="test_efficientnet", width=8) for _ in range(2)
+        create_model("fpn", num_classes=len(data.labels), backbone="test_efficientnet", width=8) for _ in range(2)
     )
-    drawn = draw_panels({"before": before, "after": after}, scenes)
-    palette = np.array(scenes.labels.palette, np.uint8)
-    for sample in (scenes[0], scenes[1]):
+    shown = draw_panels({"before": before, "after": after}, data)
+    palette = np.array(data.labels.palette, np.uint8)
+    for sample in (data[0], data[1]):
         labels = [Segmenter(model, "cpu")(sample.image).labels for model in (before, after)]
         assert not np.array_equal(*labels)
         for picture in (sample.image, palette[sample.labels], *(palette[one] for one in labels)):
             assert occurs(picture, drawn)
-    assert not occurs(palette[scenes[0].labels][::-1], drawn)
+    assert not occurs(palette[data[0].labels][::-1], shown)
 
 
 def test_single_nuclei_are_scored_too() -> None:
@@ -112,8 +113,8 @@ def test_single_nuclei_are_scored_too() -> None:
     assert evaluation.as_json()["objects"] == counts
     numbers = [dataset.instances(dataset.name_of(index)) for index in range(2)]
     assert found.truth.tolist() == [len(np.unique(each)) - 1 for each in numbers]
-    scenes = Scenes(test=1, height=64, width=64).dataset("test")
-    assert judge(create_model("fpn", num_classes=12, backbone="test_efficientnet"), scenes, 0).objects is None
+    data = drawn(test=1, height=64, width=64).dataset("test")
+    assert judge(create_model("fpn", num_classes=12, backbone="test_efficientnet"), data, 0).objects is None
 
 
 def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:
@@ -125,7 +126,7 @@ def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:
 
 
 def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
-    assert len(unseen(Scenes(train=1, val=2, test=3))) == 3
+    assert len(unseen(drawn(train=1, val=2, test=3))) == 3
     write_image(tmp_path / "val/0.png", np.zeros((40, 40, 3), np.uint8))
     write_image(tmp_path / "valannot/0.png", np.zeros((40, 40), np.uint8))
     (tmp_path / "val.txt").write_text("val/0.png valannot/0.png\n")
@@ -140,8 +141,8 @@ def test_the_recipe_is_valid() -> None:
     assert start.options.items() <= config.model.options.items()
     assert config.data == Nuclei()
     assert config.minutes is not None and config.minutes <= 4
-    scenes = parse_training(["--data=scenes"], read_yaml(RECIPE), prog="crispseg quickstart", description="")
-    assert scenes.data == Scenes()
+    own = parse_training(as_flags(DRAWN), read_yaml(RECIPE), prog="crispseg quickstart", description="")
+    assert own.data == DRAWN
 
 
 def test_another_model_starts_from_random_weights(tmp_path: Path, capsys: Capture) -> None:

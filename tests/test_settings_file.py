@@ -95,7 +95,7 @@ def test_values_of_python(values: dict[str, Any], phrase: str, refuses: Any) -> 
     with refuses(phrase):
         parse_training(
             [],
-            in_groups(dict(values), {"model": {"name": "crisp"}, "data": {"name": "scenes"}}),
+            in_groups(dict(values), {"model": {"name": "crisp"}, "data": {"name": "folder"}}),
             prog="",
             description="",
         )

@@ -184,7 +184,7 @@ def test_evaluate_and_one_line_where_a_folder_has_the_name(nuclei: Path, capsys:
     Path("nuclei/config.yaml").write_text("data: {name: camvid, root: nowhere}")
     assert main(["evaluate", "nuclei", "--device", "cpu", "--workers", "0", "--bootstrap", "0"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("fpn on test_efficientnet, scenes val, 4 images")
+    assert captured.out.startswith("fpn on test_efficientnet, folder val, 4 images")
     assert captured.err == (
         "crispseg: 'nuclei' is the model that comes with crispseg, as the folder nuclei holds no saved model; "
         "./nuclei is the folder\n"

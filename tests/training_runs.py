@@ -10,18 +10,19 @@ from typing import Any
 
 import lightning as L
 import torch
+from drawn import as_flags, drawn
 from rich.console import Console
 from torch import Tensor
 
 from crispseg import SegmentationModel, create_model
-from crispseg.data import Augment, Scenes
+from crispseg.data import Augment
 from crispseg.training import ModelConfig, Run, TrainConfig, train
 
-SCENES = Scenes(train=8, val=4, test=4, height=64, width=96)
+DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 MODEL = ModelConfig("fpn", "test_efficientnet", False, options={"width": 16})
 FLAGS = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
-    *("--data.train=8", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+    *as_flags(drawn(train=8, val=4, test=4, height=64, width=96)),
     *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
@@ -45,7 +46,7 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
     """A run of a second: 2 epochs of 2 steps."""
     settings: dict[str, Any] = {
         "model": MODEL,
-        "data": SCENES,
+        "data": DRAWN,
         "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1),
         "epochs": 2,
         "batch_size": 4,

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_runs import SCENES
+from training_runs import DRAWN
 
-from crispseg.data import Augment, Scenes, eval_transform, train_transform
+from crispseg.data import Augment, eval_transform, train_transform
 from crispseg.data.loading import Shuffled, eval_loader, train_loader
 from crispseg.data.randomness import derived_seed, seeded
 
@@ -53,7 +54,7 @@ def test_seeding_leaves_the_numbers_outside_alone() -> None:
 
 def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:
     transform = train_transform(AUGMENT, (0.5,) * 3, (0.5,) * 3)
-    loader = train_loader(SCENES.dataset("train"), transform, 3, workers, seed=7, **options)
+    loader = train_loader(DRAWN.dataset("train"), transform, 3, workers, seed=7, **options)
     images = []
     for epoch in epochs:
         loader.sampler.set_epoch(epoch)
@@ -116,7 +117,7 @@ def test_any_number_of_processes_takes_the_same_images_a_step(count: int, monkey
 
 @pytest.mark.parametrize("devices", [2, 3])
 def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = Scenes(train=1, val=5, test=1, height=64, width=96).dataset("val")
+    data = drawn(train=1, val=5, test=1, height=64, width=96).dataset("val")
     transform = eval_transform((0.5,) * 3, (0.5,) * 3)
     shares = []
     for rank in range(devices):

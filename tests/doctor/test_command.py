@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_trees import make_mapillary, save
+from drawn import drawn
 
 from crispseg.cli.main import main
 from crispseg.doctor import KINDS
@@ -52,10 +53,10 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
         ([], ["give the data first"]),
         (["nowhere"], ["nowhere is missing"]),
         (["."], ["no layout that is known"]),
-        (["--data", "scene"], ["unknown data 'scene'", "'scenes'"]),
-        (["scenes", "--data.hight=9"], ["unknown key --data.hight", "data.height"]),
-        (["scenes", "--in_chans=17"], ["in_chans is 17"]),
-        (["scenes", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
+        (["--data", "camvids"], ["unknown data 'camvids'", "'camvid'"]),
+        (["camvid", "--data.rot=9"], ["unknown key --data.rot", "data.root"]),
+        (["nuclei", "--in_chans=17"], ["in_chans is 17"]),
+        (["nuclei", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere is not a CamVid folder"]),
     ],
 )
@@ -106,10 +107,10 @@ def test_folders_of_splits(layout: str, tmp_path: Path, report: Report) -> None:
 
 
 def test_a_run_and_its_settings(tmp_path: Path, report: Report) -> None:
-    data = {"name": "scenes", "train": 3, "val": 2, "test": 2, "height": 64, "width": 96}
+    data = {"name": "folder", "root": drawn(train=3, val=2, test=2).root}
     (tmp_path / "config.yaml").write_text(json.dumps({"model": "fpn", "data": data}))
     for target in (tmp_path, tmp_path / "config.yaml"):
-        assert report(target, 0)["data"] == "scenes"
+        assert report(target, 0)["data"] == "folder"
 
 
 def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:

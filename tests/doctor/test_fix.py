@@ -35,9 +35,6 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (line,) = capsys.readouterr().err.splitlines()
         assert phrase in line and str(out) in line
     assert files(tmp_path) == before
-    scenes = ["--data.train=2", "--data.val=2", "--data.test=2", "--data.height=64", "--data.width=64"]
-    assert main(["doctor", "scenes", *scenes, "--fix", str(tmp_path / "out")]) == 2
-    assert "not made of files" in capsys.readouterr().err
 
 
 def test_copies_into_an_empty_folder_and_through_a_link(

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_trees import save
+from drawn import drawn
 
-from crispseg.data import CamVid, Scenes, check_split
+from crispseg.data import CamVid, check_split
 from crispseg.doctor import Severity, diagnose, subject_of
 
 from .trees import SIZE, Tree
 
 
-def test_scenes_have_nothing_above_information() -> None:
-    source = Scenes(train=8, val=4, test=4, height=64, width=96)
+def test_drawn_images_have_nothing_above_information() -> None:
+    source = drawn(train=8, val=4, test=4, height=64, width=96)
     diagnosis = diagnose(subject_of(source))
     assert {one.code for one in diagnosis.findings} <= {"class-imbalance", "class-in-one-split"}
     report = check_split(source.dataset("train"), "train")

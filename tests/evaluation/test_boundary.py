@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,7 +19,6 @@ from training_runs import of_many_opinions
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
-from crispseg.data import Scenes
 from crispseg.evaluation import BoundaryF, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation
@@ -150,7 +150,7 @@ def test_the_farthest_distances() -> None:
 
 # In an evaluation
 
-SCENES = Scenes(height=64, width=64, val=3)
+DRAWN = drawn(height=64, width=64, val=3)
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +161,13 @@ def model() -> SegmentationModel:
 def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
     boundary, boundary_iou = BoundaryScores(12, DISTANCES), BoundaryIoUScores(12)
     together = evaluate(
-        model, SCENES.dataset("val"), device="cpu", workers=0, boundary=boundary, boundary_iou=boundary_iou
+        model, DRAWN.dataset("val"), device="cpu", workers=0, boundary=boundary, boundary_iou=boundary_iou
     )
-    alone = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0)
+    alone = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0)
     np.testing.assert_array_equal(together.confusion, alone.confusion)
     expected = BoundaryScores(12, DISTANCES)
     segment = Segmenter(model, "cpu")
-    for image, labels, _ in SCENES.dataset("val"):
+    for image, labels, _ in DRAWN.dataset("val"):
         expected.update(torch.from_numpy(segment(image).labels)[None], torch.from_numpy(labels)[None])
     np.testing.assert_allclose(boundary.scores().f, expected.scores().f, atol=2)  # but for ties and merged batch norms
     assert boundary.scores().images.sum() > 10
@@ -180,9 +180,9 @@ def test_command(
 ) -> None:
     model.save_pretrained(tmp_path / "model")
     boundary, boundary_iou = BoundaryScores(12, (2, 5)), BoundaryIoUScores(12)
-    data_set = SCENES.dataset("val")
+    data_set = DRAWN.dataset("val")
     scores = evaluate(model, data_set, device="cpu", workers=0, boundary=boundary, boundary_iou=boundary_iou)
-    data = ["--data=scenes", "--data.val=3", "--data.height=64", "--data.width=64"]
+    data = as_flags(DRAWN)
     argv = ["evaluate", str(tmp_path / "model"), *data, "--workers=0", "--device=cpu"]
 
     assert main([*argv, "--boundary", "2", "5", "--json", str(tmp_path / "scores.json")]) == 0
@@ -200,8 +200,8 @@ def test_command(
     assert documented >= {*written, *written["intervals"]}
 
     picture = tmp_path / "confusion.png"
-    monkeypatch.setattr("crispseg.cli.evaluate.draw_confusion", lambda confusion, names: drawn.append(confusion) or red)
-    drawn, red = [], np.full((2, 2, 3), (255, 0, 0), np.uint8)
+    monkeypatch.setattr("crispseg.cli.evaluate.draw_confusion", lambda confusion, names: found.append(confusion) or red)
+    found, red = [], np.full((2, 2, 3), (255, 0, 0), np.uint8)
     plain = ["--json", str(tmp_path / "plain.json"), "--bootstrap", "0", "--confusion", str(picture)]
     assert main([*argv, *plain]) == 0
     shown = capsys.readouterr().out
@@ -209,9 +209,9 @@ def test_command(
     plain_keys = {key for key in written if "boundary" not in key} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
     np.testing.assert_array_equal(read_image(picture), red)
-    np.testing.assert_array_equal(drawn, [scores.confusion])
+    np.testing.assert_array_equal(found, [scores.confusion])
 
-    assert main([*argv, "--data.val=1", "--boundary"]) == 0
+    assert main([*argv, "--boundary"]) == 0
     shown = capsys.readouterr().out
     assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
     assert " to " not in shown  # one image has no intervals

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 from rich.console import Console
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli import scoring
 from crispseg.cli.compare import short_names
 from crispseg.cli.main import main
-from crispseg.data import Scenes, SegmentationDataset
+from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
 from crispseg.evaluation.comparison import ModelComparison
@@ -27,8 +28,8 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.labels import LabelSet
 from tests.visualization.parsed import Page, pixels
 
-SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
-DATA = ["--data=scenes", "--data.val=5", "--data.height=64", "--data.width=96", "--workers=0"]
+DRAWN = drawn(train=1, val=5, test=1, height=64, width=96)
+DATA = [*as_flags(drawn(val=5, height=64, width=96)), "--workers=0"]
 
 
 def model(seed: int, num_classes: int = 12) -> SegmentationModel:
@@ -47,7 +48,7 @@ def models() -> list[SegmentationModel]:
 
 @pytest.fixture(scope="module")
 def scores(models: list[SegmentationModel]) -> list[Scores]:
-    return [evaluate(each, SCENES.dataset("val"), device="cpu", workers=0) for each in models]
+    return [evaluate(each, DRAWN.dataset("val"), device="cpu", workers=0) for each in models]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_difference_map() -> None:
 
 
 def test_most_changed(models: list[SegmentationModel], scores: list[Scores]) -> None:
-    val, scores = SCENES.dataset("val"), scores[:2]
+    val, scores = DRAWN.dataset("val"), scores[:2]
     gains = scores[1].images.miou - scores[0].images.miou
     gained, lost = most_changed(models[:2], val, scores, count=2)
     assert [each.miou[1] - each.miou[0] for each in gained] == pytest.approx(sorted(gains[gains > 0])[::-1][:2])
@@ -83,10 +84,10 @@ def test_most_changed(models: list[SegmentationModel], scores: list[Scores]) -> 
 
 
 class Partly(SegmentationDataset):
-    """Scenes of which the first is ignored as a whole; it remembers for how many channels it was asked."""
+    """Images of which the first is ignored as a whole; it remembers for how many channels it was asked."""
 
     def __init__(self, asked: list[int]) -> None:
-        self.whole, self.asked = SCENES.dataset("val"), asked
+        self.whole, self.asked = DRAWN.dataset("val"), asked
         self.labels = self.whole.labels
 
     def __len__(self) -> int:
@@ -127,7 +128,7 @@ def test_command(runs: list[str], scores: list[Scores], tmp_path: Path, capsys: 
     for each, expected in zip(summary["models"], scores, strict=True):
         assert each["miou"] == pytest.approx(expected.miou, abs=1e-4)
         assert f"{expected.miou:.1f}" in shown
-    val = SCENES.dataset("val")
+    val = DRAWN.dataset("val")
     miou = np.array([each.images.miou for each in scores])
     assert [each["name"] for each in summary["image_scores"]] == [val.name_of(index) for index in range(5)]
     np.testing.assert_allclose([each["miou"] for each in summary["image_scores"]], miou.T, atol=1e-4)
@@ -168,7 +169,7 @@ def test_images_that_models_see_alike_are_checked_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(scoring, "check_split", lambda dataset, split: checked.append(split))
     options = {"num_classes": 12, "backbone": "test_efficientnet", "width": 8}
     several = [create_model("fpn", in_chans=channels, **options) for channels in (3, 1, 3)]
-    assert len(scoring.checked_splits(several, SCENES, "val")) == 3
+    assert len(scoring.checked_splits(several, DRAWN, "val")) == 3
     assert checked == ["val"]
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
-from crispseg.data import Scenes, SegmentationDataset
+from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import Example, examples, report_page
@@ -23,7 +24,7 @@ from crispseg.labels import LabelSet
 from crispseg.visualization.pictures import error_map
 from tests.visualization.parsed import Page, pixels
 
-SCENES = Scenes(train=1, val=5, test=1, height=64, width=96)
+DRAWN = drawn(train=1, val=5, test=1, height=64, width=96)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def model() -> SegmentationModel:
 
 @pytest.fixture(scope="module")
 def val() -> SegmentationDataset:
-    return SCENES.dataset("val")
+    return DRAWN.dataset("val")
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +132,7 @@ def saved(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_evaluate_writes_a_page(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = [f"--data.{key}={value}" for key, value in (("val", 3), ("height", 64), ("width", 96))]
-    command = ["evaluate", saved, "--data=scenes", *data, "--workers=0", "--boundary"]
+    command = ["evaluate", saved, *as_flags(drawn(val=3)), "--workers=0", "--boundary"]
     files = [f"--html={tmp_path / 'deep/page.html'}", f"--json={tmp_path / 'scores.json'}"]
     assert main([*command, *files]) == 0, capsys.readouterr().err
     page = Page((tmp_path / "deep/page.html").read_text(encoding="utf-8"))
@@ -172,7 +172,7 @@ def test_where_nothing_can_be_written_is_said_first(
     Path("folder.html").mkdir()
     Path("folder.png").mkdir()
     Path("folder.json").mkdir()
-    assert main(["evaluate", saved, "--data=scenes", "--workers=0", *files]) == 2
+    assert main(["evaluate", saved, *as_flags(DRAWN), "--workers=0", *files]) == 2
     captured = capsys.readouterr()
     assert all(phrase in captured.err for phrase in phrases) and not captured.out
     assert len(list(tmp_path.iterdir())) == 4

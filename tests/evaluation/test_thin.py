@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from skimage.morphology import skeletonize
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
-from crispseg.data import Scenes
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import ThinQuality, ThinScores
 from crispseg.evaluation.evaluate import evaluate
@@ -213,13 +213,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / f"m{seed}") for seed in range(2)]
 
 
-DATA = ["--data=scenes", "--data.val=3", "--data.height=64", "--data.width=96", "--workers=0", "--device=cpu"]
+DATA = [*as_flags(drawn(val=3, height=64, width=96)), "--workers=0", "--device=cpu"]
 
 
 def test_evaluate_and_compare_tell_of_thin_things(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = Scenes(val=3, height=64, width=96)
+    source = drawn(val=3, height=64, width=96)
     thin = ThinScores(12, [("pole", source.label_set().index("pole"))])
     evaluate(SegmentationModel.from_pretrained(runs[0]), source.dataset("val"), device="cpu", workers=0, thin=thin)
     expected, shown = thin.scores().measures(), thin.scores().rows()

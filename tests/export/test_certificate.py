@@ -101,7 +101,7 @@ def test_a_file_that_breaks_a_limit_is_kept_aside(
     assert {path.name for path in tmp_path.iterdir()} == {"n.onnx", "n.refused.onnx", "n.refused.onnx.json"}
     assert (tmp_path / "n.onnx").read_text() == "earlier"
     record = json.loads((tmp_path / "n.refused.onnx.json").read_text())
-    assert (record["precision"], record["kept"], record["data"]) == ("int8", "fine", "scenes")
+    assert (record["precision"], record["kept"], record["data"]) == ("int8", "fine", "folder")
     assert record["broken"] and record["limits"]["labels"] == 100
     assert [row["size"] for row in record["rows"]] == [[32, 48], [64, 96], [96, 144]]
     assert {row["images"] for row in record["rows"]} == {2}

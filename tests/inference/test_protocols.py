@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import as_flags, drawn
 from torch import Tensor, nn
 
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.data import Scenes
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference.protocols import (
     PROTOCOLS,
@@ -28,7 +28,7 @@ from crispseg.inference.protocols import (
 )
 from crispseg.models.refinement import shift
 
-SCENES = Scenes(train=2, val=2, test=2, height=64, width=96)
+DRAWN = drawn(train=2, val=2, test=2, height=64, width=96)
 
 
 def build(refine: str | None = None) -> SegmentationModel:
@@ -268,7 +268,7 @@ def folder(tmp_path: Path, model: SegmentationModel) -> Path:
     return tmp_path / "model"
 
 
-DATA = ["--data=scenes", "--data.val=2", "--data.height=64", "--data.width=96", "--workers=0"]
+DATA = [*as_flags(drawn(val=2, height=64, width=96)), "--workers=0"]
 
 
 def test_evaluate_from_the_command_line(
@@ -282,8 +282,8 @@ def test_evaluate_from_the_command_line(
     assert f"({expected})" in shown
     written = json.loads(scores.read_text())
     assert written["protocol"] == str(expected) == "windows of 32 every 22 px, scales 1 2, mean of logits"
-    by_python = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, protocol=expected)
-    whole = evaluate(model, SCENES.dataset("val"), device="cpu", workers=0, protocol="whole")
+    by_python = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol=expected)
+    whole = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol="whole")
     assert written["confusion"] == by_python.confusion.tolist() != whole.confusion.tolist()
     capsys.readouterr()
     assert main(["evaluate", str(folder), *DATA, "--protocol=sfnet-slide", "--stride=900"]) == 2

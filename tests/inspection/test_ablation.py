@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import Refuses
+from drawn import as_flags, drawn
 from torch import Tensor, nn
 
 import crispseg
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
-from crispseg.data import Scenes
 from crispseg.evaluation.bootstrap import Estimate, mean_of_present, score_gains
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ from crispseg.inspection.ablation import scale, shuffle
 from crispseg.nn import BatchNorm2d
 from crispseg.nn.record import Tap, taps
 
-VAL = Scenes(train=1, val=4, test=1, height=64, width=96).dataset("val")
+VAL = drawn(train=1, val=4, test=1, height=64, width=96).dataset("val")
 
 
 def model_of(name: str, **options: Any) -> SegmentationModel:
@@ -352,7 +352,7 @@ def saved(models: dict[str, SegmentationModel], tmp_path_factory: pytest.TempPat
     return folder
 
 
-DATA = ["--data=scenes", "--data.val=4", "--data.height=64", "--data.width=96", "--workers=0"]
+DATA = [*as_flags(drawn(val=4, height=64, width=96)), "--workers=0"]
 
 
 def test_command(

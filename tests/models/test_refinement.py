@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from drawn import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from training_runs import MODEL, quietly, rows, tiny
 
 from crispseg import from_pretrained
-from crispseg.data import Scenes, train_transform
+from crispseg.data import train_transform
 from crispseg.data.transforms import Augment
 from crispseg.evaluation import BoundaryScores
 from crispseg.models.boundary_targets import NO_BOUNDARY, NO_DIRECTION, BoundaryTargets, boundary_targets
@@ -121,7 +122,7 @@ def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any)
 
 
 def test_data_workers_make_targets_from_the_augmented_mask() -> None:
-    sample = Scenes(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
+    sample = drawn(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
     transform = train_transform(
         Augment(crop=(80, 200), turn=False, photometric=False),
         (0.5, 0.5, 0.5),

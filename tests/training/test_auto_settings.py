@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import drawn
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from training_runs import MODEL, SCENES, tiny
+from training_runs import DRAWN, MODEL, tiny
 
 from crispseg import create_model
-from crispseg.data import Augment, Scenes, SplitReport, check_split, softened_weights
+from crispseg.data import Augment, SplitReport, check_split, softened_weights
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.split_check import lopsidedness, quarters
 from crispseg.labels import LabelSet
@@ -74,7 +75,7 @@ def test_crops_are_as_large_as_images_allow(shorter_side: int, side: int | None)
     ("images", "in_chans", "changed"), [(36, 3, "mmseg"), (36, 1, "mmseg"), (36, 4, False), (500, 3, False)]
 )
 def test_colours_of_few_images_are_changed(images: int, in_chans: int, changed: str | bool) -> None:
-    config = TrainConfig(model=ModelConfig(in_chans=in_chans))
+    config = TrainConfig(DRAWN, model=ModelConfig(in_chans=in_chans))
     assert resolved(config, report(images=images)).augment.photometric == changed
 
 
@@ -86,7 +87,7 @@ def test_most_images_are_no_smaller_than_the_crop() -> None:
 @pytest.mark.parametrize("crop", [(32, 32), (CROP, CROP), (CROP, 2 * CROP), (768, 768), (4096, 4096), None])
 def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> None:
     whole = report(600)
-    size = resolved(TrainConfig(augment=Augment(crop, (1, 1))), whole).batch_size
+    size = resolved(TrainConfig(DRAWN, augment=Augment(crop, (1, 1))), whole).batch_size
     area = math.prod(crop or whole.largest)
     assert isinstance(size, int) and 1 <= size <= BATCH
     assert size == 1 or size * area <= BATCH * CROP**2
@@ -95,7 +96,7 @@ def test_batches_hold_no_more_than_memory_does(crop: tuple[int, int] | None) -> 
 
 def test_what_is_said_stays() -> None:
     augment = Augment(crop=(96, 64), turn=True, photometric=True)
-    said = TrainConfig(augment=augment, batch_size=3, epochs=2, precision="fp32", class_weights="balanced")
+    said = TrainConfig(DRAWN, augment=augment, batch_size=3, epochs=2, precision="fp32", class_weights="balanced")
     assert resolved(said, report()) == said
 
 
@@ -103,7 +104,7 @@ def test_what_is_said_stays() -> None:
 
 
 def test_a_run_that_is_told_no_length_has_one() -> None:
-    assert resolved(TrainConfig(), report()).minutes == MINUTES == 30
+    assert resolved(TrainConfig(DRAWN), report()).minutes == MINUTES == 30
     for told in ({"epochs": 2}, {"iterations": 5}, {"minutes": 1.5}):
         found, config = resolved(TrainConfig(**told), report()), TrainConfig(**told)
         assert (found.epochs, found.iterations, found.minutes) == (config.epochs, config.iterations, config.minutes)
@@ -111,9 +112,9 @@ def test_a_run_that_is_told_no_length_has_one() -> None:
 
 def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
     rare, frequent = report(counts=(80, 0, 19, 1)), report(counts=(80, 0, 17, 3))
-    assert resolved(TrainConfig(loss={"cross_entropy": 1.0, "dice": 1.0}), rare).class_weights == "softened"
-    assert resolved(TrainConfig(), frequent).class_weights is None
-    assert resolved(TrainConfig(loss="dice"), rare).class_weights is None
+    assert resolved(TrainConfig(DRAWN, loss={"cross_entropy": 1.0, "dice": 1.0}), rare).class_weights == "softened"
+    assert resolved(TrainConfig(DRAWN), frequent).class_weights is None
+    assert resolved(TrainConfig(DRAWN, loss="dice"), rare).class_weights is None
 
 
 @pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32"), (None, "fp32")])
@@ -125,8 +126,8 @@ def test_precision_is_what_the_machine_does_fast(
     monkeypatch.setattr(
         "crispseg.training.auto_settings.has_bf16", lambda **asked: has if asked == {"cuda": cuda} else not has
     )
-    assert resolved(TrainConfig(), report()).precision == precision
-    assert resolved(TrainConfig(precision="bf16"), report()).precision == "bf16"
+    assert resolved(TrainConfig(DRAWN), report()).precision == precision
+    assert resolved(TrainConfig(DRAWN, precision="bf16"), report()).precision == "bf16"
 
 
 @given(st.lists(st.integers(0, 10**7), min_size=2, max_size=6).filter(any))
@@ -193,7 +194,7 @@ def test_ignored_pixels_are_of_no_class() -> None:
 
 
 def test_streets_have_an_up() -> None:
-    found = check_split(Scenes(train=20, height=64, width=96).dataset("train"), "train")
+    found = check_split(drawn(train=20, height=64, width=96).dataset("train"), "train")
     assert found.lopsided[0] > 0.8
     assert resolved_augment(Augment(), found).turn is False
 
@@ -224,7 +225,7 @@ def test_what_lies_anywhere_has_no_up(images: int) -> None:
     ],
 )
 def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool, fixed: str, tmp_path: Path) -> None:
-    labels, model = SCENES.label_set(), ModelConfig(name, MODEL.backbone, False, options={"width": 8})
+    labels, model = DRAWN.label_set(), ModelConfig(name, MODEL.backbone, False, options={"width": 8})
     if start:
         create_model(name, num_classes=len(labels), backbone=MODEL.backbone, width=8).save_pretrained(tmp_path)
     config = tiny(tmp_path, model=model, freeze_backbone=freeze, init_from=str(tmp_path) if start else None)
@@ -234,7 +235,7 @@ def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool
 
 
 def test_a_backbone_whose_finest_feature_is_made_of_much_of_it_is_trained(tmp_path: Path) -> None:
-    labels, model = SCENES.label_set(), ModelConfig("fpn", "hrnet_w18_small", False, options={"width": 8})
+    labels, model = DRAWN.label_set(), ModelConfig("fpn", "hrnet_w18_small", False, options={"width": 8})
     create_model("fpn", num_classes=len(labels), backbone=model.backbone, width=8).save_pretrained(tmp_path)
     config = tiny(tmp_path, model=model, freeze_backbone="auto", init_from=str(tmp_path))
     backbone = starting_model(config, labels)[0].backbone
@@ -244,4 +245,4 @@ def test_a_backbone_whose_finest_feature_is_made_of_much_of_it_is_trained(tmp_pa
 def test_early_stages_of_a_model_without_any_are_refused(tmp_path: Path, refuses: Any) -> None:
     config = tiny(tmp_path, model=ModelConfig("fcn", MODEL.backbone, False), freeze_backbone="early")
     with refuses("freeze_backbone is early", "fcn"):
-        starting_model(config, SCENES.label_set())
+        starting_model(config, DRAWN.label_set())

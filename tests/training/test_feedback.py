@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from rich.console import Console
-from training_runs import SCENES, rows, tiny
+from training_runs import DRAWN, rows, tiny
 
 from crispseg.data import Augment
 from crispseg.data.split_check import SplitReport, summary
@@ -135,7 +135,7 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", epochs=12, batch_size=4)
     folder = train(config, console=Console(file=said, width=300)).folder
     text = said.getvalue()
-    names = SCENES.label_set().names
+    names = DRAWN.label_set().names
     assert "24 steps" in text[: text.index("epoch 1")]
     first, later = re.findall(r"(?m)^epoch .*mIoU.*$", text)[:2]
     assert re.fullmatch(r"epoch 1/12  step 2/24  loss [\d.]+  [\d.e+]+ images/s  \d+ s left  mIoU [\d.]+", first)

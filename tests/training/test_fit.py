@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from training_runs import MODEL, SCENES, equal, files, moved, quietly, rows, state, tiny, untrained
+from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
 from crispseg import Segmenter, from_pretrained
 from crispseg.data import Augment, check_split, class_weights
@@ -47,7 +47,7 @@ def test_a_run_holds_these_files(tiny_run: Run) -> None:
 
 
 def test_metrics_have_a_row_for_each_evaluation(tiny_run: Run) -> None:
-    names = SCENES.label_set().names
+    names = DRAWN.label_set().names
     table = rows(tiny_run.folder)
     assert list(table[0]) == [
         *("epoch", "step", "seconds", "lr", "train_loss", "miou", "pixel_accuracy"),
@@ -73,14 +73,14 @@ def test_checkpoints_are_no_code(tiny_run: Run) -> None:
 def test_config_repeats_the_run(tiny_run: Run) -> None:
     tree = yaml.safe_load((tiny_run.folder / "config.yaml").read_text())
     assert tree == config_to_dict(tiny(tiny_run.folder))
-    assert tree["data"] == {"name": "scenes", "train": 8, "val": 4, "test": 4, "height": 64, "width": 96, "seed": 0}
+    assert (tree["data"]["name"], tree["data"]["root"]) == ("folder", str(DRAWN.root))
 
 
 def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
     loaded = from_pretrained(tiny_run.folder)
     assert equal(loaded.state_dict(), state(tiny_run.model))
     info = loaded.info
-    assert (info.class_names, info.palette) == (SCENES.label_set().names, SCENES.label_set().palette)
+    assert (info.class_names, info.palette) == (DRAWN.label_set().names, DRAWN.label_set().palette)
     assert (info.mean, info.std) == (loaded.backbone.mean, loaded.backbone.std)
     assert info.recipe == config_to_dict(tiny(tiny_run.folder))
     assert info.metrics == {"val_miou": round(tiny_run.miou, 2)}
@@ -89,7 +89,7 @@ def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
 
 def test_the_best_evaluation_is_what_is_saved(tiny_run: Run) -> None:
     assert tiny_run.miou == pytest.approx(max(float(row["miou"]) for row in rows(tiny_run.folder)), abs=1e-3)
-    assert evaluate(tiny_run.model, SCENES.dataset("val"), workers=0).miou == pytest.approx(tiny_run.miou, abs=0.05)
+    assert evaluate(tiny_run.model, DRAWN.dataset("val"), workers=0).miou == pytest.approx(tiny_run.miou, abs=0.05)
 
 
 # Options ------------------------------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ def test_ema_is_evaluated_and_saved(tmp_path: Path) -> None:
     best = torch.load(averaged.folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
     for name, parameter in averaged.model.named_parameters():
         torch.testing.assert_close(parameter, best[f"model.{name}"])
-    assert evaluate(averaged.model, SCENES.dataset("val"), workers=0).miou == pytest.approx(averaged.miou, abs=0.05)
+    assert evaluate(averaged.model, DRAWN.dataset("val"), workers=0).miou == pytest.approx(averaged.miou, abs=0.05)
 
 
 def test_class_weights(tmp_path: Path, refuses: Any) -> None:
-    report = check_split(SCENES.dataset("train"), "train")
+    report = check_split(DRAWN.dataset("train"), "train")
     assert class_weights_of(tiny(tmp_path), report) is None
     balanced = class_weights_of(tiny(tmp_path, class_weights="balanced"), report)
     assert balanced is not None and np.array_equal(balanced.numpy(), class_weights(report))
@@ -172,7 +172,7 @@ def test_softened_weights_become_milder_by_the_step_alone(tmp_path: Path, monkey
     settings: dict[str, Any] = {"class_weights": "softened", "auxiliary_weight": 0.0}
     quietly(tiny(tmp_path / "run", epochs=1, **settings))
     quietly(tiny(tmp_path / "run", epochs=3, **settings), resume=True)
-    shares = np.array(check_split(SCENES.dataset("train"), "train").shares)
+    shares = np.array(check_split(DRAWN.dataset("train"), "train").shares)
     exponents = (1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3, 1 / 3)
     for weights, exponent in zip(seen, exponents, strict=True):
         expected = np.where(shares > 0, (shares.max() / np.maximum(shares, 1e-4)) ** exponent, 0)
@@ -197,7 +197,7 @@ def test_bf16_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
     model = dataclasses.replace(MODEL, in_chans=1)
     finished = quietly(tiny(tmp_path / "run", epochs=1, model=model, auxiliary_weight=0.0, batch_size=100))
-    assert Segmenter(finished.folder)(SCENES.dataset("val")[0].image).labels.shape == (64, 96)
+    assert Segmenter(finished.folder)(DRAWN.dataset("val")[0].image).labels.shape == (64, 96)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], phrases: list[str], refuses: Any) -> None:
     with refuses(*phrases):
-        TrainConfig(**changes)
+        TrainConfig(DRAWN, **changes)
 
 
 # Weights of another run ---------------------------------------------------------------------------------------------
@@ -234,13 +234,13 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], phrases: list[
 
 def test_init_from_the_same_classes_takes_all_weights(tiny_run: Run, tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", init_from=str(tiny_run.folder))
-    model, note = starting_model(config, SCENES.label_set())
+    model, note = starting_model(config, DRAWN.label_set())
     assert equal(state(model), state(tiny_run.model)) and "all weights" in note
 
 
 def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
-    names = SCENES.label_set().names
+    names = DRAWN.label_set().names
     for classes in (("road", "building", "sky"), names[::-1]):  # another order is another task too
         model, note = starting_model(config, LabelSet(classes, tuple((index, 0, 0) for index in range(len(classes)))))
         assert "classifier" in note and model.info.class_names == classes
@@ -272,7 +272,7 @@ def test_init_from_another_network_is_refused(
     tiny_run: Run, model: ModelConfig, phrase: str, tmp_path: Path, refuses: Any
 ) -> None:
     with refuses("init_from", str(tiny_run.folder), phrase):
-        starting_model(tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=model), SCENES.label_set())
+        starting_model(tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=model), DRAWN.label_set())
 
 
 # What goes wrong ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from training_runs import FLAGS, SCENES, files
+from training_runs import DRAWN, FLAGS, files
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
@@ -28,7 +28,7 @@ from crispseg.training.folds import fold_lines
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
     """Flags for five images of one's own."""
-    data = SCENES.dataset("train")
+    data = DRAWN.dataset("train")
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     for index in range(5):
@@ -67,9 +67,9 @@ def test_folds_and_their_spread(
     assert " min each" not in text, "its length is no time"
 
 
-@pytest.mark.parametrize(("folds", "said"), [("2", "scenes"), ("two", "two")])
+@pytest.mark.parametrize(("folds", "said"), [("2", "nuclei"), ("two", "two")])
 def test_folds_are_refused(folds: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *FLAGS, f"--folds={folds}", f"--out={tmp_path}"]) == 2
+    assert main(["train", *FLAGS, "--data=nuclei", f"--folds={folds}", f"--out={tmp_path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
 

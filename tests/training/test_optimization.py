@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from training_runs import quietly, rows, tiny
+from training_runs import DRAWN, quietly, rows, tiny
 
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
@@ -39,7 +39,7 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, floa
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: Any, decay_all: bool) -> None:
     config = TrainConfig(
-        optimizer=optimizer, lr=0.2, backbone_lr_factor=0.1, weight_decay=0.05, decay_norms_and_biases=decay_all
+        DRAWN, optimizer=optimizer, lr=0.2, backbone_lr_factor=0.1, weight_decay=0.05, decay_norms_and_biases=decay_all
     )
     found = settings_of(build_optimizer(model, config))
     norms_and_biases = {
@@ -63,23 +63,23 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
 def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
     model.backbone.freeze()
     for decay_all in (True, False):
-        optimizer = build_optimizer(model, TrainConfig(decay_norms_and_biases=decay_all))
+        optimizer = build_optimizer(model, TrainConfig(DRAWN, decay_norms_and_biases=decay_all))
         frozen = {id(parameter) for parameter in model.backbone.parameters()}
         assert settings_of(optimizer).keys() == {id(p) for p in model.parameters()} - frozen
         assert all(group["params"] for group in optimizer.param_groups)
 
 
 def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
-    sgd = build_optimizer(model, TrainConfig(optimizer="sgd", momentum=0.7))
+    sgd = build_optimizer(model, TrainConfig(DRAWN, optimizer="sgd", momentum=0.7))
     assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7
-    assert isinstance(build_optimizer(model, TrainConfig(optimizer="adamw")), torch.optim.AdamW)
+    assert isinstance(build_optimizer(model, TrainConfig(DRAWN, optimizer="adamw")), torch.optim.AdamW)
 
 
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 
 def scheduled(schedule: Any, **changes: Any) -> TrainConfig:
-    return TrainConfig(schedule=schedule, **{"warmup": 0} | changes)
+    return TrainConfig(DRAWN, schedule=schedule, **{"warmup": 0} | changes)
 
 
 def of(total: int) -> Callable[[int], float]:
@@ -158,7 +158,7 @@ def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, war
     ("batches", "accumulate", "steps"), [(10, 1, 10), (10, 2, 5), (10, 4, 3), (1, 8, 1), (0, 1, 1)]
 )
 def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
-    assert steps_per_epoch(batches, TrainConfig(accumulate=accumulate)) == steps
+    assert steps_per_epoch(batches, TrainConfig(DRAWN, accumulate=accumulate)) == steps
 
 
 # In a run -----------------------------------------------------------------------------------------------------------

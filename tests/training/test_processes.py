@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import as_flags, drawn
 from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
@@ -55,7 +56,8 @@ def plain(spec, num_classes: int):
 
 PLAINLY = [
     *("--preset=paper", "--model=plain", "--model.backbone=test_efficientnet", "--model.pretrained=false"),
-    *("--data.train=8", "--data.val=5", "--data.test=1", "--data.height=64", "--data.width=96", "--epochs=2"),
+    *as_flags(drawn(train=8, val=5)),
+    "--epochs=2",
     *("--augment.crop=[64,96]", "--augment.scale=[1,1]", "--augment.repeat=1", "--auxiliary_weight=0"),
     *("--hard_fraction=1", "--class_weights=null", "--freeze_backbone=true", "--workers=0", "--loggers=[]"),
 ]

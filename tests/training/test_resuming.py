@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from training_runs import MODEL, SCENES, equal, files, quietly, rows, state, tiny, without_time
+from drawn import as_flags, drawn
+from training_runs import DRAWN, MODEL, equal, files, quietly, rows, state, tiny, without_time
 
 import crispseg
 from crispseg import from_pretrained
@@ -132,7 +133,7 @@ def test_evaluations_leave_the_training_as_it_is(ema: float | None, tmp_path: Pa
 def test_a_run_killed_by_the_system_ends_with_the_same_weights(tmp_path: Path) -> None:
     flags = [
         *("--model=sfnet", "--model.backbone=test_efficientnet", "--model.width=8", "--epochs=3", "--batch_size=2"),
-        *("--data.train=24", "--data.val=4", "--data.test=4", "--data.height=64", "--data.width=96"),
+        *as_flags(drawn(train=24, val=4, test=4, height=64, width=96)),
         *("--augment.crop=[64,96]", "--workers=1", "--loggers=[]", "--deterministic=true", "--checkpoint_every=3"),
         "--preset=paper",
     ]
@@ -297,7 +298,7 @@ def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -
     with refuses("moved.pth"):
         quietly(config)
     assert files(tmp_path) == set() and not (tmp_path / "run").exists()  # what is refused leaves nothing
-    starting_model(config, SCENES.label_set(), resume=True)
+    starting_model(config, DRAWN.label_set(), resume=True)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "pictures"])

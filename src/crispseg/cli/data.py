@@ -54,8 +54,8 @@ def run_list(argv: Sequence[str]) -> None:
     console.print(table)
     say(
         console,
-        "--data NAME --data.root DIR trains on them. --data folder takes own images and masks. --data scenes needs no "
-        "files, and --data nuclei without a root takes the part that comes with crispseg.",
+        "--data NAME --data.root DIR trains on them. --data folder takes own images and masks, and "
+        "--data nuclei without a root takes the part that comes with crispseg.",
     )
 
 

@@ -14,7 +14,6 @@ from crispseg.cli.compare import short_names
 from crispseg.cli.parsing import MODEL, Parser, parse_data
 from crispseg.cli.scoring import recorded_data
 from crispseg.config.plugins import load_plugins
-from crispseg.data import Scenes
 from crispseg.demo import app
 from crispseg.demo.examples import Examples
 from crispseg.demo.uploads import Limits
@@ -76,14 +75,14 @@ def run(argv: Sequence[str]) -> None:
 
 
 def examples_of(run: str, info: ModelInfo) -> Examples | None:
-    """Images of the split val that the run's `config.yaml` names, or of data inside crispseg; none says why, if known.
+    """Images of the split val that the run's `config.yaml` names; none says why, if known.
 
     What another model without that file says of its data is not followed, as others may have made it: it could name
     any folder of this machine.
     """
     tree = recorded_data(run)
     ours = shipped_folder(run) or (Path(run) / CONFIG).is_file()
-    if "data" not in tree or not (ours or tree["data"]["name"] == Scenes.name):
+    if "data" not in tree or not ours:
         return None
     try:
         _, data = parse_data([], tree, Parser(prog="crispseg demo"))

@@ -36,7 +36,7 @@ from crispseg.training.config import LENGTHS, ModelConfig, TrainConfig, config_t
 
 Tree = dict[str, Any]
 
-DEFAULTS: Tree = {"model": {"name": ModelConfig.name}, "data": {"name": "scenes"}}
+DEFAULTS: Tree = {"model": {"name": ModelConfig.name}, "data": {"name": Folder.name}}
 RUN = "a run's folder, a saved model's folder, a hub id, or a name that 'crispseg list --pretrained' shows"
 MODEL = f"{RUN}, or a file of crispseg export"
 PRESETS = ("own", "paper")

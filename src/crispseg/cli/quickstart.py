@@ -34,7 +34,7 @@ from crispseg.visualization.pictures import error_map, panels
 
 DESCRIPTION = (
     "Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or with "
-    "--data on built-in street scenes or your own images, or with --model another model; print IoU on unseen images "
+    "--data on your own images, or with --model another model; print IoU on unseen images "
     "before and after, and draw panels of image, ground truth, predictions before and after, and errors. All keys of "
     "'crispseg train' work."
 )

@@ -33,9 +33,7 @@ DESCRIPTION = (
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     if not argv:
-        raise CrispsegError(
-            "there are no data; give their folder, as in 'crispseg train photos', or --data scenes for built-in scenes"
-        )
+        raise CrispsegError("there are no data; give their folder, as in 'crispseg train photos'")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in TAKEN:
         first.add_argument(flag, nargs="?", const="")

@@ -30,7 +30,7 @@ class Settings:
         try:
             return validate(values)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
+            first = min(error.errors(), key=lambda each: each["type"] == "missing")
             if not first["loc"]:  # no settings at all, of which those that they are part of speak
                 raise
             key, value, remedy = str(first["loc"][0]), first["input"], first["msg"].replace("Input should", "it should")
@@ -38,6 +38,8 @@ class Settings:
             kinds = {name: hints[name] for name in cls.__dataclass_fields__ if name != "prefix"}
             if key not in kinds:
                 raise CrispsegError(f"{cls.__name__} has no '{key}'{did_you_mean(key, kinds)}") from None
+            if first["type"] == "missing":
+                raise CrispsegError(f"{cls.prefix}{key} is missing; give it") from None
             if not first["type"].startswith(WORDED):
                 value = (getattr(values, "kwargs", None) or {}).get(key, value)
                 remedy = f"it should be {accepted(kinds[key])}"

@@ -4,7 +4,6 @@ from crispseg.data.dataset import DataSource, InstanceDataset, Sample, Segmentat
 from crispseg.data.folder import Folder
 from crispseg.data.free import Aerial, Nuclei
 from crispseg.data.loading import Transformed
-from crispseg.data.scenes import Scenes
 from crispseg.data.sources import (
     ADE20K,
     VOC2012,
@@ -21,9 +20,7 @@ from crispseg.labels import IGNORE, LabelSet
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
     source.name: source
-    for source in (
-        *(ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, Scenes, VOC2012),
-    )
+    for source in (*(ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, VOC2012),)
 }
 """What `--data NAME` can be."""
 
@@ -45,7 +42,6 @@ __all__ = [
     "Nuclei",
     "PascalContext",
     "Sample",
-    "Scenes",
     "SegmentationDataset",
     "SplitReport",
     "Transformed",

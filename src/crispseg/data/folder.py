@@ -17,7 +17,7 @@ from crispseg.data.pairing import Matched, few, instance_masks, match
 from crispseg.data.splitting import folded, refuse_shared, shared_out
 from crispseg.data.text_files import as_color, chosen_names, class_names, read_palette
 from crispseg.data.threads import parallel
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.images import find_images
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -80,6 +80,8 @@ class Folder:
 
     def __post_init__(self) -> None:
         both = self.images is not None and (self.masks is not None or self.of_instances)
+        if (self.images, self.masks, self.instances, self.root) == (None, None, None, None):
+            raise CrispsegError("there are no data; give data.root, or data.images and data.masks")
         if both is (self.root is not None):
             if both:
                 raise CrispsegError(f"{self.root} is given beside data.images or data.masks; give one or the other")
@@ -146,9 +148,7 @@ class Folder:
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
         if split not in (*self.splits(), ALL):
-            raise CrispsegError(
-                f"there is no split '{split}' in these images; it has {', '.join(self.splits())}, {ALL}"
-            )
+            raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
         folders, pooled = self._layout.folders, split == ALL or self.folds is not None
         for part in folders if pooled or not self._layout.divided else [split if split in folders else "train"]:
             if part not in self._matched:

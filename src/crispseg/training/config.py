@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from crispseg.backbones.published import weights_source
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.config.wording import written
-from crispseg.data import Augment, DataSource, Scenes
+from crispseg.data import Augment, DataSource
 from crispseg.data.threads import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.protocols import MIN_SIDE
@@ -110,8 +110,8 @@ class TrainConfig(Settings):
     """A training run. A value that cannot be is a `CrispsegError`.
 
     Args:
-        model: the model.
         data: the data.
+        model: the model.
         augment: how training images are varied.
         out: folder of the run.
         epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
@@ -166,8 +166,8 @@ class TrainConfig(Settings):
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
     """
 
+    data: pydantic.SkipValidation[DataSource]
     model: ModelConfig = Field(default_factory=ModelConfig)
-    data: pydantic.SkipValidation[DataSource] = Field(default_factory=Scenes)
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
     epochs: PositiveInt | None = None
