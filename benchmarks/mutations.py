@@ -87,7 +87,9 @@ MUTATIONS = [
         "dx, dy = torch.unflatten(offset.to(wide)",
     ),
     Mutation(
-        "models: FAM's flow", "xs + dx / width, ys[:, None] + dy / height", "xs + dx / height, ys[:, None] + dy / width"
+        "models: FAM's flow",
+        "stack([xs + dx / width, ys[:, None] + dy / height]",
+        "stack([xs + dx / height, ys[:, None] + dy / width]",
     ),
     Mutation(
         "models: correlation", "y : y + height, x : x + width]).mean(1)", "y : y + height, x : x + width]).sum(1)"

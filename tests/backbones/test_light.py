@@ -45,27 +45,6 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
         ]
 
 
-@pytest.mark.parametrize(
-    ("name", "strides", "channels"),
-    [
-        ("df1", (4, 8, 16, 32), (64, 64, 128, 512)),
-        ("df2", (4, 8, 16, 32), (64, 128, 256, 512)),
-        ("df1", (16, 32, 32), (128, 256, 512)),
-        ("stdc1", (2, 16, 16), (32, 512, 512)),
-        (SHUFFLENET, (2, 32, 32), (24, 464, 1024)),
-        (SHUFFLENET, (4, 8), (24, 116)),
-    ],
-)
-def test_other_strides_give_the_deepest_features(
-    name: str, strides: tuple[int, ...], channels: tuple[int, ...]
-) -> None:
-    backbone = Backbone(name, strides=strides)
-    assert (backbone.strides, backbone.channels) == (strides, channels)
-    sum(feature.square().mean() for feature in backbone(torch.randn(2, 3, 64, 64))).backward()
-    unused = [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
-    assert unused == []  # nothing behind the last feature is kept
-
-
 @pytest.mark.parametrize("name", LIGHT)
 def test_what_they_cannot_do_is_refused(name: str, refuses: Any) -> None:
     with refuses(name, "[4, 8, 64] are needed", "resnet18"):

@@ -112,12 +112,6 @@ def test_a_flow_moves_what_is_read_by_half_as_many_pixels() -> None:
     assert read(flow)[-1] == 7  # outside is as the edge
 
 
-def test_a_backbone_that_pads_alike_at_all_sizes_sees_images_as_they_are() -> None:
-    model = create_model("sfnet", num_classes=3, backbone="resnet10t", width=8)
-    images = torch.randn(1, 3, 70, 90)
-    assert model.padded(images) is images
-
-
 @settings(max_examples=10, deadline=None)
 @given(st.integers(32, 70), st.integers(32, 70), st.floats(1.01, 2.5))
 def test_images_are_seen_as_large_as_is_said(height: int, width: int, inference_scale: float) -> None:
@@ -165,11 +159,6 @@ def test_levels_that_are_summed_are_linear_until_all_are() -> None:
             layer.weight.copy_((two @ one)[:, :, None, None])
         found = decoder(features, torch.empty(0)).feature
     torch.testing.assert_close(found, F.relu(decoder.merge.norm(expected)))
-
-
-def test_training_sees_images_as_they_are() -> None:
-    model = crisp(inference_scale=2).train()
-    assert model.coarse(torch.randn(2, 3, 64, 64)).decoded.feature.shape[-2:] == (16, 16)
 
 
 @pytest.mark.parametrize("inference_scale", [0.5, 5, float("nan")])

@@ -178,14 +178,6 @@ def test_sampler_is_equation_1(points: int) -> None:
         assert_close(found[b], eq1(x[b], seen["offset"][b], seen["modulation"][b]))
 
 
-def test_offsets_start_at_the_grid_and_modulations_at_one_half() -> None:
-    grid, modulation = DynamicSampler(3, 9)(torch.randn(1, 3, 4, 6))
-    assert (modulation == 0.5).all()
-    x, y = ((grid[0, ..., axis] + 1) * size / 2 - 0.5 for axis, size in ((0, 6), (1, 4)))
-    torch.testing.assert_close(x[:, 1, 2], torch.tensor([1.0, 2, 3, 1, 2, 3, 1, 2, 3]))
-    torch.testing.assert_close(y[:, 1, 2], torch.tensor([0.0, 0, 0, 1, 1, 1, 2, 2, 2]))
-
-
 @pytest.mark.parametrize(("points", "sizes"), [(9, ((6, 7), (3, 4))), (25, ((5, 3), (1, 1))), (9, ((4, 6), (4, 6)))])
 def test_spatial_affinity_is_equation_2(points: int, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     part = shaken(SpatialAffinity(4, points))
@@ -237,14 +229,6 @@ def test_gradients_of_the_module() -> None:
 
     leaves = [value.detach().clone().requires_grad_() for value in values]
     assert torch.autograd.gradcheck(run, (fine, coarse, *leaves), eps=1e-7, atol=1e-4, fast_mode=True)
-
-
-def test_embedding_has_the_learned_values_at_its_own_size() -> None:
-    embedding = PositionEmbedding(3, length=4)
-    same = embedding(torch.zeros(1, 3, 4, 4))
-    assert torch.equal(same, embedding.rows + embedding.columns)
-    larger = embedding(torch.zeros(1, 3, 7, 10))
-    torch.testing.assert_close(larger[..., ::2, ::3], same)
 
 
 # Counts -----------------------------------------------------------------------------------------------------------

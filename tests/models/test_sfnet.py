@@ -65,25 +65,6 @@ def test_warp_is_bilinear_sampling_at_the_moved_point(h: int, w: int, height: in
     torch.testing.assert_close(warp(coarse, flow).double(), naive_warp(coarse, flow), atol=2e-4, rtol=0)
 
 
-def test_no_flow_is_bilinear_upsampling() -> None:
-    coarse = torch.randn(2, 3, 5, 7)
-    upsampled = F.interpolate(coarse, size=(9, 16), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(warp(coarse, torch.zeros(2, 2, 9, 16)), upsampled, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_constant_flow_shifts_and_brings_in_zeros(axis: int) -> None:
-    size = (6, 9)
-    coarse, flow = torch.randn(1, 3, *size), torch.zeros(1, 2, *size)
-    length = size[1 - axis]
-    flow[:, axis] = 2 * length / (length - 1)  # one pixel to the right, or down
-    warped = warp(coarse, flow)
-    dim = 3 - axis
-    moved = warped.narrow(dim, 0, length - 1)
-    torch.testing.assert_close(moved, coarse.narrow(dim, 1, length - 1), atol=1e-4, rtol=0)
-    assert warped.narrow(dim, length - 1, 1).abs().max() < 1e-4
-
-
 def test_gradients_of_warp_are_the_slopes_of_a_ramp() -> None:
     h, w, height, width = 6, 10, 12, 20
     coarse = (3 * torch.arange(w) + 5 * torch.arange(h)[:, None]).float()[None, None].requires_grad_()

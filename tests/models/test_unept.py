@@ -111,11 +111,6 @@ class TestUNEPT(ModelTester):
             assert model(images).isfinite().all()
         check_taps(seen, unept_taps(strides=strides), (65, 97))
 
-    def test_a_backbone_that_cannot_be_dilated_takes_its_own_strides(self, refuses: Any) -> None:
-        with refuses("ghostnet_100", "output_stride 8"):
-            self.build(backbone="ghostnet_100")
-        assert self.build(backbone="ghostnet_100", output_stride=32).backbone.strides == (8, 16, 32)
-
     def test_other_values_are_refused(self, refuses: Any) -> None:
         with refuses("width is 20", "multiple of 8"):
             self.build(width=20)

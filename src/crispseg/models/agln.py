@@ -387,8 +387,7 @@ def agln(
     """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).

@@ -252,8 +252,7 @@ def ddsm_upernet(
     """UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         context: context part on C5, as of `upernet`.
         context_options: options of the context part by name, such as rates of aspp.
@@ -301,8 +300,7 @@ def ddsm_deeplabv3plus(
     """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of ASPP and of the decoder.
         output_stride: stride of the deepest feature, kept by dilation.
         context: context part on the deepest feature, as of `deeplabv3plus`.

@@ -88,8 +88,7 @@ def deeplabv3plus(
     The 3×3 convolutions are ordinary ones, not separable.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of ASPP and of the decoder.
         output_stride: stride of the deepest feature, kept by dilation.
         context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.

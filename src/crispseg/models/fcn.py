@@ -47,8 +47,7 @@ def fcn(
     """A context part on the deepest feature, classified.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of what is classified; by default a quarter of the deepest feature's.
         output_stride: stride of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
         context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

@@ -29,8 +29,7 @@ def fpn(
     """Upsample and add; all levels concatenated, 3×3 to twice the width, classified.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: 64 on DF, STDC, ShuffleNet and where C2 has fewer than 64 channels, since
             merging is dear; else 128 where C5 has up to 512, or 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

@@ -261,8 +261,7 @@ def sfnet(
     """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: as SFNet's code was released, 64 on DF and STDC (here also on ShuffleNet),
             128 for another C5 of up to 512 channels, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

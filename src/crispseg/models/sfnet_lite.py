@@ -141,8 +141,7 @@ def sfnet_lite(
     """One gated alignment of the coarsest level with the finest, on any backbone.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: 128 where C5 has up to 1024 channels, as released, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.

@@ -263,8 +263,7 @@ def unept(
     """UN-EPT on a CNN, or on a ViT, of which equally spaced blocks are the levels.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: d_model, a multiple of 8.
         levels: L, 3 for stages 3 to 5 of a CNN and blocks 4, 8 and 12 of 12, 1 for the last of them (Table 6).
         points: N, on each level (Table 6).

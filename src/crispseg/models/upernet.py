@@ -29,8 +29,7 @@ def upernet(
     """Pyramid pooling, then upsample and add; all levels concatenated, 3×3, classified.
 
     Args:
-        spec: the backbone to build.
-        num_classes: number of logits.
+        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         context: context part on C5, as of `fpn`.
         context_options: options of the context part by name, such as rates of aspp.
