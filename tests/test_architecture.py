@@ -22,7 +22,6 @@ ORDER = (
 """The packages, each of which imports only those before it."""
 UPWARD = {
     ("api", "cli"),
-    ("doctor.pairs", "inference"),
 }
 """Imports against the order."""
 WITH_FLAGS = {

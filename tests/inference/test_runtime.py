@@ -206,6 +206,6 @@ def test_signals_after_openvino(tmp_path: Path) -> None:
     """PyTorch's loaders handle the signal of a child that ends; see `openvino_core`."""
     pytest.importorskip("openvino")
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "network.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     # a library may have started one too, which ends meanwhile
     assert (done.returncode, set(done.stdout.splitlines())) == (0, {"True", "a child has ended"}), done.stderr

@@ -29,11 +29,11 @@ from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
 from crispseg.inference.device import usable_device
 from crispseg.inference.memory import enough_memory
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.runtime import ExportedModel
 from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax
 from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
+from crispseg.models.info import MIN_SIDE
 
 Side: TypeAlias = Annotated[int, Field(ge=MIN_SIDE)]
 

@@ -23,9 +23,9 @@ from crispseg.doctor import KINDS, diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
+from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import WEIGHTS_FILE
 from crispseg.training.config import CONFIG
 from crispseg.visualization.pages import check_json

@@ -13,7 +13,7 @@ from crispseg.data.pairing import PairingKind
 from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Unreadable, files_of, readable
 from crispseg.doctor.kinds import Finding, finding
 from crispseg.doctor.subject import Subject
-from crispseg.inference.protocols import MIN_SIDE
+from crispseg.models.info import MIN_SIDE
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:

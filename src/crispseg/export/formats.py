@@ -22,10 +22,10 @@ from crispseg.export.quantization import KEPT, Calibration, Kept, quantize_onnx,
 from crispseg.inference.compiling import whole_number_padding
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import peak_bytes
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.runtime import METADATA, AnyModel, ExportedModel, open_model, openvino_core
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.models import ModelInfo, SegmentationModel
+from crispseg.models.info import MIN_SIDE
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]

@@ -16,7 +16,7 @@ from crispseg.io.files import writable_folder
 from crispseg.io.images import find_images
 
 
-def gather(sources: Sequence[str]) -> dict[Path, str]:
+def gather(sources: Sequence[str | Path]) -> dict[Path, str]:
     """Image files, each with the name of its results: its own, or the path inside its folder, without the suffix.
 
     A text file lists paths, one a line, from its own folder; what they lead to is not looked at. Results are named as
@@ -26,7 +26,7 @@ def gather(sources: Sequence[str]) -> dict[Path, str]:
         CrispsegError: a source is missing, or holds no image.
     """
     names: dict[Path, str] = {}
-    for source in sources:
+    for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
             found = {image: image.relative_to(path) for image in find_images(path)}
@@ -61,7 +61,7 @@ def _own_name(line: str) -> Path:
     return Path(path.name) if path.is_absolute() or ".." in path.parts else path
 
 
-def unused_folder(sources: Sequence[str], images: Iterable[Path]) -> Path:
+def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:
     """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions for photos/a.jpg.
 
     That is beside photos too, and beside images for images/val, lest results be taken for images of it; for an image of

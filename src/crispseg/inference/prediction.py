@@ -64,8 +64,8 @@ class Predictions:
 
 def predict_files(
     run: str | Path,
-    images: Sequence[str | Path],
-    out: Path | None = None,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
     backend: Backend = "auto",
@@ -111,10 +111,11 @@ def predict_files(
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
     part = shard_slice(shard) if shard else slice(None)
     resume = resume or shard is not None
-    names = gather([*map(str, images)])
-    maps = [image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES]
-    _check_choices(maps, format, tiles, polygons, objects)
-    out = unused_folder([*map(str, images)], names) if out is None else out
+    images = [images] if isinstance(images, str | Path) else images
+    names = gather(images)
+    maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
+    _check_choices(sorted(maps), format, tiles, polygons, objects)
+    out = unused_folder(images, names) if out is None else Path(out)
     server = FORMATS.get(format)
     if server is not None:
         files = {image: [str(server.file(image))] for image in names}

@@ -24,11 +24,9 @@ from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.runtime import AnyModel, ExportedModel
 from crispseg.io.images import side_factor
+from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import DIRECTIONS, shift
 from crispseg.nn import resize
-
-MIN_SIDE = 32
-"""What models need; smaller images are extended to it by repeating their last row and column."""
 
 Average: TypeAlias = Literal["logits", "probabilities"]
 Blend: TypeAlias = Literal["uniform", "linear"]

@@ -83,7 +83,7 @@ def predict(
     out = None if out is None else Path(out).absolute()
     files = None
     if isinstance(dataset, str | Path | list | tuple):
-        files = gather([*map(str, [dataset] if isinstance(dataset, str | Path) else dataset)])
+        files = gather([dataset] if isinstance(dataset, str | Path) else dataset)
         if out is not None:
             check_outputs(out, {image: [f"{name}.png"] for image, name in files.items()}, beside=False)
     if not ray.is_initialized():

@@ -20,7 +20,7 @@ from crispseg.inference.device import usable_device
 from crispseg.inference.folding import fold_batch_norms
 from crispseg.inference.memory import LARGE, Tiling, enough_memory
 from crispseg.inference.parallel import WORKERS, in_parallel
-from crispseg.inference.protocols import MIN_SIDE, WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
+from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.source import Source, read_source
@@ -28,6 +28,7 @@ from crispseg.io.images import as_picture, find_images, image_channels
 from crispseg.io.normalize import Normalize
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.models import SegmentationModel
+from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
 from crispseg.nn import resize
 

@@ -17,6 +17,9 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
 
+MIN_SIDE = 32
+"""Least height and width that models take; smaller images are extended to it by their last row and column."""
+
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "centred": ("align_corners", lambda value: not value),
     "enlarge": ("inference_scale", lambda value: value),

@@ -12,8 +12,8 @@ from torch import Tensor
 from crispseg.data import Augment, SplitReport, class_weights, softened_weights
 from crispseg.errors import CrispsegError
 from crispseg.inference.memory import free_bytes
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.io.images import image_channels
+from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
 from crispseg.training.precision import has_bf16
 from crispseg.training.trainer import on_cuda

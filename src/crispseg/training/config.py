@@ -17,8 +17,8 @@ from crispseg.config.wording import written
 from crispseg.data import Augment, DataSource
 from crispseg.data.threads import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.models import SegmentationModel, create_model
+from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
 from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder

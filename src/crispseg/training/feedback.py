@@ -17,7 +17,7 @@ from crispseg.data.dataset import DataSource
 from crispseg.data.folder import Folder
 from crispseg.evaluation.bootstrap import ratio
 from crispseg.evaluation.tables import percent
-from crispseg.inference.protocols import MIN_SIDE
+from crispseg.models.info import MIN_SIDE
 from crispseg.training.callbacks import MetricsFile, callback
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig

@@ -28,12 +28,11 @@ from crispseg.data.split_check import few_images
 from crispseg.doctor.classes import class_findings
 from crispseg.errors import CrispsegError, telling
 from crispseg.inference.memory import enough_memory
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.io.value_range import ValueRange
 from crispseg.models import SegmentationModel
 from crispseg.models.boundary_targets import BoundaryTargets
-from crispseg.models.info import ModelInfo
+from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.training.auto_settings import class_weights_of, keeps_images, resolved
 from crispseg.training.callbacks import MetricsFile, callback
 from crispseg.training.checkpoints import LAST, MODEL, BestCheckpoint, load_checkpoints
