@@ -26,7 +26,6 @@ from crispseg.data import DATA_SOURCES, Augment, DataSource, Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.inference.runtime import Backend
-from crispseg.io.files import read_text
 from crispseg.io.images import SUFFIXES
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
@@ -145,7 +144,7 @@ def read_yaml(path: str | Path) -> Tree:
         CrispsegError: it is missing, no YAML, or no mapping.
     """
     try:
-        tree = parse_yaml(read_text(path))
+        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror or one_line(error)})"
         raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None

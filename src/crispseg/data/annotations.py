@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from crispseg.data import shapes
 from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import read_text
 from crispseg.io.opening import decoding
 
 OUTSIDE = 1.0
@@ -100,7 +99,7 @@ def read_annotations(path: Path) -> Annotations:
         CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself in its images or categories.
     """
     try:
-        tree = json.loads(read_text(path, 2**31, "utf-8-sig"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CrispsegError(
             f"cannot read {path} ({error.strerror or one_line(error)}); give a JSON file of annotations"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import Values, image_array, mask_array
-from crispseg.io.files import temporary_prefix, writable_folder
+from crispseg.io.files import LITTER, writable_folder
 from crispseg.io.opening import opened
 
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
@@ -44,7 +44,7 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     if len(images) != len(masks) or not images:
         raise CrispsegError(f"there are {len(images)} images and {len(masks)} masks; give a mask for each image")
     digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=writable_folder(folder)) as temporary:
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
         for kind, sources, convert in (("images", images, image_array), ("masks", masks, mask_array)):
             target = Path(temporary, "pairs", kind)
             target.mkdir(parents=True)

@@ -12,7 +12,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import read_text
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
@@ -96,7 +95,7 @@ class ModelInfo:
             CrispsegError: it is damaged, or of a later format.
         """
         try:
-            text = read_text(path)
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise CrispsegError(_damaged(path, one_line(error))) from None
         return cls.parse(text, path)

@@ -1,0 +1,238 @@
+"""Files that are whole or not there, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training_runs import FLAGS, files
+
+from crispseg.cli.main import main
+from crispseg.io.files import (
+    LITTER,
+    LOCK,
+    atomic_folder,
+    atomic_path,
+    check_new_folder,
+    owned,
+    put,
+    staging,
+    writable_folder,
+)
+from crispseg.io.images import write_image
+from crispseg.training import Run
+
+FORK = multiprocessing.get_context("fork")
+
+
+# One file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_file_appears_with_its_suffix_and_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deeper" / "table.csv"
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".csv"
+        assert temporary.parent == path.parent  # the same file system: renaming is atomic
+        temporary.write_text("done")
+        assert not path.exists()
+    assert path.read_text() == "done"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_crash_leaves_the_earlier_file(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("earlier")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_made_no_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file.txt") as temporary:
+        temporary.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with atomic_path(path) as one:
+        one.write_text("one")
+        with atomic_path(path) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "one"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_finished_file_has_ordinary_permissions(umask: int, tmp_path: Path) -> None:
+    earlier = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "file.txt"):
+            pass
+        assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+        assert os.umask(umask) == umask, "atomic_path changed the umask"
+    finally:
+        os.umask(earlier)
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/deeper"])
+def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "file").write_text("here")
+    folder = tmp_path / "file" / below
+    with refuses(str(folder)):
+        writable_folder(folder)
+    with refuses(str(folder)), atomic_path(folder / "table.csv"):
+        pass
+    assert (tmp_path / "file").read_text() == "here"
+
+
+def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with refuses(str(tmp_path / "table.csv")), atomic_path(tmp_path / "table.csv"):
+        pass
+
+
+def test_an_unwritable_folder_is_refused(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)  # the permissions of a folder do not stop root
+    with refuses(str(tmp_path), "Permission denied"):
+        writable_folder(tmp_path)
+
+
+def test_writable_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    assert writable_folder(str(folder)) == folder
+    assert list(folder.iterdir()) == []
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
+    with staging(tmp_path / "model.xml") as folder:
+        (folder / "model.bin").write_text("weights")
+        (folder / "model.xml").write_text("graph")
+        assert not (tmp_path / "model.xml").exists()
+        put(folder, tmp_path / "model.xml")
+    assert files(tmp_path) == {"model.bin", "model.xml"} and len(list(tmp_path.iterdir())) == 2
+
+
+# One owner ----------------------------------------------------------------------------------------------------------
+
+
+def own(folder: Path, begun: Event) -> None:
+    with owned(folder), atomic_path(folder / "half.ckpt") as temporary:
+        temporary.write_text("half")
+        begun.set()
+        time.sleep(60)
+
+
+def make(path: Path, begun: Event) -> None:
+    with atomic_folder(path) as temporary:
+        (temporary / "half").write_text("half")
+        begun.set()
+        time.sleep(60)
+
+
+@contextmanager
+def another(work: Callable[[Path, Event], None], folder: Path) -> Iterator[Any]:
+    """Another process that has begun to work in a folder."""
+    begun = FORK.Event()
+    process = FORK.Process(target=work, args=(folder, begun))
+    process.start()
+    assert begun.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any) -> None:
+    with another(own, tmp_path) as process:
+        with refuses(str(tmp_path), "in use"), owned(tmp_path):
+            pass
+        process.kill()
+        process.join()
+        left = {path.name for path in tmp_path.iterdir()}
+        assert LOCK in left and any(name.startswith(LITTER) for name in left)
+        (tmp_path / "inside").mkdir()
+        (tmp_path / f"inside/{LITTER}a").mkdir()
+        with owned(tmp_path, tmp_path / "inside"):
+            assert {path.name for path in tmp_path.rglob("*")} == {"inside", LOCK}
+    assert files(tmp_path) == set()
+    with owned(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_commands_leave_a_folder_to_its_owner(
+    tmp_path: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crispseg.cli.downloading.download", lambda *_: pytest.fail("it was downloaded"))
+    out, image = tmp_path / "out", tmp_path / "in/image.png"
+    write_image(image, np.zeros((40, 40, 3), np.uint8))
+    with another(own, out):
+        for argv in (
+            ["train", *FLAGS, f"--out={out}"],
+            ["train", "--data=folder", "--data.images=x", "--data.masks=y", "--folds=2", f"--out={out}"],
+            ["predict", str(tiny_run.folder), str(image), f"--out={out}"],
+            ["data", "download", "voc2012", f"--out={out}"],
+        ):
+            assert main(argv) == 2
+            assert f"{out} is in use" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "crispseg", "train", *FLAGS, "--epochs=6", f"--out={tmp_path / 'run'}"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate(timeout=120)[1]: process.returncode for process in both}
+    assert sorted(said.values()) == [0, 2]
+    (refused,) = [text for text, status in said.items() if status]
+    assert f"{tmp_path / 'run'} is in use" in refused and "Traceback" not in refused
+    left = files(tmp_path / "run")
+    assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
+
+
+# New folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_whose_maker_is_killed_is_made_by_the_next_one(exists: bool, tmp_path: Path, refuses: Any) -> None:
+    """As `doctor --fix` and `data import` make theirs, beside it or in it where it is there."""
+    path = tmp_path / "parent" / ("x" * 250)
+    (path if exists else path.parent).mkdir(parents=True)
+    with another(make, path) as process:
+        with refuses(str(path), "in use"), atomic_folder(path):
+            pass
+        process.kill()
+        process.join()
+    assert [left for left in path.parent.rglob(f"{LITTER}*") if left.is_dir()]
+    with atomic_folder(path) as temporary:
+        (temporary / "whole").write_text("whole")
+    assert files(tmp_path) == {f"parent/{path.name}/whole"}
+    assert not [*tmp_path.rglob(f"{LITTER}*")]
+
+
+def test_a_folder_with_nothing_but_a_lock_is_new(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / LOCK).touch()
+    assert check_new_folder(tmp_path) == tmp_path
+    (tmp_path / "file").touch()
+    with refuses(str(tmp_path)):
+        check_new_folder(tmp_path)
+    with pytest.raises(ValueError), atomic_folder(tmp_path / "new") as temporary:
+        (temporary / "half").touch()
+        raise ValueError
+    assert files(tmp_path) == {LOCK, "file"}
