@@ -86,7 +86,7 @@ def test_lists_of_the_whole_sets() -> None:
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What made the lists."""
     pytest.importorskip("scipy")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     yield importlib.import_module("free_lists")
     sys.modules.pop("free_lists")
 
