@@ -18,7 +18,7 @@ from training_runs import files, of_many_opinions
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference import Segmentation, Segmenter
-from crispseg.inference.gathering import gather
+from crispseg.inference.image_files import named_images
 from crispseg.inference.prediction import predict_files, shard_slice
 from crispseg.io.images import write_image
 
@@ -141,7 +141,7 @@ def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Pat
 def test_a_list_that_is_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(CrispsegError, match=r"list.txt"):
-        gather([str(tmp_path / "list.txt")])
+        named_images([str(tmp_path / "list.txt")])
 
 
 def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.progress import track
 from crispseg.cli.parsing import Parser, add_image_keys
 from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError
-from crispseg.inference.gathering import check_outputs, gather
+from crispseg.inference.image_files import check_outputs, named_images
 from crispseg.inference.refiner import Refiner, read_labels
 from crispseg.io.images import write_labels
 
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parsed = parser.parse(list(argv))
 
-    names = gather(parsed.images)
+    names = named_images(parsed.images)
     if not parsed.labels.is_dir():
         raise CrispsegError(f"--labels {parsed.labels} is no folder; give that of the label PNGs")
     if parsed.out.resolve() == parsed.labels.resolve():

@@ -19,7 +19,7 @@ from crispseg.inference.protocols import window_starts
 
 MIN_TILE = 128
 TILE = 1024
-"""Side of tiles where nobody has chosen one."""
+"""Default side of the tiles."""
 OVERLAP = 8
 """Tiles overlap by an eighth of their side."""
 
@@ -41,7 +41,7 @@ class Span(NamedTuple):
 
 
 def check_tile(tile: int) -> None:
-    """Raise a CrispsegError where tiles are too small to overlap by what a model needs."""
+    """Raise a CrispsegError if tiles are too small to overlap by what a model needs."""
     if tile < MIN_TILE:
         raise CrispsegError(f"tiles of {tile} pixels are too small; give a side of at least {MIN_TILE}, such as 1024")
 
@@ -57,7 +57,7 @@ def blended_rows(
     progress: Progress | None = None,
     bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Labels of an image from top to bottom, some rows `(h, W)` at a time, those of a row of tiles.
+    """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
 
     Args:
         logits_of: computes the logits of a tile.
@@ -67,8 +67,7 @@ def blended_rows(
         tile: side of the tiles.
         device: device of the logits.
         progress: see `Progress`.
-        bands: numbers of the rows of tiles whose labels are wanted, by default all. They are the same bits, and the row
-            of tiles above the first one is computed too.
+        bands: rows of tiles to yield, by default all; the row of tiles above the first is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)

@@ -19,7 +19,7 @@ from rich.progress import Progress, TaskID, track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
 from crispseg.inference.blending import check_tile
-from crispseg.inference.gathering import check_outputs, gather, unused_folder
+from crispseg.inference.image_files import check_outputs, named_images, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
@@ -112,7 +112,7 @@ def predict_files(
     part = shard_slice(shard) if shard else slice(None)
     resume = resume or shard is not None
     images = [images] if isinstance(images, str | Path) else images
-    names = gather(images)
+    names = named_images(images)
     maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
     _check_choices(sorted(maps), format, tiles, polygons, objects)
     out = unused_folder(images, names) if out is None else Path(out)

@@ -1,8 +1,8 @@
-"""Test protocols: at which scales, in which windows and how mirrored a model sees an image, and what is averaged.
+"""Test protocols: multi-scale, flipped and sliding-window inference.
 
-One pass over the image at one scale, mirrored or not, is a view. The windows of a view are blended as logits. A view's
-logits are resized to the image's size, and the views are averaged as probabilities or as logits. docs/protocols.md says
-what each named protocol takes from its paper and from the released code.
+One pass over the image at one scale, flipped or not, is a view. The windows of a view are blended as logits. A view's
+logits are resized to the image's size, and the views are averaged as probabilities or as logits. docs/protocols.md has
+the sources of the named protocols.
 """
 
 from __future__ import annotations
@@ -37,24 +37,23 @@ Function: TypeAlias = Callable[[Tensor], Tensor]
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Protocol(Settings):
-    """How an image is seen. The default is the whole image once, at its own size.
+    """Scales, flips and windows of inference. The default is the whole image once, at its own size.
 
     Args:
-        scales: factors of the image's own size, or of that which the sides give.
-        longer_side, shorter_side: lengths to which these sides of the image are brought first; with both, no side
-            becomes longer than it says.
-        flip: every scale is seen left-right mirrored too.
-        window: side in pixels of square windows that slide over the resized image; None shows it whole. Where the image
-            is smaller, so is the window.
+        scales: factors of the image's size, after the sides below.
+        longer_side, shorter_side: length to which this side of the image is resized first; with both, neither side
+            becomes longer than given.
+        flip: also process every scale flipped left to right.
+        window: side in pixels of square windows that slide over the resized image; None for the whole image. A window
+            is at most as large as the image.
         stride: pixels from window to window, by default two thirds of the window, rounded up. The last window of a row
             or column is moved back to the image's border.
-        blend: weights of windows where they overlap: uniform gives the mean, linear weights that grow from a window's
-            border to its middle.
-        average: how views are averaged: the mean of logits, or of probabilities (softmax at the image's size).
+        blend: weights of windows where they overlap: uniform, or linear from a window's border to its middle.
+        average: mean of the views' logits, or of their probabilities (softmax at the image's size).
         batch: windows at once.
 
     Raises:
-        CrispsegError: a value that makes no sense.
+        CrispsegError: a value out of range.
     """
 
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(default=(1.0,), min_length=1)
@@ -77,16 +76,16 @@ class Protocol(Settings):
 
     @property
     def step(self) -> int:
-        """The stride, given or by default; 0 without windows."""
+        """Stride in pixels; 0 without windows."""
         return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
 
     def factors(self, size: Sequence[int]) -> list[float]:
-        """By what an image of `(H, W)` is resized, for each scale."""
+        """Return the factor by which an image of `(H, W)` is resized, for each scale."""
         return [scale * side_factor(size, self.longer_side, self.shorter_side) for scale in self.scales]
 
     @property
     def views(self) -> int:
-        """How often the image is seen."""
+        """Number of views."""
         return len(self.scales) * (2 if self.flip else 1)
 
     def __str__(self) -> str:
@@ -109,14 +108,14 @@ WHOLE = Protocol()
 
 _PRESETS = resources.files("crispseg.inference").joinpath("protocols.yaml").read_text(encoding="utf-8")
 PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESETS).items()}
-"""By name; docs/protocols.md has sources and costs."""
+"""Protocols by name; docs/protocols.md lists sources and costs."""
 
 
 def named_protocol(protocol: Protocol | str) -> Protocol:
-    """A protocol of `PROTOCOLS` by its name; a `Protocol` as it is.
+    """Return a protocol by its name, or a `Protocol` as it is.
 
     Raises:
-        CrispsegError: there is no such name.
+        CrispsegError: unknown name.
     """
     if isinstance(protocol, Protocol):
         return protocol

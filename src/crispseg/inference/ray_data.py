@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.inference.gathering import check_outputs, gather
+from crispseg.inference.image_files import check_outputs, named_images
 from crispseg.inference.objects import Object, ObjectRule
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.segmenter import Segmenter
@@ -83,7 +83,7 @@ def predict(
     out = None if out is None else Path(out).absolute()
     files = None
     if isinstance(dataset, str | Path | list | tuple):
-        files = gather([dataset] if isinstance(dataset, str | Path) else dataset)
+        files = named_images([dataset] if isinstance(dataset, str | Path) else dataset)
         if out is not None:
             check_outputs(out, {image: [f"{name}.png"] for image, name in files.items()}, beside=False)
     if not ray.is_initialized():

@@ -1,4 +1,4 @@
-"""Boundary refinement of labels that some model, of this library or another, has saved."""
+"""Boundary refinement of saved labels of any model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from crispseg.models.refinement import shift
 
 
 class Refiner:
-    """Moves labels by what a model's boundary refinement sees in the image; of the model nothing else is used.
+    """Moves labels along boundaries by the refinement of a model, whose classes are not used.
 
     Its boundaries are those between the classes that it was trained on; the labels may be of other classes.
 
     Args:
-        model_or_path: a model with `refine`, which stays as it is; or where `Segmenter` finds one.
-        device: by default a CUDA device where there is one, else the CPU.
+        model_or_path: a model with `refine`, which stays as it is; or a source of a saved model, as for `Segmenter`.
+        device: by default CUDA if available, else the CPU.
 
     Raises:
         CrispsegError: no such model, one without refinement, or weights that are not finite; no such device.

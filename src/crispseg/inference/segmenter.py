@@ -44,25 +44,24 @@ class Segmenter:
     """Segments images of any size.
 
     Args:
-        model_or_path: a model, which stays as it is; a saved model's folder, a finished run's folder, a hub id, or the
-            name of a model that comes with crispseg, such as "nuclei"; or a file of `crispseg export`.
-        device: by default a CUDA device where there is one, else the CPU, which alone runs exported files.
-        bf16: convolve in bfloat16: about twice as fast where the processor has it, with logits off by a few hundredths
-            of the largest. Sampling coordinates stay float32.
-        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once. With any other, and
-            of `crisp` with each, a `Segmentation` holds logits of the image's size, 4 bytes a class and pixel.
-        value_range: the values of images of 16 bits a channel that are black and white; by default the model's own.
-        tile: larger images are seen in tiles of this side, which overlap by an eighth and are blended. By default only
-            those are for which memory would hardly do otherwise; a warning then says so.
-        backend: what runs an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml.
-        compile: by `torch.compile`, for images of any size, which takes the first image about a minute. On a CPU, files
-            of `crispseg export` are faster (docs/benchmarking.md).
+        model_or_path: a model, which stays as it is; folder of a saved model or a finished run, hub id, name of a
+            bundled model, such as "nuclei", or file of `crispseg export`.
+        device: by default CUDA if available, else the CPU; exported files run on the CPU only.
+        bf16: convolve in bfloat16: about twice as fast if the processor supports it, with logits off by a few
+            hundredths of the largest. Sampling coordinates stay float32.
+        protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With any other,
+            and for `crisp` with each, a `Segmentation` keeps logits of the image's size, 4 bytes a class and pixel.
+        value_range: values of 16-bit images that are black and white; by default the model's own.
+        tile: side of the tiles in which larger images are processed; they overlap by an eighth and are blended. By
+            default only images too large for memory are processed in tiles, with a warning.
+        backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml.
+        compile: use `torch.compile`, for images of any size; the first image takes about a minute. On a CPU, files of
+            `crispseg export` are faster (docs/benchmarking.md).
 
     Raises:
-        CrispsegError: no such model, or its weights are not finite; no such device; images of more than 16 channels;
-            no such protocol; values that are no range; tiles that are too small; an exported file that is damaged,
-            whose backend is missing or does not run it, or that is asked for another device, precision or protocol
-            than it has, or to be compiled; no compiler where it is needed.
+        CrispsegError: unknown model, device, protocol or value range; weights that are not finite; more than 16
+            channels; tiles that are too small; an exported file that is damaged, whose backend is missing, or that does
+            not support an option; no compiler.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -120,7 +119,7 @@ class Segmenter:
     @overload
     def __call__(self, image: str | Path) -> Any: ...  # a list where it is a folder
     def __call__(self, image: Any) -> Any:
-        """Segment an image, giving a `Segmentation`; or each of a list or of a folder, giving a list of these.
+        """Return the `Segmentation` of an image, or a list of them for a list or a folder.
 
         Raises:
             CrispsegError: not a `Source`, a file that cannot be read, or a folder without images.
@@ -134,18 +133,17 @@ class Segmenter:
         images: Iterable[Source] | str | Path,
         on_error: Callable[[Source, CrispsegError], None] | None = None,
     ) -> Generator[Segmentation, None, None]:
-        """Segment one image after the other, while the next are read.
+        """Segment images one by one, while the next are read.
 
-        On a CPU, two images of up to a million pixels are computed at a time, each by half of the threads, so that all
-        are busy while others read and write. Labels are those of calling, but where classes differ by rounding alone.
+        On a CPU, two images of up to a million pixels are computed at a time, each by half of the threads. Labels are
+        those of calling, up to rounding.
 
         Args:
-            images: any number of them; or a folder, with its sub-folders, in which case results are named by the path
-                inside it.
-            on_error: called with an image, as it was given, that cannot be read or is too large, which is left out.
+            images: any number of them; or a folder with its sub-folders, whose results are named by their path in it.
+            on_error: called with an image that cannot be read or is too large, and the error; the image is left out.
 
         Raises:
-            CrispsegError: as calling does, when the image's turn comes, unless there is `on_error`.
+            CrispsegError: as calling does, when the image's turn comes, unless `on_error` is given.
         """
         if isinstance(images, str | Path) and _is_folder(images):
             if not (files := find_images(images)):
@@ -193,14 +191,14 @@ class Segmenter:
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class ids `(H, W)` of an array with the model's channels, those that calling gives, and nothing else."""
+        """Return the class ids `(H, W)` of an array with the model's channels."""
         return self._see_or_tile(image, "an image needs")[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
-        """Refined logits `(C, H, W)` float32, on the segmenter's device, of an array with the model's channels.
+        """Return the refined logits `(C, H, W)` float32 of an array with the model's channels, on the same device.
 
-        Tiles of a larger image are blended by them; `Segmentation.probabilities` are what most uses need.
+        Tiles are blended as these logits; `Segmentation.probabilities` are what most uses need.
         """
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
@@ -245,7 +243,7 @@ class Segmenter:
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:
-    """An image as `Sample.image` as a normalised float32 batch `(1, C, H, W)`, channels last, sides of 32 or more."""
+    """Normalise an image `(H, W, C)` to a float32 batch `(1, C, H, W)`, channels last, with sides of 32 or more."""
     height, width = image.shape[:2]
     extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
     batch: Tensor = normalize(torch.from_numpy(extended).to(device).permute(2, 0, 1)[None])  # (1, C, H, W)
@@ -255,8 +253,7 @@ def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.devic
 def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """`resize(logits, size, align_corners=True).argmax(1)[0]` of `(1, C, h, w)` float logits → `(H, W)` uint8.
 
-    Goes by strips of rows: a third faster than in one piece on a CPU, and the full logits are never in memory. Classes
-    that differ by rounding alone may change places.
+    Computes strips of rows: a third faster than in one piece on a CPU, and the full logits are never in memory.
     """
     if logits.shape[-2:] == size:
         return logits[0].max(0).indices.to(torch.uint8)
@@ -279,7 +276,7 @@ def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
-    """The outputs that rounding changes by no more than rounding: not logits shifted by a choice of directions."""
+    """Return the outputs that are continuous in the weights: not logits that were shifted by the refinement."""
     outputs = model.outputs(images)
     if outputs.unrefined is None or outputs.boundary is None or outputs.direction is None:
         return [outputs.logits]
@@ -287,11 +284,7 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
 
 
 def check_finite(model: AnyModel) -> None:
-    """Make sure that training has not diverged.
-
-    Raises:
-        CrispsegError: weights or batch-norm statistics are not finite.
-    """
+    """Raise a CrispsegError if weights or batch-norm statistics are not finite."""
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
         raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")

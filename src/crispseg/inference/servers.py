@@ -1,4 +1,4 @@
-"""Predictions in the format of a benchmark's server, which keeps the masks of its test images to itself."""
+"""Files for the evaluation servers of benchmarks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 @dataclass(frozen=True)
 class ServerFormat:
-    """Files as a server takes them.
+    """Names, values and colours of the files that a server accepts.
 
     Args:
-        data: what the server calls its data.
+        data: name of the data set.
         source: name of the data source whose classes are the server's.
         file: from an image's path to that of its prediction, inside the folder to submit.
         palette: colours of the values, for palette PNGs; None for grey ones.

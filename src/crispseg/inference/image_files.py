@@ -16,11 +16,11 @@ from crispseg.io.files import writable_folder
 from crispseg.io.images import find_images
 
 
-def gather(sources: Sequence[str | Path]) -> dict[Path, str]:
-    """Image files, each with the name of its results: its own, or the path inside its folder, without the suffix.
+def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
+    """Return image files, each with the name of its results: its own, or the path in its folder, without the suffix.
 
-    A text file lists paths, one a line, from its own folder; what they lead to is not looked at. Results are named as
-    the line says: by all of it, or by the file's name where the path is absolute or leads out of the folder.
+    A text file lists paths, one a line, relative to its folder; they are not checked. Results are named by the line, or
+    by the file's name if the path is absolute or leads out of the folder.
 
     Raises:
         CrispsegError: a source is missing, or holds no image.
@@ -62,10 +62,10 @@ def _own_name(line: str) -> Path:
 
 
 def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:
-    """Where to write if nothing is said: photos_predictions beside the folder photos, a_predictions for photos/a.jpg.
+    """Return the default output folder: photos_predictions for photos, next to it a_predictions for photos/a.jpg.
 
-    That is beside photos too, and beside images for images/val, lest results be taken for images of it; for an image of
-    the working folder, in there. A folder that holds anything is left as it is: photos_predictions_2 follows.
+    For images/val it is next to images, so that results are not taken for images to train on; for an image in the
+    working folder it is in there. If the folder is not empty, photos_predictions_2 follows.
 
     Raises:
         CrispsegError: the images are not of one folder.
@@ -99,10 +99,16 @@ def _beside_its_folder(path: Path) -> Path:
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[str | Path]], beside: bool = True) -> None:
-    """Make sure that each image has files of its own in a folder that can be written, over no image, nor `beside` it.
+    """Check that every image has its own files in a writable folder, and that none replaces an image.
+
+    Args:
+        out: the folder.
+        files: names of the files of each image.
+        beside: whether results may be in the folder of the images.
 
     Raises:
-        CrispsegError: two images would write one file, or over or beside an image; or the folder cannot be written.
+        CrispsegError: two images would write one file, a file would replace an image or be next to it, or the folder
+            cannot be written.
     """
     # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
     real = cache(lambda path: Path(realpath(path)))  # unlike `Path.resolve` it follows loops of links too
