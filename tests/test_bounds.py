@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from training_runs import DRAWN, MODEL, files, tiny
+from training_runs import DRAWN, MODEL, tiny
 
 from crispseg import from_pretrained
 from crispseg.data import Augment
-from crispseg.data.archives import unpack
 from crispseg.data.loading import sample_loader
 from crispseg.data.threads import parallel
 from crispseg.training import ModelConfig, Run
@@ -69,13 +66,3 @@ def test_a_saved_model_says_how_to_build_it_and_nothing_else(
     (folder / "config.json").write_text(json.dumps(tree))
     with refuses(str(folder), phrase):
         from_pretrained(folder)
-
-
-def test_a_small_archive_of_large_files(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "zeros").write_bytes(bytes(3_000_000))
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
-        tar.add(tmp_path / "zeros", "zeros")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
-    with refuses("a.tar.gz holds more than", "make room"):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
-    assert files(tmp_path) == {"zeros", "a.tar.gz"}

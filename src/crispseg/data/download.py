@@ -8,11 +8,12 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from crispseg.data.archives import PARTIAL, looks_whole, unpack, unpacked_size
+from crispseg.data.archives import PARTIAL, unpack
 from crispseg.data.catalogue import Archive, Entry
 from crispseg.errors import CrispsegError
 from crispseg.io.files import writable_folder
@@ -51,7 +52,6 @@ def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = 
     """
     writable_folder(out)
     files = [fetch(archive, out, progress) for archive in entry.archives]
-    _check_space(out, sum(map(unpacked_size, files)), "unpack the archives")
     count = 0
     for archive, file in zip(entry.archives, files, strict=True):
         progress(f"Unpacking {file.name}", 0, None)
@@ -109,7 +109,11 @@ def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise _Interrupted("the server sends another part than was asked for")
             total = None if length is None else start + int(length)
-            _check_space(part.parent, int(length or 0), f"download {archive.file}")
+            if (needed := int(length or 0)) > (free := shutil.disk_usage(part.parent).free):
+                raise CrispsegError(
+                    f"{part.parent} has {free / 1e9:.1f} GB free, but {archive.file} needs {needed / 1e9:.1f}; "
+                    "make room or choose another folder"
+                )
             if archive.size is not None and total not in (None, archive.size):
                 raise CrispsegError(
                     f"{archive.url} has {total:,} bytes now, not {archive.size:,}; it is another file than expected"
@@ -154,7 +158,7 @@ def _fault(archive: Archive, path: Path, progress: Progress) -> str:
     if archive.size is not None and size != archive.size:
         return f"has {size:,} bytes, not {archive.size:,}"
     if archive.md5 is None:
-        return "" if looks_whole(path) else "is no complete archive"
+        return "" if zipfile.is_zipfile(path) else "is no complete zip"  # its directory is at the end
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -166,12 +170,3 @@ def _fault(archive: Archive, path: Path, progress: Progress) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _check_space(folder: Path, needed: int, purpose: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise CrispsegError(
-            f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed to {purpose}; make room or "
-            "choose another folder"
-        )
