@@ -86,7 +86,7 @@ class SegmentationModel(nn.Module, Saving):
 
     def add_refinement(self, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
         """Give the model a refinement of its logits, with random weights; arguments as of `BoundaryRefinement`."""
-        channels = getattr(self.decoder, "detail_channels", None)
+        channels = self.decoder.detail_channels
         self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels, steps=steps, path=path)
 
     def coarse(self, images: Tensor) -> Coarse:
