@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 from dataset_trees import save
-from test_own_images import TINY, scored
 
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
@@ -22,6 +21,8 @@ from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.training import train
+
+from .own_folders import TINY, scored
 
 Capture = pytest.CaptureFixture[str]
 NAMES = {"train": "Training", "val": "valid", "test": "test"}
@@ -323,7 +324,7 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
 
 
 def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
-    config = parse_training([str(data), *TINY, f"--out={run}"], {}, prog="", description="")
+    config = parse_training([str(data), *TINY, "--epochs=2", f"--out={run}"], {}, prog="", description="")
     assert config.data == Folder(root=str(data))
     assert train(config, resume=True).folder == run
     with pytest.raises(CrispsegError, match="change data"):

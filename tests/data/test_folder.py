@@ -1,8 +1,7 @@
-"""Data sources, and the check that finds bad pairs before training."""
+"""Own data in two folders: pairs, classes, splits."""
 
 from __future__ import annotations
 
-import io
 import pickle
 from itertools import chain
 from pathlib import Path
@@ -15,29 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data import Folder, check_split, class_weights
-from crispseg.data.dataset import FileDataset, Pair, Sample, SegmentationDataset, read_lines
-from crispseg.data.mask_lookup import IdLookup
+from crispseg.data import Folder, check_split
+from crispseg.data.dataset import Pair, read_lines
 from crispseg.data.pairing import Matched
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet, voc_palette
+from crispseg.labels import LabelSet
 
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-
-
-def make_pair(root: Path, name: str, mask: np.ndarray, suffix: str = ".png", mask_name: str | None = None) -> None:
-    """An image and its mask in root/images and root/masks."""
-    image = np.random.default_rng(len(name)).integers(0, 256, (*mask.shape[:2], 3), np.uint8)
-    save(root / "images" / f"{name}{suffix}", image)
-    save(root / "masks" / f"{mask_name or name}.png", mask)
-
-
-def ids(*values: int) -> np.ndarray:
-    return np.resize(np.array(values, np.uint8), (6, 8))
-
-
-def folder(root: Path, **options: object) -> Folder:
-    return Folder(root / "images", root / "masks", **options)
+from .own_folders import BLACK, WHITE, folder, ids, make_pair
 
 
 @pytest.fixture
@@ -45,27 +28,6 @@ def ten(tmp_path: Path) -> Path:
     for index in range(10):
         make_pair(tmp_path, f"{index:02d}", ids(0, 1, 2, 255))
     return tmp_path
-
-
-# ---------------------------------------------------------------------------------------------------- label sets
-
-
-@pytest.mark.parametrize(
-    ("names", "palette", "reason"),
-    [
-        (("a",), (BLACK,), "1 class: 2 to 255 .*; give a name for each class, the background too, such as"),
-        (tuple(map(str, range(256))), voc_palette(256), "256 classes: 2 to 255"),
-        (("a", "b"), (BLACK,), "2 class names but 1 colours"),
-        (("a", "a"), (BLACK, WHITE), "'a' occurs more than once"),
-        (("a", "b"), (BLACK, (0, 0, 256)), r"\[0, 0, 256\] is not a colour"),
-    ],
-)
-def test_label_sets_are_checked(names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], reason: str) -> None:
-    with pytest.raises(CrispsegError, match=reason):
-        LabelSet(names, palette)
-
-
-# ---------------------------------------------------------------------------------------------------- folder
 
 
 def test_folder_reads_pairs(tmp_path: Path) -> None:
@@ -310,128 +272,3 @@ def test_text_files_must_be_text(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "x.txt", "not UTF-8"), (tmp_path, "cannot read")):
         with pytest.raises(CrispsegError, match=reason):
             read_lines(path)
-
-
-# ---------------------------------------------------------------------------------------------------- the check
-
-
-def test_report_counts(tmp_path: Path) -> None:
-    labels = LabelSet.numbered(4)
-    masks = [ids(0, 1), ids(0, 0, 0, 2), np.full((3, 20), 255, np.uint8)]
-    for index, mask in enumerate(masks):
-        make_pair(tmp_path, str(index), mask)
-    pairs = [Pair(str(i), tmp_path / "images" / f"{i}.png", tmp_path / "masks" / f"{i}.png") for i in range(3)]
-    report = check_split(FileDataset(pairs, labels, IdLookup(4)), "val")
-    assert (report.images, report.ignored, report.smallest, report.largest) == (3, 60, (3, 8), (6, 20))
-    assert report.counts.dtype == np.int64
-    assert report.counts.tolist() == [24 + 36, 24, 12, 0] and report.support.tolist() == [96, 48, 48, 0]
-    assert report.absent == ("class 3",)
-    frequency = np.array([60 / 96, 24 / 48, 12 / 48])
-    np.testing.assert_allclose(class_weights(report), [*(0.5 / frequency), 0], rtol=1e-6)
-    text = "\n".join(report.lines())
-    assert "3 images, 3x8 to 6x20" in text and "class 0  62.50%" in text and "class 3  never occurs" in text
-
-
-def test_every_kind_of_damage_is_found(ten: Path, refuses: Any) -> None:
-    images, masks = ten / "images", ten / "masks"
-    pairs = [Pair(f"{i:02d}", images / f"{i:02d}.png", masks / f"{i:02d}.png") for i in range(10)]
-    save(masks / "00.png", ids(0, 17))
-    save(masks / "01.png", ids(0, 1)[:3])
-    (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:-30])
-    (images / "03.png").write_bytes(b"")
-    (images / "04.png").write_bytes((images / "04.png").read_bytes()[:-60])
-    buffer = io.BytesIO()
-    Image.open(images / "05.png").save(buffer, "JPEG")
-    (images / "05.png").write_bytes(buffer.getvalue()[:-20])
-    (images / "06.png").unlink()
-    reasons = {
-        "masks/00.png": "value 17 is out of range 0 to 2",
-        "masks/01.png": "is 3x8 (height x width) but its image",
-        "masks/02.png": "is broken",
-        "images/03.png": "is empty",
-        "images/04.png": "is broken",
-        "images/05.png": "is broken",
-        "images/06.png": "does not exist",
-    }
-    dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
-    with refuses("7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more"):
-        check_split(dataset, "train")
-    for index, (file, reason) in enumerate(reasons.items()):
-        with refuses("1 of 1 pairs", str(ten / file), reason):
-            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.lookup), "val")
-        with refuses(str(ten / file), reason):
-            dataset[index]
-    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.lookup), "train").images == 3
-
-
-def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
-    make_pair(tmp_path, "a", ids(0, 1), suffix=".jpg")
-    make_pair(tmp_path, "b", ids(0, 1), suffix=".bmp")
-    path = tmp_path / "images" / "a.jpg"
-    path.write_bytes(path.read_bytes() + b"\0" * 50)
-    pairs = [Pair(n, tmp_path / "images" / n, tmp_path / "masks" / f"{n[0]}.png") for n in ("a.jpg", "b.bmp")]
-    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdLookup(2)), "train").images == 2
-
-
-def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path, refuses: Any) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4), np.uint8)
-    for name, image in zip("ab", images, strict=True):
-        make_pair(tmp_path, name, ids(0, 1))
-        save(tmp_path / "images" / f"{name}.png", image)
-    plain = folder(tmp_path).dataset("train")
-    four = plain.with_channels(4)
-    assert plain[0].image.shape == plain.with_channels(1)[0].image.shape == (6, 8, 3)
-    name = four[0].name
-    np.testing.assert_array_equal(four[0].image, images["ab".index(name)])
-    assert check_split(four, "train").images == 1
-    save(tmp_path / "images" / f"{name}.png", images[0, ..., :3])
-    with refuses("1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3"):
-        check_split(four, "train")
-    assert check_split(plain, "train").images == 1
-    with pytest.raises(CrispsegError, match="in_chans is 17, but images have 1 to 16"):
-        plain.with_channels(17)
-
-
-class InMemory(SegmentationDataset):
-    labels = LabelSet.numbered(2)
-
-    def __init__(self, *masks: np.ndarray) -> None:
-        self.masks = masks
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __getitem__(self, index: int) -> Sample:
-        return Sample(np.zeros((6, 8, 3), np.uint8), self.masks[index], f"sample {index}")
-
-
-def test_datasets_without_files_are_rgb() -> None:
-    dataset = InMemory(ids(0, 1))
-    assert dataset.with_channels(3) is dataset.with_channels(1) is dataset
-    with pytest.raises(CrispsegError, match="in_chans is 4, but these data are RGB"):
-        dataset.with_channels(4)
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ((0, 255), "nothing but class 0 and 255, which means ignore; if they are black and white"),
-        ((1, 255), "nothing but class 1 and 255, which means ignore; if they are black and white"),
-        ((1,), "nothing but class 1; training needs two classes"),
-    ],
-)
-def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:
-    with pytest.raises(CrispsegError, match=reason):
-        check_split(InMemory(ids(*values)), "train")
-    assert check_split(InMemory(ids(*values)), "val").images == 1  # a part may well hold one class
-
-
-def test_datasets_without_files_are_checked_too() -> None:
-    assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
-    for masks, reason in (
-        ([ids(0), ids(0, 7)], "1 of 2 pairs in 'val' are bad: sample 1: value 7 is out of range 0 to 1"),
-        ([ids(0)[:2]], "sample 0: the image is"),
-        ([], "'val' has no samples"),
-    ):
-        with pytest.raises(CrispsegError, match=reason):
-            check_split(InMemory(*masks), "val")

@@ -1,0 +1,60 @@
+"""Lookup tables from mask values and colours to classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crispseg.data.mask_lookup import ColorLookup, IdLookup, MaskLookup
+
+from .own_folders import BLACK, WHITE, ids
+
+
+@given(count=st.integers(2, 255), ignore=st.sets(st.integers(0, 300), max_size=4), data=st.data())
+def test_ids_are_kept_or_ignored_or_refused(count: int, ignore: set[int], data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=12))
+    lookup, void, mask = IdLookup(count, tuple(ignore)), ignore | {255}, np.array([values], np.uint16)
+    if all(value < count or value in void for value in values):
+        assert lookup(mask).dtype == np.uint8
+        assert lookup(mask).tolist() == [[255 if value in void else value for value in values]]
+    else:
+        with pytest.raises(ValueError, match=f"out of range 0 to {count - 1}"):
+            lookup(mask)
+
+
+@settings(deadline=None, max_examples=8)
+@given(palette=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=9, unique=True), data=st.data())
+def test_colours_become_ids(palette: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    void, colors = tuple(palette[:1]), tuple(palette[1:])
+    labels = np.array(data.draw(st.lists(st.integers(-1, len(colors) - 1), min_size=1, max_size=20)))
+    mask = np.array([*colors, *void], np.uint8)[labels][None]
+    np.testing.assert_array_equal(ColorLookup(colors, void)(mask)[0], np.where(labels < 0, 255, labels))
+    if (labels < 0).any():
+        with pytest.raises(ValueError, match=f"of {(labels < 0).sum()} pixels"):
+            ColorLookup(colors)(mask)
+
+
+DEEP = ids(0, 1).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "mask", "found"),
+    [
+        (IdLookup(2), np.repeat(ids(0, 1)[..., None], 3, 2), 1),  # equal channels are grey
+        (IdLookup(2), np.dstack([ids(0), ids(8), ids(7)]), r"\[0, 8, 7\]"),
+        (ColorLookup((BLACK, WHITE)), ids(0, 255), 1),  # a grey value is a colour
+        (ColorLookup((BLACK, WHITE)), ids(0, 7), r"\[7, 7, 7\] of 24 pixels"),
+        (ColorLookup((BLACK, (1, 1, 1))), DEEP, 1),
+        (ColorLookup((BLACK, WHITE)), DEEP * 65535, 1),  # white of 16 bits
+        (ColorLookup((BLACK, WHITE)), DEEP * 1799, "16-bit"),
+        (ColorLookup(((1, 1, 1), WHITE)), DEEP * 65535, r"\[0, 0, 0\]"),
+    ],
+)
+def test_grey_and_16_bits(lookup: MaskLookup, mask: np.ndarray, found: int | str) -> None:
+    if isinstance(found, int):
+        np.testing.assert_array_equal(lookup(mask), ids(0, found))
+    else:
+        with pytest.raises(ValueError, match=found):
+            lookup(mask)

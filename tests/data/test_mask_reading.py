@@ -1,0 +1,210 @@
+"""What values, colours and bits of masks mean; training refuses what the doctor calls an error, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from dataset_trees import save
+from PIL import Image
+
+from crispseg.data import check_split
+from crispseg.data.folder import settle
+from crispseg.doctor import Severity, diagnose, subject_of
+from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
+
+from .own_folders import BLACK, WHITE, folder, ids, make_pair
+
+WIDE = ids(0, 1).astype(np.uint16)
+RED = np.array([BLACK, (128, 0, 0), (9, 8, 7)], np.uint8)
+SOFT = np.asarray(
+    Image.fromarray(np.kron(ids(0, 255, 255), np.ones((40, 40), np.uint8))).rotate(7, Image.Resampling.BILINEAR)
+)
+EVEN = np.arange(64, dtype=np.uint16).reshape(8, 8)
+WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
+
+
+class Case(NamedTuple):
+    masks: list[np.ndarray]
+    found: list[int] | str
+    """Pixels of each class; or the kind of the error."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    also: str = ""
+    """A kind that the doctor reports, and training prints."""
+
+
+CASES = {
+    "ids": Case([ids(0, 1, 2, 255)] * 2, [24, 24, 24]),
+    "ids of 16 bits": Case([WIDE] * 2, [48, 48]),
+    "ids in equal channels": Case([np.repeat(ids(0, 1)[..., None], 3, 2)] * 2, [48, 48]),
+    "an ignored value": Case([ids(0, 1, 11)] * 2, [32, 32], {"ignore": (11,)}),
+    "ids in few masks each": Case([ids(0, *range(index, 31, 3)) for index in (1, 2, 3)], [], also="many-ids"),
+    "gaps": Case([ids(0, 2, 4)] * 2, [32, 0, 32, 0, 32]),
+    "black and white": Case(WHITES, [48, 48], also="black-and-white-masks"),
+    "black and white, two classes": Case(WHITES, [48, 48], {"classes": ["no", "yes"]}, "black-and-white-masks"),
+    "black and white of 16 bits": Case([WIDE * 65535] * 2, [48, 48], also="black-and-white-masks"),
+    "black and white palette": Case(WHITES, [48, 48], {"palette": [BLACK, WHITE]}),
+    "black and white, 255 ignored": Case(WHITES, "one-class-only", {"ignore": (255,)}),
+    "black and white, three classes": Case(WHITES, "black-and-white-masks", {"num_classes": 3}),
+    "soft edges": Case([SOFT] * 2, "black-and-white-masks"),
+    "soft edges, two classes": Case([SOFT] * 2, "value-out-of-range", {"num_classes": 3}),
+    "white among ids": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids"),
+    "white among two": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids", {"num_classes": 2}),
+    "white among ids, ignored": Case([ids(0, 1), ids(0, 1), ids(0, 255)], [72, 48], {"ignore": (255,)}),
+    "white among three": Case([ids(0, 1), ids(0, 1), ids(0, 255)], [72, 48, 0], {"num_classes": 3}),
+    "white beside ones": Case([ids(0, 1), ids(0, 255), ids(0, 1, 255)], [64, 40]),
+    "a mask that nobody labelled": Case([ids(0, 1), ids(255), ids(0, 1)], [48, 48]),
+    "one white mask": Case([ids(0, 1, 2)] * 3 + [ids(0, 255)], [72, 48, 48], also="black-and-white-mask"),
+    "from 1": Case([ids(1, 2, 3)] * 2, [0, 32, 32, 32], also="one-based-ids"),
+    "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
+    "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "one-based-ids", {"num_classes": 3}),
+    "far between": Case([ids(0, 38, 75, 113)] * 2, "sparse-ids"),
+    "far between with 255": Case([ids(0, 128, 255)] * 2, "sparse-ids"),
+    "one value": Case([ids(0)] * 2, "one-class-only"),
+    "nothing": Case([ids(255)] * 2, "no-labels"),
+    "a stray value": Case([ids(0, 1)] * 5 + [ids(0, 1, 77)], "value-out-of-range"),
+    "a stray value, declared": Case([ids(0, 1)] * 5 + [ids(0, 1, 7)], "value-out-of-range", {"num_classes": 3}),
+    "over 254": Case(
+        [np.arange(400, dtype=np.uint16).reshape(20, 20) % (300 + i) + 9 for i in (0, 1)], "object-numbers"
+    ),
+    "objects": Case([EVEN % 40, EVEN % 38, EVEN % 37], "object-numbers"),
+    "objects, declared": Case([EVEN % 40, EVEN % 38], "value-out-of-range", {"num_classes": 2}),
+    "depths": Case([np.arange(0, 60000, 100, np.uint16).reshape(20, 30) + i for i in (0, 1)], "value-out-of-range"),
+    "colours": Case(IN_COLOR, "rgb-masks"),
+    "one colour": Case([np.dstack([ids(0), ids(1), ids(2)])] * 2, "rgb-masks"),
+    "a coloured mask among ids": Case([ids(0, 1)] * 2 + IN_COLOR[:1], "rgb-masks", {"num_classes": 2}),
+    "a palette": Case(IN_COLOR, [32, 32, 32], {"palette": [*map(tuple, RED.tolist())]}),
+    "a palette and an ignored colour": Case(
+        IN_COLOR, [32, 32], {"palette": [BLACK, (128, 0, 0)], "ignore": ((9, 8, 7),)}
+    ),
+    "a palette that lacks one": Case(IN_COLOR, "unknown-color", {"palette": [BLACK, (128, 0, 0)]}),
+    "a palette for ids": Case([ids(0, 1)] * 2, "unknown-color", {"palette": [BLACK, WHITE]}),
+    "grey levels as a palette": Case([WIDE * 7] * 2, [48, 48], {"palette": [BLACK, (7, 7, 7)]}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_and_doctor_read_alike(name: str, tmp_path: Path) -> None:
+    masks, expected, options, also = CASES[name]
+    for index, mask in enumerate(masks):
+        make_pair(tmp_path, str(index), mask)
+    kinds = {one.code: one for one in diagnose(subject_of(folder(tmp_path, **options))).findings}
+    errors = {code for code, one in kinds.items() if one.severity is Severity.ERROR}
+    if isinstance(expected, str):
+        assert expected in errors
+        with pytest.raises(CrispsegError) as refused:
+            source = settle(folder(tmp_path, **options))[0]
+            check_split(source.dataset("train"), "train"), check_split(source.dataset("val"), "val")
+        assert "\n" not in str(refused.value)
+        return
+    assert not errors and (not also or also in kinds)
+    source, lines = settle(folder(tmp_path, **options))
+    assert not also or kinds[also].message in " ".join(lines)
+    assert settle(source)[0] == source  # what was found is declared
+    for each in (folder(tmp_path, **options), source):
+        report = check_split(each.dataset("all"), "all")
+        assert report.labels == each.label_set()
+        assert not expected or report.counts.tolist() == expected
+
+
+def test_names_and_colours_of_black_and_white(tmp_path: Path) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 255))
+    source = folder(tmp_path, classes=["no", "yes"])
+    assert source.label_set() == LabelSet.colored(("no", "yes")) and source.settled().palette == [BLACK, WHITE]
+
+
+@pytest.mark.parametrize(("values", "ignore"), [((0, 7, 100, 200, 255), (7,)), ((0, 38, 75), ())])
+def test_what_is_proposed_works(values: tuple[int, ...], ignore: tuple[int, ...], tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(*values).astype(np.uint16))
+    make_pair(tmp_path, "b", ids(0, *values[-3:-1]).astype(np.uint16))
+    with pytest.raises(CrispsegError) as refused:
+        folder(tmp_path, ignore=ignore).label_set()
+    classes = [(value,) * 3 for value in values if value not in (*ignore, 255)]
+    assert f"data.palette '{classes}'".replace("(", "[").replace(")", "]").replace(", ", ",") in str(refused.value)
+    void = sorted({*ignore, *({255} & {*values})})
+    assert not void or f"data.ignore '{void}'" in str(refused.value)
+    source = folder(tmp_path, palette=classes, ignore=tuple(void))
+    assert (check_split(source.dataset("all"), "all").counts > 0).all()
+
+
+def test_palettes_that_number_colours_anew(tmp_path: Path) -> None:
+    """The same value shown in two colours, as programs write it that make the palette of each file by itself."""
+
+    def write(index: int, values: np.ndarray, *colors: tuple[int, ...]) -> None:
+        mask = Image.fromarray(values).convert("P")
+        mask.putpalette([level for color in colors for level in color])
+        mask.save(tmp_path / "masks" / f"{index}.png")
+
+    for index in range(5):
+        make_pair(tmp_path, str(index), ids(0, 1))
+        write(index, ids(0, 1), *([BLACK, WHITE] if index < 3 else [WHITE, BLACK]), (7 * index,) * 3)
+    (line,) = folder(tmp_path, num_classes=2).notes()
+    assert line.startswith("2 masks") and "5 palette masks" in line
+    assert folder(tmp_path, num_classes=2, palette=[BLACK, WHITE]).notes() == []
+    for index in (3, 4):  # of which the white is nowhere
+        write(index, ids(1), (9, 9, 9), WHITE)
+    assert folder(tmp_path, num_classes=2).notes() == []
+
+
+def test_whole_numbers_that_are_stored_as_float(tmp_path: Path, refuses: Any) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 1))
+        (tmp_path / "masks" / f"{name}.png").unlink()
+        Image.fromarray(ids(0, 1).astype(np.float32)).save(tmp_path / "masks" / f"{name}.tif")
+    np.testing.assert_array_equal(check_split(folder(tmp_path).dataset("all"), "all").counts, [48, 48])
+    Image.fromarray(ids(0, 1) + np.float32(0.5)).save(tmp_path / "masks" / "a.tif")
+    with refuses("not whole numbers"):
+        folder(tmp_path).label_set()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("webp", {"quality": 90}), ("tif", {"compression": "jpeg"}), ("jpg", {})]
+)
+def test_lossy_masks_are_refused(suffix: str, options: dict[str, Any], tmp_path: Path, refuses: Any) -> None:
+    for name in "ab":
+        make_pair(tmp_path, name, ids(0, 1))
+    (tmp_path / "masks/a.png").unlink()
+    save(tmp_path / f"masks/a.{suffix}", ids(0, 1), **options)
+    with refuses(f"a.{suffix}", "lossy"):
+        folder(tmp_path).label_set()
+    assert "lossy-mask" in {one.code for one in diagnose(subject_of(folder(tmp_path))).findings}
+
+
+# Masks of 2 or 4 bits a pixel, in which 255 became the largest value that these can hold ----------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "found"),
+    [
+        ([[0, 1, 15], [1, 2], [2, 15]], {"num_classes": 3}, {0, 1, 2, 255}),
+        ([[0, 1, 15], [1, 2], [2, 15]], {"classes": ["a", "b", "c"]}, {0, 1, 2, 255}),
+        ([[0, 1, 15], [1, 2], [2, 15]], {}, {0, 1, 2, 255}),
+        ([[0, 15], [1, 2]], {"num_classes": 16}, {0, 1, 2, 15}),
+        ([[0, 15], [1, 2]], {"num_classes": 3, "ignore": (15,)}, {0, 1, 2, 255}),
+        ([[0, 7, 15], [1, 2]], {"num_classes": 3}, None),  # another value beside it stays a mistake
+    ],
+)
+def test_packed_masks(values: list[list[int]], options: dict[str, Any], found: set[int] | None, tmp_path: Path) -> None:
+    for index, each in enumerate(values):
+        make_pair(tmp_path, str(index), ids(*each))
+        mask = Image.fromarray(ids(*each)).convert("P")
+        mask.putdata(ids(*each).ravel().tolist())
+        mask.putpalette([level * 16 for level in range(16) for _ in range(3)])
+        mask.save(tmp_path / f"masks/{index}.png", bits=4)
+    source = folder(tmp_path, **options)
+    split = source.dataset("all")
+    if found is None:
+        with pytest.raises(CrispsegError, match="out of range 0 to 2"):
+            check_split(split, "all")
+        return
+    assert set().union(*(np.unique(sample.labels).tolist() for sample in split)) == found
+    settled, lines = settle(source)
+    said = 255 in found and not options.get("ignore")
+    assert settled.ignore == ((15,) if 255 in found else ()) and any("255" in line for line in lines) == said
+    assert settle(settled)[1] == []

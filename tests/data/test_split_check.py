@@ -1,0 +1,148 @@
+"""The check of a split that finds bad pairs before training, and its report."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import save
+from PIL import Image
+
+from crispseg.data import check_split, class_weights
+from crispseg.data.dataset import FileDataset, Pair, Sample, SegmentationDataset
+from crispseg.data.mask_lookup import IdLookup
+from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
+
+from .own_folders import folder, ids, make_pair
+
+
+def pairs_of(root: Path, *names: str) -> list[Pair]:
+    return [Pair(name, root / "images" / name, (root / "masks" / name).with_suffix(".png")) for name in names]
+
+
+def test_report_counts(tmp_path: Path) -> None:
+    labels = LabelSet.numbered(4)
+    masks = [ids(0, 1), ids(0, 0, 0, 2), np.full((3, 20), 255, np.uint8)]
+    for index, mask in enumerate(masks):
+        make_pair(tmp_path, str(index), mask)
+    report = check_split(FileDataset(pairs_of(tmp_path, "0.png", "1.png", "2.png"), labels, IdLookup(4)), "val")
+    assert (report.images, report.ignored, report.smallest, report.largest) == (3, 60, (3, 8), (6, 20))
+    assert report.counts.dtype == np.int64
+    assert report.counts.tolist() == [24 + 36, 24, 12, 0] and report.support.tolist() == [96, 48, 48, 0]
+    assert report.absent == ("class 3",)
+    frequency = np.array([60 / 96, 24 / 48, 12 / 48])
+    np.testing.assert_allclose(class_weights(report), [*(0.5 / frequency), 0], rtol=1e-6)
+    text = "\n".join(report.lines())
+    assert "3 images, 3x8 to 6x20" in text and "class 0  62.50%" in text and "class 3  never occurs" in text
+
+
+def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
+    names = [f"{index:02d}" for index in range(10)]
+    for name in names:
+        make_pair(tmp_path, name, ids(0, 1, 2, 255))
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    pairs = pairs_of(tmp_path, *(f"{name}.png" for name in names))
+    save(masks / "00.png", ids(0, 17))
+    save(masks / "01.png", ids(0, 1)[:3])
+    (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:-30])
+    (images / "03.png").write_bytes(b"")
+    (images / "04.png").write_bytes((images / "04.png").read_bytes()[:-60])
+    buffer = io.BytesIO()
+    Image.open(images / "05.png").save(buffer, "JPEG")
+    (images / "05.png").write_bytes(buffer.getvalue()[:-20])
+    (images / "06.png").unlink()
+    reasons = {
+        "masks/00.png": "value 17",
+        "masks/01.png": "is 3x8",
+        "masks/02.png": "is broken",
+        "images/03.png": "is empty",
+        "images/04.png": "is broken",
+        "images/05.png": "is broken",
+        "images/06.png": "does not exist",
+    }
+    dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
+    with refuses("7 of 10 pairs in 'train' are bad", *list(reasons.values())[:5], "and 2 more"):
+        check_split(dataset, "train")
+    for index, (file, reason) in enumerate(reasons.items()):
+        with refuses("1 of 1 pairs", str(tmp_path / file), reason):
+            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.lookup), "val")
+        with refuses(str(tmp_path / file), reason):
+            dataset[index]
+    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.lookup), "train").images == 3
+
+
+def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(0, 1), suffix=".jpg")
+    make_pair(tmp_path, "b", ids(0, 1), suffix=".bmp")
+    path = tmp_path / "images" / "a.jpg"
+    path.write_bytes(path.read_bytes() + b"\0" * 50)
+    pairs = pairs_of(tmp_path, "a.jpg", "b.bmp")
+    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdLookup(2)), "train").images == 2
+
+
+def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path, refuses: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4), np.uint8)
+    for name, image in zip("ab", images, strict=True):
+        make_pair(tmp_path, name, ids(0, 1))
+        save(tmp_path / "images" / f"{name}.png", image)
+    plain = folder(tmp_path).dataset("train")
+    four = plain.with_channels(4)
+    assert plain[0].image.shape == plain.with_channels(1)[0].image.shape == (6, 8, 3)
+    name = four[0].name
+    np.testing.assert_array_equal(four[0].image, images["ab".index(name)])
+    assert check_split(four, "train").images == 1
+    save(tmp_path / "images" / f"{name}.png", images[0, ..., :3])
+    with refuses("1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3"):
+        check_split(four, "train")
+    assert check_split(plain, "train").images == 1
+    with pytest.raises(CrispsegError, match="in_chans is 17, but images have 1 to 16"):
+        plain.with_channels(17)
+
+
+class InMemory(SegmentationDataset):
+    labels = LabelSet.numbered(2)
+
+    def __init__(self, *masks: np.ndarray) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(np.zeros((6, 8, 3), np.uint8), self.masks[index], f"sample {index}")
+
+
+def test_datasets_without_files_are_rgb() -> None:
+    dataset = InMemory(ids(0, 1))
+    assert dataset.with_channels(3) is dataset.with_channels(1) is dataset
+    with pytest.raises(CrispsegError, match="in_chans is 4, but these data are RGB"):
+        dataset.with_channels(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((0, 255), "class 0 and 255, .* black and white"),
+        ((1, 255), "class 1 and 255, .* black and white"),
+        ((1,), "nothing but class 1"),
+    ],
+)
+def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:
+    with pytest.raises(CrispsegError, match=reason):
+        check_split(InMemory(ids(*values)), "train")
+    assert check_split(InMemory(ids(*values)), "val").images == 1  # a part may well hold one class
+
+
+def test_datasets_without_files_are_checked_too() -> None:
+    assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
+    for masks, reason in (
+        ([ids(0), ids(0, 7)], "1 of 2 pairs in 'val' are bad: sample 1: value 7 is out of range 0 to 1"),
+        ([ids(0)[:2]], "sample 0: the image is"),
+        ([], "'val' has no samples"),
+    ):
+        with pytest.raises(CrispsegError, match=reason):
+            check_split(InMemory(*masks), "val")
