@@ -12,28 +12,26 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import tables
 import torch
-from reporting import report
-from results import Row, f_column, iou_column, read_rows, recipe_hash, score_rows, write_rows
+from reporting import Row, read_rows, recipe_hash, report, write_rows
 from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
 
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.benchmarking.report import processor_name
-from crispseg.benchmarking.timing import Stopwatch, Turn, latencies, take_turns, wall_clock
+from crispseg.benchmarking.timing import Stopwatch, take_turns
 from crispseg.cli.parsing import build_data, parse_training, read_yaml
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.inference.device import processor_name
 from crispseg.inference.protocols import Protocol
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
@@ -110,21 +108,14 @@ def recorded_commit(run: Path) -> str | None:
     return (run / COMMIT).read_text(encoding="utf-8").strip() if (run / COMMIT).is_file() else None
 
 
-def score_stage(table: Comparison, folder: Path, commit: str | None, unpadded: bool = False) -> None:
-    """Append a row for each finished run that has none.
-
-    Args:
-        table: whose rows are missing.
-        folder: of the runs.
-        commit: that trained the runs which `compare.py train` did not make.
-        unpadded: score networks without padding of the images, as rows from before there was any.
-    """
+def score_stage(table: Comparison, folder: Path) -> None:
+    """Append a row for each finished run that has none."""
     missing = []
     for name, seed, run in runs(table, folder):
         if has_row(table, name, seed):
             continue
         if finished(run):
-            write_rows(table.scores, [*score_rows(table), score_run(table, name, seed, run, commit, unpadded)])
+            write_rows(table.scores, [*read_rows(table.scores), score_run(table, name, seed, run)])
         else:
             missing.append(run.name)
     if missing:
@@ -132,10 +123,10 @@ def score_stage(table: Comparison, folder: Path, commit: str | None, unpadded: b
 
 
 def has_row(table: Comparison, name: str, seed: int) -> bool:
-    return any((row["model"], row["seed"]) == (name, str(seed)) for row in score_rows(table))
+    return any((row["model"], row["seed"]) == (name, str(seed)) for row in read_rows(table.scores))
 
 
-def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | None, unpadded: bool = False) -> Row:
+def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
     """One row: the weights after the last epoch on the val split, whole images in float32.
 
     In training the recipe scores in bf16, which moves mIoU by tenths of a point; more means another network or split.
@@ -143,9 +134,6 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
     Raises:
         CrispsegError: the run did not follow the recipe, its own last mIoU is another, or its commit is not known.
     """
-    commit = recorded_commit(run) or commit
-    if commit is None:
-        raise CrispsegError(f"{run} does not say which commit trained it; give --commit")
     trained_as = table.entries[name].trained_as
     recorded = check_recipe(table.entries[trained_as or name], seed, run)
     data = build_data(recorded["data"]).dataset("val")
@@ -154,27 +142,25 @@ def score_run(table: Comparison, name: str, seed: int, run: Path, commit: str | 
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith(TRAINING_ONLY)})
     if trained_as:
         model.inference_scale = Fraction(1)
-    if unpadded:
-        model.multiple = 1
     boundary = BoundaryScores(model.info.num_classes, table.distances)
     seen = table.entries[name].seen
     scores = evaluate(model, data, device="cpu", workers=0, boundary=boundary, protocol=Protocol(scales=(seen,)))
     miou, own = scores.miou, float(read_rows(run / "metrics.csv")[-1]["miou"])
-    if not (trained_as or unpadded) and not abs(miou - own) <= TOLERANCE:
+    if not trained_as and not abs(miou - own) <= TOLERANCE:
         raise CrispsegError(f"{run}: mIoU is {miou:.2f}, but its own last one {own:.2f}; do its data or code differ?")
     return {
         "model": name,
         "seed": str(seed),
         "miou": f"{miou:.3f}",
         "miou_in_training": f"{own:.3f}",
-        **{f_column(distance): f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
-        **{iou_column(each): f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
+        **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
+        **{f"iou_{each}": f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
         "parameters": str(count_parameters(model)),
         "multiply_adds": str(count_multiply_adds(model, round(seen * HEIGHT), round(seen * WIDTH))),
         "recipe": recipe_hash(),
         "weights": file_hash(recorded["model"]["pretrained"]),
         "workers": str(recorded["workers"]),
-        "commit": commit,
+        "commit": recorded_commit(run) or "unknown",
         "torch": torch.__version__,
     }
 
@@ -223,18 +209,12 @@ def file_hash(path: str) -> str:
 
 
 def time_stage(table: Comparison, rounds: int, threads: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
-    """Write the seconds per image of all networks of a table, measured in turns so that a busy moment hits all alike.
-
-    Raises:
-        CrispsegError: no rounds, or no threads.
-    """
-    if rounds < 1 or threads < 1:
-        raise CrispsegError(f"rounds is {rounds} and threads is {threads}; both must be at least 1")
+    """Write the seconds per image of all networks of a table, measured in turns."""
     torch.set_num_threads(threads)
     images = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
     cpu = torch.device("cpu")
 
-    def turn(entry: Entry) -> Turn:
+    def turn(entry: Entry) -> Callable[[Stopwatch], None]:
         config = configuration(entry, 0, "")
         built = config.model.build(len(config.data.label_set()), auxiliary=False)  # weights do not matter
         model: nn.Module = built.eval().to(memory_format=torch.channels_last)
@@ -250,20 +230,13 @@ def time_stage(table: Comparison, rounds: int, threads: int, size: tuple[int, in
 
     turns = [turn(entry) for entry in table.entries.values()]
     with torch.inference_mode():
-        laps = take_turns(turns, range(WARMUP + rounds), warmup=WARMUP, clock=wall_clock(cpu))
+        latencies = take_turns(turns, range(WARMUP + rounds), warmup=WARMUP)
     machine = {"rounds": str(rounds), "threads": str(threads), "cpu": processor_name(cpu), "torch": torch.__version__}
     rows = []
-    for name, taken in zip(table.entries, laps, strict=True):
-        median, p95 = (f"{milliseconds / 1000:.4f}" for milliseconds in latencies(taken)["forward"])
+    for name, latency in zip(table.entries, latencies, strict=True):
+        median, p95 = (f"{milliseconds / 1000:.4f}" for milliseconds in latency["forward"])
         rows.append({"model": name, "seconds": median, "p95": p95, **machine})
     write_rows(table.seconds, rows)
-
-
-def commit_hash(text: str) -> str:
-    """For `--commit`."""
-    if not re.fullmatch(r"[0-9a-f]{7,40}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no commit; give 7 to 40 hexadecimal digits of its hash")
-    return text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -277,9 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage = stages.add_parser("train", parents=[table, folder], help="train the runs that are missing")
     stage.add_argument("--data", required=True, help="CamVid's folder")
     stage.add_argument("--weights", required=True, help="ImageNet weights of the backbone")
-    stage = stages.add_parser("score", parents=[table, folder], help="append rows of finished runs to camvid/TABLE.csv")
-    stage.add_argument("--commit", type=commit_hash, help="that trained the runs, where they do not say")
-    stage.add_argument("--unpadded", action="store_true", help="leave out padding, as rows from before there was any")
+    stages.add_parser("score", parents=[table, folder], help="append rows of finished runs to camvid/TABLE.csv")
     stage = stages.add_parser("time", parents=[table], help="write camvid/TABLE_seconds.csv")
     stage.add_argument("--rounds", type=int, default=30, help="images a network")
     stage.add_argument("--threads", type=int, default=2)
@@ -291,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             case "train":
                 train_stage(chosen, given.runs, given.data, given.weights)
             case "score":
-                score_stage(chosen, given.runs, given.commit, given.unpadded)
+                score_stage(chosen, given.runs)
             case "time":
                 time_stage(chosen, given.rounds, given.threads)
             case "report":

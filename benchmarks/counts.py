@@ -4,7 +4,7 @@
     python benchmarks/counts.py agln agln_lite
 
 Three counters: all multiply-adds; those of products with weights, without products of two features (attention); and
-what a counter that hooks modules sees (`count_in_modules` of `crispseg.benchmarking`), as in Table VIII of AGLN.
+what a counter that hooks modules sees, by which AGLN's Table VIII was counted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mmcv_counter import count_in_modules
 from rich.console import Console
 from rich.table import Column, Table
 
 import crispseg
-from crispseg.benchmarking.counting import count_in_modules, count_multiply_adds, count_parameters
+from crispseg.benchmarking import count_multiply_adds, count_parameters
 
 ROWS: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("sfnet", "resnet18_deep", 19, 1024, {}),

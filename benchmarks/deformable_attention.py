@@ -8,29 +8,20 @@
 | crispseg | `crispseg.nn.deformable_attention` |
 
 By default: 480×480 pixels, 3 levels at 1/8 (`--stride 16` is a DeiT's), each of whose pixels is a query, 8 heads of 32
-channels, 16 points a level. Without the linear layers around it, which are the same in both. Each way runs in a process
-of its own, in float32 at batch size 1; the processes take turns. Measured are
-
-- seconds of one call, the median of the rounds, after one that does not count;
-- MiB, the process's peak resident set during a call less what was resident before it, without the inputs, but with
-  outputs, gradients and freed memory that the allocator holds back; the largest of all rounds;
-- MiB used, the same of one call in further processes, whose allocator holds nothing back.
-
-Linux only. First, both ways are compared on a small input.
+channels, 16 points a level, without the linear layers around it. Each way runs in a process of its own, in float32 at
+batch size 1; `processes.py` says what is measured. First, both ways are compared on a small input.
 """
 
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 import transformers
-from processes import as_table, differentiated, machine, measure, parser, positive, run
-from rich.console import Console
+from processes import compare, differentiated, machine, parser
 from torch import Tensor
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
@@ -114,27 +105,16 @@ def prepare(way: str, size: Size) -> Callable[[bool], object]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     made = parser(__doc__)
-    made.add_argument("--rounds", type=positive, default=5, help="after one that warms up")
-    made.add_argument("--size", type=positive, default=480, help="height and width of the image, pixels")
-    made.add_argument("--stride", type=positive, default=8, help="of all levels")
-    made.add_argument("--levels", type=positive, default=3)
-    made.add_argument("--points", type=positive, default=16, help="on each level")
-    run(made, argv, report)
-
-
-def report(given: Namespace) -> None:
-    console = Console()
+    made.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    made.add_argument("--size", type=int, default=480, help="height and width of the image, pixels")
+    made.add_argument("--stride", type=int, default=8, help="of all levels")
+    made.add_argument("--levels", type=int, default=3)
+    made.add_argument("--points", type=int, default=16, help="on each level")
+    given = made.parse_args(argv)
     size = Size(math.ceil(given.size / given.stride), given.levels, given.points)
-    console.print(f"Outputs and gradients agree within {largest_difference():.0e} in float64 on a small input.")
-    console.print(
-        f"{size.levels} levels of {size.side}×{size.side}, each pixel a query, {HEADS} heads of {CHANNELS} channels, "
-        f"{size.points} points a level, float32, {given.threads} threads, {given.rounds} rounds, {machine()}, "
-        f"transformers {transformers.__version__}",
-        soft_wrap=True,
-    )
-    ways = {way: partial(prepare, way, size) for way in WAYS}
-    for backward, costs in measure(ways, given.threads, given.rounds).items():
-        console.print(as_table(costs, "hugging face", backward, ratios="ratio"))
+    print(f"Outputs and gradients agree within {largest_difference():.0e} in float64 on a small input.")
+    print(f"{size}, {machine()}, transformers {transformers.__version__}")
+    compare({way: partial(prepare, way, size) for way in WAYS}, given.threads, given.rounds)
 
 
 if __name__ == "__main__":

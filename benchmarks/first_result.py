@@ -28,13 +28,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from compare import PEERS as PLUGIN
 from compare import head
-from reporting import COLUMNS, mean_and_sd
-from results import Row, f_column, read_rows, write_rows
-from rich.console import Console
-from rich.table import Table
+from reporting import Row, mean_and_sd, read_rows, write_rows
 from torch import nn
 
 from crispseg.benchmarking.counting import count_parameters
@@ -150,7 +148,7 @@ def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
     iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
     return {
         "miou": f"{evaluation.scores.miou:.3f}",
-        **{f_column(distance): f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
+        **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
         **{name: "" if found is None else f"{found.value:.3f}" for name, found in objects},
         "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
         "parameters": str(count_parameters(model)),
@@ -220,15 +218,10 @@ def folder_name(*parts: str) -> str:
 
 def print_means(file: Path, shared: Sequence[str]) -> None:
     """Print means ± standard deviations of a file's rows; those that have alike what is shared are one line."""
-    measures = ["miou", *map(f_column, DISTANCES), *OBJECTS]
-    table = Table(*shared, "seeds", *measures, title=file.stem)
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in read_rows(file):
-        groups.setdefault(tuple(row[key] for key in shared), []).append(row)
-    for group, own in sorted(groups.items()):
-        means = [mean_and_sd(float(row[key]) for row in own) if own[0][key] else "–" for key in measures]
-        table.add_row(*group, str(len(own)), *means)
-    Console(width=COLUMNS).print(table)
+    measures = ["miou", *(f"boundary_f_{distance}" for distance in DISTANCES), *OBJECTS]
+    frame = pd.DataFrame(read_rows(file)).sort_values([*shared])
+    frame["run"] = frame[[*shared]].agg(", ".join, axis=1)
+    print(mean_and_sd(frame.set_index("run")[measures].apply(pd.to_numeric)).to_markdown())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

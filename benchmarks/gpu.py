@@ -32,7 +32,6 @@ import torch
 from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
 
-from crispseg.benchmarking.report import processor_name
 from crispseg.cli.allocation import keep_freed_memory
 from crispseg.config.plugins import load_plugins
 from crispseg.data import Nuclei
@@ -40,7 +39,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.export.agreement import smooth_images
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
-from crispseg.inference.device import usable_device
+from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
@@ -248,11 +247,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     made.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     made.add_argument("--ways", nargs="+", choices=WAYS["network"], default=WAYS["network"])
-    made.add_argument("--batches", type=processes.positive, nargs="+", default=[1, 4, 16])
-    made.add_argument("--size", type=processes.positive, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
-    made.add_argument("--rounds", type=processes.positive, default=30)
+    made.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
+    made.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
+    made.add_argument("--rounds", type=int, default=30)
     made.add_argument("--csv", type=Path, default=None)
-    processes.run_given(made, made.parse_args(argv), report)
+    report(made.parse_args(argv))
 
 
 if __name__ == "__main__":

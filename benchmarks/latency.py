@@ -11,7 +11,6 @@ the process had before it opened the file. A way that cannot be is a row with it
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+import pandas as pd
 import processes
 import torch
 from torch import Tensor
@@ -142,28 +141,6 @@ def file_of(folder: Path, way: Way) -> Path:
 # All of them ---------------------------------------------------------------------------------------------------------
 
 
-class Enlarged:
-    """A dataset whose images have the size that is timed; some networks of others take no other one.
-
-    Args:
-        dataset: the dataset.
-        size: height and width.
-    """
-
-    def __init__(self, dataset: Any, size: tuple[int, int]) -> None:
-        self.dataset, self.size = dataset, size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, at: int) -> Any:
-        sample = self.dataset[at]
-        return sample._replace(image=cv2.resize(sample.image, self.size[::-1]))
-
-    def with_channels(self, *_: Any) -> Enlarged:
-        return self
-
-
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int]) -> None:
     """An ONNX file for one size, of a network whose own code does not trace for all."""
     plain = fold_batch_norms(network, smooth_images((1, 64, 64), 3), smooth_outputs)
@@ -191,7 +168,7 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
         network.save_pretrained(folder / "model")
         data = None
         if calibrate:
-            train = Enlarged(CamVid(str(calibrate)).dataset("train"), size)
+            train = CamVid(str(calibrate)).dataset("train")
             data = Calibration(train, train, 20, "CamVid")
         found = {}
         for way in WAYS[3:]:
@@ -220,7 +197,7 @@ def measure(name: str, out: Path, size: tuple[int, int], threads: int, rounds: i
     memory = dict.fromkeys(ways, 0.0)
     with ExitStack() as stack:
         calls = {
-            key: stack.enter_context(processes.process(str(key), prepare, threads, True, every=False))
+            key: stack.enter_context(processes.process(str(key), prepare, threads, every=False))
             for key, prepare in ways.items()
         }
         for turn in range(rounds + 2):
@@ -274,39 +251,23 @@ def report(given: argparse.Namespace) -> None:
     show(given.csv, given.processor)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Rows of the same network, way, threads, size and processor are replaced."""
-
-    def key(row: dict[str, str]) -> tuple[str, ...]:
-        return tuple(row[column] for column in ("network", "way", "threads", "height", "width", "processor"))
-
-    all_rows = {key(row): row for row in [*(read(path) if path.is_file() else []), *rows]}
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(all_rows.values())
+    """Add rows to the file; rows of the same network, way, threads, size and processor are replaced."""
+    frame = pd.DataFrame(rows, dtype=str)
+    if path.is_file():
+        frame = pd.concat([pd.read_csv(path, dtype=str), frame])
+    frame = frame.drop_duplicates(["network", "way", "threads", "height", "width", "processor"], keep="last")
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, columns=COLUMNS, index=False)
 
 
 def show(path: Path, processor: str, what: str = "p50_ms") -> None:
-    """A column of the rows of a processor as Markdown, a table for each number of threads."""
-    rows = [row for row in read(path) if row["processor"] == processor]
-    for threads, height, width in dict.fromkeys((row["threads"], row["height"], row["width"]) for row in rows):
+    """Print a column of the rows of a processor, a table for each size and number of threads."""
+    frame = pd.read_csv(path, dtype=str).query("processor == @processor")
+    for (threads, height, width), rows in frame.groupby(["threads", "height", "width"], sort=False):
         print(f"\n{processor}, {threads} threads, {height}×{width}, {what}\n")
-        print("| network | backbone | G multiply-adds | " + " | ".join(map(str, WAYS)) + " |")
-        print("| --- | --- |" + " ---: |" * (len(WAYS) + 1))
-        same = threads, height, width
-        here = {
-            (row["network"], row["way"]): row for row in rows if (row["threads"], row["height"], row["width"]) == same
-        }
-        for name in dict.fromkeys(network for network, _ in here):
-            plain = here[name, str(PLAIN)]
-            cells = [here.get((name, str(way)), {}).get(what) or "–" for way in WAYS]
-            print(f"| {name} | {plain['backbone']} | {plain['gmacs']} | " + " | ".join(cells) + " |", flush=True)
+        table = rows.pivot(index="network", columns="way", values=what)
+        print(table.reindex(columns=map(str, WAYS)).fillna("–").to_markdown(), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -315,8 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--out", type=Path, default=Path("runs/latency"), help="where networks and files are kept")
     made.add_argument("--calibrate", type=Path, default=None, help="CamVid, for 8 bits")
     made.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
-    made.add_argument("--threads", dest="threads_of", type=processes.positive, nargs="+", default=[1, 2])
-    made.add_argument("--rounds", type=processes.positive, default=15)
+    made.add_argument("--threads", dest="threads_of", type=int, nargs="+", default=[1, 2])
+    made.add_argument("--rounds", type=int, default=15)
     made.add_argument("--processor", default=processes.machine().partition(",")[0], help="its name in the table")
     made.add_argument("--csv", type=Path, default=CSV)
     made.add_argument("--table", action="store_true", help="print the rows there are, and measure nothing")
@@ -325,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for what in ("p50_ms", "p95_ms", "peak_mib"):
             show(given.csv, given.processor, what)
     else:
-        processes.run_given(made, given, report)
+        report(given)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,25 @@
-"""Whether the tests notice small mistakes: 40 are planted in the code, one at a time.
+"""Whether the tests notice small mistakes that are planted in the code, one at a time.
 
-    pytest -m 'not slow' --cov=src/crispseg --cov-context=test --cov-report= --durations=300 | tee durations.txt
-    python benchmarks/mutations.py --durations durations.txt
+    python benchmarks/mutations.py --only nn
 
-Each mistake is made in a copy of the code. Of the tests that ran the changed line (the coverage file says which), the
-quickest are run on the copy until one fails. A test counts only if it passes on an unchanged copy. Mistakes are given
-as a piece of text that occurs exactly once in the code, wherever that stands.
+Each mistake is made in a copy of the code. The fast tests of the changed file's package, `tests/PACKAGE`, run on the
+copy until one fails. A mistake is a piece of text that occurs once in the code; others no longer apply.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from coverage import CoverageData
-from rich.console import Console
-from rich.table import Table
-
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "crispseg"
-TESTS_AT_MOST = 500
-SECONDS_AT_MOST = 240
-RETRIES = 3
 
 
 class Mutation(NamedTuple):
@@ -141,146 +127,40 @@ MUTATIONS = [
 ]
 
 
-class Plan(NamedTuple):
-    """Where a mistake is planted, and which tests could notice."""
-
-    file: Path
-    """Relative to the package's parent folder."""
-    tests: list[str]
-
-
-def plan(mutation: Mutation, source: Path, data: CoverageData, cost: dict[str, float]) -> Plan | str:
-    """Where the text stands, and the tests that run it, the cheapest first; or why there is nothing to do."""
-    texts = {path: path.read_text(encoding="utf-8") for path in (source / PACKAGE).rglob("*.py")}
-    found = [path for path, text in texts.items() for _ in range(text.count(mutation.old))]
-    if len(found) != 1:
-        return f"occurs {len(found)} times"
-    file = found[0].relative_to(source)
-    recorded = [name for name in data.measured_files() if Path(name).parts[-len(file.parts) :] == file.parts]
-    if not recorded:
-        return "file without coverage"
-    by_line = data.contexts_by_lineno(recorded[0])
-    text = texts[found[0]]
-    first = text[: text.index(mutation.old)].count("\n") + 1
-    last = first + mutation.old.count("\n")
-    tests = contexts(by_line, *statement(ast.parse(text), first, last)) or contexts(by_line, 1, text.count("\n") + 1)
-    return Plan(file, sorted(tests, key=lambda test: (cost[test], test))[:TESTS_AT_MOST])
-
-
-def contexts(by_line: dict[int, list[str]], first: int, last: int) -> set[str]:
-    """The tests that ran any of these lines."""
-    found = {context for line in range(first, last + 1) for context in by_line.get(line, [])}
-    return {test_of(context) for context in found if "::" in context}
-
-
-def test_of(context: str) -> str:
-    """pytest-cov appends the phase: `tests/test_nn.py::test_a|run`."""
-    return context.rsplit("|", 1)[0]
-
-
-def statement(tree: ast.AST, first: int, last: int) -> tuple[int, int]:
-    """First and last line of the innermost statement there: of a function's head its body, of others the head alone."""
-    lines = first, last
-    for node in ast.walk(tree):  # outer nodes come before inner ones
-        if isinstance(node, ast.stmt) and node.lineno <= first and last <= (node.end_lineno or 0):
-            lines = node.lineno, node.end_lineno or node.lineno
-            body = getattr(node, "body", None)
-            if body and last < body[0].lineno:
-                is_function = isinstance(node, ast.FunctionDef)
-                lines = (body[0].lineno, node.end_lineno or 0) if is_function else (node.lineno, body[0].lineno - 1)
-    return lines
-
-
-def costs(data: CoverageData, durations: Path | None) -> dict[str, float]:
-    """What orders the tests: seconds in pytest's list of the slowest; below these, lines of code that they run."""
-    lines: Counter[str] = Counter()
-    for name in data.measured_files():
-        for ran in data.contexts_by_lineno(name).values():
-            lines.update({test_of(context) for context in ran})
-    cost = {test: count * 1e-9 for test, count in lines.items()}
-    seconds: defaultdict[str, float] = defaultdict(float)
-    if durations is not None:
-        for each in re.finditer(r"^\s*([\d.]+)s (?:call|setup)\s+(\S.*?)$", durations.read_text(), re.MULTILINE):
-            seconds[each[2]] += float(each[1])
-    return cost | {test: value for test, value in seconds.items() if test in cost}
-
-
-def run_tests(source: Path, root: Path, tests: Sequence[str], seconds: float) -> tuple[str, list[str]]:
-    """passed, failed or time; and the tests that failed, or that pytest does not find."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return "time", []
-    if done.returncode == 0:
-        return "passed", []
-    output = done.stdout + done.stderr
-    missing = re.findall(
-        r"^ERROR: (?:not found|file or directory not found): (?:.*?/)?(tests/.*)$", output, re.MULTILINE
-    )
-    if done.returncode == 4:
-        return "missing", [test for test in tests if any(test == name.strip() for name in missing)]
-    named = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", output, re.MULTILINE)
-    return "failed", [test for test in tests if any(name.startswith(test) for name in named)]
-
-
-def try_out(mutation: Mutation, source: Path, root: Path, data: CoverageData, cost: dict[str, float]) -> dict[str, str]:
-    """Plant a mistake and run the tests: caught, survived or not applicable, with details."""
-    planned = plan(mutation, source, data, cost)
-    if isinstance(planned, str):
-        return {"result": "not applicable", "details": planned}
-    tests = planned.tests
+def try_out(mutation: Mutation) -> str:
+    """Plant a mistake and run the tests; return caught, survived or not applicable."""
+    source = ROOT / "src" / "crispseg"
+    found = [path for path in source.rglob("*.py") if mutation.old in path.read_text(encoding="utf-8")]
+    if len(found) != 1 or found[0].read_text(encoding="utf-8").count(mutation.old) != 1:
+        return "not applicable"
+    inside = found[0].relative_to(source)
     with tempfile.TemporaryDirectory() as folder:
-        sound, changed = Path(folder) / "sound", Path(folder) / "changed"
-        for copy in (sound, changed):
-            shutil.copytree(source / PACKAGE, copy / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-        path = changed / planned.file
-        path.write_text(path.read_text(encoding="utf-8").replace(mutation.old, mutation.new), encoding="utf-8")
-        end = time.monotonic() + SECONDS_AT_MOST
-        for _ in range(RETRIES):
-            if not tests:
-                break
-            outcome, named = run_tests(changed, root, tests, max(end - time.monotonic(), 1))
-            if outcome == "failed" and (not named or run_tests(sound, root, named[:1], 120)[0] == "passed"):
-                return {"result": "caught", "details": named[0] if named else "no test can be collected"}
-            if outcome in ("passed", "time") or not named:
-                details = "time is up" if outcome == "time" else f"{len(tests)} tests pass"
-                return {"result": "survived", "details": details}
-            tests = [test for test in tests if test not in named]  # gone, or failing anyway
-    return {"result": "survived", "details": "no test ran to an end" if planned.tests else "no test runs it"}
+        shutil.copytree(source, Path(folder) / "crispseg", ignore=shutil.ignore_patterns("__pycache__"))
+        changed = Path(folder) / "crispseg" / inside
+        changed.write_text(changed.read_text(encoding="utf-8").replace(mutation.old, mutation.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, str(ROOT / "tests" / inside.parts[0])],
+            env=os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            cwd=ROOT,
+            check=False,
+        )
+    return "survived" if done.returncode == 0 else "caught"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Print what comes of each mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, default=ROOT / "src", help="folder with the package crispseg")
-    parser.add_argument("--tests", type=Path, default=ROOT / "tests", help="folder of the tests")
-    parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage", help="coverage data with contexts")
-    parser.add_argument("--durations", type=Path, help="output of pytest --durations, to run quick tests first")
-    parser.add_argument("--only", nargs="+", metavar="ID", help="mutations whose id begins so, such as 'nn:'")
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    arguments = parser.parse_args(argv)
-    data = CoverageData(str(arguments.coverage))
-    data.read()
-    cost = costs(data, arguments.durations)
-    results: dict[str, dict[str, str]] = {}
-    console = Console()
+    parser.add_argument("--only", nargs="+", default=[""], metavar="ID", help="mutations whose id begins so")
+    given = parser.parse_args(argv)
+    results = Counter[str]()
     for mutation in MUTATIONS:
-        if arguments.only and not mutation.id.startswith(tuple(arguments.only)):
-            continue
-        began = time.monotonic()
-        found = try_out(mutation, arguments.source.resolve(), arguments.tests.resolve().parent, data, cost)
-        results[mutation.id] = {**found, "seconds": f"{time.monotonic() - began:.0f}"}
-        console.print(
-            f"{mutation.id}: {found['result']} ({found['details']})", markup=False, highlight=False, soft_wrap=True
-        )
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    table = Table("mutation", "result", "seconds")
-    for name, row in results.items():
-        table.add_row(name, row["result"], row["seconds"])
-    console.print(table)
-    console.print(dict(Counter(row["result"] for row in results.values())))
+        if mutation.id.startswith(tuple(given.only)):
+            outcome = try_out(mutation)
+            results[outcome] += 1
+            print(f"{mutation.id}: {outcome}", flush=True)
+    print(dict(results))
 
 
 if __name__ == "__main__":

@@ -10,27 +10,19 @@
 | strips | naive, folded, on 16 rows at a time under torch.utils.checkpoint |
 | crispseg | `sampled_dot`, softmax, `sampled_sum`, as crispseg.models.ddsm.Affinity calls them |
 
-Each runs in a process of its own, in float32 at batch size 1; the processes take turns. Measured are
-
-- seconds of one call, the median of the rounds, after one that does not count;
-- MiB, the process's peak resident set during a call less what was resident before it, without the inputs, but with
-  outputs, gradients and freed memory that the allocator holds back; the largest of all rounds;
-- MiB used, the same of one call in further processes, whose allocator holds nothing back.
-
-Linux only. First, all ways are compared on a small input.
+Each runs in a process of its own, in float32 at batch size 1; `processes.py` says what is measured. First, all ways
+are compared on a small input.
 """
 
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from processes import Cost, as_table, differentiated, machine, measure, parser, positive, ratio, run
-from rich.console import Console
+from processes import compare, differentiated, machine, parser
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -94,7 +86,6 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "strips": strips,
     "crispseg": ours,
 }
-NAIVE = [name for name in WAYS if name.startswith("naive")]
 
 
 def make_inputs(channels: int, height: int, width: int, points: int, dtype: torch.dtype) -> tuple[Inputs, Tensor]:
@@ -145,36 +136,16 @@ def prepare(way: str, channels: int, side: int, points: int) -> Callable[[bool],
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     made = parser(__doc__)
-    made.add_argument("--rounds", type=positive, default=5, help="after one that warms up")
-    made.add_argument("--channels", type=positive, default=64)
-    made.add_argument("--size", type=positive, default=256, help="height and width")
-    made.add_argument("--points", type=positive, default=25, help="that each pixel samples, an odd square")
-    run(made, argv, report)
-
-
-def report(given: Namespace) -> None:
-    console = Console()
+    made.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    made.add_argument("--channels", type=int, default=64)
+    made.add_argument("--size", type=int, default=256, help="height and width")
+    made.add_argument("--points", type=int, default=25, help="that each pixel samples, an odd square")
+    given = made.parse_args(argv)
     difference = largest_difference(given.points)
-    console.print(
-        f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.", soft_wrap=True
-    )
-    console.print(
-        f"{given.channels} channels, {given.size}×{given.size}, {given.points} points, float32, "
-        f"{given.threads} threads, {given.rounds} rounds, {machine()}",
-        soft_wrap=True,
-    )
+    print(f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.")
+    print(f"{given.channels} channels, {given.size}×{given.size}, {given.points} points, {machine()}")
     ways = {way: partial(prepare, way, given.channels, given.size, given.points) for way in WAYS}
-    for backward, costs in measure(ways, given.threads, given.rounds).items():
-        console.print(as_table(costs, "naive", backward, ratios="/ naive"))
-        best = Cost(*(min(values) for values in zip(*(costs[way] for way in NAIVE), strict=True)))
-        time_share, share, used_share = (
-            ratio(value, least) for value, least in zip(costs["crispseg"], best, strict=True)
-        )
-        console.print(
-            f"crispseg: {time_share} of the time of the fastest naive way; of the leanest one's memory {share}, "
-            f"used {used_share}\n",
-            soft_wrap=True,
-        )
+    compare(ways, given.threads, given.rounds)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from compare import COMMIT, file_hash, head, recorded_commit
 from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
-from results import Row, read_rows, write_rows
+from reporting import Row, read_rows, write_rows
 from shipped_card import DATA, in_colour, made_by, ship, told_before
 
 from crispseg.cli.main import main as crispseg

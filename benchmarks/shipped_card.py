@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.benchmarking.counting import count_parameters
-from crispseg.benchmarking.report import processor_name
 from crispseg.config.wording import plural
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES, Estimate, ratio
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.tables import percent
+from crispseg.inference.device import processor_name
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize

@@ -21,10 +21,10 @@ def main() -> None:
     """Measure and print."""
     made = processes.parser(__doc__)
     made.add_argument("--networks", nargs="+", choices=gpu.NETWORKS, default=["smp_fpn", "sfnet_narrow"])
-    made.add_argument("--batch", type=processes.positive, default=4)
-    made.add_argument("--size", type=processes.positive, nargs=2, default=(320, 416), metavar=("HEIGHT", "WIDTH"))
-    made.add_argument("--rounds", type=processes.positive, default=16, help="after two that do not count")
-    processes.run(made, None, report)
+    made.add_argument("--batch", type=int, default=4)
+    made.add_argument("--size", type=int, nargs=2, default=(320, 416), metavar=("HEIGHT", "WIDTH"))
+    made.add_argument("--rounds", type=int, default=16, help="after two that do not count")
+    report(made.parse_args())
 
 
 def report(given: argparse.Namespace) -> None:

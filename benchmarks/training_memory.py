@@ -2,33 +2,20 @@
 
     python benchmarks/training_memory.py --threads 2
 
-A step is what `crispseg train` does with a batch: `SegmentationTask.training_step`, that is all outputs and Eq. 7 on
-them, the backward pass, AdamW. 150 classes; weights, images and labels are random. Each size runs in a process of its
-own. That has taken a tiny step before, so weights, gradients and AdamW's state, which any size needs, are there
-already and printed apart. Columns are
-
-- MiB, the process's peak resident set during the step less what was resident before it: the batch, what is kept for
-  the backward pass, and temporary memory. The allocator holds no freed memory back;
-- / Mpixel, the same for a million pixels of all images; / added Mpixel, for those that the row before does not have;
-- × pixels and × MiB, over the first row;
-- GiB in all, with weights, gradients and AdamW's state. Training takes this or less, as it has no gradients until the
-  backward pass makes them.
-
-Under bf16, the copies of weights that autocast keeps during the step are in MiB. Linux only.
+A step is what `crispseg train` does with a batch: all outputs, Eq. 7, the backward pass, AdamW. 150 classes; weights,
+images and labels are random. Each size runs in a process of its own, which has taken a tiny step before, so that
+weights, gradients and AdamW's state are there already and printed apart.
 """
 
 from __future__ import annotations
 
 import warnings
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
 import torch
-from processes import machine, parser, positive, process, run
-from rich.console import Console
-from rich.table import Table
+from processes import machine, parser, process
 
 from crispseg.data import Nuclei
 from crispseg.models import SegmentationModel
@@ -97,63 +84,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each backbone."""
     made = parser(__doc__)
     made.add_argument("--backbones", nargs="+", default=[*PAPER], metavar="BACKBONE")
-    made.add_argument("--sizes", nargs="+", type=positive, default=[240, 480, 720], help="height and width, pixels")
-    made.add_argument("--batch", type=positive, default=1, help="images of a step")
+    made.add_argument("--sizes", nargs="+", type=int, default=[240, 480, 720], help="height and width, pixels")
+    made.add_argument("--batch", type=int, default=1, help="images of a step")
     made.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    run(made, argv, report)
-
-
-def report(given: Namespace) -> None:
-    console = Console()
-    console.print(
-        f"unept, refine=boundary, {CLASSES} classes, {given.precision}, batch of {given.batch}, "
-        f"{given.threads} threads, {machine()}",
-        soft_wrap=True,
-    )
+    given = made.parse_args(argv)
+    print(f"{given.precision}, batch of {given.batch}, {given.threads} threads, {machine()}")
     for backbone in given.backbones:
         config = settings(backbone, given.batch, given.precision)
-        weights, gradients, state = fixed = fixed_memory(build(config))
-        console.print(
-            f"\n{backbone}, at any size: {weights:.0f} MiB of weights, {gradients:.0f} of gradients, {state:.0f} of "
-            f"AdamW's state. The paper: {PAPER.get(backbone, '–')}",
-            soft_wrap=True,
-        )
-        mebibytes = {side: measure(config, side, given.threads) for side in sorted({*given.sizes})}
-        console.print(as_table(given.batch, sum(fixed), mebibytes))
-
-
-def fixed_memory(model: SegmentationModel) -> tuple[float, float, float]:
-    """MiB of weights, gradients and AdamW's two means of them."""
-    parameters, buffers = (sum(each.nbytes for each in many) / 2**20 for many in (model.parameters(), model.buffers()))
-    return parameters + buffers, parameters, 2 * parameters
-
-
-def measure(config: TrainConfig, side: int, threads: int) -> float:
-    """MiB of a step."""
-    name = f"{config.model.backbone} at {side}×{side}"
-    with process(name, partial(prepare, config), threads, hold_back=False) as step:
-        return step(side).mebibytes
-
-
-def as_table(batch: int, fixed: float, mebibytes: dict[int, float]) -> Table:
-    """What a step takes at each size, how that grows, and with the MiB that are fixed."""
-    table = Table("image", "MiB", "/ Mpixel", "/ added Mpixel", "× pixels", "× MiB", "GiB in all")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    sides = list(mebibytes)
-    pixels = {side: batch * side**2 / 1e6 for side in sides}
-    for side, before in zip(sides, [None, *sides], strict=False):
-        added = (mebibytes[side] - mebibytes[before]) / (pixels[side] - pixels[before]) if before else None
-        table.add_row(
-            f"{side}×{side}",
-            f"{mebibytes[side]:.0f}",
-            f"{mebibytes[side] / pixels[side]:.0f}",
-            "–" if added is None else f"{added:.0f}",
-            f"{pixels[side] / pixels[sides[0]]:.2f}",
-            f"{mebibytes[side] / mebibytes[sides[0]]:.2f}",
-            f"{(fixed + mebibytes[side]) / 1024:.2f}",
-        )
-    return table
+        parameters = sum(each.nbytes for each in build(config).parameters()) / 2**20
+        fixed = 4 * parameters  # weights, gradients and AdamW's two means of them
+        print(f"\n{backbone}; the paper: {PAPER.get(backbone, '–')}; at any size {fixed:.0f} MiB")
+        print("| image | MiB of the step | MiB a megapixel | GiB in all |\n| --- | ---: | ---: | ---: |")
+        for side in sorted({*given.sizes}):
+            with process(f"{backbone} at {side}×{side}", partial(prepare, config), given.threads) as step:
+                taken = step(side).mebibytes
+            megapixels = given.batch * side**2 / 1e6
+            print(f"| {side}×{side} | {taken:.0f} | {taken / megapixels:.0f} | {(fixed + taken) / 1024:.2f} |")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import crispseg
 ROOT = Path(crispseg.__file__).parent
 ORDER = (
     *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
-    *("evaluation", "export", "visualization", "inspection", "training", "benchmarking", "demo", "api", "cli"),
+    *("evaluation", "export", "visualization", "inspection", "training", "benchmarking", "api", "cli"),
 )
 """The packages, each of which imports only those before it."""
 UPWARD = {
@@ -27,8 +27,7 @@ UPWARD = {
 WITH_FLAGS = {
     *("__init__", "api", "errors"),
     *("data.catalogue", "data.importing", "data.sources"),
-    *(f"demo.{home}" for home in ("app", "guard", "uploads")),
-    *("backbones.published", "benchmarking.run", "data", "decoders.parts"),
+    *("backbones.published", "data", "decoders.parts"),
     *("io.opening", "io.tiff", "io.value_range"),
 }
 """Modules outside `cli` that still speak of flags."""
@@ -123,18 +122,18 @@ THROUGH = {"docstring-parser": "jsonargparse", "pydantic-core": "pydantic", "lig
 
 
 def test_what_files_import_is_installed_with_the_package() -> None:
-    """But what is imported in functions, which may be an extra, and by the demo, which is one."""
+    """But what is imported in functions, which may be an extra."""
     project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[>=<]", each)[0].replace("_", "-") for each in project["dependencies"]}
     assert declared >= set(THROUGH.values())
-    of_module, outside = packages_distributions(), {ROOT / "demo/page.py", ROOT / "demo/guard.py"}
+    of_module = packages_distributions()
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for top in {name.partition(".")[0] for name in names} - {"crispseg", *sys.stdlib_module_names}:
                 found = {each.lower().replace("_", "-") for each in of_module[top]}
-                assert found & {*declared, *THROUGH} or path in outside, f"{path} imports {top}"
+                assert found & {*declared, *THROUGH}, f"{path} imports {top}"
 
 
 def test_names_are_there_when_they_are_asked_for() -> None:

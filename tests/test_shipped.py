@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import crispseg
 from crispseg import Segmenter, from_pretrained
-from crispseg.benchmarking.contenders import find_contender
+from crispseg.benchmarking.benchmark import Conditions, find_network
 from crispseg.cli import demo
 from crispseg.cli.main import main
 from crispseg.cli.parsing import parse_training
@@ -107,7 +107,7 @@ def test_a_name_is_enough(nuclei: Path) -> None:
     assert labels.shape == (40, 50)
     model, same = crispseg.SegmentationModel.from_pretrained("nuclei"), from_pretrained(nuclei)
     assert model.info == same.info and torch.equal(model.classifier.weight, same.classifier.weight)
-    assert find_contender("nuclei", backbone="resnet18", num_classes=2).num_classes == model.info.num_classes
+    assert find_network("nuclei", Conditions()).info.num_classes == model.info.num_classes
 
 
 @pytest.mark.parametrize("name", ["nuclie", "aerial", "nuclei.pth"])
@@ -207,14 +207,13 @@ def test_export(nuclei: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert capsys.readouterr().out.endswith("fpn on test_efficientnet, 0.1 MB, is in n.onnx\n")
 
 
-def test_the_demo_has_examples_of_data_inside_crispseg(tiny_run: Run, nuclei: Path) -> None:
+def test_the_demo_has_examples_of_bundled_models(tiny_run: Run, nuclei: Path, tmp_path: Path) -> None:
     info = tiny_run.model.info
-    found = demo.examples_of("nuclei", info)
-    assert found is not None and demo.examples_of(str(tiny_run.folder / "model"), info) is not None
+    assert len(demo._examples("nuclei", info, tmp_path)) > 1
     own = from_pretrained(nuclei)
     own.info = replace(info, recipe={"data": {"name": "folder", "root": "."}})
     own.save_pretrained("elsewhere")
-    assert demo.examples_of("elsewhere", info) is None
+    assert demo._examples("elsewhere", info, tmp_path) == []
 
 
 def parse(*flags: str) -> Any:

@@ -83,7 +83,7 @@ class LabelSet:
 def default_palette(count: int) -> tuple[Color, ...]:
     """Colours that are far from each other, from black, from white and from `BACKGROUND`, also for colour-blind people.
 
-    Those of a few classes are the first of those of many. How they were found is in `benchmarks/palette.py`.
+    Those of a few classes are the first of those of many.
 
     Args:
         count: of the classes, at most 255.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from dataset_trees import HASHES, grid, picture, public_aerial, public_nuclei, save, write_lists
@@ -80,36 +76,6 @@ def test_lists_of_the_whole_sets() -> None:
         assert {split: len(names) for split, names in splits.items()} == catalogue()[name].counts
     tiles = {split: {name.partition("_")[0] for name in names} for split, names in aerial.items()}
     assert tiles == {"train": {"tile1", "tile5", "tile7", "tile8"}, "val": {"tile2", "tile3"}}
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What made the lists."""
-    pytest.importorskip("scipy")
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    yield importlib.import_module("free_lists")
-    sys.modules.pop("free_lists")
-
-
-def test_parts_of_one_field_are_found(script: Any, tmp_path: Path) -> None:
-    """Four tiles of one picture, the same once more but noisy, and others."""
-    random = np.random.default_rng(0)
-    pictures = [cv2.resize(random.random((9, 9)), (64, 64), interpolation=cv2.INTER_CUBIC) for _ in range(4)]
-    whole = pictures[0]
-    tiles = {"d": whole[:32, :32], "a": whole[:32, 32:], "f": whole[32:, :32], "c": whole[32:, 32:]}
-    others = {"b": pictures[1][::2, ::2], "g": pictures[2][::2, ::2]}
-    others["e"] = others["g"] + 0.02 * random.random((32, 32))
-    for name, pixels in (tiles | others).items():
-        save(tmp_path / f"images/{name}.png", (40 + 150 * pixels.clip(0, 1)).astype(np.uint8))
-    fields = script.fields_of(tmp_path, list("abcdefg"))
-    assert fields == [["a", "c", "d", "f"], ["b"], ["e", "g"]]
-
-
-def test_no_field_that_the_rule_finds_is_in_two_splits(script: Any, shared: Path) -> None:
-    nuclei, val = shared / "data/nuclei", listed(LISTS / "nuclei_val.txt")
-    fields = [field for names in script.kinds_of(nuclei).values() for field in script.fields_of(nuclei, names)]
-    assert all(len(val & set(field)) in (0, len(field)) for field in fields)
-    assert 1 < max(map(len, fields)) < 20
 
 
 def test_the_part_in_the_package() -> None:
@@ -202,19 +168,6 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert np.array_equal(dataset[index].labels, grid([0, 4, 255]))
     with refuses("masks/c.png", "value 7 is out of range 0 to 4 (ignored: 15, 255)"):
         dataset[2]
-
-
-@pytest.mark.slow
-def test_lists_and_part_are_what_the_rules_give(
-    script: Any, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "LISTS", tmp_path / "lists")
-    monkeypatch.setattr(script, "PART", tmp_path / "part")
-    (tmp_path / "lists").mkdir()
-    script.main([f"--nuclei={shared / 'data/nuclei'}", f"--aerial={shared / 'data/aerial'}"])
-    for made, kept in ((tmp_path / "lists", LISTS), (tmp_path / "part", PART)):
-        for path in made.rglob("*.*"):
-            assert path.read_bytes() == (kept / path.relative_to(made)).read_bytes(), path
 
 
 # ------------------------------------------------------------------------------------------------ public archives

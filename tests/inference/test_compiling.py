@@ -16,7 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from training_runs import files, of_many_opinions
 
 from crispseg import Segmenter, create_model
-from crispseg.benchmarking import Settings, benchmark
+from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.main import main
 from crispseg.export.pipeline import export_model
 from crispseg.inference.compiling import compiled, whole_number_padding
@@ -71,7 +71,7 @@ def test_a_segmenter_compiles_and_computes_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_networks_are_timed_compiled(tmp_path: Path, tracing: Any, refuses: Any) -> None:
-    settings = Settings((64, 96), backbone="test_efficientnet", device="cpu", repeats=1, warmup=1, compile=True)
+    settings = Conditions((64, 96), backbone="test_efficientnet", device="cpu", repeats=1, warmup=1, compile=True)
     report = benchmark(["fpn{width: 8}", "timm:test_efficientnet"], settings)
     assert len(report.rows) == 2 and tracing.frame_count >= 2
     model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)

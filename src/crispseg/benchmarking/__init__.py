@@ -1,6 +1,7 @@
-"""What a network costs: parameters, multiply-adds and milliseconds, beside those of others."""
+"""What a network costs: parameters, multiply-adds and milliseconds."""
 
-from crispseg.benchmarking.run import Report, Row, Settings, benchmark
+from crispseg.benchmarking.benchmark import Conditions, Report, Row, benchmark
+from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.benchmarking.timing import Latency
 
-__all__ = ["Latency", "Report", "Row", "Settings", "benchmark"]
+__all__ = ["Conditions", "Latency", "Report", "Row", "benchmark", "count_multiply_adds", "count_parameters"]

@@ -69,48 +69,15 @@ def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int
         attention: count products of two features too; the counters of some papers see those with weights only.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linear: _linear_flops})
-    _forward_on_meta(model, height, width, in_chans, counter)
+    forward_on_meta(model, height, width, in_chans, counter)
     counts = counter.get_flop_counts().get("Global", {})
     return int(sum(flops for operator, flops in counts.items() if attention or operator not in ATTENTION)) // 2
 
 
-PER_INPUT = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-PER_OUTPUT = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.ELU, nn.LeakyReLU)
-
-
-def count_in_modules(model: nn.Module, height: int, width: int, in_chans: int = 3) -> int:
-    """What a counter that hooks modules sees of the same pass, such as MMCV's, by which MMSegmentation counts.
-
-    Convolutions and linear layers with their biases, 2 for each value that a batch norm is given, 1 for each value
-    that a ReLU gives and that a pooling is given. Whatever is no module counts nothing: products of two features,
-    interpolation, sums.
-    """
-    total = 0
-
-    def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            total += output.numel() * (module.weight[0].numel() + (module.bias is not None))
-        elif isinstance(module, nn.BatchNorm2d):
-            total += 2 * args[0].numel()
-        elif isinstance(module, PER_INPUT):
-            total += args[0].numel()
-        elif isinstance(module, PER_OUTPUT):
-            total += output.numel()
-
-    hooks = [module.register_forward_hook(add) for module in model.modules()]
-    try:
-        _forward_on_meta(model, height, width, in_chans)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
-
-
-def _forward_on_meta(
+def forward_on_meta(
     model: nn.Module, height: int, width: int, in_chans: int, counter: AbstractContextManager[Any] | None = None
 ) -> None:
-    """One image through the model in eval mode, shapes only."""
+    """Run one image through the model in eval mode, shapes only."""
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
     images = torch.empty(1, in_chans, height, width, device="meta")

@@ -1,85 +1,70 @@
-"""Taking times so that they can be compared."""
+"""Latencies that can be compared: the contenders take turns, on a warm machine, with the device synchronised."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 T = TypeVar("T")
 
-Clock: TypeAlias = Callable[[], float]
-"""Seconds since some moment."""
-
-Laps: TypeAlias = dict[str, float]
-"""Seconds that each stage took."""
-
-
-class Stopwatch:
-    """Calls functions, and notes in `laps` how long each took."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.laps: Laps = {}
-
-    def __call__(self, stage: str, function: Callable[..., T], *args: Any) -> T:
-        start = self.clock()
-        result = function(*args)
-        self.laps[stage] = self.clock() - start
-        return result
-
-
-Turn: TypeAlias = Callable[[Stopwatch], None]
-"""One measurement of one contender."""
-
 
 class Latency(NamedTuple):
-    """Times over all rounds, in milliseconds."""
+    """Time of one stage, in milliseconds."""
 
     median: float
     p95: float
-    """95 of 100 rounds took no longer."""
 
 
-def take_turns(turns: Sequence[Turn], rounds: Iterable[int], *, warmup: int, clock: Clock) -> list[list[Laps]]:
+class Stopwatch:
+    """Calls functions and keeps the seconds that each stage takes in `laps`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.laps: dict[str, float] = {}
+
+    def __call__(self, stage: str, function: Callable[..., T], *args: Any) -> T:
+        """Call a function and wait until the device has finished."""
+        start = self._now()
+        result = function(*args)
+        self.laps[stage] = self._now() - start
+        return result
+
+    def _now(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
+
+
+def take_turns(
+    turns: Sequence[Callable[[Stopwatch], None]],
+    rounds: Iterable[int],
+    *,
+    warmup: int,
+    device: torch.device | None = None,
+) -> list[dict[str, Latency]]:
     """Measure all contenders in every round, so that a machine that slows down slows all of them.
 
     Args:
-        turns: one a contender.
-        rounds: their indices, from 0.
-        warmup: so many of the first are run, but not kept.
-        clock: tells the time.
+        turns: one measurement of each contender.
+        rounds: indices of the rounds, from 0.
+        warmup: number of first rounds that do not count.
+        device: device that is synchronised; the CPU by default.
 
     Returns:
-        for each contender, the laps of each kept round.
+        the latency of each stage, one dict a contender.
     """
-    kept: list[list[Laps]] = [[] for _ in turns]
+    kept: list[list[dict[str, float]]] = [[] for _ in turns]
     for index in rounds:
         for turn, laps in zip(turns, kept, strict=True):
-            watch = Stopwatch(clock)
+            watch = Stopwatch(device or torch.device("cpu"))
             turn(watch)
             if index >= warmup:
                 laps.append(watch.laps)
-    return kept
-
-
-def latencies(rounds: Sequence[Laps]) -> dict[str, Latency]:
-    """Median and 95th percentile of each stage."""
-    stages = {stage: [1000 * laps[stage] for laps in rounds] for stage in rounds[0]}
-    return {
-        stage: Latency(*(float(value) for value in np.percentile(taken, (50, 95)))) for stage, taken in stages.items()
-    }
-
-
-def wall_clock(device: torch.device) -> Clock:
-    """Wall-clock time at which the device has done all that was asked of it."""
-
-    def clock() -> float:
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        return time.perf_counter()
-
-    return clock
+    return [
+        {stage: Latency(*np.percentile([1000 * lap[stage] for lap in laps], (50, 95)).tolist()) for stage in laps[0]}
+        for laps in kept
+    ]

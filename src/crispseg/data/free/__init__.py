@@ -1,7 +1,6 @@
 """Two data sets that are free to be copied, with fixed splits; a part of one comes with this package.
 
 Which images are in which split is in `lists`, and of the part in `nuclei`, beside its files.
-`benchmarks/free_lists.py` wrote both, by rules that stand there.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from crispseg import create_model
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
     monkeypatch.setattr(first_result, "head", lambda: "abc")
     yield first_result
-    for name in ("first_result", "compare", "reporting", "results", "tables"):
+    for name in ("first_result", "compare", "reporting", "tables"):
         sys.modules.pop(name, None)
 
 

@@ -20,8 +20,8 @@ from test_shipped import faults
 from crispseg import Segmenter, create_model
 from crispseg.models import saving
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = ("shipped", "shipped_card", "first_result", "compare", "reporting", "results", "tables")
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = ("shipped", "shipped_card", "first_result", "compare", "reporting", "tables")
 
 
 @pytest.fixture(scope="module")

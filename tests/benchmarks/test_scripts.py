@@ -1,0 +1,145 @@
+"""The measurements in benchmarks/: what they compare is equal, and they print it. Nothing is timed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crispseg.config.plugins import load_plugins
+from crispseg.models import create_model
+from crispseg.models.ddsm import Affinity
+
+Script = Callable[[str], Any]
+PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "giga"), [("fpn", {}, "124.589"), ("fcn", {"output_stride": 8}, "196.748")]
+)
+def test_the_counter_of_mmcv_gives_table_8(name: str, options: dict[str, Any], giga: str, script: Script) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=59, backbone="resnet101_deep", **options)
+    assert f"{script('mmcv_counter').count_in_modules(model, 480, 480) / 1e9:.3f}" == giga
+
+
+def test_all_ways_of_sampled_attention_agree(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("sampled_attention")
+    assert 0 < module.largest_difference(points=9) < 1e-9
+
+    def unmodulated(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
+        found: Tensor = module.ours(query, key, value, grid, modulation.sqrt())
+        return found
+
+    monkeypatch.setitem(module.WAYS, "wrong", unmodulated)
+    with pytest.raises(AssertionError, match=r"^wrong: "):
+        module.largest_difference(points=9)
+
+
+def test_our_sampled_attention_is_what_ddsm_does(script: Script) -> None:
+    affinity = Affinity(6, 9)
+    nn.init.normal_(affinity.sampler.predict.weight)
+    query, key, value = torch.randn(3, 2, 6, 9, 7).unbind(0)
+    result = script("sampled_attention").ours(query, key, value, *affinity.sampler(key))
+    torch.testing.assert_close(result, affinity(query, key, value), rtol=0, atol=0)
+
+
+def test_both_ways_of_deformable_attention_agree(script: Script) -> None:
+    pytest.importorskip("transformers")
+    assert script("deformable_attention").largest_difference() < 1e-5
+
+
+@pytest.mark.slow
+def test_costs_are_those_of_processes_of_their_own(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    script("deformable_attention").main(["--size=20", "--levels=2", "--points=4", "--rounds=1", "--threads=1"])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| crispseg")]
+    assert len(rows) == 2 and all(float(row[2]) > 0 for row in rows)
+
+
+def test_metrics_agree(script: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("metrics")
+    module.main(["--size", "96", "192", "--rounds=1"])
+    assert capsys.readouterr().out.count("times as fast") == 2
+    monkeypatch.setattr(module, "matches_by_dilation", lambda prediction, truth: 0)
+    with pytest.raises(AssertionError, match="differ"):
+        module.main(["--size", "96", "192", "--rounds=1"])
+
+
+@pytest.fixture
+def plugin() -> Iterator[None]:
+    pytest.importorskip("segmentation_models_pytorch")
+    load_plugins([str(Path(__file__).resolve().parents[2] / "benchmarks/peers.py")])
+    yield
+    for name in [name for name in sys.modules if name.startswith("crispseg_plugin_peers_")]:
+        del sys.modules[name]  # so that it is loaded again
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_same_weights_of_peers_are_frozen(name: str, plugin: None) -> None:
+    ours, peer = (create_model(each, num_classes=2, backbone="tf_efficientnet_lite0") for each in ("crisp", name))
+    assert peer.backbone.early_share == ours.backbone.early_share > 0
+    for model in (ours, peer):
+        model.backbone.freeze(early=True)
+    body, encoder = ours.backbone.net.model, peer.net.encoder.model
+    for key, parameter in encoder.named_parameters():
+        assert parameter.requires_grad == body.get_parameter(key).requires_grad, key
+    kept = {key: value.clone() for key, value in encoder.named_buffers()}
+    peer.train()(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(kept[key], value) for key, value in encoder.named_buffers())
+
+
+# The tables on CamVid ------------------------------------------------------------------------------------------------
+
+
+def row(model: str, seed: int, miou: float, recipe: str, **changes: str) -> dict[str, str]:
+    scores = {"miou": str(miou), "boundary_f_3": str(miou + 5), "boundary_f_5": str(miou + 9)}
+    costs = {"parameters": "4200000", "multiply_adds": "5100000000"}
+    return {"model": model, "seed": str(seed), **scores, **costs, "recipe": recipe, "weights": "0123", **changes}
+
+
+def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, refuses: Any) -> None:
+    tables, reporting = script("tables"), script("reporting")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "PLOTS", tmp_path)
+    entries = {
+        "sfnet": tables.Entry("SFNet", base="sfnet_add"),
+        "sfnet_add": tables.Entry("no flow", "--model.fuse add"),
+        "smp_fpn": tables.Entry("FPN", "--model smp_fpn"),
+    }
+    table, recipe = tables.Comparison("tiny", entries, (3, 5)), reporting.recipe_hash()
+    rows = [row("sfnet", 0, 60.0, recipe), row("sfnet", 1, 71.0, recipe)]
+    rows += [row("sfnet_add", 0, 61.5, recipe), row("sfnet_add", 1, 67.0, recipe, boundary_f_5="79.0")]
+    reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe)])
+    reporting.report(table)
+    printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    sfnet, _, fpn, gain = (
+        next(line for line in printed if line[0].startswith(name)) for name in ("SFNet", "no", "FPN", "SFNet −")
+    )
+    assert sfnet == ["SFNet", "2", "65.5 ± 7.8", "70.5 ± 7.8", "74.5 ± 7.8", "72.5 ± 7.8", "4.2", "5.1"]
+    assert fpn[1:3] == ["1", "60.0"] and gain[1:] == ["2", "+1.2 ± 3.9", "+1.2 ± 3.9", "-0.2 ± 1.8", "+0.5 ± 2.8"]
+    assert table.plot.stat().st_size > 5000
+    for wrong in (row("smp_fpn", 0, 60.0, "other"), row("smp_fpn", 0, 60.0, recipe, weights="4567")):
+        reporting.write_rows(table.scores, [*rows, wrong])
+        with refuses("smp_fpn-0"):
+            reporting.report(table)
+
+
+def test_tables_of_the_repository(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: None
+) -> None:
+    """What they list can be trained, a run has one meaning in all, and their rows are of one recipe."""
+    tables, compare, reporting = script("tables"), script("compare"), script("reporting")
+    monkeypatch.setattr(tables, "PLOTS", tmp_path)
+    seen: dict[str, str] = {}
+    for table in tables.TABLES.values():
+        for name, entry in table.entries.items():
+            assert seen.setdefault(name, entry.flags) == entry.flags, name
+            assert entry.base is None or entry.base in table.entries, name
+            assert compare.configuration(entry, 0, "").model.backbone == "tf_efficientnet_lite0"
+        reporting.report(table)
