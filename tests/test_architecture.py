@@ -117,7 +117,12 @@ def test_the_frame_names_no_model() -> None:
     }
 
 
-THROUGH = {"docstring-parser": "jsonargparse", "pydantic-core": "pydantic", "lightning-utilities": "lightning"}
+THROUGH = {
+    "markupsafe": "jinja2",
+    "docstring-parser": "jsonargparse",
+    "pydantic-core": "pydantic",
+    "lightning-utilities": "lightning",
+}
 """What a dependency brings for certain."""
 
 
