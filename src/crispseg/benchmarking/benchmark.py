@@ -27,13 +27,13 @@ from crispseg.evaluation.tables import text_table
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.compiling import compiled
 from crispseg.inference.device import processor_name, usable_device
-from crispseg.inference.protocols import MIN_SIDE
 from crispseg.inference.runtime import AnyModel, ExportedModel, is_exported, open_model
 from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax
 from crispseg.io.images import image_channels
 from crispseg.io.normalize import Normalize
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.models.base import described, shapes_alone
+from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import shipped_folder
 
 Side: TypeAlias = Annotated[int, Field(ge=MIN_SIDE)]
