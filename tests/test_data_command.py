@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +285,6 @@ def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with refuses("2008_000009.mat is missing", "cls/*.mat"):
         augment(voc, sbd)
     assert not [path for path in voc.iterdir() if "Aug" in path.name]
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with refuses("SciPy", "pip install 'crispseg[sbd]'"):
-        augment(voc, sbd)
 
 
 # -------------------------------------------------------------------------------------------------------- the rest

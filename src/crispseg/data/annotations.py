@@ -252,7 +252,9 @@ def _draw_picture(entry: Mapping[str, Any], height: int, width: int) -> shapes.P
         raise ValueError("its mask is no picture in base64, or a far too large one") from None
     if mask is None:
         raise ValueError(f"its mask of {rows}x{columns} at ({left}, {top}) leaves the image")
-    return shapes.placed(mask, top, left, width)
+    whole = np.zeros((height, width), bool)
+    whole[top : top + rows, left : left + columns] = mask
+    return np.flatnonzero(whole)
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from crispseg.data.pairing import read_listing
 from crispseg.data.sources import VOC2012, official_classes
@@ -47,8 +48,7 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
         workers: threads; by default one a processor, at most 8.
 
     Raises:
-        CrispsegError: a folder is not what it should be, a file is missing or damaged, the masks are there already, or
-            SciPy, which reads SBD's files, is not installed.
+        CrispsegError: a folder is not what it should be, a file is missing or damaged, or the masks are there already.
     """
     target, lists = root / "SegmentationClassAug", root / "ImageSets" / "Segmentation"
     own, val = (_names(lists / f"{split}.txt", VOC2012(root).hint) for split in ("train", "val"))
@@ -88,12 +88,8 @@ def read_mat(path: Path) -> NDArray[np.uint8]:
     """The class ids `(H, W)` of one of SBD's files.
 
     Raises:
-        CrispsegError: it is missing or damaged, or SciPy is not installed.
+        CrispsegError: it is missing or damaged.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise CrispsegError("SBD's masks are MATLAB files, which SciPy reads; pip install 'crispseg[sbd]'") from None
     if not path.is_file():
         raise CrispsegError(f"{path} is missing; {_HINT}")
     try:
