@@ -50,8 +50,8 @@ class Estimate:
         return replace(self, value=np.asarray(self.value)[index], interval=self.interval[places])
 
     def alone(self) -> str:
-        """A single value without its interval, as text."""
-        return (signed if self.gain else percent)(float(self.value))
+        """A single value as text, without its interval."""
+        return signed(self.value) if self.gain else percent(self.value)
 
     def range(self) -> str:
         """The interval of a single value as text; empty if there is none."""
@@ -113,11 +113,16 @@ class ImageScores(ABC):
 
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Estimate]:
         """Each of `measures` with its bootstrap interval over images; none for 0 resamples or fewer than 2 images."""
-        drawn = self.resampled(resamples, seed) if resamples and len(self.ids) > 1 else {}
-        return {
-            name: Estimate(value, interval(drawn[name], level) if drawn else np.full((2, *np.shape(value)), np.nan))
-            for name, value in self.measures().items()
-        }
+        drawn = self.resampled(resamples, seed) if resamples and len(self.ids) > 1 else None
+        return _estimates(self.measures(), drawn, level)
+
+
+def _estimates(
+    values: dict[str, Values], drawn: dict[str, Values] | None, level: float, gain: bool = False
+) -> dict[str, Estimate]:
+    none = {name: np.full((2, *np.shape(value)), np.nan) for name, value in values.items()}
+    found = none if drawn is None else {name: interval(drawn[name], level) for name in values}
+    return {name: Estimate(value, found[name], gain) for name, value in values.items()}
 
 
 def score_gains(
@@ -139,16 +144,14 @@ def score_gains(
     """
     if first.basis != second.basis:
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
-    before, after = first.measures(), second.measures()
+
+    def less(one: dict[str, Values], other: dict[str, Values]) -> dict[str, Values]:
+        return {name: one[name] - other[name] for name in one}
+
     drawn = None
     if resamples and len(first.ids) > 1:
-        drawn = first.resampled(resamples, seed), second.resampled(resamples, seed)
-    gains = {}
-    for name in before:
-        value = after[name] - before[name]
-        bounds = np.full((2, *np.shape(value)), np.nan)
-        gains[name] = Estimate(value, interval(drawn[1][name] - drawn[0][name], level) if drawn else bounds, gain=True)
-    return gains
+        drawn = less(second.resampled(resamples, seed), first.resampled(resamples, seed))
+    return _estimates(less(second.measures(), first.measures()), drawn, level, gain=True)
 
 
 def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:

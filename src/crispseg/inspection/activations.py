@@ -45,54 +45,55 @@ KINDS = {
 
 
 class Part(NamedTuple):
-    """A part of the model that ran."""
+    """A part of the model that ran: one of `KINDS`, and a title for people, such as "F5 → F4" for that step."""
 
     kind: str
-    """One of `KINDS`."""
     title: str
-    """For people, such as "F5 → F4" for the step from F5 to F4."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
     """An image, what a model says about it, and what the model computed on the way.
 
-    Sizes are those of the inspected image, H × W, which may be a reduced copy (`original_size`). Positions in the image
-    are in pixels, x to the right and y downwards, and (0, 0) is the centre of the first pixel.
+    Sizes are those of the inspected image, H × W, which may be a reduced copy. Positions in the image are in pixels, x
+    to the right and y downwards, and (0, 0) is the centre of the first pixel.
+
+    Args:
+        name: stem of the image's file, or "image".
+        info: of the model.
+        original_size: height and width of the image before it was reduced.
+        input_size: height and width of what the model was given: H and W, or what they are padded to.
+        align_corners: levels lie on the image by the centres of their corner pixels, not from edge to edge.
+        seconds: time that the network took.
+        image: `(H, W, 3)` RGB.
+        probabilities: of each class, `(C, H, W)`.
+        labels: `(H, W)` class ids.
+        truth: `(H, W)` class ids, 255 for ignored pixels.
+        unrefined: `(H, W)` class ids before refinement; None, as the next three, of a model without one.
+        boundary: probability of each pixel to be on a boundary, `(H, W)`.
+        direction: most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`.
+        offsets: from where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 if nothing moves.
+        taps: what `crispseg.record` saw, in the order in which it was computed: float32 on the CPU, without the batch
+            dimension.
+        parts: parts that ran, by their path in the model, in that order.
     """
 
     name: str
-    """Stem of the image's file, or "image"."""
     info: ModelInfo = field(repr=False)
     original_size: tuple[int, int]
-    """Height and width of the image before it was reduced."""
     input_size: tuple[int, int]
-    """Height and width of what the model was given: H and W, or what they are padded to."""
     align_corners: bool
-    """Levels lie on the image by the centres of their corner pixels, not from edge to edge."""
     seconds: float
-    """Time that the network took."""
     image: NDArray[np.uint8] = field(repr=False)
-    """`(H, W, 3)` RGB."""
     probabilities: NDArray[np.float32] = field(repr=False)
-    """Probability of each class, `(C, H, W)`."""
     labels: NDArray[np.uint8] = field(repr=False)
-    """`(H, W)` class ids."""
     truth: NDArray[np.uint8] | None = field(repr=False, default=None)
-    """`(H, W)` class ids, 255 for ignored pixels."""
     unrefined: NDArray[np.uint8] | None = field(repr=False, default=None)
-    """`(H, W)` class ids before refinement; None, as the next three, of a model without one."""
     boundary: NDArray[np.float32] | None = field(repr=False, default=None)
-    """Probability of each pixel to be on a boundary, `(H, W)`."""
     direction: NDArray[np.uint8] | None = field(repr=False, default=None)
-    """Most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`."""
     offsets: NDArray[np.int8] | None = field(repr=False, default=None)
-    """From where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 where nothing moves."""
     taps: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    """What `crispseg.record` saw, in the order in which it was computed: float32 on the CPU, without the batch
-    dimension."""
     parts: dict[str, Part] = field(repr=False, default_factory=dict)
-    """Parts that ran, by their path in the model, in that order."""
 
     @property
     def label_set(self) -> LabelSet:
@@ -107,8 +108,7 @@ class Inspection:
 
     def confidence(self) -> NDArray[np.float32]:
         """Probability of the most likely class, `(H, W)`, 1 / C to 1."""
-        best: NDArray[np.float32] = self.probabilities.max(axis=0)
-        return best
+        return np.asarray(self.probabilities.max(axis=0))
 
     def entropy(self, normalised: bool = False) -> NDArray[np.float32]:
         """−Σ p ln p over the classes, `(H, W)`: in nats, or, normalised, as a share of its largest value, ln C."""

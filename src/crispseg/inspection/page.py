@@ -7,8 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 import crispseg
+from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.tables import percent
 from crispseg.inspection.activations import Inspection
 from crispseg.inspection.maps import color_wheel, scaled
@@ -83,22 +85,17 @@ def first_field(fields: list[str]) -> int:
 def classes(inspection: Inspection) -> dict[str, Any]:
     """The legend: `columns`, shares in percent of the pixels; `rows` of name, colour and these; `absent` names."""
     labels, truth = inspection.label_set, inspection.truth
-
-    def counts(ids: Any) -> Any:
-        return np.bincount(ids.ravel(), minlength=256)[: len(labels)]
-
-    predicted = counts(inspection.labels)
-    columns = {"% of prediction": 100 * predicted / inspection.labels.size}
-    present = predicted > 0
+    counter = SegmentationScores(len(labels))
+    predicted = torch.from_numpy(inspection.labels)
+    counter.update(predicted, predicted if truth is None else torch.from_numpy(truth))
+    scores = counter.scores()
+    share = np.bincount(inspection.labels.ravel(), minlength=len(labels)) / inspection.labels.size
+    columns, present = {"% of prediction": 100 * share}, (share > 0) | (scores.truth > 0)
     if truth is not None:
-        true, hits = counts(truth), counts(truth[truth == inspection.labels])
-        union = true + counts(inspection.labels[truth < len(labels)]) - hits
-        columns["% of truth"] = 100 * true / truth.size
-        columns["IoU here, %"] = np.where(union > 0, 100 * hits / np.maximum(union, 1), np.nan)
-        present |= true > 0
+        columns |= {"% of truth": 100 * scores.truth / truth.size, "IoU here, %": scores.iou}
     rows = [
         (labels.names[index], labels.palette[index], [percent(each[index]) for each in columns.values()])
-        for index in np.argsort(-predicted, kind="stable")
+        for index in np.argsort(-share, kind="stable")
         if present[index]
     ]
     absent = [name for name, there in zip(labels.names, present, strict=True) if not there]

@@ -116,11 +116,8 @@ def attention_points(inspection: Inspection, part: str, size: Sequence[int]) -> 
     extent = torch.tensor(inspection.input_size[::-1])
     xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, tuple(size))  # (h, w, M · L, N, 2)
     centres = (torch.unflatten(pixel_centres(size), 0, tuple(size)) * extent - 0.5).numpy()
-    names = [
-        f"head {head + 1}" + (f", level {level + 1}" if levels > 1 else "")
-        for head in range(heads)
-        for level in range(levels)
-    ]
+    ends = [f", level {level + 1}" for level in range(levels)] if levels > 1 else [""]
+    names = [f"head {head + 1}{end}" for head in range(heads) for end in ends]
     return SampledPoints(
         part,
         inspection.parts[part].title,

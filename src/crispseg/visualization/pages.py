@@ -46,14 +46,18 @@ def render(template: str, **values: Any) -> str:
 
 
 class Picture(NamedTuple):
-    """A picture inside a page, for the macro `img`."""
+    """A picture inside a page, for the macro `img`.
+
+    Args:
+        source: the file, as a `data:` address.
+        width, height: pixels.
+        text: for those who cannot see it.
+    """
 
     source: str
-    """The file, as a `data:` address."""
     width: int
     height: int
     text: str
-    """For those who cannot see it."""
 
     @property
     def tiny(self) -> bool:
@@ -103,29 +107,22 @@ def _with_palette(pixels: NDArray[np.uint8]) -> tuple[Image.Image, list[Color]]:
     return picture, [(red, green, blue) for red, green, blue in palette.tolist()]
 
 
-def check_page(path: Path) -> None:
-    """Before long work starts, see that a page can be written there.
+def check_page(path: Path, *suffixes: str) -> None:
+    """Before long work starts, see that a page, or a file of other suffixes, can be written there.
 
     Raises:
-        CrispsegError: the name does not end in .html or .htm, or nothing can be written there.
+        CrispsegError: the name does not end in one of the suffixes, by default .html and .htm, or nothing can be
+            written there.
     """
-    _check(path, "a page", ".html", ".htm")
+    suffixes = suffixes or (".html", ".htm")
+    if path.suffix.lower() not in suffixes:
+        raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
+    writable_file(path)
 
 
 def check_json(path: Path) -> None:
-    """Before long work starts, see that numbers can be written there.
-
-    Raises:
-        CrispsegError: the name does not end in .json, as that of an image or a mask would not, or nothing can be
-            written there.
-    """
-    _check(path, "numbers", ".json")
-
-
-def _check(path: Path, what: str, *suffixes: str) -> None:
-    if path.suffix.lower() not in suffixes:
-        raise CrispsegError(f"cannot write {what} to {path}: give a file that ends in {suffixes[0]}")
-    writable_file(path)
+    """Before long work starts, see that numbers can be written there, not over an image; raises as `check_page`."""
+    check_page(path, ".json")
 
 
 def write_page(path: Path, html: str) -> None:
