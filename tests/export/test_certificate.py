@@ -95,9 +95,8 @@ def test_a_file_that_breaks_a_limit_is_kept_aside(
     flags = ["--format", "onnx", "--precision", "int8", "--images", "2", "--rounds", "1"]
     command = ["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.onnx")]
     assert main([*command, "--limit.labels", "100"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "fpn on test_efficientnet in int8 is refused: " in line and "less than limit.labels 100" in line
-    assert line.endswith(f"the file is kept aside as {tmp_path / 'n.refused.onnx'}")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "limit.labels 100" in line and str(tmp_path / "n.refused.onnx") in line
     assert {path.name for path in tmp_path.iterdir()} == {"n.onnx", "n.refused.onnx", "n.refused.onnx.json"}
     assert (tmp_path / "n.onnx").read_text() == "earlier"
     record = json.loads((tmp_path / "n.refused.onnx.json").read_text())
