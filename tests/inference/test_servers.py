@@ -12,6 +12,7 @@ from PIL import Image
 
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
+from crispseg.inference.prediction import SERVERS
 from crispseg.inference.servers import FORMATS
 from crispseg.labels import voc_palette
 
@@ -105,3 +106,7 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     ):
         assert phrase in error_of(capsys, model, *images, "--out", folder, "--format", form)
     assert not out.exists() or not files(out)
+
+
+def test_all_formats_are_named() -> None:
+    assert SERVERS == tuple(FORMATS)

@@ -12,8 +12,7 @@ from crispseg.cli.parsing import MODEL, Parser, add_backend_key, add_image_keys
 from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
 from crispseg.config.plugins import load_plugins
 from crispseg.errors import CrispsegError
-from crispseg.inference.prediction import COCO, PALETTE, predict_files
-from crispseg.inference.servers import FORMATS
+from crispseg.inference.prediction import COCO, PALETTE, SERVERS, predict_files
 
 OPTIONS = (
     *("device", "backend", "value_range", "bf16", "compile", "format", "tiles", "polygons", "objects"),
@@ -67,8 +66,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--format",
         default=PALETTE,
-        choices=[PALETTE, *FORMATS],
-        help=f"{PALETTE}, or files for the server of {', '.join(FORMATS)}",
+        choices=[PALETTE, *SERVERS],
+        help=f"{PALETTE}, or files for the server of {', '.join(SERVERS)}",
     )
     parser.add_argument(
         "--tiles",

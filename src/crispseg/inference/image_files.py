@@ -10,7 +10,6 @@ from functools import cache
 from os.path import realpath
 from pathlib import Path
 
-from crispseg.data.folder_layout import IMAGES
 from crispseg.errors import CrispsegError
 from crispseg.io.files import writable_folder
 from crispseg.io.images import find_images
@@ -70,6 +69,8 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     Raises:
         CrispsegError: the images are not of one folder.
     """
+    from crispseg.data.folder_layout import IMAGES  # here, since prediction needs nothing else of the data
+
     folders = {image.parent for image in images}
     start = Path(sources[0])
     if len(sources) > 1 or not start.exists():

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -25,7 +26,6 @@ from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmentation import Segmentation
 from crispseg.inference.segmenter import Segmenter
-from crispseg.inference.servers import FORMATS
 from crispseg.inference.source import Source
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import owned
@@ -34,7 +34,12 @@ from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint
 
+if TYPE_CHECKING:
+    from crispseg.inference.servers import ServerFormat
+
 PALETTE = "palette"
+SERVERS = ("cityscapes", "ade20k", "voc")
+"""Names of `crispseg.inference.servers.FORMATS`."""
 COCO = "objects.json"
 """File of the objects of all images, in COCO's format."""
 
@@ -92,7 +97,7 @@ def predict_files(
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
         device, backend, protocol, value_range, bf16, compile: as for `Segmenter`.
-        format: "palette", or a server of `FORMATS`, whose files are written instead.
+        format: "palette", or one of `SERVERS`, whose files are written instead.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
@@ -116,7 +121,7 @@ def predict_files(
     maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
     _check_choices(sorted(maps), format, tiles, polygons, objects)
     out = unused_folder(images, names) if out is None else Path(out)
-    server = FORMATS.get(format)
+    server = None if format == PALETTE else _server(format)
     if server is not None:
         files = {image: [str(server.file(image))] for image in names}
     else:
@@ -207,8 +212,8 @@ def shard_slice(text: str) -> slice:
 
 
 def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygons: bool, objects: str | None) -> None:
-    if format not in (PALETTE, *FORMATS):
-        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *FORMATS])}")
+    if format not in (PALETTE, *SERVERS):
+        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
     if tiles is not None:
         check_tile(tiles)
     if polygons and not maps:
@@ -220,6 +225,12 @@ def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygon
         raise CrispsegError(f"objects does not go with format {format}; leave out one of them")
     for image in maps if polygons else ():
         check_system(image)
+
+
+def _server(name: str) -> ServerFormat:
+    from crispseg.inference.servers import FORMATS  # here, since it needs the data sources
+
+    return FORMATS[name]
 
 
 def _model_of(run: str | Path) -> str:
