@@ -193,7 +193,7 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({}, "data.images and data.masks belong together: give both, or data.root"),
+        ({}, "data.root"),
         ({"images": "a"}, "belong together: give both"),
         (
             {"images": "a", "masks": "b", "root": "c"},

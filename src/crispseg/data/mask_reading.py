@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -32,8 +33,11 @@ BLENDED = 0.3
 STRAY_FILES = 0.2
 """If no classes are declared: values beyond a gap, in no more than this share of the masks, are strays."""
 
-PURE = "is neither black nor white, as masks are by data.palette; correct the mask, or give data.ignore"
-IF_IDS = " or, if the values are class ids, data.palette null"
+_black_or_white = partial(
+    ColorLookup,
+    refusal="is neither black nor white, as masks are by data.palette; correct the mask, or give data.ignore",
+    if_grey=" or, if the values are class ids, data.palette null",
+)
 
 
 class Severity(IntEnum):
@@ -111,9 +115,8 @@ class MaskReading:
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read own masks: as declared, or as their values and colours tell."""
     if declared.palette is not None:
-        lookup = ColorLookup(declared.palette, declared.ignore)
-        if {*declared.palette} == {BLACK, WHITE}:
-            lookup.refusal, lookup.if_grey = PURE, IF_IDS
+        pure = {*declared.palette} == {BLACK, WHITE}
+        lookup = (_black_or_white if pure else ColorLookup)(declared.palette, declared.ignore)
         return read_by(declared.labels(len(declared.palette)), lookup, masks)
     colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
@@ -179,7 +182,7 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     ours = declared.count in (None, 2)
     two = declared.labels(2) if ours else LabelSet.numbered(2)
     as_ids = MaskReading(declared.labels(declared.count or 2), IdLookup(declared.count or 2, declared.ignore))
-    black_and_white = MaskReading(two, ColorLookup((BLACK, WHITE), refusal=PURE, if_grey=IF_IDS))
+    black_and_white = MaskReading(two, _black_or_white((BLACK, WHITE)))
     if ours and (white := _white_among_ids(grey)):
         remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
         fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)

@@ -133,7 +133,8 @@ def match(images: Path, masks: Path) -> Matched:
             f"{masks} is {what}; put the masks there, or say where they are by data.images and data.masks"
         )
     if images.resolve() == masks.resolve():
-        image_of, mask_of = _told_apart(images)
+        every = _by_name(images)
+        image_of, mask_of = ({name: every[name] for name in every if _of_mask(name) is one} for one in (False, True))
         if not image_of or not mask_of:
             raise CrispsegError(
                 f"images and masks are the same folder, {images}; put them into two, or call the mask of a.jpg "
@@ -281,14 +282,6 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     if not paths:
         raise CrispsegError(f"{folder} holds no files *{ending}; {hint}")
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
-
-
-def _told_apart(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Images and masks of one folder, as `_by_name`: masks are what is called so."""
-    found: tuple[dict[str, list[Path]], dict[str, list[Path]]] = {}, {}
-    for name, paths in _by_name(folder).items():
-        found[_of_mask(name)][name] = paths
-    return found
 
 
 def _of_mask(name: str) -> bool:
