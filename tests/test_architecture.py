@@ -26,14 +26,12 @@ UPWARD = {
 """Imports against the order."""
 WITH_FLAGS = {
     *("__init__", "api", "errors"),
-    *("data.catalogue", "data.importing", "data.sources"),
-    *("backbones.published", "data", "decoders.parts"),
-    *("io.opening", "io.tiff", "io.value_range"),
+    *("backbones.published", "decoders.parts"),
 }
 """Modules outside `cli` that still speak of flags."""
-SAME_NAME = {"Augmented", "Layout", "Limits", "Pair", "Row", "Settings", "Share"}
+SAME_NAME = {"Limits", "Row", "Settings"}
 """Names that several public types have."""
-SHORT = {"cli.allocation", "data.randomness"}
+SHORT = {"cli.allocation"}
 """Files of fewer than 30 lines."""
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from training_runs import DRAWN
 
 from crispseg.data import Augment, eval_transform, train_transform
-from crispseg.data.loading import Shuffled, eval_loader, train_loader
-from crispseg.data.randomness import derived_seed, seeded
+from crispseg.data.loading import Shuffled, derived_seed, eval_loader, seeded, train_loader
 
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
 

@@ -139,7 +139,7 @@ def test_coco_becomes_a_folder(tmp_path: Path) -> None:
     assert (done.out / "images" / "a.jpg").read_bytes() == (tmp_path / "in" / "a.jpg").read_bytes()
     text = " | ".join(done.lines())
     assert "3 images, 3 shapes, 3 classes" in text and "1 images without annotations (all background): none.jpg" in text
-    assert "other.png" in text and text.endswith(f"--data folder --data.root {done.out}")
+    assert "other.png" in text and str(done.out) in text
 
     read_again = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt")
     assert read_again.label_set() == done.labels and len(read_again.dataset("train")) == 2
@@ -221,7 +221,7 @@ def test_images_in_folders_below(tmp_path: Path, refuses: Any) -> None:
     assert (done.out / "masks" / "val2017" / "b.png").is_file()
     assert (done.out / "train.txt").read_text() == "train2017/a\n"
     picture(tmp_path / "images" / "deep" / "b.jpg")
-    with refuses("b.jpg may be", "deep/b.jpg or", "--images"):
+    with refuses("b.jpg may be", "deep/b.jpg or", "images"):
         import_annotations(sources, tmp_path / "again", images=tmp_path / "images")
 
 
@@ -235,11 +235,11 @@ def test_without_a_background(tmp_path: Path) -> None:
 
 def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
-    with refuses("annotation 101 is of the unknown class 'dog'", "--classes", "--ignore"):
+    with refuses("annotation 101 is of the unknown class 'dog'", "classes", "ignore"):
         import_annotations([source], tmp_path / "out", classes=["cat"])
     done = import_annotations([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
     assert done.labels.names == ("background", "cat") and set(np.unique(mask_of(done))) == {0, 1, 255}
-    with refuses("--ignore names 'dgo'", "did you mean 'dog'"):
+    with refuses("ignore names 'dgo'", "did you mean 'dog'"):
         import_annotations([source], tmp_path / "again", ignore=["dgo"])
 
 
@@ -334,7 +334,7 @@ EPS = encoded(Image.new("L", (2, 2), 255), "EPS")
         ([{"label": "tree"}], {}, ["shape 0 is not as labelme has it ('points' is missing)"]),
         ([TREE | {"label": None}], {}, ["shape 0 is not as labelme has it ('label' is None, which is no text)"]),
         ([TREE], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
-        ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "--images"]),
+        ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "images"]),
         ([TREE], {"imagePath": None}, ["does not name its image", "save it with labelme again"]),
         ([shape("#1", [[1, 1], [2, 2], [3, 1]])], {}, ["'#1' cannot be a line of classes.txt", "rename"]),
     ],
@@ -469,7 +469,7 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "empty").mkdir()
     with refuses("empty holds no JSON files"):
         import_annotations([tmp_path / "empty"], tmp_path / "out")
-    with refuses("1 of 1 images that the annotations name are missing", "empty/a.jpg", "--images"):
+    with refuses("1 of 1 images that the annotations name are missing", "empty/a.jpg", "as images"):
         import_annotations([source], tmp_path / "out", images=tmp_path / "empty")
     with refuses(f"{tmp_path} is not empty; give a new folder"):
         import_annotations([source], tmp_path)

@@ -67,7 +67,7 @@ def test_bands_are_read_as_they_are(channels: int, dtype: Any, interleave: str, 
 def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) -> None:
     path = tmp_path / "a.tif"
     bands(path, noise((40, 48), 5, np.uint16))
-    with refuses(str(path), "has 5 channels", "--model.in_chans 5"):
+    with refuses(str(path), "has 5 channels", "model.in_chans 5"):
         read_image(path)
     with refuses(str(path), "has 5 channel(s), not 7", "in_chans 5"):
         read_image(path, 7)
@@ -89,7 +89,7 @@ def test_a_tiff_that_claims_too_many_pixels(tmp_path: Path, refuses: Refuses) ->
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **options):
         pass
     for read in (read_image, deep_values):
-        with refuses(str(tmp_path / "a.tif"), "claims more than", "--tiles 1024"):
+        with refuses(str(tmp_path / "a.tif"), "claims more than", "tiles of 1024"):
             read(tmp_path / "a.tif", 5)
 
 
@@ -166,7 +166,7 @@ def test_commands_on_bands(run: Run, data: Folder, tmp_path: Path, capsys: pytes
     assert main(["inspect", str(run.folder), str(path), "--out", str(tmp_path / "inspect.html")]) == 0
     flags = ["--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.pretrained=false"]
     assert main(["train", *own, *flags, f"--out={tmp_path / 'run'}"]) == 2
-    assert "--model.in_chans 5" in capsys.readouterr().err
+    assert "model.in_chans 5" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ def run_import(argv: Sequence[str]) -> None:
     parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
     parser.add_function_arguments(import_annotations, as_group=False, skip={"sources"})
     done = import_annotations(**vars(parser.parse(argv)))
-    for line in done.lines():
+    for line in [*done.lines(), f"--data folder --data.root {done.out}"]:
         say(Console(), line)
 
 

@@ -22,7 +22,7 @@ DATA_SOURCES: dict[str, type[DataSource]] = {
     source.name: source
     for source in (*(ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, VOC2012),)
 }
-"""What `--data NAME` can be."""
+"""Data sources by their `data.name`."""
 
 __all__ = [
     "ADE20K",

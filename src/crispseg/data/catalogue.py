@@ -50,7 +50,7 @@ class Layout:
     masks: Sequence[str]
     """The first of these that has files counts; where none has, errors name the shortest."""
     marks: Sequence[Mapping[str, Any]]
-    """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `--data.*`."""
+    """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `data`."""
     list: str = ""
     """The file that names the images of a split; without it all that are there count."""
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Entry:
     """What to get there and where to put it, where it cannot be downloaded here; or what to do with it."""
     archives: tuple[Archive, ...] = ()
     root: str = "."
-    """Below the folder that is downloaded to, what `--data.root` is."""
+    """Below the folder that is downloaded to, what `data.root` is."""
     layout: Layout | None = None
 
 

@@ -73,7 +73,7 @@ class Imported:
     """Images in each list, where there are lists."""
 
     def lines(self) -> list[str]:
-        """A summary, and the flags to use it by."""
+        """A summary."""
         lines = [f"wrote {self.out}: {self.images} images, {self.shapes} shapes, {len(self.labels)} classes"]
         empty = f"images without annotations ({'all background' if self.kept_empty else 'left out'})"
         for files, what in ((self.empty, empty), (self.unlisted, "pictures that no annotation names (left out)")):
@@ -83,7 +83,7 @@ class Imported:
             lines.append(f"{self.without_pixels} shapes hold the centre of no pixel, and so are in no mask")
         if self.splits:
             lines.append(", ".join(f"{count} images to {split}" for split, count in self.splits.items()))
-        return [*lines, f"--data folder --data.root {self.out}"]
+        return lines
 
 
 def import_annotations(
@@ -128,9 +128,9 @@ def import_annotations(
     for image in (part for task in tasks for part in task.parts):
         for shape in image.shapes:
             if shape.label not in ids:
-                remedy = "give --background, or add it to" if names is None else "add it to --classes, or to"
+                remedy = "give a background, or add it to" if names is None else "add it to classes, or to"
                 raise CrispsegError(
-                    f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} --ignore"
+                    f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} ignore"
                 )
     empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
     files = {task.file for task in tasks}
@@ -228,7 +228,7 @@ def _classes(
                 f"the class name {name!r} cannot be a line of classes.txt; rename it in the annotations"
             )
     if unknown := [name for name in ignore if name not in every]:
-        raise CrispsegError(f"--ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
+        raise CrispsegError(f"ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
     labels = LabelSet.colored(names)
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
@@ -251,7 +251,7 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
         direct = [file for file in (root / image, root / image.name) if _is_there(file)]
         files = direct[:1] or below(root).get(image.name, [])
         if len(files) > 1:
-            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one by --images")
+            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one as images")
         return _absolute(files[0]) if files else None
 
     parts: dict[Path, list[Annotated]] = defaultdict(list)
@@ -267,7 +267,7 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
     if missing:
         raise CrispsegError(
             f"{len(missing)} of {len(found)} images that the annotations name are missing, first {missing[0]}; give "
-            "their folder by --images"
+            "their folder as images"
         )
     tasks: dict[str, Task] = {}
     for file, about in parts.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -14,7 +16,6 @@ from torch.utils.data._utils import signal_handling
 
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.large import LargePair, large_pair
-from crispseg.data.randomness import derived_seed, seeded
 from crispseg.data.threads import MOST_WORKERS
 from crispseg.data.transforms import SampleTransform
 from crispseg.errors import CrispsegError
@@ -22,6 +23,23 @@ from crispseg.labels import IGNORE
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]
+
+
+def derived_seed(purpose: str, *parts: int) -> int:
+    """A seed of 63 bits that follows from a purpose, such as "augment", and numbers, such as seed, epoch and index."""
+    digest = hashlib.blake2b(repr((purpose, *parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(purpose: str, *parts: int) -> Iterator[None]:
+    """Inside, torch's global CPU generator starts from a `derived_seed`; outside, it goes on as if nothing had been."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(derived_seed(purpose, *parts))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 class Augmented(Dataset[tuple[Tensor, ...]]):

@@ -29,7 +29,7 @@ _CLASSES = len(official_classes(VOC2012.name))
 _HINT = "the folder of SBD is benchmark_RELEASE/dataset of its benchmark.tgz, with cls/*.mat, train.txt and val.txt"
 
 
-class Augmented(NamedTuple):
+class AugmentedVOC(NamedTuple):
     """What was written."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Augmented(NamedTuple):
     from_sbd: int
 
 
-def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
+def augment(root: Path, sbd: Path, workers: int | None = None) -> AugmentedVOC:
     """Write SegmentationClassAug and ImageSets/Segmentation/train_aug.txt into the folder of VOC 2012.
 
     Images of VOC's own train split keep VOC's masks, whose borders are finer; the others get SBD's.
@@ -69,7 +69,7 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> Augmented:
         list(parallel(write, names, "Writing masks", workers))
     with atomic_path(lists / "train_aug.txt") as file:
         file.write_text("\n".join(names) + "\n", encoding="utf-8")
-    return Augmented(target, len(own & set(names)), len(set(names) - own))
+    return AugmentedVOC(target, len(own & set(names)), len(set(names) - own))
 
 
 def listed_masks(sbd: Path, split: str) -> list[Path]:

@@ -91,14 +91,14 @@ def _fault(path: Path, error: Exception) -> tuple[str, str]:
     if isinstance(error, Image.DecompressionBombError):
         return "too-large", (
             f"claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and segment it "
-            "by 'crispseg predict' with --tiles 1024"
+            "by 'crispseg predict' in tiles of 1024"
         )
     if path.is_file() and path.stat().st_size == 0:
         return "empty-file", "is empty (0 bytes); restore or remove it"
     if isinstance(error, UnidentifiedImageError):
         if (channels := _tiff_channels(path)) > 3:
             return "channel-missing", (
-                f"has {channels} channels, which only models of as many take: train with --model.in_chans {channels}"
+                f"has {channels} channels, which only models of as many take: train with model.in_chans {channels}"
             )
         return "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"
     if isinstance(error, UnknownRange):

@@ -199,7 +199,7 @@ def _height(tiff: TiffImage) -> int:
     """Of one that may be read as a whole."""
     if math.prod(tiff.size) > MAX_PIXELS:
         raise UnreadablePicture(
-            f"{tiff.path} claims more than {MAX_PIXELS:,} pixels; segment it by 'crispseg predict' with --tiles 1024",
+            f"{tiff.path} claims more than {MAX_PIXELS:,} pixels; segment it by 'crispseg predict' in tiles of 1024",
             "too-large",
         )
     return tiff.size[0]

@@ -47,8 +47,8 @@ def warn_of_unknown(name: object, low: float, high: float) -> None:
         _told.set()
         warnings.warn(
             f"{name} has 16 bits a channel with values from {low:g} to {high:g}, and the model knows no range of such "
-            f"values: 0 to 65535 is assumed; give value_range, such as '[{low:g},{high:g}]' (--data.value_range where "
-            "there is --data), or train on 16-bit images",
+            f"values: 0 to 65535 is assumed; give value_range, such as '[{low:g},{high:g}]', of "
+            "the data as data.value_range, or train on 16-bit images",
             CrispsegWarning,
             stacklevel=3,
         )

@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from crispseg.data.randomness import derived_seed
+from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.blending import blended_rows
