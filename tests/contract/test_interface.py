@@ -34,71 +34,54 @@ HELPS = {
 }
 NO_KEYS = {"key", "pretrained"}
 """What stands in prose of the help."""
-TRAIN: dict[str, Any] = {
-    "model.name": "sfnet",
-    "model.backbone": "resnet18_deep",
-    "model.pretrained": False,
-    "model.in_chans": 1,
-    "model.refine": "boundary",
-    "model.refine_steps": 3,
-    "model.refine_path": "straight",
-    "model.width": 24,
-    "model.context": "aspp",
-    "model.context_options": {"rates": [1, 2]},
-    "model.fuse": "fam",
-    "model.fuse_levels": [4, 5],
-    "model.flow_kernel": 1,
-    "model.merge": "aligned",
-    "data.classes": ["a", "b", "c"],
-    "data.num_classes": 3,
-    "data.palette": [[0, 0, 0], [9, 8, 7], [1, 2, 3]],
-    "data.val_ratio": 0.3,
-    "data.seed": 4,
-    "data.folds": 4,
-    "data.fold": 2,
-    "data.ignore": [7],
-    "data.value_range": [0, 4095],
-    "augment.crop": [64, 96],
-    "augment.scale": [0.5, 2.0],
-    "augment.flip": 0.25,
-    "augment.turn": True,
-    "augment.photometric": "mmseg",
-    "augment.longer_side": 512,
-    "augment.shorter_side": 256,
-    "augment.max_share": 0.75,
-    "augment.repeat": 2,
-    "iterations": 40,
-    "batch_size": 3,
-    "accumulate": 2,
-    "optimizer": "sgd",
-    "lr": 0.02,
-    "backbone_lr_factor": 0.1,
-    "momentum": 0.8,
-    "weight_decay": 0.001,
-    "decay_norms_and_biases": False,
-    "schedule": "step",
-    "power": 0.8,
-    "lr_drops": [0.5, 0.75],
-    "warmup": 5,
-    "loss": {"cross_entropy": 1.0, "dice": 0.5},
-    "hard_fraction": 0.5,
-    "auxiliary_weight": 0.4,
-    "clip": 1.0,
-    "freeze_backbone": "early",
-    "ema": 0.99,
-    "patience": 3,
-    "val_every": 2,
-    "precision": "fp32",
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_nodes": 1,
-    "workers": 0,
-    "seed": 7,
-    "deterministic": True,
-    "checkpoint_every": 10,
-    "loggers": [],
-}
-"""Keys of `train` as in YAML, each with a value that is not its default (but for what a machine may not have)."""
+TRAIN = """
+model: {name: sfnet, backbone: resnet18_deep, pretrained: false, in_chans: 1, refine: boundary, refine_steps: 3,
+  refine_path: straight, width: 24, context: aspp, context_options: {rates: [1, 2]}, fuse: fam, fuse_levels: [4, 5],
+  flow_kernel: 1, merge: aligned}
+data: {classes: [a, b, c], num_classes: 3, palette: [[0, 0, 0], [9, 8, 7], [1, 2, 3]], val_ratio: 0.3, seed: 4,
+  folds: 4, fold: 2, ignore: [7], value_range: [0, 4095]}
+augment: {crop: [64, 96], scale: [0.5, 2.0], flip: 0.25, turn: true, photometric: mmseg, longer_side: 512,
+  shorter_side: 256, max_share: 0.75, repeat: 2}
+iterations: 40
+batch_size: 3
+accumulate: 2
+optimizer: sgd
+lr: 0.02
+backbone_lr_factor: 0.1
+momentum: 0.8
+weight_decay: 0.001
+decay_norms_and_biases: false
+schedule: step
+power: 0.8
+lr_drops: [0.5, 0.75]
+warmup: 5
+loss: {cross_entropy: 1.0, dice: 0.5}
+hard_fraction: 0.5
+auxiliary_weight: 0.4
+clip: 1.0
+freeze_backbone: early
+ema: 0.99
+patience: 3
+val_every: 2
+precision: fp32
+accelerator: cpu
+devices: 1
+num_nodes: 1
+workers: 0
+seed: 7
+deterministic: true
+checkpoint_every: 10
+loggers: []
+"""
+"""Keys of `train`, each with a value that is not its default (but for what a machine may not have)."""
+
+
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of groups as `group.key`."""
+    found = {key: value for key, value in tree.items() if key not in ("model", "data", "augment")}
+    return found | {
+        f"{group}.{key}": value for group in ("model", "data", "augment") for key, value in tree[group].items()
+    }
 
 
 def signature(function: Callable[..., Any]) -> dict[str, str]:
@@ -176,29 +159,21 @@ def printed(*words: object) -> dict[str, Any]:
     """The settings that `train --print_config` shows, those of groups as `group.key`."""
     status, text = run("train", *words, "--print_config")
     assert status == 0
-    tree = yaml.safe_load(text)
-    flat = {key: value for key, value in tree.items() if not isinstance(value, dict) or key == "loss"}
-    for group in ("model", "data", "augment"):
-        flat |= {f"{group}.{key}": value for key, value in tree[group].items()}
-    return flat
+    return flat(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("form", ["flags", "yaml"])
 def test_settings_come_back_as_they_were_given(form: str, tmp_path: Path) -> None:
     data = own_data(tmp_path / "data")
-    settings = {name_now(key, keys(*HELPS["train sfnet"])): value for key, value in TRAIN.items()}
+    tree: dict[str, Any] = yaml.safe_load(TRAIN)
+    settings = flat(tree)
     if form == "yaml":
-        tree: dict[str, Any] = {"data": {"name": "folder", "root": str(data)}}
-        for key, value in settings.items():
-            group, dot, name = key.rpartition(".")
-            (tree.setdefault(group, {}) if dot else tree)[name] = value
+        tree["data"] |= {"name": "folder", "root": str(data)}
         (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tree))
         shown = printed(tmp_path / "settings.yaml")
     else:
-        shown = printed(
-            data,
-            *(f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()),
-        )
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+        shown = printed(data, *(f"--{key}={value}" for key, value in texts.items()))
     assert {key: shown.get(key) for key in settings} == settings
 
 
