@@ -15,8 +15,7 @@ from crispseg.inference.memory import free_bytes
 from crispseg.io.images import image_channels
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
-from crispseg.training.precision import has_bf16
-from crispseg.training.trainer import on_cuda
+from crispseg.training.precision import has_bf16, on_cuda
 
 CROP = 192
 """Side of the largest crop."""

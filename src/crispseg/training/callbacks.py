@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,14 +15,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import atomic_path
 from crispseg.training.task import SegmentationTask
-
-CallbackType = TypeVar("CallbackType", bound=Callback)
-
-
-def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
-    """The callback of a kind that a trainer has."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(each for each in callbacks if isinstance(each, kind))
 
 
 class MetricsFile(Callback):

@@ -82,7 +82,7 @@ class BestCheckpoint(ModelCheckpoint):
         """
         if state_dict["best_model_score"] is None and not self.path.is_file():
             return
-        states = _read(self.path)["callbacks"].values()
+        states = torch.load(self.path, "cpu", weights_only=True)["callbacks"].values()
         score = next(state["best_model_score"] for state in states if "best_model_score" in state)
         path = str(self.path)
         best = {"best_model_score": score, "best_model_path": path, "best_k_models": {path: score}, "kth_value": score}
@@ -192,20 +192,14 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     Raises:
         CrispsegError: it is missing or damaged.
     """
-    checkpoint = _read(path)
-    state = checkpoint["state_dict"].items()
-    weights = {key.removeprefix("model."): value for key, value in state if key.startswith("model.")}
-    return weights, int(checkpoint["global_step"])
-
-
-def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CrispsegError(f"there is no checkpoint {path}; restore it, or train again into another folder")
     try:
         check_archive(path)
-        checkpoint: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
-        _ = checkpoint["state_dict"].items(), int(checkpoint["global_step"]), checkpoint["callbacks"].values()
-        return checkpoint
+        checkpoint = torch.load(path, "cpu", weights_only=True)
+        state = checkpoint["state_dict"].items()
+        weights = {key.removeprefix("model."): value for key, value in state if key.startswith("model.")}
+        return weights, int(checkpoint["global_step"])
     except Exception as error:  # torch.load raises almost anything on a damaged file
         what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise CrispsegError(

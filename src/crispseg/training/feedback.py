@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -13,15 +12,14 @@ from numpy.typing import NDArray
 
 from crispseg.config.wording import plural
 from crispseg.data import Augment, SplitReport
-from crispseg.data.dataset import DataSource
-from crispseg.data.folder import Folder
 from crispseg.evaluation.bootstrap import ratio
 from crispseg.evaluation.tables import percent
 from crispseg.models.info import MIN_SIDE
-from crispseg.training.callbacks import MetricsFile, callback
+from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
-from crispseg.training.pace import Pace
+from crispseg.training.pace import Pace, callback
+from crispseg.training.training_data import TrainingData, foldable
 
 SHOWN = 12
 """Up to this many classes, all have a line; of more, those with the lowest IoU."""
@@ -108,75 +106,15 @@ def foretold(steps: int | None, per_epoch: int, augment: Augment, largest: tuple
     return lines
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a run measured, and its settings that matter for advice.
-
-    Args:
-        steps, miou, losses: step, mIoU in percent and training loss of each evaluation.
-        confusion: `(C, C)` pixels at the best evaluation; None if unknown.
-        train, val: what the splits hold.
-        waiting: share of the time spent waiting for data.
-        longer: a setting that makes the run twice as long, such as `epochs 100`.
-        workers: processes that load data.
-        weighted: whether rare classes already weigh more, or cannot.
-        foldable: whether the data can be divided into folds.
-    """
-
-    steps: Sequence[int]
-    miou: Sequence[float]
-    losses: Sequence[float]
-    confusion: NDArray[np.int64] | None
-    train: SplitReport
-    val: SplitReport
-    waiting: float | None
-    longer: str
-    workers: int
-    weighted: bool
-    foldable: bool
-
-
-def advice(run: Measured, most: int = 4) -> list[str]:
-    """What to try next, the most telling first; only what was measured in this run counts."""
-    lines = [_length(run), _rare(run), waiting_in_words(run.waiting, run.workers)]
-    if run.val.images < 20:
-        folds = min(5, run.train.images + run.val.images)
-        remedy = f"; train with folds {folds} to see how much" if run.foldable else ""
-        lines.append(f"val has {plural(run.val.images, 'image')}: with others the scores may differ a lot{remedy}")
-    for confused in _mistaken(run.confusion, run.train.labels.names) if run.confusion is not None else ():
-        lines.append(f"{confused}: check that the masks draw the line between them alike everywhere")
-        break
-    return [line for line in lines if line][:most]
-
-
-def closing_lines(config: TrainConfig, trainer: L.Trainer, train: SplitReport, val: SplitReport) -> list[str]:
-    """What a finished run prints: its best scores, and what to try next.
-
-    Args:
-        config: the run.
-        trainer: with the callbacks that measured it.
-        train, val: what the splits hold.
-    """
-    table, pace, names = callback(trainer, MetricsFile), callback(trainer, Pace), train.labels.names
+def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
+    """What a finished run prints, by the callbacks that measured it: its best scores, and what to try next."""
+    table, train = callback(trainer, MetricsFile), data.train_report
+    names = train.labels.names
     best = table.best
     iou = np.array([np.nan if (value := best[f"iou/{name}"]) is None else value for name in names])
     confusion = None if table.confusion is None else table.confusion.numpy()
     never = [] if confusion is None else _never_predicted(confusion)
-    lengths = {"minutes": config.minutes, "iterations": config.iterations, "epochs": config.epochs}
-    measured = Measured(
-        steps=[int(row["step"]) for row in table.rows],
-        miou=[float(row["miou"] or 0) for row in table.rows],
-        losses=[float(row["train_loss"]) for row in table.rows],
-        confusion=confusion,
-        train=train,
-        val=val,
-        waiting=pace.waiting,
-        longer=next(f"{key} {2 * value:g}" for key, value in lengths.items() if value),
-        workers=config.workers,
-        weighted=config.class_weights is not None or "cross_entropy" not in config.losses,
-        foldable=foldable(config.data),
-    )
-    tips = advice(measured)
+    tips = advice(config, train, data.val_report, table.rows, confusion, callback(trainer, Pace).waiting)
     return [
         f"best mIoU on val: {best['miou']:.2f} at step {best['step']:.0f}; the model is in {Path(config.out) / MODEL}",
         *class_lines(iou, names),
@@ -186,47 +124,74 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, train: SplitReport, v
     ]
 
 
-def foldable(data: DataSource) -> bool:
-    """Whether the data can be divided into folds, and are not one of them."""
-    return isinstance(data, Folder) and data.folds is None
+def advice(
+    config: TrainConfig,
+    train: SplitReport,
+    val: SplitReport,
+    rows: Sequence[Mapping[str, str]],
+    confusion: NDArray[np.int64] | None,
+    waiting: float | None,
+    most: int = 4,
+) -> list[str]:
+    """What to try next, the most telling first.
+
+    Args:
+        config: the run.
+        train, val: what the splits hold.
+        rows: those of `metrics.csv`.
+        confusion: `(C, C)` pixels at the best evaluation; None if unknown.
+        waiting: share of the time spent waiting for data, if it is known.
+        most: at most this many.
+    """
+    lines = [_length(config, rows), waiting_in_words(waiting, config.workers)]
+    if val.images < 20:
+        folds = min(5, train.images + val.images)
+        remedy = f"; train with folds {folds} to see how much" if foldable(config.data) else ""
+        lines.append(f"val has {plural(val.images, 'image')}: with others the scores may differ a lot{remedy}")
+    if confusion is not None:
+        lines.insert(1, _rare(config, train, confusion))
+        confused = _mistaken(confusion, train.labels.names)[:1]
+        lines += [f"{pair}: check that the masks draw the line between them alike everywhere" for pair in confused]
+    return [line for line in lines if line][:most]
 
 
-def _length(run: Measured) -> str | None:
+def _length(config: TrainConfig, rows: Sequence[Mapping[str, str]]) -> str | None:
     """Whether there were too few steps, mIoU still rose over the last third, or it fell from its best."""
-    if run.steps and run.steps[-1] < FEW_STEPS:
+    if int(rows[-1]["step"]) < FEW_STEPS:
         return (
-            f"there were only {plural(run.steps[-1], 'step')}, in which a model hardly learns anything: train longer; "
-            "in a given time, a smaller augment.crop or fewer val images allow more steps"
+            f"there were only {plural(int(rows[-1]['step']), 'step')}, in which a model hardly learns anything: train "
+            "longer; in a given time, a smaller augment.crop or fewer val images allow more steps"
         )
-    if len(run.miou) < 4:
+    if len(rows) < 4:
         return None
-    late = len(run.miou) - len(run.miou) // 3
-    gain = max(run.miou[late:]) - max(run.miou[:late])
+    miou = [float(row["miou"] or 0) for row in rows]
+    late = len(miou) - len(miou) // 3
+    gain = max(miou[late:]) - max(miou[:late])
     if gain > 1:
-        return f"mIoU still rose by {gain:.1f} over the last third of the run: train longer, {run.longer}"
-    best = int(np.argmax(run.miou))
-    fall = run.miou[best] - run.miou[-1]
-    if best < late and fall > 1 and run.losses[-1] < run.losses[best]:
+        lengths = {"minutes": config.minutes, "iterations": config.iterations, "epochs": config.epochs}
+        longer = next(f"{key} {2 * value:g}" for key, value in lengths.items() if value)
+        return f"mIoU still rose by {gain:.1f} over the last third of the run: train longer, {longer}"
+    best = int(np.argmax(miou))
+    fall = miou[best] - miou[-1]
+    if best < late and fall > 1 and float(rows[-1]["train_loss"]) < float(rows[best]["train_loss"]):
         return (
-            f"mIoU fell by {fall:.1f} after step {run.steps[best]} while the training loss went on falling: the model "
-            "overfits; more images or stronger augmentation would help more than more steps"
+            f"mIoU fell by {fall:.1f} after step {rows[best]['step']} while the training loss went on falling: the "
+            "model overfits; more images or stronger augmentation would help more than more steps"
         )
     return None
 
 
-def _rare(run: Measured) -> str | None:
+def _rare(config: TrainConfig, train: SplitReport, confusion: NDArray[np.int64]) -> str | None:
     """The rarest class that is found badly."""
-    if run.confusion is None:
-        return None
-    shares, truth = run.train.shares, run.confusion.sum(1)
-    found = 100 * np.diag(run.confusion) / np.maximum(truth, 1)
-    bad = [index for index, share in enumerate(shares) if 0 < share < 0.05 and truth[index] and found[index] < 50]
+    truth = confusion.sum(1)
+    found = 100 * np.diag(confusion) / np.maximum(truth, 1)
+    bad = [(share, at) for at, share in enumerate(train.shares) if 0 < share < 0.05 and truth[at] and found[at] < 50]
     if not bad:
         return None
-    index = min(bad, key=lambda each: shares[each])
-    remedy = "add images that contain it" if run.weighted else "try class_weights balanced"
-    name = run.train.labels.names[index]
-    return f"{found[index]:.0f} % of the pixels of {name} are found, {_rarity(shares[index])}: {remedy}"
+    share, at = min(bad)
+    weighted = config.class_weights is not None or "cross_entropy" not in config.losses
+    remedy = "add images that contain it" if weighted else "try class_weights balanced"
+    return f"{found[at]:.0f} % of the pixels of {train.labels.names[at]} are found, {_rarity(share)}: {remedy}"
 
 
 def _rarity(share: float) -> str:

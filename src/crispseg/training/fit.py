@@ -7,7 +7,6 @@ import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -17,49 +16,30 @@ from rich.console import Console
 from torch import nn
 
 from crispseg.config.plugins import load_plugins
-from crispseg.data import SplitReport, check_split, eval_transform, train_transform
-from crispseg.data.bit_depth import known_range, range_line
-from crispseg.data.dataset import SegmentationDataset
+from crispseg.data import SplitReport, eval_transform, train_transform
 from crispseg.data.folder import Folder, settle
-from crispseg.data.large import times_an_epoch
 from crispseg.data.loading import Batches, eval_loader, train_loader
-from crispseg.data.mask_reading import Severity
-from crispseg.data.split_check import few_images
-from crispseg.doctor.classes import class_findings
 from crispseg.errors import CrispsegError, telling
 from crispseg.inference.memory import enough_memory
 from crispseg.io.files import atomic_path, owned, writable_folder
-from crispseg.io.value_range import ValueRange
 from crispseg.models import SegmentationModel
 from crispseg.models.boundary_targets import BoundaryTargets
-from crispseg.models.info import MIN_SIDE, ModelInfo
-from crispseg.training.auto_settings import class_weights_of, keeps_images, resolved
-from crispseg.training.callbacks import MetricsFile, callback
+from crispseg.models.info import ModelInfo
+from crispseg.training.auto_settings import class_weights_of, keeps_images
+from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, BestCheckpoint, load_checkpoints
 from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
-from crispseg.training.feedback import closing_lines, foldable, foretold
+from crispseg.training.feedback import closing_lines, foretold
 from crispseg.training.initialization import starting_model
 from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
-from crispseg.training.precision import float32_depthwise, has_bf16
+from crispseg.training.pace import callback
+from crispseg.training.precision import float32_depthwise, has_bf16, on_cuda
 from crispseg.training.result import PICTURES, Run
 from crispseg.training.resuming import check_folder, check_same_run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
-from crispseg.training.trainer import build_trainer, check_processes, is_first_process, on_cuda, quiet
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The splits of a run, and what they hold."""
-
-    train: SegmentationDataset
-    val: SegmentationDataset
-    train_report: SplitReport
-    val_report: SplitReport
-    value_range: ValueRange | None
-    """Values of 16-bit images that are black and white."""
-    times: list[int]
-    """How often an epoch takes each training image."""
+from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet
+from crispseg.training.training_data import TrainingData, check_data, print_data, print_lines
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
@@ -87,14 +67,16 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     folder = Path(config.out)
     config, notes = settle_settings(config, resume)
     model, note = build_model(config, resume)
-    config, data = check_data(config, resume)
+    config, data = check_data(config)
+    if resume:
+        check_same_run(config)
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoints(folder, model) if resume else 0
     print_data(config, data, [] if resume else [note, *notes], console)
     loaders = build_loaders(config, data, model.info, step, console)
     task = SegmentationTask(model, build_objective(config, data.train_report), config)
     with computing(config, model, console):
-        trainer = build_trainer(config, len(loaders[0]), data.train_report, data.val_report, data.val, console)
+        trainer = build_trainer(config, data, len(loaders[0]), console)
         if trainer.is_global_zero:
             write_config(config)
         with interruptible(trainer, folder):
@@ -104,22 +86,14 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
     with telling(lambda: f"the training is over and its model is saved in {folder}"):
-        for line in closing_lines(config, trainer, data.train_report, data.val_report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, closing_lines(config, trainer, data))
         if trainer.is_global_zero:  # others may not reach the folder
             model = SegmentationModel.from_pretrained(folder / MODEL)
         return Run(folder, model, best["miou"] or 0.0, iou, config.data)
 
 
 def settle_settings(config: TrainConfig, resume: bool) -> tuple[TrainConfig, list[str]]:
-    """Look for files that settings name, and complete settings of the model and the data by what is in them.
-
-    Returns:
-        The settings, and lines that say what was found.
-
-    Raises:
-        CrispsegError: anything that is missing, or does not go together.
-    """
+    """Complete settings of the model and the data by what is in the files that they name; with lines that say so."""
     check_processes(config)
     load_plugins(config.plugins)
     build_loss(config.losses)  # which may need a library
@@ -138,55 +112,10 @@ def build_model(config: TrainConfig, resume: bool) -> tuple[SegmentationModel, s
     return starting_model(config, config.data.label_set(), resume=resume)
 
 
-def check_data(config: TrainConfig, resume: bool) -> tuple[TrainConfig, TrainingData]:
-    """Check all images and masks, and replace what is auto in the settings by what the data suggest.
-
-    Raises:
-        CrispsegError: anything wrong with the data; or with `resume`, settings that are not those of the run.
-    """
-    splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
-    value_range = known_range(splits[0])
-    train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
-    reports = check_split(train_set, "train"), check_split(val_set, "val")
-    config = resolved(config, reports[0])
-    if resume:
-        check_same_run(config)
-    for report, whole in zip(reports, (config.augment.crop is None, True), strict=True):  # crops are padded
-        if whole and min(report.smallest) < MIN_SIDE:
-            height, width = report.smallest
-            raise CrispsegError(
-                f"{report.split} has images down to {height}×{width} pixels; models need at least {MIN_SIDE} a side: "
-                "upscale or remove the smaller ones"
-            )
-    assert config.batch_size != "auto"
-    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
-    return config, TrainingData(train_set, val_set, *reports, value_range, times)
-
-
-def print_data(config: TrainConfig, data: TrainingData, notes: list[str], console: Console) -> None:
-    """Print the mapping of ids to classes that holds for this run, and what looks odd about it."""
-    reports = data.train_report, data.val_report
-    for line in (*notes, *reports[0].lines(), reports[1].lines()[0]):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    found = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    for line in (*few_images(*reports, foldable(config.data)), *found):
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    if data.value_range:
-        console.print(range_line(config.data.dataset("train"), data.value_range), highlight=False, soft_wrap=True)
-    if max(data.times) > 1:
-        each = "–".join(map(str, dict.fromkeys((min(data.times), max(data.times)))))
-        line = f"an epoch takes {each} crops of each image, {sum(data.times)} in all; see augment.repeat"
-        console.print(line, highlight=False, soft_wrap=True)
-
-
 def build_loaders(
     config: TrainConfig, data: TrainingData, info: ModelInfo, step: int, console: Console
 ) -> tuple[Batches, Batches]:
-    """Build the loaders of both splits; batches for training start after this step of the run.
-
-    Raises:
-        CrispsegError: the run is already longer than it should become.
-    """
+    """Build the loaders of both splits; batches for training start after this step of the run."""
     assert config.batch_size != "auto"
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans
@@ -204,8 +133,7 @@ def build_loaders(
         begun = -(-step // per_epoch)
         raise CrispsegError(f"epochs is {epochs}, but {config.out} has begun epoch {begun}; give at least that")
     steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
-    for line in foretold(steps, per_epoch, config.augment, data.train_report.largest):
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    print_lines(console, foretold(steps, per_epoch, config.augment, data.train_report.largest), "yellow")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)
 
@@ -221,15 +149,11 @@ def build_objective(config: TrainConfig, train: SplitReport) -> nn.Module:
 
 @contextmanager
 def computing(config: TrainConfig, model: nn.Module, console: Console) -> Iterator[None]:
-    """In the block, compute as the run asks for; torch's settings are the same afterwards.
-
-    Raises:
-        CrispsegError: memory does not suffice.
-    """
+    """In the block, compute as the run asks for, and report in one line that memory does not suffice."""
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
     if bf16_on_cpu and has_bf16() is False:
         note = "precision is bf16, for which this processor has no instructions; fp32 is faster here"
-        console.print(note, highlight=False, soft_wrap=True)
+        print_lines(console, [note])
     deterministic = torch.get_deterministic_debug_mode()
     with (
         warnings.catch_warnings(),

@@ -43,11 +43,6 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         note = initialize(model, start, str(config.init_from))
     else:
         note = f"the backbone '{choice.backbone}' starts from {choice.weights()}"
-    _freeze(model, config)
-    return model.to(memory_format=torch.channels_last), note
-
-
-def _freeze(model: SegmentationModel, config: TrainConfig) -> None:
     freeze, has_stages = config.freeze_backbone, len(model.backbone.strides) > 1
     if freeze == "early" and not has_stages:
         raise CrispsegError(
@@ -59,6 +54,7 @@ def _freeze(model: SegmentationModel, config: TrainConfig) -> None:
         freeze = "early" if trained and has_stages and model.backbone.early_share < MOST_FROZEN else False
     if freeze:
         model.backbone.freeze(early=freeze == "early")
+    return model.to(memory_format=torch.channels_last), note
 
 
 def initialize(model: SegmentationModel, start: SegmentationModel, source: str) -> str:

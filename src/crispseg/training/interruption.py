@@ -11,8 +11,8 @@ import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
-from crispseg.training.callbacks import callback
 from crispseg.training.checkpoints import LastCheckpoint
+from crispseg.training.pace import callback
 
 
 @contextmanager

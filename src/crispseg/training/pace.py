@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+
+CallbackType = TypeVar("CallbackType", bound=Callback)
+
+
+def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
+    """The callback of a kind that a trainer has."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(each for each in callbacks if isinstance(each, kind))
 
 
 class Pace(Callback):

@@ -1,4 +1,4 @@
-"""Keeping bfloat16 where it helps."""
+"""Bfloat16 where it helps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from crispseg.training.config import TrainConfig
 
 
 @contextmanager
@@ -38,6 +40,11 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def on_cuda(config: TrainConfig) -> bool:
+    """Whether the run will be on a CUDA device."""
+    return config.accelerator != "cpu" and torch.cuda.is_available()
 
 
 def has_bf16(cpuinfo: str | Path = "/proc/cpuinfo", *, cuda: bool = False) -> bool | None:

@@ -1,4 +1,4 @@
-"""Training as Lightning sees it: a thin task around a plain model."""
+"""Training in the hooks of Lightning: one model, one loss, one score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import LayerSync
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from crispseg.models import SegmentationModel
 from crispseg.training.budget import Budget
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
+from crispseg.training.pace import callback
 
 
 class SyncedNorms(LayerSync):
@@ -41,7 +41,7 @@ Batch = list[Tensor]
 
 
 class SegmentationTask(L.LightningModule):
-    """One model, one loss, one score.
+    """The steps of training and evaluation around a plain model.
 
     Args:
         model: model to train.
@@ -59,6 +59,17 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.matrix = SegmentationScores(model.info.num_classes)
         self.scores: Scores | None = None
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.config)
+        if self.config.minutes:
+            budget = callback(self.trainer, Budget)
+            factor = learning_rate_factor(self.config, lambda step: budget.progress)
+        else:
+            total = self.trainer.estimated_stepping_batches  # this loads what the next line asks for
+            in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
+            factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # What the step draws, such as dropout, is a function of the seed and the step: a resumed run draws the same.
@@ -80,34 +91,9 @@ class SegmentationTask(L.LightningModule):
         images, labels = batch
         height, width = labels.shape[-2:]
         tile = self.tiling.forced(height * width, f"a val image of {width}×{height} pixels needs")
-        predicted = self._seen(images) if tile is None else self._seen_in_tiles(images, tile)
+        predicted = self._logits(images).argmax(1) if tile is None else self._labels_by_tiles(images[0], tile)[None]
         self.matrix.update(predicted, labels)
         return predicted
-
-    @cached_property
-    def tiling(self) -> Tiling:
-        """Whether val images are seen whole."""
-        channels = self.model.info.in_chans
-        return Tiling(lambda side: self._seen(torch.zeros(1, channels, side, side, device=self.device)), self.device)
-
-    def _seen(self, images: Tensor) -> Tensor:
-        """Labels `(N, H, W)`."""
-        return self._logits(images).argmax(1)
-
-    def _seen_in_tiles(self, images: Tensor, tile: int) -> Tensor:
-        """As `_seen`, of one image."""
-        pixels = images[0].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
-        rows = blended_rows(
-            lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
-            lambda top, bottom: pixels[top:bottom],
-            (pixels.shape[0], pixels.shape[1]),
-            *(self.model.info.num_classes, tile, self.device),
-        )
-        return torch.from_numpy(np.concatenate(list(rows)))[None].to(self.device)
-
-    def _logits(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
-        return logits
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self.matrix.scores()
@@ -115,22 +101,31 @@ class SegmentationTask(L.LightningModule):
         self.log("val/miou", self.scores.miou, prog_bar=True, sync_dist=False)
         self.log("val/pixel_accuracy", self.scores.pixel_accuracy, sync_dist=False)
 
-    def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.config)
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        budget = next((each for each in callbacks if isinstance(each, Budget)), None)
-        if budget:
-            factor = learning_rate_factor(self.config, lambda step: budget.progress)
-        else:
-            total = self.trainer.estimated_stepping_batches  # this loads what the next line asks for
-            in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
-            factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
-
     @property
     def lr(self) -> float:
         """The largest learning rate of a parameter group."""
         return float(max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        """Whether val images fit in memory whole."""
+        channels = self.model.info.in_chans
+        return Tiling(lambda side: self._logits(torch.zeros(1, channels, side, side, device=self.device)), self.device)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def _labels_by_tiles(self, image: Tensor, tile: int) -> Tensor:
+        """`(C, H, W)` → `(H, W)`."""
+        pixels = image.permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+        rows = blended_rows(
+            lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
+            lambda top, bottom: pixels[top:bottom],
+            (pixels.shape[0], pixels.shape[1]),
+            *(self.model.info.num_classes, tile, self.device),
+        )
+        return torch.from_numpy(np.concatenate(list(rows))).to(self.device)
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:

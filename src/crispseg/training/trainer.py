@@ -20,8 +20,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from crispseg.data import SplitReport
-from crispseg.data.dataset import SegmentationDataset
 from crispseg.errors import CrispsegError, one_line
 from crispseg.training.budget import NEVER, Budget
 from crispseg.training.callbacks import LastEvaluation, MetricsFile, WarmedAverage
@@ -29,29 +27,16 @@ from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoi
 from crispseg.training.class_weight_schedule import ClassWeightSchedule
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace
+from crispseg.training.precision import on_cuda
 from crispseg.training.progress import Left, ProgressBars, ProgressLines
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
+from crispseg.training.training_data import TrainingData
 from crispseg.training.validation_pictures import ValidationPictures, telling_images
 
 
-def build_trainer(
-    config: TrainConfig,
-    batches: int,
-    train: SplitReport,
-    val: SplitReport,
-    val_set: SegmentationDataset,
-    console: Console,
-) -> L.Trainer:
-    """Build the trainer of a run.
-
-    Args:
-        config: the run.
-        batches: of a device, in an epoch.
-        train: what the training split holds.
-        val: what the val split holds.
-        val_set: the val split.
-        console: where to print.
+def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console: Console) -> L.Trainer:
+    """Build the trainer of a run, whose epochs have so many batches a device.
 
     Raises:
         CrispsegError: a logger is not installed.
@@ -60,7 +45,8 @@ def build_trainer(
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
     timer = Timer()
-    pace = Pace(sum(h * w for h, w in val.sizes) / config.processes, steps, config.val_every * per_epoch)
+    val_pixels = sum(height * width for height, width in data.val_report.sizes)
+    pace = Pace(val_pixels / config.processes, steps, config.val_every * per_epoch)
     callbacks: list[Callback] = [timer, pace]
     left: Left = pace.left
     if config.minutes:
@@ -70,8 +56,8 @@ def build_trainer(
     else:
         callbacks.append(LastEvaluation())
     callbacks.append(MetricsFile(folder / METRICS, timer))
-    callbacks.append(ValidationPictures(folder, val_set, telling_images(val.present)))
-    callbacks.append(ProgressLines(config, left, pace, train.shares, console))
+    callbacks.append(ValidationPictures(folder, data.val, telling_images(data.val_report.present)))
+    callbacks.append(ProgressLines(config, left, pace, data.train_report.shares, console))
     if console.is_terminal:
         callbacks.append(ProgressBars(left))
     callbacks += [BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
@@ -81,6 +67,9 @@ def build_trainer(
         callbacks.append(WarmedAverage(config.ema))
     if config.patience:
         callbacks.append(Patience(config.patience))
+    plugins: list[Any] = [AtomicCheckpointIO(), launcher()]
+    if on_cuda(config) and config.processes > 1:
+        plugins.append(SyncedNorms())
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -88,7 +77,7 @@ def build_trainer(
         # Otherwise the first step of a session adds gradients up in another order than the others.
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=_plugins(config),
+        plugins=plugins,
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
@@ -150,16 +139,6 @@ def check_processes(config: TrainConfig) -> None:
             f"accelerator is cuda and devices {config.devices}, but PyTorch finds {found} CUDA devices; give fewer, or "
             "cpu as accelerator"
         )
-
-
-def on_cuda(config: TrainConfig) -> bool:
-    """Whether the run will be on a CUDA device."""
-    return config.accelerator != "cpu" and torch.cuda.is_available()
-
-
-def _plugins(config: TrainConfig) -> list[Any]:
-    synced = [SyncedNorms()] if on_cuda(config) and config.processes > 1 else []
-    return [AtomicCheckpointIO(), launcher(), *synced]
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
