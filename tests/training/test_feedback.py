@@ -92,7 +92,7 @@ def told(**changes: Any) -> list[str]:
         ({"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]}, "3 steps"),
         ({"waiting": 0.4}, "40 % .* workers than 2"),
         ({"val": report("val", 6)}, "6 images.* folds 5"),
-        ({"val": report("val", 6), "data": SCENES}, "6 images.* lot$"),
+        ({"val": report("val", 6), "data": Folder("images", "masks", folds=2)}, "6 images.* lot$"),
         ({"train": report("train", 1), "val": report("val", 1)}, "1 image.* folds 2"),
         ({"confusion": np.array([[9, 1, 0], [5, 5, 0], [0, 0, 9]])}, "50 % .* nucleus .* background"),
         ({"confusion": np.array([[90, 0, 0], [0, 90, 0], [10, 0, 0]])}, "^0 % .* border"),
