@@ -16,8 +16,8 @@ from crispseg.data.mask_reading import Severity
 from crispseg.data.split_check import few_images
 from crispseg.doctor.classes import class_findings
 from crispseg.errors import CrispsegError
-from crispseg.models.info import MIN_SIDE
 from crispseg.io.value_range import ValueRange
+from crispseg.models.info import MIN_SIDE
 from crispseg.training.auto_settings import resolved
 from crispseg.training.config import TrainConfig
 
