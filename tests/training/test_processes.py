@@ -134,12 +134,8 @@ def test_synchronised_norms_keep_their_activations() -> None:
 
 @pytest.mark.slow
 def test_two_processes_of_a_machine_score_as_one(tmp_path: Path) -> None:
-    settings = (
-        "--preset paper --model fpn --model.backbone test_efficientnet --model.width 8 --data.height 64 "
-        "--data.width 96 --data.train 8 --data.val 5 --data.test 1 --augment.crop [64,96] --augment.repeat 1 "
-        "--epochs 1 --batch_size 4 --workers 0 --loggers [] --accelerator cpu --devices 2"
-    )
-    (output,) = all_good([started(["crispseg", "train", *settings.split(), "--out", "run"], tmp_path)])
+    settings = [*FLAGS, *as_flags(drawn(train=8, val=5)), "--epochs=1", "--accelerator=cpu", "--devices=2"]
+    (output,) = all_good([started(["crispseg", "train", *settings, "--out=run"], tmp_path)])
     assert output.count("train: 8 images") == output.count("best mIoU on val") == 1  # one process prints
     assert main(["evaluate", str(tmp_path / "run"), "--json", str(tmp_path / "scores.json"), "--workers", "0"]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
