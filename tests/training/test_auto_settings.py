@@ -106,7 +106,7 @@ def test_what_is_said_stays() -> None:
 def test_a_run_that_is_told_no_length_has_one() -> None:
     assert resolved(TrainConfig(DRAWN), report()).minutes == MINUTES == 30
     for told in ({"epochs": 2}, {"iterations": 5}, {"minutes": 1.5}):
-        found, config = resolved(TrainConfig(**told), report()), TrainConfig(**told)
+        found, config = resolved(TrainConfig(DRAWN, **told), report()), TrainConfig(DRAWN, **told)
         assert (found.epochs, found.iterations, found.minutes) == (config.epochs, config.iterations, config.minutes)
 
 
