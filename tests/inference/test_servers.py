@@ -109,4 +109,4 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_all_formats_are_named() -> None:
-    assert SERVERS == tuple(FORMATS)
+    assert tuple(FORMATS) == SERVERS

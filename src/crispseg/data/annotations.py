@@ -28,9 +28,6 @@ OUTSIDE = 1.0
 AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}
 """labelme's kinds of shapes that have an area, and how many points they need."""
 
-LISTED = 5
-"""Bad shapes that an error tells of, of all that it counts."""
-
 
 class Shape(NamedTuple):
     """One thing that is marked in an image."""
@@ -79,17 +76,10 @@ class Annotations:
 
 
 def refuse(faults: Sequence[Fault]) -> None:
-    """Raise an error that counts the bad shapes and tells of the first few, where there are any."""
-    if not faults:
-        return
-    sources = {fault.source for fault in faults}
-    if len(faults) == 1:
-        raise CrispsegError(f"{faults[0].source}: {faults[0].text}")
-    alone = len(sources) == 1
-    texts = [fault.text if alone else f"{fault.source}: {fault.text}" for fault in faults]
-    listed = " ".join(f"({number}) {text}" for number, text in enumerate(texts[:LISTED], 1))
-    start = f"{faults[0].source} has" if alone else f"{len(sources)} files have"
-    raise CrispsegError(f"{start} {len(faults)} bad shapes: {listed}{' …' if len(faults) > LISTED else ''}")
+    """Raise an error that tells of the first bad shape and counts the others, where there are any."""
+    if faults:
+        more = f" ({len(faults) - 1} more shapes are bad)" if len(faults) > 1 else ""
+        raise CrispsegError(f"{faults[0].source}: {faults[0].text}{more}")
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -101,9 +91,7 @@ def read_annotations(path: Path) -> Annotations:
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise CrispsegError(
-            f"cannot read {path} ({error.strerror or one_line(error)}); give a JSON file of annotations"
-        ) from None
+        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a JSON file of annotations") from None
     except (ValueError, RecursionError) as error:  # also other text than UTF-8, or a number of thousands of digits
         raise CrispsegError(f"{path} is no JSON ({one_line(error)}); export it again") from None
     if isinstance(tree, dict) and isinstance(tree.get("shapes"), list):

@@ -11,7 +11,6 @@ import shutil
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -248,7 +247,7 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
 
     def find(root: Path, image: Path) -> Path | None:
         """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
-        direct = [file for file in (root / image, root / image.name) if _is_there(file)]
+        direct = [file for file in (root / image, root / image.name) if file.is_file()]
         files = direct[:1] or below(root).get(image.name, [])
         if len(files) > 1:
             raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one as images")
@@ -279,12 +278,6 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
             raise CrispsegError(f"{tasks[name].file} and {file} have the same name; rename one, or import them apart")
         tasks[name] = Task(file, name, tuple(about))
     return list(tasks.values())
-
-
-def _is_there(file: Path) -> bool:
-    with suppress(OSError):  # a name that is too long for any file
-        return file.is_file()
-    return False
 
 
 def _absolute(file: Path) -> Path:
