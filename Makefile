@@ -20,8 +20,8 @@ test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long run
 
 test-all: test test-slow  ## all tests
 
-fuzz: $(INSTALLED)  ## 10,000 damaged inputs, in one process that cannot write elsewhere: some minutes
-	PYTHONPATH=tests $(BIN)/python -m fuzz --count 10000 --out runs/fuzz
+fuzz: $(INSTALLED)  ## 10,000 damaged files for everything that reads files: some minutes
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count 10000
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

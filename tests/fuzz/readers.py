@@ -1,0 +1,128 @@
+"""Sound files of each kind, and how crispseg reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from crispseg import CrispsegError, create_model, from_pretrained
+from crispseg.backbones.weights import read_state_dict, write_state_dict
+from crispseg.cli.main import main
+from crispseg.data.importing import import_annotations
+from crispseg.io.images import read_image, read_mask
+from crispseg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+
+SIZE = (24, 32)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a kind of files is read.
+
+    Attributes:
+        seeds: sound files, by name.
+        read: reads a file; raises `CrispsegError` for one that is refused.
+        checked: endings of files that hold checksums, so that damage is refused.
+        text: whether damage is to text.
+    """
+
+    seeds: dict[str, bytes]
+    read: Callable[[Path], Any]
+    checked: tuple[str, ...] = ()
+    text: bool = False
+
+
+def command(*argv: str) -> None:
+    """Run a command; a refusal is a `CrispsegError`, a defect an `AssertionError`."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(argv)
+    assert status in (0, 2), f"status {status}: {said.getvalue()}"
+    if status:
+        assert len(said.getvalue().splitlines()) == 1, said.getvalue()
+        raise CrispsegError(said.getvalue())
+
+
+def readers(place: Path) -> dict[str, Reader]:
+    """All kinds; `place` keeps what several inputs share."""
+    random = np.random.default_rng(0)
+    values, ids = random.integers(0, 256, (*SIZE, 4), np.uint8), random.integers(0, 3, SIZE, np.uint8)
+    rgb, palette = Image.fromarray(values[..., :3]), Image.fromarray(ids)
+    palette.putpalette(random.integers(0, 256, 768, np.uint8).tobytes())
+    deep = Image.fromarray(values[..., 0].astype(np.uint16) * 200)
+    images = {f"rgb.{suffix}": encoded(rgb, suffix) for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif", "ppm")}
+    images |= {"deep.png": encoded(deep, "png"), "deep.tif": encoded(deep, "tif", compression="tiff_lzw")}
+    images |= {"rgba.png": encoded(Image.fromarray(values), "png"), "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg")}
+    masks = {"ids.png": encoded(Image.fromarray(ids), "png"), "palette.png": encoded(palette, "png")}
+    masks |= {"palette_2.png": encoded(palette, "png", bits=2), "bits.png": encoded(Image.fromarray(ids > 0), "png")}
+    masks |= {
+        "rgb.png": encoded(rgb, "png"),
+        "ids.tif": encoded(Image.fromarray(ids), "tif"),
+        "ids.gif": encoded(palette, "gif"),
+    }
+
+    torch.manual_seed(0)
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
+    model.save_pretrained(place / "model")
+    state = {f"model.{key}": value for key, value in model.state_dict().items() if value.numel() < 500}
+    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": 7}, place / "last.ckpt")
+    write_state_dict({key: value.contiguous() for key, value in state.items()}, place / "small.safetensors")
+    settings = {"data": {"name": "folder", "images": "a", "masks": "b"}, "model": "sfnet", "epochs": 3, "lr": 0.1}
+    for folder in ("a", "b"):
+        (place / folder).mkdir()
+    rgb.save(place / "a.png")
+
+    def described(path: Path) -> None:
+        shutil.copy(place / "model/model.safetensors", path.with_name("model.safetensors"))
+        from_pretrained(path.parent)
+
+    def imported(path: Path) -> None:
+        shutil.copy(place / "a.png", path.with_name("a.png"))
+        import_annotations([path], path.parent / "out", workers=1)
+
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    coco = {
+        "images": [{"id": 10, "file_name": "a.png", **size}],
+        "annotations": [
+            {"id": 1, "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]], "category_id": 3, "image_id": 10},
+            {"id": 2, "segmentation": {"size": SIZE, "counts": [100, 50, 618]}, "category_id": 3, "image_id": 10},
+        ],
+        "categories": [{"id": 3, "name": "dog"}],
+    }
+    shapes = [{"label": "tree", "points": [[1, 1], [9, 2], [5, 9]], "shape_type": "polygon"}]
+    shapes.append({"label": "pole", "points": [[9, 9], [12, 12]], "shape_type": "circle"})
+    labelme = {"imagePath": "a.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": shapes}
+    return {
+        "images": Reader(images, read_image, (".png",)),
+        "masks": Reader(masks, read_mask, (".png",)),
+        "settings": Reader(
+            {"a.yaml": yaml.safe_dump(settings).encode()},
+            lambda path: command("train", str(path), "--print_config"),
+            text=True,
+        ),
+        "config.json": Reader({"config.json": (place / "model/config.json").read_bytes()}, described, text=True),
+        "safetensors": Reader(
+            {"a.safetensors": (place / "small.safetensors").read_bytes()}, read_state_dict, (".safetensors",)
+        ),
+        "checkpoints": Reader({"last.ckpt": (place / "last.ckpt").read_bytes()}, read_checkpoint, (".ckpt",)),
+        "COCO": Reader({"coco.json": json.dumps(coco).encode()}, imported, text=True),
+        "labelme": Reader({"labelme.json": json.dumps(labelme).encode()}, imported, text=True),
+    }
+
+
+def encoded(picture: Image.Image, suffix: str, **options: Any) -> bytes:
+    """A picture as a file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, Image.registered_extensions()[f".{suffix}"], **options)
+    return buffer.getvalue()
