@@ -76,7 +76,8 @@ def readers(place: Path) -> dict[str, Reader]:
     model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
     model.save_pretrained(place / "model")
     state = {f"model.{key}": value for key, value in model.state_dict().items() if value.numel() < 500}
-    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "global_step": 7}, place / "last.ckpt")
+    checkpoint = {"state_dict": state, "global_step": 7, "callbacks": {}}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, place / "last.ckpt")
     write_state_dict({key: value.contiguous() for key, value in state.items()}, place / "small.safetensors")
     settings = {"data": {"name": "folder", "images": "a", "masks": "b"}, "model": "sfnet", "epochs": 3, "lr": 0.1}
     for folder in ("a", "b"):
