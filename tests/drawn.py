@@ -52,7 +52,7 @@ def drawn(train: int = 1, val: int = 1, test: int = 0, height: int = 64, width: 
         if not count:
             continue
         for kind in ("images", "masks"):
-            (root / kind / split).mkdir(parents=True)
+            (root / kind / split).mkdir(parents=True, exist_ok=True)  # the same with defaults named
         for index in range(count):
             image, labels = draw(1000 * first + index, height, width)
             Image.fromarray(image).save(root / "images" / split / f"{split}_{index:04}.png")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.evaluation import BoundaryIoU, BoundaryIoUScores
-from crispseg.evaluation.boundary_iou import band_width
 
 RATIO = 0.15  # of small masks: bands of 1 to 3 pixels
 
@@ -101,11 +100,6 @@ def test_it_is_erosion_by_3_by_3_pixels(shape: tuple[int, int]) -> None:
             bands.append((padded > eroded)[1:-1, 1:-1])
         expected.append(100 * (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum())
     np.testing.assert_allclose(scored(3, prediction, truth, 0.02).iou, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("shape", "width"), [((1024, 2048), 46), ((360, 480), 12), ((10, 10), 1)])
-def test_the_width_follows_from_the_diagonal(shape: tuple[int, int], width: int) -> None:
-    assert band_width(shape) == width
 
 
 def test_ignored_pixels_make_no_outline() -> None:

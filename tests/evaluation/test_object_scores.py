@@ -98,14 +98,6 @@ def test_a_half_is_no_match_and_a_split_object_is_wrong_twice() -> None:
     assert found["object_ap_of_thresholds"].tolist() == [50] * 5 + [0] * 5 and found["object_ap"] == 25
 
 
-def test_images_without_objects_count_where_something_is_predicted() -> None:
-    none, some = np.zeros((9, 9), np.int32), np.eye(9, dtype=np.int32)
-    nothing = quality([(none, none)])
-    assert math.isnan(nothing.f1) and math.isnan(nothing.average_precision)
-    assert quality([(some, some), (none, none)]).average_precision == 100
-    assert quality([(some, some), (some, none)]).average_precision == 50
-
-
 def test_objects_of_labels_and_of_instances() -> None:
     truth = np.zeros((1, 12, 20), np.int64)
     truth[0, 2:8, 1:7], truth[0, 2:8, 7], truth[0, 2:8, 8:14] = 1, 2, 1

@@ -163,14 +163,6 @@ def test_the_order_of_images_makes_no_difference() -> None:
         same(*results)
 
 
-def test_images_come_in_the_order_of_their_numbers() -> None:
-    pairs = labelled(1, 4, SIZES)
-    for metric in all_metrics(4):
-        for number, pair in zip((300, 2, 257, 1), pairs, strict=False):
-            metric.update(*pair, [number])
-        assert metric.scores().ids.tolist() == [1, 2, 257, 300]
-
-
 def test_which_images_count(refuses: Any) -> None:
     (pair,) = labelled(0, 3, SIZES[:1])
     plain = torch.zeros(1, 8, 8, dtype=torch.int64)

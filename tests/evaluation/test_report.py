@@ -57,12 +57,6 @@ def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDa
         assert example.miou == pytest.approx([alone.scores().miou])
 
 
-def test_no_image_is_both_best_and_worst(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
-    worst, best = examples(model, val, scores, WHOLE, count=4)
-    assert (len(worst), len(best)) == (4, 1)
-    assert len({example.sample.name for example in worst + best}) == 5
-
-
 def test_equal_images_come_in_the_order_of_the_split(model: SegmentationModel, val: SegmentationDataset) -> None:
     hits, truth = np.array([[9, 9], [5, 5], [5, 5], [5, 5], [5, 5]]), np.full((5, 2), 10)
     equal = Scores(np.eye(2, dtype=np.int64), Counts(hits, truth, truth), np.arange(5))

@@ -350,14 +350,6 @@ def test_flags_that_make_no_sense(
     assert not out.exists() or not any(out.iterdir())
 
 
-def test_objects_of_a_tiff_in_parts_are_refused(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    picture = tmp_path / "a.tif"
-    write_image(picture, np.zeros((40, 40, 3), np.uint8))
-    flags = ["--out", str(tmp_path / "out"), "--tiles=128", "--objects=nucleus"]
-    assert main(["predict", str(model), str(picture), *flags]) == 2
-    assert str(picture) in capsys.readouterr().err
-
-
 def test_numbers_lie_on_the_map_where_the_image_lies(model: Path, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)}

@@ -213,13 +213,6 @@ def test_each_ablation_does_what_it_says(name: str, models: dict[str, Segmentati
                     torch.testing.assert_close(compared(after[path]), compared(made(before[path])))
 
 
-@pytest.mark.parametrize("part", ["spatial", "channel"])
-def test_a_part_that_is_not_there_is_not_switched_off(part: str) -> None:
-    options = {"width": 16, "reduced": 16, "affinity": part}
-    found = ablations_of(create_model("ddsm_upernet", num_classes=2, backbone="test_efficientnet", **options))
-    assert {name for name in found if "part off" in name} == {f"{part} part off"}
-
-
 def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
     with refuses("fpn", "no flow"):
         ablations_of(create_model("fpn", num_classes=2, backbone="test_efficientnet", width=16))
@@ -306,15 +299,6 @@ def test_gains_are_those_of_resampled_splits() -> None:
     ]
     expected = np.percentile([after - before for before, after in means], [2.5, 97.5], axis=0)
     np.testing.assert_allclose(f["boundary_f"].interval, expected, atol=1e-10)
-
-
-def test_no_gain_over_itself_and_no_intervals_without_resamples() -> None:
-    metric, boundary = SegmentationScores(4, per_image=True), BoundaryScores(4, [1])
-    for each in (metric, boundary):
-        each.update(*labels(1), ids=range(6))
-        for name, gain in score_gains(each.scores(), each.scores()).items():
-            assert np.all(gain.value == 0) and np.all(gain.interval == 0) and not gain.is_clear.any(), name
-            assert np.isnan(score_gains(each.scores(), each.scores(), resamples=0)[name].interval).all()
 
 
 @pytest.mark.parametrize(("interval", "clear"), [((1, 2), True), ((-2, -1), True), ((-1, 2), False)])

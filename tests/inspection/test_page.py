@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection import inspect_image
-from crispseg.inspection.flow import flow_colors, flows
+from crispseg.inspection.flow import flows
 from crispseg.inspection.page import cards, classes, inspection_page
 from crispseg.inspection.panels import sections
 from crispseg.inspection.payload import POINT_BYTES, payload, points_field
 from crispseg.inspection.points import SampledPoints, sampled_points
-from tests.inspection.models import SYSTEMS, inspected, lively, scene
+from tests.inspection.models import SYSTEMS, inspected, lively
 
 LARGEST = 8_000_000
 KINDS = {"crisp": "flow", "sfnet": "flow", "ddsm_upernet": "points", "agln": "mixture", "unept": "points"}
@@ -72,11 +72,6 @@ def test_a_page_without_truth_does_not_speak_of_it() -> None:
         assert part not in html
 
 
-def test_the_title_is_the_image_and_its_whole_name_is_told_on_hover() -> None:
-    html = inspection_page(dataclasses.replace(inspected("fpn"), name="x" * 300))
-    assert f'<h1 class="cut" title="{"x" * 300}">' in html and "fpn on test_efficientnet, 96 × 64 pixels" in html
-
-
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
     """The picture beside has them in their colour all the same."""
     found = inspected("fpn")
@@ -102,12 +97,6 @@ def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
         assert figure
         picture = Image.open(io.BytesIO(base64.b64decode(figure[1]))).convert("RGBA")
         assert np.array_equal(np.array(picture)[..., 3] == 255, wrong)
-
-
-def test_small_images_are_shown_in_their_pixels() -> None:
-    assert '<div class="stage exact" id="stage"' in inspection_page(inspected("fpn"))
-    large = np.random.default_rng(0).integers(0, 256, (32, 400, 3), np.uint8)
-    assert '<div class="stage" id="stage"' in inspection_page(inspect_image(lively("fpn"), large))
 
 
 def test_names_are_text() -> None:
@@ -211,13 +200,6 @@ def test_shares_and_iou_of_the_classes() -> None:
     assert [row[2] for row in legend["rows"]] == shares and len(legend["absent"]) == 9
 
 
-def test_flow_panel_has_the_flow_s_colours() -> None:
-    found = inspected("sfnet")
-    last = re.findall(r'src="data:image/png;base64,([^"]+)"[^>]*alt="image, flow"', inspection_page(found))[-1]
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(last))).convert("RGB"))
-    np.testing.assert_array_equal(picture, flow_colors(flows(found)[-1], found))
-
-
 def test_probabilities_survive_the_way_to_the_page() -> None:
     """To less than the last digit that is shown, a tenth of a percent."""
     found = inspected("fpn")
@@ -228,10 +210,3 @@ def test_probabilities_survive_the_way_to_the_page() -> None:
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
     entropy = unpacked(told["entropy"]).reshape(64, 96) / 255 * told["most"]
     np.testing.assert_allclose(entropy, found.entropy(), atol=told["most"] / 500)
-
-
-def test_probabilities_of_large_images_are_thinned_out() -> None:
-    found = inspect_image(lively("fpn"), *scene(260, 300))
-    told = payload(found)["told"]
-    assert (told["step"], told["size"]) == (2, [150, 130])
-    np.testing.assert_array_equal(unpacked(told["ids"]).reshape(130, 150, -1)[..., 0], found.labels[::2, ::2])

@@ -21,7 +21,7 @@ from crispseg.evaluation.report import Example, comparison_page, report_page
 from crispseg.evaluation.summary import Evaluation
 from crispseg.labels import BACKGROUND, LabelSet
 from crispseg.visualization import pages
-from tests.visualization.parsed import Page, pixels
+from tests.visualization.parsed import Page
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 LONG = "plate_7_well_B03_field_0012_channel_DAPI_exposure_120ms_" * 4 + "z"
@@ -72,15 +72,6 @@ def test_tables_stay_inside(
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-@pytest.mark.browser
-def test_a_long_name_takes_one_line(evaluation: str, browser: Any, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(evaluation, encoding="utf-8")
-    browser.get((tmp_path / "page.html").as_uri())
-    title = browser.find_element("tag name", "h3")
-    assert title.get_attribute("title") == LONG and title.size["height"] < 40
-    assert browser.execute_script("return getComputedStyle(arguments[0]).textOverflow", title) == "ellipsis"
-
-
 def test_every_value_of_a_table_has_a_name_where_its_head_is_hidden(evaluation: str, beside: str) -> None:
     names = [
         {attributes.get("data-name") for tag, attributes in Page(html).tags if tag == "td"}
@@ -114,15 +105,6 @@ def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert np.array_equal(np.array(picture.convert("RGB")), pixels)
     assert np.array(picture.convert("RGBA"))[0, :, 3].tolist() == [0 if clear == BACKGROUND else 255, 255]
-
-
-def test_pictures_are_reduced_by_averaging() -> None:
-    stripes = np.zeros((40, 80, 3), np.uint8)
-    stripes[:, ::2] = 255
-    reduced = pages.embedded(stripes, "stripes", longest=40)
-    picture = pixels({"src": reduced.source, "height": "20", "width": "40"})
-    assert (reduced.height, reduced.width) == (20, 40)
-    assert abs(picture.astype(int) - 128).max() <= 1
 
 
 def test_a_bar_is_as_long_as_its_number() -> None:
