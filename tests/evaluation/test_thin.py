@@ -21,7 +21,6 @@ from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import ThinQuality, ThinScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.evaluation.tables import percent
 from crispseg.evaluation.thin import BOUNDS, WIDTHS, widths
 
 
