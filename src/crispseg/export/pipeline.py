@@ -5,23 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.export.agreement import Comparison
 from crispseg.export.certificate import Certificate, ExportLimits, Trial
-from crispseg.export.formats import (
-    FILE_FORMATS,
-    NOT_POSSIBLE,
-    FileFormat,
-    Format,
-    Precision,
-    plain_file,
-    ways,
-    write,
-)
+from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, ways, write
 from crispseg.export.quantization import KEPT, Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import put, staging
@@ -57,12 +46,12 @@ def export_model(
         How the file compares with the model.
 
     Raises:
-        CrispsegError: the suffix is another, or the file cannot be written; a package is missing; the model cannot be
-            exported, or not in this precision; a file in float32 computes something else; or a limit is broken, and
-            the file is kept aside as NAME.refused.SUFFIX.
+        CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
+            exported, or not in this precision; a file in float32 that computes something else; a broken limit, where
+            the file is kept as NAME.refused.SUFFIX.
     """
     path, limits = Path(path), limits or ExportLimits()
-    kind = check_choices(model, path, format, precision, data, limits)
+    check_choices(model, path, format, precision, data, limits)
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     with staging(path) as folder:
@@ -77,7 +66,9 @@ def export_model(
                 reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
                 reason = reason.replace(str(made), path.name)
                 raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
-            _check_agreement(comparisons, precision, f"{title} exported to {path}")
+            for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
+                if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
+                    raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
             rows = trial.rows(rounds)
             if not limits.broken_scores(rows):
                 break
@@ -88,7 +79,7 @@ def export_model(
         left = kept if precision == "int8" else None
         found = Certificate(title, format, precision, left, name, rows, trial.memory, comparisons, size, limits, broken)
         if broken:
-            path = path.with_name(f"{path.stem}.refused{kind.suffix}")
+            path = path.with_name(f"{path.stem}.refused{path.suffix}")
             for file in list(folder.iterdir()):
                 file.rename(folder / f"{path.stem}{file.suffix}")
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
@@ -101,8 +92,8 @@ def export_model(
 
 def check_choices(
     model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None, limits: ExportLimits
-) -> FileFormat:
-    """What can be said before the work."""
+) -> None:
+    """Raise a CrispsegError if the options do not go together, before the work starts."""
     if format not in FILE_FORMATS:
         raise CrispsegError(f"unknown format '{format}'{did_you_mean(format, FILE_FORMATS)}")
     if precision not in get_args(Precision):
@@ -123,11 +114,3 @@ def check_choices(
         raise CrispsegError(
             f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"
         )
-    return kind
-
-
-def _check_agreement(comparisons: Iterable[Comparison], precision: str, title: str) -> None:
-    """In float32 a file computes the same; in others, numbers at least."""
-    for comparison in comparisons:
-        if not (comparison.agrees if precision == "fp32" else math.isfinite(comparison.difference)):
-            raise CrispsegError(f"{title} computes something else and is removed; {comparison}")

@@ -1,6 +1,6 @@
-"""8-bit whole numbers in the place of floats, after training, where boundaries do not suffer from it.
+"""Quantisation to int8 after training, except for layers that boundaries need in float.
 
-What is kept in float is found in the ONNX graph, and holds for ONNX Runtime and OpenVINO alike.
+These layers are found in the ONNX graph, for ONNX Runtime and OpenVINO alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crispseg.models import ModelInfo
 
 Kept: TypeAlias = Literal["sampling", "decoder", "fine"]
 KEPT: tuple[Kept, ...] = ("sampling", "decoder", "fine")
-"""What stays in float, from least to most: see `in_float`."""
+"""Layers that stay in float, from least to most: see `in_float`."""
 
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
@@ -37,13 +37,13 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Images by which ranges are chosen, and others by which what comes of it is judged.
+    """Images for the ranges of int8, and others on which a file is scored.
 
     Args:
-        train: images whose features tell the ranges of 8 bits.
-        held_out: labelled images that choose nothing but, where a limit asks for it, how much stays in float.
-        images: at most so many of each, evenly spread.
-        name: what they are called in the certificate.
+        train: images whose features set the ranges.
+        held_out: labelled images for the certificate.
+        images: maximum number of each, evenly spread.
+        name: name of the data in the certificate.
     """
 
     train: SegmentationDataset
@@ -52,7 +52,7 @@ class Calibration:
     name: str = ""
 
     def batches(self, info: ModelInfo) -> Batches:
-        """What a model is given of `train`."""
+        """Return the normalised images of `train` for a model."""
         return Batches(self.train.with_channels(info.in_chans, info.value_range), self.images, info)
 
 

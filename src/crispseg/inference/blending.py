@@ -31,12 +31,12 @@ Progress = Callable[[int, int], None]
 
 
 class Span(NamedTuple):
-    """What a tile covers on one side."""
+    """Range of a tile along one side of the image."""
 
     start: int
-    """Where it is read from."""
+    """First pixel that is read."""
     used: int
-    """Where it begins to count. It is read from further left where it was moved back to the image's border."""
+    """First pixel that counts; after `start` if the tile was moved back to the image's border."""
     end: int
 
 

@@ -1,4 +1,4 @@
-"""How much memory an image takes, how much is free, and the tiles that follow for large images."""
+"""Memory that an image takes, free memory, and tiles for images too large for it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ COCO = "objects.json"
 
 @dataclass
 class Predictions:
-    """What `predict_files` did."""
+    """Counts of `predict_files`."""
 
     out: Path
     """Folder of the results."""

@@ -229,7 +229,7 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows start on a side; the last one ends with the side.
+    """Return the starts of the windows on a side; the last one ends with the side.
 
     >>> window_starts(10, 4, 3)
     [0, 3, 6]

@@ -27,7 +27,7 @@ Run: TypeAlias = Callable[[Tensor], Tensor]
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-"""What runs the files of a suffix, the default first."""
+"""Runtimes of the files of a suffix, the default first."""
 EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}
 
 

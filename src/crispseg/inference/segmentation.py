@@ -1,4 +1,4 @@
-"""What is found in an image."""
+"""The result of segmenting an image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crispseg.visualization import pictures as visuals
 
 @dataclass(eq=False)
 class Segmentation:
-    """What a model sees in an image."""
+    """Labels and probabilities of an image."""
 
     name: str
     """Stem of the files that `save` writes: that of the image's file, or "image". May be changed."""
@@ -40,16 +40,14 @@ class Segmentation:
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Probability of each class in each pixel, `(C, H, W)` float32; computed anew at each call.
+        """Return the probability of each class in each pixel, `(C, H, W)` float32; computed again at each call.
 
         Raises:
-            CrispsegError: the image was seen in tiles, whose logits are not kept.
+            CrispsegError: the image was processed in tiles, whose logits are not kept.
         """
         if self._logits is None:
-            raise CrispsegError(
-                f"{self.path or 'the image'} was seen in tiles, of which labels are kept, and no probabilities; shrink "
-                "or cut the image"
-            )
+            name = self.path or "the image"
+            raise CrispsegError(f"{name} was processed in tiles, which keep no probabilities; shrink or cut the image")
         height, width = self.labels.shape
         logits = resize(self._logits, self._size, align_corners=True)
         if self._offsets is not None:
@@ -58,12 +56,12 @@ class Segmentation:
         return probabilities
 
     def shares(self) -> dict[str, float]:
-        """The share of the pixels, 0 to 1, that each class has."""
+        """Return the share of the pixels, 0 to 1, of each class."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
 
     def objects(self, name: str, border: str | None = None, reach: int = REACH) -> Objects:
-        """The single objects of a class, with their areas, boxes, centroids and probabilities.
+        """Return the objects of a class, with their areas, boxes, centroids and probabilities.
 
         Args:
             name: of the class.
@@ -93,7 +91,7 @@ class Segmentation:
         )
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """The image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
+        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
 
         Raises:
             CrispsegError: another opacity.

@@ -1,4 +1,4 @@
-"""What can be segmented: files, PIL images and values in memory."""
+"""Sources of images: files, PIL images, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from crispseg.io.value_range import ValueRange, to_8_bits
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
 
-All go the way of files: PIL images too are turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16
-bits are scaled to 8. For models of C channels, other than 1 and 3, an array is `(H, W, C)`, a file as for `read_image`,
-and for 4 a PIL image RGBA.
+All are treated like files: turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16 bits are scaled to
+8. For models of C channels, other than 1 and 3, an array is `(H, W, C)`, a file as for `read_image`, and for 4 a PIL
+image RGBA.
 """
 
 
