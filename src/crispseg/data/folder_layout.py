@@ -132,7 +132,15 @@ def own_layout(
     if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
         return FolderLayout(images, (images,), folders, lists, classes, unlabelled)
     one = not any(folder.is_dir() for _, folder in every.values())  # folder of the masks of all splits
-    if not lists and one and every["train"][0].is_dir() and not _has_images(images):
+    if (
+        not lists
+        and one
+        and every["train"][0].is_dir()
+        and not any(
+            path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+            for path in images.iterdir()  # which lie in it, and not below it only
+        )
+    ):
         below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
         if "val" not in below:  # it is a share of the images of train
             del below["train"]
@@ -150,7 +158,9 @@ def _without_images(
     """
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     inside = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
-    joint = {split: (_joint_images(root, split), _joint(root, split, MASKS)) for split in SPLITS}
+    joint = {split: (_joint(root, split, IMAGES), _joint(root, split, MASKS)) for split in SPLITS}
+    for split, (images, masks) in joint.items():  # or train beside train_masks
+        joint[split] = images if images.is_dir() else below[split], masks
     for every in (inside, joint):
         if folders := _splits(every, least=1):
             return FolderLayout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
@@ -169,14 +179,6 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next((there[name] for name in names if name in there), root / names[0])
 
 
-def _has_images(folder: Path) -> bool:
-    """Whether images lie in it, and not below it only; other files, such as .DS_Store, do not count."""
-    return any(
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        for path in folder.iterdir()
-    )
-
-
 def _beside(
     root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None
 ) -> FolderLayout | None:
@@ -193,12 +195,6 @@ def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
     names = SPLITS[split] + SHORT[split]
     pairs = [pair for name in names for kind in kinds for pair in ((name, kind), (kind, name))]
     return _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
-
-
-def _joint_images(root: Path, split: str) -> Path:
-    """The folder of the images of a split, such as train_images, or train beside train_masks."""
-    folder = _joint(root, split, IMAGES)
-    return folder if folder.is_dir() else _first(root, SPLITS[split])
 
 
 def _splits(folders: Folders, least: int) -> Folders:

@@ -143,10 +143,8 @@ def match(images: Path, masks: Path) -> Matched:
     else:
         image_of, mask_of = _by_name(images, masks), _by_name(masks, images)
     deep_images, deep_masks = (["/" in name for name in found] for found in (image_of, mask_of))
-    if all(deep_images) and not any(deep_masks):
-        image_of = _flat(image_of)
-    elif all(deep_masks) and not any(deep_images):
-        mask_of = _flat(mask_of)
+    if (all(deep_images) and not any(deep_masks)) or (all(deep_masks) and not any(deep_images)):
+        image_of, mask_of = (_by_last(found) for found in (image_of, mask_of))
     ambiguous = {name for name, paths in [*image_of.items(), *mask_of.items()] if len(paths) > 1}
     for name in sorted(ambiguous):
         for paths in (image_of.pop(name, []), mask_of.pop(name, [])):  # which of them is meant is not known
@@ -235,8 +233,8 @@ def _called(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _flat(nested: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Files by their name alone."""
+def _by_last(nested: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Files by their name alone, without the folders."""
     found: dict[str, list[Path]] = {}
     for name, paths in nested.items():
         found.setdefault(name.rpartition("/")[2], []).extend(paths)
