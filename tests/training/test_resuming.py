@@ -19,7 +19,6 @@ import yaml
 from drawn import as_flags, drawn
 from training_runs import DRAWN, MODEL, equal, files, quietly, rows, state, tiny, without_time
 
-import crispseg
 from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.data import Augment
@@ -344,8 +343,3 @@ def test_a_run_may_be_resumed_by_other_processes_if_a_step_has_as_many_images(ti
     check_same_run(tiny(tiny_run.folder, batch_size=1, devices=2, num_nodes=2))
     with refuses("devices", "4"):
         check_same_run(tiny(tiny_run.folder, devices=2))
-
-
-def test_the_python_interface_resumes(copied: TrainConfig) -> None:
-    before = rows(copied.out)
-    assert crispseg.train(out=copied.out, resume=True).history[-1]["step"] == int(before[-1]["step"])

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from crispseg.training.pace import Pace, in_words
+from crispseg.training.training_data import print_lines
 
 NEVER = sys.maxsize
 """As `val_check_interval` of the trainer: evaluations come when `Budget` asks for them."""
@@ -72,13 +73,11 @@ class Budget(Callback):
         self.evaluations = self.scheduled
         trainer.should_stop = self.used_up >= self.seconds
         if self.pace.evaluation > MUCH * self.seconds:
-            self.console.print(
+            line = (
                 f"an evaluation takes about {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
-                "images or more minutes leave more time for training",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
+                "images or more minutes leave more time for training"
             )
+            print_lines(self.console, [line], "yellow")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

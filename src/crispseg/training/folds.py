@@ -22,6 +22,7 @@ from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
 from crispseg.training.fit import train
 from crispseg.training.pace import in_words
 from crispseg.training.trainer import is_first_process
+from crispseg.training.training_data import print_lines
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
@@ -59,8 +60,8 @@ def train_folds(
             _ = data.pairs("val")  # too few images are reported first
             minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
             if minutes:
-                line = f"{folds} folds of {minutes:g} min each: {in_words(60 * folds * minutes)} in all"
-                console.print(line, highlight=False)
+                whole = in_words(60 * folds * minutes)
+                print_lines(console, [f"{folds} folds of {minutes:g} min each: {whole} in all"])
         _write(out / SCORES, json.dumps(scores))
         settings = config_to_dict(dataclasses.replace(config, data=data))
         _write(out / CONFIG, yaml.safe_dump(settings, sort_keys=False))
@@ -68,7 +69,7 @@ def train_folds(
             folder = out / f"fold_{fold}"
             if folder.name in scores:
                 continue
-            console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
+            print_lines(console, [f"fold {fold} of {folds}"], "bold")
             own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=folder)
             try:
                 run = train(own, resume=resume and (folder / LAST).is_file(), console=console)
@@ -77,8 +78,7 @@ def train_folds(
                 raise Interrupted(line, stop.number) from None
             scores[folder.name] = {"miou": run.miou, **run.iou}
             _write(out / SCORES, json.dumps(scores, indent=1))
-        for line in fold_lines(scores):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_lines(console, fold_lines(scores))
         return scores
 
 

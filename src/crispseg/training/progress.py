@@ -16,6 +16,7 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import class_lines, classes_in_short, remarks, waiting_in_words
 from crispseg.training.pace import Pace, in_words
 from crispseg.training.task import SegmentationTask
+from crispseg.training.training_data import print_lines
 
 Left = Callable[[], float | None]
 """The seconds that are left, if they are known."""
@@ -90,8 +91,7 @@ class ProgressLines(Callback):
 
     def _print(self, *lines: str) -> None:
         self.latest = time.monotonic()
-        for line in lines:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_lines(self.console, lines)
 
 
 def _epoch(trainer: L.Trainer) -> str:
