@@ -27,7 +27,10 @@ from torch import Tensor, nn
 
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
 from crispseg.benchmarking.timing import Stopwatch, take_turns
-from crispseg.cli.parsing import build_data, parse_training, read_yaml
+from crispseg.cli.train import parse_training
+from crispseg.config.settings import CONFIG
+from crispseg.config.yaml_files import read_yaml
+from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
@@ -39,7 +42,7 @@ from crispseg.models.saving import TRAINING_ONLY
 from crispseg.nn import resize
 from crispseg.training import TrainConfig, train
 from crispseg.training.checkpoints import LAST, read_checkpoint
-from crispseg.training.config import CONFIG, config_to_dict
+from crispseg.training.config import config_to_dict
 
 PEERS = HERE / "peers.py"
 
@@ -54,7 +57,7 @@ LOCAL = ("out", "data.root", "model.pretrained", "plugins", "workers", "loggers"
 def configuration(entry: Entry, seed: int, data: str, *flags: str) -> TrainConfig:
     """The run of one network and seed, as `crispseg train` makes it from the recipe and flags."""
     argv = [str(tables.RECIPE), "--plugins", str(PEERS), *entry.flags.split(), "--seed", str(seed), "--data.root", data]
-    return parse_training([*argv, "--loggers", "[]", *flags], {}, prog="compare.py train", description="")
+    return parse_training([*argv, "--loggers", "[]", *flags])
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:

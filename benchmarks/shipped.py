@@ -28,15 +28,17 @@ from reporting import Row, read_rows, write_rows
 from shipped_card import DATA, in_colour, made_by, ship, told_before
 
 from crispseg.cli.main import main as crispseg
-from crispseg.cli.parsing import build_data, parse_training, read_yaml
+from crispseg.cli.train import parse_training
+from crispseg.config.settings import CONFIG
+from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
+from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.summary import Evaluation
 from crispseg.io.images import write_image
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import SHIPPED
 from crispseg.training.checkpoints import LAST
-from crispseg.training.config import CONFIG
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "shipped_finetune.csv"
@@ -71,7 +73,7 @@ def data_flags(given: argparse.Namespace) -> list[str]:
 
 def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
     """The data that `crispseg train` would take."""
-    return parse_training([*data_flags(given), *further], {}, prog=f"shipped.py {given.stage}", description="").data
+    return parse_training([*data_flags(given), *further]).data
 
 
 # A model with its card -----------------------------------------------------------------------------------------------

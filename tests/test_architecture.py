@@ -117,7 +117,6 @@ def test_the_frame_names_no_model() -> None:
 
 THROUGH = {
     "markupsafe": "jinja2",
-    "docstring-parser": "jsonargparse",
     "pydantic-core": "pydantic",
     "lightning-utilities": "lightning",
 }

@@ -234,9 +234,9 @@ def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
         (b"\tepochs: 1\n", "is no YAML file"),
         (b"epochs: [1\n", "is no YAML file"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "is no YAML file"),
-        (b"- epochs\n", "holds no settings; write lines such as"),
-        (b"", "holds no settings; write lines such as"),
-        *((text, "write ") for text in (b"model: [sfnet]", b"data: 5", b"1: 2", b"on: true", b"model: {1: 2}")),
+        (b"- epochs\n", "has no settings"),
+        (b"", "has no settings"),
+        *((text, "") for text in (b"model: [sfnet]", b"data: 5", b"1: 2", b"on: true", b"model: {1: 2}")),
         *((text, "") for text in (b"plugins: 5", b"augment: a")),
     ],
 )

@@ -19,17 +19,19 @@ from training_runs import DRAWN, FLAGS, files
 
 import crispseg
 from crispseg import Segmenter, from_pretrained
-from crispseg.cli.help import FIRST
 from crispseg.cli.main import COMMANDS, main
-from crispseg.cli.parsing import PAPER, merge, parse_training
+from crispseg.cli.train import FIRST, parse_training, training_layers
 from crispseg.data import CamVid, Folder, Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.io.images import write_image
 from crispseg.models.registry import models
 from crispseg.training import Run, TrainConfig
 from crispseg.training.config import config_to_dict
+from crispseg.training.settings import PAPER, merge, training_config
 
 Capture = pytest.CaptureFixture[str]
+OWN = ("--data.images=photos", "--data.masks=masks")
+"""Data that need not be there yet."""
 
 
 def error_of(capsys: Capture, *argv: object) -> str:
@@ -52,9 +54,7 @@ def output_of(capsys: Capture, *argv: object) -> str:
 
 
 def parse(*argv: object, **recipe: Any) -> TrainConfig:
-    """With the images of nuclei where nothing says which data."""
-    recipe = {"data": {"name": "nuclei"}} | recipe
-    return parse_training([str(word) for word in argv], recipe, prog="crispseg train", description="")
+    return parse_training([str(word) for word in argv], recipe)
 
 
 def yaml_file(folder: Path, text: str) -> Path:
@@ -95,10 +95,10 @@ def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
         (["train"], ["--model.backbone", "--model.fuse", "--data.images", "--augment.crop", "--lr", "--print_config"]),
         (["train", "--data", "camvid"], ["--data.root"]),
         (["train", "--data", "folder"], ["--data.images", "--data.masks", "--data.palette", "--data.val_ratio"]),
-        (["train", "--model", "agln"], ["--model.descriptors", "(a whole number, default: 128)", "--folds FOLDS"]),
+        (["train", "--model", "agln"], ["--model.descriptors", "(a whole number, default: 128)", "--folds"]),
         (["quickstart"], ["--minutes", "--data.root"]),
-        (["evaluate"], ["run", "--split", "--json"]),
-        (["predict"], ["run", "images", "--out", "--bf16"]),
+        (["evaluate"], ["RUN", "--split", "--json"]),
+        (["predict"], ["RUN", "IMAGES", "--out", "--bf16"]),
     ],
 )
 def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Capture) -> None:
@@ -106,41 +106,17 @@ def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Captu
     for key in keys:
         assert key in shown
     assert f"crispseg {argv[0]}" in shown
-    assert ("--data.images" in shown) == (
-        argv[0] == "train" and "camvid" not in argv
-    )  # the keys of the chosen data only
+    assert ("--data.images" in shown) == ("camvid" not in argv and argv != ["predict"])  # keys of the chosen data only
     assert "type:" not in shown and "Literal" not in shown and "Optional" not in shown
 
 
-@pytest.mark.parametrize("command", FIRST)
-def test_the_first_page_of_help_holds_keys_that_exist(command: str, capsys: Capture) -> None:
-    """And the defaults that it names are those that the full help names."""
-    page = output_of(capsys, command, "--help").rstrip("\n")
-    assert page == FIRST[command] and page.count("\n") < 30
-    choice = ["--data=folder"] if command == "train" else []
-    full = " ".join(output_of(capsys, command, *choice, "--help", "all").split())
-    keys = re.findall(r"^  --([\w.]+) .*?(?:\(default: (.*)\))?$", page, re.MULTILINE)
-    assert len(keys) >= 3
-    for key, default in keys:
-        explained = re.findall(rf"--{re.escape(key)}\b(?:(?! --).)*", full)
-        assert explained or key == "model", key
-        if command == "train" and default:
-            key = key.replace("model", "model.name") if key == "model" else key
-            value = yaml.safe_load(default.replace("false", "False"))
-            assert config_value(key) == value, key
-
-
-def config_value(key: str) -> Any:
-    """The default of a key of training."""
-    value = config_to_dict(TrainConfig(Nuclei()))
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
-def test_the_first_page_of_help_comes_without_pytorch() -> None:
-    code = "import sys; from crispseg.cli.main import main; main(['train', '--help']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).returncode == 0
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+def test_the_first_page_of_help_is_short(command: str, capsys: Capture) -> None:
+    page = output_of(capsys, command, "--help")
+    assert page.count("\n") < 90 and f"crispseg {command} --help all explains every key" in page
+    assert "--out" in page or command == "evaluate"
+    if command == "train":
+        assert re.findall(r"^  --([\w.]+)", page, re.MULTILINE) and all(f"--{key} " in page for key in FIRST)
 
 
 def test_settings_are_read_without_lightning() -> None:
@@ -167,34 +143,41 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("argv", "phrases"),
     [
-        (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
-        (["train", "--epoch", "3"], ["--epoch", "did you mean 'epochs'"]),
-        (["train", "--model.fuze", "add"], ["--model.fuze", "did you mean 'model.fuse'"]),
-        (["train", "--data", "camvid", "--data.rot", "x"], ["--data.rot", "did you mean 'data.root'"]),
-        (["train", "--data=camvid", "--data.palette", "x"], ["--data.palette", "a key of --data folder"]),
-        (["train", "--folds"], ["--folds has no value; give a number, such as 5"]),
-        (["train", "--folds", "many"], ["--folds is many; give a number, such as 5"]),
-        (["train", "--fold", "5"], ["unknown key --fold; 'crispseg train --folds 5 …' trains a model for each"]),
-        (["train", "--resume"], ["--resume has no value; give the folder of a run"]),
-        (["train", "--epochs", "many"], ["epochs is many", "give a whole number"]),
-        (["train", "--lr", "fast"], ["lr is fast", "give a number"]),
-        (["train", "--optimizer", "adam"], ["optimizer", "adam", "sgd", "adamw"]),
-        (["train", "--epochs"], ["epochs has no value", "give a whole number"]),
-        (["train", "--data=nuclei", "--epochs", "0"], ["epochs is 0", "greater than 0"]),
-        (["train", "--data=nuclei", "--boundary_weights.bound=0"], ["boundary_weights has no 'bound'", "'boundary'"]),
-        (["train", "--model.width.x", "0"], ["model.width", "did you mean 'model.width'?"]),
-        (["train", "--lr=1"], ["there are no data", "data.images"]),
-        (["train", "one.yaml", "two.yaml"], ["one.yaml"]),
-        (["train", "--preset", "papr"], ["unknown preset 'papr'", "did you mean 'paper'"]),
-        (["train", "--model", "sfnett"], ["unknown model 'sfnett'", "did you mean 'sfnet'"]),
-        (["train", "--data", "camvit"], ["unknown data 'camvit'", "did you mean 'camvid'"]),
-        (["quickstart", "--epocs", "3"], ["--epocs", "did you mean 'epochs'"]),
-        (["evaluate"], ["run"]),
-        (["evaluate", "--split", "val"], ["run"]),
+        (["trian"], ["trian", "did you mean 'train'"]),
+        (["train"], ["--data is missing"]),
+        (["train", *OWN, "--epoch", "3"], ["--epoch ", "did you mean 'epochs'"]),
+        (["train", *OWN, "--model.fuze", "add"], ["--model.fuze ", "did you mean 'model.fuse'"]),
+        (["train", "--data", "camvid", "--data.rot", "x"], ["--data.rot ", "did you mean 'data.root'"]),
+        (["train", *OWN, "--folds"], ["--folds ", "a whole number"]),
+        (["train", *OWN, "--folds", "many"], ["--folds ", "many", "a whole number"]),
+        (["train", *OWN, "--fold5", "5"], ["--fold5 "]),
+        (["train", "--resume"], ["--resume "]),
+        (["train", *OWN, "--epochs", "many"], ["--epochs ", "many", "a whole number"]),
+        (["train", *OWN, "--lr", "fast"], ["--lr ", "fast", "a number"]),
+        (["train", *OWN, "--optimizer", "adam"], ["--optimizer ", "adam", "adamw"]),
+        (["train", *OWN, "--epochs"], ["--epochs ", "a whole number"]),
+        (["train", *OWN, "--epochs", "0"], ["--epochs ", "0", "above 0"]),
+        (["train", *OWN, "--boundary_weights.bound", "0"], ["--boundary_weights ", "did you mean 'boundary'"]),
+        (["train", *OWN, "--augment.crop", "a"], ["--augment.crop ", "a whole number, a list of two whole numbers"]),
+        (["train", *OWN, "--loss", "[1]"], ["--loss ", "[1]"]),
+        (["train", *OWN, "--device", "cuda"], ["--device ", "did you mean 'accelerator'"]),
+        (["train", "--data", "folder"], ["data.images"]),
+        (["train", "--data", "aerial"], ["--data.root "]),
+        (["train", "--images", "a"], ["data.images and data.masks"]),
+        (["train", "one", "two"], ["--images one --masks two"]),
+        (["train", *OWN, "--preset", "papr"], ["papr", "did you mean 'paper'"]),
+        (["train", *OWN, "--model", "sfnett"], ["sfnett", "did you mean 'sfnet'"]),
+        (["train", "--data", "camvit"], ["camvit", "did you mean 'camvid'"]),
+        (["quickstart", "--epocs", "3"], ["--epocs ", "did you mean 'epochs'"]),
+        (["evaluate"], ["RUN is missing"]),
+        (["evaluate", "--split", "val"], ["RUN is missing"]),
         (["evaluate", "missing"], ["missing", "does not exist"]),
-        (["predict"], ["run", "images", "are missing", "crispseg predict --help"]),
-        (["predict", "missing", "x.png", "--outt", "out"], ["--outt", "did you mean 'out'"]),
+        (["evaluate", "missing", "--splt", "val"], ["--splt ", "did you mean 'split'"]),
+        (["predict"], ["RUN is missing"]),
+        (["predict", "missing"], ["IMAGES is missing"]),
+        (["predict", "missing", "x.png", "--outt", "out"], ["--outt ", "did you mean 'out'"]),
         (["predict", "missing", "x.png", "--out", "out"], ["x.png does not exist"]),
+        (["list", "all"], ["'all'"]),
     ],
 )
 def test_mistakes_get_one_line(
@@ -211,18 +194,17 @@ def test_mistakes_get_one_line(
 
 
 def test_defaults_are_those_of_python() -> None:
-    parsed, plain = config_to_dict(parse()), config_to_dict(TrainConfig(Nuclei()))
-    assert parsed == plain
+    assert config_to_dict(parse("--data=nuclei")) == config_to_dict(TrainConfig(data=Nuclei()))
 
 
 def test_presets(tmp_path: Path, refuses: Any) -> None:
-    paper, own = parse("--preset=paper", "--lr=0.5"), parse("--lr=0.5")
+    paper, own = parse("--preset=paper", "--lr=0.5", *OWN), parse("--lr=0.5", *OWN)
     assert paper != own
-    assert paper == parse(Path(PAPER), "--lr=0.5")
-    path = yaml_file(tmp_path, "preset: paper\nlr: 0.5\n")
+    assert paper == parse(PAPER, "--lr=0.5", *OWN)
+    path = yaml_file(tmp_path, "preset: paper\nlr: 0.5\ndata: {images: photos, masks: masks}\n")
     assert parse(path) == paper
     assert parse(path, "--preset", "own") == own
-    with refuses("unknown preset 'papr'", "did you mean 'paper'"):
+    with refuses("papr", "did you mean 'paper'"):
         parse(yaml_file(tmp_path, "preset: papr\n"))
 
 
@@ -232,7 +214,7 @@ def test_weights_of_other_classes_are_left_behind_but_not_those_of_the_preset(tm
     assert parse(path).class_weights == [1, 2]
     assert parse(path, *camvid).class_weights is None
     assert parse("--preset=paper", *camvid).class_weights is None
-    assert parse(path, *camvid, "--preset=own").class_weights == TrainConfig(DRAWN).class_weights
+    assert parse(path, *camvid, "--preset=own").class_weights == "auto"
 
 
 def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:
@@ -243,7 +225,7 @@ def test_yaml_shorthand_and_nested_keys(tmp_path: Path) -> None:
 
 
 def test_entries_of_a_mapping() -> None:
-    config = parse("--loss.dice", "0.5", "--boundary_weights.direction=2")
+    config = parse("--loss.dice", "0.5", "--boundary-weights.direction=2", *OWN)
     assert config.losses == {"cross_entropy": 1, "dice": 0.5}
     assert config.boundary_weights == {"unrefined": 1, "refined": 1.5, "boundary": 3, "direction": 2}
 
@@ -271,8 +253,8 @@ def test_options_of_a_part(optional_part: str, tmp_path: Path, capsys: Capture) 
     flags = ["--model.part_options.pixels", "9", "--model.part_options.affinity=both"]
     path = yaml_file(tmp_path, "model: {name: with_part, part_options: {pixels: 9, affinity: both}}\n")
     for argv in (["--model", optional_part, *flags], [path], [path, "--model.part_options", json.dumps(wanted)]):
-        assert parse(*argv).model.options == {"part_options": wanted}
-    assert parse(path, "--model.part_options.pixels=25").model.options["part_options"]["pixels"] == 25
+        assert parse(*argv, *OWN).model.options == {"part_options": wanted}
+    assert parse(path, "--model.part_options.pixels=25", *OWN).model.options["part_options"]["pixels"] == 25
     shown = output_of(capsys, "train", "--model", optional_part, "--help")
     assert "100 % of a part's options" in " ".join(shown.split())
 
@@ -284,7 +266,7 @@ def test_numbers_lists_and_none_in_yaml(tmp_path: Path) -> None:
     )
     config = parse(yaml_file(tmp_path, text))
     for number in ("1e-3", "'0.001'"):
-        assert parse(yaml_file(tmp_path, f"lr: {number}\n")).lr == 0.001
+        assert parse(yaml_file(tmp_path, f"lr: {number}\n"), *OWN).lr == 0.001
     assert config.augment.crop == (64, 96) and config.augment.scale == (1.0, 1.0)
     assert config.class_weights == [1.0, 2.5]
     assert config.iterations is None
@@ -296,7 +278,7 @@ def test_numbers_lists_and_none_in_yaml(tmp_path: Path) -> None:
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path: Path) -> None:
     path = yaml_file(tmp_path, "epochs: 5\nlr: 0.5\nmodel: {name: fpn, width: 32}\n")
-    config = parse(path, "--lr", "0.25", "--model.width=8", epochs=4, seed=3, model={"backbone": "resnet10t"})
+    config = parse(path, "--lr", "0.25", "--model.width=8", *OWN, epochs=4, seed=3, model={"backbone": "resnet10t"})
     assert (config.epochs, config.lr, config.seed) == (5, 0.25, 3)
     assert (config.model.name, config.model.backbone) == ("fpn", "resnet10t")
     assert config.model.options["width"] == 8
@@ -307,19 +289,19 @@ def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
     path = yaml_file(tmp_path, "data: {name: folder, root: x}\nmodel: {name: sfnet, backbone: resnet10t, fuse: add}\n")
     config = parse(path, "--data", "camvid", "--data.root", "here", "--model", "fpn")
     assert config.data == CamVid("here")
-    assert parse("--data.images=a", "--data.masks=b").data == Folder("a", "b")
+    assert parse("--data.images=a", "--data.masks=b").data == Folder("a", "b") == parse("--images=a", "--masks=b").data
     assert parse("--data=camvid", "--data.root=here", "--data.masks=colors").data == CamVid("here", masks="colors")
-    assert parse(yaml_file(tmp_path, "data: {name: camvid, root: here}\n"), "--data.masks=colors").data.name == "camvid"
+    assert parse(yaml_file(tmp_path, "data: {name: camvid, root: here}\n"), "--masks=colors").data.name == "camvid"
     assert config.model.backbone == "resnet10t"  # all models share it
-    assert config.model.options["context"] == "conv"
+    assert config.model.options == {}
     assert merge({"data": {"name": "a", "x": 1}}, {"data": {"y": 2}}) == {"data": {"name": "a", "x": 1, "y": 2}}
 
 
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [
-        ("epocs: 3\n", ["unknown key 'epocs'", "did you mean 'epochs'"]),
-        ("data: {name: camvid, rot: x}\n", ["unknown key 'data.rot'", "did you mean 'data.root'"]),
+        ("epocs: 3\n", ["config.yaml: epocs ", "did you mean 'epochs'"]),
+        ("data: {name: camvid, rot: x}\n", ["config.yaml: data.rot ", "did you mean 'data.root'"]),
         ("epochs: many\n", ["epochs", "many"]),
         ("epochs: [1, 2]\n", ["epochs", "[1, 2]"]),
         ("optimizer: adam\n", ["optimizer", "adam"]),
@@ -327,7 +309,7 @@ def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
 )
 def test_a_bad_key_or_value_in_yaml(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
     with refuses(*phrases):
-        parse(yaml_file(tmp_path, text))
+        parse(yaml_file(tmp_path, text), *([] if "data" in text else OWN))
 
 
 def test_print_config_repeats_the_run(tmp_path: Path, capsys: Capture) -> None:
@@ -335,33 +317,35 @@ def test_print_config_repeats_the_run(tmp_path: Path, capsys: Capture) -> None:
     shown = output_of(capsys, "train", *argv, "--print_config", f"--out={tmp_path / 'run'}")
     tree = yaml.safe_load(shown)
     assert tree["model"]["name"] == "fpn" and tree["data"]["name"] == "folder" and tree["epochs"] == 2
-    assert parse(yaml_file(tmp_path, shown)) == parse(*argv, f"--out={tmp_path / 'run'}")
+    assert config_to_dict(parse(yaml_file(tmp_path, shown))) == config_to_dict(
+        parse(*argv, f"--out={tmp_path / 'run'}")
+    )
     assert files(tmp_path) == {"config.yaml"}  # nothing was trained
 
 
 def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuses: Any) -> None:
     """Of which flags and the file change what they say."""
-    config = parse("--init_from", run)
+    config = parse("--init_from", run, *OWN)
     assert (config.model.name, config.model.backbone) == ("fpn", "test_efficientnet")
     assert config.model.options["width"] == 16
     path = yaml_file(tmp_path, f"init_from: {run / 'model'}\nmodel: {{refine: boundary}}\n")
-    changed = parse(path, "--model.context", "ppm").model
+    changed = parse(path, "--model.context", "ppm", *OWN).model
     assert (changed.backbone, changed.refine, changed.options["width"]) == ("test_efficientnet", "boundary", 16)
     assert changed.options["context"] == "ppm"
-    other = parse(path, "--model", "sfnet").model  # training will say that its weights do not fit
-    assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and "width" in other.options
+    other = parse(path, "--model", "sfnet", *OWN).model  # training will say that its weights do not fit
+    assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and not other.options
     with refuses("missing does not exist"):
-        parse("--init_from", tmp_path / "missing")
+        parse("--init_from", tmp_path / "missing", *OWN)
 
 
 def test_a_resumed_run_needs_no_longer_what_it_started_from(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "data: nuclei\ninit_from: gone\nmodel: {name: fpn, width: 16}\n")
-    argv = [str(path)]
-    assert parse_training(argv, {}, prog="crispseg train", description="", resumed=True).model.options["width"] == 16
+    path = yaml_file(tmp_path, "init_from: gone\nmodel: {name: fpn, width: 16}\n")
+    layers = training_layers([str(path), *OWN], {})
+    assert training_config(*layers, resumed=True).model.options["width"] == 16
 
 
 def test_the_config_of_a_run_repeats_it(run: Path) -> None:
-    assert parse(run / "config.yaml") == parse(*FLAGS, f"--out={run}")
+    assert config_to_dict(parse(run / "config.yaml")) == config_to_dict(parse(*FLAGS, f"--out={run}"))
     assert parse(run / "config.yaml", "--model.width=8").model.options["width"] == 8
 
 
@@ -405,7 +389,7 @@ def test_evaluate_an_unknown_split(run: Path, capsys: Capture) -> None:
 
 def test_evaluate_a_model_without_recorded_data(tmp_path: Path, capsys: Capture) -> None:
     crispseg.create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8).save_pretrained(tmp_path / "m")
-    assert "give --data" in error_of(capsys, "evaluate", tmp_path / "m")
+    assert "give the data" in error_of(capsys, "evaluate", tmp_path / "m")
     data = as_flags(drawn(val=1, height=64, width=64))
     assert "mIoU" in output_of(capsys, "evaluate", tmp_path / "m", *data, "--workers=0")
 
@@ -466,7 +450,7 @@ def test_predict_writes_beside_the_images(
     assert f"into {tmp_path / 'one_predictions_3'}\n" in output_of(capsys, "predict", run, "../one.png")
     assert "into three_predictions\n" in output_of(capsys, "predict", run, "three.png")
     line = error_of(capsys, "predict", run, "three.png", "../one.png")
-    assert "the images are not of one folder; say where to write by --out FOLDER" in line
+    assert "the images are not of one folder" in line
 
 
 @pytest.mark.parametrize("twin", ["one.jpg", "one_overlay.png"])
@@ -491,7 +475,7 @@ def test_a_link_that_leads_to_itself_is_left_out(run: Path, pictures: Path, tmp_
     capsys.readouterr()
     assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
     notice, line = capsys.readouterr().err.splitlines()
-    assert notice.startswith(f"left out: {pictures / 'loop.png'} ") and "1 of 4 images" in line
+    assert f"left out: {pictures / 'loop.png'} " in notice and "1 of 4 images" in line
 
 
 def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -163,10 +163,10 @@ def test_show_own_images_and_a_recognised_folder(tmp_path: Path, capsys: pytest.
 
 def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argv, phrase in (
-        ([], "give the data first"),
+        ([], "--data is missing"),
         (["cityscape"], "did you mean 'cityscapes'"),
         (["voc2012", f"--data.root={tmp_path}"], "train.txt is missing"),
-        (["voc2012", "--out=x.png"], "--out shows images, so it needs --data.root"),
+        (["voc2012", "--out=x.png"], "--out shows images"),
         (["voc2012", "--sample=0"], "sample"),
     ):
         assert run("show", *argv) == 2
@@ -295,7 +295,7 @@ def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert run(*argv) == 0 and "augment" in capsys.readouterr().out
     assert run("downlaod") == 2
     assert "unknown command 'data downlaod'; did you mean 'download'?" in capsys.readouterr().err
-    for name, phrase in (("list", "known"), ("show", "--rows"), ("download", "--keep"), ("import", "--overlap")):
+    for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--keep"), ("import", "--overlap")):
         assert run(name, "--help") == 0
         assert phrase in capsys.readouterr().out
     assert run("show", "voc2012", "--help") == 0 and "--data.train_on" in capsys.readouterr().out

@@ -20,7 +20,6 @@ from PIL import Image
 from training_runs import files
 
 import crispseg
-from crispseg.api import in_groups
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.memory import write_pairs
@@ -84,23 +83,21 @@ def test_settings_are_those_of_the_command_line(folders: Path, tmp_path: Path, c
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((run.folder / "config.yaml").read_text())
 
 
-def test_keys_alone_and_in_groups() -> None:
-    base = {"model": {"name": "sfnet"}, "data": {"name": "folder"}}
-    settings = {"model": "fpn", "data": {"val_ratio": 0.1}, "classes": ("a", "b"), "width": 16, "flip": 0, "seed": 3}
-    assert in_groups(settings, base) == {
-        "model": {"name": "fpn", "width": 16},
-        "data": {"val_ratio": 0.1, "classes": ["a", "b"]},
-        "augment": {"flip": 0},
-        "seed": 3,  # the training's own comes before that of the data
-    }
-    assert settings["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
+def test_keys_alone_and_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
+    given = {"model": "fpn", "data": {"val_ratio": 0.1}, "classes": ("a", "b"), "width": 16, "flip": 0, "seed": 3}
+    started: Any = crispseg.train("photos", "masks", out=tmp_path / "run", **given)
+    assert (started.model.name, started.model.options) == ("fpn", {"width": 16})
+    assert started.data == Folder("photos", "masks", val_ratio=0.1, classes=["a", "b"])
+    assert (started.augment.flip, started.seed) == (0, 3)  # the training's own comes before that of the data
+    assert given["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
 
 
-def test_numbers_of_numpy() -> None:
-    base = {"model": {"name": "sfnet"}, "data": {"name": "folder"}}
-    settings = {"epochs": np.int64(5), "lr": np.float32(0.5), "class_weights": [np.float64(1), np.int8(2)]}
-    plain = in_groups(settings, base)
-    assert plain == {"epochs": 5, "lr": 0.5, "class_weights": [1.0, 2]} and type(plain["epochs"]) is int
+def test_numbers_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
+    given = {"epochs": np.int64(5), "lr": np.float32(0.5), "class_weights": [np.float64(1), np.int8(2)]}
+    started: Any = crispseg.train("photos", "masks", out=tmp_path / "run", **given)
+    assert (started.epochs, started.lr, started.class_weights) == (5, 0.5, [1.0, 2]) and type(started.epochs) is int
 
 
 def test_one_folder_is_what_the_command_line_takes_first(
@@ -122,25 +119,22 @@ def test_a_preset_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"epoch": 3}, "crispseg.train: unknown key 'epoch'; did you mean 'epochs'?"),
-        ({"backbon": "resnet18"}, "crispseg.train: unknown key 'backbon'; did you mean 'model.backbone'?"),
-        ({"augment": {"crops": 64}}, "crispseg.train: unknown key 'augment.crops'; did you mean 'augment.crop'?"),
-        ({"augment": 64}, "crispseg.train: 'augment' is 64; write 'augment: {key: value}'"),
-        ({"lr": object()}, "crispseg.train: lr is of type object; give plain values, lists and dicts"),
-        ({"model": {"width": 8}}, "crispseg.train: 'width' is given alone and in model; leave one out"),
-        ({"epochs": 0}, "epochs is 0; it should be greater than 0"),
-        ({"resume": True}, "resume: OUT holds no config.yaml; give the folder of a run as out"),
-        (
-            {"folds": 5},
-            "crispseg.train: unknown key 'folds'; 'crispseg train --folds 5 …' trains a model for each of 5",
-        ),
+        ({"epoch": 3}, "epoch is no key; did you mean 'epochs'?"),
+        ({"backbon": "resnet18"}, "backbon is no key; did you mean 'model.backbone'?"),
+        ({"augment": {"crops": 64}}, "augment.crops is no key; did you mean 'augment.crop'?"),
+        ({"augment": 64}, "augment is 64; "),
+        ({"lr": object()}, "lr is <object object"),
+        ({"model": {"name": "fpn", "width": 8}}, "width is given alone and in model; leave one out"),
+        ({"epochs": 0}, "epochs is 0; "),
+        ({"resume": True}, "resume is OUT, which holds no config.yaml; "),
+        ({"folds": 5}, "folds is no key; "),
         ({"minutes": 5}, "minutes is 5 and epochs 2; give one of them"),
-        ({"masks": [1]}, "one of images and masks is a folder, the other is none; give two folders or two lists"),
+        ({"masks": [1]}, "one of images and masks is a folder, the other is none; "),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
-        ({"masks": None}, "photos is missing; give a folder of images and masks, or one of each"),
-        ({"images": Path(__file__).parent, "masks": None}, "a public data set; or give images=DIR and masks=DIR"),
-        ({"images": None}, "images and masks belong together: give both, or root"),
-        ({"clases": ["a", "b"]}, "crispseg.train: unknown key 'clases'; did you mean 'classes'?"),
+        ({"masks": None}, "photos is missing; "),
+        ({"images": None}, "data.images and data.masks belong together"),
+        ({"clases": ["a", "b"]}, "clases is no key; did you mean 'data.classes'?"),
+        ({"crop": "large"}, "crop is large; give a whole number"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -148,7 +142,7 @@ def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, 
     own = {key: value for key, value in TINY.items() if key != "classes"}
     with pytest.raises(crispseg.CrispsegError) as caught:
         crispseg.train(**{**own, **given, "out": tmp_path / "run", **settings})
-    assert str(caught.value) == line.replace("OUT", str(tmp_path / "run")) or line in str(caught.value)
+    assert str(caught.value).startswith(line.replace("OUT", str(tmp_path / "run"))) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

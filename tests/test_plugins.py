@@ -14,7 +14,7 @@ from registered import unknown_again
 
 from crispseg import create_model
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.config.plugins import load_plugins
 from crispseg.io.images import write_image
 
@@ -107,7 +107,7 @@ def test_a_list_of_files_may_be_given_too(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text("")
     parsed = [
-        parse_training(argv, {}, prog="crispseg train", description="").plugins
+        parse_training([*argv, "--data=nuclei"]).plugins
         for argv in (["--plugins=[a.py, b.py]"], ["--plugins", "a.py", "--plugins=b.py"])
     ]
     assert parsed == [["a.py", "b.py"]] * 2
@@ -121,6 +121,6 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
         "    return fpn(spec, num_classes, width=width)\n"
     )
     argv = ["--preset=paper", "--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
-    config = parse_training(argv, {}, prog="crispseg train", description="")
+    config = parse_training([*argv, "--data=nuclei"])
     model = config.model.build(3, auxiliary=False)
     assert (model.info.name, model.info.options) == ("own_model", {"width": 16})

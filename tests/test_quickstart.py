@@ -10,12 +10,13 @@ from PIL import Image
 
 from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training, read_yaml
-from crispseg.cli.quickstart import draw_panels, judge, unseen
+from crispseg.cli.train import parse_training
+from crispseg.config.yaml_files import read_yaml
 from crispseg.data import CamVid, Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.io.images import write_image
 from crispseg.training.config import ModelConfig
+from crispseg.training.quickstart import draw_panels, judge, unseen
 from crispseg.visualization.pictures import COLUMN_WIDTH
 
 DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
@@ -134,14 +135,14 @@ def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_the_recipe_is_valid() -> None:
-    config = parse_training([], read_yaml(RECIPE), prog="crispseg quickstart", description="")
+    config = parse_training([], read_yaml(RECIPE))
     start = ModelConfig.of("aerial")
     assert config.init_from == "aerial"  # nothing to download
     assert (config.model.name, config.model.backbone) == (start.name, start.backbone)
     assert start.options.items() <= config.model.options.items()
     assert config.data == Nuclei()
     assert config.minutes is not None and config.minutes <= 4
-    own = parse_training(as_flags(DRAWN), read_yaml(RECIPE), prog="crispseg quickstart", description="")
+    own = parse_training(as_flags(DRAWN), read_yaml(RECIPE))
     assert own.data == DRAWN
 
 

@@ -14,7 +14,7 @@ from recipe_files import DOCS, RECIPES, print_config, rows, scored_flags
 
 from crispseg import create_model, fuses
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.decoders import TopDown, UpsampleAdd
 from crispseg.inference.protocols import PROTOCOLS
 from crispseg.io.images import write_image
@@ -258,7 +258,7 @@ def test_scores_at_several_scales_name_their_protocol(recipe: str) -> None:
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
 def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path, refuses: Any) -> None:
     """Not after the download of a data set, and not by training from random weights."""
-    config = parse_training([str(SFNET / f"{name}.yaml"), f"--data.root={tmp_path}"], {}, prog="", description="")
+    config = parse_training([str(SFNET / f"{name}.yaml"), f"--data.root={tmp_path}"])
     with refuses("no published weights", "resnet18_deep", "path"):
         config.model.build(len(config.data.label_set()), auxiliary=True)
 
@@ -275,7 +275,7 @@ def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path,
 )
 def test_models_build(recipe: str, backbone: str, classes: int, millions: float | None, tmp_path: Path) -> None:
     flags = [f"--data.root={tmp_path}", f"--model.backbone={backbone}", "--model.pretrained=false"]
-    config = parse_training([str(RECIPES / f"{recipe}.yaml"), *flags], {}, prog="", description="")
+    config = parse_training([str(RECIPES / f"{recipe}.yaml"), *flags])
     with torch.device("meta"):  # nothing is computed
         model = config.model.build(len(config.data.label_set()), auxiliary=False)
     assert model.info.num_classes == classes and model.info.backbone == backbone
@@ -291,7 +291,7 @@ def test_rows_of_sfnet_s_tables_1_and_2_are_all_there(tmp_path: Path) -> None:
     found = []
     for score, flags in scored_flags(SFNET / "cityscapes.yaml"):
         argv = [str(SFNET / "cityscapes.yaml"), f"--data.root={tmp_path}", *flags]
-        model = parse_training(argv, {}, prog="", description="").model
+        model = parse_training(argv).model
         defaults = resolved_options(model.name, {})
         changed = {
             key: value for key, value in resolved_options(model.name, model.options).items() if value != defaults[key]
@@ -313,7 +313,7 @@ def test_rows_of_table_1_are_all_there() -> None:
 def test_flags_of_table_1_build_its_networks(score: float, tmp_path: Path) -> None:
     host, part, pixels, channels = TABLE_1[score]
     flags = [f"--data.root={tmp_path}", *rows(DDSM / "cityscapes.yaml")[score]]
-    config = parse_training([str(DDSM / "cityscapes.yaml"), *flags], {}, prog="", description="")
+    config = parse_training([str(DDSM / "cityscapes.yaml"), *flags])
     assert (config.model.backbone, config.model.pretrained) == ("resnet101", True)
     small = dataclasses.replace(config.model, backbone="test_efficientnet", pretrained=False)
     decoder: Any = small.build(len(config.data.label_set()), auxiliary=config.auxiliary_weight > 0).decoder
@@ -342,7 +342,7 @@ def test_rows_of_tables_4_to_8_are_all_there() -> None:
 @pytest.mark.parametrize("score", ABLATIONS)
 def test_flags_of_tables_4_to_7_build_their_networks(score: float, tmp_path: Path) -> None:
     flags = [f"--data.root={tmp_path}", *rows(AGLN / "pascal_context.yaml")[score]]
-    config = parse_training([str(AGLN / "pascal_context.yaml"), *flags], {}, prog="", description="")
+    config = parse_training([str(AGLN / "pascal_context.yaml"), *flags])
     assert (config.model.backbone, config.model.pretrained) == ("resnet101_deep", True)
     small = dataclasses.replace(config.model, backbone="test_efficientnet", pretrained=False)
     decoder: Any = small.build(len(config.data.label_set()), auxiliary=config.auxiliary_weight > 0).decoder
@@ -397,5 +397,5 @@ def test_agln_trains_in_two_steps(tmp_path: Path) -> None:
     flags = ["--model.backbone=test_efficientnet", "--model.width=16", "--model.descriptors=4", f"--data.root={root}"]
     flags += ["--augment.crop=[64,64]", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]
     assert main(["train", str(AGLN / "voc2012_aug.yaml"), *flags, "--model.pretrained=false", f"--out={first}"]) == 0
-    config = parse_training([str(AGLN / "voc2012.yaml"), *flags, f"--init_from={first}"], {}, prog="", description="")
+    config = parse_training([str(AGLN / "voc2012.yaml"), *flags, f"--init_from={first}"])
     assert starting_model(config, config.data.label_set())[1] == "all weights were taken over"

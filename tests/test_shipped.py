@@ -19,7 +19,7 @@ from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.benchmark import Conditions, find_network
 from crispseg.cli import demo
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.errors import CrispsegWarning
 from crispseg.export.certificate import Certificate, ExportLimits
 from crispseg.models import saving
@@ -217,7 +217,7 @@ def test_the_demo_has_examples_of_bundled_models(tiny_run: Run, nuclei: Path, tm
 
 
 def parse(*flags: str) -> Any:
-    return parse_training(list(flags), {}, prog="crispseg train", description="")
+    return parse_training(list(flags))
 
 
 def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:

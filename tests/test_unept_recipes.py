@@ -16,7 +16,7 @@ from recipe_files import DOCS, RECIPES, print_config, rows
 from safetensors.torch import save_file
 
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.nn import DeformableAttention
 
 UNEPT = RECIPES / "unept"
@@ -104,7 +104,7 @@ def test_rows_of_unept_are_all_there() -> None:
 @pytest.mark.parametrize("score", ROWS)
 def test_flags_build_the_networks_of_unept(score: float, tmp_path: Path) -> None:
     flags = [f"--data.root={tmp_path}", *rows(UNEPT / "ade20k.yaml")[score]]
-    config = parse_training([str(UNEPT / "ade20k.yaml"), *flags], {}, prog="", description="")
+    config = parse_training([str(UNEPT / "ade20k.yaml"), *flags])
     backbone, refine, queries, levels, points = ROWS[score]
     assert (config.model.backbone, config.model.pretrained, config.model.refine) == (backbone, True, refine)
     small = dataclasses.replace(
@@ -135,7 +135,7 @@ def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("crispseg.backbones.published.hub_file", download)
     flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
-    config = parse_training([str(UNEPT / "ade20k.yaml"), *flags], {}, prog="", description="")
+    config = parse_training([str(UNEPT / "ade20k.yaml"), *flags])
     assert timm.get_pretrained_cfg(DEIT).url.endswith("deit_base_distilled_patch16_384-d0272ac0.pth")  # as the code's
     own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
     assert asked == [name]

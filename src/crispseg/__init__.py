@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crispseg.errors import CrispsegError
 
 if TYPE_CHECKING:
-    from crispseg.api import train
+    from crispseg.api import evaluate, train
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
     from crispseg.models import SegmentationModel, create_model, list_models
@@ -25,6 +25,7 @@ __all__ = [
     "alter",
     "contexts",
     "create_model",
+    "evaluate",
     "from_pretrained",
     "fuses",
     "list_models",
@@ -35,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch when it is needed, so that `crispseg --help` is there at once."""
+    """Import PyTorch when it is needed, so that help is there at once."""
     if name in __all__:
         for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
             module = importlib.import_module(f"crispseg.{home}")

@@ -1,41 +1,36 @@
-"""`crispseg.train`: a training run from keyword arguments, which are the keys of the command line."""
+"""Training and scoring from keyword arguments, which are the keys of the command line."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from crispseg import training
-from crispseg.cli.parsing import (
-    NAMED,
-    SHARED_MODEL_KEYS,
-    Tree,
-    as_tree,
-    data_source,
-    default_names,
-    merge,
-    parse_training,
-    read_recorded,
-)
-from crispseg.config.plugins import load_plugins
-from crispseg.data import Augment, Folder
+from crispseg.config.settings import Tree
+from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.memory import write_pairs
 from crispseg.errors import CrispsegError
-from crispseg.models.registry import model_options
-from crispseg.training import Run, TrainConfig
-from crispseg.training.config import CONFIG, EARLIER
-from crispseg.training.resuming import check_folder
-from crispseg.training.trainer import launcher
+from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.boundary import DISTANCES
+from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.run_data import checked_splits, data_to_score
+from crispseg.evaluation.summary import Evaluation
+from crispseg.inference.objects import ObjectRule
+from crispseg.inference.protocols import Protocol
+from crispseg.inference.runtime import Backend, open_model
+from crispseg.training import TrainConfig
+from crispseg.training.config import spare_processors
+from crispseg.training.settings import recorded_settings, training_config
 
-SOURCE = "crispseg.train"
+if TYPE_CHECKING:
+    from crispseg.training import Run
 
 
 def train(
@@ -54,7 +49,7 @@ def train(
             Lists are written to a folder in `out`, so that the run can be resumed and scored later. Without masks,
             images may be a folder that holds both in a known layout.
         resume: go on with the run in `out`; its settings hold unless others are given.
-        **settings: the keys of `crispseg train --help`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
+        **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
             are a dict, `augment={"crop": (256, 256)}`, or stand alone where one group only has them: `classes` of the
             data, `backbone` of the model, `crop` of the augmentation.
 
@@ -66,99 +61,110 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
+    from crispseg.training.resuming import check_folder  # Lightning, which takes seconds
+    from crispseg.training.trainer import launcher
+
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
     try:
-        return _train(images, masks, resume, settings)
+        config, lists = _chosen(images, masks, resume, settings)
     except CrispsegError as error:
-        error.args = (as_keywords(str(error)),)
+        group, _, key = (error.field or "").partition(".")
+        if key and key not in settings.get(group, {}):  # it stands alone
+            error.field = key
         raise
-
-
-def as_keywords(message: str) -> str:
-    """What an error says, of flags of the data in keywords: masks=DIR for "--data folder with --data.masks DIR"."""
-    message = message.replace("--data folder with ", "").replace("--data folder ", "")
-    message = re.sub(r"--data\.(\w+) (?:'(.*?)'|([A-Z]+)\b)", r"\1=\2\3", message)
-    return re.sub(r"(?:--)?\bdata\.(\w+)", r"\1", message)
-
-
-def _train(images: Any, masks: Any, resume: bool, settings: Tree) -> Run:
-    out = Path(settings.setdefault("out", TrainConfig.out))
-    data = settings.get("data", {})
-    alone = masks is None and isinstance(data, dict) and not {"masks", "instances"} & {*settings, *data}
-    if alone and isinstance(images, str | Path):
-        if not Path(images).is_dir():
-            what = "is not a folder" if Path(images).exists() else "is missing"
-            raise CrispsegError(f"{images} {what}; give a folder of images and masks, or one of each")
-        settings["data"], images = recognise(Path(images)) | data, None
-    given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
-    lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
-    if len(lists) == 1:
-        raise CrispsegError("one of images and masks is a folder, the other is none; give two folders or two lists")
-    settings |= given | dict.fromkeys(lists, out)  # lists are written further down
-    base = default_names(settings.get("preset", "own"))
-    if given:
-        base = merge(base, {"data": {"name": "folder"}})
-    if resume:
-        if not (out / CONFIG).is_file():
-            raise CrispsegError(f"resume: {out} holds no {CONFIG}; give the folder of a run as out")
-        base = merge(merge(base, EARLIER), read_recorded(out / CONFIG))
-    tree = merge(base, in_groups(settings, base))
-    config = parse_training([], tree, prog=SOURCE, description="", source=SOURCE)
     if lists:
         if not resume:
             check_folder(config, resume=False)  # before anything is written to it
         assert isinstance(config.data, Folder)
-        image_folder, mask_folder = write_pairs(**lists, folder=out)
-        written = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
-        config = dataclasses.replace(config, data=written)
+        image_folder, mask_folder = write_pairs(**lists, folder=Path(config.out))
+        config = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
+        )
     # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
     return training.train(config, resume=resume, console=Console(force_jupyter=False))
 
 
-def in_groups(settings: Tree, base: Tree) -> Tree:
-    """Settings as a YAML file has them: each key that stands alone and is one group's goes to its group.
+def evaluate(
+    run: str | Path,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    *,
+    split: str | None = None,
+    protocol: Protocol | str = "whole",
+    boundary: bool | Sequence[int] = False,
+    objects: str | None = None,
+    objects_border: str | None = None,
+    thin: Sequence[str] | None = None,
+    bootstrap: int = RESAMPLES,
+    backend: Backend = "auto",
+    device: str | None = None,
+    workers: int | None = None,
+    **data: Any,
+) -> Evaluation:
+    """Score a trained model on a split, as `crispseg evaluate` does.
 
     Args:
-        settings: keys and values.
-        base: the settings below, which say what model and data there are where these do not.
+        run: run folder, saved model, name of a bundled model, hub id, or exported file.
+        images: folder of images, or of images and masks in a known layout; by default the data of the run.
+        masks: folder of masks with the same names.
+        split: by default val or, of other folders than those that were trained on, test if they have it, else all.
+        protocol: how the model sees an image.
+        boundary: whether Boundary IoU and boundary F-scores are computed too, or distances in pixels for the latter.
+        objects: class whose single objects are scored too.
+        objects_border: class of the pixels between objects.
+        thin: if given, scores by the width of things are computed too, and clDice of these classes.
+        bootstrap: resamples for the intervals over images; 0 for none.
+        backend: what runs an exported file.
+        device: cpu or cuda; by default CUDA if there is one.
+        workers: processes that load data.
+        **data: further settings of the data, such as `classes`, or `name` and `root` of a public data set.
 
     Raises:
-        CrispsegError: a key could be that of several groups, or is given twice; a value is no plain one.
+        CrispsegError: no such run, data or split; faults in them; classes that do not fit the model.
     """
-    tree = as_tree(settings, SOURCE)
-    for key, value in tree.items():
-        try:
-            tree[key] = to_jsonable_python(value, fallback=_plain)
-        except ValueError:
-            kind = type(value).__name__
-            raise CrispsegError(f"{SOURCE}: {key} is of type {kind}; give plain values, lists and dicts") from None
-    load_plugins(tree.get("plugins") or base.get("plugins", []))  # the model may be one of theirs
-    model, data = (merge(base, tree)[group]["name"] for group in NAMED)
-    own = _fields(TrainConfig)
-    groups = {
-        "model": {*SHARED_MODEL_KEYS, *model_options(model)},
-        "data": _fields(data_source(data)) - {"folds"},  # alone it is the flag that trains several models
-        "augment": _fields(Augment),
-    }
-    for key in [key for key in tree if key not in own]:
-        homes = [group for group, keys in groups.items() if key in keys]
-        if len(homes) > 1:
-            raise CrispsegError(f"{SOURCE}: {' and '.join(homes)} both have '{key}'; write {homes[0]}={{'{key}': …}}")
-        if homes:
-            group = tree.setdefault(homes[0], {})
-            if key in group:
-                raise CrispsegError(f"{SOURCE}: '{key}' is given alone and in {homes[0]}; leave one out")
-            group[key] = tree.pop(key)
-    return tree
+    said: Tree = {"name": "folder", "images": images, "masks": masks} if masks is not None else {}
+    if images is not None and masks is None:
+        said = dict(recognise(Path(images)))
+    source, split = data_to_score(str(run), {**said, **data}, split)
+    model = open_model(run, backend)
+    (dataset,) = checked_splits([model], source, split)
+    return score_model(
+        model,
+        dataset,
+        boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
+        boundary_iou=boundary is not False,
+        objects=None if objects is None else ObjectRule.named(dataset.labels, objects, objects_border),
+        thin=thin,
+        resamples=bootstrap,
+        protocol=protocol,
+        device=device,
+        workers=spare_processors() if workers is None else workers,
+    )
 
 
-def _plain(value: Any) -> Any:
-    """A number of NumPy as one of Python."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise ValueError
+def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
+    """The settings of the run, and the images and masks that have yet to be written to its folder."""
+    out, data = Path(settings.get("out", TrainConfig.out)), settings.get("data", {})
+    given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
+    lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
+    if len(lists) == 1:
+        raise CrispsegError("one of images and masks is a folder, the other is none; give two folders or two lists")
+    keys = {*settings, *data} if isinstance(data, dict) else {"masks"}
+    layers: list[Tree] = [recorded_settings(out)] if resume else []
+    if isinstance(images, str | Path) and not {"masks", "instances"} & {*given, *keys}:
+        if not Path(images).is_dir():
+            what = "is not a folder" if Path(images).exists() else "is missing"
+            raise CrispsegError(f"{images} {what}; give a folder of images and masks, or one of each")
+        layers.append({"data": dict(recognise(Path(images)))})
+        given = {}
+    elif given:
+        given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later
+    layers.append(to_jsonable_python(given, fallback=_number))
+    layers.append(to_jsonable_python(settings, fallback=_number))
+    return training_config(*layers, resumed=resume), lists
 
 
-def _fields(settings: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(settings)}
+def _number(value: Any) -> Any:
+    """A number of NumPy as one of Python, and anything else as it is, so that the settings refuse it."""
+    return value.item() if isinstance(value, np.generic) else repr(value)

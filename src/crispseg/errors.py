@@ -14,7 +14,18 @@ class CrispsegError(Exception):
     """Bad input. The message is one line that names the thing, its value and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
+
+    Args:
+        message: the line; with a field what follows that, such as "is 16; give at least 32".
+        field: the setting that is wrong, such as "augment.crop". The command line shows it as a flag.
     """
+
+    def __init__(self, message: str = "", field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def __str__(self) -> str:
+        return super().__str__() if self.field is None else f"{self.field} {super().__str__()}"
 
 
 class CrispsegWarning(UserWarning):

@@ -15,7 +15,7 @@ import yaml
 from dataset_trees import save
 
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
@@ -324,7 +324,7 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
 
 
 def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
-    config = parse_training([str(data), *TINY, "--epochs=2", f"--out={run}"], {}, prog="", description="")
+    config = parse_training([str(data), *TINY, "--epochs=2", f"--out={run}"])
     assert config.data == Folder(root=str(data))
     assert train(config, resume=True).folder == run
     with pytest.raises(CrispsegError, match="change data"):
@@ -372,7 +372,7 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("train on them: crispseg train ")
         words = shlex.split(last.partition("crispseg train ")[2])
-        config = parse_training(words, {}, prog="", description="")
+        config = parse_training(words)
         assert Path(config.data.root) == root and "workers" not in last
         assert config.model.in_chans == (1 if "--in_chans=1" in argv else 3)
         assert len(config.data.pairs("train")) == (5 if "split" in layout else 4)

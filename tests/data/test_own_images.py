@@ -14,7 +14,7 @@ from PIL import Image
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.cli.parsing import parse_training
+from crispseg.cli.train import parse_training
 from crispseg.io.images import read_mask
 from crispseg.labels import LabelSet
 
@@ -147,7 +147,7 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     run, losses = tmp_path / "run", {"cross_entropy": 1, "dice": 0.5, "focal": 2, "lovasz": 1}
     argv = [*TINY, *write_data(tmp_path), "--precision=bf16", f"--loss={json.dumps(losses)}"]
     succeed(capsys, "train", *argv, f"--out={run}")
-    again = parse_training([str(run / "config.yaml")], {}, prog="", description="")
+    again = parse_training([str(run / "config.yaml")])
     assert again.losses == losses
     shown = succeed(capsys, "train", run / "config.yaml", "--print_config")
     assert re.search(r"^loss:$", shown, re.MULTILINE)
@@ -156,14 +156,14 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("flags", "phrases"),
     [
-        (["--loss=dyce"], ["loss has no 'dyce'", "did you mean 'dice'"]),
-        (["--loss={dice: 1, fokal: 1}"], ["loss has no 'fokal'", "did you mean 'focal'"]),
-        (["--loss={dice: much}"], ["loss is {dice: much}"]),
-        (["--loss=cross_entropy, dice"], ["loss is 'cross_entropy, dice'"]),
-        (["--loss={dice: 0}"], ["weight of dice is 0", "positive"]),
-        (["--loss={dice: -1}"], ["weight of dice is -1", "not be negative"]),
-        (["--loss={dice: .inf}"], ["loss is inf", "finite"]),
-        (["--loss={}"], ["loss names none", "one or more of cross_entropy, dice"]),
+        (["--loss=dyce"], ["--loss has no 'dyce'", "did you mean 'dice'"]),
+        (["--loss={dice: 1, fokal: 1}"], ["--loss has no 'fokal'", "did you mean 'focal'"]),
+        (["--loss={dice: much}"], ["--loss is ", "much", "a mapping from names to numbers or text"]),
+        (["--loss=cross_entropy, dice"], ["--loss has no 'cross_entropy, dice'"]),
+        (["--loss={dice: 0}"], ["--loss.dice is 0", "positive"]),
+        (["--loss={dice: -1}"], ["--loss.dice is -1", "positive"]),
+        (["--loss={dice: .inf}"], ["--loss is ", "inf", "finite"]),
+        (["--loss={}"], ["--loss names none", "one or more of cross_entropy, dice"]),
         (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),
     ],
 )
@@ -177,7 +177,7 @@ def test_losses_that_cannot_be_meant(flags: list[str], phrases: list[str], tmp_p
 def test_losses_of_a_file_replace_those_of_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("data: nuclei\nloss: {dice: 1, focal: 2}\n")
-    config = parse_training([str(path)], {"loss": {"cross_entropy": 1}}, prog="", description="")
+    config = parse_training([str(path)], {"loss": {"cross_entropy": 1}})
     assert config.losses == {"dice": 1, "focal": 2}
-    assert parse_training([str(path), "--loss=focal"], {}, prog="", description="").losses == {"focal": 1}
-    assert parse_training(["--data=nuclei"], {}, prog="", description="").losses == {"cross_entropy": 1}
+    assert parse_training([str(path), "--loss=focal"]).losses == {"focal": 1}
+    assert parse_training(["--data=nuclei"]).losses == {"cross_entropy": 1}

@@ -50,11 +50,11 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "phrases"),
     [
-        ([], ["give the data first"]),
+        ([], ["--data is missing"]),
         (["nowhere"], ["nowhere is missing"]),
         (["."], ["no layout that is known"]),
         (["--data", "camvids"], ["unknown data 'camvids'", "'camvid'"]),
-        (["camvid", "--data.rot=9"], ["unknown key --data.rot", "data.root"]),
+        (["camvid", "--data.rot=9"], ["--data.rot ", "data.root"]),
         (["nuclei", "--in_chans=17"], ["in_chans is 17"]),
         (["nuclei", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere is not a CamVid folder"]),

@@ -19,7 +19,7 @@ from training_runs import DRAWN, equal
 
 from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
-from crispseg.cli.parsing import read_yaml
+from crispseg.config.yaml_files import read_yaml
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
@@ -147,30 +147,6 @@ def test_models_from_before_checksums_are_read(copied: Path) -> None:
     weights = load_file(path)
     save_file(weights, path, {"format": "pt"})
     assert equal(from_pretrained(copied).state_dict(), weights)
-
-
-BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "phrase"),
-    [
-        ("epochs: 1\nlr: 0.1\nepochs: 2\n", "'epochs' stands there twice, in lines 1 and 3"),
-        ("model: {width: 16, width: 8}\n", "'width' stands there twice"),
-        (BOMB, "aliases"),
-        ("plugins: &a [*a]\n", "aliases"),
-        ("plugins: " + 2000 * "[" + 2000 * "]", "nested too deeply"),
-        ("seed: " + 5000 * "9", "cannot be read"),
-        ("seed: \0", "special characters"),
-    ],
-)
-def test_settings_that_are_no_settings(text: str, phrase: str, tmp_path: Path, refuses: Any) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(text)
-    with refuses(str(path), phrase):
-        read_yaml(path)
 
 
 def test_aliases_may_be_used(tmp_path: Path) -> None:

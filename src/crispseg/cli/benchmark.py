@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
 from crispseg.benchmarking import Conditions, benchmark
-from crispseg.cli.parsing import Parser
-from crispseg.cli.scoring import write_json
-from crispseg.config.plugins import load_plugins
+from crispseg.cli.command import STDOUT, Command
+from crispseg.cli.score_keys import write_json
 from crispseg.visualization.pages import check_json
 
-STDOUT = Path("-")
+
+@dataclass(kw_only=True)
+class Benchmark(Command):
+    """Count parameters and multiply-adds of models, and measure their latency in turns under the same conditions.
+
+    Weights are random unless a model was saved; nothing is downloaded for them.
+
+    Args:
+        models: models to measure, the first of which is the baseline: names of 'crispseg list', or one of them on
+            another backbone, such as sfnet:resnet50, or with options, such as 'sfnet{fuse: add}'; timm:BACKBONE, a
+            backbone alone; a run's folder, a saved model's folder, a hub id, or an exported file.
+        json: also write all numbers to this file; - is the standard output.
+    """
+
+    name: ClassVar[str] = "benchmark"
+    words: ClassVar[tuple[str, ...]] = ("models",)
+    flat: ClassVar[str | None] = "conditions"
+    models: list[str]
+    conditions: Conditions = field(default_factory=Conditions)
+    json: Path | None = None
+
+    def __call__(self) -> None:
+        if self.json not in (None, STDOUT):
+            check_json(self.json)
+        report = benchmark(self.models, self.conditions, console=Console(stderr=True))
+        if self.json == STDOUT:
+            print(json.dumps(report.to_dict(), indent=2))
+        elif self.json is not None:
+            write_json(self.json, report.to_dict())
+        # Tables leave the standard output to JSON.
+        Console(stderr=self.json == STDOUT).print(report.tables(), highlight=False)
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run the command."""
-    parser = Parser(
-        prog="crispseg benchmark",
-        description="Parameters, multiply-adds and latency of models, measured in turns under the same conditions.",
-    )
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="a network, such as sfnet, sfnet:resnet50 or 'sfnet{fuse: add}'; or a run, a saved model, a hub id or an "
-        "exported file. The first one is the baseline",
-    )
-    group = parser.add_argument_group("The conditions; the defaults are those of prediction")
-    group.add_argument(
-        "--size", type=int, nargs=2, default=list(Conditions.size), metavar=("HEIGHT", "WIDTH"), help="in pixels"
-    )
-    group.add_class_arguments(Conditions, as_group=False, skip={"size"})
-    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
-    parser.add_argument("--json", type=Path | None, default=None, help="also write all numbers to this file, or to -")
-    parsed = parser.parse(list(argv))
-
-    keys = [field.name for field in dataclasses.fields(Conditions)]
-    conditions = Conditions(**{key: getattr(parsed, key) for key in keys} | {"size": tuple(parsed.size)})
-    load_plugins(parsed.plugins)
-    if parsed.json not in (None, STDOUT):
-        check_json(parsed.json)
-    report = benchmark(parsed.models, conditions, console=Console(stderr=True))
-    if parsed.json == STDOUT:
-        print(json.dumps(report.to_dict(), indent=2))
-    elif parsed.json is not None:
-        write_json(parsed.json, report.to_dict())
-    Console(stderr=parsed.json == STDOUT).print(report.tables(), highlight=False)
+run = Benchmark.start

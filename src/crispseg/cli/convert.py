@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from crispseg.cli.parsing import Parser, data_name, data_source, parse_data
+from crispseg.cli.command import Command
+from crispseg.config.settings import Tree, fields_of
+from crispseg.data.named import build_data, data_source
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.run_data import completed
 from crispseg.io.files import writable_folder
 from crispseg.models.official import convert_official
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run the command."""
-    parser = Parser(
-        prog="crispseg convert",
-        description="Turn a checkpoint of an official SFNet or SFNet-Lite, on ResNet-18, 50, 101, DF1, DF2, STDC-1 or "
-        "STDC-2, into a saved model.",
-    )
-    parser.add_argument("checkpoint", type=Path, help="the official .pth file")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    name, labels = data_name(argv), None
-    if name is None:
-        parser.add_argument("--data", help="data whose class names and colours the model gets; may bring --data.* keys")
-        parsed = parser.parse(list(argv))
-    else:
-        kind: Any = data_source(name)
-        # Most data sets know their names without being at hand; the others say what their root must hold.
-        root = {"root": "."} if "root" in {field.name for field in dataclasses.fields(kind)} else {}
-        parsed, data = parse_data(argv, {"data": {"name": name, **root}}, parser)
-        labels = data.label_set()
-    if (parsed.out / "config.json").exists():
-        raise CrispsegError(f"{parsed.out} holds a model already; choose another --out")
-    writable_folder(parsed.out)
-    model = convert_official(parsed.checkpoint, labels)
-    model.save_pretrained(parsed.out)
-    print(f"{model.info.name} on {model.info.backbone}, {model.info.num_classes} classes, is in {parsed.out}")
+@dataclass(kw_only=True)
+class Convert(Command):
+    """Turn a checkpoint of an official SFNet or SFNet-Lite into a saved model.
+
+    Its backbone is ResNet-18, 50 or 101, DF1, DF2, STDC-1 or STDC-2.
+
+    Args:
+        checkpoint: the official .pth file.
+        out: folder to write the model to.
+        data: data whose class names and colours the model gets.
+    """
+
+    name: ClassVar[str] = "convert"
+    words: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    checkpoint: Path
+    out: Path
+    data: Tree = field(default_factory=dict)
+
+    def __call__(self) -> None:
+        labels = None
+        if data := completed(self.data):
+            # Most data sets know their names without their files; the others say what their root must contain.
+            root = {"root": "."} if "root" in fields_of(data_source(str(data["name"]))) else {}
+            labels = build_data({**(root if "images" not in data else {}), **data}).label_set()
+        if (self.out / "config.json").exists():
+            raise CrispsegError(f"is {self.out}, which contains a model already; give another folder", "out")
+        writable_folder(self.out)
+        model = convert_official(self.checkpoint, labels)
+        model.save_pretrained(self.out)
+        print(f"{model.info.name} on {model.info.backbone}, {model.info.num_classes} classes, is in {self.out}")
+
+
+run = Convert.start

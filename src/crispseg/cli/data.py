@@ -2,107 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from jsonargparse.typing import PositiveInt
+from pydantic import PositiveInt
 from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 from rich.table import Column, Table
 
-from crispseg.cli.downloading import run_download, say
-from crispseg.cli.parsing import Parser, data_name, data_source, parse_data, take_flag
-from crispseg.cli.target import take_target
+from crispseg.cli.command import HELP, Command, say
+from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
-from crispseg.data.importing import import_annotations
+from crispseg.data.importing import Overlap, import_annotations
+from crispseg.data.named import build_data, data_source
+from crispseg.data.obtaining import obtain
 from crispseg.data.overview import class_meanings, class_table, readable_splits, spread
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.evaluation.run_data import completed
 from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
 from crispseg.visualization.contact_sheet import contact_sheet
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(HELP)
+    """Run one of the commands."""
+    if not argv or argv[0] in HELP:
+        print("usage: crispseg data COMMAND [...]\n\nPublic data sets and annotations.\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0].rstrip('.')}")
+        print("\ncrispseg data COMMAND --help explains the keys.")
         return
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
-    COMMANDS[name][0](rest)
+    COMMANDS[name].start(rest)
 
 
-def run_list(argv: Sequence[str]) -> None:
-    """`crispseg data list`"""
-    Parser(prog="crispseg data list", description="Public data sets that are known, as published.").parse(list(argv))
-    numbers = [Column(header, justify="right", no_wrap=True) for header in ("classes", "train", "val")]
-    columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), Column("licence"))
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for entry in catalogue().values():
-        sizes = [archive.size for archive in entry.archives]
-        size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
-        counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
-        table.add_row(entry.name, entry.classes, *counts, size, entry.licence)
-    console = Console()
-    console.print(table)
-    say(
-        console,
-        "--data NAME --data.root DIR trains on them. --data folder takes own images and masks, and "
-        "--data nuclei without a root takes the part that comes with crispseg.",
-    )
+class ListData(Command):
+    """List public data sets: classes, images, licences, and which can be downloaded."""
+
+    name: ClassVar[str] = "data list"
+
+    def __call__(self) -> None:
+        numbers = [Column(header, justify="right", no_wrap=True) for header in ("classes", "train", "val")]
+        columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), Column("licence"))
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for entry in catalogue().values():
+            sizes = [archive.size for archive in entry.archives]
+            size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
+            counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
+            table.add_row(entry.name, entry.classes, *counts, size, entry.licence)
+        console = Console()
+        console.print(table)
+        say(
+            console,
+            "--data NAME --data.root DIR trains on them. A folder of images and masks needs no name, and --data nuclei "
+            "without a root takes the part that comes with crispseg.",
+        )
 
 
-def run_show(argv: Sequence[str]) -> None:
-    """`crispseg data show NAME|DIR [--data.key value ...] [--out FILE]`"""
-    parser = Parser(
-        prog="crispseg data show",
-        description="Print what the values of the masks mean, and the images, sizes and classes of each split. Without "
-        "--data.root, what is known about a public data set.",
-    )
-    parser.add_argument("--out", type=Path | None, help="write a sheet of images and labels: .png or .jpg")
-    parser.add_argument("--rows", type=PositiveInt, default=4, help="images of each split in the sheet")
-    parser.add_argument(
-        "--sample", type=PositiveInt, default=200, help="images of each split that are read to count pixels"
-    )
-    target = take_target(argv, parser, "a data set's name, or a folder of data in a known layout; else --data says it")
-    console = Console()
-    if target in catalogue() and target not in DATA_SOURCES:
-        _show_entry(catalogue()[target], console)
-        return
-    if target is not None and target not in DATA_SOURCES and Path(target).exists():
-        found = recognise(Path(target))
-    else:
-        found = {"name": target or data_name(argv)}
-    public = issubclass(data_source(found["name"]), PublicSource)
-    rootless = public and "root" not in found and take_flag(argv, "--data.root") is None
-    base = {"data": {**found, "root": "."} if rootless else found}
-    parsed, source = parse_data(argv, base, parser)
+@dataclass(kw_only=True)
+class ShowData(Command):
+    """Show what the values of the masks mean, and the images, sizes and classes of each split.
 
-    if source.name in catalogue():
-        _show_entry(catalogue()[source.name], console)
-    if rootless and isinstance(source, PublicSource):
-        if parsed.out is not None:
-            raise CrispsegError("--out shows images, so it needs --data.root")
-        _show_classes(source, console)
-        return
-    splits, faults = readable_splits(source)
-    if not splits:
-        raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
-    _show_data(source.label_set(), splits, parsed.sample, console)
-    for line in source.notes() if isinstance(source, Folder) else ():
-        say(console, line)
-    for split, fault in faults.items():
-        say(console, f"{split}: {fault}")
-    if parsed.out is not None:
-        write_image(parsed.out, contact_sheet(splits, source.label_set(), parsed.rows))
-        say(console, f"a sheet of images is in {parsed.out}")
+    Without --data.root, what is known about a public data set.
+
+    Args:
+        target: a data set's name, or a folder of data in a known layout; else --data says it.
+        out: write a sheet of images and labels: .png or .jpg.
+        rows: images of each split in the sheet.
+        sample: images of each split that are read to count pixels.
+        data: the data.
+    """
+
+    name: ClassVar[str] = "data show"
+    words: ClassVar[tuple[str, ...]] = ("target",)
+    target: str | None = None
+    out: Path | None = None
+    rows: PositiveInt = 4
+    sample: PositiveInt = 200
+    data: Tree = field(default_factory=dict)
+
+    def __call__(self) -> None:
+        console, target = Console(), self.target
+        if target in catalogue() and target not in DATA_SOURCES:
+            _show_entry(catalogue()[target], console)
+            return
+        found: Tree = {}
+        if target is not None:
+            there = target not in DATA_SOURCES and Path(target).exists()
+            found = dict(recognise(Path(target))) if there else {"name": target}
+        settings = completed({**found, **self.data})
+        if not settings:
+            raise CrispsegError("is missing; give a folder of data first, or its name", "data")
+        rootless = issubclass(data_source(str(settings["name"])), PublicSource) and "root" not in settings
+        source = build_data({**settings, "root": "."} if rootless else settings)
+        if source.name in catalogue():
+            _show_entry(catalogue()[source.name], console)
+        if rootless and isinstance(source, PublicSource):
+            if self.out is not None:
+                raise CrispsegError("shows images, which are in data.root; give that too", "out")
+            _show_classes(source, console)
+            return
+        splits, faults = readable_splits(source)
+        if not splits:
+            raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
+        _show_data(source.label_set(), splits, self.sample, console)
+        for line in source.notes() if isinstance(source, Folder) else ():
+            say(console, line)
+        for split, fault in faults.items():
+            say(console, f"{split}: {fault}")
+        if self.out is not None:
+            write_image(self.out, contact_sheet(splits, source.label_set(), self.rows))
+            say(console, f"a sheet of images is in {self.out}")
 
 
 def _show_entry(entry: Entry, console: Console) -> None:
@@ -148,47 +169,104 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
         say(console, line)
 
 
-def run_import(argv: Sequence[str]) -> None:
-    """`crispseg data import FILE_OR_DIR... --out DIR`"""
-    parser = Parser(
-        prog="crispseg data import",
-        description="Turn instances in COCO's JSON (polygons and run lengths) or labelme's JSON files into images, "
-        "masks and classes.txt, which --data folder reads.",
-    )
-    parser.add_argument("sources", nargs="+", type=Path, help="JSON files, or folders of them")
-    parser.add_function_arguments(import_annotations, as_group=False, skip={"sources"})
-    done = import_annotations(**vars(parser.parse(argv)))
-    for line in [*done.lines(), f"--data folder --data.root {done.out}"]:
-        say(Console(), line)
+@dataclass(kw_only=True)
+class DownloadData(Command):
+    """Download a data set whose licence allows it from an open address, unpack and check it.
+
+    An interrupted download goes on where it broke off. For other data sets, say where they are to be had and check the
+    folder. Nuclei and aerial are brought into the layout that is read.
+
+    Args:
+        dataset: name of the data set, as 'crispseg data list' shows it.
+        out: folder to download to, or to check.
+        keep_archives: keep the archives when they are unpacked.
+    """
+
+    name: ClassVar[str] = "data download"
+    words: ClassVar[tuple[str, ...]] = ("dataset",)
+    dataset: str
+    out: Path
+    keep_archives: bool = False
+
+    def __call__(self) -> None:
+        console, bars_on = Console(), Console(stderr=True)
+        columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=bars_on, transient=True, disable=not bars_on.is_terminal) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def show(what: str, done: int, total: int | None) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total)
+                bars.update(tasks[what], completed=done, total=total)
+
+            entry = obtain(self.dataset, self.out, show, lambda line: say(console, line), self.keep_archives)
+        if entry.archives:
+            say(console, f"--data {entry.name} --data.root {self.out / entry.root}" if entry.layout else entry.get)
 
 
-def run_augment(argv: Sequence[str]) -> None:
-    """`crispseg data augment --root VOC2012 --sbd DIR`"""
-    parser = Parser(
-        prog="crispseg data augment",
-        description="Write SegmentationClassAug and train_aug.txt into the folder of PASCAL VOC 2012 from SBD's masks.",
-    )
-    parser.add_function_arguments(augment, as_group=False)
-    parsed = parser.parse(argv)
-    done = augment(**vars(parsed))
-    count = done.from_voc + done.from_sbd
-    other = "" if count == IMAGES else f"; papers train on {IMAGES}"
-    say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
-    say(Console(), f"--data voc2012 --data.root {parsed.root} --data.train_on aug")
+@dataclass(kw_only=True)
+class ImportData(Command):
+    """Turn annotations of COCO or labelme (JSON) into a folder of images, masks and classes.txt.
+
+    Args:
+        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of them.
+        out: new or empty folder to write to.
+        images: folder that the names of images start from, or one above; by default that of each JSON file.
+        classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their
+            ids, labelme's in that of the alphabet. The background is put in front if it is not among them.
+        background: class of pixels that no shape covers; null ignores them.
+        ignore: names of classes whose pixels become 255.
+        overlap: what a pixel of two classes becomes: that of the smaller shape, of the later one, or ignore (255).
+        crowds: what COCO's crowds become: their class, or ignore (255).
+        workers: threads; by default one a processor, at most 8.
+    """
+
+    name: ClassVar[str] = "data import"
+    words: ClassVar[tuple[str, ...]] = ("sources",)
+    sources: list[Path]
+    out: Path
+    images: Path | None = None
+    classes: list[str] | Path | None = None
+    background: str | None = "background"
+    ignore: list[str] = field(default_factory=list)
+    overlap: Overlap = "smaller"
+    crowds: Literal["class", "ignore"] = "class"
+    workers: int | None = None
+
+    def __call__(self) -> None:
+        keys = ("sources", "out", "images", "classes", "background", "ignore", "overlap", "crowds", "workers")
+        done = import_annotations(**{key: getattr(self, key) for key in keys})
+        for line in [*done.lines(), f"--data folder --data.root {done.out}"]:
+            say(Console(), line)
 
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "list": (run_list, "data sets: classes, images, licences, and which can be downloaded"),
-    "show": (run_show, "what the masks' values mean, counts of each split, and a sheet of pictures"),
-    "download": (run_download, "get a data set and check it; or say where it is to be had, and check a folder of it"),
-    "import": (run_import, "turn annotations of COCO or labelme into a folder of masks"),
-    "augment": (run_augment, "make the augmented training set of PASCAL VOC 2012 from SBD"),
+@dataclass(kw_only=True)
+class AugmentVOC(Command):
+    """Write the augmented training set of PASCAL VOC 2012, SegmentationClassAug and train_aug.txt, from SBD's masks.
+
+    Args:
+        root: folder VOCdevkit/VOC2012.
+        sbd: folder benchmark_RELEASE/dataset of SBD.
+        workers: threads; by default one a processor, at most 8.
+    """
+
+    name: ClassVar[str] = "data augment"
+    root: Path
+    sbd: Path
+    workers: int | None = None
+
+    def __call__(self) -> None:
+        done = augment(self.root, self.sbd, self.workers)
+        count = done.from_voc + done.from_sbd
+        other = "" if count == IMAGES else f"; papers train on {IMAGES}"
+        say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+        say(Console(), f"--data voc2012 --data.root {self.root} --data.train_on aug")
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "list": ListData,
+    "show": ShowData,
+    "download": DownloadData,
+    "import": ImportData,
+    "augment": AugmentVOC,
 }
-
-HELP = "\n".join(
-    [
-        f"usage: crispseg data {'|'.join(COMMANDS)} [...]\n\nPublic data sets and annotations.\n",
-        *(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items()),
-        "\ncrispseg data COMMAND --help explains the keys.",
-    ]
-)

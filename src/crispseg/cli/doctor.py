@@ -3,101 +3,105 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.downloading import say
-from crispseg.cli.parsing import Parser, Tree, parse_data
-from crispseg.cli.target import found_data, take_target
-from crispseg.config.plugins import load_plugins
+from crispseg.cli.command import STDOUT, Command, say
+from crispseg.config.settings import CONFIG, Tree
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.mask_reading import Severity
+from crispseg.data.named import build_data
 from crispseg.doctor import KINDS, diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.run_data import completed, named_data
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import WEIGHTS_FILE
-from crispseg.training.config import CONFIG
 from crispseg.visualization.pages import check_json
-
-STDOUT = Path("-")
 
 LEFT_OUT = ("image-without-mask", "mask-without-image")
 """Errors that training leaves out, and goes on, where enough is left."""
 
-DATA = (
-    "a folder of data in a layout that is known, a run's or a saved model's folder, a YAML file of a training, or the "
-    "name of a data source; without it, --data says what to examine"
-)
 
+@dataclass(kw_only=True)
+class Doctor(Command):
+    """Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits.
 
-def run(argv: Sequence[str]) -> None:
-    """Run the command. It exits with 0, 1 or 3 by the worst finding."""
-    parser = Parser(
-        prog="crispseg doctor",
-        description="Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits. "
-        "The exit status is 0 where nothing is above information, 1 for warnings, 3 for errors, and 2 if the command "
-        "itself is wrong.",
-    )
-    parser.add_argument(
-        "--json", type=Path | None, help="also write all findings to this file; - is the standard output"
-    )
-    parser.add_argument(
-        "--fix",
-        type=Path | None,
-        metavar="OUT",
-        help="write a corrected copy to this new folder; nothing is changed in place",
-    )
-    parser.add_argument(
-        "--in_chans",
-        type=int | None,
-        help="channels that the model takes, 1 to 16; by default what a run recorded, else 3",
-    )
-    parser.add_argument("--workers", type=int | None, help="threads; by default one a processor, at most 8")
-    parser.add_argument("--plugins", type=list[str], default=[], help="Python files to import first")
-    target = take_target(argv, parser, DATA)
-    found, in_chans = (Tree(), 3) if target is None else found_data(target)
-    parsed, data = parse_data(argv, {"data": found} if found else {}, parser)
-    load_plugins(parsed.plugins)
-    subject = subject_of(data, image_channels(in_chans if parsed.in_chans is None else parsed.in_chans))
-    if parsed.fix is not None:
-        check_out(parsed.fix, subject, *([Path(target)] if target is not None and Path(target).is_dir() else []))
+    The exit status is 0 if nothing is above information, 1 for warnings, 3 for errors, and 2 if the command itself is
+    wrong.
 
-    # The file is opened now, so that a path that cannot be written is found before the work.
-    to_file = parsed.json is not None and parsed.json != STDOUT
-    if to_file:
-        check_json(parsed.json)
-    with atomic_path(parsed.json) if to_file else nullcontext() as file:
-        diagnosis = diagnose(subject, parsed.workers)
-        text = json.dumps(as_json(diagnosis), indent=2) + "\n"
-        if file is not None:
-            file.write_text(text, encoding="utf-8")
-    if parsed.json == STDOUT:
-        print(text, end="")
-    console = Console(stderr=parsed.json == STDOUT)
-    show(diagnosis, console)
-    if parsed.fix is not None:
-        say(console, fix(diagnosis, parsed.fix, parsed.workers))
-        say(console, f"--data folder --data.root {parsed.fix}")
-    elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
-        say(console, "--fix OUT writes a corrected copy")
-    stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
-    stopped |= any(report.split == "val" and min(report.smallest) < MIN_SIDE for report in diagnosis.reports)
-    if not stopped and _trainable(data) and not (target and (Path(target) / WEIGHTS_FILE).is_file()):
-        say(console, f"train on them: {_train_command(target, argv, parsed.in_chans)}")
-    status = EXIT_STATUS[diagnosis.severity]
-    if status:
-        raise SystemExit(status)
+    Args:
+        target: a folder of data in a known layout, a run's or a saved model's folder, a YAML file of a training, or the
+            name of a data source; without it, --data says what to examine.
+        json: also write all findings to this file; - is the standard output.
+        fix: write a corrected copy to this new folder; nothing is changed in place.
+        in_chans: channels that the model takes, 1 to 16; by default what a run recorded, else 3.
+        workers: threads; by default one a processor, at most 8.
+        data: the data.
+    """
+
+    name: ClassVar[str] = "doctor"
+    words: ClassVar[tuple[str, ...]] = ("target",)
+    target: str | None = None
+    json: Path | None = None
+    fix: Path | None = None
+    in_chans: int | None = None
+    workers: int | None = None
+    data: Tree = field(default_factory=dict)
+
+    def __call__(self) -> int:
+        found, in_chans = ({}, 3) if self.target is None else named_data(self.target)
+        settings = completed({**found, **self.data})
+        if not settings:
+            raise CrispsegError("is missing; give a folder of data first, or its name", "data")
+        data = build_data(settings)
+        subject = subject_of(data, image_channels(in_chans if self.in_chans is None else self.in_chans))
+        if self.fix is not None:
+            check_out(self.fix, subject, *([Path(self.target)] if self.target and Path(self.target).is_dir() else []))
+
+        # The file is opened now, so that a path that cannot be written is found before the work.
+        to_file = None if self.json == STDOUT else self.json
+        if to_file:
+            check_json(to_file)
+        with atomic_path(to_file) if to_file else nullcontext() as file:
+            diagnosis = diagnose(subject, self.workers)
+            text = json.dumps(as_json(diagnosis), indent=2) + "\n"
+            if file is not None:
+                file.write_text(text, encoding="utf-8")
+        if self.json == STDOUT:
+            print(text, end="")
+        console = Console(stderr=self.json == STDOUT)
+        show(diagnosis, console)
+        if self.fix is not None:
+            say(console, fix(diagnosis, self.fix, self.workers))
+            say(console, f"--data folder --data.root {self.fix}")
+        elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
+            say(console, "--fix OUT writes a corrected copy")
+        stopped = any(one.severity is Severity.ERROR and one.code not in LEFT_OUT for one in diagnosis.findings)
+        stopped |= any(report.split == "val" and min(report.smallest) < MIN_SIDE for report in diagnosis.reports)
+        if not stopped and _trainable(data) and not (self.target and (Path(self.target) / WEIGHTS_FILE).is_file()):
+            say(console, f"train on them: {self._train_command()}")
+        return EXIT_STATUS[diagnosis.severity]
+
+    def _train_command(self) -> str:
+        """The command that trains on what was examined, with the same keys of data."""
+        words = ["crispseg", "train"]
+        if self.target is not None:
+            settings = Path(self.target) / CONFIG
+            named = not Path(self.target).exists() and self.target in DATA_SOURCES
+            words += ["--data", self.target] if named else [str(settings) if settings.is_file() else self.target]
+        for key, value in self.data.items():
+            words += ["--data" if key == "name" else f"--data.{key}", *([value] if isinstance(value, str) else value)]
+        channels = [] if self.in_chans is None else ["--model.in_chans", str(self.in_chans)]
+        return shlex.join([*words, *channels, "--out", "runs/first"])
 
 
 def _trainable(data: DataSource) -> bool:
@@ -111,16 +115,4 @@ def _trainable(data: DataSource) -> bool:
     return True
 
 
-def _train_command(target: str | None, argv: Sequence[str], in_chans: int | None) -> str:
-    """The command that trains on what was examined, with the same keys of data."""
-    words = ["crispseg", "train"]
-    if target is not None:
-        settings = Path(target) / CONFIG
-        named = not Path(target).exists() and target in DATA_SOURCES
-        words += ["--data", target] if named else [str(settings) if settings.is_file() else target]
-    flags = [index for index, word in enumerate(argv) if word.startswith("--")]
-    for start, end in pairwise([*flags, len(argv)]):
-        words += argv[start:end] if re.match(r"--data\b", argv[start]) else []
-    return shlex.join(
-        [*words, *([] if in_chans is None else ["--model.in_chans", str(in_chans)]), "--out", "runs/first"]
-    )
+run = Doctor.start

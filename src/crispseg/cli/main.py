@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any
 
 from crispseg.cli.allocation import keep_freed_memory
-from crispseg.cli.help import FIRST
 from crispseg.config.wording import shortened
 from crispseg.errors import (
     INTERRUPTED,
@@ -99,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(worker, CrispsegError) and str(worker) not in str(error):
             error = worker
         if isinstance(error, CrispsegError):
-            line = str(error)
+            line = f"--{error}" if error.field else str(error)
         elif isinstance(error, OSError):
             line = system_line(error)
         elif isinstance(error, MemoryError):
@@ -123,11 +122,6 @@ def _dispatch(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
-    if name in FIRST and rest in (["--help"], ["-h"]):
-        print(FIRST[name])
-        return 0
-    if rest[-2:] in (["--help", "all"], ["-h", "all"]):
-        del rest[-1]
     if any(word.startswith("--shard") for word in rest):
         # Before PyTorch is imported: threads that spin while they wait take the cores from the other processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -2,90 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.objects import add_object_keys, check_object_keys
-from crispseg.cli.parsing import MODEL, Parser, add_backend_key, add_image_keys
-from crispseg.cli.protocol import add_protocol_keys, chosen_protocol
-from crispseg.config.plugins import load_plugins
+from crispseg.cli.keys import WithDevice, WithObjects, WithProtocol
 from crispseg.errors import CrispsegError
-from crispseg.inference.prediction import COCO, PALETTE, SERVERS, predict_files
-
-OPTIONS = (
-    *("device", "backend", "value_range", "bf16", "compile", "format", "tiles", "polygons", "objects"),
-    *("objects_border", "resume", "shard"),
-)
-"""Keys that `predict_files` takes as they are."""
+from crispseg.inference.prediction import COCO, PALETTE, predict_files
+from crispseg.inference.runtime import Backend
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run the command. Images that cannot be read are named, left out, and make the exit status 2."""
-    parsed = _parser().parse(list(argv))
-    check_object_keys(parsed)
-    protocol = chosen_protocol(parsed)
-    load_plugins(parsed.plugins)
-    options = {name: parsed[name] for name in OPTIONS}
-    console = Console(stderr=True)
-    found = predict_files(parsed.run, parsed.images, parsed.out, protocol=protocol, console=console, **options)
-    of = f"{found.total} images" + (f" of shard {parsed.shard}" if parsed.shard else "")
-    skipped = f", {found.skipped} of them before" if found.skipped else ""
-    print(f"{found.done} of {of} segmented into {found.out}{skipped}")
-    if found.objects is not None:
-        print(f"{found.objects} objects of class {parsed.objects} in {found.out / COCO}")
-    if failed := found.failed:
-        raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
+@dataclass(kw_only=True)
+class Predict(WithDevice, WithObjects, WithProtocol):
+    """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them.
+
+    With --format, files are written as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF; with
+    --objects, also NAME_objects.png, numbers, NAME_objects.csv, a table, and objects.json, outlines in COCO's format.
+
+    Args:
+        run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
+        images: files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt.
+        out: folder to write to; by default a new one next to the images.
+        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
+        resume: skip images whose results are in the folder; continue an interrupted map.
+        shard: one of N parts of the images, 1/3, 2/3 or 3/3, for as many processes with one folder; implies resume.
+        bf16: compute in bfloat16: faster, a little less exact.
+        compile: compile the network at the first image.
+        format: palette, or files for the server of ade20k, cityscapes, voc2012 and the like.
+        tiles: side of tiles, such as 1024, in which large images are processed, and TIFFs read and written.
+        polygons: with tiles, also NAME.geojson of each TIFF: the areas of the classes in coordinates of the map.
+        value_range: values of 16-bit images that are black and white, such as [0,4095], instead of the training's.
+    """
+
+    name: ClassVar[str] = "predict"
+    words: ClassVar[tuple[str, ...]] = ("run", "images")
+    first: ClassVar[tuple[str, ...]] = ("out", "device", "tiles", "protocol", "resume", "shard")
+    run: str
+    images: list[str]
+    out: Path | None = None
+    backend: Backend = "auto"
+    resume: bool = False
+    shard: str | None = None
+    bf16: bool = False
+    compile: bool = False
+    format: str = PALETTE
+    tiles: int | None = None
+    polygons: bool = False
+    value_range: tuple[float, float] | None = None
+
+    def __call__(self) -> None:
+        """Images that cannot be read are named, left out, and make the exit status 2."""
+        self.check_objects()
+        options = (
+            *("device", "backend", "value_range", "bf16", "compile", "format", "tiles", "polygons", "objects"),
+            *("objects_border", "resume", "shard"),
+        )
+        found = predict_files(
+            self.run,
+            self.images,
+            self.out,
+            protocol=self.chosen_protocol(),
+            console=Console(stderr=True),
+            **{key: getattr(self, key) for key in options},
+        )
+        of = f"{found.total} images" + (f" of shard {self.shard}" if self.shard else "")
+        skipped = f", {found.skipped} of them before" if found.skipped else ""
+        print(f"{found.done} of {of} segmented into {found.out}{skipped}")
+        if found.objects is not None:
+            print(f"{found.objects} objects of class {self.objects} in {found.out / COCO}")
+        if failed := found.failed:
+            raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="crispseg predict",
-        description="Segment images: NAME.png holds the class ids (with colours), NAME_overlay.png shows them. With "
-        "--format, files as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF; with --objects, also "
-        f"NAME_objects.png, numbers, NAME_objects.csv, a table, and {COCO}, outlines in COCO's format.",
-    )
-    add_image_keys(parser, model=MODEL)
-    add_backend_key(parser)
-    parser.add_argument(
-        "--out", type=Path | None, default=None, help="folder to write to; by default a new one beside the images"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="skip images whose results are in --out; continue an interrupted map"
-    )
-    parser.add_argument(
-        "--shard",
-        type=str | None,
-        default=None,
-        metavar="I/N",
-        help="one of N parts of the images, 1/3, 2/3 or 3/3, for as many processes with one --out; implies --resume",
-    )
-    parser.add_argument("--bf16", type=bool, default=False, help="compute in bfloat16: faster, a little less exact")
-    parser.add_argument("--compile", type=bool, default=False, help="compile the network at the first image")
-    parser.add_argument(
-        "--format",
-        default=PALETTE,
-        choices=[PALETTE, *SERVERS],
-        help=f"{PALETTE}, or files for the server of {', '.join(SERVERS)}",
-    )
-    parser.add_argument(
-        "--tiles",
-        type=int | None,
-        default=None,
-        help="side of tiles, such as 1024, in which large images are seen, and TIFFs read and written",
-    )
-    parser.add_argument(
-        "--polygons",
-        action="store_true",
-        help="with --tiles, also NAME.geojson of each TIFF: the areas of the classes in coordinates of the map",
-    )
-    parser.add_argument(
-        "--value_range",
-        type=tuple[float, float] | None,
-        default=None,
-        help="values of 16-bit images that are black and white, such as [0,4095], instead of those of the training",
-    )
-    add_object_keys(parser, "write")
-    add_protocol_keys(parser)
-    return parser
+run = Predict.start

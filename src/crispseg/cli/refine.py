@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
-from rich.progress import track
 
-from crispseg.cli.parsing import Parser, add_image_keys
-from crispseg.config.plugins import load_plugins
-from crispseg.errors import CrispsegError
-from crispseg.inference.image_files import check_outputs, named_images
-from crispseg.inference.refiner import Refiner, read_labels
-from crispseg.io.images import write_labels
+from crispseg.cli.keys import WithDevice
+from crispseg.inference.refiner import refine_files
 
 
-def run(argv: Sequence[str]) -> None:
-    """Run the command. The first file that does not fit ends it."""
-    parser = Parser(
-        prog="crispseg refine",
-        description="Move the labels that any model has saved along boundaries, by the boundary refinement of a model "
-        "that was trained with --model.refine boundary. NAME.png is read from --labels and written to --out.",
-    )
-    add_image_keys(parser, ", of a model that refines")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--labels", type=Path, required=True, help="folder of the label PNGs, named as 'crispseg predict' names them"
-    )
-    parsed = parser.parse(list(argv))
+@dataclass(kw_only=True)
+class Refine(WithDevice):
+    """Move the labels that any model has saved along boundaries, by the boundary refinement of a model.
 
-    names = named_images(parsed.images)
-    if not parsed.labels.is_dir():
-        raise CrispsegError(f"--labels {parsed.labels} is no folder; give that of the label PNGs")
-    if parsed.out.resolve() == parsed.labels.resolve():
-        raise CrispsegError(f"--out {parsed.out} would write over the labels themselves; choose another folder")
-    for image, name in names.items():
-        if not (parsed.labels / f"{name}.png").is_file():
-            raise CrispsegError(f"{image} has no labels: {parsed.labels / name}.png does not exist")
-    check_outputs(parsed.out, {image: [f"{name}.png"] for image, name in names.items()})
-    load_plugins(parsed.plugins)
-    refiner = Refiner(parsed.run, parsed.device)
-    console = Console(stderr=True)
-    moved = pixels = 0
-    for image, name in track(names.items(), "Refining", len(names), console=console, disable=not console.is_terminal):
-        labels, palette = read_labels(parsed.labels / f"{name}.png")
-        try:
-            refined = refiner(image, labels)
-        except ValueError as error:
-            raise CrispsegError(f"{parsed.labels / name}.png: {error}") from None
-        write_labels(parsed.out / f"{name}.png", refined, palette)
-        moved += int((refined != labels).sum())
-        pixels += labels.size
-    print(f"{len(names)} label maps refined into {parsed.out}; {100 * moved / pixels:.2f} % of the labels changed")
+    The model is one that was trained with --model.refine boundary. NAME.png is read from --labels and written to --out.
+
+    Args:
+        run: a run's folder, a saved model's folder or a hub id, of a model that refines.
+        images: files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt.
+        labels: folder of the label PNGs, named as 'crispseg predict' names them.
+        out: folder to write to.
+    """
+
+    name: ClassVar[str] = "refine"
+    words: ClassVar[tuple[str, ...]] = ("run", "images")
+    run: str
+    images: list[str]
+    labels: Path
+    out: Path
+
+    def __call__(self) -> None:
+        """The first file that does not fit ends it."""
+        done, changed = refine_files(
+            self.run, self.images, self.labels, self.out, device=self.device, console=Console(stderr=True)
+        )
+        print(f"{done} label maps refined into {self.out}; {100 * changed:.2f} % of the labels changed")
+
+
+run = Refine.start

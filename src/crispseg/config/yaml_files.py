@@ -1,96 +1,60 @@
-"""The text of YAML files, read with more care than PyYAML takes by itself."""
+"""YAML files of settings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from crispseg.config.wording import shortened
-
-MOST = 100_000
-"""Values in a file, each counted as often as aliases repeat it."""
-DEEPEST = 20
-"""Lists and mappings that may lie in each other."""
-LARGEST = 2**63
-"""Whole numbers are smaller."""
-PLAIN = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+from crispseg.errors import CrispsegError, one_line
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates stay text: no setting is a date, but a folder or a class may be called like one."""
+    """Keeps dates as text, since a folder or a class may be called like one, and refuses a key that is given twice."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 as the base class has it
         first: [each for each in resolvers if not each[0].endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ValueError(f"'{key.value}' is given twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says: text, numbers, true and false, null, and lists and mappings of these.
+    """Return what a YAML text says.
 
     Raises:
-        ValueError: it is no YAML, or nested too deeply; a key stands there twice; a value is of another kind, no number
-            of its kind or holds a NUL byte; or aliases repeat values so often that there are more than `MOST`.
+        ValueError: it is no YAML, or gives a key twice.
     """
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _survey(node, "", loader, {})
-        return loader.construct_document(node)
-    except yaml.YAMLError as error:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
-def _survey(node: yaml.Node, key: str, loader: _Loader, seen: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a node holds, each as often as it is repeated, and how deep they lie; `seen` has earlier nodes'.
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
 
-    Args:
-        key: where the node stands.
+    Raises:
+        CrispsegError: it is missing, unreadable, no YAML, or no mapping of keys.
     """
-    if id(node) in seen:
-        return seen[id(node)]
-    seen[id(node)] = MOST, 0  # of a node that holds itself
-    if (kind := node.tag.rpartition(":")[2]) not in PLAIN:
-        raise ValueError(f"{key or 'it'} is of the kind {kind}; give text, a number, or a list or mapping of these")
-    parts: list[tuple[str, yaml.Node]] = []
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[tuple[str, str], int] = {}
-        for entry, value in node.value:
-            if not isinstance(entry, yaml.ScalarNode):
-                continue  # which YAML allows, and settings do not
-            name, line = (entry.tag, entry.value), entry.start_mark.line + 1
-            if name in lines:
-                raise ValueError(f"'{entry.value}' stands there twice, in lines {lines[name]} and {line}")
-            lines[name] = line
-            inner = f"{key}.{entry.value}".removeprefix(".")
-            parts += [(inner, entry), (inner, value)]
-    elif isinstance(node, yaml.SequenceNode):
-        parts = [(key, part) for part in node.value]
-    else:
-        _check_scalar(node, kind, key, loader)
-    found = [_survey(part, name, loader, seen) for name, part in parts]
-    total, depth = 1 + sum(count for count, _ in found), 1 + max((depth for _, depth in found), default=0)
-    if total > MOST:
-        raise ValueError(f"its aliases make more than {MOST:,} values of it")
-    if depth > DEEPEST:
-        raise ValueError(f"{shortened(key) or 'it'} has more than {DEEPEST} lists or mappings in each other")
-    seen[id(node)] = total, depth
-    return total, depth
-
-
-def _check_scalar(node: yaml.Node, kind: str, key: str, loader: _Loader) -> None:
-    shown = f"{key or 'it'} is {shortened(node.value)}"
-    if "\0" in node.value:
-        raise ValueError(f"{key or 'it'} is {shortened(repr(node.value))}, with a NUL byte")
-    if kind in ("bool", "int", "float"):
-        try:
-            value = loader.construct_object(node)
-        except (ValueError, KeyError):
-            raise ValueError(f"{shown}, which cannot be read as {kind}") from None
-        if kind == "int" and abs(value) >= LARGEST:
-            raise ValueError(f"{shown}, which is too large a number")
+    try:
+        tree = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror})"
+        raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None
+    except ValueError as error:
+        raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
+    if isinstance(tree, dict):
+        groups: list[dict[Any, Any]] = [tree, *(value for value in tree.values() if isinstance(value, dict))]
+        if all(isinstance(key, str) for group in groups for key in group):
+            return tree
+    raise CrispsegError(f"{path} has no settings; write lines such as 'epochs: 20'")

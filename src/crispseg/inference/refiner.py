@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
+from crispseg.inference.image_files import check_outputs, named_images
 from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import as_batch, check_finite
-from crispseg.io.images import image_channels, read_image, read_mask
+from crispseg.io.images import image_channels, read_image, read_mask, write_labels
 from crispseg.io.normalize import Normalize
 from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, default_palette
@@ -97,3 +101,52 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], tuple[Color, ...]]
     own = np.array(listed or [], np.uint8).reshape(-1, 3).tolist()
     palette = [tuple(color) for color in own[:IGNORE]] + list(default_palette(IGNORE)[len(own) :])
     return labels, tuple((red, green, blue) for red, green, blue in palette)
+
+
+def refine_files(
+    run: str | Path,
+    images: Sequence[str],
+    labels: Path,
+    out: Path,
+    *,
+    device: str | torch.device | None = None,
+    console: Console | None = None,
+) -> tuple[int, float]:
+    """Refine the label PNGs of images, and write them under the same names to another folder.
+
+    Args:
+        run: a model with `refine`, as for `Refiner`.
+        images: files, folders with their sub-folders, patterns, and text files that list paths.
+        labels: folder of the label PNGs, named as `predict_files` names them.
+        out: folder to write to.
+        device: as for `Refiner`.
+        console: where progress is shown, if it is a terminal.
+
+    Returns:
+        The number of label maps, and the share of the labels that changed.
+
+    Raises:
+        CrispsegError: an image without labels; labels of another size; results that would replace files; as `Refiner`.
+    """
+    names = named_images(images)
+    if not labels.is_dir():
+        raise CrispsegError(f"is {labels}, which is no folder; give that of the label PNGs", "labels")
+    if out.resolve() == labels.resolve():
+        raise CrispsegError(f"is {out}, the folder of the labels themselves; give another folder", "out")
+    for image, name in names.items():
+        if not (labels / f"{name}.png").is_file():
+            raise CrispsegError(f"{image} has no labels: {labels / name}.png does not exist")
+    check_outputs(out, {image: [f"{name}.png"] for image, name in names.items()})
+    refiner = Refiner(run, device)
+    console = console or Console(stderr=True)
+    moved = pixels = 0
+    for image, name in track(names.items(), "Refining", len(names), console=console, disable=not console.is_terminal):
+        before, palette = read_labels(labels / f"{name}.png")
+        try:
+            refined = refiner(image, before)
+        except ValueError as error:
+            raise CrispsegError(f"{labels / name}.png: {error}") from None
+        write_labels(out / f"{name}.png", refined, palette)
+        moved += int((refined != before).sum())
+        pixels += before.size
+    return len(names), moved / pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -24,15 +24,6 @@ from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES, DirectionMask
 
-CONFIG = "config.yaml"
-"""The file in a run's folder that holds its settings."""
-
-EARLIER = {"augment": {"turn": False, "repeat": 1}}
-"""What runs did from before there were these settings."""
-
-LENGTHS = ("epochs", "iterations", "minutes")
-"""Settings of the length of a run, of which one counts."""
-
 
 def spare_processors() -> int:
     """How many processes may load data beside the one that trains: up to 2."""
@@ -40,8 +31,8 @@ def spare_processors() -> int:
     return min(2, usable - 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class ModelConfig(Settings):
     """What `crispseg.create_model` is given.
 
     Args:
@@ -58,6 +49,7 @@ class ModelConfig:
         options: further options of the model.
     """
 
+    prefix: ClassVar[str] = "model."
     name: str = "crisp"
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool | str = True
@@ -65,7 +57,7 @@ class ModelConfig:
     refine: Refinement | None = None
     refine_steps: int = STEPS_TAKEN
     refine_path: RefinePath = "chained"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, saved: str | Path) -> ModelConfig:
@@ -211,51 +203,46 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         if not self.losses:
-            raise CrispsegError(f"loss names none; give one or more of {', '.join(LOSSES)}")
+            raise CrispsegError(f"names none; give one or more of {', '.join(LOSSES)}", "loss")
         for key, weights, known in (
             ("loss", self.losses, LOSSES),
             ("boundary_weights", self.boundary_weights, tuple(BOUNDARY_WEIGHTS)),
         ):
             for name, weight in weights.items():
-                if key == "loss" and not name.isidentifier():
-                    raise CrispsegError(f"loss is {name!r}; write '{{dice: 0.5}}', a number for each name")
                 if name not in known:
-                    raise CrispsegError(f"{key} has no '{name}'{did_you_mean(name, known)}")
-                if key == "loss" and weight == 0:
-                    raise CrispsegError(f"loss: the weight of {name} is 0; give a positive number, or leave {name} out")
-                if weight < 0:
-                    raise CrispsegError(f"{key}: the weight of {name} is {weight}; it must not be negative")
+                    raise CrispsegError(f"has no '{name}'{did_you_mean(name, known)}", key)
+                if weight < 0 or (key == "loss" and weight == 0):
+                    raise CrispsegError(f"is {weight}; give a positive number, or leave it out", f"{key}.{name}")
         for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
             if self.minutes and other:
                 raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
         if self.minutes and self.schedule == "poly_epoch":
-            raise CrispsegError("schedule poly_epoch counts epochs; with minutes choose poly, cosine, step or constant")
+            raise CrispsegError("is poly_epoch, which counts epochs; with minutes give another one", "schedule")
         if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
+            raise CrispsegError(f"is {self.lr_drops}; give shares above 0 and below 1, such as [0.5, 0.75]", "lr_drops")
+        for key, count in (("workers", self.workers), ("devices", self.devices)):
+            if count > MOST_WORKERS:
+                raise CrispsegError(f"is {count}; this machine takes at most {MOST_WORKERS}", key)
+        weights_of_classes = self.class_weights if isinstance(self.class_weights, list) else [1.0]
+        if min(weights_of_classes, default=0) < 0 or not any(weights_of_classes):
             raise CrispsegError(
-                f"lr_drops is {self.lr_drops}; give shares of the training above 0 and below 1, such as [0.5, 0.75]"
+                f"is {weights_of_classes}; none may be negative, and one at least must be above 0", "class_weights"
             )
-        if self.workers > MOST_WORKERS:
-            raise CrispsegError(f"workers is {self.workers}; this machine takes at most {MOST_WORKERS}")
-        if self.devices > MOST_WORKERS:
-            raise CrispsegError(f"devices is {self.devices}; this machine takes at most {MOST_WORKERS}")
-        if isinstance(self.class_weights, list) and min(self.class_weights, default=0) < 0:
-            raise CrispsegError(f"class_weights is {self.class_weights}; none may be negative")
-        if isinstance(self.class_weights, list) and not any(self.class_weights):
-            raise CrispsegError(f"class_weights is {self.class_weights}; give at least one class a weight above 0")
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             raise CrispsegError(
-                f"class_weights apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out"
+                f"apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out",
+                "class_weights",
             )
         if self.augment.photometric not in (False, "auto") and self.model.in_chans not in (1, 3):
             raise CrispsegError(
-                "augment.photometric is for RGB and grey images; set it to false with model.in_chans "
-                f"{self.model.in_chans}"
+                f"is for RGB and grey images; set it to false with model.in_chans {self.model.in_chans}",
+                "augment.photometric",
             )
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
-            raise CrispsegError("without augment.crop, images of a batch differ in size; set augment.scale to [1, 1]")
+            raise CrispsegError("is null, so images differ in size; set augment.scale to [1, 1]", "augment.crop")
         if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
             raise CrispsegError(
-                f"augment.crop is {written(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side"
+                f"is {written(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side", "augment.crop"
             )
 
     @property

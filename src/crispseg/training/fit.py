@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from crispseg.config.plugins import load_plugins
+from crispseg.config.settings import CONFIG
 from crispseg.data import SplitReport, eval_transform, train_transform
 from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
@@ -28,7 +29,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.auto_settings import class_weights_of, keeps_images
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, BestCheckpoint, load_checkpoints
-from crispseg.training.config import CONFIG, ModelConfig, TrainConfig, config_to_dict
+from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, foretold
 from crispseg.training.initialization import starting_model
 from crispseg.training.interruption import interruptible

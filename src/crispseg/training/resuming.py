@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, one_line
 from crispseg.models.info import renamed
 from crispseg.training.checkpoints import LAST, MODEL
-from crispseg.training.config import CONFIG, TrainConfig, config_to_dict
+from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.result import METRICS, PICTURES
 
 MAY_CHANGE = {

@@ -1,0 +1,131 @@
+"""The words of a command line as a tree of settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from crispseg import CrispsegError
+from crispseg.cli.command import Command
+from crispseg.cli.flags import read_flags
+from crispseg.config.settings import Entries, Text, Tree
+
+KINDS: dict[str, Any] = {
+    "out": Path,
+    "bf16": bool,
+    "flip": bool | None,
+    "size": tuple[int, int],
+    "scales": list[float] | None,
+    "only": list[str],
+    "crop": int | tuple[int, int] | Literal["auto"] | None,
+    "boundary": list[int] | None,
+    "loss": dict[str, float] | str,
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "tree"),
+    [
+        ("a --out b c", ["a", "c"], {"out": "b"}),
+        ("--out=b a", ["a"], {"out": "b"}),
+        ("-o b", [], {"out": "b"}),
+        ("--out -", [], {"out": "-"}),
+        ("--batch-size 4 --lr=-1 --power -2.5", [], {"batch_size": "4", "lr": "-1", "power": "-2.5"}),
+        ("--bf16 a", ["a"], {"bf16": "true"}),
+        ("--bf16 false a", ["a"], {"bf16": "false"}),
+        ("--flip --bf16", [], {"flip": "true", "bf16": "true"}),
+        ("--size 3 4 a", ["a"], {"size": ["3", "4"]}),
+        ("--crop 64 96 a", ["a"], {"crop": ["64", "96"]}),
+        ("--crop auto 64", ["64"], {"crop": "auto"}),
+        ("--scales 0.5 1e0 a", ["a"], {"scales": ["0.5", "1e0"]}),
+        ("--scales [0.5,1] 2", ["2"], {"scales": "[0.5,1]"}),
+        ("--boundary --out b", [], {"boundary": [], "out": "b"}),
+        ("--boundary a", ["a"], {"boundary": []}),
+        ("run --only x y --bf16", ["run"], {"only": ["x", "y"], "bf16": "true"}),
+        ("--only x run", ["run"], {"only": "x"}),
+        ("--only x --only=y run", ["run"], {"only": ["x", "y"]}),
+        ("--out a --out b", [], {"out": "b"}),
+        ("--loss.dice 0.5", [], {"loss": {"dice": "0.5"}}),
+        ("--data camvid --data.root here", [], {"data": {"name": "camvid", "root": "here"}}),
+        ("--data.root here --data=camvid", [], {"data": {"name": "camvid", "root": "here"}}),
+        ("--data.part.x 1 --data.part.y 2", [], {"data": {"part": {"x": "1", "y": "2"}}}),
+    ],
+)
+def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> None:
+    assert read_flags(line.split(), KINDS, groups=("data",), words=1) == (words, tree)
+
+
+def test_entries_and_groups_differ() -> None:
+    _, tree = read_flags(["--loss.dice=1", "--data.root=x", "--data.part.x=1"], KINDS, groups=("data",))
+    assert isinstance(tree["loss"], Entries) and isinstance(tree["data"]["part"], Entries)
+    assert not isinstance(tree["data"], Entries) and isinstance(tree["data"]["root"], Text)
+
+
+@pytest.mark.parametrize("line", ["--out", "--out --bf16", "--crop", "--unknown"])
+def test_a_flag_without_a_value(line: str) -> None:
+    with pytest.raises(CrispsegError, match="no value") as caught:
+        read_flags(line.split(), KINDS)
+    assert caught.value.field == line.split()[0].removeprefix("--")
+
+
+@dataclass(kw_only=True)
+class Paint(Command):
+    """Paint walls.
+
+    Args:
+        wall: which one.
+        tins: of paint.
+        coats: how many.
+        data: the colours.
+    """
+
+    name: ClassVar[str] = "paint"
+    words: ClassVar[tuple[str, ...]] = ("wall", "tins")
+    first: ClassVar[tuple[str, ...]] = ("coats",)
+    wall: str
+    tins: list[Path]
+    coats: int = 2
+    data: Tree = field(default_factory=dict)
+
+    def __call__(self) -> int:
+        return self.coats
+
+
+def test_a_command_is_what_its_words_say() -> None:
+    command = Paint.parsed(["north", "--coats", "3", "a", "b", "--images", "i", "--data.masks=m"])
+    assert (command.wall, command.tins, command.coats) == ("north", [Path("a"), Path("b")], 3)
+    assert command.data == {"images": "i", "masks": "m"}
+    with pytest.raises(SystemExit) as done:
+        Paint.start(["north", "a"])
+    assert done.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "phrases"),
+    [
+        ("", ["WALL is missing", "usage: crispseg paint WALL TINS ..."]),
+        ("north", ["TINS is missing"]),
+        ("north a --coat 1", ["coat ", "did you mean 'coats'"]),
+        ("north a --coats many", ["coats ", "many", "a whole number"]),
+        ("north a --data.imags x --coat 2", ["coat "]),
+    ],
+)
+def test_a_command_refuses(line: str, phrases: list[str], refuses: Any) -> None:
+    with refuses(*phrases):
+        Paint.parsed(line.split())
+
+
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for argv in (["--help"], ["-h", "all"], ["--data", "camvid", "--help", "all"]):
+        with pytest.raises(SystemExit) as done:
+            Paint.start(argv)
+        assert done.value.code == 0
+        pages.append(capsys.readouterr().out)
+    first, whole, camvid = pages
+    assert "Paint walls." in first and "--coats  (a whole number, default: 2)" in first and "how many." in first
+    assert "--data.images" not in first and "--data.images" in whole and "--plugins" in whole
+    assert "--data.root" in camvid and "--data.images" not in camvid

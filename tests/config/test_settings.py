@@ -1,0 +1,157 @@
+"""Settings of any origin: what a text means, which values are refused, and which key was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import crispseg.config.settings
+import crispseg.config.wording
+from crispseg import CrispsegError
+from crispseg.config.settings import Entries, Text, construct, fields_of, merged, plain
+from crispseg.config.wording import accepted
+from crispseg.config.yaml_files import parse_yaml, read_yaml
+from crispseg.data import Augment, Folder
+from crispseg.inference.protocols import Protocol
+from crispseg.training import TrainConfig
+
+
+def test_examples() -> None:
+    assert doctest.testmod(crispseg.config.settings).failed == doctest.testmod(crispseg.config.wording).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int | None, "null", None),
+        (str, "null", "null"),
+        (str | None, "5", "5"),
+        (Path, "2020", "2020"),
+        (bool | str, "false", False),
+        (bool | str, "weights.pth", "weights.pth"),
+        (int | tuple[int, int] | Literal["auto"], "64", 64),
+        (int | tuple[int, int] | Literal["auto"], "[64, 96]", [64, 96]),
+        (int | tuple[int, int] | Literal["auto"], "auto", "auto"),
+        (float, "1e-3", "1e-3"),
+        (list[float], "0.5", [0.5]),
+        (list[Literal["tensorboard", "wandb"]] | None, "wandb", ["wandb"]),
+        (list[str] | str | Path | None, "[background, road]", ["background", "road"]),
+        (list[str] | str | Path | None, "classes.txt", "classes.txt"),
+        (list[str] | Path | None, "classes.txt", "classes.txt"),
+        (dict[str, float] | str, "{dice: 1}", {"dice": 1}),
+        (dict[str, float] | str, "dice", "dice"),
+        (Literal["true", "predicted"], "true", "true"),
+    ],
+)
+def test_a_text_means_what_its_type_takes(kind: Any, text: str, value: Any) -> None:
+    found = plain(Text(text), kind)
+    assert found == value and type(found) is type(value)
+
+
+@given(st.text() | st.integers().map(str) | st.floats().map(str))
+def test_any_text_is_a_path_or_a_name(text: str) -> None:
+    if not text.startswith(("[", "{")):
+        assert plain(Text(text), str) == text
+
+
+def test_entries_are_added_and_mappings_replace() -> None:
+    base = {"loss": {"dice": 1.0}, "lr": 1}
+    assert merged(base, {"loss": {"focal": 1.0}}) == {"loss": {"focal": 1.0}, "lr": 1}
+    assert merged(base, {"loss": Entries(focal=1.0)})["loss"] == {"dice": 1.0, "focal": 1.0}
+
+
+@pytest.mark.parametrize("settings", [TrainConfig, Augment, Protocol])
+@pytest.mark.parametrize("value", ["nonsense", -1.5, ["nonsense", 1], {"nonsense": [1]}, object])
+def test_a_value_that_cannot_be_names_its_field(settings: Any, value: object) -> None:
+    required = {"data": Folder("images", "masks")} if settings is TrainConfig else {}
+    refused = 0
+    for field in dataclasses.fields(settings):
+        if field.name == "data":  # whose type may be anybody's
+            continue
+        try:
+            settings(**{**required, field.name: value})
+        except CrispsegError as error:
+            refused += 1
+            assert field.name in str(error.field or error) and "\n" not in str(error)
+    assert refused >= 5
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "phrases"),
+    [
+        ({"images": "a", "masks": "b", "clases": ["x"]}, "data.clases", ["did you mean 'data.classes'"]),
+        ({"images": "a", "masks": "b", "num_classes": "many"}, "data.num_classes", ["many", "a whole number"]),
+        ({"images": "a", "masks": "b", "fold": Text("x")}, "data.fold", ["x", "a whole number"]),
+    ],
+)
+def test_the_error_of_a_field(values: dict[str, Any], field: str, phrases: list[str]) -> None:
+    with pytest.raises(CrispsegError) as caught:
+        construct(Folder, values, "data.")
+    assert caught.value.field == field
+    assert all(phrase in str(caught.value) for phrase in phrases)
+
+
+def test_a_missing_field_is_named() -> None:
+    @dataclasses.dataclass
+    class Needy:
+        """Needs.
+
+        Args:
+            place: where it is.
+        """
+
+        place: Path
+
+    assert fields_of(Needy)["place"].about == "where it is."
+    with pytest.raises(CrispsegError, match="where it is") as caught:
+        construct(Needy, {})
+    assert caught.value.field == "place"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (int | None, "a whole number or null"),
+        (bool | str | Path, "true or false or a path"),
+        (tuple[int, ...] | Literal["all"], "a list of whole numbers or all"),
+        (dict[str, float] | str, "a mapping from names to numbers or text"),
+        (list[tuple[int, int, int]], "a list of lists of three whole numbers"),
+    ],
+)
+def test_types_in_words(kind: Any, words: str) -> None:
+    assert accepted(kind) == words
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def test_dates_are_text() -> None:
+    assert parse_yaml("out: 2020-01-01\n") == {"out": "2020-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("lr: 1\nseed: 2\nlr: 3\n", ["'lr'", "lines 1 and 3"]),
+        ("data: {name: folder, name: camvid}", ["'name'"]),
+        ("lr: [", ["is no YAML file"]),
+        ("5: x", ["has no settings"]),
+        ("data: {5: x}", ["has no settings"]),
+        ("- a", ["has no settings"]),
+        ("", ["has no settings"]),
+        ("out: \udcff", ["is no YAML file"]),
+        (None, ["is missing"]),
+    ],
+)
+def test_files_that_are_no_settings(text: str | None, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    with refuses(str(path), *phrases):
+        read_yaml(path)
