@@ -6,6 +6,8 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ from contract.formula import FROZEN, freeze, run, saved, shapes_of
 torch.set_num_threads(1)
 
 
+def _each(file: str, ways: Iterable[str], measure: Callable[[str, Path], Any]) -> None:
+    """What each way gives in a folder of its own."""
+    found = {}
+    for way in ways:
+        with tempfile.TemporaryDirectory() as folder:
+            found[way] = measure(way, Path(folder))
+    freeze(file, found)
+
+
 def _models() -> None:
     cases: dict[str, Any] = {}
     outputs = {}
@@ -42,9 +53,7 @@ def _models() -> None:
             name = next((key for key, value in cases.items() if value == text), f"backbone of {case}")
             cases |= {name: text, case: [config, models.packed(own), name]}
             loaded = crispseg.from_pretrained(saved(Path(folder) / "formula", config, shapes))
-        found = models.logits(loaded, case)
-        outputs |= found
-        print(case, {key: (values.std().round(3), values.mean().round(3)) for key, values in found.items()})
+        outputs |= models.logits(loaded, case)
     freeze("models.json", cases)
     freeze("logits.npz", outputs)
 
@@ -120,36 +129,19 @@ def _predict() -> None:
     freeze("predict.json", tables)
 
 
-def _evaluate() -> None:
-    found = {}
-    for way in evaluate.WAYS:
-        with tempfile.TemporaryDirectory() as folder:
-            found[way] = evaluate.scores(Path(folder), way)
-    freeze("evaluate.json", found)
-
-
-def _training() -> None:
-    found = {}
-    for name in training.RUNS:
-        with tempfile.TemporaryDirectory() as folder:
-            training.train(name, Path(folder))
-            found[name] = training.rows(Path(folder) / "run")
-            if name == "plain":
-                assert run("train", "--resume", Path(folder) / "run", "--epochs=3")[0] == 0
-                found["longer"] = training.rows(Path(folder) / "run")
-    freeze("training.json", found)
+def _trained(name: str, folder: Path) -> Any:
+    training.train("plain" if name == "longer" else name, folder)
+    if name == "longer":
+        assert run("train", "--resume", folder / "run", "--epochs=3")[0] == 0
+    return training.rows(folder / "run")
 
 
 def _run() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        own = training.RUNS["plain"] | {
-            "classes": training.NAMES,
-            "lr": 0.002,
-            "optimizer": "sgd",
-            "augment": {"crop": 32},
-        }
-        crispseg.train(training.data(folder / "data"), out=folder / "run", **(training.COMMON | own))
+        own = {"classes": training.NAMES, "lr": 0.002, "optimizer": "sgd", "augment": {"crop": 32}}
+        keywords = training.COMMON | training.RUNS["plain"] | own
+        crispseg.train(training.data(folder / "data"), out=folder / "run", **keywords)
         crispseg.from_pretrained(folder / "run").save_pretrained(FROZEN / "run/model", dtype=torch.float16)
         places = {str(folder / "data"): "@DATA@", str(FROZEN / "sfnet"): "@START@", str(folder / "run"): "runs/tiny"}
         for file in ("config.yaml", "metrics.csv", "model/config.json"):
@@ -164,25 +156,16 @@ def _run() -> None:
     freeze("run.json", {"scores": scores, "samples": found.tolist(), "settings": settings})
 
 
-def _folders() -> None:
-    found = {}
-    for name in folders.ROWS:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = folders.outcome(name, Path(folder))
-            print(name, found[name])
-    freeze("folders.json", found)
-
-
 TOPICS = {
     "models": _models,
     "saved": _saved,
     "bundled": _bundled,
     "interface": _interface,
     "predict": _predict,
-    "evaluate": _evaluate,
-    "training": _training,
+    "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
+    "training": partial(_each, "training.json", [*training.RUNS, "longer"], _trained),
     "run": _run,
-    "folders": _folders,
+    "folders": partial(_each, "folders.json", folders.ROWS, folders.outcome),
 }
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def data(root: Path) -> Path:
     return root
 
 
-def scores(folder: Path, way: str) -> Any:
+def scores(way: str, folder: Path) -> Any:
     """The JSON of a command."""
     model, flags = WAYS[way]
     words = (
@@ -62,7 +62,7 @@ def scores(folder: Path, way: str) -> Any:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_counts(way: str, tmp_path: Path) -> None:
-    found, expected = scores(tmp_path, way), frozen("evaluate.json")[way]
+    found, expected = scores(way, tmp_path), frozen("evaluate.json")[way]
     bounds = expected.pop("intervals", {})  # by draws, which may be others
     assert_same(found, expected, 1e-6)
     assert_same(found.get("intervals", {}).get("miou"), bounds.get("miou"), 0.05)
