@@ -47,7 +47,7 @@ def draw(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray
 @cache
 def drawn(train: int = 1, val: int = 1, test: int = 0, height: int = 64, width: int = 96) -> Folder:
     """Folders with so many images in each split. They are there until the process ends."""
-    root = _place() / f"{train}-{val}-{test}-{height}x{width}"
+    root = Path(tempfile.mkdtemp(dir=_place()))
     for first, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
         if not count:
             continue

@@ -99,7 +99,7 @@ def test_panels_show_image_truth_and_predictions() -> None:
         labels = [Segmenter(model, "cpu")(sample.image).labels for model in (before, after)]
         assert not np.array_equal(*labels)
         for picture in (sample.image, palette[sample.labels], *(palette[one] for one in labels)):
-            assert occurs(picture, drawn)
+            assert occurs(picture, shown)
     assert not occurs(palette[data[0].labels][::-1], shown)
 
 

@@ -199,6 +199,7 @@ def test_command(
     np.testing.assert_array_equal(read_image(picture), red)
     np.testing.assert_array_equal(found, [scores.confusion])
 
+    argv = ["evaluate", str(tmp_path / "model"), *as_flags(drawn()), "--workers=0", "--device=cpu"]
     assert main([*argv, "--boundary"]) == 0
     shown = capsys.readouterr().out
     assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
