@@ -57,23 +57,11 @@ def test_an_array_in_tiles(folder: Path, refuses: Refuses) -> None:
     result = tiled(image)
     assert np.array_equal(result.labels, in_tiles(folder, image, 128)) and len(np.unique(result.labels)) > 1
     assert np.array_equal(tiled.labels(image), result.labels)
-    with refuses("the image was seen in tiles", "no probabilities; shrink or cut"):
+    with refuses("the image", "tiles"):
         result.probabilities()
     assert tiled(image[:128, :128]).probabilities().shape == (4, 128, 128)  # no larger than a tile
     with refuses("tiles of 64 pixels are too small"):
         Segmenter(folder, "cpu", tile=64)
-
-
-def test_predict_in_tiles_takes_any_format(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = blocks(150, 200)
-    for name in ("a.png", "b.jpg"):
-        Image.fromarray(image).save(tmp_path / name)
-    assert main(["predict", str(folder), str(tmp_path), f"--out={tmp_path / 'out'}", "--tiles=128"]) == 0
-    assert np.array_equal(read_mask(tmp_path / "out/a.png"), in_tiles(folder, image, 128))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("a.png", "a_overlay.png", "b.png", "b_overlay.png")
-    }
-    assert "2 of 2 images segmented" in capsys.readouterr().out
 
 
 def test_memory_asks_for_tiles(
