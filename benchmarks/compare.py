@@ -14,10 +14,9 @@ import argparse
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import tables
 import torch
@@ -42,7 +41,6 @@ from crispseg.models.saving import TRAINING_ONLY
 from crispseg.nn import resize
 from crispseg.training import TrainConfig, train
 from crispseg.training.checkpoints import LAST, read_checkpoint
-from crispseg.training.config import config_to_dict
 
 PEERS = HERE / "peers.py"
 
@@ -50,8 +48,6 @@ COMMIT = "commit.txt"
 HEIGHT, WIDTH = 360, 480  # of CamVid's images
 WARMUP = 2  # rounds of `time` that do not count
 TOLERANCE = 1.0  # mIoU points; see `score_run`
-LOCAL = ("out", "data.root", "model.pretrained", "plugins", "workers", "loggers", "accelerator")
-"""What may differ between runs of one recipe: it depends on the machine."""
 
 
 def configuration(entry: Entry, seed: int, data: str, *flags: str) -> TrainConfig:
@@ -138,7 +134,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         CrispsegError: the run did not follow the recipe, its own last mIoU is another, or its commit is not known.
     """
     trained_as = table.entries[name].trained_as
-    recorded = check_recipe(table.entries[trained_as or name], seed, run)
+    recorded = read_yaml(run / CONFIG)
     data = build_data(recorded["data"]).dataset("val")
     model = SegmentationModel.from_pretrained(run)  # the best of its evaluations; the last is what is compared
     weights = read_checkpoint(run / LAST)[0]
@@ -166,37 +162,6 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         "commit": recorded_commit(run) or "unknown",
         "torch": torch.__version__,
     }
-
-
-def check_recipe(entry: Entry, seed: int, run: Path) -> dict[str, Any]:
-    """The settings of a run that followed the recipe.
-
-    Raises:
-        CrispsegError: a setting that is not the machine's differs.
-    """
-    recorded = read_yaml(run / CONFIG)
-    wanted, found = flat(config_to_dict(configuration(entry, seed, recorded["data"]["root"]))), flat(recorded)
-    differing = [
-        f"{key} is {found[key]!r}, not {value!r}"
-        for key, value in wanted.items()
-        if key not in LOCAL and found.get(key, value) != value  # a later version may have settings that it did not
-    ]
-    if not isinstance(found["model.pretrained"], str):
-        differing.append("model.pretrained is no weight file")
-    if differing:
-        raise CrispsegError(
-            f"{run} is not a run of {tables.RECIPE.name} for {entry.label}: {'; '.join(differing)}; train it anew"
-        )
-    return recorded
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings under dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = isinstance(value, Mapping)
-        result |= {f"{key}.{name}": entry for name, entry in flat(value).items()} if nested else {key: value}
-    return result
 
 
 def file_hash(path: str) -> str:

@@ -18,7 +18,6 @@ PyTorch's allocator, on CUDA alone. What a device or a network cannot do is a ro
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import deformable_attention
+import pandas as pd
 import processes
 import sampled_attention
 import torch
@@ -212,14 +212,8 @@ def rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, 
     ):
         for way in own if kind in given.kinds else ():
             found = measure(lambda: attention(kind, way, side, device), device, given.rounds)  # noqa: B023
-            yield {
-                "kind": kind,
-                "what": kind,
-                "way": way,
-                "dtype": "fp32",
-                "batch": "1",
-                "size": f"{side}×{side}",
-            } | found
+            about = {"kind": kind, "what": kind, "way": way, "dtype": "fp32", "batch": "1"}
+            yield about | {"size": f"{side}×{side}"} | found
 
 
 def report(given: argparse.Namespace) -> None:
@@ -235,10 +229,8 @@ def report(given: argparse.Namespace) -> None:
         kept.append(row | where)
         print("| " + " | ".join(row.get(column, "") for column in (*COLUMNS[:9], "problem")) + " |", flush=True)
         if given.csv:
-            with atomic_path(given.csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(kept)
+            with atomic_path(given.csv) as temporary:
+                pd.DataFrame(kept, columns=COLUMNS).to_csv(temporary, index=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -96,7 +96,7 @@ MUTATIONS = [
     Mutation("evaluation: F", "np.divide(2 * precision * recall,", "np.divide(precision * recall,"),
     Mutation("evaluation: nothing predicted", "out=np.ones(matched.shape)", "out=np.zeros(matched.shape)"),
     Mutation("evaluation: union", "self.truth + self.predicted - self.hits", "self.truth + self.predicted"),
-    Mutation("evaluation: absent class", "count = present.sum(axis)", "count = np.ones_like(present).sum(axis)"),
+    Mutation("evaluation: absent class", "present.sum(axis))", "np.ones_like(present).sum(axis))"),
     Mutation("evaluation: ignored pixels", "counts[IGNORE] = 0", "counts[IGNORE] += 0"),
     Mutation("evaluation: both tails", "tail = (1 - level / 100) / 2", "tail = 1 - level / 100"),
     Mutation(
