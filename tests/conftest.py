@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import socket
 import tempfile
@@ -73,9 +74,11 @@ def _no_network() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Data sets, weights and reference outputs that are too large or not free for the repository."""
-    folder = Path(__file__).resolve().parents[1].parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("no folder 'shared' beside the repository")
+    named = os.environ.get("CRISPSEG_DATA")
+    if not named:
+        pytest.skip("CRISPSEG_DATA names no folder with these files")
+    folder = Path(named).resolve()
+    assert folder.is_dir(), f"CRISPSEG_DATA is {named}, which is no folder"
     return folder
 
 
