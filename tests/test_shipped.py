@@ -217,7 +217,7 @@ def test_the_demo_has_examples_of_bundled_models(tiny_run: Run, nuclei: Path, tm
 
 
 def parse(*flags: str) -> Any:
-    return parse_training(list(flags))
+    return parse_training(["--data=nuclei", *flags])
 
 
 def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:

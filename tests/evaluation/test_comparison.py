@@ -15,12 +15,11 @@ from drawn import as_flags, drawn
 from rich.console import Console
 
 from crispseg import SegmentationModel, create_model
-from crispseg.cli import scoring
 from crispseg.cli.main import main
 from crispseg.cli.score_keys import short_names
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores, run_data
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import DIFFERENCES, comparison_page, difference_map, most_changed
@@ -166,10 +165,10 @@ def test_command_refuses(runs: list[str], tmp_path: Path, capsys: pytest.Capture
 
 def test_images_that_models_see_alike_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    monkeypatch.setattr(scoring, "check_split", lambda dataset, split: checked.append(split))
+    monkeypatch.setattr(run_data, "check_split", lambda dataset, split: checked.append(split))
     options = {"num_classes": 12, "backbone": "test_efficientnet", "width": 8}
     several = [create_model("fpn", in_chans=channels, **options) for channels in (3, 1, 3)]
-    assert len(scoring.checked_splits(several, DRAWN, "val")) == 3
+    assert len(run_data.checked_splits(several, DRAWN, "val")) == 3
     assert checked == ["val"]
 
 
