@@ -47,5 +47,9 @@ def _interrupted(trainer: L.Trainer, folder: Path, number: int) -> Interrupted:
 
 def _kept(trainer: L.Trainer, folder: Path) -> str:
     """What there is of a run that ends early, and how to go on."""
-    step = callback(trainer, LastCheckpoint).saved
-    return "start it again" if step is None else f"the checkpoint of step {step} was kept: resume the run in {folder}"
+    last = callback(trainer, LastCheckpoint)
+    if last.saved is None and not last.path.is_file():
+        return "start it again"
+    # Another process may have ended between the writing of a checkpoint and the word that it is written.
+    kept = "the last checkpoint" if last.saved is None else f"the checkpoint of step {last.saved}"
+    return f"{kept} was kept: resume the run in {folder}"
