@@ -398,4 +398,4 @@ def test_agln_trains_in_two_steps(tmp_path: Path) -> None:
     flags += ["--augment.crop=[64,64]", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]
     assert main(["train", str(AGLN / "voc2012_aug.yaml"), *flags, "--model.pretrained=false", f"--out={first}"]) == 0
     config = parse_training([str(AGLN / "voc2012.yaml"), *flags, f"--init_from={first}"])
-    assert starting_model(config, config.data.label_set())[1] == "all weights were taken over"
+    assert starting_model(config, config.data.label_set())[1] == "all weights were copied"

@@ -185,10 +185,7 @@ def test_evaluate_and_one_line_where_a_folder_has_the_name(nuclei: Path, capsys:
     assert main(["evaluate", "nuclei", "--device", "cpu", "--workers", "0", "--bootstrap", "0"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("fpn on test_efficientnet, folder val, 4 images")
-    assert captured.err == (
-        "crispseg: 'nuclei' is the model that comes with crispseg, as the folder nuclei holds no saved model; "
-        "./nuclei is the folder\n"
-    )
+    assert "./nuclei" in captured.err
 
 
 def test_the_line_comes_once_where_a_model_is_looked_at_twice(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +242,7 @@ def test_a_list_of_them(
     assert head == "name classes network parameters val mIoU licence"
     network = f"{', '.join(tiny_run.model.info.class_names)} fpn on test_efficientnet 0.12 M"
     assert rows == [
-        f"aerial {network} 87.2 (85.1 to 89.0) apache-2.0",
+        f"aerial {network} 87.2 [85.1, 89.0] apache-2.0",
         f"nuclei {network} {tiny_run.miou:.1f} see its card",
     ]
     assert tip == "try one: crispseg predict aerial PHOTO.jpg --out predictions"

@@ -435,7 +435,7 @@ def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuse
 def test_help_explains_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "voc2012", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "--data.root" in shown and "--data.train_on {train,trainval,aug}" in shown
+    assert "--data.root" in shown and "--data.train_on" in shown and "trainval" in shown
 
 
 def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ def trained(out: Path, data: Folder, **options: object) -> tuple[Run, str]:
 
 def test_a_run_on_large_images(data: Folder, tmp_path: Path, _large: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run, printed = trained(tmp_path / "run", data)
-    assert "an epoch takes 4 crops of each of 3 images, 12 in all; see augment.repeat" in printed
+    assert "12 in all" in printed
     assert [row["step"] for row in rows(run.folder)] == ["3", "6"]
     monkeypatch.setattr("crispseg.data.loading.large_pair", lambda dataset, index: None)
     again, _ = trained(tmp_path / "whole", data)

@@ -206,7 +206,7 @@ def test_command(
 
     for mistake, phrase in (
         (["--boundary", "0"], "distances are [0]"),
-        (["--boundary", "a"], "boundary"),
+        (["--boundary", "a"], "a is"),
         (["--bootstrap", "-1"], "bootstrap is -1"),
         (["--bootstrap", "1"], "at least 40"),
     ):

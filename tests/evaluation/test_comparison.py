@@ -153,7 +153,7 @@ def test_command_refuses(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     model(0, num_classes=3).save_pretrained(tmp_path / "three")
     for words, phrases in (
         ([runs[0], str(tmp_path / "three"), *DATA], ["12 classes", "3", "need the same"]),
-        ([runs[0], *DATA], ["others"]),
+        ([runs[0], *DATA], ["OTHERS"]),
         ([*runs, f"{runs[1]}/../m1", *DATA], ["m1", "twice"]),
         ([runs[0], str(tmp_path / "none"), *DATA], ["none", "does not exist"]),
     ):

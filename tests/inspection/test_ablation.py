@@ -371,8 +371,8 @@ def test_command_refuses(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(saved), *DATA, "--only", "flow×0"], ["flow×0", "flow × 0"]),
         ([str(saved), *DATA, "--bootstrap=-1"], ["bootstrap", "-1"]),
         ([str(saved), *DATA, f"--html={tmp_path / 'a.txt'}"], ["a.txt", ".html"]),
-        ([str(saved)], ["give --data"]),
-        ([], ["run"]),
+        ([str(saved)], ["data"]),
+        ([], ["RUN"]),
     ):
         assert main(["ablate", *words]) == 2
         captured = capsys.readouterr()

@@ -169,7 +169,7 @@ def test_the_command_line_takes_every_option(tmp_path: Path, capsys: pytest.Capt
 
 def _settings(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The options that `--print_config` shows for these flags, without the defaults."""
-    assert main(["train", *argv, "--model=sfnet", "--print_config"]) == 0
+    assert main(["train", *argv, "--data.root=photos", "--model=sfnet", "--print_config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)["model"]
     defaults = {key: option.default for key, option in model_options("sfnet").items() if key != "auxiliary"}
     return {key: shown[key] for key in defaults if shown[key] != defaults[key]}
