@@ -92,7 +92,7 @@ def test_a_file_that_breaks_a_limit_is_kept_aside(
     """And 8 bits are tried again with more in float; they learn from what the run was trained on."""
     pytest.importorskip("onnxruntime")
     (tmp_path / "n.onnx").write_text("earlier")
-    flags = ["--format", "onnx", "--precision", "int8", "--images", "2", "--rounds", "1"]
+    flags = ["--format", "onnx", "--precision", "int8", "--calibration_images", "2", "--rounds", "1"]
     command = ["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.onnx")]
     assert main([*command, "--limit.labels", "100"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -72,7 +72,7 @@ def test_a_segmenter_compiles_and_computes_the_same(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_networks_are_timed_compiled(tmp_path: Path, tracing: Any, refuses: Any) -> None:
     settings = Conditions((64, 96), backbone="test_efficientnet", device="cpu", repeats=1, warmup=1, compile=True)
-    report = benchmark(["fpn{width: 8}", "timm:test_efficientnet"], settings)
+    report = benchmark(["fpn{width: 8}", "fpn{width: 12}"], settings)
     assert len(report.rows) == 2 and tracing.frame_count >= 2
     model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)
     file = tmp_path / "model.onnx"
