@@ -42,7 +42,7 @@ class Export(Command):
         precision: fp32, bf16 or int8, which is learned from the data.
         calibrate: a folder of data, a run or the name of a data source: int8 learns from its train, and the file is
             scored on its val. By default what the run recorded for int8, and nothing for others.
-        calibration_images: images of train and of val, at most so many of each.
+        calibration_images: images of train and of val each, at most.
         rounds: how often an image is timed.
         limit: limits, of each size.
         data: the data of calibrate.

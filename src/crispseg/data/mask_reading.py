@@ -344,7 +344,7 @@ def _odd_palettes(grey: list[MaskStatistics], count: int | None, void: Sequence[
     what = f"a class in another colour than most of {plural(len(shown), 'palette mask')}"
     remedy = (
         "it is the values that count: if colours are right, save the masks as RGB and give data.palette; some programs "
-        "number colours anew in each file"
+        "number colours in each file"
     )
     return [_fault("mask-palettes-differ", odd, what, remedy, Severity.WARNING)]
 

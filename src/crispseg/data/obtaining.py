@@ -25,7 +25,7 @@ def obtain(name: str, out: Path, progress: Progress, say: Callable[[str], None],
     Args:
         name: of the data set.
         out: folder to download to, or to check; an interrupted download goes on where it broke off.
-        progress: is told how far the download is.
+        progress: called with the progress of the download.
         say: is given lines about what is found and done.
         keep_archives: whether to keep the archives when they are unpacked.
 

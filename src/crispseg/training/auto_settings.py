@@ -34,7 +34,7 @@ STEP = 32
 
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
-    """The configuration with a value in place of each auto; docs/defaults.md explains them."""
+    """Return the configuration with a value for each auto; docs/defaults.md explains them."""
     augment = resolved_augment(config.augment, train, config.model.in_chans)
     batch_size = config.batch_size
     if batch_size == "auto":

@@ -66,7 +66,7 @@ class Pace(Callback):
         return self.waited / self.training if self.training else None
 
     def left(self) -> float | None:
-        """Seconds to the end of the run; None before they can be told."""
+        """Seconds to the end of the run; None before they are known."""
         if self.a_step is None or self.steps is None:
             return None
         to_come = -(-self.steps // self.between) - self.latest // self.between if self.latest < self.steps else 0

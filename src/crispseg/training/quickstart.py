@@ -81,7 +81,7 @@ def unseen(data: DataSource) -> SegmentationDataset:
 
 
 def judge(model: SegmentationModel, dataset: SegmentationDataset, workers: int) -> Evaluation:
-    """What is told of a model before training and after; with instance masks also how well objects are found."""
+    """Scores of a model before and after training; with instance masks also those of objects."""
     rule = NUMBERED if isinstance(dataset, InstanceDataset) else None
     return score_model(model, dataset, objects=rule, workers=workers)
 
