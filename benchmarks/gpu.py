@@ -32,7 +32,7 @@ import torch
 from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
 
-from crispseg.cli.allocation import keep_freed_memory
+from crispseg.cli.main import keep_freed_memory
 from crispseg.config.plugins import load_plugins
 from crispseg.data import Nuclei
 from crispseg.errors import CrispsegError, one_line

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import error_of
 from drawn import as_flags, drawn
 from PIL import Image
-from test_cli import error_of
 
 from crispseg.cli.main import main
 from crispseg.io.images import write_image

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import error_of
+from commands import error_of
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.main import main

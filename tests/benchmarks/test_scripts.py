@@ -25,7 +25,7 @@ PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segform
 def test_the_counter_of_mmcv_gives_table_8(name: str, options: dict[str, Any], giga: str, script: Script) -> None:
     with torch.device("meta"):
         model = create_model(name, num_classes=59, backbone="resnet101_deep", **options)
-    assert f"{script('mmcv_counter').count_in_modules(model, 480, 480) / 1e9:.3f}" == giga
+    assert f"{script('counts').count_in_modules(model, 480, 480) / 1e9:.3f}" == giga
 
 
 def test_all_ways_of_sampled_attention_agree(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import error_of, output_of
+from commands import error_of, output_of
 from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main

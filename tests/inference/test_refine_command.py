@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import error_of, output_of
 from PIL import Image
-from test_cli import error_of, output_of
 from training_runs import FLAGS
 
 from crispseg import SegmentationModel, create_model

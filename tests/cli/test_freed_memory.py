@@ -7,7 +7,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from crispseg.cli.allocation import keep_freed_memory
+from crispseg.cli.main import keep_freed_memory
 
 def fill():
     blocks = [np.ones(3 * 2**20, np.uint8) for _ in range(40)]  # NumPy asks for huge pages from 4 MiB on
@@ -41,8 +41,8 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise(asked: dict[
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from crispseg.cli import allocation
+    from crispseg.cli import main as program
 
     for library in (object(), None):
-        monkeypatch.setattr(allocation.ctypes, "CDLL", lambda _name, library=library: library)
-        allocation.keep_freed_memory()
+        monkeypatch.setattr(program.ctypes, "CDLL", lambda _name, library=library: library)
+        program.keep_freed_memory()

@@ -1,0 +1,125 @@
+"""`crispseg predict`: what is read, what is written and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Capture, error_of, output_of
+from PIL import Image
+from training_runs import DRAWN, files
+
+from crispseg import Segmenter
+from crispseg.cli.main import main
+
+
+def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert "3 of 3 images" in output_of(capsys, "predict", run, pictures, "--out", out)
+    names = ("one", "two.v2", "sub/three")
+    assert files(out) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+    segmenter = Segmenter(run)
+    palette = np.array(DRAWN.label_set().palette, np.uint8)
+    for source in (path for path in pictures.rglob("*") if path.is_file()):
+        target = out / source.relative_to(pictures).with_suffix(".png")
+        expected = segmenter(source)
+        with Image.open(target) as written:
+            assert written.mode == "P"
+            assert np.array_equal(np.array(written), expected.labels)  # values are class ids
+            assert np.array_equal(np.array(written.convert("RGB")), palette[expected.labels])
+        with Image.open(target.with_name(f"{target.stem}_overlay.png")) as overlay, Image.open(source) as image:
+            assert overlay.size == image.size
+            assert np.array_equal(np.array(overlay), expected.overlay())
+
+
+def test_predict_files_and_patterns(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "one.png").rename(pictures / "one[1].png")  # the signs of a pattern
+    images = [pictures / name for name in ("sub/three.png", "*.jpg", "one[1].png", "*.png")]
+    shown = output_of(capsys, "predict", run / "model", *images, "--out", tmp_path / "out", "--bf16", "true")
+    assert "3 of 3 images" in shown  # one[1].png is named twice
+    names = ("one[1]", "three", "two.v2")
+    assert files(tmp_path / "out") == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+
+
+def test_predict_writes_beside_the_images(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """And never into a folder that holds anything."""
+    monkeypatch.chdir(tmp_path)
+    assert output_of(capsys, "predict", run, "in") == "3 of 3 images segmented into in_predictions\n"
+    names = ("one", "two.v2", "sub/three")
+    assert files(Path("in_predictions")) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
+    before = {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")}
+    assert "into in_predictions_2\n" in output_of(capsys, "predict", run, "in/")
+    assert {path: path.stat().st_mtime_ns for path in Path("in_predictions").rglob("*")} == before
+    Path("one_predictions").write_text("of the user")
+    assert "into one_predictions_2\n" in output_of(capsys, "predict", run, "in/one.png")
+    assert files(Path("one_predictions_2")) == {"one.png", "one_overlay.png"}
+    Path("two.v2_predictions").mkdir()  # empty, so it is nobody's
+    assert "into two.v2_predictions\n" in output_of(capsys, "predict", run, "in/two.v2.jpg")
+    assert "into in_predictions_3\n" in output_of(capsys, "predict", run, "in/*.jpg", "in/one.png")
+    shutil.copytree(pictures, tmp_path / "set/images/val")  # beside images, of which it would be taken for some
+    assert "into set/val_predictions\n" in output_of(capsys, "predict", run, "set/images/val")
+    assert "into set/one_predictions\n" in output_of(capsys, "predict", run, "set/images/val/one.png")
+    monkeypatch.chdir(pictures / "sub")
+    assert f"into {pictures / 'sub_predictions'}\n" in output_of(capsys, "predict", run, ".")
+    assert f"into {tmp_path / 'one_predictions_3'}\n" in output_of(capsys, "predict", run, "../one.png")
+    assert "into three_predictions\n" in output_of(capsys, "predict", run, "three.png")
+    line = error_of(capsys, "predict", run, "three.png", "../one.png")
+    assert "the images are not of one folder" in line
+
+
+@pytest.mark.parametrize("twin", ["one.jpg", "one_overlay.png"])
+def test_two_results_of_one_name_are_refused(
+    twin: str, run: Path, pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copy(pictures / "one.png", pictures / twin)
+    line = error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out")
+    assert str(pictures / "one.png") in line and str(pictures / twin) in line and "one by one" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_is_never_overwritten(run: Path, pictures: Path, capsys: Capture) -> None:
+    before = (pictures / "one.png").read_bytes()
+    line = error_of(capsys, "predict", run, pictures / "one.png", "--out", pictures)
+    assert str(pictures / "one.png") in line and "choose another" in line
+    assert (pictures / "one.png").read_bytes() == before
+
+
+def test_a_link_that_leads_to_itself_is_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "loop.png").symlink_to("loop.png")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    notice, line = capsys.readouterr().err.splitlines()
+    assert f"left out: {pictures / 'loop.png'} " in notice and "1 of 4 images" in line
+
+
+def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "text.jpg").write_text("no image")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    *notices, last = captured.err.splitlines()
+    assert len(notices) == 2
+    assert last.startswith("crispseg: error: 2 of 5 images") and str(pictures / "empty.png") in last
+    assert len(files(tmp_path / "out")) == 6
+    assert "3 of 5 images" in captured.out
+
+
+def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    cases = (
+        ("missing.png", "missing.png does not exist; give"),
+        ("*.gif", "holds no images"),
+        (".", "holds no images"),
+    )
+    for source, phrase in cases:
+        assert phrase in error_of(capsys, "predict", run, tmp_path / source, "--out", tmp_path / "out")
+    assert files(tmp_path) == set()
+
+
+def test_an_impossible_device_is_named(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    line = error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out", "--device", "abacus")
+    assert "'abacus'" in line and "'cpu'" in line

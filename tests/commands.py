@@ -1,0 +1,28 @@
+"""Commands as tests run them, in this process."""
+
+from __future__ import annotations
+
+import pytest
+
+from crispseg.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def error_of(capsys: Capture, *argv: object) -> str:
+    """The one line on stderr of a command that must fail."""
+    capsys.readouterr()
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("crispseg: error: ") and "Traceback" not in captured.out
+    return line
+
+
+def output_of(capsys: Capture, *argv: object) -> str:
+    """What a command that must succeed prints on stdout."""
+    capsys.readouterr()
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
