@@ -77,7 +77,7 @@ def test_run_lengths_agree_with_a_loop(data: st.DataObject, height: int, width: 
         np.testing.assert_array_equal(full(shapes.runs(given_counts, height, width), height, width), expected)
 
 
-@pytest.mark.parametrize("counts", ["", "X", "0 0", "ooooooooo0", "é", [0, 5], [-1, 193], [[1], [2, 3]], None])
+@pytest.mark.parametrize("counts", ["", "X", "0 0", "0", "ooooooooo0", "é", [0, 5], [-1, 193], [[1], [2, 3]], None])
 def test_what_is_no_run_lengths(counts: Any) -> None:
     with pytest.raises(ValueError, match="counts"):
         shapes.runs(counts, HEIGHT, WIDTH)
