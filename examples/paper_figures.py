@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 import crispseg
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.flow import Flow, flow_colors, flows, pixel_pitch
-from crispseg.inspection.maps import at_image
-from crispseg.inspection.panels import sections
-from crispseg.inspection.points import SampledPoints, sampled_points
+from crispseg.inspection.fields import SampledPoints, flow_of, pixel_pitch, sampled_points
+from crispseg.inspection.maps import at_image, flow_image
+from crispseg.inspection.page import sections
 from crispseg.io.images import write_image
 from crispseg.visualization.pictures import panels
 
@@ -35,12 +34,12 @@ def enlarged(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def arrows(flow: Flow, seen: Inspection, count: int = 24, zoom: int = 2) -> NDArray[np.uint8]:
+def arrows(flow: torch.Tensor, seen: Inspection, count: int = 24, zoom: int = 2) -> NDArray[np.uint8]:
     """A flow as arrows on the paled image, as many along its longer side, longer than true by a power of two."""
     height, width = seen.size
     picture = enlarged(255 - (255 - seen.image) // 5 * 2, zoom)
-    pitch = torch.tensor(pixel_pitch(flow.size, seen))
-    field = (at_image(flow.pixels, seen) * pitch[:, None, None]).numpy()  # in pixels of the image
+    pitch = torch.tensor(pixel_pitch((flow.shape[1], flow.shape[2]), seen))
+    field = (at_image(flow, seen) * pitch[:, None, None]).numpy()  # in pixels of the image
     spacing = max(height, width) / count
     longest = float(np.linalg.norm(field, axis=0).max())
     scale = 2 ** max(0, math.floor(math.log2(spacing / longest))) if longest else 1
@@ -72,9 +71,10 @@ def figures(seen: Inspection) -> dict[str, list[Row]]:
     """Name of each figure that the model's parts allow, and its rows of titled pictures."""
     image, points = {"image": seen.image}, sampled_points(seen)
     found = {}
-    if fields := flows(seen):
-        growing = {flow.title: flow_colors(flow, seen) for flow in fields}
-        found["sfnet_figure_5"] = [{**image, **growing, "arrows": arrows(fields[-1], seen), "result": seen.colors()}]
+    if flows := {seen.parts[part].title: flow_of(seen, part) for part in seen.of("fam")}:
+        growing = {title: flow_image(at_image(flow, seen)) for title, flow in flows.items()}
+        last = arrows(list(flows.values())[-1], seen)
+        found["sfnet_figure_5"] = [{**image, **growing, "arrows": last, "result": seen.colors()}]
     levels = shown(seen, "ddsm", "coarse x_h", "fine x_l", "spatial x_Sout", "x_Sout + x_Cout")
     if levels:
         sampled = [{"sampled for a pixel": crosses(seen, each)} for each in points]
@@ -83,7 +83,7 @@ def figures(seen: Inspection) -> dict[str, list[Row]]:
     if blocks:
         found["agln_figure_3"] = [{**image, **blocks[-1], "result": seen.colors()}]
     found["unept_figure_4"] = [{**image, **row} for row in shown(seen, "refinement")]
-    if crossing := [each for each in points if each.part.endswith("cross_attention")]:
+    if crossing := [each for each in points if each.title.endswith("cross-attention")]:
         heads = enumerate(crossing[-1].groups)
         found["unept_sampling"] = [
             {name: crosses(seen, crossing[-1], group) for group, name in heads if name.startswith("head 1")}

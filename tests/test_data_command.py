@@ -20,7 +20,7 @@ from crispseg.data.catalogue import catalogue
 from crispseg.data.overview import class_meanings, spans, spread
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.visualization.contact_sheet import CELL, contact_sheet, fitted
+from crispseg.visualization.pictures import CELL, contact_sheet, fitted
 
 
 def run(*argv: object) -> int:
@@ -192,7 +192,7 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / "masks" / f"{name}.png", np.ones((60, 20), np.uint8))
     data = Folder(tmp_path / "images", tmp_path / "masks", palette=None, num_classes=2, val_ratio=0.5)
-    sheet = contact_sheet({"train": data.dataset("train")}, LabelSet.numbered(2), 4)
+    sheet = contact_sheet({"train": [data.dataset("train")[0]]}, LabelSet.numbered(2))
     blue = (sheet == (0, 0, 200)).all(axis=-1)
     rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
     assert abs(len(rows) / len(columns) - 3) < 0.1

@@ -27,6 +27,8 @@ LIVELY = {
     "varphi": 20.0,
     "predict": 0.5,
     "predict_offset": 0.5,
+    "sampling_offsets": 0.3,
+    "attention_weights": 0.3,
 }
 """Standard deviation of the weights of layers of these names."""
 
@@ -40,7 +42,7 @@ def lively(name: str, **options: object) -> SegmentationModel:
         layer, kind = path.split(".")[-2:] if "." in path else ("", "")
         if kind == "weight" and layer in LIVELY:
             nn.init.normal_(parameter, std=LIVELY[layer])
-        if kind == "gamma":
+        if kind == "gamma" or parameter.ndim == 0:
             nn.init.ones_(parameter)
     if model.refiner is not None:
         nn.init.constant_(model.refiner.boundary_head[-1].bias, 0.2)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from crispseg.inspection import inspect_image
+from crispseg.inspection.fields import sampled_points
 from crispseg.inspection.page import inspection_page
-from crispseg.inspection.points import sampled_points
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'crispseg[dev]'")

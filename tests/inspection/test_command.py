@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.inspection import activations
 from crispseg.io.images import write_image, write_labels
 from crispseg.io.opening import ORIENTATION
 from tests.inspection.models import lively, scene
@@ -32,20 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     high[0, 0] = 40
     write_image(root / "high.png", high)
     write_image(root / "colours.png", image)
-    (root / "turned.png").write_bytes(turned(image))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(np.rot90(image)).save(root / "turned.png", exif=exif)
     (root / "broken.png").write_bytes((root / "street.png").read_bytes()[:500])
     return root
-
-
-def turned(image: NDArray[np.uint8]) -> bytes:
-    """A PNG of the image lying on its side, which says so behind its pixels."""
-    exif, file = Image.Exif(), io.BytesIO()
-    exif[ORIENTATION] = 6
-    Image.fromarray(np.rot90(image)).save(file, "PNG", exif=exif)
-    data, at = file.getvalue(), file.getvalue().index(b"eXIf") - 4
-    length = 12 + int.from_bytes(data[at : at + 4], "big")
-    end = data.index(b"IEND") - 4
-    return data[:at] + data[at + length : end] + data[at : at + length] + data[end:]
 
 
 def arguments(folder: Path, *flags: str, run: str = "sfnet", image: str = "street.png") -> list[str]:
@@ -99,7 +87,7 @@ def test_mistakes(
 
 
 def test_a_large_image_is_inspected_as_a_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "reduction", lambda size, classes, pixels: 0.75)
+    monkeypatch.setattr("crispseg.inspection.activations.PROBABILITIES", 72 * 48 * 12)
     page = tmp_path / "page.html"
     assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page))) == 0
     html = page.read_text(encoding="utf-8")

@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection import inspect_image
-from crispseg.inspection.flow import flows
-from crispseg.inspection.page import cards, classes, inspection_page
-from crispseg.inspection.panels import sections
-from crispseg.inspection.payload import POINT_BYTES, payload, points_field
-from crispseg.inspection.points import SampledPoints, sampled_points
+from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
+from crispseg.inspection.page import cards, classes, inspection_page, sections
 from tests.inspection.models import SYSTEMS, inspected, lively
 
 LARGEST = 8_000_000
@@ -73,30 +70,16 @@ def test_a_page_without_truth_does_not_speak_of_it() -> None:
 
 
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
-    """The picture beside has them in their colour all the same."""
     found = inspected("fpn")
-    names = ("background", *found.label_set.names[1:])
-    palette = ((128, 128, 128), *found.label_set.palette[1:])
+    info = dataclasses.replace(found.info, class_names=("background", *found.label_set.names[1:]))
     labels = found.labels.copy()
     labels[0, :2] = 0, 1
-    html = inspection_page(
-        dataclasses.replace(
-            found,
-            info=dataclasses.replace(found.info, class_names=names, palette=palette),
-            labels=labels,
-            truth=np.where(np.arange(96) < 5, labels, 3).astype(np.uint8),
-        )
-    )
-    for layer, wrong, clear in (
-        ("prediction", labels != 0, "128, 128, 128"),
-        ("errors", labels != np.where(np.arange(96) < 5, labels, 3), "0, 0, 0"),
-    ):
-        figure = re.search(
-            rf'<div class="stage exact" style="--clear: rgb\({clear}\)" data-layer="{layer}".*?base64,([^"]*)"', html
-        )
-        assert figure
-        picture = Image.open(io.BytesIO(base64.b64decode(figure[1]))).convert("RGBA")
-        assert np.array_equal(np.array(picture)[..., 3] == 255, wrong)
+    truth = np.where(np.arange(96) < 5, labels, 3).astype(np.uint8)
+    html = inspection_page(dataclasses.replace(found, info=info, labels=labels, truth=truth))
+    for layer, seen in (("prediction", labels != 0), ("errors", labels != truth)):
+        (source,) = re.findall(rf'style="--clear: rgb\([\d, ]+\)" data-layer="{layer}".*?base64,([^"]*)"', html)
+        picture = Image.open(io.BytesIO(base64.b64decode(source))).convert("RGBA")
+        assert np.array_equal(np.array(picture)[..., 3] == 255, seen)
 
 
 def test_names_are_text() -> None:
@@ -119,20 +102,20 @@ def test_points_of_large_levels_are_thinned_out() -> None:
     rng = np.random.default_rng(0)
     xs, ys = np.arange(256, dtype=np.float32) * 4, np.arange(200, dtype=np.float32) * 4
     xy = rng.random((200, 256, 1, 25, 2), np.float32) * 1000
-    points = SampledPoints("part", "F3 → F2", xs, ys, xy, rng.random((200, 256, 1, 25), np.float32))
+    points = SampledPoints("F3 → F2", xs, ys, xy, rng.random((200, 256, 1, 25), np.float32))
     field = points_field(points, POINT_BYTES)
     every, rows, columns = field["every"], len(field["ys"]), len(field["xs"])
     assert every == 2 and (rows, columns) == (100, 128)
     assert 5 * rows * columns * 25 <= POINT_BYTES
     told = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
-    np.testing.assert_allclose(told[7, 9], points.at(field["xs"][9], field["ys"][7])[0][0], atol=0.05)
+    np.testing.assert_allclose(told[7, 9], points.xy[points.nearest(field["xs"][9], field["ys"][7])][0], atol=0.05)
 
 
 def test_flow_survives_the_way_to_the_page() -> None:
     found = inspected("sfnet")
-    for field, flow in zip(payload(found)["fields"], flows(found), strict=True):
+    for field, part in zip(payload(found)["fields"], found.of("fam"), strict=True):
         told = unpacked(field["vectors"], *field["size"][::-1]) * field["step"]
-        np.testing.assert_allclose(told, flow.pixels.permute(1, 2, 0), atol=flow.longest() / 30000)
+        np.testing.assert_allclose(told, flow_of(found, part).permute(1, 2, 0), atol=field["longest"] / 30000)
 
 
 @pytest.mark.parametrize("name", ["ddsm_upernet", "unept"])
@@ -172,7 +155,7 @@ def test_mixtures_and_attention_lie_where_their_pixels_do(
     side: int, every: int, fold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On levels of 24 × 16 and, for the descriptors of F4, 6 × 4 pixels, whose corners are those of 96 × 64."""
-    monkeypatch.setattr("crispseg.inspection.payload.SIDE", side)
+    monkeypatch.setattr("crispseg.inspection.fields.SIDE", side)
     data = payload(inspected("agln"))
     field = data["fields"][-2]
     assert field["title"] == "F3 → F2, block 2: descriptors of F4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.flow import flow_colors, flows, pixel_pitch, pixels_of_level
-from crispseg.inspection.maps import at_image, color_wheel
-from crispseg.inspection.points import SampledPoints, sampled_points
+from crispseg.inspection.fields import SampledPoints, flow_of, pixel_pitch, sampled_points
+from crispseg.inspection.maps import color_wheel
 from crispseg.models.sfnet import warp
 from crispseg.nn import sampled_sum
 from tests.inspection.models import inspected, lively, scene
@@ -36,36 +36,29 @@ def inside(xy: Tensor, inspection: Inspection) -> Tensor:
 def test_flow_is_in_pixels_of_its_level() -> None:
     """`warp` reads a map of its pixels' own places: what it reads is where it looks."""
     found = inspect_image(lively("sfnet"), scene(96, 128)[0])
-    for flow in flows(found):
-        delta = found.tap(flow.part, "flow")
-        coarse_size = tuple(found.tap(flow.part, "coarse").shape[-2:])
-        read = warp(positions(found, coarse_size), delta[None])[0]  # (2, h, w), in pixels of the image
-        pitch = torch.tensor(pixel_pitch(flow.size, found))[:, None, None]
-        looked = positions(found, flow.size)[0] + flow.pixels * pitch
+    for part in found.of("fam"):
+        flow, (height, width) = flow_of(found, part), found.tap(part, "coarse").shape[-2:]
+        read = warp(positions(found, (height, width)), found.tap(part, "flow")[None])[0]  # (2, h, w), of the image
+        size = (flow.shape[1], flow.shape[2])
+        looked = positions(found, size)[0] + flow * torch.tensor(pixel_pitch(size, found))[:, None, None]
         there = inside(looked, found)
-        assert there.any() and flow.longest() > 0.2
+        assert there.any() and flow.abs().max() > 0.2
         torch.testing.assert_close(read[:, there], looked[:, there], atol=1e-2, rtol=0)
 
 
 def test_conversion_by_hand() -> None:
     """Δ / w of 2 / (w - 1) a pixel: Δ = 16 on a level 8 wide is 7 pixels, Δ = -10 on one 5 high is -4."""
-    delta = torch.zeros(2, 5, 8)
-    delta[0], delta[1] = 16, -10
-    assert pixels_of_level(delta)[:, 2, 3].tolist() == pytest.approx([7, -4])
+    delta = torch.tensor([16.0, -10.0])[:, None, None].expand(2, 5, 8)
+    found = dataclasses.replace(inspected("sfnet"), taps={"x.flow": delta})
+    assert flow_of(found, "x")[:, 2, 3].tolist() == pytest.approx([7, -4])
+    assert flow_of(dataclasses.replace(found, align_corners=False), "x")[:, 2, 3].tolist() == [8, -5]
 
 
-def test_colours_are_torchvision_s() -> None:
-    found = inspected("sfnet")
-    flow = flows(found)[-1]
-    expected = torchvision.utils.flow_to_image(flow.pixels).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(flow_colors(flow), expected)
-    large = torchvision.utils.flow_to_image(at_image(flow.pixels, found)).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(flow_colors(flow, found), large)
+def test_the_wheel_is_red_to_the_right_and_cyan_to_the_left() -> None:
     wheel = color_wheel(65)
-    # To the right red, to the left cyan; nothing is white, and so is what is outside.
     right, left = wheel[32, 63].astype(int), wheel[32, 1].astype(int)
     assert right[0] > 200 > 100 > right[2] and left[2] > 200 > 100 > left[0]
-    assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255
+    assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255  # no flow, and outside
 
 
 def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:
@@ -84,10 +77,10 @@ def test_ddsm_s_points_for_known_offsets() -> None:
     predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
     found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
     points = sampled_points(found)[-1]
-    assert (points.part, points.title, points.weights.shape) == ("decoder.fuses.0", "F3 → F2", (16, 24, 1, 9))
+    assert (points.title, points.weights.shape) == ("F3 → F2", (16, 24, 1, 9))
     row, column = points.nearest(50, 30)
     assert (row, column) == (round(30 * 15 / 63), round(50 * 23 / 95))
-    xy, weights = points.at(50, 30)
+    xy, weights = points.xy[row, column], points.weights[row, column]
     place = np.array([column * 95 / 23, row * 63 / 15])
     np.testing.assert_allclose(xy[0, 4], place + np.array([2.5 * 95 / 23, -1.25 * 63 / 15]), atol=1e-3)
     np.testing.assert_allclose(
@@ -139,7 +132,7 @@ def test_unept_s_points_for_known_offsets() -> None:
     assert points.groups[:4] == ("head 1, level 1", "head 1, level 2", "head 1, level 3", "head 2, level 1")
     row, column = points.nearest(50, 30)
     assert (row, column) == (30 // 8, 50 // 8)
-    xy, weights = points.at(50, 30)
+    xy, weights = points.xy[row, column], points.weights[row, column]
     place = np.array([column * 8 + 3.5, row * 8 + 3.5])  # the middle of 8 × 8 pixels
     np.testing.assert_allclose(xy[0, 1], place + np.array([24, -16]), atol=1e-3)
     np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)

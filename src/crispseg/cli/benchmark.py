@@ -12,7 +12,7 @@ from rich.console import Console
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import STDOUT, Command
 from crispseg.cli.score_keys import write_json
-from crispseg.visualization.pages import check_json
+from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,7 @@ class Benchmark(Command):
 
     def __call__(self) -> None:
         if self.json not in (None, STDOUT):
-            check_json(self.json)
+            check_page(self.json, ".json")
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         if self.json == STDOUT:
             print(json.dumps(report.to_dict(), indent=2))

@@ -30,7 +30,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.evaluation.run_data import completed
 from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
-from crispseg.visualization.contact_sheet import contact_sheet
+from crispseg.visualization.pictures import contact_sheet
 
 
 def run(argv: Sequence[str]) -> None:
@@ -122,7 +122,8 @@ class ShowData(Command):
         for split, fault in faults.items():
             say(console, f"{split}: {fault}")
         if self.out is not None:
-            write_image(self.out, contact_sheet(splits, source.label_set(), self.rows))
+            shown = {name: [split[at] for at in spread(len(split), self.rows)] for name, split in splits.items()}
+            write_image(self.out, contact_sheet(shown, source.label_set()))
             say(console, f"a sheet of images is in {self.out}")
 
 

@@ -25,7 +25,7 @@ from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import WEIGHTS_FILE
-from crispseg.visualization.pages import check_json
+from crispseg.visualization.pages import check_page
 
 LEFT_OUT = ("image-without-mask", "mask-without-image")
 """Errors that training leaves out, and goes on, where enough is left."""
@@ -70,7 +70,7 @@ class Doctor(Command):
         # The file is opened now, so that a path that cannot be written is found before the work.
         to_file = None if self.json == STDOUT else self.json
         if to_file:
-            check_json(to_file)
+            check_page(to_file, ".json")
         with atomic_path(to_file) if to_file else nullcontext() as file:
             diagnosis = diagnose(subject, self.workers)
             text = json.dumps(as_json(diagnosis), indent=2) + "\n"

@@ -18,7 +18,7 @@ from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.run_data import data_to_score
 from crispseg.io.files import atomic_path
 from crispseg.training.config import spare_processors
-from crispseg.visualization.pages import check_json, check_page
+from crispseg.visualization.pages import check_page
 
 FEWEST = 40
 """Resamples of which one can lie outside of a 95 % interval on each side."""
@@ -61,7 +61,7 @@ class WithScores(WithDevice):
         if self.html:
             check_page(self.html)
         if self.json:
-            check_json(self.json)
+            check_page(self.json, ".json")
         return found
 
 

@@ -29,9 +29,9 @@ from crispseg.nn import record
 from crispseg.visualization.pictures import error_map
 
 PIXELS = 2**20
-"""An image of more pixels is inspected as a reduced copy: what is recorded is some GB at most, of a wide dense AGLN."""
+"""Larger images are inspected as a reduced copy: the recorded values are some GB at most, of a wide dense AGLN."""
 PROBABILITIES = 2**26
-"""Nor are there more values, classes × pixels, of the full-size logits: 256 MiB."""
+"""Most values, classes × pixels, of the logits: 256 MiB."""
 
 KINDS = {
     "fam": "warped",
@@ -41,11 +41,11 @@ KINDS = {
     "cfb": "sdm.M",
     "attention": "locations",
 }
-"""Kinds of parts that can be looked into, and the tap by which each is known: a part's path and this are the tap's."""
+"""Kinds of parts that can be looked into, and the tap by which each is known."""
 
 
 class Part(NamedTuple):
-    """A part of the model that ran: one of `KINDS`, and a title for people, such as "F5 → F4" for that step."""
+    """A part of the model that ran: one of `KINDS`, and a title, such as "F5 → F4" for that step."""
 
     kind: str
     title: str
@@ -53,16 +53,15 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """An image, what a model says about it, and what the model computed on the way.
+    """An image, its labels by a model, and the values that the model computed on the way.
 
-    Sizes are those of the inspected image, H × W, which may be a reduced copy. Positions in the image are in pixels, x
-    to the right and y downwards, and (0, 0) is the centre of the first pixel.
+    Sizes are those of the inspected image, H × W, which may be a reduced copy.
 
     Args:
         name: stem of the image's file, or "image".
         info: of the model.
         original_size: height and width of the image before it was reduced.
-        input_size: height and width of what the model was given: H and W, or what they are padded to.
+        input_size: height and width of the model's input: H and W, or more with padding.
         align_corners: levels lie on the image by the centres of their corner pixels, not from edge to edge.
         seconds: time that the network took.
         image: `(H, W, 3)` RGB.
@@ -73,8 +72,7 @@ class Inspection:
         boundary: probability of each pixel to be on a boundary, `(H, W)`.
         direction: most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`.
         offsets: from where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 if nothing moves.
-        taps: what `crispseg.record` saw, in the order in which it was computed: float32 on the CPU, without the batch
-            dimension.
+        taps: values of `crispseg.record`, in the order of computation: float32 on the CPU, without the batch dimension.
         parts: parts that ran, by their path in the model, in that order.
     """
 
@@ -110,13 +108,13 @@ class Inspection:
         """Probability of the most likely class, `(H, W)`, 1 / C to 1."""
         return np.asarray(self.probabilities.max(axis=0))
 
-    def entropy(self, normalised: bool = False) -> NDArray[np.float32]:
-        """−Σ p ln p over the classes, `(H, W)`: in nats, or, normalised, as a share of its largest value, ln C."""
+    def entropy(self) -> NDArray[np.float32]:
+        """−Σ p ln p over the classes, `(H, W)`, in nats."""
         total: NDArray[np.float32] = torch.special.entr(torch.from_numpy(self.probabilities)).sum(0).numpy()
-        return total / np.float32(math.log(len(self.probabilities))) if normalised else total
+        return total
 
     def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Class ids `(H, W)`, by default the labels, in the colours of their classes, `(H, W, 3)`; 255 is black."""
+        """Class ids `(H, W)`, by default the labels, in their colours, `(H, W, 3)`; 255 is black."""
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
@@ -173,7 +171,7 @@ def inspect_image(
     original = array.shape[0], array.shape[1]
     if truth is not None:
         truth = _checked_truth(truth, ignore, original, info.num_classes, name)
-    factor = reduction(original, info.num_classes, pixels)
+    factor = math.sqrt(min(pixels, PROBABILITIES // info.num_classes) / math.prod(original))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
         array = np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -221,14 +219,8 @@ def inspect_image(
         truth=truth,
         **refined,
         taps={key: value[0].float().cpu() for key, value in seen.items()},
-        parts=parts_of(seen, getattr(model.decoder, "fuse_levels", ())),
+        parts=_parts(seen, getattr(model.decoder, "fuse_levels", ())),
     )
-
-
-def reduction(size: tuple[int, int], classes: int, pixels: int = PIXELS) -> float:
-    """The factor by which the sides of an image `(H, W)` are reduced before it is inspected, at most 1."""
-    height, width = size
-    return min(1.0, math.sqrt(min(pixels, PROBABILITIES // classes) / (height * width)))
 
 
 def _checked_truth(
@@ -243,13 +235,12 @@ def _checked_truth(
     if truth.shape != size:
         shown = "×".join(map(str, truth.shape))
         raise CrispsegError(
-            f"the ground truth of {name} is {shown} but the image {size[0]}×{size[1]} (height × width); "
-            "give the mask of this image, at its size"
+            f"the ground truth of {name} is {shown}, but the image {size[0]}×{size[1]}; give the mask of this image"
         )
     if (wrong := np.unique(truth[(truth >= classes) & (truth != IGNORE)])).size:
         raise CrispsegError(
-            f"the ground truth of {name} holds {', '.join(map(str, wrong[:5]))}, but the model's classes are 0 to "
-            f"{classes - 1}; correct the mask, with {IGNORE} where a pixel should not count"
+            f"the ground truth of {name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; "
+            f"correct the mask, or ignore these values by {IGNORE}"
         )
     return truth.astype(np.uint8)
 
@@ -260,8 +251,10 @@ def _ids(scores: Tensor) -> NDArray[np.uint8]:
     return scores.max(0).indices.to("cpu", torch.uint8).numpy()
 
 
-def parts_of(taps: Iterable[str], levels: Sequence[int] = ()) -> dict[str, Part]:
+def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
     """The parts to which recorded quantities belong, by their path, in the order of their taps.
+
+    Titles are such as "F5 → F4", "F4 → F3, block 2", "descriptors of F5", "decoder layer 2, cross-attention".
 
     Args:
         taps: paths, in the order in which they were recorded.
@@ -270,24 +263,20 @@ def parts_of(taps: Iterable[str], levels: Sequence[int] = ()) -> dict[str, Part]
     found = {}
     for tap in taps:
         for kind, mark in KINDS.items():
-            if f".{tap}".endswith(f".{mark}"):
-                path = tap.removesuffix(mark).rstrip(".")
-                found[path] = Part(kind, part_title(path, levels))
+            if not f".{tap}".endswith(f".{mark}"):
+                continue
+            title = path = tap.removesuffix(mark).rstrip(".")
+            if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
+                coarse = levels[int(step[1])]
+                block = f", block {int(step[2]) + 1}" if step[2] else ""
+                title = f"descriptors of F{coarse}" if path.endswith(".sab") else f"F{coarse} → F{coarse - 1}{block}"
+            elif levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
+                title = f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"
+            elif levels and (gathered := re.search(r"\bgathers\.(\d+)$", path)):
+                title = f"descriptors of F{levels[-1] - int(gathered[1])}"
+            elif layer := re.search(r"\b(encoder|decoder)\.(\d+)\.(\w+)$", path):
+                title = f"{layer[1]} layer {int(layer[2]) + 1}, {layer[3].replace('_', '-')}"
+            elif path.endswith("decoder.fuse"):
+                title = "F5 → F2"
+            found[path] = Part(kind, title)
     return found
-
-
-def part_title(path: str, levels: Sequence[int]) -> str:
-    """What a part does, for people: "F5 → F4", "F4 → F3, block 2", "descriptors of F5", "layer 2, cross-attention"."""
-    if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
-        coarse = levels[int(step[1])]
-        if path.endswith(".sab"):
-            return f"descriptors of F{coarse}"
-        block = f", block {int(step[2]) + 1}" if step[2] else ""
-        return f"F{coarse} → F{coarse - 1}{block}"
-    if levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
-        return f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"
-    if levels and (gathered := re.search(r"\bgathers\.(\d+)$", path)):
-        return f"descriptors of F{levels[-1] - int(gathered[1])}"
-    if layer := re.search(r"\b(encoder|decoder)\.(\d+)\.(\w+)$", path):
-        return f"{layer[1]} layer {int(layer[2]) + 1}, {layer[3].replace('_', '-')}"
-    return "F5 → F2" if path.endswith("decoder.fuse") else path

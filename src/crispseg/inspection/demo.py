@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from markupsafe import Markup
 
+from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.overview import spread
 from crispseg.errors import CrispsegError
 from crispseg.inference.runtime import AnyModel
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import as_picture, image_channels, image_size, read_image, write_image, write_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from crispseg.data import SegmentationDataset
 
 EXAMPLES = 6
 WAITING = 64
@@ -137,7 +134,7 @@ class Demo:
 def write_examples(dataset: SegmentationDataset, folder: Path) -> list[Path]:
     """Write some images of a split, evenly spaced, as PNG files, and return their paths."""
     paths = []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, EXAMPLES).astype(int)):
+    for index in spread(len(dataset), EXAMPLES):
         paths.append(folder / f"{Path(dataset.name_of(index)).stem}.png")
         write_image(paths[-1], as_picture(dataset[index].image))
     return paths

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import flow_to_image
@@ -70,29 +69,15 @@ def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray
     """The three principal components of levels `(C, h, w)` as red, green and blue, at the size of the image.
 
     Pixels of similar features have similar colours, in all of these pictures; the colours themselves mean nothing. Each
-    component runs from its 2nd to its 98th percentile over all pictures.
+    component runs from its 2nd to its 98th percentile over all pictures. There are at least 3 channels.
     """
-    mean, axes = principal(torch.cat([values.flatten(1) for values in features], dim=1))
-    shown = []
-    for values in features:
-        components = axes @ (values.flatten(1) - mean[:, None])  # (3, h · w)
-        shown.append(at_image(torch.unflatten(components, 1, values.shape[1:]), inspection).numpy())
-    low, high = np.percentile(np.stack(shown), (2, 98), axis=(0, 2, 3))[..., None, None]
-    shares = [np.clip((each - low) / np.maximum(high - low, np.finfo(np.float32).tiny), 0, 1) for each in shown]
+    pixels = torch.cat([values.flatten(1) for values in features], dim=1).double()
+    centred = pixels - pixels.mean(1, keepdim=True)
+    axes = torch.linalg.eigh(centred @ centred.T)[1][:, -3:].flip(1).T.float()  # the largest eigenvalue comes last
+    components = [at_image(torch.einsum("ac,chw->ahw", axes, values), inspection).numpy() for values in features]
+    low, high = np.percentile(np.stack(components), (2, 98), axis=(0, 2, 3))[..., None, None]
+    shares = [np.clip((each - low) / np.maximum(high - low, np.finfo(np.float32).tiny), 0, 1) for each in components]
     return [np.ascontiguousarray(np.rint(share * 255).astype(np.uint8).transpose(1, 2, 0)) for share in shares]
-
-
-def principal(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `(C,)` and the three directions of largest variance `(3, C)` of pixels `(C, N)`.
-
-    Signs are fixed: the largest entry of each direction is positive. With fewer than 3 channels the rest is 0.
-    """
-    mean = values.double().mean(1)
-    centred = values - mean[:, None]
-    found = torch.linalg.eigh(centred @ centred.T)[1].flip(1)[:, :3].T  # the largest eigenvalue comes last
-    axes = mean.new_zeros(3, len(values))
-    axes[: len(found)] = found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
-    return mean.float(), axes.float()
 
 
 def enhancement_maps(inspection: Inspection, block: str) -> list[NDArray[np.uint8]]:
@@ -107,18 +92,6 @@ def enhancement_maps(inspection: Inspection, block: str) -> list[NDArray[np.uint
         features.append(centred / centred.std().clamp(min=1e-12))
     shown_a, shown_e = pca_maps(features, inspection)
     return [shown_a, *pca_maps([inspection.tap(block, "sdm.M")], inspection), shown_e]
-
-
-def most_refined(inspection: Inspection, block: str, count: int = 8) -> list[int]:
-    """The encoder channels that a block's local refinement changes most and least, half of `count` each.
-
-    The measure is the correlation of a channel before and after; it is 0 for a channel without structure.
-    """
-    before, after = (inspection.tap(block, f"lrm.{tap}").flatten(1) for tap in "BG")
-    alike = F.cosine_similarity(before - before.mean(1, keepdim=True), after - after.mean(1, keepdim=True), dim=1)
-    order = torch.argsort(alike, stable=True).tolist()
-    half = min(count, len(order)) // 2
-    return sorted({*order[:half], *order[len(order) - half :]})
 
 
 def direction_colors(inspection: Inspection) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Charts, drawn by matplotlib."""
+"""The confusion matrix as a picture, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ _CELLS = ((12, 46), (30, 34), (60, 22), (255, 14))
 """Up to so many classes, a cell is so many pixels."""
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty matplotlib figure of this width and height in pixels."""
-    return Figure((width / DPI, height / DPI), dpi=DPI)
-
-
-def drawn(figure: Figure) -> NDArray[np.uint8]:
-    """The picture `(H, W, 3)`, RGB, with everything that was drawn inside or outside of the axes."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.2, facecolor="white")
-    return np.array(Image.open(file).convert("RGB"))
-
-
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     """A picture of a confusion matrix in percent of its rows: what the pixels of each class were predicted as.
 
@@ -58,7 +46,7 @@ def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArra
         raise CrispsegError(f"a confusion matrix of shape {confusion.shape} for {classes} names; give one name a class")
     cell = next(size for most, size in _CELLS if classes <= most)
     side = classes * cell
-    figure = new_figure(side, side)
+    figure = Figure((side / DPI, side / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), facecolor=ABSENT)
     totals = confusion.sum(1, keepdims=True)
     percent = np.where(totals > 0, 100 * confusion / np.maximum(totals, 1), np.nan)
@@ -82,7 +70,9 @@ def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArra
         text = cell_text(percent[row, column], 1 if cell >= 40 else 0)
         color = "white" if percent[row, column] > 35 else "black"
         axes.text(column, row, text, color=color, fontsize=0.26 * cell, ha="center", va="center")
-    return drawn(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.2, facecolor="white")
+    return np.array(Image.open(file).convert("RGB"))
 
 
 def cell_text(share: float, decimals: int) -> str:

@@ -61,7 +61,7 @@ class Picture(NamedTuple):
 
     @property
     def tiny(self) -> bool:
-        """Whether pages enlarge it so much that it is better seen in its pixels, as one of several in a row."""
+        """Whether it is best shown enlarged, pixel by pixel, as one of several in a row."""
         return max(self.width, self.height) <= TINY
 
     @property
@@ -88,41 +88,27 @@ def embedded(
     if photo:
         image.save(file, "JPEG", quality=85)
     else:
-        picture, colors = _with_palette(np.asarray(image))
-        seen_through = {"transparency": colors.index(clear)} if clear is not None and clear in colors else {}
-        picture.save(file, "PNG", optimize=True, **seen_through)
+        options = {}
+        if image.getcolors(256):
+            image = image.quantize(256)  # exact, and half as large a file
+            assert image.palette is not None
+            if clear in image.palette.colors:
+                options = {"transparency": image.palette.colors[clear]}
+        image.save(file, "PNG", optimize=True, **options)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", *image.size, text)
 
 
-def _with_palette(pixels: NDArray[np.uint8]) -> tuple[Image.Image, list[Color]]:
-    """The same picture with a palette where it has at most 256 colours, and these: the file is about half as large."""
-    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    colors, indices = np.unique(packed, return_inverse=True)
-    if len(colors) > 256:
-        return Image.fromarray(pixels), []
-    picture = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8))
-    palette = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=1).astype(np.uint8)
-    picture.putpalette(palette.tobytes())
-    return picture, [(red, green, blue) for red, green, blue in palette.tolist()]
-
-
 def check_page(path: Path, *suffixes: str) -> None:
-    """Before long work starts, see that a page, or a file of other suffixes, can be written there.
+    """Check, before long work starts, that a page, or a file of other suffixes, can be written there.
 
     Raises:
-        CrispsegError: the name does not end in one of the suffixes, by default .html and .htm, or nothing can be
-            written there.
+        CrispsegError: the name ends in none of the suffixes, by default .html and .htm, or nothing can be written.
     """
     suffixes = suffixes or (".html", ".htm")
     if path.suffix.lower() not in suffixes:
         raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
     writable_file(path)
-
-
-def check_json(path: Path) -> None:
-    """Before long work starts, see that numbers can be written there, not over an image; raises as `check_page`."""
-    check_page(path, ".json")
 
 
 def write_page(path: Path, html: str) -> None:

@@ -1,10 +1,10 @@
-"""Pictures of results: labels over their image, errors, and figures that compare."""
+"""Pictures of results: labels over their image, errors, figures that compare, and sheets of labelled images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import colorize
+from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, Color, LabelSet
+
+if TYPE_CHECKING:
+    from crispseg.data.dataset import Sample
 
 RIGHT = (0, 0, 0)
 IGNORED = (48, 48, 48)
@@ -24,6 +27,8 @@ PAPER, INK, FRAME = (255, 255, 255), (31, 35, 40), (208, 215, 222)
 
 COLUMN_WIDTH = (240, 400)
 """Columns of a figure are as wide as the widest image, within these bounds, in pixels."""
+CELL = (240, 320)
+"""Height and width of a picture in a contact sheet, in pixels."""
 
 
 def overlay(
@@ -139,3 +144,28 @@ def _font(texts: Sequence[str], size: int, width: int) -> ImageFont.FreeTypeFont
     font = ImageFont.load_default(size)
     longest = max(map(font.getlength, texts))
     return font if longest <= width else ImageFont.load_default(size * width / longest)
+
+
+def contact_sheet(splits: Mapping[str, Sequence[Sample]], labels: LabelSet) -> NDArray[np.uint8]:
+    """Images beside the same under their labels, two columns a split, and the classes; `(H, W, 3)` RGB."""
+    tall = max(map(len, splits.values()))
+    columns = []
+    for samples in splits.values():
+        images = [as_picture(sample.image) for sample in samples]
+        covered = [
+            overlay(image, sample.labels, labels, opacity=0.7) for image, sample in zip(images, samples, strict=True)
+        ]
+        blank = [np.full((*CELL, 3), PAPER, np.uint8)] * (tall - len(samples))
+        columns += [[fitted(picture) for picture in pictures] + blank for pictures in (images, covered)]
+    titles = [title for split in splits for title in (split, f"{split}, labels")]
+    return panels([list(row) for row in zip(*columns, strict=True)], titles, labels)
+
+
+def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB picture made to fit into a `CELL`, whole, on white."""
+    scale = min(CELL[0] / image.shape[0], CELL[1] / image.shape[1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    picture = Image.new("RGB", CELL[::-1], PAPER)
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    picture.paste(small, ((CELL[1] - width) // 2, (CELL[0] - height) // 2))
+    return np.array(picture)

@@ -1,0 +1,315 @@
+"""What the page draws at a pixel: flows, sampled points, mixtures of descriptors, and the offsets of refinement.
+
+Positions are in pixels of the image with (0, 0) the centre of the first one. `payload` packs all that the page's script
+needs: whole numbers with a scale, compressed, as base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispseg.inspection.activations import Inspection
+from crispseg.nn import pixel_centres
+
+CLASSES = 5
+"""Most likely classes of a pixel that are shown."""
+PIXELS = 2**16
+"""Pixels whose probabilities are kept; of a larger image every n-th."""
+POINT_BYTES = 3 * 2**20
+"""Bytes of all sampled points together, before compression: 5 a point."""
+SIDE = 64
+"""Longest side of the grids of attention maps and mixtures of descriptors."""
+MIXED = 8
+"""Largest shares of a pixel's mixture that are kept."""
+
+
+# Flow and sampled points ----------------------------------------------------------------------------------------------
+
+
+def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, float]:
+    """Pixels of the image from one pixel of a level of `size` (height, width) to the next, in x and in y.
+
+    The centres of their corner pixels lie on each other (`Inspection.align_corners`), or their edges do.
+    """
+    (height, width), (rows, columns) = size, inspection.input_size
+    if not inspection.align_corners:
+        return columns / width, rows / height
+    return (columns - 1) / max(width - 1, 1), (rows - 1) / max(height - 1, 1)
+
+
+def flow_of(inspection: Inspection, part: str, tap: str = "flow") -> Tensor:
+    """Return a FAM's flow in pixels of its fine level, `(2, h, w)`: x to the right and y downwards.
+
+    `warp` moves a point by Δ / (w, h) in coordinates that run from -1, the centre of a level's first pixel, to 1, the
+    centre of its last (`align_corners=True`): 2 of them are w - 1 and h - 1 pixels. So a pixel moves by Δ_x (w - 1) /
+    2w and Δ_y (h - 1) / 2h, nearly half of Δ; and by just half if coordinates run from edge to edge.
+    """
+    delta = inspection.tap(part, tap)
+    if not inspection.align_corners:
+        return delta / 2
+    height, width = delta.shape[-2:]
+    return delta * torch.tensor([(width - 1) / (2 * width), (height - 1) / (2 * height)])[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class SampledPoints:
+    """The points that each pixel of a level samples.
+
+    Args:
+        title: of the part, such as "F5 → F4".
+        xs, ys: positions of the level's pixels in the image, `(w,)` and `(h,)`.
+        xy: `(h, w, G, N, 2)` float32, x and y of the N points in each of G groups; they may lie outside the image.
+        weights: `(h, w, G, N)` float32. DDSM: affinity × modulation, in sum at most 1; attention: 1 in sum over the
+            points of all levels for each head; deformable convolution: all 1 / 9, as it weighs each channel otherwise.
+        groups: names, such as "head 1, level 2".
+    """
+
+    title: str
+    xs: NDArray[np.float32]
+    ys: NDArray[np.float32]
+    xy: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    groups: tuple[str, ...] = ("",)
+
+    def nearest(self, x: float, y: float) -> tuple[int, int]:
+        """Row and column of the level's pixel that is nearest to a position in the image."""
+        return int(np.abs(self.ys - y).argmin()), int(np.abs(self.xs - x).argmin())
+
+
+def sampled_points(inspection: Inspection) -> list[SampledPoints]:
+    """The points of every part that samples, coarse to fine, or first layer to last.
+
+    UN-EPT's encoder is left out: its queries are the pixels of all levels.
+    """
+    found = []
+    for part, (kind, title) in inspection.parts.items():
+        if kind == "ddsm" and inspection.has(part, "spatial.affinity.weights"):
+            # DDSM's Eqs. 1 and 2: p + p_n + Δp_n in the coarse level upsampled to the fine one's size.
+            inside = f"{part}.spatial.affinity"
+            dx, dy = torch.unflatten(inspection.tap(inside, "sampler.offset"), 0, (-1, 2)).unbind(1)  # (N, h, w) each
+            weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
+            found.append(_grid_points(inspection, title, dx, dy, weights))
+        elif kind == "dcn":
+            dy, dx = torch.unflatten(inspection.tap(part, "offset"), 0, (-1, 2)).unbind(1)  # (9, h, w) each
+            found.append(_grid_points(inspection, title, dx, dy, torch.full_like(dx, 1 / 9)))
+        elif kind == "attention":
+            queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
+            if queries is not None:  # not of an encoder
+                found.append(_attention_points(inspection, part, (queries.shape[-2], queries.shape[-1])))
+    return found
+
+
+def _grid_points(inspection: Inspection, title: str, dx: Tensor, dy: Tensor, weights: Tensor) -> SampledPoints:
+    """Points of a k × k grid around each pixel, row by row, moved by `dx` and `dy` (k², h, w) pixels of the level."""
+    points, height, width = dx.shape
+    side = round(points**0.5)
+    pitch_x, pitch_y = pixel_pitch((height, width), inspection)
+    steps = torch.arange(side) - side // 2
+    px = torch.arange(width) + steps.repeat(side)[:, None, None] + dx
+    py = torch.arange(height)[:, None] + steps.repeat_interleave(side)[:, None, None] + dy
+    xy = torch.stack([px * pitch_x, py * pitch_y], dim=-1).permute(1, 2, 0, 3)[:, :, None]  # (h, w, 1, N, 2)
+    return SampledPoints(
+        title,
+        (np.arange(width) * pitch_x).astype(np.float32),
+        (np.arange(height) * pitch_y).astype(np.float32),
+        xy.float().numpy(),
+        weights.permute(1, 2, 0)[:, :, None].float().numpy(),
+    )
+
+
+def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) -> SampledPoints:
+    """UN-EPT's deformable attention (Eqs. 4 and 6), whose queries are the pixels of one map of this height and width.
+
+    Levels reach from edge to edge of the image (`align_corners=False`), and so do the queries' places.
+    """
+    locations = inspection.tap(part, "locations")  # (Q, M, L, N, 2), 0 to 1
+    weights = inspection.tap(part, "weights")  # (Q, M, L, N)
+    heads, levels = weights.shape[1:3]
+    extent = torch.tensor(inspection.input_size[::-1])
+    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, size)  # (h, w, M · L, N, 2)
+    centres = (torch.unflatten(pixel_centres(size), 0, size) * extent - 0.5).numpy()
+    ends = [f", level {level + 1}" for level in range(levels)] if levels > 1 else [""]
+    return SampledPoints(
+        inspection.parts[part].title,
+        np.ascontiguousarray(centres[0, :, 0]),
+        np.ascontiguousarray(centres[:, 0, 1]),
+        xy.numpy(),
+        torch.unflatten(weights.flatten(1, 2), 0, size).numpy(),
+        tuple(f"head {head + 1}{end}" for head in range(heads) for end in ends),
+    )
+
+
+# The page's data ------------------------------------------------------------------------------------------------------
+
+
+def packed(values: NDArray[Any]) -> dict[str, str]:
+    """An array of whole numbers of 8 or 16 bits, as the page's `unpack` takes it."""
+    little = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    return {"type": values.dtype.name, "data": base64.b64encode(zlib.compress(little, 9)).decode("ascii")}
+
+
+def quantised(values: NDArray[Any]) -> tuple[NDArray[np.int16], float]:
+    """Numbers as int16 and the size of one step: the largest is off by no more than half of 1 / 32767 of it."""
+    step = float(np.abs(values).max(initial=0)) / 32767 or 1.0
+    return np.rint(values / step).astype(np.int16), step
+
+
+def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:
+    """0 to 1 → 0 to the type's largest number."""
+    levels: NDArray[Any] = np.rint(np.clip(shares, 0, 1) * np.iinfo(kind).max).astype(kind)
+    return levels
+
+
+def payload(inspection: Inspection) -> dict[str, Any]:
+    """All data of the page's script; what the model does not have is not in it."""
+    height, width = inspection.size
+    labels = inspection.label_set
+    data: dict[str, Any] = {
+        "size": [width, height],
+        "names": list(labels.names),
+        "colors": ["rgb({}, {}, {})".format(*color) for color in labels.palette],
+        "labels": packed(inspection.labels),
+        "told": _probabilities(inspection),
+        "fields": list(_fields(inspection)),
+        "gathered": {part: _gathered(inspection, part) for part in inspection.of("gathering")},
+    }
+    for key in ("truth", "unrefined"):
+        if (ids := getattr(inspection, key)) is not None:
+            data[key] = packed(ids)
+    return data
+
+
+def _probabilities(inspection: Inspection) -> dict[str, Any]:
+    """The most likely classes, their probabilities, the entropy and, with refinement, the boundary's probability."""
+    height, width = inspection.size
+    step = math.ceil(math.sqrt(height * width / PIXELS))
+    probabilities = inspection.probabilities[:, ::step, ::step]
+    count = min(CLASSES, len(probabilities))
+    best = np.argsort(-probabilities, axis=0, kind="stable")[:count]
+    found: dict[str, Any] = {
+        "step": step,
+        "size": list(probabilities.shape[:0:-1]),
+        "count": count,
+        "ids": packed(best.transpose(1, 2, 0).astype(np.uint8)),
+        "shares": packed(_level(np.take_along_axis(probabilities, best, 0).transpose(1, 2, 0), np.uint16)),
+        "entropy": packed(_level(inspection.entropy()[::step, ::step] / math.log(len(probabilities)))),
+        "most": math.log(len(probabilities)),
+    }
+    if inspection.boundary is not None:
+        found["boundary"] = packed(_level(inspection.boundary[::step, ::step]))
+    return found
+
+
+def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
+    """Flows, sampled points, mixtures of descriptors and the refinement's offsets, each with a `kind`."""
+    for part in inspection.of("fam"):
+        flow = flow_of(inspection, part)
+        vectors, step = quantised(flow.permute(1, 2, 0).numpy())
+        pitch = pixel_pitch((flow.shape[1], flow.shape[2]), inspection)
+        yield {
+            "kind": "flow",
+            "title": f"flow {inspection.parts[part].title}",
+            "size": [flow.shape[2], flow.shape[1]],
+            "pitch": list(pitch),
+            # Position of the first pixel in the image.
+            "origin": [0 if inspection.align_corners else (side - 1) / 2 for side in pitch],
+            "vectors": packed(vectors),
+            "step": step,
+            "longest": float(flow.norm(dim=0).max()),
+        }
+    points = sampled_points(inspection)
+    for each in points:
+        yield points_field(each, POINT_BYTES // len(points))
+    for block in inspection.of("cfb"):
+        if (gathers := gathering_part(inspection, block)) in inspection.of("gathering"):
+            yield _mixture_field(inspection, block, gathers)
+    if inspection.offsets is not None:
+        yield {"kind": "refinement", "title": "boundary refinement", "offsets": packed(inspection.offsets)}
+
+
+def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
+    """Every n-th row and column of the level, so that `budget` bytes are enough."""
+    height, width, _, number = points.weights.shape
+    every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
+    kept = slice(every // 2, None, every)
+    places, step = quantised(points.xy[kept, kept])
+    weights = points.weights[kept, kept]
+    top = float(weights.max(initial=0)) or 1.0
+    return {
+        "kind": "points",
+        "title": f"points {points.title}",
+        "size": [width, height],
+        "every": every,
+        "xs": [round(float(x), 3) for x in points.xs[kept]],
+        "ys": [round(float(y), 3) for y in points.ys[kept]],
+        "groups": list(points.groups),
+        "number": number,
+        "places": packed(places),
+        "step": step,
+        "weights": packed(_level(weights / top)),
+        "top": top,
+    }
+
+
+def gathering_part(inspection: Inspection, block: str) -> str:
+    """Path of the aggregation block whose descriptors a context fusion block distributes, if that ran."""
+    decoder, _, index = block.partition(".fuses.")
+    if ".blocks." in block:
+        return f"{decoder}.gathers.{index.rpartition('.')[2]}"
+    return f"{block.removesuffix('.cfb')}.sab"
+
+
+def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
+    """The descriptors that each pixel mixes; `from` names, in "gathered", where each was gathered."""
+    count = inspection.tap(gathers, "X_am").shape[0]
+    height, width = inspection.tap(block, "sdm.M").shape[-2:]
+    mixture = np.ones((1, height, width), np.float32)  # a single descriptor, which every pixel takes
+    if inspection.has(block, "sdm.A_av"):
+        mixture = inspection.tap(block, "sdm.A_av").numpy()  # (N, H, W), 1 in sum over N (AGLN, Eq. 2)
+    every = math.ceil(max(height, width) / SIDE)
+    mixture = mixture[:, every // 2 :: every, every // 2 :: every]
+    kept = min(MIXED, count)
+    ids = np.argsort(-mixture, axis=0, kind="stable")[:kept]
+    pitch_x, pitch_y = pixel_pitch((height, width), inspection)
+    return {
+        "kind": "mixture",
+        "from": gathers,
+        "title": f"{inspection.parts[block].title}: {inspection.parts[gathers].title}",
+        "size": [width, height],
+        "xs": [round(x * pitch_x, 3) for x in range(every // 2, width, every)],
+        "ys": [round(y * pitch_y, 3) for y in range(every // 2, height, every)],
+        "descriptors": count,
+        "count": kept,
+        "ids": packed(ids.transpose(1, 2, 0).astype(np.uint16)),
+        "shares": packed(_level(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
+    }
+
+
+def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
+    """The attention maps of an aggregation block, each on its own scale, on a grid of at most `SIDE` cells a side."""
+    attention = inspection.tap(part, "X_am")  # (N, h, w), 1 in sum
+    rows, columns = attention.shape[1:]
+    fold = math.ceil(max(rows, columns) / SIDE)
+    folded = F.avg_pool2d(attention, fold, ceil_mode=True, divisor_override=1).numpy()  # sums
+    peaks = folded.max(axis=(1, 2), keepdims=True)
+    pitch_x, pitch_y = pixel_pitch((rows, columns), inspection)
+    return {
+        "maps": packed(_level(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
+        "peaks": [float(peak) for peak in peaks.ravel()],
+        "grid": [folded.shape[2], folded.shape[1]],
+        "area": rows * columns / fold**2,
+        # Where the grid of attention begins and how wide its cells are, in pixels of the image.
+        "origin": [-pitch_x / 2, -pitch_y / 2],
+        "pitch": [pitch_x * fold, pitch_y * fold],
+    }
