@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from registered import unknown_again
 from training_runs import quietly, tiny
 
 from crispseg import CrispsegError
+from crispseg.decoders import contexts, fuses, merges
+from crispseg.models.registry import models
 from crispseg.training import Run
 
 settings.register_profile("crispseg", deadline=None, derandomize=True, database=None)
@@ -33,6 +35,25 @@ BROWSER_FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1280,1400"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+
+
+REGISTRIES = (contexts, fuses, merges, models)
+
+
+@contextmanager
+def unknown_again() -> Iterator[None]:
+    """As in a process of its own: what is registered inside is not known after it, and plugins are not loaded."""
+    before = [{name: registry[name] for name in registry.names()} for registry in REGISTRIES]
+    modules = set(sys.modules)
+    try:
+        yield
+    finally:
+        for registry, entries in zip(REGISTRIES, before, strict=True):
+            registry._entries.clear()
+            registry._entries.update(entries)
+        for name in set(sys.modules) - modules:
+            if name.startswith("crispseg_plugin_"):
+                del sys.modules[name]
 
 
 def pytest_collection_finish() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from released_sfnet import Released
 from torch import Tensor, nn
 
 from crispseg import create_model
 from crispseg.backbones import Backbone
 from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from tests.models.released_sfnet import Released
 
 SHUFFLENET = "shufflenetv2_x1_0"
 LIGHT = ("df1", "df2", "stdc1", "stdc2", SHUFFLENET)

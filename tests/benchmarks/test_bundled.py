@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
-from test_shipped import faults
 
 from crispseg import Segmenter, create_model
 from crispseg.models import saving
+from tests.models.test_shipped import faults
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = ("shipped", "shipped_card", "first_result", "compare", "reporting", "tables")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from dataset_trees import save
 from PIL import Image
-from test_bad_input import files
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
+from tests.cli.test_bad_input import files
 
 from .trees import SIZE, Tree, named, photo
 

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import signal
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,15 +78,3 @@ def attempt(name: str, reader: Reader, seed: int, folder: Path) -> str:
         return f"{file}: {''.join(traceback.format_exception(error)[-3:])}"
     finally:
         shutil.rmtree(folder)
-
-
-def campaign(name: str, reader: Reader, seeds: range, place: Path) -> tuple[Counter[str], list[str]]:
-    """Try many seeds; return how many were read and refused, and what went wrong, a text each."""
-    counts: Counter[str] = Counter()
-    wrong = []
-    for seed in seeds:
-        outcome = attempt(name, reader, seed, place / f"{name} {seed}")
-        counts[outcome if outcome in ("read", "refused") else "wrong"] += 1
-        if outcome not in ("read", "refused"):
-            wrong.append(f"{name} {seed}: {outcome}")
-    return counts, wrong

@@ -66,11 +66,8 @@ def readers(place: Path) -> dict[str, Reader]:
     images |= {"rgba.png": encoded(Image.fromarray(values), "png"), "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg")}
     masks = {"ids.png": encoded(Image.fromarray(ids), "png"), "palette.png": encoded(palette, "png")}
     masks |= {"palette_2.png": encoded(palette, "png", bits=2), "bits.png": encoded(Image.fromarray(ids > 0), "png")}
-    masks |= {
-        "rgb.png": encoded(rgb, "png"),
-        "ids.tif": encoded(Image.fromarray(ids), "tif"),
-        "ids.gif": encoded(palette, "gif"),
-    }
+    masks |= {"rgb.png": images["rgb.png"], "ids.tif": encoded(Image.fromarray(ids), "tif")}
+    masks["ids.gif"] = encoded(palette, "gif")
 
     torch.manual_seed(0)
     model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)

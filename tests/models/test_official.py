@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from released_sfnet import WIDTH, Released
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from crispseg import from_pretrained, record
 from crispseg.cli.main import main
 from crispseg.data import Cityscapes, PascalContext
 from crispseg.models.official import convert_official
+from tests.models.released_sfnet import WIDTH, Released
 
 State = dict[str, Tensor]
 

@@ -26,7 +26,7 @@ TINY = [
     *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
 FEW = as_flags(DRAWN)
-RECIPE = Path(__file__).resolve().parents[1] / "src/crispseg/recipes/quickstart.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "src/crispseg/recipes/quickstart.yaml"
 
 Capture = pytest.CaptureFixture[str]
 

@@ -19,7 +19,7 @@ from crispseg.data import DATA_SOURCES
 from crispseg.data.named import data_fields
 from crispseg.models import saving
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMS = re.compile(r"…|\.\.\.|\[--|\b(COMMAND|FLAGS|NAME|TABLE)\b")
 """In lines that show the form of a command."""

@@ -1,4 +1,4 @@
-"""What examples/ shows, and docs/extending.md says of it."""
+"""The scripts of examples/, and what docs/extending.md says of one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from crispseg import record
+from crispseg.io.images import read_image, write_image
+from tests.inspection.models import inspected, lively, scene
 
 pytest.importorskip("segmentation_models_pytorch")
 
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / "examples/smp_fpn.py"
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES, CLASSES = (2, 3, 64, 96), 5
 FINEST = (16, 24)  # of the decoder's blocks
 
@@ -25,13 +26,17 @@ TAPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def example() -> Any:
-    spec = importlib.util.spec_from_file_location("smp_fpn", EXAMPLE)
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"examples/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    return loaded("smp_fpn")
 
 
 def test_it_runs(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,13 +60,8 @@ def test_all_parameters_of_the_parts_get_gradients(example: Any, fuse: str) -> N
     for tap, shape in TAPS[fuse].items():
         assert seen[f"decoder.p2.fuse.{tap}"].shape == shape
     (logits * torch.randn_like(logits)).sum().backward()
-    without = [
-        f"{name}.{key}"
-        for name, part in parts.items()
-        for key, parameter in part.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
-    ]
-    assert not without
+    named = [(f"{name}.{key}", value) for name, part in parts.items() for key, value in part.named_parameters()]
+    assert not [name for name, value in named if value.grad is None or not value.grad.any()]
 
 
 @pytest.mark.parametrize("fuse", TAPS)
@@ -73,7 +73,6 @@ def test_with_equal_weights_the_outputs_are_not_those_of_smp(example: Any, fuse:
     images = torch.randn(IMAGES)
     with torch.no_grad():
         ours, theirs = fused(images), plain(images)
-        assert ours.shape == theirs.shape
         assert (ours - theirs).abs().max() > 0.01 * theirs.std()
         # and differ by nothing else: with smp's own interpolation and addition, they are equal
         for name in ("p4", "p3", "p2"):
@@ -84,4 +83,20 @@ def test_with_equal_weights_the_outputs_are_not_those_of_smp(example: Any, fuse:
 def test_the_documentation_shows_its_core() -> None:
     documentation = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(class FusedBlock.*?)```", documentation, re.DOTALL)
-    assert block and block[1] in EXAMPLE.read_text(encoding="utf-8")
+    assert block and block[1] in (ROOT / "examples/smp_fpn.py").read_text(encoding="utf-8")
+
+
+def test_figures_of_the_papers(tmp_path: Path) -> None:
+    example = loaded("paper_figures")
+    for name, figures in {
+        "sfnet": ["sfnet_figure_5"],
+        "ddsm_upernet": ["ddsm_figure_4"],
+        "agln": ["agln_figure_3"],
+        "unept": ["unept_figure_4", "unept_sampling"],
+        "fpn": [],
+    }.items():
+        assert list(example.figures(inspected(name))) == figures
+    lively("sfnet").save_pretrained(tmp_path / "model")
+    write_image(tmp_path / "street.png", scene()[0])
+    example.main(str(tmp_path / "model"), str(tmp_path / "street.png"), str(tmp_path / "out"))
+    assert read_image(tmp_path / "out/street_sfnet_figure_5.png").std() > 10

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import unknown_again
 from drawn import as_flags, drawn
 from PIL import Image
-from registered import unknown_again
 
 from crispseg import create_model
 from crispseg.cli.main import main
@@ -18,7 +18,7 @@ from crispseg.cli.train import parse_training
 from crispseg.config.plugins import load_plugins
 from crispseg.io.images import write_image
 
-DOCS = Path(__file__).resolve().parents[1] / "docs/extending.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs/extending.md"
 
 TINY = [
     *("--preset=paper", "--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,96]"),

@@ -184,19 +184,6 @@ def test_a_wrong_camvid_folder(tmp_path: Path, error: Error) -> None:
         root.mkdir(exist_ok=True)
 
 
-@pytest.mark.slow
-def test_a_worker_that_fails_in_the_middle(data: Path, capsys: Capture) -> None:
-    # Chunks that are sound pass the check before training, which does not decode every pixel.
-    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 8, 2, 0, 0, 0)
-    pixels = b"\x78\x9c\x07" + bytes(200)  # a block of a kind that there is not
-    content = PNG + b"".join(png_chunk(*each) for each in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
-    for name in range(6):
-        (data / f"images/{name}.png").write_bytes(content)
-    assert main([*train_on(data), "--workers=1"]) == 2
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith(f"crispseg: error: {data / 'images'}") and "is broken" in last and "restore" in last
-
-
 # Names --------------------------------------------------------------------------------------------------------------
 
 

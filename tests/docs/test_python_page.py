@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 import crispseg
 from crispseg.data import Augment, Folder, Transformed, train_transform
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     'model="fpn", backbone="test_efficientnet", pretrained=False, width=16, crop=(64, 64), epochs=1, batch_size=2, '
     "workers=0, loggers=[]"

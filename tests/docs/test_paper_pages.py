@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 import yaml
-from recipe_files import RECIPES
 from training_runs import DRAWN
 
 from crispseg import create_model, list_models
@@ -24,8 +23,9 @@ from crispseg.inference.protocols import PROTOCOLS
 from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import resolved_options
 from crispseg.training import ModelConfig, TrainConfig
+from tests.recipes.recipe_files import RECIPES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/crispseg/models").glob("*.py"))
 ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
 PAPERS = {  # tables and figures
