@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import crispseg
+from crispseg.cli.main import COMMANDS
 
 ROOT = Path(crispseg.__file__).parent
 ORDER = (
@@ -136,15 +137,21 @@ def test_what_files_import_is_installed_with_the_package() -> None:
                 assert found & {*declared, *THROUGH}, f"{path} imports {top}"
 
 
-def test_names_are_there_when_they_are_asked_for() -> None:
-    """In a fresh process: nothing heavy at first, parts of the papers by any way, no data for a model."""
+def test_a_fresh_process_imports_what_it_needs() -> None:
+    """Help comes without torch, names when they are asked for, and settings are read without Lightning."""
     code = (
-        "import sys, crispseg; assert 'torch' not in sys.modules and {'Segmenter', 'record'} <= {*dir(crispseg)}\n"
+        "import sys, crispseg, pickle; from crispseg.cli.main import main\n"
+        "assert main(['--help']) == main(['--version']) == 0 and 'torch' not in sys.modules\n"
+        "assert {'Segmenter', 'record'} <= {*dir(crispseg)}\n"
         "from crispseg.decoders import fuses; assert {'fam', 'ddsm', 'cfb'} <= {*fuses.names()} and fuses['fam']\n"
         "assert crispseg.nn.Tap and crispseg.models.sfnet.__name__ == 'sfnet'\n"
         "assert not any(name.startswith(('crispseg.data', 'crispseg.training', 'crispseg.evaluation', 'crispseg.inf')) "
         "for name in sys.modules)\n"
-        "import pickle; assert pickle.loads(pickle.dumps(crispseg.models.sfnet)) is crispseg.models.sfnet\n"
+        "assert pickle.loads(pickle.dumps(crispseg.models.sfnet)) is crispseg.models.sfnet\n"
+        "assert main(['train', '--data=nuclei', '--print_config']) == 0\n"
+        "assert [main([name, '--help', 'all']) for name in ('predict', 'evaluate')] == [0, 0]\n"
+        "assert 'lightning' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)

@@ -85,7 +85,7 @@ def test_the_command(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         ["sfnet", "--size", "8", "96"],
         ["sfnet", "--repeats", "0"],
         ["sfnet", "--compile", "true", "--warmup", "0"],
-        ["runs/none"],
+        ["runs/none/model"],
         ["fpn", "--json", "/dev/null/a.json"],
     ],
 )

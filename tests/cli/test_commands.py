@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from training_runs import DRAWN, FLAGS, files
 
 import crispseg
 from crispseg import from_pretrained
-from crispseg.cli.main import COMMANDS
 from crispseg.cli.train import FIRST, parse_training, training_layers
 from crispseg.data import CamVid, Folder, Nuclei
 from crispseg.evaluation.evaluate import evaluate
@@ -42,13 +40,6 @@ def yaml_file(folder: Path, text: str) -> Path:
 
 
 # Help and mistakes --------------------------------------------------------------------------------------------------
-
-
-def test_help_and_version_come_without_pytorch(capsys: Capture) -> None:
-    code = "import sys; from crispseg.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(command in done.stdout for command in COMMANDS)
-    assert output_of(capsys, "--version").strip() == crispseg.__version__
 
 
 @pytest.mark.parametrize(
@@ -79,17 +70,6 @@ def test_the_first_page_of_help_is_short(command: str, capsys: Capture) -> None:
     assert "--out" in page or command == "evaluate"
     if command == "train":
         assert re.findall(r"^  --([\w.]+)", page, re.MULTILINE) and all(f"--{key} " in page for key in FIRST)
-
-
-def test_settings_are_read_without_lightning() -> None:
-    code = (
-        "import sys; from crispseg.cli.main import main\n"
-        "main(['train', '--data=nuclei', '--print_config']), main(['predict', '-h', 'all'])\n"
-        "main(['evaluate', '--help', 'all'])\n"
-        "sys.exit('lightning' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

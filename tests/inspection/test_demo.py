@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(folder: Path) -> Demo:
     torch.manual_seed(0)
     model = create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=16).eval()
-    return Demo({"tiny": model}, torch.device("cpu"), folder, max_pixels=100_000)
+    return Demo({"tiny": model}, torch.device("cpu"), folder)
 
 
 def test_an_upload_gives_the_inspection_and_the_mask(demo: Demo, folder: Path) -> None:
@@ -59,13 +59,9 @@ def test_what_is_refused(demo: Demo, folder: Path, tmp_path: Path, refuses: Call
     for path in (tmp_path / "private.png", folder / "link.png"):
         with refuses("no uploaded file"):
             demo.segment(str(path), "tiny")
-    for path, word in (
-        (folder / "text.png", "text.png"),
-        (Path(save(folder / "wide.png", noise(400, 600))), "600×400"),
-    ):
-        with pytest.raises(CrispsegError, match=word) as caught:
-            demo.segment(str(path), "tiny")
-        assert str(folder) not in str(caught.value)
+    with pytest.raises(CrispsegError, match=r"text\.png") as caught:
+        demo.segment(str(folder / "text.png"), "tiny")
+    assert str(folder) not in str(caught.value)
     with refuses("other"):
         demo.segment(save(folder / "c.png", noise(64, 64)), "other")
 

@@ -61,7 +61,9 @@ def test_the_reference_of_these_tests_computes_what_the_official_code_did(
 LITE = [("resnet18_deep", "features"), *product(("stdc1", "stdc2"), ("pooled", "features"))]
 
 
-@pytest.mark.parametrize(("backbone", "gate"), [*((backbone, None) for backbone in WIDTH), *LITE])
+@pytest.mark.parametrize(
+    ("backbone", "gate"), [*((backbone, None) for backbone in WIDTH if backbone != "resnet101_deep"), *LITE]
+)
 def test_a_converted_model_computes_what_the_release_computes(backbone: str, gate: str | None, tmp_path: Path) -> None:
     released = Released(backbone, num_classes=7, gate=gate)
     half = {key: value.half() if value.is_floating_point() else value for key, value in released.state.items()}

@@ -38,7 +38,7 @@ def test_a_number_that_no_machine_takes(key: str, settings: Any, refuses: Any) -
 
 
 def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -> None:
-    wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**6})
+    wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": HUGE})
     before = torch.get_rng_state()
     with refuses("fpn", "test_efficientnet", "memory"):
         starting_model(tiny(tmp_path, model=wide), DRAWN.label_set())

@@ -33,7 +33,6 @@ class RunDemo(WithDevice):
         host: address to listen on; 0.0.0.0 opens it to the network.
         port: port to listen on.
         bf16: compute in bfloat16: faster, slightly less exact.
-        max_pixels: largest image, in pixels.
         max_megabytes: largest upload, in 10⁶ bytes.
     """
 
@@ -43,7 +42,6 @@ class RunDemo(WithDevice):
     host: str = "127.0.0.1"
     port: int = 7860
     bf16: bool = False
-    max_pixels: int = 20_000_000
     max_megabytes: float = 20.0
 
     def __call__(self) -> None:
@@ -57,10 +55,8 @@ class RunDemo(WithDevice):
         with tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary:
             folder = Path(temporary)
             examples = _examples(self.runs[0], next(iter(models.values())).info, folder)
-            demo = Demo(models, device, folder, max_pixels=self.max_pixels, bf16=self.bf16)
-            with serve(
-                demo, host=self.host, port=self.port, max_megabytes=self.max_megabytes, examples=examples
-            ) as url:
+            demo = Demo(models, device, folder, bf16=self.bf16)
+            with serve(demo, self.host, self.port, max_megabytes=self.max_megabytes, examples=examples) as url:
                 print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
                 Event().wait()
 

@@ -1,7 +1,6 @@
-"""Does the alignment help? A trained model is scored with what it learned to compute scaled, shuffled or left out.
+"""Scores of a trained model with a quantity that it computes scaled, shuffled or left out.
 
-Nothing is trained again: what is lost here is what this model makes of the quantity, not what a network without it
-could learn.
+Nothing is trained again: the loss shows the model's use of the quantity, not what a network without it could learn.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class Ablation:
 
     Args:
         name: for tables.
-        explanation: what is done, and what is left.
-        changes: how the ends of quantities' paths are written, as regular expressions → what is done to these.
+        explanation: of the change and its effect.
+        changes: by a regular expression for the end of a quantity's path.
         part: name of the part beside a quantity that computes it; without the part, the quantity is left alone.
     """
 
@@ -40,7 +39,7 @@ class Ablation:
     part: str = ""
 
     def of(self, paths: Sequence[str]) -> dict[str, Change]:
-        """The changes of a model whose quantities have these paths, for `crispseg.alter`; none if it has no such."""
+        """The changes of a model whose quantities have these paths, for `crispseg.alter`."""
         return {
             path: change
             for ending, change in self.changes.items()
@@ -54,12 +53,12 @@ class Ablation:
 
 
 def scale(factor: float) -> Change:
-    """Times a factor; 1 changes nothing."""
+    """Times a factor."""
     return lambda x: x * factor
 
 
 def shuffle(dims: tuple[int, ...], seed: int = 0) -> Change:
-    """A fixed random permutation of the positions along neighbouring dimensions: what is where no longer fits."""
+    """A fixed random permutation of the positions along neighbouring dimensions."""
 
     def change(x: Tensor) -> Tensor:
         first, last = dims[0] % x.ndim, dims[-1] % x.ndim
@@ -76,7 +75,7 @@ def uniform(dims: tuple[int, ...]) -> Change:
 
 
 def replaced() -> tuple[Change, Change]:
-    """Changes of two quantities of a module, the second of which becomes the first, computed before it."""
+    """Changes of two quantities of a module: the first, computed earlier, also takes the place of the second."""
     kept: list[Tensor] = []
 
     def keep(x: Tensor) -> Tensor:
@@ -86,26 +85,13 @@ def replaced() -> tuple[Change, Change]:
     return keep, lambda _: kept.pop()
 
 
-# What is tried --------------------------------------------------------------------------------------------------------
+# Ablations ------------------------------------------------------------------------------------------------------------
 
-_PIXELS, _QUERIES = (-2, -1), (1,)
+_PIXELS = (-2, -1)
 _FLOW = "flow|fine_flow"
 _KEEP, _REPLACE = replaced()
-
-
-def _offsets(of_maps: Change, of_queries: Change) -> dict[str, Change]:
-    """Changes of the learned offsets of sampled points, wherever a model has them.
-
-    DDSM's spatial part and deformable convolutions have maps `(B, …, H, W)`, deformable attention lists `(B, Q, …)`.
-    """
-    return {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset": of_maps, r"attention\.offsets": of_queries}
-
-
-_SAME = {
-    # What DDSM multiplies a sample by is its weight δ times its modulation Δm: both become the mean over the points.
-    r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)),
-    r"attention\.weights": uniform((-2, -1)),
-}
+# Learned offsets: maps `(B, …, H, W)` of DDSM and deformable convolutions, lists `(B, Q, …)` of deformable attention.
+_OFFSET_MAPS, _OFFSET_LISTS = r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset", r"attention\.offsets"
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet and SFNet-Lite, whose fine level has a flow too
@@ -118,11 +104,20 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "offsets × 0",
         "points where they are without learned offsets: on a regular grid, or all on the pixel itself (UN-EPT)",
-        _offsets(scale(0), scale(0)),
+        {_OFFSET_MAPS: scale(0), _OFFSET_LISTS: scale(0)},
     ),
-    Ablation("offsets × 2", "twice as far from there", _offsets(scale(2), scale(2))),
-    Ablation("offsets shuffled", "offsets of other pixels of the image", _offsets(shuffle(_PIXELS), shuffle(_QUERIES))),
-    Ablation("weights uniform", "all sampled points of a pixel count the same", _SAME),
+    Ablation("offsets × 2", "twice as far from there", {_OFFSET_MAPS: scale(2), _OFFSET_LISTS: scale(2)}),
+    Ablation(
+        "offsets shuffled",
+        "offsets of other pixels of the image",
+        {_OFFSET_MAPS: shuffle(_PIXELS), _OFFSET_LISTS: shuffle((1,))},
+    ),
+    Ablation(
+        "weights uniform",
+        "all sampled points of a pixel count the same",
+        # DDSM multiplies a sample by its weight δ times its modulation Δm.
+        {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), r"attention\.weights": uniform((-2, -1))},
+    ),
     Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": scale(0)}, "spatial"),
     Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": scale(0)}, "channel"),
     Ablation("queries shuffled", "UN-EPT's context queries of other pixels", {"context_queries": shuffle(_PIXELS)}),
@@ -136,13 +131,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
     Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
 )
-"""What is tried, as far as a model has the quantity."""
 
 
 def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
-    """Those of `ABLATIONS` whose quantities a model has, by name, or of these the ones with the given names.
+    """Return the `ABLATIONS` whose quantities a model has, by name, or those of the given names.
 
-    Where there are several flow alignment modules, each is also switched off alone.
+    Of several flow alignment modules, each is also switched off alone.
 
     Raises:
         CrispsegError: the model has no quantity that could be changed; an unknown name.
@@ -172,9 +166,9 @@ def ablate(
     """Score a model as it is and under each change, one after the other.
 
     Args:
-        model: to score; left in eval mode on the device, and otherwise as it was.
+        model: to score; left in eval mode on the device.
         dataset: with the model's classes.
-        names: names of ablations; by default all that `ablations_of` gives.
+        names: names of ablations; by default all of `ablations_of`.
         options: further arguments of `evaluate`.
 
     Raises:

@@ -128,7 +128,7 @@ class Inspection:
         return error_map(self.labels, self.truth, self.label_set.palette)
 
     def of(self, kind: str) -> list[str]:
-        """Paths of the parts of a kind, in the order in which they ran, the coarsest level first."""
+        """Paths of the parts of a kind, in the order in which they ran."""
         return [path for path, part in self.parts.items() if part.kind == kind]
 
     def has(self, part: str, *names: str) -> bool:
@@ -197,14 +197,14 @@ def inspect_image(
     if outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None:
         assert model.refiner is not None
         moved = model.refiner.offsets(outputs.boundary, outputs.direction)[0].to("cpu", torch.int8).numpy()
-        # Offsets that lead outside, where the nearest pixel of the edge counts, become those that lead to it.
         places = np.indices(moved.shape[1:])[::-1]  # x and y
-        largest = np.array(moved.shape[:0:-1])[:, None, None] - 1
+        last = np.array(moved.shape[:0:-1])[:, None, None] - 1
         refined = {
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
             "direction": _ids(outputs.direction[0][crop]),
-            "offsets": (np.clip(places + moved, 0, largest) - places).astype(np.int8)[crop],
+            # Outside, the nearest pixel of the edge counts.
+            "offsets": (np.clip(places + moved, 0, last) - places).astype(np.int8)[crop],
         }
     return Inspection(
         name=name,
@@ -246,8 +246,7 @@ def _checked_truth(
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:
-    """Index of the largest of `(C, H, W)` → `(H, W)`."""
-    # max finds the index several times faster than argmax on a CPU.
+    """Index of the largest of `(C, H, W)`, `(H, W)`; max is several times faster than argmax on a CPU."""
     return scores.max(0).indices.to("cpu", torch.uint8).numpy()
 
 

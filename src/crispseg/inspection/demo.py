@@ -22,11 +22,11 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.runtime import AnyModel
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
-from crispseg.io.images import as_picture, image_channels, image_size, read_image, write_image, write_labels
+from crispseg.io.images import as_picture, image_channels, read_image, write_image, write_labels
 
 EXAMPLES = 6
 WAITING = 64
-"""Requests in the queue; further ones are refused."""
+"""Most requests in the queue."""
 KEPT_SECONDS = 900
 """Age at which uploads and masks are deleted."""
 WORKING_PIXELS = 2**21
@@ -47,27 +47,19 @@ class Demo:
         models: networks on `device`, by the name that the page shows.
         device: device of the models.
         folder: folder of uploads and masks; no other file is read.
-        max_pixels: largest image, in pixels; it is refused before it is decoded.
         bf16: compute in bfloat16.
     """
 
     def __init__(
-        self,
-        models: Mapping[str, AnyModel],
-        device: torch.device,
-        folder: Path,
-        *,
-        max_pixels: int = 20_000_000,
-        bf16: bool = False,
+        self, models: Mapping[str, AnyModel], device: torch.device, folder: Path, *, bf16: bool = False
     ) -> None:
-        self.models, self.device, self.folder = models, device, folder.resolve()
-        self.max_pixels, self.bf16 = max_pixels, bf16
+        self.models, self.device, self.folder, self.bf16 = models, device, folder.resolve(), bf16
 
     def segment(self, upload: str | None, name: str) -> tuple[str, str, Path | None]:
         """Return the HTML of the inspection, the time it took and the file of the mask, of an uploaded image.
 
         Raises:
-            CrispsegError: the file is no upload, broken or too large, or there is no model of this name.
+            CrispsegError: the file is no upload or broken, or there is no model of this name.
         """
         if upload is None:
             return EMPTY, "", None
@@ -78,13 +70,7 @@ class Demo:
             raise CrispsegError("the image is no uploaded file; upload it")
         info = self.models[name].info
         try:
-            channels = image_channels(info.in_chans)
-            height, width = image_size(path, channels)
-            if height * width > self.max_pixels:
-                raise CrispsegError(
-                    f"{path} has {width}×{height} pixels; this demo takes {self.max_pixels:,}: shrink it"
-                )
-            pixels = read_image(path, channels, info.value_range)
+            pixels = read_image(path, image_channels(info.in_chans), info.value_range)
         except CrispsegError as error:  # without the server's folders
             raise CrispsegError(str(error).replace(str(path), path.name)) from None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -142,7 +128,7 @@ def write_examples(dataset: SegmentationDataset, folder: Path) -> list[Path]:
 
 @contextmanager
 def serve(
-    demo: Demo, *, host: str = "127.0.0.1", port: int = 7860, max_megabytes: float = 20, examples: Sequence[Path] = ()
+    demo: Demo, host: str = "127.0.0.1", port: int = 7860, *, max_megabytes: float = 20, examples: Sequence[Path] = ()
 ) -> Iterator[str]:
     """Serve the page while the block runs; yields its address.
 

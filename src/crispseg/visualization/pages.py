@@ -29,13 +29,8 @@ TINY, SMALL = 128, 360
 @cache
 def environment() -> Environment:
     """The templates of this package. Values for scripts go through `tojson`."""
-    found = Environment(
-        loader=PackageLoader("crispseg.visualization"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = Environment(loader=PackageLoader("crispseg.visualization"), autoescape=True, undefined=StrictUndefined)
+    found.trim_blocks = found.lstrip_blocks = True
     found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return found
 
