@@ -47,6 +47,7 @@ COMMANDS = {
     "list": "networks to train, and trained models that come with crispseg",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
+    "recipes": "list the rows of the papers' tables, and print the commands of one",
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 

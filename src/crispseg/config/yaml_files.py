@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from crispseg.errors import CrispsegError, one_line
+
+RECIPES = Path(str(resources.files("crispseg") / "recipes"))
+"""Folder of the recipes of the package."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,9 +47,14 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of settings.
 
+    Args:
+        path: the file, or the name of a recipe of the package, such as sfnet/cityscapes.yaml, if there is none.
+
     Raises:
         CrispsegError: it is missing, unreadable, no YAML, or no mapping of keys.
     """
+    if not Path(path).exists() and (RECIPES / path).is_file():
+        path = RECIPES / path
     try:
         tree = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:

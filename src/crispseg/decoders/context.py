@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,13 +40,17 @@ class LinearContext(nn.Module):
 class PyramidPooling(nn.Module):
     """Pyramid pooling module (Zhao et al., *Pyramid Scene Parsing Network*, CVPR 2017, §3.2).
 
-    Averages over 1×1, 2×2, 3×3 and 6×6 bins, a 1×1 convolution each, brought back to the feature's size and
-    joined with it by a 1×1 bottleneck.
+    Averages over 1×1, 2×2, 3×3 and 6×6 bins, a 1×1 convolution each, are upsampled to the feature's size and joined
+    with it by a convolution, the bottleneck.
+
+    Args:
+        in_channels, channels: of the feature, and of what the part gives.
+        bottleneck: kernel size of the bottleneck: 1, as in SFNet's counts, or 3, as in PSPNet's and UPerNet's code.
     """
 
     bins = (1, 2, 3, 6)
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, bottleneck: Literal[1, 3] = 1) -> None:
         super().__init__()
         self.pool = BinAverages(self.bins)
         self.stages = nn.ModuleList(
@@ -56,7 +62,7 @@ class PyramidPooling(nn.Module):
             for size in self.bins
         )
         self.bottleneck = nn.Sequential(
-            *conv_bn_relu(in_channels + len(self.bins) * channels, channels, 1), nn.Dropout2d(0.1)
+            *conv_bn_relu(in_channels + len(self.bins) * channels, channels, bottleneck), nn.Dropout2d(0.1)
         )
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:

@@ -41,7 +41,9 @@ NAMED = ("model", "data")
 GROUPS = (*NAMED, "augment")
 LENGTHS = ("epochs", "iterations", "minutes")
 """Settings of the length of a run, of which one counts."""
-SHARED_MODEL_KEYS = ("name", "backbone", "pretrained", "in_chans", *REFINE_OPTIONS)
+BUILT_ON = ("name", "backbone", "pretrained", "in_chans")
+"""Settings that stay if another model is chosen; all others are options of the first."""
+SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
 TYPED_OTHERWISE = {
     **dict.fromkeys(("device", "gpu", "cuda"), "accelerator"),
     **dict.fromkeys(("batch", "bs", "batch_size_per_gpu"), "batch_size"),
@@ -207,7 +209,7 @@ def merge(base: Tree, over: Tree) -> Tree:
             names = {str(each[group]["name"]) for each in (base, over) if "name" in each[group]}
             kept = base[group]
             if group in NAMED and len(names) == 2:
-                kept = {key: kept[key] for key in kept if group == "model" and key in SHARED_MODEL_KEYS}
+                kept = {key: kept[key] for key in kept if group == "model" and key in BUILT_ON}
                 if group == "data" and "class_weights" not in over:
                     tree.pop("class_weights", None)
             tree[group] = merged(kept, over[group])

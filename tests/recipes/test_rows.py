@@ -1,0 +1,75 @@
+"""Every row of the papers' tables: its commands parse, and train and score the model that it says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from crispseg.cli.evaluate import Evaluate
+from crispseg.cli.main import main
+from crispseg.cli.predict import Predict
+from crispseg.cli.recipes import commands_of
+from crispseg.cli.train import parse_training
+from crispseg.errors import CrispsegError
+from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
+
+TABLES = {
+    "sfnet": ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3", "4", "5a", "5b", "6", "7", "8"],
+    "ddsm": ["1", "2", "3", "4"],
+    "agln": ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"],
+    "unept": ["1", "2", "3", "4", "5", "6", "7", "8"],
+}
+ROWS = [row for paper in PAPERS for row in read_rows(paper) if row.row]
+COUNTED = [row for row in ROWS if row.parameters or row.multiply_adds]
+
+
+def named(row: PaperRow) -> str:
+    return f"{row.paper}-{row.name}"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_all_tables_are_there(paper: str) -> None:
+    assert list(dict.fromkeys(row.table for row in read_rows(paper))) == TABLES[paper]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_commands_train_and_score_the_row(row: PaperRow, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    given = {"root": str(tmp_path), "pretrained": str(weights), "images": str(tmp_path), "out": str(tmp_path / "run")}
+    *trainings, score = commands_of(row, given)
+    assert len(trainings) == (2 if row.after else 1)
+    for words in trainings:
+        config = parse_training(words[1:])
+        with torch.device("meta"):  # nothing of the recipe's own model is left, and nothing is missing
+            model = dataclasses.replace(config.model, pretrained=False)
+            trained, expected = model.build(row.counted.classes, auxiliary=False).info, row.build().info
+        assert (trained.name, trained.backbone, trained.options) == (expected.name, expected.backbone, expected.options)
+    if score[0] == "predict":
+        assert Predict.parsed(score[1:]).format == row.score.server
+    else:
+        assert Evaluate.parsed(score[1:]).split == row.score.split
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=named)
+def test_counts_are_the_papers_or_the_row_says_why(row: PaperRow) -> None:
+    found = row.counts()
+    pairs = [(found.parameters, row.parameters), (found.multiply_adds, row.multiply_adds)]
+    assert row.note or all(abs(here / paper - 1) < 0.02 for here, paper in pairs if paper)
+
+
+def test_what_is_no_row() -> None:
+    with pytest.raises(CrispsegError, match=r"1b\.ppm"):
+        find_row("sfnet", "1b.pp")
+    with pytest.raises(CrispsegError, match="sfnet"):
+        read_rows("sfnett")
+
+
+def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "unept", "5.baseline"]) == 0
+    assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
+    assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
+    assert "ADE20K" in capsys.readouterr().err

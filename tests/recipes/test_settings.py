@@ -1,0 +1,162 @@
+"""The recipes hold the papers' settings, and can start."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from dataset_trees import cityscapes_pair, make_voc2012
+from safetensors.torch import save_file
+
+from crispseg import create_model
+from crispseg.cli.main import main
+from crispseg.cli.train import parse_training
+from crispseg.config.yaml_files import RECIPES
+from crispseg.io.images import write_image
+from crispseg.training.config import config_to_dict
+from crispseg.training.initialization import starting_model
+
+COMMON = {
+    "warmup": 0,
+    "class_weights": None,
+    "freeze_backbone": False,
+    "precision": "fp32",
+    "decay_norms_and_biases": True,
+    "loss": {"cross_entropy": 1.0},
+}
+SGD = COMMON | {"optimizer": "sgd", "momentum": 0.9, "schedule": "poly", "power": 0.9, "backbone_lr_factor": 1.0}
+PAPERS: dict[str, dict[str, Any]] = {
+    # §3.3 and §4.1
+    "sfnet": SGD | {"weight_decay": 0.0005, "hard_fraction": 0.1, "lr": 0.01},
+    # §3
+    "ddsm": SGD | {"weight_decay": 0.0005, "schedule": "poly_epoch", "hard_fraction": 1.0, "lr": 0.01},
+    # §IV-A5
+    "agln": SGD | {"weight_decay": 0.0001, "hard_fraction": 1.0, "auxiliary_weight": 0.0, "lr": 0.001},
+    # §3.2 and §4.2
+    "unept": COMMON
+    | {"optimizer": "adamw", "weight_decay": 1e-4, "lr": 1e-4, "backbone_lr_factor": 0.1, "schedule": "step"}
+    | {"lr_drops": [2 / 3], "hard_fraction": 1.0, "auxiliary_weight": 0.0, "boundary_distance": 5}
+    | {"boundary_weights": {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}},
+}
+# data, crop, range of scales, (iterations, epochs), and what differs from the paper's common settings
+RECIPE_SETTINGS: dict[str, tuple[dict[str, Any], int, list[float], tuple[int | None, int | None], dict[str, Any]]] = {
+    "sfnet/cityscapes": ({"name": "cityscapes", "train_on": "train"}, 1024, [0.75, 2.0], (50_000, None), {}),
+    "sfnet/mapillary": ({"name": "mapillary", "train_on": "trainval"}, 1024, [0.75, 2.0], (50_000, None), {}),
+    "sfnet/cityscapes_from_mapillary": (
+        {"name": "cityscapes", "train_on": "train"},
+        1024,
+        [0.75, 2.0],
+        (50_000, None),
+        {"init_from": "runs/mapillary"},
+    ),
+    "sfnet/pascal_context": (
+        {"name": "pascal_context", "classes": 60},
+        512,
+        [0.75, 2.0],
+        (None, 120),
+        {"lr": 0.001},
+    ),
+    "sfnet/ade20k": ({"name": "ade20k"}, 512, [0.75, 2.0], (None, 120), {}),
+    "sfnet/camvid": ({"name": "camvid", "masks": "colors"}, 640, [0.75, 2.0], (None, 120), {"lr": 0.001}),
+    "ddsm/cityscapes": ({"name": "cityscapes", "train_on": "train"}, 1024, [0.75, 2.0], (None, 270), {}),
+    "ddsm/camvid": ({"name": "camvid", "masks": "colors"}, 720, [0.75, 2.0], (None, 120), {}),
+    "agln/pascal_context": ({"name": "pascal_context", "classes": 59}, 480, [0.5, 2.0], (None, 240), {}),
+    "agln/ade20k": ({"name": "ade20k"}, 480, [0.5, 2.0], (None, 240), {}),
+    "agln/voc2012_aug": ({"name": "voc2012", "train_on": "aug"}, 480, [0.5, 2.0], (None, 120), {"lr": 0.0005}),
+    "agln/voc2012": (
+        {"name": "voc2012", "train_on": "train"},
+        480,
+        [0.5, 2.0],
+        (None, 120),
+        {"lr": 0.0005, "init_from": "runs/voc2012_aug"},
+    ),
+    "unept/ade20k": ({"name": "ade20k"}, 480, [0.5, 2.0], (160_000, None), {}),
+    "unept/pascal_context": ({"name": "pascal_context", "classes": 60}, 480, [0.5, 2.0], (160_000, None), {}),
+    "unept/cityscapes": ({"name": "cityscapes", "train_on": "train"}, 768, [0.5, 2.0], (80_000, None), {}),
+}
+TINY = ["--model.backbone=test_efficientnet", "--model.width=16", "--augment.crop=[64,64]", "--batch_size=1"]
+TINY += ["--workers=0", "--loggers=[]"]
+
+
+@pytest.mark.parametrize("recipe", RECIPE_SETTINGS)
+def test_settings_are_those_of_the_paper(recipe: str, tmp_path: Path) -> None:
+    data, crop, scale, (iterations, epochs), own = RECIPE_SETTINGS[recipe]
+    tree = config_to_dict(parse_training([f"{recipe}.yaml", f"--data.root={tmp_path}"]))
+    assert tree["data"] == {**data, "root": str(tmp_path)}
+    augment = {"crop": [crop, crop], "scale": scale, "flip": 0.5, "turn": False, "repeat": 1}
+    assert {key: tree["augment"][key] for key in augment} == augment
+    expected = PAPERS[recipe.split("/")[0]] | own
+    assert {key: tree[key] for key in expected} == expected
+    assert tree["iterations"] == iterations and (epochs is None or tree["epochs"] == epochs)
+    assert tree["batch_size"] * tree["devices"] * tree["accumulate"] == 16
+    assert tree["model"]["pretrained"] is ("init_from" not in own)  # never random weights by accident
+
+
+def test_there_are_no_other_recipes() -> None:
+    found = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml")}
+    listed = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert found == {*RECIPE_SETTINGS} and all(f"`{recipe}.yaml`" in listed for recipe in found)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "camvid"])
+def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path, refuses: Any) -> None:
+    config = parse_training([f"sfnet/{name}.yaml", f"--data.root={tmp_path}"])
+    with refuses("no published weights", "resnet18_deep", "path"):
+        config.model.build(len(config.data.label_set()), auxiliary=True)
+
+
+def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is done with them but the download, on a small DeiT."""
+    name = "deit_tiny_distilled_patch16_224"
+    published = timm.create_model(name).state_dict()
+    save_file(published, tmp_path / "published.safetensors")
+    monkeypatch.setattr("crispseg.backbones.published.hub_file", lambda _: tmp_path / "published.safetensors")
+    flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
+    config = parse_training(["unept/ade20k.yaml", *flags])
+    own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
+    assert {"pos_embed", "dist_token", "blocks.11.mlp.fc2.weight"} <= own.keys()
+    assert all(torch.equal(tensor, published[key]) for key, tensor in own.items())
+
+
+@pytest.mark.parametrize(("recipe", "model"), [("sfnet/camvid", "sfnet"), ("ddsm/camvid", "ddsm_upernet")])
+def test_a_recipe_trains_from_a_saved_model(recipe: str, model: str, tmp_path: Path) -> None:
+    root = tmp_path / "camvid"
+    mask = np.zeros((72, 96, 3), np.uint8)
+    mask[:, :48], mask[:, 48:80] = (128, 128, 128), (128, 0, 192)  # Sky, LaneMkgsDriv
+    for split in ("train", "val"):
+        write_image(root / split / "a.png", mask)
+        write_image(root / f"{split}_labels" / "a_L.png", mask)
+    start = create_model(model, num_classes=3, backbone="test_efficientnet", width=16)
+    start.save_pretrained(tmp_path / "start")
+    flags = [f"--data.root={root}", f"--init_from={tmp_path / 'start'}", f"--out={tmp_path / 'run'}", "--epochs=1"]
+    assert main(["train", f"{recipe}.yaml", *TINY, *flags]) == 0
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+def test_agln_trains_in_two_steps(tmp_path: Path) -> None:
+    """§IV-B3: the augmented set of PASCAL VOC, then its own, from all weights of the first step."""
+    root, first = tmp_path / "VOC2012", tmp_path / "first"
+    make_voc2012(root, height=72, width=96)
+    flags = [*TINY, "--model.descriptors=4", f"--data.root={root}", "--epochs=1"]
+    assert main(["train", "agln/voc2012_aug.yaml", *flags, "--model.pretrained=false", f"--out={first}"]) == 0
+    config = parse_training(["agln/voc2012.yaml", *flags, f"--init_from={first}"])
+    assert starting_model(config, config.data.label_set())[1] == "all weights were copied"
+
+
+def test_unept_trains_with_its_augmentation(tmp_path: Path) -> None:
+    root = tmp_path / "cityscapes"
+    for split, city in (("train", "aachen"), ("train", "ulm"), ("train", "bonn"), ("val", "lindau")):
+        cityscapes_pair(root, split, f"{city}/{city}_000000_000019", [7] * 40 + [26] * 56, height=64, width=96)
+    flags = ["--model.pretrained=false", "--model.points=4", "--augment.longer_side=128", "--augment.shorter_side=80"]
+    flags += ["--iterations=3", "--val_every=1", f"--data.root={root}", f"--out={tmp_path / 'run'}"]
+    assert main(["train", "unept/cityscapes.yaml", *TINY, *flags]) == 0
+    with (tmp_path / "run" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        assert {int(row["step"]): float(row["lr"]) for row in csv.DictReader(file)} == {3: 1e-5}  # × 0.1 at 2/3
+    trained = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["recipe"]["augment"]
+    assert (trained["photometric"], trained["max_share"]) == ("mmseg", 0.75)
