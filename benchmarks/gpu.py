@@ -1,4 +1,4 @@
-"""What networks, training steps and sampled attention take on a CUDA device, or to see that it runs, on the CPU.
+"""Times and memory of networks and training steps on a CUDA device, or, to check that it runs, on the CPU.
 
     python benchmarks/gpu.py --device cuda --csv benchmarks/gpu.csv
     python benchmarks/gpu.py --device cpu --size 64 96 --batches 1 --rounds 2 --networks crisp --ways last first graph
@@ -7,8 +7,6 @@
 | --- | --- |
 | network | normalised images on the device to logits at their own stride, batch norms merged |
 | step | all outputs, the loss, the backward pass and AdamW |
-| ddsm | one sampled attention, forward and backward, ours and written out (`sampled_attention.py`) |
-| deformable | one deformable attention, forward and backward, ours and Hugging Face's (`deformable_attention.py`) |
 
 `last` and `first` are the channels' place in memory, `compile` is torch.compile, `graph` a replayed CUDA graph.
 Milliseconds are the median and the 95th percentile of the rounds after three of warm-up; peak MiB are those of
@@ -24,10 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import deformable_attention
 import pandas as pd
-import processes
-import sampled_attention
 import torch
 from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
@@ -49,20 +44,8 @@ from crispseg.training.optimization import build_optimizer
 from crispseg.training.precision import float32_depthwise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-COLUMNS = (
-    "kind",
-    "what",
-    "way",
-    "dtype",
-    "batch",
-    "size",
-    "p50_ms",
-    "p95_ms",
-    "peak_mib",
-    "device",
-    "torch",
-    "problem",
-)
+COLUMNS = ["kind", "what", "way", "dtype", "batch", "size", "p50_ms", "p95_ms", "peak_mib", "device", "torch"]
+COLUMNS += ["problem"]
 
 Call = Callable[[], object]
 
@@ -130,28 +113,8 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     return call
 
 
-def attention(kind: str, way: str, side: int, device: torch.device) -> Call:
-    """One attention, forward and backward, in float32 at batch size 1."""
-    if kind == "ddsm":
-        inputs, gradient = sampled_attention.make_inputs(64, side, side, 25, torch.float32)
-        function = sampled_attention.WAYS[way]
-    else:
-        inputs, gradient = deformable_attention.make_inputs(deformable_attention.Size(side, 3, 16))
-        chosen = deformable_attention.WAYS[way]
-
-        def function(*given: Tensor) -> Tensor:
-            return chosen(*given, side)
-
-    call = processes.differentiated(function, [each.detach().to(device) for each in inputs], gradient.to(device))
-    return lambda: call(True)
-
-
-BUILDERS: dict[str, Callable[[str, str, str, int, tuple[int, int], torch.device], Call]] = {
-    "network": forward,
-    "step": step,
-}
+BUILDERS = {"network": forward, "step": step}
 WAYS = {"network": ("last", "first", "compile", "graph"), "step": ("last", "compile")}
-KINDS = (*BUILDERS, "ddsm", "deformable")
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------
@@ -206,14 +169,6 @@ def rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, 
                         found = measure(lambda: build(name, way, dtype, batch, size, device), device, given.rounds)  # noqa: B023
                         about = {"kind": kind, "what": name, "way": way, "dtype": dtype, "batch": str(batch)}
                         yield about | {"size": f"{size[0]}×{size[1]}"} | found
-    for kind, side, own in (
-        ("ddsm", min(size) // 4, sampled_attention.WAYS),
-        ("deformable", min(size) // 8, deformable_attention.WAYS),
-    ):
-        for way in own if kind in given.kinds else ():
-            found = measure(lambda: attention(kind, way, side, device), device, given.rounds)  # noqa: B023
-            about = {"kind": kind, "what": kind, "way": way, "dtype": "fp32", "batch": "1"}
-            yield about | {"size": f"{side}×{side}"} | found
 
 
 def report(given: argparse.Namespace) -> None:
@@ -237,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", default="cuda")
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    made.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    made.add_argument("--kinds", nargs="+", choices=BUILDERS, default=list(BUILDERS))
     made.add_argument("--ways", nargs="+", choices=WAYS["network"], default=WAYS["network"])
     made.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
     made.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))

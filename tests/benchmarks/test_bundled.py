@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
 
 from crispseg import Segmenter, create_model
@@ -114,15 +113,6 @@ def test_the_folder_for_the_wheel(
     assert "model" in capsys.readouterr().err
 
 
-def test_pictures_are_made_small(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["shipped_card"], "PICTURE_BYTES", 8_000)
-    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
-    sys.modules["shipped_card"].save_small(tmp_path / "a.png", noise)
-    assert 5_000 < (tmp_path / "a.png").stat().st_size <= 8_000
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width * 3 == pytest.approx(picture.height * 4, rel=0.05)
-
-
 @pytest.mark.slow
 def test_rows_of_fine_tuning(script: ModuleType, place: Path, tmp_path: Path) -> None:
     script.main(arguments("finetune", place, tmp_path / "runs", "--base_minutes=0.01", "--seeds", "0", "--images", "2"))
@@ -140,11 +130,3 @@ def test_rows_of_fine_tuning(script: ModuleType, place: Path, tmp_path: Path) ->
     }
     few = (kinds / "2-0.txt").read_text().split()
     assert len(few) == 2 and set(few) <= {"05", "07", "09", "11"}
-
-
-def test_data_of_one_kind_are_refused(script: ModuleType, place: Path, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "list.txt").write_text("00\n02\n")
-    argv = arguments("finetune", place, tmp_path / "runs", "--base_minutes=0.01")
-    with pytest.raises(SystemExit):
-        script.main([*argv, f"--data.val_list={tmp_path / 'list.txt'}"])
-    assert "has no images in colour" in capsys.readouterr().err

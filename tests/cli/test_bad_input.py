@@ -176,14 +176,6 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
     assert str(data / "masks") in line and "value 77" in line
 
 
-def test_a_wrong_camvid_folder(tmp_path: Path, error: Error) -> None:
-    root = tmp_path / "camvid"
-    for _ in range(2):  # missing, then empty
-        line = error("train", *TINY, "--data=camvid", f"--data.root={root}", f"--out={tmp_path / 'run'}")
-        assert f"{root} is not a CamVid folder" in line and "train.txt" in line
-        root.mkdir(exist_ok=True)
-
-
 # Names --------------------------------------------------------------------------------------------------------------
 
 

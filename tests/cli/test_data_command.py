@@ -17,10 +17,10 @@ from scipy.io import savemat
 from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue
-from crispseg.data.overview import class_meanings, spans, spread
+from crispseg.data.overview import class_meanings, spans
 from crispseg.data.sbd import augment
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.visualization.pictures import CELL, contact_sheet, fitted
+from crispseg.visualization.pictures import contact_sheet
 
 
 def run(*argv: object) -> int:
@@ -180,11 +180,6 @@ def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "val.txt is missing" in shown and "train: 1 of 2 could not be read, first: " in shown
 
 
-@pytest.mark.parametrize(("count", "most", "indices"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0]), (0, 4, [])])
-def test_spread(count: int, most: int, indices: list[int]) -> None:
-    assert spread(count, most) == indices
-
-
 def test_sheets_keep_proportions(tmp_path: Path) -> None:
     """A tall image is shown whole, on white, and its labels beside it."""
     save(tmp_path / "images" / "a.png", np.full((60, 20, 3), (0, 0, 200), np.uint8))
@@ -197,12 +192,6 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
     rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
     assert abs(len(rows) / len(columns) - 3) < 0.1
     assert ((sheet == (167, 107, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (238, 153, 0)
-
-
-@pytest.mark.parametrize(("height", "width", "shown"), [(32, 30000, (1, 320)), (30000, 32, (240, 1)), (9, 12, CELL)])
-def test_any_proportions_fit(height: int, width: int, shown: tuple[int, int]) -> None:
-    seen = (fitted(np.zeros((height, width, 3), np.uint8)) == 0).all(axis=-1)
-    assert seen.shape == CELL and (seen.any(axis=1).sum(), seen.any(axis=0).sum()) == shown
 
 
 # ---------------------------------------------------------------------------------------------------------- import

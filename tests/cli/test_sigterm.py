@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from training_runs import FLAGS, rows
 
 from crispseg.cli.main import INTERRUPTED, main
@@ -96,6 +97,7 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
 def training(folder: Path) -> None:
     """A run that does not end by itself, with a worker for each split, in a process group of its own."""
     os.setsid()
+    _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # seconds, not 5, until a worker is missed
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
     os.dup2(stderr, 2)

@@ -102,17 +102,6 @@ def test_what_is_no_python_file_is_named(name: str, tmp_path: Path, refuses: Any
         load_plugins([tmp_path / name])
 
 
-def test_a_list_of_files_may_be_given_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text("")
-    parsed = [
-        parse_training([*argv, "--data=nuclei"]).plugins
-        for argv in (["--plugins=[a.py, b.py]"], ["--plugins", "a.py", "--plugins=b.py"])
-    ]
-    assert parsed == [["a.py", "b.py"]] * 2
-
-
 def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "own_model.py").write_text(
         "from crispseg.models import fpn, models\n\n\n"

@@ -150,28 +150,6 @@ def test_heads_levels_and_layers_can_be_chosen(browser: Any, pages: dict[str, Pa
     assert browser.execute_script("return document.getElementById('shown').style.opacity") == "0.8"
 
 
-def test_heat_is_clear_up_to_the_mean(browser: Any, pages: dict[str, Path]) -> None:
-    """Of cells with 3/4 and 1/4 of the attention the first is drawn, by what it has more than the mean of 1/2."""
-    open_page(browser, pages["agln"])
-    script = """
-      const [maps, done] = arguments;
-      const gathered = { grid: [2, 1], maps, peaks: [0.75], origin: [0, 0], pitch: [1, 1] };
-      drawHeat(gathered, { shape: async (name, { href }) => {
-        const image = new Image();
-        image.src = href;
-        await image.decode();
-        const context = Object.assign(document.createElement("canvas"), { width: 2, height: 1 }).getContext("2d");
-        context.drawImage(image, 0, 0);
-        const { data } = context.getImageData(0, 0, 2, 1);
-        done([data[3], data[7]]);
-      } }, [{ id: 0, share: 1 }]);
-    """
-    assert browser.execute_async_script(script, [255, 85]) == [round(230 / 3), 0]
-    assert browser.execute_async_script(script, [255, 255]) == [0, 0]
-    small = "return document.querySelectorAll('.panels image').length"  # features are not covered
-    assert browser.execute_script(small) == 0
-
-
 @pytest.mark.parametrize("name", PAPERS)
 def test_nothing_is_cut_off(name: str, browser: Any, pages: dict[str, Path]) -> None:
     open_page(browser, pages[name])

@@ -19,7 +19,7 @@ from commands import error_of
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.main import main
-from crispseg.io.files import LITTER, atomic_path
+from crispseg.io.files import LITTER
 from crispseg.io.images import write_image
 from crispseg.io.png import write_png
 from crispseg.training import Run
@@ -38,16 +38,7 @@ def small_files(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize(
-    ("number", "remedy"),
-    [
-        (errno.ENOSPC, "make room"),
-        (errno.EDQUOT, "quota"),
-        (errno.EIO, "another one"),
-        (errno.EFBIG, "ulimit"),
-        (errno.ENOTTY, "check"),
-    ],
-)
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EDQUOT, "quota"), (errno.EIO, "")])
 @pytest.mark.parametrize("file", [None, "out/x.png"])
 def test_a_command_ends_in_one_line(
     number: int, remedy: str, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -58,15 +49,6 @@ def test_a_command_ends_in_one_line(
     monkeypatch.setitem(sys.modules, "crispseg.cli.inspect", SimpleNamespace(run=run))
     line = error_of(capsys, "inspect")
     assert all(phrase in line for phrase in (file or "", os.strerror(number), remedy))
-
-
-def test_a_file_that_could_not_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.json"):
-        raise OSError(errno.ENOSPC, "full")
-    assert caught.value.filename == str(tmp_path / "x.json")
-    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.json"):
-        raise OSError(errno.EIO, "broken", "other.png")
-    assert caught.value.filename == "other.png"
 
 
 @pytest.mark.parametrize(("share", "file"), [(0.6, ".ckpt"), (1e-4, "metrics.csv")])
@@ -80,13 +62,6 @@ def test_training_on_a_full_disk_keeps_what_there_was(
         quietly(config, resume=True)
     assert (config.out / "checkpoints/last.ckpt").read_bytes() == kept
     assert not [name for name in files(config.out) - files(tiny_run.folder) if not name.startswith("pictures/")]
-
-
-def test_a_model_that_was_not_written_is_not_said_to_be_kept(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
-    size = (tiny_run.folder / "checkpoints/best.ckpt").stat().st_size // 2
-    with refuses("best.ckpt", os.strerror(errno.EFBIG), "start it again"), full_after_start(size):
-        quietly(tiny(tmp_path / "run"))
-    assert not (tmp_path / "run/model").exists()
 
 
 @contextmanager
@@ -114,10 +89,9 @@ def test_a_model_that_does_not_fit_on_the_disk(tiny_run: Run, tmp_path: Path) ->
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for name in ("a", "b" * 251, "c"):
-        write_image(tmp_path / f"x{name[0]}.png", np.zeros((40, 40, 3), np.uint8))
-        (tmp_path / "in").mkdir(exist_ok=True)
-        (tmp_path / f"x{name[0]}.png").rename(tmp_path / f"in/{name}.png")
+    write_image(tmp_path / "in/a.png", np.zeros((40, 40, 3), np.uint8))
+    for name in ("b" * 251, "c"):
+        shutil.copy(tmp_path / "in/a.png", tmp_path / f"in/{name}.png")
     return tmp_path / "in"
 
 
