@@ -89,8 +89,8 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 
 
 WORKER_REMEDIES = {
-    "Killed": "memory has run out, most often: give fewer --workers, or end other programs",
-    "Bus error": "shared memory has run out, most often: give --workers 0, or more of it (docker run --shm-size 8g)",
+    "Killed": "memory has run out, most often: use fewer workers, or end other programs",
+    "Bus error": "shared memory has run out, most often: set workers to 0, or use more of it (Docker's shm-size)",
 }
 """What to do when a data worker has gone, by the system's word for the signal that ended it."""
 
@@ -114,7 +114,7 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if found[1] == signal.strsignal(number):
             return Interrupted(INTERRUPTED, number)
-    remedy = WORKER_REMEDIES.get(found[1], "give fewer --workers if memory ran out, or 0 to see why")
+    remedy = WORKER_REMEDIES.get(found[1], "use fewer workers if memory ran out, or 0 to see why")
     return CrispsegError(f"a data worker has gone ({found[1]}); {remedy}")
 
 

@@ -66,7 +66,7 @@ def wait(ready: Event) -> None:
     [
         (signal.SIGTERM, False, 143, r"interrupted at step \d+"),
         (signal.SIGINT, False, 130, r"interrupted at step \d+"),
-        (signal.SIGKILL, True, 2, r"error: a data worker has gone \(exited unexpectedly\); give fewer --workers .*"),
+        (signal.SIGKILL, True, 2, r"error: a data worker has gone \(exited unexpectedly\); use fewer workers .*"),
     ],
 )
 def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
@@ -113,12 +113,12 @@ def training(folder: Path) -> None:
             lambda: os.kill(os.getpid(), signal.SIGBUS),
             2,
             "error: a data worker has gone (Bus error); shared memory has run out, most often: "
-            "give --workers 0, or more of it (docker run --shm-size 8g)",
+            "set workers to 0, or use more of it (Docker's shm-size)",
         ),
         (
             lambda: os._exit(3),
             2,
-            "error: a data worker has gone (exited unexpectedly*); give fewer --workers *",
+            "error: a data worker has gone (exited unexpectedly*); use fewer workers *",
         ),
     ],
 )
