@@ -50,19 +50,11 @@ COLUMNS += ["problem"]
 Call = Callable[[], object]
 
 
-# What is called ------------------------------------------------------------------------------------------------------
-
-
-def network(name: str, device: torch.device, layout: torch.memory_format) -> SegmentationModel:
-    """A model as `Segmenter` has it."""
-    folded = fold_batch_norms(NETWORKS[name].build(), smooth_images((1, 64, 64), 3), smooth_outputs)
-    return folded.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
 def forward(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], device: torch.device) -> Call:
     """A network that sees a batch."""
     layout = torch.contiguous_format if way == "first" else torch.channels_last
-    model = network(name, device, layout)
+    folded = fold_batch_norms(NETWORKS[name].build(), smooth_images((1, 64, 64), 3), smooth_outputs)
+    model: SegmentationModel = folded.to(device, memory_format=layout)  # type: ignore[call-overload]
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=layout)
     run: Callable[[Tensor], Tensor] = model.coarse_logits
     if way == "compile":

@@ -21,7 +21,7 @@ from crispseg.inspection.page import cards, classes, inspection_page, sections
 from tests.inspection.models import SYSTEMS, inspected, lively
 
 LARGEST = 8_000_000
-KINDS = {"crisp": "flow", "sfnet": "flow", "ddsm_upernet": "points", "agln": "mixture", "unept": "points"}
+KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points", "refinement"}}
 
 
 def unpacked(value: dict[str, str], *shape: int) -> NDArray[Any]:
@@ -37,7 +37,7 @@ def test_page_is_whole_by_itself(name: str) -> None:
     assert "default-src 'none'" in html
     assert re.findall(r"<script(?: type=\"([^\"]*)\")?", html) == ["application/json", ""]
     data = json.loads(re.search(r'<script type="application/json" id="inspection">(.*?)</script>', html)[1])  # type: ignore[index]
-    assert {field["kind"] for field in data["fields"]} == {KINDS[name], *(["refinement"] if name == "unept" else [])}
+    assert {field["kind"] for field in data["fields"]} == KINDS.get(name, set())
     assert ("Boundary refinement" in html) == (name == "unept")
     assert ("Semantic flow" in html) == (name in ("crisp", "sfnet"))
     for title in ("prediction", "truth", "errors", "confidence", "entropy"):
@@ -129,48 +129,6 @@ def test_points_survive_the_way_to_the_page(name: str) -> None:
         weights = unpacked(field["weights"]).reshape(points.weights.shape) / 255 * field["top"]
         np.testing.assert_allclose(weights, points.weights, atol=field["top"] / 500)
         np.testing.assert_allclose(field["xs"], points.xs, atol=1e-3)
-
-
-def test_mixtures_lead_from_a_pixel_to_where_its_descriptors_come_from() -> None:
-    """Σ_n A_av(n, p) X_am(n, ·): the attention of a pixel to the coarse level, of which M is made."""
-    found = inspected("agln")
-    data = payload(found)
-    field = data["fields"][-1]
-    source = data["gathered"][field["from"]]
-    width, height = field["size"]
-    cells = source["grid"][0] * source["grid"][1]
-    maps = unpacked(source["maps"]).reshape(field["descriptors"], cells) / 255 * np.array(source["peaks"])[:, None]
-    np.testing.assert_allclose(maps.sum(1), 1, atol=0.02)
-    ids, shares = (unpacked(field[key]).reshape(height, width, field["count"]) for key in ("ids", "shares"))
-    np.testing.assert_allclose(shares.sum(-1) / 255, 1, atol=0.02)  # all 6 descriptors are told
-    block = found.tap("decoder.fuses.0.blocks.2", "sdm.A_av").numpy()
-    gathered = found.tap("decoder.gathers.2", "X_am").flatten(1).numpy()
-    row, column = 7, 11
-    told = shares[row, column] / 255 @ maps[ids[row, column]]
-    np.testing.assert_allclose(told, block[:, row, column] @ gathered, atol=gathered.max() / 50)
-
-
-@pytest.mark.parametrize(("side", "every", "fold"), [(64, 1, 1), (8, 3, 1), (5, 5, 2)])
-def test_mixtures_and_attention_lie_where_their_pixels_do(
-    side: int, every: int, fold: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On levels of 24 × 16 and, for the descriptors of F4, 6 × 4 pixels, whose corners are those of 96 × 64."""
-    monkeypatch.setattr("crispseg.inspection.fields.SIDE", side)
-    data = payload(inspected("agln"))
-    field = data["fields"][-2]
-    assert field["title"] == "F3 → F2, block 2: descriptors of F4"
-    np.testing.assert_allclose(field["xs"], (np.arange(24) * 95 / 23)[every // 2 :: every], atol=1e-3)
-    np.testing.assert_allclose(field["ys"], (np.arange(16) * 63 / 15)[every // 2 :: every], atol=1e-3)
-    source = data["gathered"][field["from"]]
-    assert source["area"] == 24 / fold**2  # cells that hold the whole, where each has the mean
-    cells = source["grid"][0] * source["grid"][1]
-    maps = unpacked(source["maps"]).reshape(-1, cells) / 255 * np.array(source["peaks"])[:, None]
-    np.testing.assert_allclose(maps.sum(1), 1, atol=0.02)
-    places = [np.arange(6) * 95 / 5, np.arange(4) * 63 / 3]
-    for axis, place in enumerate(places):
-        cells = place.reshape(-1, fold).mean(1)
-        centres = source["origin"][axis] + (np.arange(source["grid"][axis]) + 0.5) * source["pitch"][axis]
-        np.testing.assert_allclose(centres, cells, atol=1e-3)
 
 
 def test_shares_and_iou_of_the_classes() -> None:

@@ -37,7 +37,6 @@ KINDS = {
     "fam": "warped",
     "ddsm": "x_l",
     "dcn": "fused",
-    "gathering": "X_am",
     "cfb": "sdm.M",
     "attention": "locations",
 }
@@ -253,7 +252,7 @@ def _ids(scores: Tensor) -> NDArray[np.uint8]:
 def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
     """The parts to which recorded quantities belong, by their path, in the order of their taps.
 
-    Titles are such as "F5 → F4", "F4 → F3, block 2", "descriptors of F5", "decoder layer 2, cross-attention".
+    Titles are such as "F5 → F4", "F4 → F3, block 2", "decoder layer 2, cross-attention".
 
     Args:
         taps: paths, in the order in which they were recorded.
@@ -268,11 +267,9 @@ def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
             if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
                 coarse = levels[int(step[1])]
                 block = f", block {int(step[2]) + 1}" if step[2] else ""
-                title = f"descriptors of F{coarse}" if path.endswith(".sab") else f"F{coarse} → F{coarse - 1}{block}"
+                title = f"F{coarse} → F{coarse - 1}{block}"
             elif levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
                 title = f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"
-            elif levels and (gathered := re.search(r"\bgathers\.(\d+)$", path)):
-                title = f"descriptors of F{levels[-1] - int(gathered[1])}"
             elif layer := re.search(r"\b(encoder|decoder)\.(\d+)\.(\w+)$", path):
                 title = f"{layer[1]} layer {int(layer[2]) + 1}, {layer[3].replace('_', '-')}"
             elif path.endswith("decoder.fuse"):

@@ -1,4 +1,4 @@
-"""What the page draws at a pixel: flows, sampled points, mixtures of descriptors, and the offsets of refinement.
+"""What the page draws at a pixel: flows, sampled points and the offsets of refinement.
 
 Positions are in pixels of the image with (0, 0) the centre of the first one. `payload` packs all that the page's script
 needs: whole numbers with a scale, compressed, as base64.
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,10 +27,6 @@ PIXELS = 2**16
 """Pixels whose probabilities are kept; of a larger image every n-th."""
 POINT_BYTES = 3 * 2**20
 """Bytes of all sampled points together, before compression: 5 a point."""
-SIDE = 64
-"""Longest side of the grids of attention maps and mixtures of descriptors."""
-MIXED = 8
-"""Largest shares of a pixel's mixture that are kept."""
 
 
 # Flow and sampled points ----------------------------------------------------------------------------------------------
@@ -182,7 +177,6 @@ def payload(inspection: Inspection) -> dict[str, Any]:
         "labels": packed(inspection.labels),
         "told": _probabilities(inspection),
         "fields": list(_fields(inspection)),
-        "gathered": {part: _gathered(inspection, part) for part in inspection.of("gathering")},
     }
     for key in ("truth", "unrefined"):
         if (ids := getattr(inspection, key)) is not None:
@@ -212,7 +206,7 @@ def _probabilities(inspection: Inspection) -> dict[str, Any]:
 
 
 def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
-    """Flows, sampled points, mixtures of descriptors and the refinement's offsets, each with a `kind`."""
+    """Flows, sampled points and the refinement's offsets, each with a `kind`."""
     for part in inspection.of("fam"):
         flow = flow_of(inspection, part)
         vectors, step = quantised(flow.permute(1, 2, 0).numpy())
@@ -231,9 +225,6 @@ def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
     points = sampled_points(inspection)
     for each in points:
         yield points_field(each, POINT_BYTES // len(points))
-    for block in inspection.of("cfb"):
-        if (gathers := gathering_part(inspection, block)) in inspection.of("gathering"):
-            yield _mixture_field(inspection, block, gathers)
     if inspection.offsets is not None:
         yield {"kind": "refinement", "title": "boundary refinement", "offsets": packed(inspection.offsets)}
 
@@ -259,57 +250,4 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
         "step": step,
         "weights": packed(_level(weights / top)),
         "top": top,
-    }
-
-
-def gathering_part(inspection: Inspection, block: str) -> str:
-    """Path of the aggregation block whose descriptors a context fusion block distributes, if that ran."""
-    decoder, _, index = block.partition(".fuses.")
-    if ".blocks." in block:
-        return f"{decoder}.gathers.{index.rpartition('.')[2]}"
-    return f"{block.removesuffix('.cfb')}.sab"
-
-
-def _mixture_field(inspection: Inspection, block: str, gathers: str) -> dict[str, Any]:
-    """The descriptors that each pixel mixes; `from` names, in "gathered", where each was gathered."""
-    count = inspection.tap(gathers, "X_am").shape[0]
-    height, width = inspection.tap(block, "sdm.M").shape[-2:]
-    mixture = np.ones((1, height, width), np.float32)  # a single descriptor, which every pixel takes
-    if inspection.has(block, "sdm.A_av"):
-        mixture = inspection.tap(block, "sdm.A_av").numpy()  # (N, H, W), 1 in sum over N (AGLN, Eq. 2)
-    every = math.ceil(max(height, width) / SIDE)
-    mixture = mixture[:, every // 2 :: every, every // 2 :: every]
-    kept = min(MIXED, count)
-    ids = np.argsort(-mixture, axis=0, kind="stable")[:kept]
-    pitch_x, pitch_y = pixel_pitch((height, width), inspection)
-    return {
-        "kind": "mixture",
-        "from": gathers,
-        "title": f"{inspection.parts[block].title}: {inspection.parts[gathers].title}",
-        "size": [width, height],
-        "xs": [round(x * pitch_x, 3) for x in range(every // 2, width, every)],
-        "ys": [round(y * pitch_y, 3) for y in range(every // 2, height, every)],
-        "descriptors": count,
-        "count": kept,
-        "ids": packed(ids.transpose(1, 2, 0).astype(np.uint16)),
-        "shares": packed(_level(np.take_along_axis(mixture, ids, 0).transpose(1, 2, 0))),
-    }
-
-
-def _gathered(inspection: Inspection, part: str) -> dict[str, Any]:
-    """The attention maps of an aggregation block, each on its own scale, on a grid of at most `SIDE` cells a side."""
-    attention = inspection.tap(part, "X_am")  # (N, h, w), 1 in sum
-    rows, columns = attention.shape[1:]
-    fold = math.ceil(max(rows, columns) / SIDE)
-    folded = F.avg_pool2d(attention, fold, ceil_mode=True, divisor_override=1).numpy()  # sums
-    peaks = folded.max(axis=(1, 2), keepdims=True)
-    pitch_x, pitch_y = pixel_pitch((rows, columns), inspection)
-    return {
-        "maps": packed(_level(folded / np.maximum(peaks, np.finfo(np.float32).tiny))),
-        "peaks": [float(peak) for peak in peaks.ravel()],
-        "grid": [folded.shape[2], folded.shape[1]],
-        "area": rows * columns / fold**2,
-        # Where the grid of attention begins and how wide its cells are, in pixels of the image.
-        "origin": [-pitch_x / 2, -pitch_y / 2],
-        "pitch": [pitch_x * fold, pitch_y * fold],
     }

@@ -81,34 +81,6 @@ const FIELDS = {
     },
   },
 
-  mixture: {
-    read(field, x, y) {
-      const at = (nearest(field.ys, y) * field.xs.length + nearest(field.xs, x)) * field.count;
-      return Array.from({ length: field.count }, (_, index) => ({
-        id: field.ids[at + index],
-        share: field.shares[at + index] / 255,
-      }));
-    },
-    draw(field, marks, x, y, options) {
-      const mixture = options.group < 0 ? this.read(field, x, y) : [{ id: options.group, share: 1 }];
-      drawHeat(options.gathered[field.from], marks, mixture);
-    },
-    say(field, x, y, options) {
-      const mixture = this.read(field, x, y);
-      const { peaks, area } = options.gathered[field.from];
-      const rows = mixture.slice(0, 5).map(({ id, share }) => [
-        `descriptor ${id + 1}`,
-        `${number(100 * share, 1)} % of the mixture; peak ${number(peaks[id] * area, 1)} × the mean`,
-      ]);
-      const rest = field.descriptors - field.count;
-      if (rest > 0) {
-        const known = mixture.reduce((total, { share }) => total + share, 0);
-        rows.push([`drawn: ${field.count} largest`, `${number(100 * known, 1)} % of all ${field.descriptors}`]);
-      }
-      return rows;
-    },
-  },
-
   refinement: {
     read(field, x, y, size) {
       const at = y * size[0] + x;
@@ -148,32 +120,4 @@ function arrowScale(field, size) {
   const spacing = Math.max(...size) / 24;
   const longest = field.longest * Math.max(...field.pitch);
   return longest > 0 && longest < spacing ? 2 ** Math.ceil(Math.log2(spacing / longest)) : 1;
-}
-
-/** From where the descriptors of a mixture were gathered: clear up to the mean, half as opaque as can be at twice it. */
-function drawHeat(gathered, marks, mixture) {
-  const [width, height] = gathered.grid;
-  const cells = width * height;
-  const total = new Float32Array(cells);
-  for (const { id, share } of mixture) {
-    const factor = (share * gathered.peaks[id]) / 255;
-    for (let cell = 0; cell < cells; cell += 1) total[cell] += factor * gathered.maps[id * cells + cell];
-  }
-  const mean = total.reduce((sum, value) => sum + value, 0) / cells;
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = gathered.grid;
-  const context = canvas.getContext("2d");
-  const colors = context.createImageData(width, height);
-  const opacity = (value) => (value > mean ? Math.round(230 * (1 - mean / value)) : 0);
-  total.forEach((value, cell) => colors.data.set([255, 60, 0, opacity(value)], 4 * cell));
-  context.putImageData(colors, 0, 0);
-  marks.shape("image", {
-    href: canvas.toDataURL(),
-    x: gathered.origin[0] + 0.5,
-    y: gathered.origin[1] + 0.5,
-    width: width * gathered.pitch[0],
-    height: height * gathered.pitch[1],
-    preserveAspectRatio: "none",
-    class: "heat",
-  });
 }

@@ -18,7 +18,6 @@ async function start() {
     all: Boolean(controls.all && controls.all.checked),
     size: data.size,
     told: data.told,
-    gathered: data.gathered,
   });
 
   function draw() {
@@ -97,13 +96,11 @@ async function start() {
     find("percent").textContent = `${controls.opacity.value} %`;
   }
 
-  /** The choices that the chosen field has: heads and levels, descriptors, or arrows all over the image. */
+  /** The choices that the chosen field has: heads and levels, or arrows all over the image. */
   function offerChoices() {
     const field = data.fields[Number(controls.field.value)] ?? {};
-    const names = { points: field.groups, mixture: Array.from({ length: field.descriptors ?? 0 },
-      (_, index) => `descriptor ${index + 1}`) }[field.kind] ?? [];
-    const first = field.kind === "mixture" ? "what the pixel mixes" : "all";
-    controls.group.replaceChildren(...[first, ...names].map((name, index) => {
+    const names = field.groups ?? [];
+    controls.group.replaceChildren(...["all", ...names].map((name, index) => {
       const choice = element("option", name);
       choice.value = index - 1;
       return choice;
