@@ -24,8 +24,7 @@ from reporting import Row, read_rows, recipe_hash, report, write_rows
 from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
 
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.benchmarking.timing import Stopwatch, take_turns
+from crispseg.benchmarking.cost import Stopwatch, count_multiply_adds, count_parameters, take_turns
 from crispseg.cli.train import parse_training
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml

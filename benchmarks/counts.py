@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from crispseg.benchmarking import count_multiply_adds, count_parameters
-from crispseg.benchmarking.counting import forward_on_meta
+from crispseg.benchmarking.cost import forward_on_meta
 from crispseg.recipes import PAPERS, read_rows
 
 PER_INPUT = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)

@@ -35,8 +35,8 @@ from compare import head
 from reporting import Row, mean_and_sd, read_rows, write_rows
 from torch import nn
 
-from crispseg.benchmarking.counting import count_parameters
-from crispseg.config.plugins import load_plugins
+from crispseg.benchmarking.cost import count_parameters
+from crispseg.config.registry import load_plugins
 from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
 from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader

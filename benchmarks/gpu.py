@@ -28,12 +28,12 @@ from latency import CLASSES, NETWORKS, PEERS
 from torch import Tensor
 
 from crispseg.cli.main import keep_freed_memory
-from crispseg.config.plugins import load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.data import Nuclei
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.agreement import smooth_images
+from crispseg.export.certificate import smooth_images
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.compiling import compiled
+from crispseg.inference.acceleration import compiled
 from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path

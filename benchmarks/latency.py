@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 import crispseg
-from crispseg.benchmarking.counting import count_multiply_adds
-from crispseg.config.plugins import load_plugins
+from crispseg.benchmarking.cost import count_multiply_adds
+from crispseg.config.registry import load_plugins
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.agreement import smooth_images
+from crispseg.export.certificate import smooth_images
 from crispseg.export.formats import OPSET, describe, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference import fold_batch_norms

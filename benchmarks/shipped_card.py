@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.benchmarking.counting import count_parameters
-from crispseg.config.wording import plural
+from crispseg.benchmarking.cost import count_parameters
+from crispseg.config.settings import plural
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES, Estimate, ratio
 from crispseg.evaluation.report import Example, examples

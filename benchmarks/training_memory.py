@@ -19,7 +19,7 @@ from processes import machine, parser, process
 
 from crispseg.data import Nuclei
 from crispseg.models import SegmentationModel
-from crispseg.models.boundary_targets import BoundaryTargets
+from crispseg.models.refinement import BoundaryTargets
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.optimization import build_optimizer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg import Segmenter, create_model, list_models
-from crispseg.export.agreement import smooth_images
+from crispseg.export.certificate import smooth_images
 from crispseg.export.pipeline import export_model
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.models import SegmentationModel

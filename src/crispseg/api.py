@@ -19,8 +19,7 @@ from crispseg.data.memory import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import DISTANCES
-from crispseg.evaluation.evaluate import score_model
-from crispseg.evaluation.run_data import checked_splits, data_to_score
+from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import ObjectRule
 from crispseg.inference.protocols import Protocol

@@ -16,8 +16,8 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
-from crispseg.backbones.same_padding import LeanConv2dSame, lean
-from crispseg.benchmarking.counting import count_multiply_adds
+from crispseg.backbones.timm_networks import LeanConv2dSame, lean
+from crispseg.benchmarking.cost import count_multiply_adds
 
 TINY = "test_efficientnet"
 

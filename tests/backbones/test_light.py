@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crispseg import create_model
 from crispseg.backbones import Backbone
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from tests.models.released_sfnet import Released
 
 SHUFFLENET = "shufflenetv2_x1_0"

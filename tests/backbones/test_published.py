@@ -13,8 +13,9 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 from training_runs import quietly, tiny
 
-from crispseg.backbones import Backbone, published
-from crispseg.backbones.published import weights_source
+from crispseg.backbones import Backbone
+from crispseg.backbones import weights as published
+from crispseg.backbones.weights import weights_source
 from crispseg.data import Folder
 from crispseg.training import ModelConfig
 

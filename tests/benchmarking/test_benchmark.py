@@ -14,7 +14,7 @@ import torch
 from crispseg import Segmenter, create_model
 from crispseg.benchmarking import Conditions, Report, benchmark, count_multiply_adds, count_parameters
 from crispseg.benchmarking.benchmark import Deployed, find_network
-from crispseg.benchmarking.timing import Stopwatch, take_turns
+from crispseg.benchmarking.cost import Stopwatch, take_turns
 from crispseg.cli.main import main
 
 QUICK = Conditions((64, 96), backbone="test_efficientnet", num_classes=5, threads=1, device="cpu", repeats=2, warmup=1)

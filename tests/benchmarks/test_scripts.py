@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crispseg.config.plugins import load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.models import create_model
 from crispseg.models.ddsm import Affinity
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.io.images import write_image
-from crispseg.io.png import PNG
+from crispseg.io.opening import PNG
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),

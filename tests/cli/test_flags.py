@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from crispseg import CrispsegError
-from crispseg.cli.command import Command
-from crispseg.cli.flags import read_flags
+from crispseg.cli.command import Command, read_flags
 from crispseg.config.settings import Entries, Text, Tree
 
 KINDS: dict[str, Any] = {

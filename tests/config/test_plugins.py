@@ -15,7 +15,7 @@ from PIL import Image
 from crispseg import create_model
 from crispseg.cli.main import main
 from crispseg.cli.train import parse_training
-from crispseg.config.plugins import load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.io.images import write_image
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/extending.md"

@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crispseg.config.settings
-import crispseg.config.wording
 from crispseg import CrispsegError
-from crispseg.config.settings import Entries, Text, construct, fields_of, merged, plain
-from crispseg.config.wording import accepted
+from crispseg.config.settings import Entries, Text, accepted, construct, fields_of, merged, plain
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.inference.protocols import Protocol
@@ -23,7 +21,7 @@ from crispseg.training import TrainConfig
 
 
 def test_examples() -> None:
-    assert doctest.testmod(crispseg.config.settings).failed == doctest.testmod(crispseg.config.wording).failed == 0
+    assert doctest.testmod(crispseg.config.settings).failed == doctest.testmod(crispseg.config.settings).failed == 0
 
 
 @pytest.mark.parametrize(

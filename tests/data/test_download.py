@@ -29,10 +29,10 @@ from dataset_trees import (
 
 from crispseg import CrispsegError
 from crispseg.cli.main import main
-from crispseg.data import archives, download
-from crispseg.data.archives import unpack
+from crispseg.data import download
+from crispseg.data import download as archives
 from crispseg.data.catalogue import Archive, Entry, catalogue
-from crispseg.data.download import fetch
+from crispseg.data.download import fetch, unpack
 
 # ---------------------------------------------------------------------------------------------------- the server
 

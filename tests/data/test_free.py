@@ -21,7 +21,7 @@ from crispseg.data.dataset import read_lines
 from crispseg.data.free import LISTS, PART
 from crispseg.data.free.arrange import arrange
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
-from crispseg.doctor.subject import subject_of
+from crispseg.doctor.facts import subject_of
 from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
 

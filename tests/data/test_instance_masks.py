@@ -19,8 +19,8 @@ from crispseg.cli.main import main
 from crispseg.data import Folder, InstanceDataset
 from crispseg.data.folder import settle
 from crispseg.data.mask_lookup import three_classes
+from crispseg.doctor.facts import subject_of
 from crispseg.doctor.fix import check_out
-from crispseg.doctor.subject import subject_of
 from crispseg.inference.objects import Objects, measured
 
 NAMES = ["background", "nucleus", "border"]

@@ -17,9 +17,8 @@ from training_runs import quietly, rows, state, tiny
 
 from crispseg.data import Augment, Folder, train_transform
 from crispseg.data.dataset import FileDataset, Sample
-from crispseg.data.large import large_pair, times_an_epoch
-from crispseg.data.loading import Augmented, train_loader
-from crispseg.inference import memory
+from crispseg.data.loading import Augmented, large_pair, times_an_epoch, train_loader
+from crispseg.inference import tiling as memory
 from crispseg.io.tiff import mask_window
 from crispseg.training import Run, train
 
@@ -67,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.fixture
 def _large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of the size of these count as large."""
-    monkeypatch.setattr("crispseg.data.large.LARGE", SIDE * SIDE)
+    monkeypatch.setattr("crispseg.data.loading.LARGE", SIDE * SIDE)
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from crispseg.data.mask_statistics import blended_steps, count_values
+from crispseg.data.mask_lookup import blended_steps, count_values
 
 
 def test_interpolation_is_told_from_thin_classes() -> None:

@@ -15,11 +15,12 @@ from drawn import as_flags, drawn
 from rich.console import Console
 
 from crispseg import SegmentationModel, create_model
+from crispseg.cli.keys import short_names
 from crispseg.cli.main import main
-from crispseg.cli.score_keys import short_names
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores, run_data
+from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
+from crispseg.evaluation import evaluate as run_data
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import DIFFERENCES, comparison_page, difference_map, most_changed

@@ -18,7 +18,7 @@ import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.export import certificate, formats
-from crispseg.export.agreement import CHECKED, Comparison, compare
+from crispseg.export.certificate import CHECKED, Comparison, compare
 from crispseg.export.pipeline import export_model
 from crispseg.inference.runtime import open_onnx
 

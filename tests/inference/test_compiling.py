@@ -19,7 +19,7 @@ from crispseg import Segmenter, create_model
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.main import main
 from crispseg.export.pipeline import export_model
-from crispseg.inference.compiling import compiled, whole_number_padding
+from crispseg.inference.acceleration import compiled, whole_number_padding
 from crispseg.io.images import write_image
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg import create_model
-from crispseg.inference.folding import fold_batch_norms
+from crispseg.inference.acceleration import fold_batch_norms
 from crispseg.nn import BatchNorm2d
 
 

@@ -16,7 +16,7 @@ import pytest
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.polygons import write_polygons
+from crispseg.io.outlines import write_polygons
 
 from .test_tiled import TRANSFORM, blocks, ids, model, noise, segmenter, write
 

@@ -13,9 +13,8 @@ from PIL import Image
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
-from crispseg.inference import memory
-from crispseg.inference.blending import blended_rows
-from crispseg.inference.memory import free_bytes, peak_bytes
+from crispseg.inference import tiling as memory
+from crispseg.inference.tiling import blended_rows, free_bytes, peak_bytes
 from crispseg.io.images import read_mask
 
 CPU = torch.device("cpu")

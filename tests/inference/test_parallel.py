@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crispseg import create_model
-from crispseg.inference.parallel import WORKERS, in_parallel
+from crispseg.inference.device import WORKERS, in_parallel
 from crispseg.inference.segmenter import Segmenter
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
-from crispseg.inference.parallel import WORKERS
+from crispseg.inference.device import WORKERS
 from crispseg.inference.segmenter import Segmenter, upsampled_argmax
 
 NAMES = ("road", "sky", "tree", "car", "pole")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.inference.blending import blended_rows, spans
 from crispseg.inference.tiled import segment_tiff
+from crispseg.inference.tiling import blended_rows, spans
 from crispseg.io.images import read_image, read_mask
 from crispseg.io.tiff import open_tiff
 

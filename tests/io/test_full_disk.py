@@ -21,7 +21,7 @@ from training_runs import files, quietly, tiny
 from crispseg.cli.main import main
 from crispseg.io.files import LITTER
 from crispseg.io.images import write_image
-from crispseg.io.png import write_png
+from crispseg.io.opening import write_png
 from crispseg.training import Run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

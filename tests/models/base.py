@@ -23,11 +23,10 @@ from crispseg import SegmentationModel, create_model, from_pretrained, record
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.export import formats
-from crispseg.export.agreement import compare, smooth_images
-from crispseg.export.certificate import ExportLimits, Trial
+from crispseg.export.certificate import ExportLimits, Trial, compare, smooth_images
 from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import open_onnx
-from crispseg.io.normalize import Normalize
+from crispseg.io.arrays import Normalize
 from crispseg.labels import LabelSet
 from crispseg.nn import BatchNorm2d
 

@@ -11,7 +11,7 @@ from reference import assert_close, conv_norm_relu, enlarged, lively, one_by_one
 from torch import Tensor, nn
 
 from crispseg import SegmentationModel, create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.decoders import Context
 from crispseg.models.agln import (
     ContextFusion,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg import CrispsegError, list_models, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import Outputs
 
 from .base import NUM_CLASSES, ModelTester, check_saved, equal, state

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crispseg import CrispsegError, create_model
-from crispseg.benchmarking.counting import count_multiply_adds
+from crispseg.benchmarking.cost import count_multiply_adds
 from crispseg.models import ComposedFlowAlignment, FlowAlignment, SegmentationModel
 from crispseg.models.crisp import warp_within
 

@@ -13,7 +13,7 @@ from reference import assert_close, enlarged, one_by_one, rand, sampled, softmax
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models.ddsm import DDSM, ChannelAffinity, DynamicSampler, PositionEmbedding, SpatialAffinity
 
 from .base import ModelTester

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crispseg import create_model
-from crispseg.benchmarking.counting import count_multiply_adds
+from crispseg.benchmarking.cost import count_multiply_adds
 
 from .base import ModelTester, check_saved
 

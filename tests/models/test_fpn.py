@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crispseg import create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 
 from .base import ModelTester
 

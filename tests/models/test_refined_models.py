@@ -14,7 +14,7 @@ from torch import Tensor
 from crispseg import Segmenter, create_model
 from crispseg.inference import Refiner
 from crispseg.models import Outputs
-from crispseg.models.boundary_targets import NO_DIRECTION, boundary_targets
+from crispseg.models.refinement import NO_DIRECTION, boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 
 from .base import NUM_CLASSES, ModelTester, check_saved

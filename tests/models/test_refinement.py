@@ -22,8 +22,15 @@ from crispseg import from_pretrained
 from crispseg.data import train_transform
 from crispseg.data.transforms import Augment
 from crispseg.evaluation import BoundaryScores
-from crispseg.models.boundary_targets import NO_BOUNDARY, NO_DIRECTION, BoundaryTargets, boundary_targets
-from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
+from crispseg.models.refinement import (
+    NO_BOUNDARY,
+    NO_DIRECTION,
+    STEPS,
+    BoundaryRefinement,
+    BoundaryTargets,
+    boundary_targets,
+    shift,
+)
 from crispseg.training import ModelConfig, Run
 
 IGNORE = 255

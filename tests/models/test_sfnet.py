@@ -11,7 +11,7 @@ from reference import sampled
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import FlowAlignment, warp
 
 from .base import ModelTester

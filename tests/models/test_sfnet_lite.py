@@ -9,7 +9,7 @@ from reference import convolved
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import FlowAlignment, GatedDualFlowAlignment
 from crispseg.models.sfnet_lite import DirectDecoder
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from crispseg import create_model, record
-from crispseg.benchmarking.counting import count_multiply_adds
+from crispseg.benchmarking.cost import count_multiply_adds
 from crispseg.cli.main import main
 from crispseg.decoders import DeformableFuse, UpsampleAdd
 from crispseg.models import FlowAlignment

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models.refinement import shift
 from crispseg.models.unept import FullAttention, sine_positions
 from crispseg.nn import DeformableAttention

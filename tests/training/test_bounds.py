@@ -13,8 +13,7 @@ from training_runs import DRAWN, MODEL, tiny
 
 from crispseg import from_pretrained
 from crispseg.data import Augment
-from crispseg.data.loading import sample_loader
-from crispseg.data.threads import parallel
+from crispseg.data.loading import parallel, sample_loader
 from crispseg.training import ModelConfig, Run
 from crispseg.training.initialization import starting_model
 

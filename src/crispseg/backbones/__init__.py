@@ -1,8 +1,7 @@
 """Backbones: any timm network with a feature pyramid, and the few the papers use that timm does not have."""
 
-from crispseg.backbones.plain import plain_strides
 from crispseg.backbones.pyramid import NAMED_BACKBONES, PYRAMID_STRIDES, Backbone
-from crispseg.backbones.timm_networks import DEEP_RESNETS
+from crispseg.backbones.timm_networks import DEEP_RESNETS, plain_strides
 from crispseg.backbones.weights import read_state_dict, write_state_dict
 
 __all__ = [

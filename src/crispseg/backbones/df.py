@@ -10,7 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from crispseg.backbones.network import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
+from crispseg.backbones.timm_networks import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
 
 # Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.
 DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {

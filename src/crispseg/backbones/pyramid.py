@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg.backbones.df import DF_STRIDES, build_df
-from crispseg.backbones.plain import build_plain
-from crispseg.backbones.same_padding import lean
 from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
 from crispseg.backbones.stdc import STDC_MODULES, build_stdc
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_timm, is_timm_name
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, is_timm_name, lean
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div

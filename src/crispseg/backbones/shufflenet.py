@@ -11,9 +11,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.models import ShuffleNet_V2_X1_0_Weights, shufflenet_v2_x1_0
 
-from crispseg.backbones.network import Pyramid, Stage, cannot_dilate, pyramid_of_stages
-from crispseg.backbones.published import REMEDY
-from crispseg.backbones.weights import load_weights
+from crispseg.backbones.timm_networks import Pyramid, Stage, cannot_dilate, pyramid_of_stages
+from crispseg.backbones.weights import REMEDY, load_weights
 from crispseg.errors import CrispsegError
 
 SHUFFLENET = "shufflenetv2_x1_0"

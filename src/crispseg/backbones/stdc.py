@@ -13,7 +13,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from crispseg.backbones.network import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
+from crispseg.backbones.timm_networks import Pyramid, Stage, kaiming, pyramid_of_stages, refuse_extras
 
 # Modules at strides 8, 16 and 32, of 256, 512 and 1024 channels.
 STDC_MODULES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}

@@ -1,7 +1,6 @@
 """What a network costs: parameters, multiply-adds and milliseconds."""
 
 from crispseg.benchmarking.benchmark import Conditions, Report, Row, benchmark
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.benchmarking.timing import Latency
+from crispseg.benchmarking.cost import Latency, count_multiply_adds, count_parameters
 
 __all__ = ["Conditions", "Latency", "Report", "Row", "benchmark", "count_multiply_adds", "count_parameters"]

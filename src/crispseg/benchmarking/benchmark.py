@@ -19,18 +19,17 @@ from rich.console import Console, Group
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
-from crispseg.benchmarking.timing import Latency, Stopwatch, take_turns
+from crispseg.benchmarking.cost import Latency, Stopwatch, count_multiply_adds, count_parameters, take_turns
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.evaluation.tables import text_table
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.compiling import compiled
+from crispseg.inference.acceleration import compiled
 from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.runtime import AnyModel, ExportedModel, is_exported, open_model
 from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_argmax
+from crispseg.io.arrays import Normalize
 from crispseg.io.images import image_channels
-from crispseg.io.normalize import Normalize
 from crispseg.models import SegmentationModel, create_model, list_models
 from crispseg.models.base import described, shapes_alone
 from crispseg.models.info import MIN_SIDE

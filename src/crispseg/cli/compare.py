@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.score_keys import WithScores, WithThin, short_names, write_json
+from crispseg.cli.keys import WithScores, WithThin, short_names, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
-from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import comparison_page, most_changed
-from crispseg.evaluation.run_data import checked_splits
 from crispseg.models import SegmentationModel
 from crispseg.visualization.pages import write_page
 

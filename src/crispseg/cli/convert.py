@@ -10,7 +10,7 @@ from crispseg.cli.command import Command
 from crispseg.config.settings import Tree, fields_of
 from crispseg.data.named import build_data, data_source
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.run_data import completed
+from crispseg.evaluation.evaluate import completed
 from crispseg.io.files import writable_folder
 from crispseg.models.official import convert_official
 

@@ -15,19 +15,18 @@ from rich.table import Column, Table
 from crispseg.cli.command import HELP, Command, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
-from crispseg.data.catalogue import Entry, catalogue
+from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import Overlap, import_annotations
 from crispseg.data.named import build_data, data_source
 from crispseg.data.obtaining import obtain
-from crispseg.data.overview import class_meanings, class_table, readable_splits, spread
 from crispseg.data.sbd import IMAGES, augment
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.run_data import completed
+from crispseg.evaluation.evaluate import completed
 from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
 from crispseg.visualization.pictures import contact_sheet

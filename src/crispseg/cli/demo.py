@@ -8,12 +8,11 @@ from pathlib import Path
 from threading import Event
 from typing import ClassVar
 
-from crispseg.cli.keys import WithDevice
-from crispseg.cli.score_keys import short_names
+from crispseg.cli.keys import WithDevice, short_names
 from crispseg.config.settings import CONFIG
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.run_data import recorded_data
+from crispseg.evaluation.evaluate import recorded_data
 from crispseg.inference.device import usable_device
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import Demo, serve, write_examples

@@ -20,7 +20,7 @@ from crispseg.doctor import KINDS, diagnose, subject_of
 from crispseg.doctor.fix import check_out, fix
 from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.run_data import completed, named_data
+from crispseg.evaluation.evaluate import completed, named_data
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.models.info import MIN_SIDE

@@ -9,12 +9,10 @@ from typing import ClassVar
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithObjects, WithProtocol
-from crispseg.cli.score_keys import WithScores, WithThin, write_json
+from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, WithThin, write_json
 from crispseg.evaluation.boundary import DISTANCES
-from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import examples, report_page
-from crispseg.evaluation.run_data import checked_splits
 from crispseg.evaluation.summary import score_table
 from crispseg.inference.protocols import WHOLE
 from crispseg.inference.runtime import Backend, open_model

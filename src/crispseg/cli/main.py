@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from crispseg.config.wording import shortened
+from crispseg.config.settings import shortened
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,

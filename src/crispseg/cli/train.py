@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crispseg.cli.command import DATA, HELP, help_page
-from crispseg.cli.flags import read_flags
+from crispseg.cli.command import DATA, HELP, help_page, read_flags
 from crispseg.config.settings import Field, Tree, checked, fields_of, plain
 from crispseg.data.dataset import FileDataset
 from crispseg.data.folder import Folder

@@ -1,12 +1,20 @@
-"""A registry of a few lines: names to things, refusing duplicates."""
+"""Names to things: registries that refuse duplicates, options of what is registered, and plugins that register more."""
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast, get_origin
 
-from crispseg.errors import CrispsegError, did_you_mean
+from pydantic import TypeAdapter, ValidationError
+
+from crispseg.config.settings import accepted
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -57,3 +65,70 @@ class Registry(Generic[T]):
         if not isinstance(name, str) or name not in self._entries:
             raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}" + self.hint)
         return self._entries[name]
+
+
+def keyword_options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only arguments of a function or class, with their types and defaults."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """The options, all of which are known and of their types; a list, as JSON has it, may stand for a tuple.
+
+    Raises:
+        CrispsegError: one is not; the message names the owner, the option and the value.
+    """
+    checked = {}
+    for option, value in options.items():
+        if option not in known:
+            hint = did_you_mean(option, known) if known else "; it has none"
+            raise CrispsegError(f"{owner} has no option '{option}'{hint}")
+        kind = known[option].annotation
+        try:
+            adapter = TypeAdapter(Any if kind is inspect.Parameter.empty else kind)
+            is_tuple = get_origin(kind) is tuple and isinstance(value, list)
+            checked[option] = adapter.validate_python(tuple(value) if is_tuple else value, strict=True)
+        except ValidationError:
+            raise CrispsegError(f"option '{option}' of {owner} is {value!r}; it must be {accepted(kind)}") from None
+    return checked
+
+
+def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """All options, checked, those that are not given with their defaults.
+
+    Raises:
+        CrispsegError: as `checked_options`; an option without a default that is not given.
+    """
+    complete = {key: copy.deepcopy(option.default) for key, option in known.items()}
+    complete |= checked_options(owner, options, known)
+    for key, value in complete.items():
+        if value is inspect.Parameter.empty:
+            raise CrispsegError(f"{owner} needs a value for its option '{key}'")
+    return complete
+
+
+def load_plugins(files: Iterable[str | Path]) -> None:
+    """Run Python files, once each, so that what they register can be used by name.
+
+    Raises:
+        CrispsegError: a file is missing, or fails.
+    """
+    for file in files:
+        try:
+            path = Path(file).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a ring of links, a NUL byte
+            raise CrispsegError(f"plugin {file} is no path ({one_line(error)}); give the path of a .py file") from None
+        name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
+        if name in sys.modules:
+            continue
+        spec = importlib.util.spec_from_file_location(name, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise CrispsegError(f"plugin {file} is no Python file; give the path of a .py file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {one_line(error)}") from error

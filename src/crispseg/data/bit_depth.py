@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.data.threads import parallel
+from crispseg.data.loading import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values
 from crispseg.io.value_range import PERCENTILES, ValueRange, percentile_range

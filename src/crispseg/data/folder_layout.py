@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from crispseg.config.wording import plural
+from crispseg.config.settings import plural
 from crispseg.data.catalogue import catalogue
 from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
 from crispseg.data.dataset import read_lines
+from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
 from crispseg.data.shapes import Pixels
-from crispseg.data.threads import parallel
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels

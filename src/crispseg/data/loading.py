@@ -3,23 +3,132 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import cv2
 import torch
 import torch.distributed as dist
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
 
-from crispseg.data.dataset import Sample, SegmentationDataset
-from crispseg.data.large import LargePair, large_pair
-from crispseg.data.threads import MOST_WORKERS
-from crispseg.data.transforms import SampleTransform
+from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
+from crispseg.data.mask_lookup import BORDER, InstanceLookup
+from crispseg.data.transforms import Augment, SampleTransform
 from crispseg.errors import CrispsegError
+from crispseg.io.images import side_factor
+from crispseg.io.tiff import SUFFIXES, mask_window, open_tiff
 from crispseg.labels import IGNORE
+
+LARGE = 2**22
+"""Pixels from which on windows are read; smaller images are decoded as fast."""
+CROPS_A_WINDOW = 16
+"""Of a larger image than so many crops, an epoch sees as many windows as it holds as many crops."""
+WINDOWS_AT_MOST = 64
+STEPS_AT_LEAST = 2
+"""In an epoch; of fewer images each is taken several times."""
+
+
+@dataclass(frozen=True)
+class LargePair:
+    """A pair that is read window by window; see `Sample` for what it shares with one."""
+
+    dataset: FileDataset
+    index: int
+    size: tuple[int, int]
+    """`(H, W)`."""
+
+    def window(self, top: int, left: int, height: int, width: int) -> Sample:
+        """A part of it. Of a mask that is no TIFF in blocks all is decoded.
+
+        Raises:
+            CrispsegError: a file is broken, or the mask holds a value that means no class.
+        """
+        pair, bottom, right = self.dataset.pairs[self.index], top + height, left + width
+        with open_tiff(pair.image, self.dataset.channels, self.dataset.value_range) as tiff:
+            image = tiff.read(top, bottom, left, right)
+        around = BORDER if isinstance(self.dataset.lookup, InstanceLookup) else 0  # which tells the classes of the rim
+        above, before = min(top, around), min(left, around)
+        rows = slice(top - above, min(bottom + around, self.size[0]))
+        columns = slice(left - before, min(right + around, self.size[1]))
+        mask = mask_window(pair.mask, rows.start, rows.stop, columns.start, columns.stop)
+        if mask is None:
+            mask = self.dataset.read_mask(self.index)[rows, columns]
+        labels = self.dataset.decoded(self.index, mask)[above : above + height, before : before + width]
+        return Sample(image, labels, pair.name)
+
+
+def large_pair(dataset: SegmentationDataset, index: int) -> LargePair | None:
+    """A pair of `LARGE` pixels or more whose image is a TIFF that rasterio reads in parts; None for any other."""
+    if not isinstance(dataset, FileDataset) or dataset.pairs[index].image.suffix.lower() not in SUFFIXES:
+        return None
+    try:
+        with open_tiff(dataset.pairs[index].image, dataset.channels) as tiff:
+            return LargePair(dataset, index, tiff.size) if math.prod(tiff.size) >= LARGE and tiff.in_blocks else None
+    except CrispsegError:  # no rasterio, or a kind of TIFF that Pillow alone reads
+        return None
+
+
+def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
+    """How often an epoch takes each of some images of `(H, W)`, by `augment.repeat`.
+
+    By auto, an image that holds more than `CROPS_A_WINDOW` crops gives a window for each such number of them, up to
+    `WINDOWS_AT_MOST`; and all are taken so often that an epoch has `STEPS_AT_LEAST`.
+
+    >>> times_an_epoch(Augment(crop=(512, 512)), [(8000, 8000), (600, 800)], 8)
+    [15, 1]
+    >>> times_an_epoch(Augment(crop=(512, 512)), [(600, 800)] * 3, 8)
+    [6, 6, 6]
+    """
+    if augment.repeat != "auto":
+        return [augment.repeat] * len(sizes)
+    times = [1] * len(sizes)
+    if augment.window is not None:
+        room = CROPS_A_WINDOW * math.prod(augment.window)
+        factors = [side_factor(size, augment.longer_side, augment.shorter_side) for size in sizes]
+        areas = [math.prod(size) * factor**2 for size, factor in zip(sizes, factors, strict=True)]
+        times = [min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas]
+    again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))
+    return [number * again for number in times]
+
+
+MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""Threads or processes at a time; more would take the machine down, and are no faster."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
+) -> Iterator[Result]:
+    """Yield the results in order from a few threads, with a progress bar on stderr if that is a terminal.
+
+    Raises:
+        CrispsegError: fewer threads than one, or more than `MOST_WORKERS`.
+    """
+    if threads is not None and not 1 <= threads <= MOST_WORKERS:
+        raise CrispsegError(f"workers is {threads}; give a number from 1 to {MOST_WORKERS}")
+    items = list(items)
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        yield from track(
+            pool.map(function, items),
+            description,
+            total=len(items),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]

@@ -16,9 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.config.wording import plural
-from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, TableLookup, ValueLookup
-from crispseg.data.mask_statistics import MaskStatistics
+from crispseg.config.settings import plural
+from crispseg.data.mask_lookup import (
+    DEEP_WHITE,
+    NONE,
+    ColorLookup,
+    IdLookup,
+    MaskLookup,
+    MaskStatistics,
+    TableLookup,
+    ValueLookup,
+)
 from crispseg.data.pairing import few
 from crispseg.labels import IGNORE, Color, LabelSet
 

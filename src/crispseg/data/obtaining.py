@@ -7,13 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from crispseg.data.catalogue import Entry, catalogue
+from crispseg.data.catalogue import Entry, catalogue, readable_splits
 from crispseg.data.dataset import DataSource
 from crispseg.data.download import Progress, download
 from crispseg.data.folder_layout import recognise
 from crispseg.data.free.arrange import arrange
 from crispseg.data.named import build_data
-from crispseg.data.overview import readable_splits
 from crispseg.data.sbd import listed_masks
 from crispseg.errors import CrispsegError, did_you_mean, telling
 from crispseg.io.files import owned

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from crispseg.data.loading import parallel
 from crispseg.data.pairing import read_listing
 from crispseg.data.sources import VOC2012, official_classes
-from crispseg.data.threads import parallel
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_folder, atomic_path
 from crispseg.io.images import write_labels

@@ -16,9 +16,9 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-from crispseg.data.archives import waiting_archive
 from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.download import waiting_archive
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, MaskLookup, TableLookup
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
 from crispseg.errors import CrispsegError, did_you_mean, one_line

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.config.wording import plural, shortened
+from crispseg.config.settings import plural, shortened
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.data.threads import parallel
+from crispseg.data.loading import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_size
 from crispseg.labels import IGNORE, LabelSet

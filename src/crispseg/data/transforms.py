@@ -15,12 +15,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crispseg.config.settings import CHECKS, Settings
-from crispseg.config.wording import written
+from crispseg.config.settings import CHECKS, Settings, written
 from crispseg.data.dataset import Sample
 from crispseg.errors import CrispsegError
+from crispseg.io.arrays import Normalize
 from crispseg.io.images import side_factor
-from crispseg.io.normalize import Normalize
 from crispseg.labels import IGNORE
 
 MOST_REPEATS = 10_000

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from crispseg.config.options import checked_options, keyword_options
-from crispseg.config.registry import Registry
+from crispseg.config.registry import Registry, checked_options, keyword_options
 
 P = TypeVar("P", bound=Callable[..., nn.Module])
 

@@ -6,7 +6,7 @@
 
 from crispseg.data.mask_reading import Severity
 from crispseg.doctor.diagnosis import Diagnosis, diagnose
-from crispseg.doctor.kinds import KINDS, Finding
-from crispseg.doctor.subject import Subject, subject_of
+from crispseg.doctor.facts import Subject, subject_of
+from crispseg.doctor.findings import KINDS, Finding
 
 __all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "Subject", "diagnose", "subject_of"]

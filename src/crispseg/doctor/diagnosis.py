@@ -10,12 +10,18 @@ import numpy as np
 from crispseg.data.mask_lookup import NONE
 from crispseg.data.mask_reading import MaskReading, Severity
 from crispseg.data.split_check import SplitReport, summary
-from crispseg.doctor.classes import class_findings
-from crispseg.doctor.duplicates import duplicate_findings
-from crispseg.doctor.facts import MaskFacts, PairFacts, readable, scan
-from crispseg.doctor.kinds import KINDS, Finding, finding, finding_of
-from crispseg.doctor.pairs import file_findings, pair_findings, pairing_findings
-from crispseg.doctor.subject import Subject
+from crispseg.doctor.facts import MaskFacts, PairFacts, Subject, readable, scan
+from crispseg.doctor.findings import (
+    KINDS,
+    Finding,
+    class_findings,
+    duplicate_findings,
+    file_findings,
+    finding,
+    finding_of,
+    pair_findings,
+    pairing_findings,
+)
 from crispseg.labels import IGNORE
 
 

@@ -1,9 +1,10 @@
-"""One pass over each file: it is decoded once, and leaves a few numbers and digests, never its pixels."""
+"""What is examined, and one pass over each file, which leaves a few numbers and digests."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
 
-from crispseg.data.dataset import Pair, SegmentationDataset
-from crispseg.data.mask_statistics import MaskStatistics, header_of, statistics_of
-from crispseg.data.threads import parallel
-from crispseg.doctor.subject import Subject
+from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
+from crispseg.data.folder import Folder
+from crispseg.data.loading import parallel
+from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, header_of, statistics_of
+from crispseg.data.mask_reading import MaskReading, read_by, read_masks
+from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
 from crispseg.io.images import (
     as_picture,
@@ -30,6 +33,7 @@ from crispseg.io.images import (
 from crispseg.io.opening import ORIENTATION, opened, raw_mode
 from crispseg.io.tiff import deep_bands, read_bands
 from crispseg.io.value_range import to_8_bits
+from crispseg.labels import LabelSet
 
 
 class Unreadable(NamedTuple):
@@ -247,3 +251,67 @@ def _image_facts(header: Header, pixels: NDArray[np.uint8]) -> ImageFacts:
         digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),
         thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
     )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The data to examine."""
+
+    source: DataSource
+    splits: Mapping[str, Sequence[Pair] | SegmentationDataset]
+    """Pairs of files; or data sets that are not made of files, which are gone through sample by sample."""
+    known: tuple[LabelSet, MaskLookup] | None
+    """What masks mean that are not the user's own; these are read by what they hold."""
+    channels: int
+    """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
+    faults: tuple[PairingFault, ...]
+    """What did not pair and so is in no split."""
+    in_no_split: tuple[Path, ...]
+    """Images beside the folders of the splits, or in no list."""
+    unavailable: Mapping[str, str]
+    """Splits that cannot be read at all, and why."""
+
+    def reading(self, masks: Sequence[MaskStatistics]) -> MaskReading | None:
+        """The meaning of masks; None if there are none."""
+        if not masks:
+            return None
+        if self.known is not None:
+            return read_by(*self.known, masks)
+        assert isinstance(self.source, Folder)
+        return read_masks(self.source.declared, masks)
+
+
+def subject_of(source: DataSource, channels: int = 3) -> Subject:
+    """All splits of a data source, without its first fault stopping it; for `channels` see `Subject`.
+
+    Raises:
+        CrispsegError: no split can be read, or the declared classes do not fit together.
+    """
+    own = source if isinstance(source, Folder) and not source.of_instances else None
+    splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
+    unavailable: dict[str, str] = {}
+    known: tuple[LabelSet, MaskLookup] | None = None
+    with collected_faults() as faults:
+        if own is None:
+            source.label_set()  # raises
+        elif own.declared.count is not None:
+            own.declared.labels(own.declared.count)  # likewise
+        for name in source.splits():
+            try:
+                found = own.pairs(name) if own else source.dataset(name)
+                if len(found) == 0:
+                    raise CrispsegError(f"the split '{name}' has no samples; check the data folders or lists")
+            except CrispsegError as error:
+                unavailable[name] = str(error)
+                continue
+            splits[name] = found
+            if isinstance(found, SegmentationDataset):
+                known = found.labels, IdLookup(len(found.labels))
+                if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
+                    splits[name], known = found.pairs, (found.labels, found.lookup)
+        unlisted = own.unlisted() if own and splits else []
+    if not splits:
+        if not faults:
+            raise CrispsegError(next(iter(unavailable.values())))
+        unavailable = {}  # nothing pairs; that is why
+    return Subject(source, splits, known, channels, tuple(faults), tuple(unlisted), unavailable)

@@ -15,15 +15,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from crispseg.data.dataset import InstanceDataset, SegmentationDataset
+from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE, ColorLookup
 from crispseg.data.mask_reading import MaskReading
-from crispseg.data.threads import parallel
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.duplicates import duplicate_groups, mask_digests
-from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, readable
-from crispseg.doctor.kinds import KINDS
-from crispseg.doctor.pairs import needs_turning
-from crispseg.doctor.subject import Subject
+from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, readable
+from crispseg.doctor.findings import KINDS, duplicate_groups, mask_digests, needs_turning
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import read_mask, write_labels

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from crispseg.config.wording import plural
+from crispseg.config.settings import plural
+from crispseg.data.catalogue import class_meanings, class_table
 from crispseg.data.mask_reading import Severity
-from crispseg.data.overview import class_meanings, class_table
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.kinds import KINDS, Finding
+from crispseg.doctor.findings import KINDS, Finding
 
 FORMAT = 1
 """Version of the JSON report."""

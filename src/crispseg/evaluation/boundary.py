@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
-from crispseg.evaluation.per_image import PerImageMetric
+from crispseg.evaluation.scores import PerImageMetric
 from crispseg.labels import IGNORE
 
 DISTANCES = (3, 5, 9, 12)

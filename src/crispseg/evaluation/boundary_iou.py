@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values
-from crispseg.evaluation.per_image import PerImageMetric
-from crispseg.evaluation.scores import Counts
+from crispseg.evaluation.scores import Counts, PerImageMetric
 from crispseg.labels import IGNORE
 
 DILATION_RATIO = 0.02

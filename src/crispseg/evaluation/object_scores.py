@@ -23,7 +23,7 @@ from torch import Tensor
 from crispseg.data.mask_lookup import MOST
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, ratio
-from crispseg.evaluation.per_image import PerImageMetric
+from crispseg.evaluation.scores import PerImageMetric
 from crispseg.inference.objects import ObjectRule
 from crispseg.labels import IGNORE
 

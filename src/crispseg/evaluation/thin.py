@@ -28,7 +28,7 @@ from skimage.morphology import skeletonize
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
-from crispseg.evaluation.per_image import PerImageMetric
+from crispseg.evaluation.scores import PerImageMetric
 from crispseg.labels import IGNORE
 
 BOUNDS = (4, 7, 13)

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from crispseg.export.agreement import reference, smooth_images
+from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
-from crispseg.inference.compiling import whole_number_padding
-from crispseg.inference.folding import fold_batch_norms
-from crispseg.inference.memory import peak_bytes
+from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
 from crispseg.inference.runtime import METADATA, AnyModel, ExportedModel, open_model, openvino_core
 from crispseg.inference.segmenter import smooth_outputs
+from crispseg.inference.tiling import peak_bytes
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
-from crispseg.data.overview import spread
+from crispseg.data.catalogue import spread
 from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
-from crispseg.io.normalize import Normalize
+from crispseg.io.arrays import Normalize
 from crispseg.models import ModelInfo
 
 Kept: TypeAlias = Literal["sampling", "decoder", "fine"]

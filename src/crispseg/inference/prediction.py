@@ -19,17 +19,15 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
-from crispseg.inference.blending import check_tile
-from crispseg.inference.image_files import check_outputs, named_images, unused_folder
+from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
-from crispseg.inference.segmentation import Segmentation
-from crispseg.inference.segmenter import Segmenter
-from crispseg.inference.source import Source
+from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
+from crispseg.inference.tiling import check_tile
 from crispseg.io.files import owned
-from crispseg.io.polygons import check_system, write_polygons
+from crispseg.io.outlines import check_system, write_polygons
 from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.image_files import check_outputs, named_images
 from crispseg.inference.objects import Object, ObjectRule
-from crispseg.inference.segmentation import Segmentation
-from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.images import write_labels
 from crispseg.models.saving import shipped_folder
 

@@ -15,10 +15,10 @@ from rich.progress import track
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
 from crispseg.inference.image_files import check_outputs, named_images
-from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import as_batch, check_finite
+from crispseg.inference.tiling import enough_memory
+from crispseg.io.arrays import Normalize
 from crispseg.io.images import image_channels, read_image, read_mask, write_labels
-from crispseg.io.normalize import Normalize
 from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, default_palette
 from crispseg.models import SegmentationModel

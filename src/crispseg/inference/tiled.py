@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.inference.blending import OVERLAP, TILE, Progress, blended_rows, check_tile, spans
-from crispseg.inference.memory import enough_memory
 from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.tiling import OVERLAP, TILE, Progress, blended_rows, check_tile, enough_memory, spans
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.tiff import open_tiff

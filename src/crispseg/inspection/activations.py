@@ -18,11 +18,11 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
+from crispseg.inference.image_files import Source, read_source
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import as_batch, check_finite
-from crispseg.inference.source import Source, read_source
+from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, colorize, read_mask
-from crispseg.io.normalize import Normalize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
@@ -153,7 +153,7 @@ def inspect_image(
 
     Args:
         model: to look into; it is put on `device` and left in eval mode.
-        image: a file's path, a PIL image, or an array (see `crispseg.inference.source.Source`).
+        image: a file's path, a PIL image, or an array (see `crispseg.inference.image_files.Source`).
         truth: `(H, W)` class ids of the image, 255 for ignored pixels, or a file of these.
         ignore: further values of that file that are ignored.
         name: name of the image, by default that of its file.

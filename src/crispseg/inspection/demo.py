@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
+from crispseg.data.catalogue import spread
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.overview import spread
 from crispseg.errors import CrispsegError
 from crispseg.inference.runtime import AnyModel
 from crispseg.inspection import inspect_image

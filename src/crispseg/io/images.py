@@ -13,8 +13,7 @@ from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
-from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
-from crispseg.io.png import write_png
+from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode, write_png
 from crispseg.io.tiff import deep_bands, open_tiff, read_bands
 from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import Color, color_table

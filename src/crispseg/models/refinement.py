@@ -1,20 +1,33 @@
 """Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
 
+Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
+
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
 et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. See docs/papers/unept.md; the targets
-of its training are in `crispseg.models.boundary_targets`.
+of its training are in `crispseg.models.refinement`.
+
+Boundaries of a label mask, and from each of their pixels the direction to the inside of its region.
+
+Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020: boundary pixels and directions come
+from the distance transform of each class's region.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, get_args
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 Refinement = Literal["boundary"]
@@ -143,3 +156,73 @@ def shift(values: Tensor, offsets: Tensor) -> Tensor:
 
 def _head(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*conv_bn_relu(in_channels, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, out_channels, 1))
+
+
+NO_BOUNDARY = 8
+NO_DIRECTION = 9
+"""A boundary pixel with no way inside, such as one of a line that is one pixel wide."""
+
+FLAT = 1e-3
+"""Sobel's sum (8 times the slope) below which a distance map has no direction; in float32 it is off by some 1e-5."""
+
+
+def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[np.uint8]:
+    """Return the targets of the boundary head and the direction head for a mask, in one map.
+
+    A pixel is on the boundary if a pixel of another class is within the distance, between pixel centres, inclusive. Its
+    direction is that in which the distance to the other classes grows: the gradient of the distance map by Sobel's 3×3
+    filter, to the nearest of 8. Ignored pixels belong to no class: the border between a class and them is no boundary,
+    and a class behind them is as far as its pixels are. The edge of the image is no boundary.
+
+    Args:
+        labels: class ids `(H, W)`; 255 is ignored.
+        distance: in pixels.
+
+    Returns:
+        `(H, W)`: 0 to 7, the direction of a boundary pixel (`STEPS`); `NO_DIRECTION`, a boundary pixel without one;
+        `NO_BOUNDARY`, any other; 255, an ignored one.
+    """
+    targets = np.full(labels.shape, NO_BOUNDARY, np.uint8)
+    ignored = labels == IGNORE
+    targets[ignored] = IGNORE
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    # A boundary pixel's filter sees distances to pixels that are at most √2 further away.
+    margin = math.ceil(distance) + 3
+    for label in np.flatnonzero(counts[:IGNORE]).tolist():
+        region = _as_mask(labels == label)
+        left, top, width, height = cv2.boundingRect(region)
+        window = (
+            slice(max(top - margin, 0), top + height + margin),
+            slice(max(left - margin, 0), left + width + margin),
+        )
+        inside = region[window]
+        away = cv2.distanceTransform(inside | _as_mask(ignored[window]), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers; half of one is room for float32's rounding.
+        on_boundary = np.nonzero((inside > 0) & (away < math.sqrt(distance**2 + 0.5)))
+        dx, dy = (
+            cv2.Sobel(away, cv2.CV_32F, x, y, ksize=3, borderType=cv2.BORDER_REPLICATE)[on_boundary]
+            for x, y in ((1, 0), (0, 1))
+        )
+        direction = np.rint(np.arctan2(dy, dx) * (DIRECTIONS / (2 * math.pi))).astype(np.int64) % DIRECTIONS
+        targets[window][on_boundary] = np.where(np.maximum(abs(dx), abs(dy)) < FLAT, NO_DIRECTION, direction)
+    return targets
+
+
+def _as_mask(where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return where.view(np.uint8)
+
+
+class BoundaryTargets:
+    """`boundary_targets` at a distance, as a step of a data pipeline.
+
+    Raises:
+        CrispsegError: a distance below 1 pixel, at which there are no boundaries.
+    """
+
+    def __init__(self, distance: float = 5) -> None:
+        if not 1 <= distance < math.inf:
+            raise CrispsegError(f"a boundary distance of {distance} pixels marks nothing; give 1 or more")
+        self.distance = distance
+
+    def __call__(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return boundary_targets(labels, self.distance)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.backbones import Backbone
-from crispseg.config.options import checked_options, keyword_options, with_defaults
-from crispseg.config.registry import Registry
+from crispseg.config.registry import Registry, checked_options, keyword_options, with_defaults
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
 

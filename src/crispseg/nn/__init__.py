@@ -1,8 +1,16 @@
 """Building blocks shared by all decoders."""
 
 from crispseg.nn.deformable_attention import DeformableAttention, deformable_attention, pixel_centres
-from crispseg.nn.layers import BatchNorm2d, ceil_div, channel_softmax, conv_bn_relu, mix_channels, resize
-from crispseg.nn.pooling import BinAverages, average_bins
+from crispseg.nn.layers import (
+    BatchNorm2d,
+    BinAverages,
+    average_bins,
+    ceil_div,
+    channel_softmax,
+    conv_bn_relu,
+    mix_channels,
+    resize,
+)
 from crispseg.nn.record import Tap, alter, record
 from crispseg.nn.sampling import sampled_dot, sampled_sum
 

@@ -7,7 +7,7 @@ Two operators, each of which is the backward of the other in one argument:
 
 x_n(p) is the n-th point of pixel p; `source` is read bilinearly and is zero outside. Both work through strips of a
 few rows, forward and backward: what a strip samples stays in cache, is not kept, and is sampled again. They are
-operators of their own for torch, so that their products can be counted (`crispseg.benchmarking.counting`).
+operators of their own for torch, so that their products can be counted (`crispseg.benchmarking.cost`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from crispseg.benchmarking.counting import count_multiply_adds, count_parameters
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model

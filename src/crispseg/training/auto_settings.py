@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crispseg.data import Augment, SplitReport, class_weights, softened_weights
 from crispseg.errors import CrispsegError
-from crispseg.inference.memory import free_bytes
+from crispseg.inference.tiling import free_bytes
 from crispseg.io.images import image_channels
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig

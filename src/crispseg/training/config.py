@@ -11,11 +11,10 @@ import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_core import to_jsonable_python
 
-from crispseg.backbones.published import weights_source
-from crispseg.config.settings import CHECKS, Settings
-from crispseg.config.wording import written
+from crispseg.backbones.weights import weights_source
+from crispseg.config.settings import CHECKS, Settings, written
 from crispseg.data import Augment, DataSource
-from crispseg.data.threads import MOST_WORKERS
+from crispseg.data.loading import MOST_WORKERS
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.info import MIN_SIDE

@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.config.wording import plural
+from crispseg.config.settings import plural
 from crispseg.data import Augment, SplitReport
 from crispseg.evaluation.bootstrap import ratio
 from crispseg.evaluation.tables import percent

@@ -15,17 +15,17 @@ import yaml
 from rich.console import Console
 from torch import nn
 
-from crispseg.config.plugins import load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG
 from crispseg.data import SplitReport, eval_transform, train_transform
 from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
 from crispseg.errors import CrispsegError, telling
-from crispseg.inference.memory import enough_memory
+from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.models import SegmentationModel
-from crispseg.models.boundary_targets import BoundaryTargets
 from crispseg.models.info import ModelInfo
+from crispseg.models.refinement import BoundaryTargets
 from crispseg.training.auto_settings import class_weights_of, keeps_images
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, BestCheckpoint, load_checkpoints

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from crispseg.errors import CrispsegError
-from crispseg.inference.memory import enough_memory
+from crispseg.inference.tiling import enough_memory
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.models import Outputs
-from crispseg.models.boundary_targets import NO_BOUNDARY
-from crispseg.models.refinement import DIRECTIONS
+from crispseg.models.refinement import DIRECTIONS, NO_BOUNDARY
 
 BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""

@@ -8,12 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from crispseg.config.plugins import load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
     CONFIG,
     Entries,
     Field,
     Tree,
+    accepted,
     checked,
     construct,
     fields_of,
@@ -22,7 +23,6 @@ from crispseg.config.settings import (
     plain,
     unknown,
 )
-from crispseg.config.wording import accepted
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.data.folder_layout import recognise

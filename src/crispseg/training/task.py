@@ -16,8 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
-from crispseg.inference.blending import blended_rows
-from crispseg.inference.memory import Tiling
+from crispseg.inference.tiling import Tiling, blended_rows
 from crispseg.models import SegmentationModel
 from crispseg.training.budget import Budget
 from crispseg.training.config import TrainConfig

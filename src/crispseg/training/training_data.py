@@ -11,10 +11,10 @@ from crispseg.data import SplitReport, check_split
 from crispseg.data.bit_depth import known_range, range_line
 from crispseg.data.dataset import DataSource, SegmentationDataset
 from crispseg.data.folder import Folder
-from crispseg.data.large import times_an_epoch
+from crispseg.data.loading import times_an_epoch
 from crispseg.data.mask_reading import Severity
 from crispseg.data.split_check import few_images
-from crispseg.doctor.classes import class_findings
+from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.io.value_range import ValueRange
 from crispseg.models.info import MIN_SIDE

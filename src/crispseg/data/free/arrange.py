@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import ColorLookup
 from crispseg.data.sources import official_classes
-from crispseg.data.threads import parallel
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder
 from crispseg.io.images import find_images, read_image, read_mask, write_image, write_labels

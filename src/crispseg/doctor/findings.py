@@ -1,0 +1,350 @@
+"""The kinds of findings, and findings about pairs of files, about what images share, and about classes."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from crispseg.config.settings import plural
+from crispseg.data.mask_reading import BLENDED, MaskFault, Severity
+from crispseg.data.pairing import PairingKind, few
+from crispseg.data.split_check import SplitReport, too_few_classes
+from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, Unreadable, files_of, readable
+from crispseg.models.info import MIN_SIDE
+
+
+class FindingKind(NamedTuple):
+    """A kind of finding."""
+
+    severity: Severity
+    meaning: str
+    message: str
+    """A template for `str.format`: {count}, words such as {s} and {has} that go by it, and what a finding adds. Empty
+    for what the reading of masks says itself."""
+    remedy: str
+    fix: str
+    """What a corrected copy does about it; empty where nothing."""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether a corrected copy leaves the files out, each with its partner."""
+        return self.fix == "leaves the pair out"
+
+
+def _read() -> dict[str, FindingKind]:
+    text = resources.files("crispseg.doctor").joinpath("kinds.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in rows}
+
+
+KINDS: dict[str, FindingKind] = _read()
+"""Code → kind, in the order in which findings of one severity are told."""
+
+_FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are", "holds": "holds|hold", "shows": "shows|show"}
+"""Words in messages → what they are for one thing, and for several."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault, and where it was found."""
+
+    code: str
+    severity: Severity
+    message: str
+    remedy: str
+    count: int
+    """Number of files, pairs, groups or classes; 0 where nothing was found."""
+    files: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers for the JSON report."""
+
+
+def finding(
+    code: str,
+    files: Iterable[object] = (),
+    *,
+    count: int | None = None,
+    remedy: str | None = None,
+    severity: Severity | None = None,
+    details: Mapping[str, Any] | None = None,
+    **words: object,
+) -> Finding:
+    """A finding of a kind in `KINDS`, whose severity and remedy it has unless they are given.
+
+    Args:
+        words: what the kind's message has to be filled with.
+    """
+    kind, names = KINDS[code], tuple(map(str, files))
+    count = len(names) if count is None else count
+    forms = {word: both.split("|")[count != 1] for word, both in _FORMS.items()}
+    return Finding(
+        code,
+        kind.severity if severity is None else severity,
+        kind.message.format(count=count, **forms, **words),
+        kind.remedy if remedy is None else remedy,
+        count,
+        names,
+        details or {},
+    )
+
+
+def finding_of(fault: MaskFault) -> Finding:
+    """The finding that a fault in the reading of masks is."""
+    count = max(len(fault.files), 1)
+    return Finding(fault.kind, fault.severity, fault.message, fault.remedy, count, fault.files, fault.details)
+
+
+def pairing_findings(subject: Subject) -> list[Finding]:
+    """What did not pair."""
+    found = [finding("in-no-split", subject.in_no_split)]
+    for kind in get_args(PairingKind):
+        files = dict.fromkeys(file for fault in subject.faults if fault.kind == kind for file in fault.files)
+        found.append(finding(kind, files))
+    for split, fault in subject.unavailable.items():
+        reason, _, remedy = fault.rpartition("; ")
+        found.append(finding("split-unavailable", count=1, remedy=remedy, split=split, reason=reason or remedy))
+    return found
+
+
+def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding]:
+    """What is wrong with single files: unreadable, or odd in format."""
+    # files that stand in two splits count once
+    images = [*{one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
+    masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
+    every: list[ImageFacts | MaskFacts] = [*images, *masks]
+    wrong = [one for one in every if not one.header.suffix_fits]
+    shown = ", ".join(sorted({f"{one.header.kind} in {Path(one.header.file).suffix}" for one in wrong}))
+    return [
+        *_unreadable(facts),
+        *_image_findings(images, channels),
+        *_mask_findings(masks),
+        finding("wrong-suffix", files_of(wrong), shown=shown),
+        finding("several-frames", files_of(one for one in every if one.header.frames > 1)),
+    ]
+
+
+def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
+    """What is wrong between an image and its mask."""
+    turned, unclear = [], []
+    differ: dict[str, str] = {}
+    for one, image, mask in readable(facts):
+        first, second = image.header.orientation, mask.header.orientation
+        if image.size == mask.size:
+            quarter = 1 in (first, second) and max(first, second) >= 5 and image.size[0] != image.size[1]
+            if first != second and not quarter:  # of a quarter the sizes show that they fit
+                unclear.append(one.image_file)
+        elif needs_turning(image, mask):
+            turned.append(one.image_file)
+        elif needs_turning(mask, image):
+            turned.append(one.mask_file)
+        else:
+            differ[one.mask_file] = f"{_size(mask.size)} but its image {_size(image.size)}"
+    return [
+        finding("sizes-differ", differ, first=next(iter(differ.values()), "")),
+        finding("exif-rotation", turned),
+        finding("exif-unclear", unclear),
+    ]
+
+
+def needs_turning(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) -> bool:
+    """Whether EXIF turns one file of a pair by a quarter and not the other, which fits the first as it is stored."""
+    return one.header.orientation >= 5 and other.header.orientation == 1 and one.size != other.size == one.header.stored
+
+
+def _unreadable(facts: Sequence[PairFacts]) -> list[Finding]:
+    broken: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in facts:
+        for result, file in ((one.image, one.image_file), (one.mask, one.mask_file)):
+            if isinstance(result, Unreadable):
+                broken[result.code][file] = result.reason
+    found = []
+    for code, reasons in broken.items():
+        first = next(iter(reasons.values())).rpartition("; ")[0]
+        number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
+        found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
+    return found
+
+
+def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding]:
+    found = []
+    if channels == 3:
+        clear = files_of(one for one in images if one.header.alpha == "varying")
+        opaque = files_of(one for one in images if one.header.alpha == "opaque")
+        which = f"{len(clear)} with transparent pixels" if clear else "all opaque"
+        severity = Severity.WARNING if clear else Severity.INFORMATION
+        found.append(finding("image-alpha", clear + opaque, severity=severity, which=which))
+        odd = [one for one in images if one.header.mode in ("CMYK", "LAB") or one.header.dropped]
+        extra = {one.header.mode + (f" and {one.header.dropped} more" if one.header.dropped else "") for one in odd}
+        found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
+
+    deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
+    found.append(finding("deep-image", deep))
+    fewer = min(deep, shallow, key=len)
+    found.append(finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)))
+
+    constant = [one for one in images if one.constant]
+    grey = [one for one in images if one.grey and not one.constant]
+    if len(grey) + len(constant) < len(images):
+        found.append(finding("grey-among-color", files_of(grey), others=len(images) - len(grey)))
+    found.append(finding("constant-image", files_of(constant)))
+    found.append(finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE))
+    sizes = sorted({one.size for one in images}, key=lambda size: (size[0] * size[1], size))
+    if len(sizes) > 1:
+        found.append(finding("sizes-vary", count=len(sizes), smallest=_size(sizes[0]), largest=_size(sizes[-1])))
+    return found
+
+
+def _mask_findings(masks: Sequence[MaskFacts]) -> list[Finding]:
+    blended = [one for one in masks if one.statistics.blended >= BLENDED]
+    highest = max((one.statistics.blended for one in blended), default=0.0)
+    clear = [one for one in masks if one.header.alpha == "varying" and one.statistics.shown is None]
+    return [
+        finding("interpolated-edges", files_of(blended), highest=highest),
+        finding("mask-alpha", files_of(clear)),
+    ]
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+NEAR = 0.03
+"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
+
+JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
+"""
+
+LEAST_CONTRAST = 4.0
+"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
+
+
+def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
+    """Pairs whose decoded images are equal; images of one colour are no duplicates."""
+    groups: dict[bytes, list[PairFacts]] = defaultdict(list)
+    for one in facts:
+        if isinstance(one.image, ImageFacts) and not one.image.constant:
+            groups[one.image.digest].append(one)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
+    """The different masks of some pairs, those that can be read."""
+    return {one.mask.statistics.digest for one in group if isinstance(one.mask, MaskFacts)}
+
+
+def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
+    """The same image twice, the same mask for different images, and one image with two masks."""
+    equal, near = duplicate_groups(facts), near_duplicates(facts)
+    within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
+    shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
+    wanted = getattr(subject.source, "train_on", "") == "trainval"
+    return [
+        _grouped(
+            "image-in-two-splits",
+            [group for group in equal if len({one.split for one in group}) > 1],
+            severity=Severity.INFORMATION if wanted else None,
+        ),
+        _grouped("duplicate-image", [group for group in within if len(group) > 1]),
+        _grouped("contradicting-masks", [group for group in equal if len(mask_digests(group)) > 1]),
+        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split], where="different splits"),
+        _grouped(
+            "near-duplicate",
+            [(a, b) for a, b in near if a.split == b.split],
+            severity=Severity.INFORMATION,
+            where="one split",
+        ),
+        finding("shared-mask", chain(*shared), details={"groups": shared}),
+    ]
+
+
+def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
+    """A finding that counts groups of images."""
+    files = [[one.image_file for one in group] for group in groups]
+    return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
+
+
+def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
+    """Pairs of different images that hardly differ, as thumbnails; of equal images the first stands for all.
+
+    Images are sorted by mean brightness. A difference of means is a lower bound of the rms difference, so each image
+    is compared with the few that follow it within the bound.
+    """
+    unique: dict[bytes, tuple[PairFacts, ImageFacts]] = {}
+    for one in facts:
+        if isinstance(one.image, ImageFacts):
+            unique.setdefault(one.image.digest, (one, one.image))
+    if len(unique) < 2:
+        return []
+    owners = [one for one, _ in unique.values()]
+    thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(np.float32)  # (images, 192)
+    order = np.argsort(thumbnails.mean(axis=1), kind="stable")
+    order = order[thumbnails[order].std(axis=1) >= LEAST_CONTRAST]
+    thumbnails = thumbnails[order]
+    means, bounds = thumbnails.mean(axis=1), NEAR * thumbnails.std(axis=1)
+    found = []
+    for index, end in enumerate(np.searchsorted(means, means + bounds, side="right")):
+        others = slice(index + 1, end)
+        rms = np.sqrt(np.square(thumbnails[others] - thumbnails[index]).mean(axis=1))
+        for near in np.flatnonzero(rms <= np.minimum(bounds[others], bounds[index])):
+            first, second = sorted((order[index], order[index + 1 + near]))
+            found.append((owners[first], owners[second]))
+    return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
+
+
+def _shared_masks(facts: Sequence[PairFacts], near: set[frozenset[str]]) -> list[list[str]]:
+    """Groups of masks that are one, for images that neither are nor look the same."""
+    groups: dict[bytes, dict[bytes, PairFacts]] = defaultdict(dict)
+    for one, image, mask in readable(facts):
+        if mask.statistics.distinct > 1:
+            groups[mask.statistics.digest].setdefault(image.digest, one)
+    return [
+        [one.mask_file for one in (first, *others)]
+        for first, *others in (list(group.values()) for group in groups.values())
+        if others and not any(frozenset((first.image_file, one.image_file)) in near for one in others)
+    ]
+
+
+RARE, VERY_RARE = 1e-2, 1e-4
+"""Shares of the labelled pixels."""
+
+
+def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
+    """What looks odd about the classes of splits that share one label set; the first is the one to train on."""
+    found: list[Finding] = []
+    for report in reports:
+        if fault := too_few_classes(report):
+            code = "one-class-only" if report.counts.any() else "no-labels"
+            reason, _, remedy = fault.partition("; ")
+            found.append(finding(code, count=1, remedy=remedy, reason=reason))
+        elif report.void > 0.5:
+            found.append(finding("mostly-ignored", count=1, split=report.split, share=report.void))
+    if not reports or any(one.severity is Severity.ERROR for one in found):
+        return found
+    first = reports[0]
+    nowhere = [name for name in first.labels.names if all(name in report.absent for report in reports)]
+    if nowhere:
+        where = "any split" if len(reports) > 1 else first.split
+        details = {"classes": nowhere}
+        found.append(
+            finding("class-never-occurs", count=len(nowhere), details=details, where=where, shown=few(nowhere, 20))
+        )
+    lacking = {report.split: [name for name in report.absent if name not in nowhere] for report in reports}
+    if any(lacking.values()):
+        shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items() if absent)
+        count = len(set().union(*lacking.values()))
+        found.append(finding("class-in-one-split", count=count, details={"lacking": lacking}, shown=shown))
+    named = sorted(zip(first.shares, first.labels.names, strict=True))
+    if rare := {name: share for share, name in named if 0 < share < RARE}:
+        severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
+        shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
+        words = {"split": first.split, "shown": shown}
+        found.append(finding("class-imbalance", count=len(rare), severity=severity, details={"shares": rare}, **words))
+    return found
