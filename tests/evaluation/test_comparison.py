@@ -15,8 +15,8 @@ from drawn import as_flags, drawn
 from rich.console import Console
 
 from crispseg import SegmentationModel, create_model
-from crispseg.cli.keys import short_names
 from crispseg.cli.main import main
+from crispseg.cli.score_keys import short_names
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import STDOUT, Command
-from crispseg.cli.keys import write_json
+from crispseg.cli.score_keys import write_json
 from crispseg.visualization.pages import check_page
 
 

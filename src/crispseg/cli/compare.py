@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.keys import WithScores, WithThin, short_names, write_json
+from crispseg.cli.score_keys import WithScores, WithThin, short_names, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model

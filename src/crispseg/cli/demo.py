@@ -8,7 +8,8 @@ from pathlib import Path
 from threading import Event
 from typing import ClassVar
 
-from crispseg.cli.keys import WithDevice, short_names
+from crispseg.cli.keys import WithDevice
+from crispseg.cli.score_keys import short_names
 from crispseg.config.settings import CONFIG
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError

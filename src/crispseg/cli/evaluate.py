@@ -9,7 +9,8 @@ from typing import ClassVar
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, WithThin, write_json
+from crispseg.cli.keys import WithObjects, WithProtocol
+from crispseg.cli.score_keys import WithScores, WithThin, write_json
 from crispseg.evaluation.boundary import DISTANCES
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import examples, report_page

@@ -11,9 +11,9 @@ from crispseg.config.settings import plural
 from crispseg.data.catalogue import catalogue
 from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError
+from crispseg.io.files import IMAGE_FOLDERS
 from crispseg.io.images import SUFFIXES
 
-IMAGES = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
 MASKS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
     *("annot", "gt", "segmentations"),
@@ -89,7 +89,7 @@ def recognise(root: Path) -> dict[str, Any]:
         for mark in entry.layout.marks if entry.layout else ():
             if all(any(root.glob(path)) for path in mark["holds"]):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
-    if not _first(root, IMAGES).is_dir():
+    if not _first(root, IMAGE_FOLDERS).is_dir():
         own_layout(root)  # raises where splits have no folders of images either
     return {"name": "folder", "root": str(root)}
 
@@ -112,9 +112,9 @@ def own_layout(
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
         found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | dict(lists)
-        if images is None and masks is None and not _first(root, IMAGES).is_dir():
+        if images is None and masks is None and not _first(root, IMAGE_FOLDERS).is_dir():
             return _without_images(root, found, lists, classes)
-        images = images or _first(root, IMAGES)
+        images = images or _first(root, IMAGE_FOLDERS)
         if masks is None and not (masks := _first(root, MASKS)).is_dir():
             if layout := _beside(images, found, lists, classes):
                 return layout
@@ -157,8 +157,8 @@ def _without_images(
         CrispsegError: it has no known layout.
     """
     below = {split: _first(root, names) for split, names in SPLITS.items()}
-    inside = {split: (_first(folder, IMAGES), _first(folder, MASKS)) for split, folder in below.items()}
-    joint = {split: (_joint(root, split, IMAGES), _joint(root, split, MASKS)) for split in SPLITS}
+    inside = {split: (_first(folder, IMAGE_FOLDERS), _first(folder, MASKS)) for split, folder in below.items()}
+    joint = {split: (_joint(root, split, IMAGE_FOLDERS), _joint(root, split, MASKS)) for split in SPLITS}
     for split, (images, masks) in joint.items():  # or train beside train_masks
         joint[split] = images if images.is_dir() else below[split], masks
     for every in (inside, joint):
@@ -167,8 +167,8 @@ def _without_images(
     if layout := _beside(root, found, lists, classes):
         return layout
     raise CrispsegError(
-        f"{root} has no layout that is known: it may hold {IMAGES[0]} and {MASKS[0]}, train/{IMAGES[0]} and "
-        f"train/{MASKS[0]}, train_{IMAGES[0]} and train_{MASKS[0]}, masks such as a_mask.png beside a.jpg, or a public "
+        f"{root} has no layout that is known: it may hold images and masks, train/images and "
+        "train/masks, train_images and train_masks, masks such as a_mask.png next to a.jpg, or a public "
         "data set; or give data.images DIR and data.masks DIR" + annotated(root)
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.arrays import FORMS, image_array
-from crispseg.io.files import writable_folder
+from crispseg.io.files import IMAGE_FOLDERS, writable_folder
 from crispseg.io.images import as_rgb, find_images, image_channels, read_image, rgb_values
 from crispseg.io.opening import UnknownRange
 from crispseg.io.value_range import ValueRange, to_8_bits
@@ -78,8 +78,6 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     Raises:
         CrispsegError: the images are not of one folder.
     """
-    from crispseg.data.folder_layout import IMAGES  # here, since prediction needs nothing else of the data
-
     folders = {image.parent for image in images}
     start = Path(sources[0])
     if len(sources) > 1 or not start.exists():
@@ -91,7 +89,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     if start.name in ("", ".."):
         start = start.resolve()
     for folder in start.parents:
-        if folder.name.lower() in IMAGES and folder.resolve() != Path.cwd():
+        if folder.name.lower() in IMAGE_FOLDERS and folder.resolve() != Path.cwd():
             start = folder.with_name(start.name)  # in there, results would be taken for images to train on
     if folders or not start.name:
         raise CrispsegError("the images are not of one folder; give out, the folder to write to")

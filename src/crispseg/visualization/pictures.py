@@ -18,6 +18,9 @@ from crispseg.labels import IGNORE, Color, LabelSet
 if TYPE_CHECKING:
     from crispseg.data.dataset import Sample
 
+if TYPE_CHECKING:
+    from crispseg.data.dataset import Sample
+
 RIGHT = (0, 0, 0)
 IGNORED = (48, 48, 48)
 DIMMEST = 110
