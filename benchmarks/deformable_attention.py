@@ -5,7 +5,7 @@
 | way | |
 | --- | --- |
 | hugging face | `MultiScaleDeformableAttention` of transformers' Deformable DETR, its pure-PyTorch path |
-| crispseg | `crispseg.nn.deformable_attention` |
+| crispseg | `crispseg.nn.sampling` |
 
 By default: 480×480 pixels, 3 levels at 1/8 (`--stride 16` is a DeiT's), each of whose pixels is a query, 8 heads of 32
 channels, 16 points a level, without the linear layers around it. Each way runs in a process of its own, in float32 at
@@ -25,7 +25,8 @@ from processes import compare, differentiated, machine, parser
 from torch import Tensor
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from crispseg.nn import deformable_attention, pixel_centres
+from crispseg.nn import pixel_centres
+from crispseg.nn import sampling as deformable_attention
 
 HEADS, CHANNELS = 8, 32
 DISPLACEMENT = 4.0  # pixels, standard deviation of the points

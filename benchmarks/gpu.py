@@ -40,8 +40,7 @@ from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.training import TrainConfig
 from crispseg.training.losses import build_loss
-from crispseg.training.optimization import build_optimizer
-from crispseg.training.precision import float32_depthwise
+from crispseg.training.optimization import build_optimizer, float32_depthwise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COLUMNS = ["kind", "what", "way", "dtype", "batch", "size", "p50_ms", "p95_ms", "peak_mib", "device", "torch"]

@@ -19,10 +19,9 @@ from PIL import Image
 from crispseg.benchmarking.cost import count_parameters
 from crispseg.config.settings import plural
 from crispseg.data import SegmentationDataset
-from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES, Estimate, ratio
+from crispseg.evaluation.bootstrap import LEVEL, RESAMPLES, Estimate, percent, ratio
 from crispseg.evaluation.report import Example, examples
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.tables import percent
 from crispseg.inference.device import processor_name
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.files import atomic_path

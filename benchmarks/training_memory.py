@@ -22,8 +22,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.refinement import BoundaryTargets
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
-from crispseg.training.optimization import build_optimizer
-from crispseg.training.precision import float32_depthwise
+from crispseg.training.optimization import build_optimizer, float32_depthwise
 from crispseg.training.task import Batch, SegmentationTask
 
 CLASSES = 150

@@ -21,7 +21,7 @@ from training_runs import files
 import crispseg
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.memory import write_pairs
+from crispseg.data.named import write_pairs
 from crispseg.io.images import read_image, read_mask
 from crispseg.training import Run
 

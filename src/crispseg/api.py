@@ -15,7 +15,7 @@ from crispseg import training
 from crispseg.config.settings import Tree
 from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
-from crispseg.data.memory import write_pairs
+from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import DISTANCES
@@ -60,7 +60,7 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
-    from crispseg.training.resuming import check_folder  # Lightning, which takes seconds
+    from crispseg.training.checkpoints import check_folder  # Lightning, which takes seconds
     from crispseg.training.trainer import launcher
 
     if launcher().world_size() > 1:

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data import Folder, check_split, shapes
+from crispseg.data import Folder, check_split
+from crispseg.data import annotations as shapes
 from crispseg.data.importing import Imported, import_annotations
 from crispseg.io.images import read_mask
 

@@ -14,7 +14,7 @@ from crispseg.data import Augment, check_split, train_transform
 from crispseg.data.dataset import Sample
 from crispseg.data.loading import train_loader
 from crispseg.training import TrainConfig
-from crispseg.training.auto_settings import keeps_images
+from crispseg.training.training_data import keeps_images
 
 DRAWN = drawn(train=4, val=1, test=1, height=64, width=64)
 
@@ -58,7 +58,7 @@ def test_only_where_all_have_room_in_each_worker(workers: int, factor: int, monk
     needed = 4 * 64 * 64 * 4 * factor  # RGB and mask
     config = dataclasses.replace(TrainConfig(DRAWN), workers=workers)
     for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
-        monkeypatch.setattr("crispseg.training.auto_settings.free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("crispseg.training.training_data.free_bytes", lambda device, free=free: free)
         assert keeps_images(config, report) is keeps
 
 

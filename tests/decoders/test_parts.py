@@ -24,7 +24,7 @@ from crispseg.decoders import (
     RecurrentCrissCross,
     UpsampleAdd,
 )
-from crispseg.decoders.attention import CrissCrossAttention
+from crispseg.decoders.context import CrissCrossAttention
 
 PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "linear", "nonlocal", "ppm"]
 

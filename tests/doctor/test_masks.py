@@ -10,7 +10,7 @@ from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.doctor import Severity
-from crispseg.doctor.report import EXIT_STATUS
+from crispseg.doctor.diagnosis import EXIT_STATUS
 
 from .trees import COLORS, SIZE, Tree, ids, named, only
 

@@ -13,7 +13,7 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.doctor import KINDS, Diagnosis, diagnose, subject_of
-from crispseg.doctor.report import as_json
+from crispseg.doctor.diagnosis import as_json
 from tests.cli.test_bad_input import bomb, files
 
 from .trees import SIZE, Tree, ids, named, only, photo

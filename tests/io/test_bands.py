@@ -17,7 +17,7 @@ from training_runs import PAPER, quietly
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
-from crispseg.data.bit_depth import known_range
+from crispseg.data.split_check import known_range
 from crispseg.io.images import as_picture, deep_values, image_channels, image_size, read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 

@@ -25,8 +25,8 @@ from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model
 from crispseg.cli import demo
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.bit_depth import known_range
 from crispseg.data.dataset import FileDataset
+from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegWarning
 from crispseg.export.formats import describe
 from crispseg.io import value_range

@@ -12,7 +12,8 @@ from reference import sampled
 from torch import Tensor
 
 from crispseg import record
-from crispseg.nn import DeformableAttention, deformable_attention, pixel_centres, sampling
+from crispseg.nn import DeformableAttention, pixel_centres, sampling
+from crispseg.nn import sampling as deformable_attention
 
 SIZES = ((7, 6), (4, 3), (1, 5))
 

@@ -20,8 +20,8 @@ from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.split_check import lopsidedness, quarters
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.auto_settings import BATCH, CROP, MINUTES, STEP, resolved, resolved_augment
 from crispseg.training.initialization import starting_model
+from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved, resolved_augment
 
 CLASSES = 3
 
@@ -122,9 +122,9 @@ def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
 def test_precision_is_what_the_machine_does_fast(
     has: bool | None, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crispseg.training.auto_settings.on_cuda", lambda config: cuda)
+    monkeypatch.setattr("crispseg.training.training_data.on_cuda", lambda config: cuda)
     monkeypatch.setattr(
-        "crispseg.training.auto_settings.has_bf16", lambda **asked: has if asked == {"cuda": cuda} else not has
+        "crispseg.training.training_data.has_bf16", lambda **asked: has if asked == {"cuda": cuda} else not has
     )
     assert resolved(TrainConfig(DRAWN), report()).precision == precision
     assert resolved(TrainConfig(DRAWN, precision="bf16"), report()).precision == "bf16"

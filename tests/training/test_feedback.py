@@ -22,7 +22,7 @@ from crispseg.evaluation import Scores
 from crispseg.labels import LabelSet
 from crispseg.training import TrainConfig, train
 from crispseg.training.feedback import advice, class_lines, classes_in_short, foretold, remarks
-from crispseg.training.validation_pictures import telling_images
+from crispseg.training.progress import telling_images
 
 NAMES = ("background", "nucleus", "border")
 SHARES = (0.8, 0.196, 0.004)

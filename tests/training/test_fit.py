@@ -22,12 +22,13 @@ from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import ModelConfig, Run, TrainConfig, class_weight_schedule, train
-from crispseg.training.auto_settings import class_weights_of
+from crispseg.training import ModelConfig, Run, TrainConfig, train
+from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
 from crispseg.training.initialization import starting_model
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
+from crispseg.training.training_data import class_weights_of
 
 # A finished run -----------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,8 @@ from rich.console import Console
 from torch import nn
 from training_runs import quietly, rows, tiny
 
-from crispseg.training.budget import NEVER, Budget
 from crispseg.training.callbacks import WarmedAverage
-from crispseg.training.pace import Pace, in_words
+from crispseg.training.pace import NEVER, Budget, Pace, in_words
 
 
 class Clock:

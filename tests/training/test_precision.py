@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg import create_model
-from crispseg.training.precision import float32_depthwise, has_bf16
+from crispseg.training.optimization import float32_depthwise, has_bf16
 
 
 def test_only_depthwise_convolutions_are_computed_in_float32() -> None:

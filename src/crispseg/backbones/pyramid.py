@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crispseg.backbones.df import DF_STRIDES, build_df
-from crispseg.backbones.shufflenet import SHUFFLENET, build_shufflenet
-from crispseg.backbones.stdc import STDC_MODULES, build_stdc
+from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, is_timm_name, lean
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean

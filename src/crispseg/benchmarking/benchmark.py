@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from crispseg.benchmarking.cost import Latency, Stopwatch, count_multiply_adds, count_parameters, take_turns
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.tables import text_table
+from crispseg.evaluation.bootstrap import text_table
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.acceleration import compiled
 from crispseg.inference.device import processor_name, usable_device

@@ -21,8 +21,7 @@ from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import Overlap, import_annotations
 from crispseg.data.named import build_data, data_source
-from crispseg.data.obtaining import obtain
-from crispseg.data.sbd import IMAGES, augment
+from crispseg.data.obtaining import IMAGES, augment, obtain
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean

@@ -17,8 +17,8 @@ from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.mask_reading import Severity
 from crispseg.data.named import build_data
 from crispseg.doctor import KINDS, diagnose, subject_of
+from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show
 from crispseg.doctor.fix import check_out, fix
-from crispseg.doctor.report import EXIT_STATUS, as_json, show
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import completed, named_data
 from crispseg.io.files import atomic_path

@@ -13,8 +13,8 @@ from crispseg.cli.command import Command
 from crispseg.config.settings import Tree
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.bootstrap import text_table
 from crispseg.evaluation.evaluate import checked_splits, completed, named_data, recorded_data
-from crispseg.evaluation.tables import text_table
 from crispseg.export.certificate import DISTANCE, Certificate, Compared, ExportLimits
 from crispseg.export.formats import Format, Precision
 from crispseg.export.pipeline import export_model

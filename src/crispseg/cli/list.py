@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from crispseg.cli.command import Command
-from crispseg.evaluation.tables import percent
+from crispseg.evaluation.bootstrap import percent
 from crispseg.models import SegmentationModel, list_models, models, saving
 
 

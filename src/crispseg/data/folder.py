@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair
-from crispseg.data.folder_layout import SPLITS, FolderLayout, own_layout
+from crispseg.data.folder_layout import (
+    SPLITS,
+    FolderLayout,
+    as_color,
+    chosen_names,
+    class_names,
+    own_layout,
+    read_palette,
+)
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, header_of, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, few, folded, instance_masks, match, refuse_shared, shared_out
-from crispseg.data.text_files import as_color, chosen_names, class_names, read_palette
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.images import find_images
 from crispseg.io.value_range import check_range

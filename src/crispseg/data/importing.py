@@ -19,11 +19,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import Annotated, Fault, Shape, annotation_files, read_annotations, refuse
+from crispseg.data.annotations import Annotated, Fault, Pixels, Shape, annotation_files, read_annotations, refuse
 from crispseg.data.dataset import read_lines
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
-from crispseg.data.shapes import Pixels
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels

@@ -1,16 +1,91 @@
-"""Data sources by name, with their settings."""
+"""Data sources by name, with their settings; images and masks from memory as files of such a source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
 
 from crispseg.config.settings import Field, construct, fields_of
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.io.arrays import Values, image_array, mask_array
+from crispseg.io.files import LITTER, writable_folder
+from crispseg.io.opening import opened
+
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+"""Modes of PIL images that a PNG keeps as they are."""
+
+RGB_TO_BGR = [2, 1, 0, 3]
+
+
+def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tuple[Path, Path]:
+    """Write images and their masks into a sub-folder that is named after all that they hold.
+
+    Args:
+        images: paths, PIL images, or what `image_array` takes.
+        masks: as many, in the same order: paths, PIL images, or what `mask_array` takes.
+        folder: where that sub-folder is made; if it is there, with the same content, it stays.
+
+    Returns:
+        Its folders of images and of masks. Files are numbered; those that were files keep their name behind the number.
+
+    Raises:
+        CrispsegError: not as many masks as images, or none; or one is refused, and named by its index.
+    """
+    images, masks = list(images), list(masks)
+    if len(images) != len(masks) or not images:
+        raise CrispsegError(f"there are {len(images)} images and {len(masks)} masks; give a mask for each image")
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
+        for kind, sources, convert in (("images", images, image_array), ("masks", masks, mask_array)):
+            target = Path(temporary, "pairs", kind)
+            target.mkdir(parents=True)
+            for index, (image, source) in enumerate(zip(images, sources, strict=True)):
+                try:
+                    content, suffix = _encoded(source, convert)
+                except CrispsegError as error:
+                    raise CrispsegError(f"{kind}[{index}]: {error}") from None
+                name = f"{index:05}_{Path(image).stem}" if isinstance(image, str | Path) else f"{index:05}"
+                (target / f"{name}{suffix}").write_bytes(content)
+                digest.update(f"{name}{suffix} {len(content)} ".encode() + content)
+        place = folder / f"pairs-{digest.hexdigest()[:12]}"
+        if not place.is_dir():
+            Path(temporary, "pairs").rename(place)
+    return place / "images", place / "masks"
+
+
+def _encoded(source: Any, convert: Callable[[Values], NDArray[Any]]) -> tuple[bytes, str]:
+    """The content of a file that holds a picture, and its suffix."""
+    if isinstance(source, str | Path):
+        with opened(source):  # what is wrong with it is said in one line
+            return Path(source).read_bytes(), Path(source).suffix
+    if isinstance(source, Image.Image):
+        upright = ImageOps.exif_transpose(source)
+        if upright.mode in PNG_MODES:
+            file = io.BytesIO()
+            upright.save(file, "PNG", compress_level=1)
+            return file.getvalue(), ".png"
+        source = np.asarray(upright if upright.mode[0] in "IF" else upright.convert("RGB"))
+    if not isinstance(source, np.ndarray | Tensor):
+        raise CrispsegError(f"cannot read a {type(source).__name__}; give paths, PIL images, arrays or tensors")
+    values = convert(source)
+    if values.ndim == 3:
+        values = values[..., RGB_TO_BGR[: values.shape[2]]]  # OpenCV's order; Pillow writes no colours of 16 bits
+    _, content = cv2.imencode(".png", np.ascontiguousarray(values), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return content.tobytes(), ".png"
+
 
 OWN = ("images", "masks", "instances")
 """Settings that mean own data unless the data that are named have them too."""

@@ -1,16 +1,16 @@
 """Decoders and their parts by kind: context and attention, fuse, merge. Those of the four papers are in models."""
 
-from crispseg.decoders.attention import AsymmetricPyramidNonLocal, RecurrentCrissCross
 from crispseg.decoders.context import (
+    AsymmetricPyramidNonLocal,
     AtrousSpatialPyramidPooling,
     ConvContext,
     DenseASPP,
     LinearContext,
     NonLocal,
     PyramidPooling,
+    RecurrentCrissCross,
 )
-from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
-from crispseg.decoders.merge import Concat, Sum
+from crispseg.decoders.fuse import Concat, DeformableFuse, Sum, UpsampleAdd
 from crispseg.decoders.parts import (
     Context,
     ContextPart,

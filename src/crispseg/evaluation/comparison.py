@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, score_gains
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ScoreTable, TableRow, number, score_gains
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.tables import ScoreTable, TableRow, number
 from crispseg.labels import Color
 
 DISTANCE = 3

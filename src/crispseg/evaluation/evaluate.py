@@ -15,12 +15,12 @@ from torch import Tensor
 from crispseg.config.settings import CONFIG, Tree
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, Folder, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.bit_depth import known_range
 from crispseg.data.dataset import FileDataset, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import sample_loader
 from crispseg.data.named import build_data, own_data_meant
+from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.boundary_iou import BoundaryIoUScores

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation.bootstrap import LEVEL
+from crispseg.evaluation.bootstrap import LEVEL, percent, signed
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.tables import percent, signed
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, Values
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, TableRow, Values, number
 from crispseg.evaluation.boundary import BoundaryF
 from crispseg.evaluation.boundary_iou import BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.tables import ScoreTable, TableRow, number
 from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.labels import LabelSet
 from crispseg.visualization import pages

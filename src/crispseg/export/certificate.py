@@ -30,9 +30,9 @@ from torch import Tensor
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import spread
 from crispseg.data.dataset import Sample
+from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.evaluation.tables import number
 from crispseg.export.quantization import Calibration
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run

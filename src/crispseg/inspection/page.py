@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import crispseg
+from crispseg.evaluation.bootstrap import percent
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.evaluation.tables import percent
 from crispseg.inspection import maps
 from crispseg.inspection.activations import Inspection
 from crispseg.inspection.fields import flow_of, payload

@@ -1,6 +1,5 @@
 """Building blocks shared by all decoders."""
 
-from crispseg.nn.deformable_attention import DeformableAttention, deformable_attention, pixel_centres
 from crispseg.nn.layers import (
     BatchNorm2d,
     BinAverages,
@@ -12,7 +11,7 @@ from crispseg.nn.layers import (
     resize,
 )
 from crispseg.nn.record import Tap, alter, record
-from crispseg.nn.sampling import sampled_dot, sampled_sum
+from crispseg.nn.sampling import DeformableAttention, deformable_attention, pixel_centres, sampled_dot, sampled_sum
 
 __all__ = [
     "BatchNorm2d",

@@ -1,4 +1,4 @@
-"""The table of metrics, the evaluation at the end, and averaged weights."""
+"""The table of metrics, the evaluation at the end, averaged weights, and class weights that become milder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import atomic_path
+from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
 
 
@@ -109,3 +111,27 @@ class WarmedAverage(WeightAveraging):
             get_ema_multi_avg_fn(warmed)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
         super().__init__(multi_avg_fn=average)
+
+
+STEPS = (250, 500)
+"""Optimizer steps between which weights become milder."""
+EXPONENTS = (1 / 2, 1 / 3)
+"""Of one over a class's share of the pixels, before and after."""
+
+
+class ClassWeightSchedule(Callback):
+    """Changes softened class weights from the square root to the cube root of one over each class's share.
+
+    Without the first a rare class is found late, and with the second it is drawn less wide once it has been found
+    (docs/defaults.md). How mild they are follows from the step alone, so a resumed run goes on as it was.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        (weights,) = (each.class_weights for each in pl_module.loss.modules() if isinstance(each, CrossEntropy))
+        assert weights is not None
+        self.weights, self.roots = weights, weights.clone()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        exponent = float(np.interp(trainer.global_step, STEPS, EXPONENTS))
+        self.weights.copy_(self.roots ** (exponent / EXPONENTS[0]))

@@ -1,12 +1,15 @@
-"""Checkpoints: written whole or not at all, read without trust, and what a run does with them."""
+"""Checkpoints: written whole or not at all, read without trust; what an ended run keeps, and whether it may resume."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
+import signal
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,19 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from crispseg.backbones.weights import check_archive
-from crispseg.errors import CrispsegError, one_line
+from crispseg.config.settings import CONFIG
+from crispseg.config.yaml_files import parse_yaml
+from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
+from crispseg.models.info import renamed
+from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.pace import callback
+from crispseg.training.result import METRICS, PICTURES
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -205,3 +215,103 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
         raise CrispsegError(
             f"checkpoint {path} is damaged ({what}); restore it, or train again into another folder"
         ) from None
+
+
+@contextmanager
+def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """In the block, SIGINT and SIGTERM end the run in `folder` with a line that says what was kept.
+
+    Raises:
+        CrispsegError: the operating system refused something, such as space for a checkpoint, or ended a data worker;
+            or one of several processes failed.
+        Interrupted: such a signal came.
+    """
+    try:
+        yield
+    except SystemExit as stop:  # Lightning raises it for KeyboardInterrupt, whose subclass knows the signal
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        raise _interrupted(trainer, folder, getattr(stop.__context__, "number", number)) from None
+    except OSError as error:
+        raise CrispsegError(f"{system_line(error)}; {_kept(trainer, folder)}") from None
+    except RuntimeError as error:
+        worker = ended_worker(error)
+        if isinstance(worker, Interrupted):  # the signal came to the workers first
+            raise _interrupted(trainer, folder, worker.number) from None
+        if worker is None and trainer.world_size == 1:
+            raise
+        line = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
+        raise CrispsegError(f"{line}; {_kept(trainer, folder)}") from error
+
+
+def _interrupted(trainer: L.Trainer, folder: Path, number: int) -> Interrupted:
+    return Interrupted(f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}", number)
+
+
+def _kept(trainer: L.Trainer, folder: Path) -> str:
+    """What there is of a run that ends early, and how to go on."""
+    last = callback(trainer, LastCheckpoint)
+    if last.saved is None and not last.path.is_file():
+        return "start it again"
+    # Another process may have ended between the writing of a checkpoint and the word that it is written.
+    kept = "the last checkpoint" if last.saved is None else f"the checkpoint of step {last.saved}"
+    return f"{kept} was kept: resume the run in {folder}"
+
+
+MAY_CHANGE = {
+    *("out", "epochs", "minutes", "patience", "val_every", "workers", "accelerator", "precision", "loggers"),
+    *("plugins", "checkpoint_every"),
+}
+"""Settings that a resumed run may change; its checkpoint depends on the others."""
+
+IMAGES_A_STEP = ("batch_size", "devices", "num_nodes")
+"""Settings that a resumed run may change if their product stays."""
+
+
+def check_folder(config: TrainConfig, *, resume: bool) -> None:
+    """Make sure that the run's folder holds nothing that training would overwrite; with `resume`, that it holds a run.
+
+    Raises:
+        CrispsegError: it does not.
+    """
+    folder = Path(config.out)
+    if folder == Path():
+        raise CrispsegError("out is the current folder; give the run a folder of its own")
+    if resume:
+        if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
+            raise CrispsegError(f"{folder} has no {LAST} to resume from; start the run again")
+    elif (folder / LAST).is_file():
+        raise CrispsegError(f"{folder} already holds a run; resume it, or choose another out")
+    elif (folder / MODEL).is_dir():
+        raise CrispsegError(f"{folder} already holds a model; choose another out")
+    elif not (folder / LAST.parent).is_dir():  # a run makes it before it writes anything
+        for name in (CONFIG, METRICS, PICTURES):
+            if (folder / name).exists():
+                raise CrispsegError(f"{folder} holds {name}, which no run wrote there; choose another out")
+
+
+def check_same_run(config: TrainConfig) -> None:
+    """Make sure that the settings, none of them auto any more, are those of the run that they resume.
+
+    Raises:
+        CrispsegError: others than may change have changed, or the recorded ones are damaged.
+    """
+    path = Path(config.out) / CONFIG
+    try:
+        recorded = parse_yaml(path.read_text(encoding="utf-8"))
+        asked: dict[str, Any] = config_to_dict(config)
+        groups = ("model", "data", "augment")
+        recorded["model"] = renamed(recorded["model"])
+        for key in groups:  # settings that are newer than the run have its defaults
+            recorded[key] = asked[key] | recorded[key]
+        changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
+        images = [math.prod(settings[key] for key in IMAGES_A_STEP) for settings in (recorded, asked)]
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise CrispsegError(f"{path} holds no settings of a run ({one_line(error)}); restore it") from None
+    if images[0] == images[1]:
+        changed -= {*IMAGES_A_STEP}
+    if changed:
+        unless = f", unless {' × '.join(IMAGES_A_STEP)} stays {images[0]}" if changed <= {*IMAGES_A_STEP} else ""
+        raise CrispsegError(
+            f"a resumed run cannot change {', '.join(sorted(changed))}{unless}; start another one with init_from "
+            f"{config.out}"
+        )

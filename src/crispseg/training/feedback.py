@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
 from crispseg.data import Augment, SplitReport
-from crispseg.evaluation.bootstrap import ratio
-from crispseg.evaluation.tables import percent
+from crispseg.evaluation.bootstrap import percent, ratio
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL

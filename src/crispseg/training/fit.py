@@ -26,21 +26,33 @@ from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.models.refinement import BoundaryTargets
-from crispseg.training.auto_settings import class_weights_of, keeps_images
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import LAST, MODEL, BestCheckpoint, load_checkpoints
+from crispseg.training.checkpoints import (
+    LAST,
+    MODEL,
+    BestCheckpoint,
+    check_folder,
+    check_same_run,
+    interruptible,
+    load_checkpoints,
+)
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, foretold
 from crispseg.training.initialization import starting_model
-from crispseg.training.interruption import interruptible
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
+from crispseg.training.optimization import float32_depthwise, has_bf16, on_cuda
 from crispseg.training.pace import callback
-from crispseg.training.precision import float32_depthwise, has_bf16, on_cuda
 from crispseg.training.result import PICTURES, Run
-from crispseg.training.resuming import check_folder, check_same_run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet
-from crispseg.training.training_data import TrainingData, check_data, print_data, print_lines
+from crispseg.training.training_data import (
+    TrainingData,
+    check_data,
+    class_weights_of,
+    keeps_images,
+    print_data,
+    print_lines,
+)
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:

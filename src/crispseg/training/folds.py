@@ -15,15 +15,14 @@ from rich.console import Console
 from crispseg.config.settings import CONFIG
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
-from crispseg.evaluation.tables import percent
+from crispseg.evaluation.bootstrap import percent
 from crispseg.io.files import atomic_path, owned
-from crispseg.training.auto_settings import MINUTES
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.fit import train
 from crispseg.training.pace import in_words
 from crispseg.training.trainer import is_first_process
-from crispseg.training.training_data import print_lines
+from crispseg.training.training_data import MINUTES, print_lines
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""

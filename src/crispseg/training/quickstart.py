@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.data import DataSource, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.bit_depth import known_range
+from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation, score_table
@@ -22,11 +22,11 @@ from crispseg.inference.objects import NUMBERED
 from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize, write_image
 from crispseg.models import SegmentationModel
+from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
 from crispseg.training.fit import train
 from crispseg.training.initialization import starting_model
 from crispseg.training.result import Run
-from crispseg.training.resuming import check_folder
 from crispseg.visualization.pictures import error_map, panels
 
 

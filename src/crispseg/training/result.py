@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.data import DataSource, check_split
-from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.bootstrap import RESAMPLES, percent
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
-from crispseg.evaluation.tables import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import find_images, read_image
 from crispseg.models import SegmentationModel

@@ -18,10 +18,9 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.tiling import Tiling, blended_rows
 from crispseg.models import SegmentationModel
-from crispseg.training.budget import Budget
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
-from crispseg.training.pace import callback
+from crispseg.training.pace import Budget, callback
 
 
 class SyncedNorms(LayerSync):

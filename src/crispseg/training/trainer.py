@@ -21,18 +21,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.training.budget import NEVER, Budget
-from crispseg.training.callbacks import LastEvaluation, MetricsFile, WarmedAverage
+from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, WarmedAverage
 from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Patience
-from crispseg.training.class_weight_schedule import ClassWeightSchedule
 from crispseg.training.config import TrainConfig
-from crispseg.training.pace import Pace
-from crispseg.training.precision import on_cuda
-from crispseg.training.progress import Left, ProgressBars, ProgressLines
+from crispseg.training.optimization import on_cuda
+from crispseg.training.pace import NEVER, Budget, Pace
+from crispseg.training.progress import Left, ProgressBars, ProgressLines, ValidationPictures, telling_images
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
 from crispseg.training.training_data import TrainingData
-from crispseg.training.validation_pictures import ValidationPictures, telling_images
 
 
 def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console: Console) -> L.Trainer:

@@ -1,0 +1,181 @@
+"""Backbones of papers that timm does not have: DF1, DF2, ShuffleNet v2, STDC-1 and STDC-2.
+
+DF1 and DF2: Li et al., *Partial Order Pruning: for Best Speed/Accuracy Trade-off in Neural Architecture Search*,
+CVPR 2019, as SFNet's released code builds them and with its names, so that its checkpoints fit.
+
+ShuffleNet v2: Ma et al., *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, ECCV 2018.
+
+The network and its weights are torchvision's.
+
+STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2.
+
+With the names of its released code, which SFNet-Lite's has too, so that checkpoints of both fit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torchvision.models import ShuffleNet_V2_X1_0_Weights, shufflenet_v2_x1_0
+from torchvision.models.resnet import BasicBlock
+
+from crispseg.backbones.timm_networks import Pyramid, Stage, cannot_dilate, kaiming, pyramid_of_stages, refuse_extras
+from crispseg.backbones.weights import REMEDY, load_weights
+from crispseg.errors import CrispsegError
+
+# Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.
+DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
+    "df1": (
+        ("stage2", 64, 3, 8),
+        ("stage3", 128, 3, 16),
+        ("stage4", 256, 3, 32),
+        ("stage5", 512, 1, 32),
+    ),
+    "df2": (
+        ("stage2_1", 64, 2, 8),
+        ("stage2_2", 128, 1, 8),
+        ("stage3_1", 128, 10, 16),
+        ("stage3_2", 256, 1, 16),
+        ("stage4_1", 256, 4, 32),
+        ("stage4_2", 512, 2, 32),
+    ),
+}
+
+# Of the features that SFNet's released code takes: 128, 256 and 512 channels in both.
+DF_STRIDES = {"df1": (16, 32, 32), "df2": (8, 16, 32)}
+
+
+def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
+    """Build DF1 or DF2.
+
+    Raises:
+        CrispsegError: published weights, dilation, or features that it does not have are asked for.
+    """
+    refuse_extras(name, published, output_stride)
+    stages = {"stage1": Stage(_stem(in_chans), 64, 4)}
+    plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
+    for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
+        stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
+    kaiming(stages.values())
+    return pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def _stem(in_chans: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_chans, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """Blocks of two 3×3 convolutions; every stage changes size or width, so its first shortcut is a convolution."""
+    shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+    first = BasicBlock(in_channels, channels, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+SHUFFLENET = "shufflenetv2_x1_0"
+
+
+def build_shufflenet(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
+    """Build ShuffleNet v2 1.0×, with torchvision's published weights if asked.
+
+    The deepest feature of stride 32 is that of the last 1×1 convolution, 1024 channels.
+
+    Raises:
+        CrispsegError: the weights cannot be got; dilation, or features that it does not have, are asked for.
+    """
+    if output_stride < 32:
+        raise cannot_dilate(name, output_stride)
+    net = shufflenet_v2_x1_0(weights=None)
+    if in_chans != 3:
+        net.conv1[0] = nn.Conv2d(in_chans, 24, 3, stride=2, padding=1, bias=False)
+    stages = {
+        "conv1": Stage(net.conv1, 24, 2),
+        "maxpool": Stage(net.maxpool, 24, 4),
+        "stage2": Stage(net.stage2, 116, 8),
+        "stage3": Stage(net.stage3, 232, 16),
+        "stage4": Stage(net.stage4, 464, 32),
+        "conv5": Stage(net.conv5, 1024, 32),
+    }
+    network = pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if published:
+        try:
+            weights = ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
+        except Exception as error:  # the network, the disk and PyTorch's reader raise many types here
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise CrispsegError(
+                f"cannot get torchvision's weights for backbone '{name}' ({reason}); {REMEDY}"
+            ) from error
+        load_weights(network.body, weights, name, "torchvision's weight file")
+    return network
+
+
+# Modules at strides 8, 16 and 32, of 256, 512 and 1024 channels.
+STDC_MODULES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
+
+
+class ShortTermDenseConcatenate(nn.Module):
+    """STDC module (Fig. 3b and c): four convolutions in a row, of which all outputs are concatenated.
+
+    The first is 1×1 to half the channels, then come 3×3 ones to a quarter, an eighth and an eighth. With stride 2, the
+    first output reaches the others by a depthwise convolution and the concatenation by average pooling.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        half = channels // 2
+        widths = (half, channels // 4, channels // 8, channels // 8)
+        others = (_conv(before, after, 3) for before, after in pairwise(widths))
+        self.conv_list = nn.ModuleList([_conv(in_channels, half, 1), *others])
+        self.avd_layer: nn.Module = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
+        if stride == 2:
+            depthwise = nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half, bias=False)
+            self.avd_layer = nn.Sequential(depthwise, nn.BatchNorm2d(half))
+            self.skip = nn.AvgPool2d(3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, in_channels, H, W)` → `(N, channels, ⌈H / stride⌉, ⌈W / stride⌉)`."""
+        first, *others = self.conv_list
+        x = first(x)
+        outputs = [self.skip(x)]
+        x = self.avd_layer(x)
+        for conv in others:
+            x = conv(x)
+            outputs.append(x)
+        return torch.cat(outputs, dim=1)
+
+
+def build_stdc(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
+    """Build STDC-1 or STDC-2.
+
+    Raises:
+        CrispsegError: published weights, dilation, or features that it does not have are asked for.
+    """
+    refuse_extras(name, published, output_stride)
+    stages = [Stage(_conv(in_chans, 32, 3, 2), 32, 2), Stage(_conv(32, 64, 3, 2), 64, 4)]
+    for modules, channels, stride in zip(STDC_MODULES[name], (256, 512, 1024), (8, 16, 32), strict=True):
+        for index in range(modules):
+            module = ShortTermDenseConcatenate(stages[-1].channels, channels, 1 if index else 2)
+            stages.append(Stage(module, channels, stride))
+    kaiming(stages)
+    named = {str(index): stage for index, stage in enumerate(stages)}
+    network = pyramid_of_stages(name, named, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return network._replace(body=nn.ModuleDict({"features": network.features}))
+
+
+def _conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True)))
