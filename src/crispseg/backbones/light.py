@@ -1,15 +1,11 @@
-"""Backbones of papers that timm does not have: DF1, DF2, ShuffleNet v2, STDC-1 and STDC-2.
+"""Backbones of papers that timm does not have.
 
-DF1 and DF2: Li et al., *Partial Order Pruning: for Best Speed/Accuracy Trade-off in Neural Architecture Search*,
-CVPR 2019, as SFNet's released code builds them and with its names, so that its checkpoints fit.
-
-ShuffleNet v2: Ma et al., *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, ECCV 2018.
-
-The network and its weights are torchvision's.
-
-STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2.
-
-With the names of its released code, which SFNet-Lite's has too, so that checkpoints of both fit.
+- DF1 and DF2: Li et al., *Partial Order Pruning: for Best Speed/Accuracy Trade-off in Neural Architecture Search*, CVPR
+  2019, as SFNet's released code builds them and with its names, so that its checkpoints fit.
+- ShuffleNet v2: Ma et al., *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, ECCV 2018. The
+  network and its weights are torchvision's.
+- STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2,
+  with the names of its released code, which SFNet-Lite's has too.
 """
 
 from __future__ import annotations

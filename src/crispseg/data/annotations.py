@@ -1,12 +1,7 @@
-"""Annotations: instances in COCO JSON and labelme JSON of one image, and their shapes as pixels.
+"""Annotations: instances in COCO's JSON, and labelme's JSON of one image; and their shapes as pixels.
 
-From outlines and run lengths to pixels, by COCO's own code.
-
-Coordinates are those of COCO and labelme: (0, 0) is the top left corner of the first pixel, whose centre is (0.5, 0.5).
-
-Reading annotation files: instances in COCO's JSON, and labelme's JSON of one image.
-
-COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme.
+COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. Coordinates of both: (0, 0) is
+the top left corner of the first pixel, whose centre is (0.5, 0.5).
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Getting a public data set: download, unpack, arrange, check; the augmented training set of PASCAL VOC.
+"""Getting a public data set: download, unpack, arrange, check; and the augmented training set of PASCAL VOC.
 
-The augmented training set of PASCAL VOC 2012, made from SBD's masks.
-
-Hariharan et al.: Semantic contours from inverse detectors. ICCV 2011. As is usual, the images to train on are those of
-VOC's train and of SBD's train and val, without those of VOC's val: 10582.
+The latter is made from SBD's masks (Hariharan et al., *Semantic contours from inverse detectors*, ICCV 2011). As is
+usual, its images are those of VOC's train and of SBD's train and val, without those of VOC's val: 10582.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Scores from pixel counts over a whole split, and what all metrics share: checked labels, a row for each image.
+"""Scores from pixel counts over a whole split, and what all metrics share.
 
-What the metrics share: checked labels, and a row of whole numbers for each image.
-
-Sums of whole numbers, and rows in a fixed order, make scores exactly the same for any number of processes.
+That is: checked labels, and a row of whole numbers for each image. Sums of whole numbers, and rows in a fixed order,
+make scores exactly the same for any number of processes.
 """
 
 from __future__ import annotations

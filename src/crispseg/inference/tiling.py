@@ -1,9 +1,7 @@
-"""Large images in tiles, whose logits are blended, and the memory that decides about them.
+"""Large images in tiles, and the memory that decides about them.
 
-Large images in tiles: they overlap, and their logits are blended, from top to bottom.
-
-Weights fall and rise linearly over an overlap and add up to 1. Of the whole width only the logits of `overlap` rows are
-ever held: 4 · classes · overlap · width bytes.
+Tiles overlap, and their logits are blended from top to bottom. Weights fall and rise linearly over an overlap and add
+up to 1. Of the whole width only the logits of `overlap` rows are ever held: 4 · classes · overlap · width bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Pixels as outlines: objects as COCO writes them, areas of a map as polygons in its coordinates.
+"""Pixels as outlines: objects as COCO writes them, and areas of a map as polygons in its coordinates.
 
-The pixels of objects as COCO writes them: outlines along the edges of pixels, or run lengths of objects with holes.
-
-Coordinates are those of COCO: (0, 0) is the top left corner of the first pixel.
+Objects are outlines along the edges of pixels, or run lengths if they have holes. Coordinates of objects are those of
+COCO: (0, 0) is the top left corner of the first pixel.
 """
 
 from __future__ import annotations

@@ -1,16 +1,8 @@
 """Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
 
-Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
-
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. See docs/papers/unept.md; the targets
-of its training are in `crispseg.models.refinement`.
-
-Boundaries of a label mask, and from each of their pixels the direction to the inside of its region.
-
-Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020: boundary pixels and directions come
-from the distance transform of each class's region.
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. The targets of its training, boundary
+pixels and the direction to the inside, come from the distance transform of each class's region.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Products with features sampled at N points for each pixel, and attention to sampled pixels of a pyramid.
 
-Products with features sampled at N points for each pixel, without ever holding N copies of a feature map.
-
-Two operators, each of which is the backward of the other in one argument:
+A feature map is never held N times. Two operators, each of which is the backward of the other in one argument:
 
     sampled_dot  s_n(p) = ⟨query(p), source(x_n(p))⟩           ∂/∂query   is a sampled_sum
     sampled_sum  y(p)   = Σ_n weights_n(p) · source(x_n(p))    ∂/∂weights is a sampled_dot
@@ -11,10 +9,8 @@ x_n(p) is the n-th point of pixel p; `source` is read bilinearly and is zero out
 few rows, forward and backward: what a strip samples stays in cache, is not kept, and is sampled again. They are
 operators of their own for torch, so that their products can be counted (`crispseg.benchmarking.cost`).
 
-Multi-head attention to a few sampled pixels of each level of a pyramid, in plain PyTorch.
-
-Zhu et al., *Deformable DETR*, ICLR 2021, as UN-EPT uses it (Zhu et al., *A Unified Efficient Pyramid Transformer for
-Semantic Segmentation*, §3.1). No build step; any size per level; differentiable in all inputs.
+`DeformableAttention` is that of Zhu et al., *Deformable DETR*, ICLR 2021, as UN-EPT uses it (§3.1): no build step, any
+size per level, differentiable in all inputs.
 """
 
 from __future__ import annotations
