@@ -9,22 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Capture, error_of, output_of
 from dataset_trees import MAKERS, grid, make_ade20k, make_voc2012, picture, save, voc_mask
-from drawn import drawn
 from PIL import Image
 from scipy.io import savemat
 
-from crispseg.cli.main import main
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue, class_meanings, spans
 from crispseg.data.obtaining import augment
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization.pictures import contact_sheet
-
-
-def run(*argv: object) -> int:
-    return main(["data", *map(str, argv)])
-
 
 # -------------------------------------------------------------------------------------------------------- mapping
 
@@ -70,10 +64,9 @@ def test_spans(values: list[int], text: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- list
 
 
-def test_list_names_all_that_have_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_all_that_have_files(capsys: Capture) -> None:
     assert set(catalogue()) == set(DATA_SOURCES) - {"folder"} | {"sbd"}
-    assert run("list") == 0
-    shown = capsys.readouterr().out
+    shown = output_of(capsys, "data", "list")
     assert all(name in shown for name in catalogue())
     for number in ("20210", "2975", "118287", "1464", "8498", "59 or 60", "yes, 20 GB"):
         assert number in shown
@@ -86,26 +79,25 @@ def test_list_names_all_that_have_files(capsys: pytest.CaptureFixture[str]) -> N
 # ----------------------------------------------------------------------------------------------------------- show
 
 
-def test_show_without_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("show", "cityscapes") == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_show_without_files(capsys: Capture) -> None:
+    lines = output_of(capsys, "data", "show", "cityscapes").splitlines()
     assert "train 2975, val 500" in lines[0] and "registration" in lines[1]
     assert ["26", "13", "car", "██", "0", "0", "142"] in [line.split() for line in lines]
     assert any(line.startswith("0–6, 9–10, 14–16, 18, 29–30, 255") and "ignored" in line for line in lines)
-    assert run("show", "pascal_context", "--data.classes=59") == 0
-    assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in [
-        line.split() for line in capsys.readouterr().out.splitlines()
+    rows = [
+        line.split() for line in output_of(capsys, "data", "show", "pascal_context", "--data.classes=59").splitlines()
     ]
-    assert run("show", "mapillary") == 0 and "config_v1.2.json" in capsys.readouterr().out
-    assert run("show", "sbd") == 0 and "crispseg data augment" in capsys.readouterr().out
+    assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in rows
+    assert "config_v1.2.json" in output_of(capsys, "data", "show", "mapillary")
+    assert "crispseg data augment" in output_of(capsys, "data", "show", "sbd")
 
 
 @pytest.mark.parametrize("name", ["camvid", "mapillary", "voc2012"])
-def test_show_with_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_with_files(name: str, tmp_path: Path, capsys: Capture) -> None:
     source = MAKERS[name](tmp_path / "data")
     options = ["--data.masks=colors"] if name == "camvid" else []
-    assert run("show", name, f"--data.root={tmp_path / 'data'}", f"--out={tmp_path / 'sheet.png'}", *options) == 0
-    shown = capsys.readouterr().out
+    flags = [f"--data.root={tmp_path / 'data'}", f"--out={tmp_path / 'sheet.png'}"]
+    shown = output_of(capsys, "data", "show", name, *flags, *options)
     height, width = source.dataset("train")[0].labels.shape
     assert f"train: 2 images, {height}x{width} pixels" in shown and "val: 1 images, " in shown
     assert source.label_set().names[0] in shown and "ignored" in shown
@@ -120,47 +112,38 @@ def own_data(root: Path) -> Path:
     return root
 
 
-def test_show_own_data_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_own_data_and_shares(tmp_path: Path, capsys: Capture) -> None:
     data = ["--data", "folder", f"--data.images={own_data(tmp_path) / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
-    assert run("show", *data, "--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt") == 2
     (tmp_path / "val.txt").write_text("0\n1\n")
-    capsys.readouterr()
-    assert run("show", *data, "--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt") == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    named = ["--data.classes=[road, sign, sky]", "--data.val_list", tmp_path / "val.txt"]
+    rows = [line.split() for line in output_of(capsys, "data", "show", *data, *named).splitlines()]
     assert ["0", "0", "road", "██", "85", "187", "238", "73.12%", "75.00%"] in rows  # 7 of 3/4 and one of 3/5
     assert ["1", "1", "sign", "██", "238", "153", "0", "2.50%", "never"] in rows
-    assert run("show", *data, "--sample=3") == 0
-    assert "train: 8 images (3 of them, evenly spaced, were read), 8x10 pixels" in capsys.readouterr().out
+    some = "train: 8 images (3 of them, evenly spaced, were read), 8x10 pixels"
+    assert some in output_of(capsys, "data", "show", *data, "--sample=3")
 
 
-def test_show_folders_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_folders_of_splits(tmp_path: Path, capsys: Capture) -> None:
     """As doctor knows them; `--data folder` alone would take train only."""
     own_data(tmp_path / "train")
     for index in range(3):
         picture(tmp_path / "valid" / "images" / f"{index}.png", 8, 10)
         save(tmp_path / "valid" / "masks" / f"{index}.png", grid([0, 1], 8, 10))
-    assert run("show", tmp_path, f"--out={tmp_path / 'sheet.png'}", "--rows=2") == 0
-    shown = capsys.readouterr().out
+    shown = output_of(capsys, "data", "show", tmp_path, f"--out={tmp_path / 'sheet.png'}", "--rows=2")
     assert "train: 10 images, 8x10" in shown and "val: 3 images, 8x10" in shown
-    assert ["2", "2", "class", "2", "██", "187", "0", "255", "24.50%", "never"] in [
-        line.split() for line in shown.splitlines()
-    ]
+    row = ["2", "2", "class", "2", "██", "187", "0", "255", "24.50%", "never"]
+    assert row in [line.split() for line in shown.splitlines()]
     (tmp_path / "valid" / "masks" / "0.png").unlink()
-    assert run("show", tmp_path) == 0
-    assert "1 of 3 images in" in capsys.readouterr().out
+    assert "1 of 3 images in" in output_of(capsys, "data", "show", tmp_path)
 
 
-def test_show_own_images_and_a_recognised_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_a_recognised_folder(tmp_path: Path, capsys: Capture) -> None:
     make_ade20k(tmp_path)
-    assert run("show", tmp_path) == 0
-    shown = capsys.readouterr().out
+    shown = output_of(capsys, "data", "show", tmp_path)
     assert "ade20k: ADE20K" in shown and "train: 2 images, 10x20 pixels" in shown
-    assert run("show", drawn(val=2, test=9, width=64).root, "--sample=1") == 0
-    shown = capsys.readouterr().out
-    assert "test: 9 images (1 of them, evenly spaced, were read), 64x64" in shown
 
 
-def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_says_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
     for argv, phrase in (
         ([], "--data is missing"),
         (["cityscape"], "did you mean 'cityscapes'"),
@@ -168,14 +151,12 @@ def test_show_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["voc2012", "--out=x.png"], "--out shows images"),
         (["voc2012", "--sample=0"], "sample"),
     ):
-        assert run("show", *argv) == 2
-        assert phrase in capsys.readouterr().err
+        assert phrase in error_of(capsys, "data", "show", *argv)
     root = tmp_path / "voc"
     make_voc2012(root)
     (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
     voc_mask(root / "SegmentationClass" / "2007_000032.png", [21])
-    assert run("show", "voc2012", f"--data.root={root}") == 0
-    shown = capsys.readouterr().out
+    shown = output_of(capsys, "data", "show", "voc2012", f"--data.root={root}")
     assert "val.txt is missing" in shown and "train: 1 of 2 could not be read, first: " in shown
 
 
@@ -196,7 +177,7 @@ def test_sheets_keep_proportions(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- import
 
 
-def test_import_and_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
     for index in range(3):
         noise = np.random.default_rng(index).integers(0, 256, (40, 50, 3), np.uint8)
         save(tmp_path / "in" / f"{index}.png", noise)
@@ -204,24 +185,20 @@ def test_import_and_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         tree = {"shapes": [found], "imagePath": f"{index}.png", "imageHeight": 40, "imageWidth": 50}
         (tmp_path / "in" / f"{index}.json").write_text(json.dumps(tree))
     out = tmp_path / "out"
-    assert run("import", tmp_path / "in", f"--out={out}", "--overlap=later") == 0
-    shown = capsys.readouterr().out
+    shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}", "--overlap=later")
     assert "3 images, 3 shapes, 2 classes" in shown
-    flags = shown.splitlines()[-1].split()
-    assert run("show", *flags) == 0 and "tree" in capsys.readouterr().out
-    assert main(["doctor", str(out)]) == 0  # which knows the layout and finds no fault
-    assert "tree" in capsys.readouterr().out
+    assert "tree" in output_of(capsys, "data", "show", *shown.splitlines()[-1].split())
+    assert "tree" in output_of(capsys, "doctor", out)  # which knows the layout and finds no fault
     for argv, phrase in (
         (["--overlap=above"], "overlap"),
         (["--classes=[bush]"], "unknown class 'tree'"),
         (["--workers=0"], "workers is 0"),
         (["--backgound=x"], "did you mean 'background'"),
     ):
-        assert run("import", tmp_path / "in", f"--out={tmp_path / 'again'}", *argv) == 2
-        assert phrase in capsys.readouterr().err
+        assert phrase in error_of(capsys, "data", "import", tmp_path / "in", f"--out={tmp_path / 'again'}", *argv)
     (tmp_path / "names.txt").write_text("bush\ntree\n")
     named = [f"--out={out}2", f"--classes={tmp_path / 'names.txt'}", "--background=null"]
-    assert run("import", tmp_path / "in", *named) == 0
+    output_of(capsys, "data", "import", tmp_path / "in", *named)
     assert (tmp_path / "out2" / "classes.txt").read_text() == "bush\ntree\n"
 
 
@@ -239,20 +216,20 @@ def make_sbd(root: Path) -> Path:
     return root
 
 
-def test_the_augmented_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_augmented_set(tmp_path: Path, capsys: Capture) -> None:
     voc, sbd = tmp_path / "VOC2012", make_sbd(tmp_path / "sbd")
     make_voc2012(voc)
     shutil.rmtree(voc / "SegmentationClassAug")
     picture(voc / "JPEGImages" / "2008_000009.jpg")
-    assert run("augment", f"--root={voc}", f"--sbd={sbd}") == 0
-    assert "4 masks, 2 of VOC and 2 of SBD; papers train on 10582" in capsys.readouterr().out
+    shown = output_of(capsys, "data", "augment", f"--root={voc}", f"--sbd={sbd}")
+    assert "4 masks, 2 of VOC and 2 of SBD; papers train on 10582" in shown
     train = VOC2012(voc, train_on="aug").dataset("train")
     assert [pair.name for pair in train.pairs] == ["2007_000032", "2007_000039", "2008_000008", "2008_000009"]
     np.testing.assert_array_equal(train[0].labels, grid([*range(21), 255]))  # VOC's own, with its void
     np.testing.assert_array_equal(train[3].labels, grid([0, 15, 20]))
     assert check_split(train, "train").images == 4
-    assert run("augment", f"--root={voc}", f"--sbd={sbd}") == 2
-    assert "SegmentationClassAug is there already" in capsys.readouterr().err
+    line = error_of(capsys, "data", "augment", f"--root={voc}", f"--sbd={sbd}")
+    assert "SegmentationClassAug is there already" in line
 
 
 def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
@@ -278,12 +255,10 @@ def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # -------------------------------------------------------------------------------------------------------- the rest
 
 
-def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
-        assert run(*argv) == 0 and "augment" in capsys.readouterr().out
-    assert run("downlaod") == 2
-    assert "unknown command 'data downlaod'; did you mean 'download'?" in capsys.readouterr().err
+        assert "augment" in output_of(capsys, "data", *argv)
+    assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
     for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--keep"), ("import", "--overlap")):
-        assert run(name, "--help") == 0
-        assert phrase in capsys.readouterr().out
-    assert run("show", "voc2012", "--help") == 0 and "--data.train_on" in capsys.readouterr().out
+        assert phrase in output_of(capsys, "data", name, "--help")
+    assert "--data.train_on" in output_of(capsys, "data", "show", "voc2012", "--help")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from commands import Capture, error_of, output_of
 from PIL import Image
 
-from crispseg.cli.main import main
 from crispseg.io.images import write_image, write_labels
 from crispseg.io.opening import ORIENTATION
 from tests.inspection.models import lively, scene
@@ -36,25 +35,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def arguments(folder: Path, *flags: str, run: str = "sfnet", image: str = "street.png") -> list[str]:
-    return ["inspect", str(folder / run), str(folder / image), *flags]
+def arguments(folder: Path, out: Path, *flags: object, run: str = "sfnet", image: str = "street.png") -> list[object]:
+    return ["inspect", folder / run, folder / image, "--out", out, "--device", "cpu", *flags]
 
 
-def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     page = tmp_path / "new" / "page.html"
-    assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page), "--device", "cpu")) == 0
+    assert str(page) in output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png"))
     assert "street" in page.read_text(encoding="utf-8")
-    assert str(page) in capsys.readouterr().out
-
-
-def test_values_can_be_ignored(folder: Path, tmp_path: Path) -> None:
-    flags = ["--truth", str(folder / "high.png"), "--ignore", "[40]", "--out", str(tmp_path / "page.html")]
-    assert main(arguments(folder, *flags)) == 0
-
-
-def test_a_mask_of_an_image_that_is_turned(folder: Path, tmp_path: Path) -> None:
-    flags = ["--truth", str(folder / "mask.png"), "--out", str(tmp_path / "page.html")]
-    assert main(arguments(folder, *flags, image="turned.png")) == 0
+    output_of(capsys, *arguments(folder, page, "--truth", folder / "high.png", "--ignore", "[40]"))
+    output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png", image="turned.png"))
 
 
 @pytest.mark.parametrize(
@@ -74,21 +64,20 @@ def test_a_mask_of_an_image_that_is_turned(folder: Path, tmp_path: Path) -> None
     ],
 )
 def test_mistakes(
-    flags: list[str], given: dict[str, str], phrases: tuple[str, ...], folder: Path, tmp_path: Path, capsys: Any
+    flags: list[str], given: dict[str, str], phrases: tuple[str, ...], folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     flags = [str(folder / flag) if index % 2 and "." in flag else flag for index, flag in enumerate(flags)]
-    out = [] if "--out" in flags else ["--out", str(tmp_path / "page.html")]
-    assert main(arguments(folder, *flags, *out, **given)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = error_of(capsys, *arguments(folder, tmp_path / "page.html", *flags, **given))
     for phrase in phrases:
         assert phrase in error
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_large_image_is_inspected_as_a_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_inspected_as_a_copy(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     monkeypatch.setattr("crispseg.inspection.activations.PROBABILITIES", 72 * 48 * 12)
     page = tmp_path / "page.html"
-    assert main(arguments(folder, "--truth", str(folder / "mask.png"), "--out", str(page))) == 0
+    output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png"))
     html = page.read_text(encoding="utf-8")
     assert "72 × 48 pixels" in html and "reduced copy of the image of 96 × 64 pixels" in html

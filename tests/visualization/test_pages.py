@@ -56,7 +56,7 @@ def beside() -> str:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 1200, 400])
+@pytest.mark.parametrize("width", [1200, 400])
 @pytest.mark.parametrize("name", ["evaluation", "beside"])
 def test_tables_stay_inside(
     name: str, width: int, browser: Any, tmp_path: Path, request: pytest.FixtureRequest
