@@ -107,15 +107,15 @@ def test_points_of_large_levels_are_thinned_out() -> None:
     every, rows, columns = field["every"], len(field["ys"]), len(field["xs"])
     assert every == 2 and (rows, columns) == (100, 128)
     assert 5 * rows * columns * 25 <= POINT_BYTES
-    told = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
-    np.testing.assert_allclose(told[7, 9], points.xy[points.nearest(field["xs"][9], field["ys"][7])][0], atol=0.05)
+    kept = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
+    np.testing.assert_allclose(kept[7, 9], points.xy[points.nearest(field["xs"][9], field["ys"][7])][0], atol=0.05)
 
 
 def test_flow_survives_the_way_to_the_page() -> None:
     found = inspected("sfnet")
     for field, part in zip(payload(found)["fields"], found.of("fam"), strict=True):
-        told = unpacked(field["vectors"], *field["size"][::-1]) * field["step"]
-        np.testing.assert_allclose(told, flow_of(found, part).permute(1, 2, 0), atol=field["longest"] / 30000)
+        kept = unpacked(field["vectors"], *field["size"][::-1]) * field["step"]
+        np.testing.assert_allclose(kept, flow_of(found, part).permute(1, 2, 0), atol=field["longest"] / 30000)
 
 
 @pytest.mark.parametrize("name", ["ddsm_upernet", "unept"])
@@ -124,8 +124,8 @@ def test_points_survive_the_way_to_the_page(name: str) -> None:
     fields = [field for field in payload(found)["fields"] if field["kind"] == "points"]
     for field, points in zip(fields, sampled_points(found), strict=True):
         assert field["every"] == 1
-        told = unpacked(field["places"]).reshape(points.xy.shape) * field["step"]
-        np.testing.assert_allclose(told, points.xy, atol=0.05)
+        kept = unpacked(field["places"]).reshape(points.xy.shape) * field["step"]
+        np.testing.assert_allclose(kept, points.xy, atol=0.05)
         weights = unpacked(field["weights"]).reshape(points.weights.shape) / 255 * field["top"]
         np.testing.assert_allclose(weights, points.weights, atol=field["top"] / 500)
         np.testing.assert_allclose(field["xs"], points.xs, atol=1e-3)
@@ -144,10 +144,10 @@ def test_shares_and_iou_of_the_classes() -> None:
 def test_probabilities_survive_the_way_to_the_page() -> None:
     """To less than the last digit that is shown, a tenth of a percent."""
     found = inspected("fpn")
-    told = payload(found)["told"]
-    ids, shares = (unpacked(told[key]).reshape(64, 96, told["count"]) for key in ("ids", "shares"))
+    kept = payload(found)["kept"]
+    ids, shares = (unpacked(kept[key]).reshape(64, 96, kept["count"]) for key in ("ids", "shares"))
     assert (ids[..., 0] == found.labels).all()
     known = np.take_along_axis(found.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
-    entropy = unpacked(told["entropy"]).reshape(64, 96) / 255 * told["most"]
-    np.testing.assert_allclose(entropy, found.entropy(), atol=told["most"] / 500)
+    entropy = unpacked(kept["entropy"]).reshape(64, 96) / 255 * kept["most"]
+    np.testing.assert_allclose(entropy, found.entropy(), atol=kept["most"] / 500)

@@ -33,13 +33,7 @@ PIXELS = 2**20
 PROBABILITIES = 2**26
 """Most values, classes × pixels, of the logits: 256 MiB."""
 
-KINDS = {
-    "fam": "warped",
-    "ddsm": "x_l",
-    "dcn": "fused",
-    "cfb": "sdm.M",
-    "attention": "locations",
-}
+KINDS = {"fam": "warped", "ddsm": "x_l", "dcn": "fused", "cfb": "sdm.M", "attention": "locations"}
 """Kinds of parts that can be looked into, and the tap by which each is known."""
 
 

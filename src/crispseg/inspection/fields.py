@@ -175,7 +175,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
         "names": list(labels.names),
         "colors": ["rgb({}, {}, {})".format(*color) for color in labels.palette],
         "labels": packed(inspection.labels),
-        "told": _probabilities(inspection),
+        "kept": _probabilities(inspection),
         "fields": list(_fields(inspection)),
     }
     for key in ("truth", "unrefined"):

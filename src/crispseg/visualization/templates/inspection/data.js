@@ -33,10 +33,10 @@ function nearest(list, value) {
   return best;
 }
 
-/** Index, in the grid of pixels that are told, of the one nearest to a pixel. */
-function toldIndex(told, x, y) {
-  const [width, height] = told.size;
-  const column = Math.min(Math.round(x / told.step), width - 1);
-  const row = Math.min(Math.round(y / told.step), height - 1);
+/** Index, in the grid of kept pixels, of the one nearest to a pixel. */
+function keptIndex(kept, x, y) {
+  const [width, height] = kept.size;
+  const column = Math.min(Math.round(x / kept.step), width - 1);
+  const row = Math.min(Math.round(y / kept.step), height - 1);
   return row * width + column;
 }

@@ -92,9 +92,9 @@ const FIELDS = {
     },
     say(field, x, y, options) {
       const [dx, dy] = this.read(field, x, y, options.size);
-      const { told } = options;
+      const { kept } = options;
       return [
-        ["boundary", `probability ${number(told.boundary[toldIndex(told, x, y)] / 255)}`],
+        ["boundary", `probability ${number(kept.boundary[keptIndex(kept, x, y)] / 255)}`],
         ["takes the label of", dx || dy ? `the pixel ${dx}, ${dy} px away` : "itself"],
       ];
     },

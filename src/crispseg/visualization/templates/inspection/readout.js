@@ -37,21 +37,21 @@ function showPixel(data, x, y) {
     const verdict = data.truth[at] === 255 ? "" : data.truth[at] === data.labels[at] ? " – right" : " – wrong";
     entry(list, "truth", ...classText(data, data.truth[at]), verdict);
   }
-  const { told } = data;
-  const index = toldIndex(told, x, y);
-  entry(list, "confidence", number(told.shares[index * told.count] / 65535));
-  const share = told.entropy[index] / 255;
-  entry(list, "entropy", `${number(share * told.most)} nats (${number(100 * share, 0)} % of ln ${data.names.length})`);
+  const { kept } = data;
+  const index = keptIndex(kept, x, y);
+  entry(list, "confidence", number(kept.shares[index * kept.count] / 65535));
+  const share = kept.entropy[index] / 255;
+  entry(list, "entropy", `${number(share * kept.most)} nats (${number(100 * share, 0)} % of ln ${data.names.length})`);
   document.getElementById("pixel").replaceChildren(list);
   showProbabilities(data, index);
 }
 
 function showProbabilities(data, index) {
-  const { told } = data;
+  const { kept } = data;
   const rows = [];
-  for (let rank = 0; rank < told.count; rank += 1) {
-    const id = told.ids[index * told.count + rank];
-    const share = told.shares[index * told.count + rank] / 65535;
+  for (let rank = 0; rank < kept.count; rank += 1) {
+    const id = kept.ids[index * kept.count + rank];
+    const share = kept.shares[index * kept.count + rank] / 65535;
     const row = element("li");
     const bar = element("span", "", "share");
     const filled = element("i");

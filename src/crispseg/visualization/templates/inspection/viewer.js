@@ -17,7 +17,7 @@ async function start() {
     group: controls.group ? Number(controls.group.value) : -1,
     all: Boolean(controls.all && controls.all.checked),
     size: data.size,
-    told: data.told,
+    kept: data.kept,
   });
 
   function draw() {
