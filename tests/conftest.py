@@ -23,7 +23,7 @@ from crispseg.decoders import contexts, fuses, merges
 from crispseg.models.registry import models
 from crispseg.training import Run
 
-settings.register_profile("crispseg", deadline=None, derandomize=True, database=None)
+settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.load_profile("crispseg")
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine

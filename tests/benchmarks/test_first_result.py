@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import save_file
 
 from crispseg import create_model
+from crispseg.cli.main import main
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -31,6 +32,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(first_result.torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
     monkeypatch.setattr(first_result, "head", lambda: "abc")
+    monkeypatch.setattr(first_result.subprocess, "run", lambda command, **_: main(command[3:]))  # in this process
     yield first_result
     for name in ("first_result", "compare", "reporting", "tables"):
         sys.modules.pop(name, None)

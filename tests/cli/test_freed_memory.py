@@ -21,8 +21,6 @@ fill()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-ASKED = [{}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}]
-
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
 @pytest.mark.parametrize(

@@ -112,11 +112,7 @@ def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> Non
         assert main([*argv, "--help", "all"]) == 0
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     shown = capsys.readouterr().out
-    known = set(re.findall(r"--[\w.-]+", shown + shown.replace("_", "-") + scripts)) | {
-        "--help",
-        "--version",
-        "--strict",
-    }
+    known = {*re.findall(r"--[\w.-]+", shown + shown.replace("_", "-") + scripts), "--help", "--version", "--strict"}
     for page in PAGES:
         for code in re.findall(r"`(--[^`]+)`", page.read_text(encoding="utf-8")):
             for flag in re.findall(r"(?:^|\s)(--[\w.-]+)", code):
