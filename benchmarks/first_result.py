@@ -38,8 +38,8 @@ from torch import nn
 from crispseg.benchmarking.cost import count_parameters
 from crispseg.config.registry import load_plugins
 from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
-from crispseg.data.free import LISTS
 from crispseg.data.loading import train_loader
+from crispseg.data.sources import LISTS
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation

@@ -16,7 +16,7 @@ from scipy.io import savemat
 
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
 from crispseg.data.catalogue import catalogue, class_meanings, spans
-from crispseg.data.obtaining import augment
+from crispseg.data.conversion import augment
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization.pictures import contact_sheet
 

@@ -17,10 +17,10 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Aerial, InstanceDataset, Nuclei
 from crispseg.data.catalogue import catalogue
+from crispseg.data.conversion import convert
 from crispseg.data.dataset import read_lines
-from crispseg.data.free import LISTS, PART
-from crispseg.data.free.arrange import arrange
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
+from crispseg.data.sources import LISTS, PART
 from crispseg.doctor.facts import subject_of
 from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -144,7 +144,7 @@ def test_what_is_missing_gets_one_line(source: Any, phrases: list[str], tmp_path
 
 
 def test_numbers_cannot_be_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setattr("crispseg.data.free.LISTS", write_lists(tmp_path / "lists", "nuclei_", {"val": ["x"]}))
+    monkeypatch.setattr("crispseg.data.sources.LISTS", write_lists(tmp_path / "lists", "nuclei_", {"val": ["x"]}))
     picture(tmp_path / "images/x.png")
     save(tmp_path / "instances/x.png", grid([(1, 2, 3), (4, 5, 6)]))
     dataset = Nuclei(tmp_path).dataset("val")
@@ -156,7 +156,7 @@ def test_numbers_cannot_be_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
     """They are 15 in files of 4 bits a pixel and 255 in others; nothing else is ignored."""
     monkeypatch.setattr(
-        "crispseg.data.free.LISTS", write_lists(tmp_path / "lists", "aerial_", {"val": ["a", "b", "c"]})
+        "crispseg.data.sources.LISTS", write_lists(tmp_path / "lists", "aerial_", {"val": ["a", "b", "c"]})
     )
     for name, values, options in (("a", [0, 4, 15], {"bits": 4}), ("b", [0, 4, 255], {}), ("c", [0, 7], {})):
         picture(tmp_path / "images" / f"{name}.jpg")
@@ -175,7 +175,7 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_nuclei_of_the_public_archive(tmp_path: Path) -> None:
     public_nuclei(tmp_path)
-    assert arrange("nuclei", tmp_path, tmp_path / "nuclei") == 3
+    assert convert("nuclei", tmp_path, tmp_path / "nuclei") == 3
     for index, name in enumerate(HASHES):
         image = Image.open(tmp_path / "nuclei/images" / f"{name[:12]}.png")
         assert image.mode == ("RGB" if index else "L") and image.size == (50, 40)
@@ -187,7 +187,7 @@ def test_nuclei_of_the_public_archive(tmp_path: Path) -> None:
 
 def test_aerial_of_the_public_archive(tmp_path: Path, refuses: Any) -> None:
     public_aerial(tmp_path)
-    assert arrange("aerial", tmp_path, tmp_path / "aerial") == 2
+    assert convert("aerial", tmp_path, tmp_path / "aerial") == 2
     public = tmp_path / "Semantic segmentation dataset/Tile 2"
     for part in ("001", "002"):
         photo = (tmp_path / f"aerial/images/tile2_{part}.jpg").read_bytes()
@@ -196,31 +196,31 @@ def test_aerial_of_the_public_archive(tmp_path: Path, refuses: Any) -> None:
         assert np.array_equal(mask, grid([0, 1, 2, 3, 4, 255]))
     save(public / "masks/image_part_002.png", grid([(60, 16, 152), (1, 2, 3)]))
     with refuses("masks/image_part_002.png", "the colour [1, 2, 3] of 24 pixels", "no class of aerial"):
-        arrange("aerial", tmp_path, tmp_path / "again")
+        convert("aerial", tmp_path, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
 def test_archives_are_looked_for_at_two_depths(tmp_path: Path) -> None:
     for name, unpack in (("nuclei", public_nuclei), ("aerial", public_aerial)):
         unpack(tmp_path / f"{name}/deep")
-        assert arrange(name, tmp_path / name, tmp_path / "out") == 0
+        assert convert(name, tmp_path / name, tmp_path / "out") == 0
         for depth, source in enumerate((tmp_path / f"{name}/deep", next((tmp_path / f"{name}/deep").iterdir()))):
-            assert arrange(name, source, tmp_path / f"{name}{depth}") > 1
+            assert convert(name, source, tmp_path / f"{name}{depth}") > 1
 
 
 def test_archives_that_are_not_as_they_should_be(tmp_path: Path, refuses: Any) -> None:
-    assert arrange("nuclei", tmp_path, tmp_path / "nuclei") == arrange("voc2012", tmp_path, tmp_path / "x") == 0
+    assert convert("nuclei", tmp_path, tmp_path / "nuclei") == convert("voc2012", tmp_path, tmp_path / "x") == 0
     public_nuclei(tmp_path)
     cell = tmp_path / "kaggle-dsbowl-2018-dataset-fixes-master/stage1_train" / HASHES[0]
     save(cell / "masks/d.png", np.zeros((8, 8), np.uint8))
     with refuses(str(cell / "masks/d.png"), "is not of the size of its image"):
-        arrange("nuclei", tmp_path, tmp_path / "nuclei")
+        convert("nuclei", tmp_path, tmp_path / "nuclei")
     picture(cell / "images/other.png")
     with refuses(f"{cell / 'images'} holds 2 images, not one"):
-        arrange("nuclei", tmp_path, tmp_path / "nuclei")
+        convert("nuclei", tmp_path, tmp_path / "nuclei")
     shutil.copytree(cell, tmp_path / "stage1_train" / HASHES[0])
     with refuses(HASHES[0], f"would both be {HASHES[0][:12]}; keep one of them"):
-        arrange("nuclei", tmp_path, tmp_path / "nuclei")
+        convert("nuclei", tmp_path, tmp_path / "nuclei")
     assert not (tmp_path / "nuclei").exists()
 
 
@@ -232,7 +232,7 @@ def test_the_command_arranges_what_was_unpacked_by_hand(
     assert all(phrase in message for phrase in ("aerial", "CC0", "humansintheloop"))
 
     lists = write_lists(tmp_path / "lists", "aerial_", {"train": ["tile2_001"], "val": ["tile2_002"]})
-    monkeypatch.setattr("crispseg.data.free.LISTS", lists)
+    monkeypatch.setattr("crispseg.data.sources.LISTS", lists)
     monkeypatch.setitem(catalogue(), "aerial", replace(catalogue()["aerial"], counts={"train": 1, "val": 1}))
     public_aerial(tmp_path / "data")
     assert main(["data", "download", "aerial", f"--out={tmp_path / 'data'}"]) == 0

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_trees import picture
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.data import Folder, check_split
-from crispseg.data import annotations as shapes
+from crispseg.data.annotations import read_annotations
 from crispseg.data.importing import Imported, import_annotations
 from crispseg.io.images import read_mask
 
@@ -26,28 +26,30 @@ HEIGHT, WIDTH = 12, 16
 # ---------------------------------------------------------------------------------------------------------- shapes
 
 
-def full(pixels: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    mask = np.zeros(height * width, bool)
-    mask[pixels] = True
+def drawn(file: Path, *size: int) -> np.ndarray:
+    """The pixels of a file's first shape as a mask."""
+    pixels = read_annotations(file).images[0].shapes[0].draw(*size)
+    mask = np.zeros(size, bool)
+    mask.flat[pixels] = True
     assert mask.sum() == len(pixels)  # each is named once
-    return mask.reshape(height, width)
+    return mask
 
 
-def test_polygons() -> None:
-    """By the even-odd rule: a corner of 45 degrees, and a bow tie."""
-    corner = full(shapes.polygon(np.array([(2.0, 1.0), (8.0, 1.0), (2.0, 7.0)]), HEIGHT, WIDTH))
+def test_outlines(tmp_path: Path) -> None:
+    """Polygons by the even-odd rule, a corner of 45 degrees and a bow tie; boxes, and disks that the border cuts."""
+
+    def of(points: list[tuple[float, float]], kind: str = "polygon") -> np.ndarray:
+        return drawn(labelme(tmp_path / "a.json", [shape("x", points, kind)]), HEIGHT, WIDTH)
+
+    corner = of([(2, 1), (8, 1), (2, 7)])
     assert corner[1:3, 2:6].all() and not corner[6:].any() and not corner[:, 8:].any() and 15 <= corner.sum() <= 21
-    tie = full(shapes.polygon(np.array([(0.0, 0.0), (12.0, 12.0), (12.0, 0.0), (0.0, 12.0)]), HEIGHT, WIDTH))
+    tie = of([(0, 0), (12, 12), (12, 0), (0, 12)])
     assert tie[6, 1] and tie[6, 10] and not tie[1, 6] and not tie[10, 6]
-
-
-def test_boxes_and_disks() -> None:
-    box = full(shapes.rectangle(np.array([(9.0, 7.0), (2.0, 3.0)]), HEIGHT, WIDTH))
+    box = of([(9, 7), (2, 3)], "rectangle")
     assert box[3:7, 2:9].all() and box.sum() == 28
-    disk = full(shapes.circle(np.array([(5.0, 6.0), (8.0, 6.0)]), HEIGHT, WIDTH))
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    np.testing.assert_array_equal(disk, (x - 5) ** 2 + (y - 6) ** 2 < 9)
-    cut = full(shapes.circle(np.array([(-0.6, 0.5), (2.7, 0.5)]), HEIGHT, WIDTH))
+    np.testing.assert_array_equal(of([(5, 6), (8, 6)], "circle"), (x - 5) ** 2 + (y - 6) ** 2 < 9)
+    cut = of([(-0.6, 0.5), (2.7, 0.5)], "circle")
     np.testing.assert_array_equal(cut, (x + 0.6) ** 2 + (y - 0.5) ** 2 < 3.3**2)
 
 
@@ -69,19 +71,15 @@ def decoded(counts: Sequence[int], height: int, width: int) -> list[list[bool]]:
     return [[flat[x * height + y] for x in range(width)] for y in range(height)]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 60))
-def test_run_lengths_agree_with_a_loop(data: st.DataObject, height: int, width: int) -> None:
+def test_run_lengths_agree_with_a_loop(data: st.DataObject, height: int, width: int, tmp_path: Path) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, height * width), max_size=12)))
     counts = np.diff([0, *cuts, height * width]).tolist()
     expected = decoded(counts, height, width)
     for given_counts in (counts, compressed(counts)):
-        np.testing.assert_array_equal(full(shapes.runs(given_counts, height, width), height, width), expected)
-
-
-@pytest.mark.parametrize("counts", ["", "X", "0 0", "0", "ooooooooo0", "é", [0, 5], [-1, 193], [[1], [2, 3]], None])
-def test_what_is_no_run_lengths(counts: Any) -> None:
-    with pytest.raises(ValueError, match="counts"):
-        shapes.runs(counts, HEIGHT, WIDTH)
+        runs = {"category_id": 3, "segmentation": {"size": [height, width], "counts": given_counts}}
+        np.testing.assert_array_equal(drawn(coco(tmp_path / "a.json", [runs]), height, width), expected)
 
 
 # ------------------------------------------------------------------------------------------------------------ COCO
@@ -320,7 +318,7 @@ EPS = encoded(Image.new("L", (2, 2), 255), "EPS")
     [
         ([shape("tree", [[1, 1], [2, 2]])], {}, ["shape 0 ('tree')", "has 2 points, but needs 3"]),
         ([shape("tree", [[1, 1], [2, 2], [18, 3]])], {}, ["shape 0 ('tree')", "(18, 3) lies outside", "12x16"]),
-        ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 ('tree')", "no pairs of numbers"]),
+        ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 is not as", "points"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
         (
             [shape("tree", [[1, 1], [2, 2]], "mask", mask=BOMB)],
@@ -328,15 +326,15 @@ EPS = encoded(Image.new("L", (2, 2), 255), "EPS")
             ["its mask of 9000x9000 at (1, 1) leaves the image"],
         ),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask=EPS)], {}, ["shape 0 ('tree')", "no picture in base64"]),
-        ([TREE], {"imageHeight": float("inf")}, ["does not name its image", "infinity"]),
+        ([TREE], {"imageHeight": float("inf")}, ["imageHeight"]),
         ([shape("a\u2028b", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
         ([shape("a\ud800", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
         ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
-        ([{"label": "tree"}], {}, ["shape 0 is not as labelme has it ('points' is missing)"]),
-        ([TREE | {"label": None}], {}, ["shape 0 is not as labelme has it ('label' is None, which is no text)"]),
+        ([{"label": "tree"}], {}, ["shape 0 is not as", "points"]),
+        ([TREE | {"label": None}], {}, ["shape 0 is not as", "label"]),
         ([TREE], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
         ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "images"]),
-        ([TREE], {"imagePath": None}, ["does not name its image", "save it with labelme again"]),
+        ([TREE], {"imagePath": None}, ["is not as labelme has it", "imagePath"]),
         ([shape("#1", [[1, 1], [2, 2], [3, 1]])], {}, ["'#1' cannot be a line of classes.txt", "rename"]),
     ],
 )
@@ -357,20 +355,20 @@ def test_labelme_that_cannot_be_painted(
     [
         ({"category_id": 8}, ["annotation 100", "unknown category 8", "3, 7", "add"]),
         ({"category_id": 7, "segmentation": []}, ["annotation 100 has no segmentation", "box alone"]),
-        ({"category_id": 7, "segmentation": [[1, 2, 3]]}, ["annotation 100", "neither polygons", "run lengths"]),
+        ({"category_id": 7, "segmentation": [[1, 2, 3]]}, ["annotation 100 has a polygon that is no list"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["annotation 100 of a.jpg", "2 points, but needs 3"]),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "(20, 0) lies outside", "12x16"]),
-        ({"category_id": 7, "segmentation": [[0, 0, 1, 1, 2, None]]}, ["annotation 100", "no pairs of numbers"]),
-        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotation 100 is not as COCO has it ('category_id' is missing)"]),
+        ({"category_id": 7, "segmentation": [[0, 0, 1, 1, 2, None]]}, ["annotation 100", "segmentation", "number"]),
+        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotation 100 is not as", "category_id"]),
         ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["the image 5, which is not listed"]),
         *(
-            ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, ["annotation 100 of a.jpg", reason])
+            ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, ["annotation 100", reason])
             for size, counts, reason in (
                 ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
                 ([HEIGHT, WIDTH], [0, 5], "its counts make 5 pixels, but the image has 192"),
                 ([HEIGHT, WIDTH], [-1, 193], "its counts"),
                 ([HEIGHT, WIDTH], [2**62] * 4 + [192], "its counts make"),
-                ([HEIGHT, WIDTH], [[1], [2, 3]], "its counts"),
+                ([HEIGHT, WIDTH], [[1], [2, 3]], "segmentation.RunLengths.counts"),
                 ([HEIGHT, WIDTH], "?", "its counts"),
             )
         ),
@@ -403,23 +401,27 @@ def test_bad_shapes_are_counted(tmp_path: Path, refuses: Any) -> None:
         ('{"images": [}', ["is no JSON (Expecting value: line 1 column 13", "export it again"]),
         ("", ["is no JSON (Expecting value: line 1"]),
         ("[1, 2]", ["neither COCO's", "nor labelme's 'shapes'"]),
-        ('{"images": [], "annotations": []}', ["has no 'categories'"]),
+        ('{"images": [], "annotations": []}', ["COCO", "categories"]),
         *(
             (f'{{"images": {images}, "annotations": [], "categories": {categories}}}', ["COCO", reason])
             for images, categories, reason in (
-                ('[{"id": 1}]', '[{"id": 1, "name": "x"}]', "'file_name' is missing"),
-                ('[{"id": 1, "file_name": "a", "height": "x", "width": 1}]', '[{"id": 1, "name": "x"}]', "'x'"),
-                ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "list"),
+                ('[{"id": 1}]', '[{"id": 1, "name": "x"}]', "images.0.file_name"),
+                (
+                    '[{"id": 1, "file_name": "a", "height": "x", "width": 1}]',
+                    '[{"id": 1, "name": "x"}]',
+                    "images.0.height",
+                ),
+                ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "images.0.id"),
                 (
                     '[{"id": 1, "file_name": "a", "height": Infinity, "width": 1}]',
                     '[{"id": 1, "name": "x"}]',
-                    "infinity",
+                    "images.0.height",
                 ),
-                ('[{"id": 1, "file_name": null}]', '[{"id": 1, "name": "x"}]', "'file_name' is None, which is no text"),
-                ("[]", '{"a": 1}', "not as COCO has them"),
-                ("[]", '[{"id": 1, "name": null}]', "'name' is None, which is no text"),
-                ("[]", '[{"id": "1", "name": "x"}]', "'id' is '1', which is no whole number"),
-                ("[]", '[{"id": 1.5, "name": "x"}]', "'id' is 1.5, which is no whole number"),
+                ('[{"id": 1, "file_name": null}]', '[{"id": 1, "name": "x"}]', "images.0.file_name"),
+                ("[]", '{"a": 1}', "categories"),
+                ("[]", '[{"id": 1, "name": null}]', "categories.0.name"),
+                ("[]", '[{"id": "1", "name": "x"}]', "categories.0.id"),
+                ("[]", '[{"id": 1.5, "name": "x"}]', "categories.0.id"),
             )
         ),
         (

@@ -180,7 +180,7 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
 def test_commands_leave_a_folder_to_its_owner(
     tmp_path: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crispseg.data.obtaining.download", lambda *_: pytest.fail("it was downloaded"))
+    monkeypatch.setattr("crispseg.data.download.fetch", lambda *_: pytest.fail("it was downloaded"))
     out, image = tmp_path / "out", tmp_path / "in/image.png"
     write_image(image, np.zeros((40, 40, 3), np.uint8))
     with another(own, out):

@@ -9,19 +9,19 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 from rich.table import Column, Table
 
 from crispseg.cli.command import HELP, Command, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
+from crispseg.data.conversion import AUGMENTED_IMAGES, augment
 from crispseg.data.dataset import FileDataset, SegmentationDataset
+from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import Overlap, import_annotations
 from crispseg.data.named import build_data, data_source
-from crispseg.data.obtaining import IMAGES, augment, obtain
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
@@ -172,8 +172,8 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
 class DownloadData(Command):
     """Download a data set whose licence allows it from an open address, unpack and check it.
 
-    An interrupted download goes on where it broke off. For other data sets, say where they are to be had and check the
-    folder. Nuclei and aerial are brought into the layout that is read.
+    Archives that are complete are not downloaded again. For other data sets, say where to get them and check the
+    folder. Nuclei and aerial are converted to the layout that is read.
 
     Args:
         dataset: name of the data set, as 'crispseg data list' shows it.
@@ -188,17 +188,8 @@ class DownloadData(Command):
     keep_archives: bool = False
 
     def __call__(self) -> None:
-        console, bars_on = Console(), Console(stderr=True)
-        columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=bars_on, transient=True, disable=not bars_on.is_terminal) as bars:
-            tasks: dict[str, TaskID] = {}
-
-            def show(what: str, done: int, total: int | None) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=total)
-                bars.update(tasks[what], completed=done, total=total)
-
-            entry = obtain(self.dataset, self.out, show, lambda line: say(console, line), self.keep_archives)
+        console = Console()
+        entry = obtain(self.dataset, self.out, lambda line: say(console, line), self.keep_archives)
         if entry.archives:
             say(console, f"--data {entry.name} --data.root {self.out / entry.root}" if entry.layout else entry.get)
 
@@ -257,7 +248,7 @@ class AugmentVOC(Command):
     def __call__(self) -> None:
         done = augment(self.root, self.sbd, self.workers)
         count = done.from_voc + done.from_sbd
-        other = "" if count == IMAGES else f"; papers train on {IMAGES}"
+        other = "" if count == AUGMENTED_IMAGES else f"; papers train on {AUGMENTED_IMAGES}"
         say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
         say(Console(), f"--data voc2012 --data.root {self.root} --data.train_on aug")
 

@@ -2,15 +2,16 @@
 
 from crispseg.data.dataset import DataSource, InstanceDataset, Sample, SegmentationDataset
 from crispseg.data.folder import Folder
-from crispseg.data.free import Aerial, Nuclei
 from crispseg.data.loading import Transformed
 from crispseg.data.sources import (
     ADE20K,
     VOC2012,
+    Aerial,
     CamVid,
     Cityscapes,
     CocoStuff,
     Mapillary,
+    Nuclei,
     PascalContext,
     official_classes,
 )

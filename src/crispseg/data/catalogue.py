@@ -1,13 +1,14 @@
-"""Public data sets: sizes, licences and where they are to be had; what mask values mean and what splits hold."""
+"""Public data sets: sizes, licences and where to get them; what mask values mean and what splits hold."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,8 +28,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 class Archive:
     """A file at an open address.
 
-    A checksum is given where one is published; `source` says where. Without one, a zip's own checksums of its files,
-    which are verified when it is unpacked, have to do.
+    Without a published checksum, a zip's own checksums are verified when it is unpacked.
     """
 
     url: str
@@ -38,6 +38,7 @@ class Archive:
     folder: str = "."
     """Below the folder that is downloaded to, where it is unpacked."""
     source: str = ""
+    """Where the checksum is published."""
 
     @property
     def file(self) -> str:
@@ -47,9 +48,9 @@ class Archive:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of a data set are below its root, and what mask values mean, as far as no code is needed.
+    """Files of a data set below its root, and how errors call its mask values.
 
-    Paths end in "*" and how the names of the files end; "{}" stands for the official name of a split.
+    Paths end in "*" and the ending of the files' names; "{}" stands for the official name of a split.
     """
 
     hint: str
@@ -92,20 +93,32 @@ class Entry:
     layout: Layout | None = None
 
 
-def _entry(layout: Mapping[str, Any] | None = None, archives: Sequence[Mapping[str, Any]] = (), **known: Any) -> Entry:
-    found = tuple(Archive(**archive) for archive in archives)
-    return Entry(**known, archives=found, layout=Layout(**layout) if layout else None)
-
-
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Data set → what is known about it; read from `catalogue.yaml`."""
+    """Return what `catalogue.yaml` says about each data set."""
     text = resources.files("crispseg.data").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return {entry["name"]: _entry(**entry) for entry in yaml.safe_load(text)}
+    found = {}
+    for known in yaml.safe_load(text):
+        archives = tuple(Archive(**archive) for archive in known.pop("archives", ()))
+        layout = Layout(**known.pop("layout")) if "layout" in known else None
+        found[known["name"]] = Entry(**known, archives=archives, layout=layout)
+    return found
+
+
+def waiting_archive(missing: Path) -> str:
+    """Return the phrase about an archive that is where a path is missing, or above it; empty if there is none."""
+    near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
+    found = [near]
+    with suppress(OSError):  # no folder, or one that cannot be read, which has its own error elsewhere
+        found = sorted(near.iterdir())
+    for path in found:
+        if path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")) and path.is_file():
+            return f"; {path} is an archive: if it holds the data, unpack it first"
+    return ""
 
 
 class ClassMeaning(NamedTuple):
-    """What some values, or colours, of masks mean."""
+    """A class, and the mask values or colours that mean it."""
 
     values: str
     """As they are in the files: "7", "0–3, 9", or colours "[128, 64, 128]"."""
@@ -116,7 +129,7 @@ class ClassMeaning(NamedTuple):
 
 
 def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMeaning]:
-    """What a lookup makes of masks: a line for each class, in the order of the ids, and one for what is ignored.
+    """Return the meaning of each class, in the order of the ids, and of what is ignored.
 
     Without a lookup, of data that are not made of files, the values are empty.
     """
@@ -138,7 +151,7 @@ def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMea
 
 
 def spans(values: Iterable[int]) -> str:
-    """Numbers in order, those in a row as "first–last"."""
+    """Return numbers in order, those in a row as "first–last"."""
     runs: list[list[int]] = []
     for value in sorted(set(values)):
         if runs and value == runs[-1][1] + 1:
@@ -149,7 +162,7 @@ def spans(values: Iterable[int]) -> str:
 
 
 def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = ()) -> Table:
-    """What mask values mean, and the share of each class in the pixels of each split."""
+    """Return a table of what mask values mean, and the share of each class in the pixels of each split."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     values = any(row.values for row in rows)
     if values:
@@ -172,12 +185,12 @@ def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = (
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
+    """Return at most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
     return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
-    """The splits that can be found, and why the others cannot."""
+    """Return the splits that can be found, and why the others cannot."""
     found: dict[str, SegmentationDataset] = {}
     faults = {}
     for split in source.splits():

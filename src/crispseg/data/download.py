@@ -1,47 +1,92 @@
-"""Archives: downloading, resumed where it broke off and verified; unpacking that stays inside its folder."""
+"""Public data sets: download, unpack, convert to the layout that is read, and check."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import shutil
+import sys
 import tarfile
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from crispseg.data.catalogue import Archive, Entry
-from crispseg.errors import CrispsegError, one_line, system_line
-from crispseg.io.files import LITTER, writable_folder
+import pooch
 
-PARTIAL = ".part"
-"""Ends the name of a file that is being downloaded."""
+from crispseg.data.catalogue import Archive, Entry, catalogue, readable_splits
+from crispseg.data.conversion import convert, listed_masks
+from crispseg.data.folder_layout import recognise
+from crispseg.data.named import build_data
+from crispseg.errors import CrispsegError, did_you_mean, one_line, telling
+from crispseg.io.files import LITTER, owned, writable_folder
+
+pooch.get_logger().setLevel("WARNING")
 
 
-def is_archive(path: Path) -> bool:
-    """Whether the name is one of an archive that can be unpacked."""
-    return path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))
+def obtain(name: str, out: Path, say: Callable[[str], None], keep_archives: bool = False) -> Entry:
+    """Download a data set and check it, or check a folder of one that cannot be downloaded.
+
+    Args:
+        name: of the data set.
+        out: folder to download to, or to check. Archives that are there are used.
+        say: is given lines about what is found and done.
+        keep_archives: whether to keep the archives when they are unpacked.
+
+    Raises:
+        CrispsegError: an unknown data set; one that cannot be downloaded and is not in the folder; a failed download, a
+            wrong checksum or a damaged archive.
+    """
+    if name not in catalogue():
+        raise CrispsegError(f"unknown data set '{name}'{did_you_mean(name, catalogue())}")
+    entry = catalogue()[name]
+    root = out / entry.root
+    lines, problem = check_folder(entry, root)
+    if problem and (entry.archives or (entry.root != "." and out.is_dir())):
+        inside = {out / archive.folder for archive in entry.archives}
+        with owned(out, *inside), telling(lambda: "run the same command again; complete archives are kept"):
+            lines, problem = _converted(entry, out, say)
+            if problem and entry.archives:
+                say(f"{entry.title}; licence: {entry.licence}; {entry.home}")
+                files = [fetch(archive, out) for archive in entry.archives]
+                pairs = zip(files, entry.archives, strict=True)
+                say(f"unpacked {sum(unpack(file, out / archive.folder) for file, archive in pairs)} files")
+                for file in [] if keep_archives else files:
+                    file.unlink()
+                lines, problem = _converted(entry, out, say)
+    if problem and not entry.archives:
+        empty = not out.is_dir() or not any(out.iterdir())
+        raise CrispsegError(
+            f"{name} cannot be downloaded from here ({entry.licence}): go to {entry.home}, {entry.get}; "
+            + (f"then check {out} by this command" if empty else f"{out} is not it yet: {problem}")
+        )
+    for line in lines:
+        say(line)
+    if problem:
+        raise CrispsegError(f"{root} is not complete though all archives are unpacked: {problem}")
+    return entry
 
 
-def waiting_archive(missing: Path) -> str:
-    """What to say about an archive that lies where a path is missing, or stands in its way; empty if there is none."""
-    near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
-    found = [near]
-    with suppress(OSError):  # no folder, or one that cannot be read, which has its own error elsewhere
-        found = sorted(near.iterdir())
-    for path in found:
-        if path.suffix == PARTIAL and is_archive(path.with_suffix("")):
-            return f"; {path} is half a download: run 'crispseg data download' again, which resumes it"
-        if is_archive(path) and path.is_file():
-            return f"; {path} is an archive: if it holds the data, unpack it first"
-    return ""
+def fetch(archive: Archive, folder: Path) -> Path:
+    """Download an archive, or take the one that is there; either is compared with the published checksum.
+
+    Raises:
+        CrispsegError: the download failed, or the checksum is another.
+    """
+    path = writable_folder(folder) / archive.file
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=LITTER) as place:
+            try:
+                Path(pooch.retrieve(archive.url, None, path.name, place, progressbar=sys.stderr.isatty())).rename(path)
+            except OSError as error:  # as those of requests are
+                raise CrispsegError(
+                    f"{archive.url}: the download failed ({one_line(error)}); run the same command again, or put the "
+                    f"file at {path} by other means ('curl -L -C - -o' resumes)"
+                ) from None
+    if archive.md5 and (found := pooch.file_hash(str(path), alg="md5")) != archive.md5:
+        raise CrispsegError(f"{path} has the MD5 {found}, not {archive.md5}; remove it and run the same command again")
+    return path
 
 
 def unpack(path: Path, folder: Path) -> int:
@@ -57,187 +102,57 @@ def unpack(path: Path, folder: Path) -> int:
             file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=LITTER) as name:
-        inside = Path(name)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=LITTER) as inside:
         try:
-            if path.suffix.lower() == ".zip":
-                with zipfile.ZipFile(path) as archive:
-                    archive.extractall(inside)
-            else:
-                with tarfile.open(path) as tar:
-                    tar.extractall(inside, (one for one in tar if one.isfile() or one.isdir()), filter="data")
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
-            raise _damaged(path, error) from None
-        except OSError as error:
-            if error.errno is None:  # gzip's own, of bad data
-                raise _damaged(path, error) from None
-            raise CrispsegError(f"cannot unpack {path} into {folder}: {system_line(error)}") from None
-        files = [file for file in inside.rglob("*") if file.is_file()]
+            shutil.unpack_archive(path, inside, filter=None if path.suffix.lower() == ".zip" else "data")
+        except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno:  # of the disk, not of the archive
+                raise
+            reason = one_line(error)
+            raise CrispsegError(f"{path} cannot be unpacked ({reason}); remove it and download it again") from None
+        files = [file for file in Path(inside).rglob("*") if file.is_file() and not file.is_symlink()]
         for file in files:
             target = folder / file.relative_to(inside)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
             except OSError as error:
-                raise CrispsegError(
-                    f"cannot put {target} there ({error.strerror}); remove what is in the way or choose another folder"
-                ) from None
+                remedy = "remove what is in the way or choose another folder"
+                raise CrispsegError(f"cannot put {target} there ({error.strerror}); {remedy}") from None
     return len(files)
 
 
-def _damaged(path: Path, error: Exception) -> CrispsegError:
-    return CrispsegError(f"{path} cannot be unpacked ({one_line(error)}); remove it and download it again")
+def _converted(entry: Entry, out: Path, say: Callable[[str], None]) -> tuple[list[str], str]:
+    """Convert what was unpacked, if the layout that is read is another one, and check it."""
+    root = out / entry.root
+    if count := convert(entry.name, out, root):
+        say(f"wrote {root}: {count} images; what was unpacked beside it is not needed any more")
+    return check_folder(entry, root)
 
 
-Progress: TypeAlias = Callable[[str, int, "int | None"], None]
-"""Called with what is being done, the bytes done and those there are, None where that is not known."""
-
-TRIES = 5
-"""Connections in a row that may bring nothing new."""
-PAUSE = 2.0
-"""Seconds to wait before the second try; twice as long before each further one."""
-TIMEOUT = 60.0
-"""Seconds that a server may keep silent."""
-_CHUNK = 2**20
-
-
-class _Interrupted(Exception):
-    """The connection broke, or the server has trouble that may pass."""
-
-
-def download(entry: Entry, out: Path, progress: Progress, keep_archives: bool = False) -> int:
-    """Download all archives of a data set into a folder and unpack them there.
-
-    Args:
-        entry: the data set; it has archives.
-        out: folder, made where it is missing. What an earlier call left there is used.
-        progress: is told how far it is.
-        keep_archives: whether to keep them when all are unpacked.
-
-    Returns:
-        The number of files that were unpacked.
-
-    Raises:
-        CrispsegError: an address that does not answer or answers otherwise than expected, a wrong checksum or size, a
-            damaged archive, or too little space.
-    """
-    writable_folder(out)
-    files = [fetch(archive, out, progress) for archive in entry.archives]
-    count = 0
-    for archive, file in zip(entry.archives, files, strict=True):
-        progress(f"Unpacking {file.name}", 0, None)
-        count += unpack(file, out / archive.folder)
-    for file in [] if keep_archives else files:
-        file.unlink()
-    return count
-
-
-def fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
-    """Download one archive, or take the verified one that is there.
-
-    Until it is complete and verified its name ends in `.part`, from which a later call goes on. Raises as `download`.
-    """
-    path, part = folder / archive.file, folder / (archive.file + PARTIAL)
-    if path.exists():
-        if fault := _fault(archive, path, progress):
-            raise CrispsegError(f"{path} {fault}; remove it, so that it is downloaded again")
-        return path
-    failures, whole = 0, False
-    while not whole:
-        before = _size(part)
-        try:
-            _transfer(archive, part, progress)
-            whole = True
-        except _Interrupted as error:
-            failures = failures + 1 if _size(part) <= before else 1
-            if failures >= TRIES:
-                raise CrispsegError(
-                    f"{archive.url}: the download broke off after {_size(part):,} bytes ({error}); run the same "
-                    "command again, it goes on from there"
-                ) from None
-            time.sleep(PAUSE * 2 ** (failures - 1))
-    if fault := _fault(archive, part, progress):
-        part.unlink()
-        raise CrispsegError(
-            f"{archive.url}: what came {fault}; it was removed, run the same command again, and if it fails again the "
-            "file on the server is another one"
-        )
-    part.replace(path)
-    return path
-
-
-def _transfer(archive: Archive, part: Path, progress: Progress) -> None:
-    """Download what is missing in the partial file. Where trying again may help, `_Interrupted` is raised."""
-    start = _size(part)
-    request = urllib.request.Request(archive.url, headers={"User-Agent": "crispseg", "Accept-Encoding": "identity"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
+def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
+    """Return a line for each split that a data set's folder holds, and what is wrong; empty if it is complete."""
+    faults: dict[str, str] = {}
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            length = response.headers.get("Content-Length")
-            if response.status != 206:
-                start = 0  # the server knows no parts
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise _Interrupted("the server sends another part than was asked for")
-            total = None if length is None else start + int(length)
-            if (needed := int(length or 0)) > (free := shutil.disk_usage(part.parent).free):
-                raise CrispsegError(
-                    f"{part.parent} has {free / 1e9:.1f} GB free, but {archive.file} needs {needed / 1e9:.1f}; "
-                    "make room or choose another folder"
-                )
-            if archive.size is not None and total not in (None, archive.size):
-                raise CrispsegError(
-                    f"{archive.url} has {total:,} bytes now, not {archive.size:,}; it is another file than expected"
-                )
-            try:
-                with part.open("r+b" if start else "wb") as file:
-                    file.seek(start)
-                    while chunk := _received(response):
-                        file.write(chunk)
-                        progress(f"Downloading {archive.file}", file.tell(), total)
-            except OSError as error:
-                reason = error.strerror
-                raise CrispsegError(f"cannot write {part} ({reason}); make room or choose another folder") from None
-            if total is not None and _size(part) < total:
-                raise _Interrupted(f"{total:,} were announced")
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send, or the part is longer than the file
-            if error.headers.get("Content-Range") == f"bytes */{start}":
-                return
-            part.unlink(missing_ok=True)
-            raise _Interrupted("the part of an earlier download does not fit the file") from None
-        if error.code >= 500 or error.code in (408, 429):
-            raise _Interrupted(f"HTTP {error.code} {error.reason}") from None
-        raise CrispsegError(
-            f"{archive.url}: the server answers {error.code} {error.reason}; the address may have moved, get the file "
-            f"by hand and put it at {part.with_suffix('')}"
-        ) from None
-    except (OSError, http.client.HTTPException) as error:  # of the connection
-        raise _Interrupted(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
-
-
-def _received(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(str(error) or type(error).__name__) from None
-
-
-def _fault(archive: Archive, path: Path, progress: Progress) -> str:
-    """What is wrong with a file that should be the whole archive; empty where nothing is."""
-    size = _size(path)
-    if archive.size is not None and size != archive.size:
-        return f"has {size:,} bytes, not {archive.size:,}"
-    if archive.md5 is None:
-        return "" if zipfile.is_zipfile(path) else "is no complete zip"  # its directory is at the end
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            progress(f"Verifying {archive.file}", file.tell(), size)
-    found = digest.hexdigest()
-    return "" if found == archive.md5 else f"has the MD5 {found}, not {archive.md5}"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+        if entry.name == "sbd":
+            found = {split: len(listed_masks(root, split)) for split in entry.counts}
+        else:
+            data: Mapping[str, Any] = {}
+            with suppress(CrispsegError):  # a root may hold one of several layouts
+                data = recognise(root) if root.is_dir() else {}
+            known = data if data.get("name") == entry.name else {"name": entry.name, "root": str(root)}
+            splits, faults = readable_splits(build_data(known))
+            found = {split: len(dataset) for split, dataset in splits.items()}
+    except CrispsegError as error:
+        return [], str(error)
+    lines = [
+        f"{split}: {count} images with masks in {root}, {entry.counts.get(split)} as published"
+        for split, count in found.items()
+    ]
+    problems = list(faults.values())
+    for split, count in entry.counts.items():
+        if split in found and found[split] < count:
+            problems.append(f"'{split}' has {found[split]} of {count} images")
+        elif split not in found and split not in faults and split != "test":
+            problems.append(f"'{split}' is missing")
+    return lines, problems[0] if problems else ""

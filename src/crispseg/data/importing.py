@@ -1,7 +1,7 @@
 """From polygons and run lengths to a folder of own data: images, masks of class ids and the names of the classes.
 
-Where shapes of two classes overlap, the smaller one is on top: what is large is usually behind or around what is small.
-Of equal ones the later is on top. Crowds lie under everything else. `overlap` has other rules.
+Where shapes of two classes overlap, the smaller one is on top: large things are usually behind or around small ones. Of
+equal ones the later is on top. Crowds lie under everything else. `overlap` has other rules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import Annotated, Fault, Pixels, Shape, annotation_files, read_annotations, refuse
+from crispseg.data.annotations import Annotated, Pixels, Shape, annotation_files, read_annotations
 from crispseg.data.dataset import read_lines
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
@@ -44,16 +44,15 @@ class Task(NamedTuple):
     """One image to be written."""
 
     file: Path
-    """The image."""
     name: str
-    """What the copies of both files are called, without suffix; may hold "/"."""
+    """Name of both copies, without suffix; may hold "/"."""
     parts: tuple[Annotated, ...]
-    """What the annotations say about it; several files may."""
+    """What each file of annotations says about it."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written."""
+    """The folder that was written."""
 
     out: Path
     labels: LabelSet
@@ -71,7 +70,7 @@ class Imported:
     """Images in each list, where there are lists."""
 
     def lines(self) -> list[str]:
-        """A summary."""
+        """Return a summary."""
         lines = [f"wrote {self.out}: {self.images} images, {self.shapes} shapes, {len(self.labels)} classes"]
         empty = f"images without annotations ({'all background' if self.kept_empty else 'left out'})"
         for files, what in ((self.empty, empty), (self.unlisted, "pictures that no annotation names (left out)")):
@@ -98,8 +97,7 @@ def import_annotations(
 ) -> Imported:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
 
-    Where the names of the annotation files or of their folders say which are to train and which to validate on,
-    `train.txt` and `val.txt` are written too.
+    If the names of the annotation files or of their folders name splits, `train.txt` and `val.txt` are written too.
 
     Args:
         sources: JSON files of COCO or labelme, or folders of them.
@@ -119,33 +117,32 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    read = {path: read_annotations(path) for path in annotation_files(sources)}
-    refuse([fault for found in read.values() for fault in found.faults])
-    ids, labels = _classes((found.names for found in read.values()), names, background, ignore)
-    tasks = _tasks([image for found in read.values() for image in found.images], images)
+    read = [read_annotations(path) for path in annotation_files(sources)]
+    _refuse([fault for found in read for fault in found.faults])
+    ids, labels = _classes((found.names for found in read), names, background, ignore)
+    tasks = _tasks([image for found in read for image in found.images], images)
     for image in (part for task in tasks for part in task.parts):
         for shape in image.shapes:
             if shape.label not in ids:
                 remedy = "give a background, or add it to" if names is None else "add it to classes, or to"
-                raise CrispsegError(
-                    f"{image.source}: {shape.name} is of the unknown class '{shape.label}'; {remedy} ignore"
-                )
-    empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
+                raise CrispsegError(f"{shape.name} is of the unknown class '{shape.label}'; {remedy} ignore")
     files = {task.file for task in tasks}
     folders = {file.parent for file in files} if images is None else {images}
-    unlisted = {_absolute(file) for folder in folders for file in find_images(folder)} - files  # without those of `out`
+    unlisted = {_absolute(file) for folder in folders for file in find_images(folder)} - files
+    empty = tuple(task.file for task in tasks if not any(part.shapes for part in task.parts))
     if background is None:
         tasks = [task for task in tasks if task.file not in empty]
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} mark nothing in any image; give other annotations")
-    kinds = {path: found.kind for path, found in read.items()}
-    splits = _splits(tasks, kinds)
+    splits = _splits(tasks)
 
     rest = IGNORE if background is None else ids[background]
     with atomic_folder(out) as folder:
 
-        def write(task: Task) -> tuple[int, list[Fault]]:
-            size, drawn, faults = _draw(task)
+        def write(task: Task) -> tuple[int, list[str]]:
+            """Write one image; return how many shapes have no pixel, and the faults of those that cannot be drawn."""
+            size = image_size(task.file)
+            drawn, faults = _draw(task, size)
             mask = _paint(size, drawn, ids, rest, overlap, crowds == "ignore")
             write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
             image = folder / "images" / f"{task.name}{task.file.suffix}"
@@ -154,39 +151,44 @@ def import_annotations(
             return sum(not len(pixels) for _, pixels in drawn), faults
 
         written = list(parallel(write, tasks, "Painting masks", workers))
-        refuse([fault for _, faults in written for fault in faults])  # of all images, and nothing is left of `out`
+        _refuse([fault for _, faults in written for fault in faults])  # of all images, and nothing is left of `out`
         for name, lines in {"classes": labels.names, **splits}.items():
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Imported(
         out,
         labels,
-        len(tasks),
-        sum(len(part.shapes) for task in tasks for part in task.parts),
-        sum(lost for lost, _ in written),
-        empty,
-        background is not None,
-        tuple(sorted(unlisted)),
-        {split: len(names) for split, names in splits.items()},
+        images=len(tasks),
+        shapes=sum(len(part.shapes) for task in tasks for part in task.parts),
+        without_pixels=sum(lost for lost, _ in written),
+        empty=empty,
+        kept_empty=background is not None,
+        unlisted=tuple(sorted(unlisted)),
+        splits={split: len(names) for split, names in splits.items()},
     )
 
 
-def _draw(task: Task) -> tuple[tuple[int, int], list[tuple[Shape, Pixels]], list[Fault]]:
-    """An image's size `(H, W)`, its shapes with their pixels, and what is wrong with those that have none."""
-    height, width = image_size(task.file)
+def _refuse(faults: Sequence[str]) -> None:
+    """Raise an error that names the first bad shape and counts the others, if there are any."""
+    if faults:
+        raise CrispsegError(faults[0] + (f" ({len(faults) - 1} more shapes are bad)" if len(faults) > 1 else ""))
+
+
+def _draw(task: Task, size: tuple[int, int]) -> tuple[list[tuple[Shape, Pixels]], list[str]]:
+    """The shapes of an image of `(H, W)` with their pixels, and what is wrong with those that have none."""
     drawn, faults = [], []
     for part in task.parts:
-        if part.size is not None and part.size != (height, width):
+        if None not in part.size and part.size != size:
+            (height, width), (real_height, real_width) = part.size, size
             raise CrispsegError(
-                f"{part.source} says that {part.image} is {part.size[0]}x{part.size[1]}, but {task.file} is "
-                f"{height}x{width} (height x width); annotate the image as it is"
+                f"{part.source} says that {part.image} is {height}x{width}, but {task.file} is "
+                f"{real_height}x{real_width} (height x width); annotate the image as it is"
             )
         for shape in part.shapes:
             try:
-                drawn.append((shape, shape.draw(height, width)))
+                drawn.append((shape, shape.draw(*size)))
             except ValueError as error:
-                text = f"{shape.name} of {part.image}: {error}; correct or remove it in the annotations"
-                faults.append(Fault(part.source, text))
-    return (height, width), drawn, faults
+                faults.append(f"{shape.name} of {part.image}: {error}; correct or remove it in the annotations")
+    return drawn, faults
 
 
 def _paint(
@@ -222,16 +224,13 @@ def _classes(
     for name in names:
         unwritable = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
         if name != name.strip() or not name or name.startswith("#") or unwritable:
-            raise CrispsegError(
-                f"the class name {name!r} cannot be a line of classes.txt; rename it in the annotations"
-            )
+            raise CrispsegError(f"the class {name!r} cannot be a line of classes.txt; rename it in the annotations")
     if unknown := [name for name in ignore if name not in every]:
         raise CrispsegError(f"ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
-    labels = LabelSet.colored(names)
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
         ids |= dict.fromkeys(BACKGROUNDS, ids[background])
-    return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), labels
+    return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), LabelSet.colored(names)
 
 
 def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
@@ -239,29 +238,25 @@ def _tasks(found: Sequence[Annotated], images: Path | None) -> list[Task]:
 
     @cache
     def below(root: Path) -> dict[str, list[Path]]:
-        found = defaultdict(list)
+        files = defaultdict(list)
         for path in find_images(root) if root.is_dir() else []:
-            found[path.name].append(path)
-        return found
-
-    def find(root: Path, image: Path) -> Path | None:
-        """An image by the path that annotations give it; or by its name alone, in the folder or one below it."""
-        direct = [file for file in (root / image, root / image.name) if file.is_file()]
-        files = direct[:1] or below(root).get(image.name, [])
-        if len(files) > 1:
-            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one as images")
-        return _absolute(files[0]) if files else None
+            files[path.name].append(path)
+        return files
 
     parts: dict[Path, list[Annotated]] = defaultdict(list)
     roots: dict[Path, Path] = {}
     missing = []
     for one in found:
-        root = one.source.parent if images is None else images
-        if file := find(root, Path(one.image)):
-            parts[file].append(one)
-            roots.setdefault(file, root.resolve())
+        root, image = one.source.parent if images is None else images, Path(one.image)
+        direct = [file for file in (root / image, root / image.name) if file.is_file()]
+        files = direct[:1] or below(root).get(image.name, [])  # else by its name alone, in a folder below
+        if len(files) > 1:
+            raise CrispsegError(f"{image} may be {files[0]} or {files[1]}; give the folder of one as images")
+        if files:
+            parts[_absolute(files[0])].append(one)
+            roots.setdefault(_absolute(files[0]), root.resolve())
         else:
-            missing.append(root / one.image)
+            missing.append(root / image)
     if missing:
         raise CrispsegError(
             f"{len(missing)} of {len(found)} images that the annotations name are missing, first {missing[0]}; give "
@@ -284,13 +279,13 @@ def _absolute(file: Path) -> Path:
     return file.parent.resolve() / file.name
 
 
-def _splits(tasks: Sequence[Task], kinds: dict[Path, str]) -> dict[str, list[str]]:
+def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Names to train and to validate on, where the paths of the annotations tell both."""
     splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
     for task in tasks:
         source = task.parts[0].source
         # labelme's files are named after their images, which say nothing about splits.
-        texts = ([source.stem] if kinds[source] == "coco" else []) + [source.absolute().parent.name]
+        texts = ([] if source.stem == task.file.stem else [source.stem]) + [source.absolute().parent.name]
         words = [set(re.split(r"[^a-z]+", text.lower())) for text in texts]
         said = [split for among in words for split, known in _SPLITS.items() if among & known]
         for split in said[:1]:

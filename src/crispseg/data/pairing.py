@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from crispseg.config.settings import plural
+from crispseg.data.catalogue import waiting_archive
 from crispseg.data.dataset import Pair, read_lines
-from crispseg.data.download import waiting_archive
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES, find_images
 

