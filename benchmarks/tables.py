@@ -112,7 +112,7 @@ _DDSM = Comparison(
 
 _AGLN_WIDTH = "--model agln --model.width 64"
 _STRAIGHT = f"{_AGLN_WIDTH} --model.connection straight"
-_EQ_4 = "--model.residual false"  # the default when these rows were trained
+_EQ_4 = "--model.block paper"  # the default when these rows were trained
 
 _AGLN = Comparison(
     "agln",

@@ -26,7 +26,11 @@ FROZEN = HERE / "frozen"
 BOOK = np.float32((np.arange(16) - 7.5) / 4.61)
 SIZES = ((37, 51), (65, 96))
 SAMPLES = 200
-RENAMED: dict[str, str] = {"model.enlarge": "model.inference_scale", "model.centred": "model.align_corners"}
+RENAMED: dict[str, str] = {
+    "model.enlarge": "model.inference_scale",
+    "model.centred": "model.align_corners",
+    "model.residual": "model.block",
+}
 """Keys of the command line and options of models (`model.NAME`) that have another name now."""
 NEGATED = {"model.centred"}
 """Those whose new name says the opposite."""

@@ -69,10 +69,10 @@ class TestAGLN(ModelTester):
                 nn.init.constant_(part.gamma, 0.5)
         return model
 
-    @pytest.mark.parametrize("residual", [True, False])
-    def test_bfloat16_is_close_to_float32(self, residual: bool) -> None:
+    @pytest.mark.parametrize("block", ["residual", "paper"])
+    def test_bfloat16_is_close_to_float32(self, block: str) -> None:
         """After a few steps: at random weights, channel resampling picks among near equals, and rounding decides."""
-        model = self.build_lively(residual=residual).train()
+        model = self.build_lively(block=block).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(16):
             images, labels = patches((33, 57))
@@ -89,9 +89,9 @@ class TestAGLN(ModelTester):
             ({"refinement": "none"}, False),  # AGLN⁻ of Table IV
             ({"learn_alpha": False}, True),  # Table VI
             ({"learn_beta": False}, False),
-            ({"residual": False}, True),  # Eqs. 4 and 5 alone: the descriptor map gates from the start
-            ({"residual": False, "refinement": "spatial"}, True),  # Table V
-            ({"residual": False, "refinement": "channel"}, False),
+            ({"block": "paper"}, True),  # Eqs. 4 and 5 alone: the descriptor map gates from the start
+            ({"block": "paper", "refinement": "spatial"}, True),  # Table V
+            ({"block": "paper", "refinement": "channel"}, False),
         ],
     )
     def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
@@ -101,25 +101,28 @@ class TestAGLN(ModelTester):
     @pytest.mark.parametrize("options", [{"descriptors": 1}, {"descriptors": 128, "pooling": "average"}])
     def test_one_descriptor(self, options: dict[str, Any], tmp_path: Path) -> None:
         """Table IV: N = 1, and GAP-GEM."""
-        self.check_option(tmp_path, taps=agln_taps(descriptors=1), residual=False, **options)
+        self.check_option(tmp_path, taps=agln_taps(descriptors=1), block="paper", **options)
 
-    def test_residual_starts_as_without_refinement(self) -> None:
-        """γ, which is 0 then."""
-        model, plain = (self.build(**each).eval() for each in ({}, {"refinement": "none"}))
-        gammas = {key: value for key, value in model.state_dict().items() if key.endswith("lrm.gamma")}
-        assert len(gammas) == 6 and not any(gammas.values())
-        plain.load_state_dict({key: value for key, value in model.state_dict().items() if key not in gammas})
-        images = torch.randn(1, 3, 65, 97)
-        assert torch.equal(model(images), plain(images))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in gammas:
-                    parameter.fill_(0.5)
+    @pytest.mark.parametrize("block", ["residual", "released"])
+    def test_blocks_that_add_start_with_the_encoder_s_feature(self, block: str) -> None:
+        """γ is 0 then."""
+        model, images = self.build(block=block).eval(), torch.randn(1, 3, 65, 97)
+        gammas = [value for key, value in model.state_dict().items() if key.endswith("lrm.gamma")]
+        assert len(gammas) == 6 and not any(gammas)
         with record(model) as seen:
-            assert not torch.equal(model(images), plain(images))
-        block = "decoder.fuses.0.blocks.2"
-        b, e, m = (seen[f"{block}.{tap}"] for tap in ("lrm.B", "sdm.E", "sdm.M"))
-        torch.testing.assert_close(seen[f"{block}.lrm.G"], b + 0.5 * resample_channels(b, e) * m.sigmoid())
+            model(images)
+        place = "decoder.fuses.0.blocks.2"
+        assert torch.equal(seen[f"{place}.lrm.G"], seen[f"{place}.lrm.B"])
+
+    def test_agln_minus_has_no_refinement_and_no_second_convolution(self) -> None:
+        """§IV-C1: a Semantic Aggregation Block and three Semantic Distribution Modules; the lateral is added to E."""
+        model, images = self.build(connection="straight", refinement="none").eval(), torch.randn(1, 3, 65, 97)
+        assert not [key for key, _ in model.named_parameters() if key.endswith(".beta") or "blocks.0.phi" in key]
+        with record(model) as seen:
+            levels = model.coarse(images).decoded.levels
+        for step, level in enumerate(levels):
+            block = f"decoder.fuses.{step}.blocks.0"
+            torch.testing.assert_close(level, seen[f"{block}.sdm.E"] + seen[f"{block}.lrm.B"])
 
     def test_options_that_exclude_each_other_are_refused(self, refuses: Any) -> None:
         for pooling in ("attention", "average"):
@@ -206,16 +209,16 @@ def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
     expected = eq4(b, e) if refinement in ("both", "channel") else b
     if refinement in ("both", "spatial"):
         expected = expected / (1 + torch.exp(-m))
-    assert_close(LocalRefinement(refinement, residual=False)(b, e, m), expected)
+    assert_close(LocalRefinement(refinement, block="paper")(b, e, m), expected)
     residual = doubled(LocalRefinement(refinement))
     assert_close(residual(b, e, m), b if refinement == "none" else b + 0.6 * expected)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("separable", "residual"), [(False, False), (False, True), (True, True)])
-def test_block_is_equation_6(separable: bool, residual: bool, memory_format: torch.memory_format) -> None:
-    part = doubled(ContextFusionBlock(4, 3, separable=separable, residual=residual))
-    assert (part.lrm.gamma is not None) is residual
+@pytest.mark.parametrize(("separable", "block"), [(False, "paper"), (False, "residual"), (True, "residual")])
+def test_block_is_equation_6(separable: bool, block: Any, memory_format: torch.memory_format) -> None:
+    part = doubled(ContextFusionBlock(4, 3, separable=separable, block=block))
+    assert (part.lrm.gamma is not None) is (block == "residual")
     a, b = (rand(2, 4, 5, 3).contiguous(memory_format=memory_format) for _ in range(2))
     descriptors = rand(2, 4, 3)
     with record(part) as seen:
@@ -224,6 +227,17 @@ def test_block_is_equation_6(separable: bool, residual: bool, memory_format: tor
     taps = {"sdm.M": expected["M"], "sdm.E": expected["E"], "lrm.B": b, "lrm.G": expected["G"]}
     for found, wanted in ((out, expected["O"]), *((seen[tap], value) for tap, value in taps.items())):
         assert_close(found, wanted)
+
+
+def test_released_block_is_its_description() -> None:
+    """One convolution of A + α M + β (γ G + B); M by a 1×1 convolution, G from A with the softmax of max - energy."""
+    part = doubled(ContextFusionBlock(4, 3, block="released"))
+    a, b, descriptors = rand(2, 4, 5, 3), rand(2, 4, 5, 3), rand(2, 4, 3)
+    m = one_by_one(part.sdm.project, eq2(part.sdm, descriptors, a))
+    energies = torch.einsum("bjhw,bihw->bji", a, b)
+    shares = torch.softmax(energies.max(2, keepdim=True)[0] - energies, dim=2)
+    g = b + 0.6 * torch.einsum("bji,bihw->bjhw", shares, b) / (1 + torch.exp(-m))
+    assert_close(part(a, b, descriptors), conv_norm_relu(a + 0.7 * m + part.beta * g, part.phi))
 
 
 def test_step_is_a_chain_of_blocks() -> None:

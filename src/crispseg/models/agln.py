@@ -26,6 +26,7 @@ DESCRIPTORS = 128
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]
 LocalRefinementKind = Literal["both", "channel", "spatial", "none"]
+Block = Literal["residual", "paper", "released"]
 
 
 class SemanticAggregation(nn.Module):
@@ -93,6 +94,7 @@ class SemanticDistribution(nn.Module):
         descriptors: N.
         learn_alpha: learn α, from 0; otherwise it is 1 (Table VI).
         separable: Ψ is depth-wise separable (§IV-D).
+        released: as in the released code, a 1×1 convolution of M, and no Ψ.
 
     Raises:
         CrispsegError: no descriptors.
@@ -101,12 +103,19 @@ class SemanticDistribution(nn.Module):
     alpha: Tensor
 
     def __init__(
-        self, channels: int, descriptors: int = DESCRIPTORS, *, learn_alpha: bool = True, separable: bool = False
+        self,
+        channels: int,
+        descriptors: int = DESCRIPTORS,
+        *,
+        learn_alpha: bool = True,
+        separable: bool = False,
+        released: bool = False,
     ) -> None:
         super().__init__()
         # The attention vector of a single descriptor is 1 whatever the feature is.
         self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptor_count(descriptors) > 1 else None
-        self.psi = _conv3x3(channels, separable)
+        self.psi = nn.Identity() if released else _conv3x3(channels, separable)
+        self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
         if learn_alpha:
             self.alpha = nn.Parameter(torch.zeros(()))
         else:
@@ -117,10 +126,10 @@ class SemanticDistribution(nn.Module):
         """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
         a, descriptors = self.A(a), descriptors.to(a.dtype)
         if self.varphi is None:
-            m = self.M(descriptors.unsqueeze(3).expand_as(a))
+            m = self.M(self.project(descriptors.unsqueeze(3).expand_as(a)))
         else:
             a_av = self.A_av(channel_softmax(_wide(self.varphi(a))).to(a.dtype))  # (B, N, H, W)
-            m = self.M(mix_channels(descriptors, a_av))
+            m = self.M(self.project(mix_channels(descriptors, a_av)))
         return m, self.E(self.psi(a + self.alpha * m))
 
 
@@ -131,22 +140,23 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
-        residual: add the feature as it is; what is refined is scaled by γ, learned from 0. False gives Eqs. 4 and 5
-            alone, which do not train. Without a refinement there is nothing to scale.
+        block: paper for Eqs. 4 and 5 alone, which do not train; residual adds the feature as it is to what is refined,
+            scaled by γ, learned from 0; released does so too, and emphasises the channels that correlate least.
     """
 
-    def __init__(self, refinement: LocalRefinementKind = "both", *, residual: bool = True) -> None:
+    def __init__(self, refinement: LocalRefinementKind = "both", *, block: Block = "residual") -> None:
         super().__init__()
         kinds = {"both": (True, True), "channel": (True, False), "spatial": (False, True), "none": (False, False)}
         self.resamples, self.gates = kinds[refinement]
-        self.gamma = nn.Parameter(torch.zeros(())) if residual and refinement != "none" else None
+        self.gamma = nn.Parameter(torch.zeros(())) if block != "paper" and refinement != "none" else None
+        self.least = block == "released"
         self.B, self.G = Tap(), Tap()
 
     def forward(self, b: Tensor, e: Tensor, m: Tensor) -> Tensor:
         """Encoder's feature, enhanced decoder feature E and descriptor map M → G; all (B, C, H, W)."""
         refined = self.B(b)
         if self.resamples:
-            refined = resample_channels(refined, e)
+            refined = resample_channels(refined, e, least=self.least)
         if self.gates:
             refined = refined * torch.sigmoid(m)  # Eq. 5
         if self.gamma is not None:
@@ -155,15 +165,20 @@ class LocalRefinement(nn.Module):
         return filtered
 
 
-def resample_channels(b: Tensor, e: Tensor) -> Tensor:
+def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
     """Channel resampling (Eq. 4): F_j = Σ_i softmax_i⟨B_i, E_j⟩ B_i, for `b` and `e` (B, C, H, W).
 
     The dot products are sums over all pixels, of which bfloat16 would keep two or three digits: they are float32.
+
+    Args:
+        b, e: feature of the encoder, enhanced feature of the decoder.
+        least: softmax of max - ⟨B_i, E_j⟩, as in the released code.
     """
     kind = b.device.type
     automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if automatic else nullcontext():
         energies = torch.bmm(_wide(e.flatten(2)), _wide(b.flatten(2)).mT)  # (B, C, C): row j, column i
+        energies = energies.amax(2, keepdim=True) - energies if least else energies
     return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
 
 
@@ -177,17 +192,18 @@ def _wide_type(x: Tensor) -> torch.dtype:
 
 
 class ContextFusionBlock(nn.Module):
-    """Context Fusion Block (§III-C, Eq. 6, Fig. 2a): O = Φ(E + β G).
+    """Context Fusion Block (§III-C, Eq. 6, Fig. 2a): O = Φ(E + β G); of AGLN⁻, which refines nothing, O = E + B.
 
     Args:
         channels: C.
         descriptors: N.
-        refinement, residual: see `LocalRefinement`.
+        refinement, block: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G), whose G
+            comes from A, with a 1×1 convolution of M.
         learn_alpha, learn_beta: learn α from 0 and β from 1; otherwise they are 1 (Table VI).
         separable: Ψ and Φ are depth-wise separable (§IV-D).
 
     Raises:
-        CrispsegError: no descriptors.
+        CrispsegError: no descriptors; β is fixed in AGLN⁻, which has none.
     """
 
     beta: Tensor
@@ -198,16 +214,22 @@ class ContextFusionBlock(nn.Module):
         descriptors: int = DESCRIPTORS,
         *,
         refinement: LocalRefinementKind = "both",
-        residual: bool = True,
+        block: Block = "residual",
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
     ) -> None:
         super().__init__()
-        self.sdm = SemanticDistribution(channels, descriptors, learn_alpha=learn_alpha, separable=separable)
-        self.lrm = LocalRefinement(refinement, residual=residual)
-        self.phi = _conv3x3(channels, separable)
-        if learn_beta:
+        self.released = block == "released"
+        self.sdm = SemanticDistribution(
+            channels, descriptors, learn_alpha=learn_alpha, separable=separable, released=self.released
+        )
+        self.lrm = LocalRefinement(refinement, block=block)
+        minus = refinement == "none"
+        if minus and not learn_beta:
+            raise CrispsegError("learn_beta is false, but with refinement=none there is no β; leave one of them out")
+        self.phi = nn.Identity() if minus else _conv3x3(channels, separable)
+        if learn_beta and not minus:
             self.beta = nn.Parameter(torch.ones(()))
         else:
             self.register_buffer("beta", torch.ones(()), persistent=False)
@@ -215,7 +237,7 @@ class ContextFusionBlock(nn.Module):
     def forward(self, a: Tensor, b: Tensor, descriptors: Tensor) -> Tensor:
         """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
         m, e = self.sdm(a, descriptors)
-        g = self.lrm(b, e, m)
+        g = self.lrm(b, a if self.released else e, m)
         fused: Tensor = self.phi(e + self.beta * g)
         return fused
 
@@ -263,7 +285,7 @@ class SelfGathering(nn.Module):
     Args:
         fine_channels, coarse_channels: channels of the two levels.
         descriptors, pooling: see `SemanticAggregation`.
-        refinement, residual, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
+        refinement, block, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
 
     Raises:
         CrispsegError: see both.
@@ -277,7 +299,7 @@ class SelfGathering(nn.Module):
         descriptors: int = DESCRIPTORS,
         pooling: Pooling = "attention",
         refinement: LocalRefinementKind = "both",
-        residual: bool = True,
+        block: Block = "residual",
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
@@ -291,7 +313,7 @@ class SelfGathering(nn.Module):
             fine_channels,
             descriptors,
             refinement=refinement,
-            residual=residual,
+            block=block,
             learn_alpha=learn_alpha,
             learn_beta=learn_beta,
             separable=separable,
@@ -320,7 +342,8 @@ class AGLNDecoder(nn.Module, Decoder):
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).
         descriptors, pooling: see `SemanticAggregation`.
-        block: options of `ContextFusionBlock`.
+        lateral_kernel: side of the convolutions of the encoder's features.
+        **options: those of `ContextFusionBlock`.
 
     Raises:
         CrispsegError: see `descriptor_count`.
@@ -334,7 +357,8 @@ class AGLNDecoder(nn.Module, Decoder):
         connection: Connection = "dense",
         descriptors: int = DESCRIPTORS,
         pooling: Pooling = "attention",
-        **block: Any,
+        lateral_kernel: Literal[1, 3] = 1,
+        **options: Any,
     ) -> None:
         super().__init__()
         descriptors = descriptor_count(descriptors, pooling)
@@ -346,9 +370,9 @@ class AGLNDecoder(nn.Module, Decoder):
         self.context = ConvContext(coarsest, width)
         self.coarsest = Tap()
         self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
-        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in fine)
+        self.laterals = nn.ModuleList(conv_bn_relu(each, width, lateral_kernel) for each in fine)
         self.fuses = nn.ModuleList(
-            ContextFusion(width, width, sets=number, descriptors=descriptors, **block) for number in sets
+            ContextFusion(width, width, sets=number, descriptors=descriptors, **options) for number in sets
         )
         self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine)
         self.merge = Concat(len(channels), width, self.out_channels)
@@ -378,8 +402,9 @@ def agln(
     connection: Connection = "dense",
     descriptors: int = DESCRIPTORS,
     pooling: Pooling = "attention",
+    lateral_kernel: Literal[1, 3] = 1,
     refinement: LocalRefinementKind = "both",
-    residual: bool = True,
+    block: Block = "residual",
     learn_alpha: bool = True,
     learn_beta: bool = True,
     separable: bool = False,
@@ -393,9 +418,10 @@ def agln(
             coarsest alone (Fig. 4a).
         descriptors: N, the number of descriptors in each set; with average pooling, leave it out.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
+        lateral_kernel: side of the convolutions of the encoder's features: 1, as the paper's counts, or 3 (§IV-A5).
         refinement: how the encoder's feature is refined: both, channel or spatial (Table V), or none (AGLN⁻).
-        residual: add the encoder's feature to the refined one, which is scaled by γ, learned from 0; false gives the
-            paper's Eqs. 4 and 5 alone, which do not train.
+        block: residual adds the encoder's feature to the refined one, which is scaled by γ, learned from 0; paper is
+            Eqs. 4 to 6 alone, which do not train; released is the block of the released code.
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
         learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
         separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
@@ -410,8 +436,9 @@ def agln(
         connection=connection,
         descriptors=descriptors,
         pooling=pooling,
+        lateral_kernel=lateral_kernel,
         refinement=refinement,
-        residual=residual,
+        block=block,
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         separable=separable,

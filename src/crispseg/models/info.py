@@ -22,15 +22,19 @@ MIN_SIDE = 32
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "centred": ("align_corners", lambda value: not value),
     "enlarge": ("inference_scale", lambda value: value),
+    "residual": ("block", lambda value: "residual" if value else "paper"),
 }
 """Options of models that had other names: the name of today, and the value of today that follows from the earlier one.
 Saved models and the settings of runs may have them still."""
 
 
 def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a model, by their names of today."""
-    new = {key: RENAMED[key][0] for key in options.keys() & RENAMED.keys()}
-    return {new.get(key, key): RENAMED[key][1](value) if key in new else value for key, value in options.items()}
+    """Options of a model, or of its parts, by their names of today."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        name, of_today = RENAMED.get(key, (key, lambda value: renamed(value) if isinstance(value, dict) else value))
+        found[name] = of_today(value)
+    return found
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
