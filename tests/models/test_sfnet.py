@@ -65,6 +65,14 @@ def test_warp_is_bilinear_sampling_at_the_moved_point(h: int, w: int, height: in
     torch.testing.assert_close(warp(coarse, flow).double(), naive_warp(coarse, flow), atol=2e-4, rtol=0)
 
 
+def test_literal_coordinates_are_equation_2() -> None:
+    """p_l = (p_(l-1) + Δ) / 2."""
+    coarse, flow = torch.randn(1, 2, 3, 4), 3 * torch.randn(1, 2, 6, 8)
+    dx, dy = flow[0].double()
+    expected = sampled(coarse[0], (torch.arange(8) + dx) / 2, (torch.arange(6)[:, None] + dy) / 2)
+    torch.testing.assert_close(warp(coarse, flow, literal=True)[0].double(), expected, atol=1e-4, rtol=0)
+
+
 def test_gradients_of_warp_are_the_slopes_of_a_ramp() -> None:
     h, w, height, width = 6, 10, 12, 20
     coarse = (3 * torch.arange(w) + 5 * torch.arange(h)[:, None]).float()[None, None].requires_grad_()

@@ -60,6 +60,10 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
         {"flow_net": "correlation", "fuse_levels": [5]},
         taps({}, {}, {"correlation": 81, **FLOW}),
     ),
+    "2c, a reach of 2": (
+        {"flow_net": "correlation", "flow_reach": 2, "fuse_levels": [5], "flow_coordinates": "paper"},
+        taps({}, {}, {"correlation": 25, **FLOW}),
+    ),
     "2d F5": ({"fuse": "dcn", "fuse_levels": [5]}, taps({}, {}, DCN)),
     "2d": ({"fuse": "dcn"}, taps(DCN, DCN, DCN)),
     "3.3": (

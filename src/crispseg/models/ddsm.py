@@ -10,6 +10,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from crispseg.decoders import Context, TopDown, configured, contexts, fuse_steps, fuses, merges
@@ -192,6 +193,7 @@ class DDSM(nn.Module):
         channels: N_c, how many channels each fine channel samples.
         affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
         reduced: c, the channels inside the module, a perfect square.
+        pooled, downsampled: see `ChannelAffinity`.
 
     Raises:
         CrispsegError: N or N_c is no odd square; c is less than 1, or no perfect square and
@@ -207,6 +209,8 @@ class DDSM(nn.Module):
         channels: int = 9,
         affinity: AffinityKind = "both",
         reduced: int = 64,
+        pooled: PositiveInt = 8,
+        downsampled: PositiveInt = 16,
     ) -> None:
         super().__init__()
         if reduced < 1:
@@ -217,7 +221,7 @@ class DDSM(nn.Module):
         )
         spatial, channel = {"both": (True, True), "spatial": (True, False), "channel": (False, True)}[affinity]
         self.spatial = SpatialAffinity(reduced, pixels) if spatial else None
-        self.channel = ChannelAffinity(reduced, channels) if channel else None
+        self.channel = ChannelAffinity(reduced, channels, pooled=pooled, downsampled=downsampled) if channel else None
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -245,6 +249,8 @@ def ddsm_upernet(
     channels: int = 9,
     affinity: AffinityKind = "both",
     reduced: int = 64,
+    pooled: PositiveInt = 8,
+    downsampled: PositiveInt = 16,
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
@@ -261,7 +267,9 @@ def ddsm_upernet(
         channels: N_c, how many channels each fine channel samples.
         affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
         reduced: c, the channels inside the module, a perfect square.
-        fuse_options: these four by name, as a model has them in which the DDSM is a guest.
+        pooled: a, the side to which both levels are averaged for the channels' affinity.
+        downsampled: side to which the coarse level is averaged for its values.
+        fuse_options: these six by name, as a model has them in which the DDSM is a guest.
         merge: merge part for all levels, as of `upernet`.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
 
@@ -269,6 +277,7 @@ def ddsm_upernet(
         CrispsegError: see `DDSM`; fuse levels that are not there; an option that a part does not have.
     """
     own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
+    own |= {"pooled": pooled, "downsampled": downsampled}
     part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
     backbone = spec.build()
     decoder = TopDown(
@@ -295,6 +304,8 @@ def ddsm_deeplabv3plus(
     channels: int = 9,
     affinity: AffinityKind = "both",
     reduced: int = 64,
+    pooled: PositiveInt = 8,
+    downsampled: PositiveInt = 16,
     fuse_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
     """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
@@ -309,12 +320,15 @@ def ddsm_deeplabv3plus(
         channels: N_c, how many channels each fine channel samples.
         affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
         reduced: c, the channels inside the module, a perfect square.
-        fuse_options: these four by name, as a model has them in which the DDSM is a guest.
+        pooled: a, the side to which both levels are averaged for the channels' affinity.
+        downsampled: side to which the coarse level is averaged for its values.
+        fuse_options: these six by name, as a model has them in which the DDSM is a guest.
 
     Raises:
         CrispsegError: see `DDSM`; an option that the context part does not have.
     """
     own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
+    own |= {"pooled": pooled, "downsampled": downsampled}
     part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
     pooling = deeplab_context(context, output_stride, context_options)

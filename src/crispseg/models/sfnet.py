@@ -6,11 +6,11 @@ Section and equation numbers are the paper's; see docs/papers/sfnet.md for what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from crispseg.decoders import (
@@ -34,15 +34,13 @@ from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, conv_bn_relu, resize
 
-MAX_DISPLACEMENT = 4
-"""Largest displacement of the correlation, in pixels of the fine level."""
-
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 """Backbones whose levels have 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
 
 FlowUpsampling: TypeAlias = Literal["bilinear", "nearest", "deconvolution"]
 FlowKernel: TypeAlias = Literal[1, 3, 5, 7]
 FlowNet: TypeAlias = Literal["simple", "correlation"]
+FlowCoordinates: TypeAlias = Literal["released", "paper"]
 
 
 @fuses.register("fam")
@@ -62,6 +60,8 @@ class FlowAlignment(nn.Module):
         flow_kernel: side of the convolution that predicts the flow (Table 2b).
         flow_net: what that convolution sees: both compressed levels (simple, as in FlowNet-S), or their correlation (as
             in FlowNet-C, Table 2c).
+        flow_reach: largest displacement of the correlation, in pixels of the fine level.
+        flow_coordinates: how the flow moves a point: as in the released code, or literally by Eq. 2.
     """
 
     def __init__(
@@ -72,8 +72,11 @@ class FlowAlignment(nn.Module):
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
         flow_net: FlowNet = "simple",
+        flow_reach: PositiveInt = 4,
+        flow_coordinates: FlowCoordinates = "released",
     ) -> None:
         super().__init__()
+        self.reach, self.literal = flow_reach, flow_coordinates == "paper"
         common = fine_channels // 2
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -86,7 +89,7 @@ class FlowAlignment(nn.Module):
             else nn.Identity()
         )
         self.correlation = Tap() if flow_net == "correlation" else None
-        seen = 2 * common if self.correlation is None else (2 * MAX_DISPLACEMENT + 1) ** 2
+        seen = 2 * common if self.correlation is None else (2 * flow_reach + 1) ** 2
         self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
         self.fine, self.coarse, self.flow, self.warped = Tap(), Tap(), Tap(), Tap()
 
@@ -108,7 +111,7 @@ class FlowAlignment(nn.Module):
         if self.correlation is None:
             seen = torch.cat([upsampled, compressed], dim=1)
         else:
-            seen = self.correlation(correlate(compressed, upsampled, MAX_DISPLACEMENT))
+            seen = self.correlation(correlate(compressed, upsampled, self.reach))
         flow: Tensor = self.predict_flow(seen)
         return flow
 
@@ -120,21 +123,32 @@ class FlowAlignment(nn.Module):
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
         """Eqs. 2 and 3; see `warp`."""
-        return warp(coarse, flow)
+        return warp(coarse, flow, literal=self.literal)
 
 
-def warp(coarse: Tensor, flow: Tensor) -> Tensor:
+def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
     """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
 
     Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
     centre to the last, the flow moves a point by Δ / (W, H), and nothing is seen outside. Coordinates are float32
     always.
+
+    Args:
+        coarse, flow: the coarse level, and the flow of the fine pixels.
+        literal: read the pixel (p + Δ) · h / H of the coarse level instead, which is Eq. 2 where H = 2 h.
     """
     height, width = flow.shape[-2:]
     # Not linspace: the exporters would build the size of their example image into it.
     ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
-    grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
+    if literal:
+        y, x = (torch.arange(size, device=flow.device).float() for size in (height, width))
+        to_y, to_x = (
+            2 * h / (size * max(h - 1, 1)) for h, size in zip(coarse.shape[-2:], (height, width), strict=True)
+        )
+        grid = torch.stack([(x + dx) * to_x - 1, (y[:, None] + dy) * to_y - 1], dim=-1)  # (N, H, W, 2)
+    else:
+        grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.to(coarse.dtype)
 
@@ -211,7 +225,7 @@ class AlignedConcat(nn.Module):
     Args:
         levels, channels, out_channels: of a merge part.
         alignment: builds what warps a level to the finest.
-        flow_upsampling, flow_kernel, flow_net: see `FlowAlignment`.
+        flow_upsampling, flow_kernel, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
     """
 
     def __init__(
@@ -224,10 +238,13 @@ class AlignedConcat(nn.Module):
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
         flow_net: FlowNet = "simple",
+        flow_reach: PositiveInt = 4,
+        flow_coordinates: FlowCoordinates = "released",
     ) -> None:
         super().__init__()
-        fam = partial(alignment, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net)
-        self.fams = nn.ModuleList(fam(channels, channels) for _ in range(levels - 1))
+        flow: dict[str, Any] = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
+        flow |= {"flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
+        self.fams = nn.ModuleList(alignment(channels, channels, **flow) for _ in range(levels - 1))
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
 
     def forward(self, levels: Levels) -> Tensor:
@@ -253,6 +270,8 @@ def sfnet(
     flow_upsampling: FlowUpsampling = "bilinear",
     flow_kernel: FlowKernel = 3,
     flow_net: FlowNet = "simple",
+    flow_reach: PositiveInt = 4,
+    flow_coordinates: FlowCoordinates = "released",
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
@@ -272,6 +291,8 @@ def sfnet(
         flow_upsampling: how fam upsamples the compressed coarse level (Table 2a).
         flow_kernel: side of the convolution by which fam predicts the flow (Table 2b).
         flow_net: what that convolution sees: both compressed levels, or their correlation (Table 2c).
+        flow_reach: largest displacement of that correlation, in pixels of the fine level.
+        flow_coordinates: how the flow moves a point: as in the released code, or literally by Eq. 2.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
@@ -280,7 +301,8 @@ def sfnet(
     Raises:
         CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
     """
-    flow = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
+    flow: dict[str, Any] = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
+    flow |= {"flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
     part = configured(fuses, fuse, {**(flow if fuse == "fam" else {}), **(fuse_options or {})})
     backbone = spec.build()
     if released_dilation:
