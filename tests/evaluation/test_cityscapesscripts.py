@@ -15,7 +15,7 @@ from training_runs import of_many_opinions
 from crispseg.data import Cityscapes
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.inference.servers import FORMATS
+from crispseg.inference.prediction import SERVERS
 
 evaluator = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 
@@ -59,9 +59,9 @@ def compare(scores: Scores, result: dict[str, Any]) -> None:
 
 def street(random: np.random.Generator, shape: tuple[int, int] = (64, 128)) -> NDArray[np.uint8]:
     """Values of a mask: blocks of classes, the sky in none, and every value that is ignored in single pixels."""
-    ids = [value for index, value in enumerate(FORMATS["cityscapes"].values) if index not in (SKY, TRAIN)]
+    ids = [value for index, value in enumerate(SERVERS["cityscapes"].values) if index not in (SKY, TRAIN)]
     blocks = np.kron(random.choice(ids, (shape[0] // 8, shape[1] // 8)), np.ones((8, 8), np.int64))
-    void = sorted(set(range(34)) - set(FORMATS["cityscapes"].values))
+    void = sorted(set(range(34)) - set(SERVERS["cityscapes"].values))
     return np.where(random.random(shape) < 0.1, random.choice(void, shape), blocks).astype(np.uint8)
 
 
@@ -82,7 +82,7 @@ def test_counts_of_generated_predictions(tmp_path: Path, theirs: Any) -> None:
         wrong = (random.random(truth.shape) < 0.4) | (truth == 255)
         prediction = np.where(wrong, random.integers(19, size=truth.shape), truth).astype(np.uint8)
         prediction[np.isin(prediction, (3, TRAIN))] = ROAD
-        FORMATS["cityscapes"].save(tmp_path / "out", Path(f"ulm_{index:06}_000019_leftImg8bit.png"), prediction)
+        SERVERS["cityscapes"].save(tmp_path / "out", Path(f"ulm_{index:06}_000019_leftImg8bit.png"), prediction)
         metric.update(torch.from_numpy(prediction)[None], torch.from_numpy(truth)[None].long(), [index])
     scores = metric.scores()
     compare(scores, theirs(tmp_path / "gtFine", tmp_path / "out"))
@@ -97,7 +97,7 @@ class Recorder(BoundaryScores):
 
     def update(self, prediction: torch.Tensor, truth: torch.Tensor, ids: Any = None) -> None:
         name = Path(f"ulm_{ids[0]:06}_000019_leftImg8bit.png")
-        FORMATS["cityscapes"].save(self.folder, name, prediction[0].numpy().astype(np.uint8))
+        SERVERS["cityscapes"].save(self.folder, name, prediction[0].numpy().astype(np.uint8))
 
 
 def test_evaluation_of_a_model(tmp_path: Path, theirs: Any) -> None:

@@ -55,7 +55,7 @@ def stop_after(tiles: int, segmenter: Segmenter, patch: pytest.MonkeyPatch) -> N
     patch.setattr(segmenter, "logits", until_killed)
 
 
-@pytest.mark.parametrize("tiles", [(1,), (2, 1), (3, 4, 5, 6), (11,)])
+@pytest.mark.parametrize("tiles", [(2, 1), (3, 4, 5, 6), (11,)])
 def test_a_map_is_resumed_after_kills(
     tiles: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_rows_of_something_else_are_not_used(
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("share", [0.6, 0.95])
 def test_a_disk_that_is_full_leaves_no_half_map(share: float, tmp_path: Path) -> None:
     """In a process whose files may not grow any larger: GDAL does not tell of all errors by itself."""
     write(tmp_path / "in.tif", noise(700, 1100)[..., :1])

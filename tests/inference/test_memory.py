@@ -9,43 +9,30 @@ import pytest
 import torch
 from conftest import Refuses
 from PIL import Image
+from training_runs import of_many_opinions
 
-from crispseg import Segmenter, create_model
+from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import tiling as memory
-from crispseg.inference.tiling import blended_rows, free_bytes, peak_bytes
+from crispseg.inference.tiling import free_bytes, peak_bytes
 from crispseg.io.images import read_mask
 
+from .test_tiled import blocks, labels_of
+
 CPU = torch.device("cpu")
-
-
-def blocks(height: int, width: int) -> np.ndarray:
-    small = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
-    return small.repeat(16, 0).repeat(16, 1)[:height, :width].copy()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model of 4 classes, which all occur."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
-    images = torch.from_numpy(blocks(128, 128)).permute(2, 0, 1)[None] / 128 - 1
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 0.9
-    with torch.no_grad():
-        model.train()(images)
-        model.classifier.bias -= model.eval().coarse_logits(images).mean(dim=(0, 2, 3))
     folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
+    of_many_opinions(4).save_pretrained(folder)
     return folder
 
 
 def in_tiles(folder: Path, image: np.ndarray, tile: int) -> np.ndarray:
-    see = Segmenter(folder, "cpu").logits
-    size = (image.shape[0], image.shape[1])
-    return np.concatenate([*blended_rows(see, lambda top, bottom: image[top:bottom], size, 4, tile, CPU)])
+    return labels_of(Segmenter(folder, "cpu").logits, image, 4, tile)
 
 
 # Tiles --------------------------------------------------------------------------------------------------------------

@@ -53,24 +53,6 @@ def test_items_are_read_before_the_next_is_taken() -> None:
     assert [future.result() for _, future in in_parallel(frames(), lambda item: item[0], int)] == [*range(20)]
 
 
-def test_one_thread_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter = Segmenter(create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8), "cpu")
-    seen: list[bool] = []
-    segment = segmenter._segment
-    monkeypatch.setattr(
-        segmenter,
-        "_segment",
-        lambda *read: (seen.append(threading.current_thread() is threading.main_thread()), segment(*read))[1],
-    )
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert len(list(segmenter.stream([np.zeros((40, 40, 3), np.uint8)] * 4))) == 4
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [True] * 4
-
-
 @pytest.mark.parametrize("fails", ["read", "work"])
 def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None:
     def read(number: int) -> int:

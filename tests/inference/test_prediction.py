@@ -160,10 +160,18 @@ def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Pat
         (["--shard=1/2"], "shard"),
         (["--shard=3/2", "--out=x"], "3/2"),
         (["--out=x", "--polygons"], "polygons"),
+        (["--out=x", "--objects=nuclei"], "did you mean 'nucleus'?"),
+        (["--out=x", "--objects_border=border"], "objects_border"),
+        (["--out=x", "--objects=nucleus", "--format=voc"], "objects does not go with format"),
+        (["--out=x", "--tiles=64"], "at least 128"),
     ],
 )
-def test_flags_that_make_no_sense(flags: list[str], named: str, photos: Path, capsys: Capture) -> None:
+def test_flags_that_make_no_sense(
+    flags: list[str], named: str, photos: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert named in error_of(capsys, "predict", "nuclei", photos, *flags)
+    assert not files(tmp_path / "x")
 
 
 def test_threads_of_shards_sleep_while_they_wait(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,14 +254,6 @@ def test_unknown_names(refuses: Any) -> None:
         named_protocol("sfnet-mss")
 
 
-def test_what_a_protocol_is_called() -> None:
-    assert str(WHOLE) == "whole image"
-    assert str(PROTOCOLS["sfnet-slide"]) == "windows of 832 every 555 px, flip, mean of logits"
-    assert str(Protocol(scales=(0.5, 1.0), average="probabilities")) == (
-        "whole image, scales 0.5 1, mean of probabilities"
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path, model: SegmentationModel) -> Path:
     model.save_pretrained(tmp_path / "model")

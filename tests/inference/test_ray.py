@@ -84,18 +84,14 @@ def test_mistakes_are_said_before_ray_starts(
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
-    with refuses("no class 'clas 1'", "did you mean"):
-        crispseg.inference.ray_data.predict(photos, model, objects="clas 1")
-    with refuses("does not exist; give a finished run"):
-        crispseg.inference.ray_data.predict(photos, tmp_path / "none")
-    with refuses("tile"):
-        crispseg.inference.ray_data.predict(photos, model, tile=3)
-    with refuses("protocol"):
-        crispseg.inference.ray_data.predict(photos, model, protocol="hole")
-    with refuses("choose another folder"):
-        crispseg.inference.ray_data.predict(photos, model, out=photos)
-    with refuses("none.png does not exist"):
-        crispseg.inference.ray_data.predict([tmp_path / "none.png"], model)
+    for source, options, phrase in (
+        (photos, {"objects": "clas 1"}, "no class 'clas 1'"),
+        (photos, {"protocol": "hole"}, "protocol"),
+        (photos, {"out": photos}, "choose another folder"),
+        ([tmp_path / "none.png"], {}, "none.png does not exist"),
+    ):
+        with refuses(phrase):
+            crispseg.inference.ray_data.predict(source, model, **options)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with refuses("needs Ray; pip install 'crispseg[ray]'"):
         crispseg.inference.ray_data.predict(photos, model)

@@ -72,18 +72,6 @@ def test_other_arrays_are_refused(image: np.ndarray, folder: Path, refuses: Any)
         Refiner(folder / "model")(image, np.zeros((40, 60), np.uint8))
 
 
-def test_memory_is_short(folder: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    refiner = Refiner(folder / "model")
-    image = folder / "images/one.jpg"
-
-    def fail(images: torch.Tensor) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-
-    monkeypatch.setattr(refiner._model, "offsets", fail)
-    with refuses(f"{image} of 60×40 pixels", "more memory"):
-        refiner(image, np.zeros((40, 60), np.uint8))
-
-
 def test_a_model_in_training_is_used_in_eval_mode_and_left_as_it_is(folder: Path) -> None:
     model = SegmentationModel.from_pretrained(folder / "model").train()
     before = {name: values.clone() for name, values in model.state_dict().items()}

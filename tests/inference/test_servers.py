@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import error_of, output_of
 from dataset_trees import make_cityscapes, picture
 from PIL import Image
+from training_runs import files
 
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.inference.prediction import SERVERS
-from crispseg.inference.servers import FORMATS
 from crispseg.labels import voc_palette
 
 Capture = pytest.CaptureFixture[str]
@@ -26,21 +27,6 @@ def saved(folder: Path, classes: int, names: tuple[str, ...] = ()) -> Path:
     return folder
 
 
-def predict(*argv: object) -> int:
-    return main(["predict", *map(str, argv)])
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def error_of(capsys: Capture, *argv: object) -> str:
-    capsys.readouterr()
-    assert predict(*argv) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -50,9 +36,8 @@ def error_of(capsys: Capture, *argv: object) -> str:
     ],
 )
 def test_values(name: str, expected: list[int], tmp_path: Path) -> None:
-    server = FORMATS[name]
-    assert len(server.names) == len(server.values)
-    labels = np.arange(len(server.names), dtype=np.uint8)[None]
+    server = SERVERS[name]
+    labels = np.arange(len(expected), dtype=np.uint8)[None]
     path = server.save(tmp_path, Path("in/berlin_000000_000019_leftImg8bit.png"), labels)
     with Image.open(path) as written:
         assert np.array(written)[0].tolist() == expected
@@ -67,8 +52,7 @@ def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:
     images = Path(data.root) / "leftImg8bit/test"
     picture(images / "bonn/bonn_000046_000019_leftImg8bit.png", 40, 64)
     model = saved(tmp_path / "model", 19, data.label_set().names)
-    assert predict(model, images, "--out", tmp_path / "out", "--format=cityscapes") == 0
-    assert "other names" not in capsys.readouterr().err
+    output_of(capsys, "predict", model, images, "--out", tmp_path / "out", "--format=cityscapes")
     assert files(tmp_path / "out") == {"berlin_000000_000019_labelIds.png", "bonn_000046_000019_labelIds.png"}
     # Read as a mask, the prediction is what the segmenter says.
     labels = Segmenter(model, "cpu")(images / "bonn/bonn_000046_000019_leftImg8bit.png").labels
@@ -86,10 +70,11 @@ def test_cityscapes(tmp_path: Path, capsys: Capture) -> None:
 def test_other_servers(form: str, classes: int, image: str, written: str, tmp_path: Path, capsys: Capture) -> None:
     picture(tmp_path / "in" / image, 40, 64)
     model = saved(tmp_path / "model", classes, tuple(f"thing {index}" for index in range(classes)))
-    assert predict(model, tmp_path / "in", "--out", tmp_path / "out", "--format", form, "--flip=true") == 0
+    argv = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--format", form]
+    assert main([*argv, "--flip=true"]) == 0
     assert files(tmp_path / "out") == {written}
     values = np.array(Image.open(tmp_path / "out" / written))
-    assert set(np.unique(values)) <= set(FORMATS[form].values)
+    assert set(np.unique(values)) <= set(SERVERS[form].classes().values())
     assert "thing 0, thing 1" in capsys.readouterr().err  # other names than the server's are pointed out
 
 
@@ -104,9 +89,5 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
         ("palette", [image], image.parent, "would mix results with the image"),
         ("voc", [image, other], out, "would both write"),
     ):
-        assert phrase in error_of(capsys, model, *images, "--out", folder, "--format", form)
+        assert phrase in error_of(capsys, "predict", model, *images, "--out", folder, "--format", form)
     assert not out.exists() or not files(out)
-
-
-def test_all_formats_are_named() -> None:
-    assert tuple(FORMATS) == SERVERS

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from training_runs import of_many_opinions
 
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
 from crispseg.inference.tiling import blended_rows, spans
@@ -41,16 +42,7 @@ def blocks(height: int, width: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
     """A small model whose classes all occur."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
-    images = torch.from_numpy(blocks(128, 128)).permute(2, 0, 1)[None] / 128 - 1  # (1, 3, 128, 128)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 0.9  # one batch sets the statistics
-    with torch.no_grad():
-        model.train()(images)
-        model.classifier.bias -= model.eval().coarse_logits(images).mean(dim=(0, 2, 3))
-    return model
+    return of_many_opinions(4)
 
 
 @pytest.fixture(scope="module")
@@ -269,18 +261,6 @@ def test_a_broken_tiff_leaves_nothing_behind(segmenter: Segmenter, tmp_path: Pat
     assert (tmp_path / "out.tif").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 2
 
 
-def test_tiles_that_are_too_large(
-    segmenter: Segmenter, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(pixels: np.ndarray) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(segmenter, "logits", full)
-    with refuses("tiles of 128 pixels need more memory", "smaller"):
-        segment_tiff(segmenter, write(tmp_path / "in.tif", noise(150, 150)), tmp_path / "out.tif", 128)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 # The command line ---------------------------------------------------------------------------------------------------
 
 
@@ -311,25 +291,8 @@ def test_predict_in_tiles(
 def test_pictures_of_a_geotiff_lie_where_it_lies(predict: Callable[..., int], tmp_path: Path) -> None:
     write(tmp_path / "in/map.tif", blocks(40, 60), crs="EPSG:32632", transform=TRANSFORM)
     write(tmp_path / "in/photo.tif", blocks(40, 60))
-    assert predict() == 0
-    for name in ("map.png", "map_overlay.png"):
+    assert predict("--objects=class 1") == 0
+    for name in ("map.png", "map_overlay.png", "map_objects.png"):
         with rasterio.open(tmp_path / "out" / name) as file:
             assert (file.crs, file.transform) == (rasterio.CRS.from_epsg(32632), TRANSFORM)
-    assert len([*(tmp_path / "out").iterdir()]) == 6
-
-
-@pytest.mark.parametrize(
-    ("flags", "phrase"),
-    [
-        (["--tiles=64"], "tiles of 64 pixels are too small; give a side of at least 128"),
-        (["--tiles=256", "--format=ade20k"], "photo.tif"),
-    ],
-)
-def test_tiles_that_do_not_fit(
-    flags: list[str], phrase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "photo.tif").touch()
-    out = tmp_path / "out"
-    assert main(["predict", "model", str(tmp_path / "photo.tif"), f"--out={out}", *flags]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert phrase in line and not out.exists()
+    assert len([*(tmp_path / "out").iterdir()]) == 12

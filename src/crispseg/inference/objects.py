@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,26 +172,9 @@ class Objects:
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids if deep else self.ids.astype(np.uint16)).save(temporary)
         other.unlink(missing_ok=True)
-        return numbers, self.write_table(table)
-
-    def write_table(self, path: str | Path) -> Path:
-        """Write the table to a file, as CSV or as JSON, a list of rows, by its suffix. Returns the path.
-
-        Raises:
-            CrispsegError: another suffix, or the folder cannot be written.
-        """
-        path = Path(path)
-        if path.suffix.lower() not in (".csv", ".json"):
-            raise CrispsegError(f"cannot write a table to {path}: give a file that ends in .csv or .json")
-        rows = [row._asdict() for row in self]
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix.lower() == ".json":
-                json.dump(rows, file, indent=1)
-            else:
-                writer = csv.DictWriter(file, Object._fields)
-                writer.writeheader()
-                writer.writerows(rows)
-        return path
+        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([Object._fields, *self])
+        return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
         """The objects as COCO's annotations, without the ids of image and category.
@@ -238,29 +220,7 @@ def measured(
 
 
 class CocoFile:
-    """Images and their objects in COCO's format, with one category, of id 1; `coco_file` writes it."""
-
-    def __init__(self, category: str) -> None:
-        self.categories = [{"id": 1, "name": category}]
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[str] = []
-
-    @property
-    def count(self) -> int:
-        """Annotations so far."""
-        return len(self.annotations)
-
-    def add(self, file_name: str, objects: Objects) -> None:
-        """Add an image and its objects."""
-        height, width = objects.ids.shape
-        before, ids = self.count, {"image_id": len(self.images) + 1, "category_id": 1}
-        self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": height, "width": width})
-        self.annotations += [json.dumps({**each, "id": before + each["id"], **ids}) for each in objects.annotations()]
-
-
-@contextmanager
-def coco_file(path: str | Path, category: str) -> Iterator[CocoFile]:
-    """A file of the objects of several images.
+    """Objects of several images in a file in COCO's format, with one category, of id 1.
 
     It appears at the end of the block; after Ctrl-C, too, with the images that were added.
 
@@ -271,14 +231,25 @@ def coco_file(path: str | Path, category: str) -> Iterator[CocoFile]:
     Raises:
         CrispsegError: the folder cannot be written.
     """
-    interrupt, coco = None, CocoFile(category)
-    try:
-        yield coco
-    except KeyboardInterrupt as error:
-        interrupt = error
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(f'{{"categories": {json.dumps(coco.categories)}, "annotations": [')
-        file.write(",".join(f"\n{each}" for each in coco.annotations))
-        file.write(f'\n], "images": {json.dumps(coco.images)}}}\n')
-    if interrupt is not None:
-        raise interrupt
+
+    def __init__(self, path: str | Path, category: str) -> None:
+        self.path, self.categories = path, [{"id": 1, "name": category}]
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[str] = []
+
+    def add(self, file_name: str, objects: Objects) -> None:
+        """Add an image and its objects."""
+        height, width = objects.ids.shape
+        before, ids = len(self.annotations), {"image_id": len(self.images) + 1, "category_id": 1}
+        self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": height, "width": width})
+        self.annotations += [json.dumps({**each, "id": before + each["id"], **ids}) for each in objects.annotations()]
+
+    def __enter__(self) -> CocoFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            with atomic_path(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.write(f'{{"categories": {json.dumps(self.categories)}, "annotations": [')
+                file.write(",".join(f"\n{each}" for each in self.annotations))
+                file.write(f'\n], "images": {json.dumps(self.images)}}}\n')

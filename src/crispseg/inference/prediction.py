@@ -12,34 +12,106 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TaskID, track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, ObjectRule, coco_file
+from crispseg.inference.objects import FILES, CocoFile, ObjectRule
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
 from crispseg.inference.tiling import check_tile
 from crispseg.io.files import owned
+from crispseg.io.images import write_image, write_labels
 from crispseg.io.outlines import check_system, write_polygons
 from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.io.value_range import ValueRange
+from crispseg.labels import Color, voc_palette
+from crispseg.models import ModelInfo
 from crispseg.models.saving import fingerprint
 
-if TYPE_CHECKING:
-    from crispseg.inference.servers import ServerFormat
-
 PALETTE = "palette"
-SERVERS = ("cityscapes", "ade20k", "voc")
-"""Names of `crispseg.inference.servers.FORMATS`."""
 COCO = "objects.json"
 """File of the objects of all images, in COCO's format."""
+
+
+@dataclass(frozen=True)
+class ServerFormat:
+    """Names, values and colours of the files that the evaluation server of a benchmark accepts.
+
+    Args:
+        data: name of the data set.
+        source: name of the data source whose classes are the server's.
+        file: from an image's path to that of its prediction, inside the folder to submit.
+        palette: colours of the values, for palette PNGs; None for grey ones.
+    """
+
+    data: str
+    source: str
+    file: Callable[[Path], Path]
+    palette: tuple[Color, ...] | None = None
+
+    def classes(self) -> dict[str, int]:
+        """Return the pixel value of each of the server's classes, in the order of the class ids."""
+        from crispseg.data import official_classes  # other predictions need no data sources
+
+        return {each.name: each.value for each in official_classes(self.source)}
+
+    def check(self, info: ModelInfo) -> None:
+        """Make sure that a model has the server's number of classes, and warn if they have other names.
+
+        Raises:
+            CrispsegError: another number of classes.
+        """
+        names = tuple(self.classes())
+        if info.num_classes != len(names):
+            raise CrispsegError(
+                f"the model has {info.num_classes} classes, but {self.data} has {len(names)}; give a model that was "
+                "trained on it"
+            )
+        if info.class_names not in ((), names):
+            given = ", ".join(info.class_names)
+            note = f"the model's classes are {given}; they are taken to be those of {self.data}, in the same order"
+            warnings.warn(note, CrispsegWarning, stacklevel=2)
+
+    def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
+        """Write the class ids `(H, W)` of an image as the server's values. Returns the path.
+
+        Raises:
+            CrispsegError: the image's name is not one of the data, or the folder cannot be written.
+        """
+        path = Path(folder) / self.file(image)
+        values = np.array([*self.classes().values()], np.uint8).take(labels)
+        if self.palette is None:
+            write_image(path, values)
+        else:
+            write_labels(path, values, self.palette)
+        return path
+
+
+def _cityscapes_file(image: Path) -> Path:
+    """The server and cityscapesscripts look for `CITY_SEQUENCE_FRAME*.png` in any folder, and for one file only."""
+    found = re.fullmatch(r"(.+_\d{6}_\d{6})(_leftImg8bit)?", image.stem)
+    if found is None:
+        raise CrispsegError(f"{image} is not named as Cityscapes names images, CITY_000000_000019_leftImg8bit.png")
+    return Path(f"{found[1]}_labelIds.png")
+
+
+VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
+"""comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""
+SERVERS: dict[str, ServerFormat] = {
+    "cityscapes": ServerFormat("Cityscapes", "cityscapes", _cityscapes_file),
+    "ade20k": ServerFormat("ADE20K", "ade20k", lambda image: Path(f"{image.stem}.png")),
+    "voc": ServerFormat(
+        "PASCAL VOC 2012", "voc2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)
+    ),
+}
 
 
 @dataclass
@@ -119,27 +191,18 @@ def predict_files(
     maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
     _check_choices(sorted(maps), format, tiles, polygons, objects)
     out = unused_folder(images, names) if out is None else Path(out)
-    server = None if format == PALETTE else _server(format)
+    server = SERVERS.get(format)
     if server is not None:
         files = {image: [str(server.file(image))] for image in names}
     else:
-        of_images = ["_overlay.png", ".png", *([FILES[-1]] if objects else [])]
-        of_maps = [".tif", *([".geojson"] if polygons else [])]
-        files = {
-            image: [f"{name}{end}" for end in (of_maps if image in maps else of_images)]
-            for image, name in names.items()
-        }
+        of_image = ["_overlay.png", ".png", *([FILES[-1]] if objects else [])]
+        of_map = [".tif", *([".geojson"] if polygons else [])]
+        files = {i: [f"{name}{end}" for end in (of_map if i in maps else of_image)] for i, name in names.items()}
     numbers = FILES[:-1] if objects else ()  # an image has one of them
     written = {image: [*files[image], *(f"{name}{end}" for end in numbers)] for image, name in names.items()}
     check_outputs(out, written, beside=server is not None)
     segmenter = Segmenter(
-        *(run, device),
-        backend=backend,
-        protocol=protocol,
-        value_range=value_range,
-        bf16=bf16,
-        compile=compile,
-        tile=tiles,
+        run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
     )
     if objects is not None:
         ObjectRule.named(segmenter.label_set, objects, objects_border)
@@ -175,8 +238,11 @@ def predict_files(
         again = "; the same command continues" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
         if objects is not None and not resume:
-            coco = stack.enter_context(coco_file(out / COCO, objects))
-        made_by = f"{_model_of(run)}, {segmenter.protocol}, {value_range}, bf16 {bf16}" if resume and maps else None
+            coco = stack.enter_context(CocoFile(out / COCO, objects))
+        made_by = None
+        if resume and maps:
+            model = hashlib.sha256(Path(run).read_bytes()).hexdigest() if is_exported(run) else fingerprint(run)
+            made_by = f"{model}, {segmenter.protocol}, {value_range}, bf16 {bf16}"
         for image in [image for image in missing if image in maps]:
             target = out / f"{names[image]}.tif"
             try:
@@ -190,7 +256,7 @@ def predict_files(
             except CrispsegError as error:
                 found.leave_out(image, error)
         _predict_images(segmenter, [image for image in missing if image not in maps], write, found, console)
-    found.objects = None if coco is None else coco.count
+    found.objects = None if coco is None else len(coco.annotations)
     return found
 
 
@@ -223,19 +289,6 @@ def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygon
         raise CrispsegError(f"objects does not go with format {format}; leave out one of them")
     for image in maps if polygons else ():
         check_system(image)
-
-
-def _server(name: str) -> ServerFormat:
-    from crispseg.inference.servers import FORMATS  # here, since it needs the data sources
-
-    return FORMATS[name]
-
-
-def _model_of(run: str | Path) -> str:
-    if not is_exported(run):
-        return fingerprint(run)
-    with Path(run).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _show(bars: Progress, bar: TaskID, done: int, total: int) -> None:

@@ -1,16 +1,27 @@
-import copy
-from collections.abc import Callable
+"""Models that run faster: batch norms merged into convolutions, and torch.compile for images of any size."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm
+from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm, padding
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
+from training_runs import files, of_many_opinions
 
-from crispseg import create_model
-from crispseg.inference.acceleration import fold_batch_norms
+from crispseg import Segmenter, create_model
+from crispseg.cli.main import main
+from crispseg.inference.acceleration import compiled, fold_batch_norms, whole_number_padding
+from crispseg.io.images import write_image
 from crispseg.nn import BatchNorm2d
 
 
@@ -49,13 +60,6 @@ def test_every_batch_norm_of_a_model_is_folded(backbone: str, of_backbone: int) 
     assert_equal(model, folded, torch.randn(2, 3, 71, 50))
     assert batch_norms(model) == of_backbone + 12
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_training_mode_of_the_original_is_kept_and_the_copy_is_in_eval_mode() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
-    assert all(module.training for module in model.modules())
-    assert not any(module.training for module in folded.modules())
 
 
 @pytest.mark.parametrize(
@@ -150,8 +154,68 @@ def test_a_copy_that_computes_something_else_is_an_error() -> None:
         fold_batch_norms(model, torch.randn(1, 3, 8, 8))
 
 
-def test_a_model_without_batch_norms_is_copied() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1))
-    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
-    assert folded is not model
-    assert torch.equal(copy.deepcopy(model)[0].weight, folded[0].weight)
+# torch.compile
+
+
+CPU = torch.device("cpu")
+SIZES = ((192, 256), (200, 180), (180, 200), (224, 224), (300, 150), (177, 260))
+"""Large enough that no map is one of the few thousand values that PyTorch convolves otherwise."""
+
+
+@pytest.fixture
+def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Graphs are traced and counted, and no compiler for C++ is needed."""
+    counter: Any = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    monkeypatch.setenv("CXX", sys.executable)
+    torch.compiler.reset()
+    yield counter
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+def test_one_graph_for_images_of_any_size(tracing: Any) -> None:
+    """Of a backbone with TensorFlow's padding, whose sizes are the hardest to trace."""
+    model = create_model("crisp", num_classes=3, backbone="tf_mobilenetv3_small_minimal_100", width=8).eval()
+    run = compiled(model.coarse_logits, CPU)
+    with torch.inference_mode():
+        for size in SIZES:
+            images = torch.randn(1, 3, *size)
+            torch.testing.assert_close(run(images), model.coarse_logits(images), rtol=1e-4, atol=1e-4)
+    assert tracing.frame_count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracing")
+def test_a_segmenter_compiles_and_computes_the_same(tmp_path: Path) -> None:
+    """Traced and split into PyTorch's basic operators, but not into C++; the same by `crispseg predict --compile`."""
+    model = of_many_opinions(3)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "in").mkdir()
+    eager, ready = Segmenter(model, "cpu"), Segmenter(model, "cpu", compile=True)
+    random = np.random.default_rng(0)
+    for index, (height, width) in enumerate(SIZES[:3]):
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        torch.testing.assert_close(ready.logits(image), eager.logits(image), rtol=1e-4, atol=1e-4)
+        assert (ready.labels(image) == eager.labels(image)).mean() > 0.999
+        write_image(tmp_path / "in" / f"{index}.png", image)
+    argv = ["predict", str(tmp_path / "model"), str(tmp_path / "in"), "--device", "cpu", "--compile", "true"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    assert {f"{index}.png" for index in range(3)} <= files(tmp_path / "out")
+
+
+def test_what_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with refuses(
+        "compile needs a C++ compiler on a CPU, and there is no g++" if sys.platform == "linux" else "compile needs"
+    ):
+        Segmenter(of_many_opinions(2), "cpu", compile=True)
+
+
+@pytest.mark.parametrize("length", [32, 33, 97, 128])
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 2, 1), (5, 2, 1), (1, 2, 1), (3, 1, 2), (7, 4, 1)])
+def test_padding_in_whole_numbers_is_timm_s(length: int, kernel: int, stride: int, dilation: int) -> None:
+    expected = padding.get_same_padding(length, kernel, stride, dilation)
+    with whole_number_padding():
+        assert padding.get_same_padding(length, kernel, stride, dilation) == expected
