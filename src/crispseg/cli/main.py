@@ -11,7 +11,6 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 import warnings
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from crispseg.config.settings import shortened
+from crispseg import __version__
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
@@ -28,7 +27,6 @@ from crispseg.errors import (
     Interrupted,
     did_you_mean,
     ended_worker,
-    one_line,
     system_line,
 )
 
@@ -68,12 +66,10 @@ HELP = "\n".join(
     ]
 )
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Their numbers in `mallopt` of the GNU C library, which others do not have."""
 KEPT = 2**30
 """Bytes at the end of a heap that are kept when they are free; threads may have heaps of their own."""
 MAPPED = 2**25
-"""Bytes from which on a block is one of its own, given back when it is free: the most to which it grows by itself."""
+"""Size in bytes from which a block is given back when it is free: the most to which glibc raises it by itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,21 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     received: list[int] = []
     try:
         with _one_line_warnings(), _unwound_by_signals(received):
-            return _dispatch(argv)
+            return _run(argv)
     except KeyboardInterrupt as interrupt:
-        print(f"crispseg: {str(interrupt) or INTERRUPTED}", file=sys.stderr)
-        return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+        return _interrupted(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT, str(interrupt))
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         worker = ended_worker(error)
-        if isinstance(worker, Interrupted):
-            received.append(worker.number)
-        if received:  # some libraries make another error of an interrupt while they are imported
-            print(f"crispseg: {INTERRUPTED}", file=sys.stderr)
-            return 128 + received[0]
-        if isinstance(worker, CrispsegError) and str(worker) not in str(error):
+        if isinstance(worker, Interrupted) or received:  # some libraries make another error of an interrupt
+            return _interrupted(worker.number if isinstance(worker, Interrupted) else received[0])
+        if worker is not None and str(worker) not in str(error):
             error = worker
         if isinstance(error, CrispsegError):
             line = f"--{error}" if error.field else str(error)
@@ -112,19 +104,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif isinstance(error, MemoryError):
             line = "there is not enough memory; end other programs, or give smaller images, crops or batches"
         else:
-            print(f"crispseg: defect: {_own_line(_recorded(error, argv))}", file=sys.stderr)
+            traceback.print_exception(error)
+            command = shlex.join(["crispseg", *argv])
+            system = f"crispseg {__version__}, Python {platform.python_version()}, {platform.platform()}"
+            print(f"crispseg: defect: please report the lines above, of '{command}' on {system}", file=sys.stderr)
             return DEFECT
         print(f"crispseg: error: {_own_line(line)}", file=sys.stderr)
         return 2
 
 
-def _dispatch(argv: list[str]) -> int:
+def _interrupted(number: int, message: str = "") -> int:
+    print(f"crispseg: {message or INTERRUPTED}", file=sys.stderr)
+    return 128 + number
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0
     if argv[0] == "--version":
-        from crispseg import __version__
-
         print(__version__)
         return 0
     name, *rest = argv
@@ -192,25 +190,6 @@ def _unwound_by_signals(received: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _recorded(error: Exception, argv: Sequence[str]) -> str:
-    """What is said of an error that nobody foresaw, of which a log holds the traceback."""
-    from crispseg import __version__
-
-    system = f"crispseg {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    text = f"{system}\n{shlex.join(['crispseg', *argv])}\n\n{''.join(traceback.format_exception(error))}"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="crispseg-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as log:
-            log.write(text)
-        place = f"in {log.name}"
-    except OSError:  # the disk is full
-        print(text, file=sys.stderr)
-        place = "above"
-    said = "" if one_line(error) == type(error).__name__ else f": {shortened(one_line(error))}"
-    return f"{type(error).__name__}{said}; this is no mistake of yours: please report it with the traceback {place}"
-
-
 def _own_line(message: str) -> str:
     """A message as one line, without what would steer a terminal."""
     if message.startswith("Caught "):  # by a data worker, whose traceback comes first
@@ -229,5 +208,5 @@ def keep_freed_memory() -> None:
         return
     with suppress(AttributeError, OSError, TypeError):  # another C library, or none that can be opened
         library = ctypes.CDLL(None)
-        library.mallopt(TRIM_THRESHOLD, KEPT)
-        library.mallopt(MMAP_THRESHOLD, MAPPED)
+        library.mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
+        library.mallopt(-3, MAPPED)  # M_MMAP_THRESHOLD
