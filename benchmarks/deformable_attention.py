@@ -25,8 +25,7 @@ from processes import compare, differentiated, machine, parser
 from torch import Tensor
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from crispseg.nn import pixel_centres
-from crispseg.nn import sampling as deformable_attention
+from crispseg.nn import deformable_attention, pixel_centres
 
 HEADS, CHANNELS = 8, 32
 DISPLACEMENT = 4.0  # pixels, standard deviation of the points

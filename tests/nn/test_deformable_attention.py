@@ -12,8 +12,7 @@ from reference import sampled
 from torch import Tensor
 
 from crispseg import record
-from crispseg.nn import DeformableAttention, pixel_centres, sampling
-from crispseg.nn import sampling as deformable_attention
+from crispseg.nn import DeformableAttention, deformable_attention, pixel_centres, sampling
 
 SIZES = ((7, 6), (4, 3), (1, 5))
 
