@@ -20,7 +20,7 @@ from crispseg.cli.train import parse_training
 from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
-from crispseg.training.initialization import starting_model
+from crispseg.training.fit import starting_model
 
 COMMON = {
     "warmup": 0,

@@ -20,7 +20,7 @@ from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.split_check import lopsidedness, quarters
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.initialization import starting_model
+from crispseg.training.fit import starting_model
 from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved, resolved_augment
 
 CLASSES = 3
@@ -54,7 +54,6 @@ def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images:
         smallest=size,
         largest=size,
         sizes=(size,) * images,
-        present=np.tile(numbers > 0, (images, 1)),
     )
 
 

@@ -15,7 +15,7 @@ from crispseg import from_pretrained
 from crispseg.data import Augment
 from crispseg.data.loading import parallel, sample_loader
 from crispseg.training import ModelConfig, Run
-from crispseg.training.initialization import starting_model
+from crispseg.training.fit import starting_model
 
 HUGE = 10**9
 

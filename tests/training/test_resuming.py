@@ -25,7 +25,7 @@ from crispseg.data import Augment
 from crispseg.evaluation import Scores
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.checkpoints import LastCheckpoint, check_folder, check_same_run
-from crispseg.training.initialization import starting_model
+from crispseg.training.fit import starting_model
 from crispseg.training.task import SegmentationTask
 
 DROPPING = ModelConfig("sfnet", "test_efficientnet", False, options={"width": 8})  # its PPM has dropout

@@ -87,8 +87,6 @@ class SplitReport:
     largest: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
     """`(H, W)` of each image."""
-    present: NDArray[np.bool_]
-    """`(images, classes)`, whether the class occurs in the image."""
     lopsided: tuple[float, float] = (1.0, 1.0)
     """How much the classes keep to the upper or the lower half of the images, and to the left or the right one: 0 not
     at all, 1 always. See `lopsidedness`."""
@@ -222,7 +220,6 @@ def summary(
         smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
         largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
         sizes=tuple((height, width) for height, width in sides.tolist()),
-        present=per_image > 0,
     )
 
 

@@ -163,20 +163,6 @@ class Patience(EarlyStopping):
             trainer.should_stop = True  # it had stopped before
 
 
-def load_checkpoints(folder: Path, model: SegmentationModel) -> int:
-    """Load the last checkpoint of a run into the model, and make sure that its best one can be read.
-
-    Returns:
-        The step of the last one.
-
-    Raises:
-        CrispsegError: one is missing, damaged or of another model.
-    """
-    if (folder / BEST).is_file():
-        load_checkpoint(folder / BEST, model)
-    return load_checkpoint(folder / LAST, model)
-
-
 def load_checkpoint(path: Path, model: SegmentationModel) -> int:
     """Load the weights in a checkpoint into a model with its heads for deep supervision.
 
@@ -189,11 +175,10 @@ def load_checkpoint(path: Path, model: SegmentationModel) -> int:
     weights, step = read_checkpoint(path)
     try:
         model.load_state_dict(weights)
+        return step
     except RuntimeError:
-        raise CrispsegError(
-            f"checkpoint {path} is of another model; resume with the model and data of the run"
-        ) from None
-    return step
+        line = f"checkpoint {path} is of another model; resume with the model and data of the run"
+        raise CrispsegError(line) from None
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
@@ -230,21 +215,19 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         yield
     except SystemExit as stop:  # Lightning raises it for KeyboardInterrupt, whose subclass knows the signal
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
-        raise _interrupted(trainer, folder, getattr(stop.__context__, "number", number)) from None
+        line = f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}"
+        raise Interrupted(line, getattr(stop.__context__, "number", number)) from None
     except OSError as error:
         raise CrispsegError(f"{system_line(error)}; {_kept(trainer, folder)}") from None
     except RuntimeError as error:
         worker = ended_worker(error)
         if isinstance(worker, Interrupted):  # the signal came to the workers first
-            raise _interrupted(trainer, folder, worker.number) from None
+            line = f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}"
+            raise Interrupted(line, worker.number) from None
         if worker is None and trainer.world_size == 1:
             raise
-        line = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
-        raise CrispsegError(f"{line}; {_kept(trainer, folder)}") from error
-
-
-def _interrupted(trainer: L.Trainer, folder: Path, number: int) -> Interrupted:
-    return Interrupted(f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}", number)
+        what = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
+        raise CrispsegError(f"{what}; {_kept(trainer, folder)}") from error
 
 
 def _kept(trainer: L.Trainer, folder: Path) -> str:

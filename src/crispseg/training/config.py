@@ -70,10 +70,6 @@ class ModelConfig(Settings):
         refinement = {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
         return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
 
-    def untrained(self) -> ModelConfig:
-        """The same network with random weights."""
-        return dataclasses.replace(self, pretrained=False)
-
     def weights(self) -> str:
         """Where the backbone's weights come from, in words; published ones are downloaded where they are not yet.
 

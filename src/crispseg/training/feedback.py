@@ -1,35 +1,167 @@
-"""What an evaluation tells about single classes, and what a run suggests for the next one."""
+"""What a run says: lines in a log, bars in a terminal, pictures of val images, and what to try next."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 
 from crispseg.config.settings import plural
-from crispseg.data import Augment, SplitReport
+from crispseg.data import SplitReport
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.evaluation.bootstrap import percent, ratio
-from crispseg.models.info import MIN_SIDE
+from crispseg.io.images import as_picture, colorize, write_image
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
-from crispseg.training.pace import Pace, callback
-from crispseg.training.training_data import TrainingData, foldable
+from crispseg.training.pace import Pace, callback, in_words
+from crispseg.training.result import PICTURES
+from crispseg.training.task import SegmentationTask
+from crispseg.training.training_data import TrainingData, foldable, print_lines
+from crispseg.visualization.pictures import panels
 
 SHOWN = 12
 """Up to this many classes, all have a line; of more, those with the lowest IoU."""
 FEW_STEPS = 50
 """Steps below which a line says so."""
-MOST_PADDING = 0.5
-"""Share of padding in a crop from which a line says so."""
 MISTAKEN = 30.0
 """Percent of a class's pixels that are taken for another class from which a line says so."""
 MUCH_WAITING = 0.3
 """Share of the time spent waiting for data from which a line says so."""
+IMAGES = 4
+"""Val images in a picture, from all over the split."""
+KEPT = 10
+"""Pictures that stay: the first one and the latest."""
+
+Left = Callable[[], float | None]
+"""The seconds that are left, if they are known."""
+
+
+class ProgressBars(RichProgressBar):
+    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
+
+    def __init__(self, left: Left) -> None:
+        super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
+        self.left = left
+
+    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
+        return [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn()]
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
+        shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
+        left = self.left()
+        return shown if left is None else {**shown, "left": in_words(left)}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return _epoch(self.trainer)
+
+
+class ProgressLines(Callback):
+    """A line for every evaluation, with all classes after the first one, and in a log file one every half minute."""
+
+    every = 30.0
+
+    def __init__(self, config: TrainConfig, left: Left, pace: Pace, console: Console) -> None:
+        self.config, self.left, self.pace, self.console = config, left, pace, console
+        self.latest = time.monotonic()
+        self.evaluated = False
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if time.monotonic() - self.latest > self.every and not self.console.is_terminal:
+            self._print(self._status(trainer))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
+        scores, names = pl_module.scores, pl_module.model.info.class_names
+        line = f"{self._status(trainer)}  mIoU {scores.miou:.1f}"
+        if self.evaluated:
+            self._print(f"{line}  {classes_in_short(scores.iou, names)}")
+        else:
+            self._print(line, *class_lines(scores.iou, names))
+        self.evaluated = True
+
+    def _status(self, trainer: L.Trainer) -> str:
+        steps, left = trainer.estimated_stepping_batches, self.left()
+        parts = [
+            _epoch(trainer),
+            f"step {trainer.global_step}" + (f"/{steps}" if steps != math.inf else ""),
+            f"loss {trainer.callback_metrics['train/loss_step']:.3f}",
+        ]
+        if self.pace.a_step and self.config.batch_size != "auto":
+            images = self.config.batch_size * self.config.accumulate * self.config.processes
+            parts.append(f"{images / self.pace.a_step:.3g} images/s")
+        return "  ".join([*parts, f"{in_words(left)} left"] if left is not None else parts)
+
+    def _print(self, *lines: str) -> None:
+        self.latest = time.monotonic()
+        print_lines(self.console, lines)
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    """Such as "epoch 3/50", or "epoch 3" if the length of the run is a time."""
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")
+
+
+class ValidationPictures(Callback):
+    """Writes `pictures/step_000123.png` at each evaluation, and to TensorBoard: images, truth and prediction.
+
+    Args:
+        folder: of the run.
+        dataset: the val split.
+    """
+
+    def __init__(self, folder: Path, dataset: SegmentationDataset) -> None:
+        self.folder = folder / PICTURES
+        self.dataset = dataset
+        self.indices = {*np.linspace(0, len(dataset) - 1, IMAGES).astype(int).tolist()}
+        self.predictions: dict[int, NDArray[np.uint8]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        index = batch_idx * trainer.world_size + trainer.global_rank
+        if index in self.indices and not trainer.sanity_checking:
+            self.predictions[index] = outputs[0].cpu().numpy().astype(np.uint8)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.predictions or not trainer.is_global_zero:  # another process may have the images
+            return
+        picture = self.draw()
+        self.predictions.clear()
+        write_image(self.folder / f"step_{trainer.global_step:06}.png", picture)
+        for old in sorted(self.folder.glob("step_*.png"))[1 : 1 - KEPT]:
+            old.unlink()
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("val", picture, trainer.global_step, dataformats="HWC")
+
+    def draw(self) -> NDArray[np.uint8]:
+        """A row for each image, `(H, W, 3)` RGB."""
+        palette = self.dataset.labels.palette
+        rows = []
+        for index, prediction in sorted(self.predictions.items()):
+            image, truth, _ = self.dataset[index]
+            rows.append([as_picture(image), colorize(truth, palette), colorize(prediction, palette)])
+        return panels(rows, ["image", "ground truth", "prediction"], self.dataset.labels)
 
 
 def class_lines(iou: NDArray[np.float64], names: Sequence[str]) -> list[str]:
@@ -49,60 +181,6 @@ def classes_in_short(iou: NDArray[np.float64], names: Sequence[str], most: int =
         return "  ".join(f"{names[index]} {percent(iou[index])}" for index in occurring)
     lowest = sorted(occurring, key=lambda index: float(iou[index]))[: most - 1]
     return "lowest " + ", ".join(f"{names[index]} {percent(iou[index])}" for index in lowest)
-
-
-def remarks(confusion: NDArray[np.int64], names: Sequence[str], shares: Sequence[float], most: int = 3) -> list[str]:
-    """What is wrong in an evaluation: classes that are never predicted, or taken for others.
-
-    Args:
-        confusion: `(C, C)` pixels; rows are the ground truth.
-        names: names of the classes.
-        shares: the share of each class in the training pixels.
-        most: at most this many.
-    """
-    never = _never_predicted(confusion)
-    lines = [f"{names[index]} has not been predicted so far; {_rarity(shares[index])}" for index in never]
-    if len(never) > 2:
-        lines = [f"{len(never)} classes have not been predicted so far: {', '.join(names[i] for i in never)}"]
-    return [*lines, *_mistaken(confusion, names)][:most]
-
-
-def waiting_in_words(waiting: float | None, workers: int) -> str | None:
-    """That loading the data takes much of the time, and what to do; None if it does not."""
-    if waiting is None or waiting < MUCH_WAITING:
-        return None
-    return (
-        f"data loading takes {100 * waiting:.0f} % of the time: use more workers than {workers} if there are "
-        "processors for them, or smaller images on disk"
-    )
-
-
-def foretold(steps: int | None, per_epoch: int, augment: Augment, largest: tuple[int, int]) -> list[str]:
-    """What to expect of few steps, and of crops that are mostly padding, before training.
-
-    Args:
-        steps: of the whole run, None if its length is a time.
-        per_epoch: steps of an epoch.
-        augment: with the crop.
-        largest: height and width up to which there are images.
-    """
-    lines = []
-    if steps is not None and steps < FEW_STEPS:
-        lines.append(
-            f"this run has only {plural(steps, 'step')}, in which a model hardly learns anything; set minutes to 10, "
-            f"or epochs to {-(-500 // per_epoch)} for about 500 steps"
-        )
-    if augment.window and augment.longer_side is augment.shorter_side is None:
-        sides = [(crop, min(crop, side * augment.scale[1])) for crop, side in zip(augment.window, largest, strict=True)]
-        padding = 1 - math.prod(side / crop for crop, side in sides)
-        side = max(min(largest), MIN_SIDE)
-        if padding > MOST_PADDING and side < max(augment.window):
-            crop, image = ("×".join(map(str, size)) for size in (augment.window, largest))
-            lines.append(
-                f"augment.crop is {crop}, but images are at most {image} pixels (height x width): at least "
-                f"{padding:.0%} of a crop is padding, from which nothing is learned; set augment.crop to {side}"
-            )
-    return lines
 
 
 def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
@@ -132,17 +210,22 @@ def advice(
     waiting: float | None,
     most: int = 4,
 ) -> list[str]:
-    """What to try next, the most telling first.
+    """Return what to try next, the most telling first.
 
     Args:
         config: the run.
-        train, val: what the splits hold.
+        train, val: reports of the splits.
         rows: those of `metrics.csv`.
         confusion: `(C, C)` pixels at the best evaluation; None if unknown.
-        waiting: share of the time spent waiting for data, if it is known.
+        waiting: share of the time spent waiting for data; None if unknown.
         most: at most this many.
     """
-    lines = [_length(config, rows), waiting_in_words(waiting, config.workers)]
+    lines = [_length(config, rows)]
+    if waiting is not None and waiting > MUCH_WAITING:
+        lines.append(
+            f"data loading takes {100 * waiting:.0f} % of the time: use more workers than {config.workers} if there "
+            "are processors for them, or smaller images on disk"
+        )
     if val.images < 20:
         folds = min(5, train.images + val.images)
         remedy = f"; train with folds {folds} to see how much" if foldable(config.data) else ""

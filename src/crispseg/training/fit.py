@@ -23,22 +23,23 @@ from crispseg.data.loading import Batches, eval_loader, train_loader
 from crispseg.errors import CrispsegError, telling
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import atomic_path, owned, writable_folder
+from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
-from crispseg.models.refinement import BoundaryTargets
+from crispseg.models.refinement import REFINE_OPTIONS, BoundaryTargets
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
+    BEST,
     LAST,
     MODEL,
     BestCheckpoint,
     check_folder,
     check_same_run,
     interruptible,
-    load_checkpoints,
+    load_checkpoint,
 )
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
-from crispseg.training.feedback import closing_lines, foretold
-from crispseg.training.initialization import starting_model
+from crispseg.training.feedback import closing_lines
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
 from crispseg.training.optimization import float32_depthwise, has_bf16, on_cuda
 from crispseg.training.pace import callback
@@ -53,6 +54,9 @@ from crispseg.training.training_data import (
     print_data,
     print_lines,
 )
+
+MOST_FROZEN = 0.3
+"""Share of the backbone's weights up to which `freeze_backbone="auto"` is `"early"`."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
@@ -79,14 +83,17 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     folder = Path(config.out)
     config, notes = settle_settings(config, resume)
-    model, note = build_model(config, resume)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    model, note = starting_model(config, config.data.label_set(), resume=resume)
     config, data = check_data(config)
     if resume:
         check_same_run(config)
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
-    step = load_checkpoints(folder, model) if resume else 0
+    if resume and (folder / BEST).is_file():
+        load_checkpoint(folder / BEST, model)  # a damaged one is reported now
+    step = load_checkpoint(folder / LAST, model) if resume else 0
     print_data(config, data, [] if resume else [note, *notes], console)
-    loaders = build_loaders(config, data, model.info, step, console)
+    loaders = build_loaders(config, data, model.info, step)
     task = SegmentationTask(model, build_objective(config, data.train_report), config)
     with computing(config, model, console):
         trainer = build_trainer(config, data, len(loaders[0]), console)
@@ -119,15 +126,84 @@ def settle_settings(config: TrainConfig, resume: bool) -> tuple[TrainConfig, lis
     return dataclasses.replace(config, data=data), found
 
 
-def build_model(config: TrainConfig, resume: bool) -> tuple[SegmentationModel, str]:
-    """Build the model as training finds it; see `starting_model`."""
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    return starting_model(config, config.data.label_set(), resume=resume)
+def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = False) -> tuple[SegmentationModel, str]:
+    """Build the model that training starts with.
+
+    Args:
+        config: the run.
+        labels: the classes.
+        resume: read no weights, since a checkpoint will replace them.
+
+    Returns:
+        The model, and a line that says which weights it starts from.
+
+    Raises:
+        CrispsegError: the model cannot be built or given these weights, or has no early stages to freeze.
+    """
+    start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
+    choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
+    with enough_memory(f"{choice.name} on {choice.backbone} needs", "choose a smaller backbone or model.width"):
+        model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
+    model.info = dataclasses.replace(
+        model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
+    )
+    if start:
+        note = initialize(model, start, str(config.init_from))
+    else:
+        note = f"the backbone '{choice.backbone}' starts from {choice.weights()}"
+    freeze, has_stages = config.freeze_backbone, len(model.backbone.strides) > 1
+    if freeze == "early" and not has_stages:
+        raise CrispsegError(
+            f"freeze_backbone is early, but {config.model.name} uses a single feature that all stages of its backbone "
+            "are part of; give true or false"
+        )
+    if freeze == "auto":
+        trained = bool(config.model.pretrained or config.init_from)
+        freeze = "early" if trained and has_stages and model.backbone.early_share < MOST_FROZEN else False
+    if freeze:
+        model.backbone.freeze(early=freeze == "early")
+    return model.to(memory_format=torch.channels_last), note
 
 
-def build_loaders(
-    config: TrainConfig, data: TrainingData, info: ModelInfo, step: int, console: Console
-) -> tuple[Batches, Batches]:
+def initialize(model: SegmentationModel, start: SegmentationModel, source: str) -> str:
+    """Copy the weights of `start` to `model`, those of the classifier only if the classes are the same.
+
+    Heads for deep supervision are in no saved model and keep their weights, and so does a refinement that only `model`
+    has; one that only `start` has is left out.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        CrispsegError: the two are different networks.
+    """
+    same_classes = model.info.label_set().names == start.info.label_set().names
+    reset = ["auxiliary_heads."]
+    if not same_classes:
+        reset.append("classifier.")
+    if not (model.refiner and start.refiner):
+        reset.append("refiner.")
+    weights = {key: value for key, value in start.state_dict().items() if not key.startswith(tuple(reset))}
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        fits = not unexpected and all(key.startswith(tuple(reset)) for key in missing)
+    except RuntimeError:  # shapes differ
+        fits = False
+    if not fits:
+        own, there = (
+            {"name": info.name, "backbone": info.backbone, "in_chans": info.in_chans, **info.options}
+            for info in (model.info, start.info)
+        )
+        keys = [key for key in own if own[key] != there.get(key) and key not in REFINE_OPTIONS]  # which may change
+        differences = " and ".join(f"model.{key} is {own[key]}, there {there.get(key)}" for key in keys)
+        raise CrispsegError(
+            f"init_from: the weights of {source} do not fit, since {differences}; leave that out to build the model "
+            "as it is there"
+        )
+    return "all weights were copied" if same_classes else "weights were copied; the classifier starts from random ones"
+
+
+def build_loaders(config: TrainConfig, data: TrainingData, info: ModelInfo, step: int) -> tuple[Batches, Batches]:
     """Build the loaders of both splits; batches for training start after this step of the run."""
     assert config.batch_size != "auto"
     targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
@@ -145,8 +221,6 @@ def build_loaders(
     if epochs and step > epochs * per_epoch:
         begun = -(-step // per_epoch)
         raise CrispsegError(f"epochs is {epochs}, but {config.out} has begun epoch {begun}; give at least that")
-    steps = None if config.minutes else config.iterations or (epochs or 0) * per_epoch
-    print_lines(console, foretold(steps, per_epoch, config.augment, data.train_report.largest), "yellow")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)
 

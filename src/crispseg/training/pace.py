@@ -43,7 +43,6 @@ class Pace(Callback):
         self.evaluations: list[float] = []
         self.training = 0.0  # seconds of the steps after the first one of the session
         self.waited = 0.0  # seconds of these in which they waited for their batch
-        self.batches = 0  # of these steps
         self.began = self.latest = 0  # steps of the run when the session began, and now
         self.first: int | None = None  # steps of the run after the first one of the session
         self.mark = now()
@@ -58,11 +57,6 @@ class Pace(Callback):
     def a_step(self) -> float | None:
         """Seconds of a step; None before two were made."""
         return self.training / (self.latest - self.first) if self.first and self.latest > self.first else None
-
-    @property
-    def batches_a_second(self) -> float | None:
-        """None before there were two steps."""
-        return self.batches / self.training if self.training else None
 
     @property
     def waiting(self) -> float | None:
@@ -111,7 +105,6 @@ class Pace(Callback):
         self.latest = trainer.global_step
         if self.first is not None:
             self.training += seconds
-            self.batches += 1
         elif self.latest > self.began:
             self.first = self.latest
 
@@ -201,10 +194,8 @@ class Budget(Callback):
         self.evaluations = self.scheduled
         trainer.should_stop = self.used_up >= self.seconds
         if self.pace.evaluation > MUCH * self.seconds:
-            line = (
-                f"an evaluation takes about {in_words(self.pace.evaluation)} of {in_words(self.seconds)}; fewer val "
-                "images or more minutes leave more time for training"
-            )
+            taken = f"an evaluation takes about {in_words(self.pace.evaluation)} of {in_words(self.seconds)}"
+            line = f"{taken}; fewer val images or more minutes leave more time for training"
             print_lines(self.console, [line], "yellow")
 
     def on_train_batch_end(

@@ -24,8 +24,7 @@ from crispseg.io.images import colorize, write_image
 from crispseg.models import SegmentationModel
 from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
-from crispseg.training.fit import train
-from crispseg.training.initialization import starting_model
+from crispseg.training.fit import starting_model, train
 from crispseg.training.result import Run
 from crispseg.visualization.pictures import error_map, panels
 

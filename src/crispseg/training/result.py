@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crispseg.data import DataSource, check_split
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmenter
-from crispseg.io.images import find_images, read_image
+from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
 from crispseg.visualization import pages
 
@@ -70,24 +72,17 @@ class Run:
     def _repr_html_(self) -> str:
         info, rows = self.model.info, self.history
         best = max(rows, key=lambda row: row["miou"])
-        labels = info.label_set()
+        labels, drawn = info.label_set(), sorted((self.folder / PICTURES).glob("step_*.png"))
         ious = [best[f"iou/{name}"] for name in labels.names]
-        mious = [row["miou"] for row in rows]
+        steps, mious = ([row[key] for row in rows] for key in ("step", "miou"))
         low, high = min(mious), max(mious)
-        span, begin = high - low or 1, rows[0]["step"]
-        steps = rows[-1]["step"] - begin or 1
-        points = [
-            (
-                round(LEFT + (RIGHT - LEFT) * (row["step"] - begin) / steps, 1),
-                round(BOTTOM - (BOTTOM - TOP) * (row["miou"] - low) / span, 1),
-            )
-            for row in rows
-        ]
+        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (LEFT, RIGHT))
+        y = np.interp(mious, (low, max(high, low + 1e-6)), (BOTTOM, TOP))
         return pages.render(
             "notebook/run.html",
             title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
             folder=str(self.folder),
-            points=points,
+            points=np.stack([x, y], 1).round(1).tolist(),
             bottom=percent(low),
             top=percent(high),
             first=rows[0]["epoch"],
@@ -96,17 +91,8 @@ class Run:
                 (name, color, iou, percent(iou), None)
                 for name, color, iou in zip(labels.names, labels.palette, ious, strict=True)
             ],
-            picture=self._latest_picture(),
+            picture=pages.embedded(read_image(drawn[-1]), drawn[-1].stem, photo=True, longest=1024) if drawn else None,
         )
-
-    def _latest_picture(self) -> pages.Picture | None:
-        """The newest of the pictures that training has drawn of val images, if it draws any."""
-        folder = self.folder / PICTURES
-        drawn = find_images(folder) if folder.is_dir() else []
-        if not drawn:
-            return None
-        newest = max(drawn, key=lambda path: path.stat().st_mtime)
-        return pages.embedded(read_image(newest), newest.stem, photo=True, longest=1024)
 
 
 def _number(value: str) -> float:

@@ -99,7 +99,9 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     if start and not resumed:
         here = shipped_folder(str(start)) or Path(str(start)).is_dir()
         if here or "name" not in said.get("model", {}):
-            base = merge(base, {"model": _model_tree(ModelConfig.of(str(start)))})
+            saved = ModelConfig.of(str(start))
+            shared = {key: getattr(saved, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
+            base = merge(base, {"model": shared | saved.options})
     known = known_fields(str(merge(base, said)["model"]["name"]), data or Folder.name)
     tree = merge(base, functools.reduce(merge, (_in_groups(each, known) for each in trees), Tree()))
     tree.pop("preset", None)
@@ -214,8 +216,3 @@ def merge(base: Tree, over: Tree) -> Tree:
                     tree.pop("class_weights", None)
             tree[group] = merged(kept, over[group])
     return tree
-
-
-def _model_tree(model: ModelConfig) -> Tree:
-    """The `model` settings, as YAML has them."""
-    return {key: getattr(model, key) for key in SHARED_MODEL_KEYS if key != "pretrained"} | model.options

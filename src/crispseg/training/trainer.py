@@ -24,9 +24,9 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, WarmedAverage
 from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Patience
 from crispseg.training.config import TrainConfig
+from crispseg.training.feedback import Left, ProgressBars, ProgressLines, ValidationPictures
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import NEVER, Budget, Pace
-from crispseg.training.progress import Left, ProgressBars, ProgressLines, ValidationPictures, telling_images
 from crispseg.training.result import METRICS
 from crispseg.training.task import SyncedNorms, steps_per_epoch
 from crispseg.training.training_data import TrainingData
@@ -53,8 +53,7 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
     else:
         callbacks.append(LastEvaluation())
     callbacks.append(MetricsFile(folder / METRICS, timer))
-    callbacks.append(ValidationPictures(folder, data.val, telling_images(data.val_report.present)))
-    callbacks.append(ProgressLines(config, left, pace, data.train_report.shares, console))
+    callbacks += [ValidationPictures(folder, data.val), ProgressLines(config, left, pace, console)]
     if console.is_terminal:
         callbacks.append(ProgressBars(left))
     callbacks += [BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
