@@ -21,7 +21,6 @@ from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.io.images import write_image
-from crispseg.io.opening import PNG
 
 TINY = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
@@ -100,7 +99,7 @@ def bomb() -> bytes:
     """A sound PNG of a hundred bytes that claims 60000×60000 pixels."""
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
-    return PNG + b"".join(png_chunk(*chunk) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 BROKEN = {

@@ -13,7 +13,6 @@ import pytest
 import torch
 from fuzz.damage import png_chunks, png_of
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from training_runs import DRAWN, equal
 
@@ -91,20 +90,8 @@ def test_no_flipped_bit_turns_a_mask(pair: Pair) -> None:
 
 def test_a_png_without_its_end_is_refused(pair: Pair, refuses: Any) -> None:
     pair.mask.write_bytes(pair.mask.read_bytes()[:-12])
-    with refuses(str(pair.mask), "its end is missing", "restore"):
+    with refuses(str(pair.mask), "is broken", "restore"):
         read_mask(pair.mask)
-
-
-def test_what_a_png_says_beside_its_pixels_may_be_damaged(pair: Pair) -> None:
-    labels, said = read_mask(pair.mask), PngInfo()
-    said.add_text("Comment", "said", zip=False)
-    Image.fromarray(labels).save(pair.mask, pnginfo=said)
-    content = pair.mask.read_bytes()
-    text = content[content.index(b"tEXt") - 4 : content.index(b"IDAT") - 4]
-    end = content.index(b"IEND") - 4
-    after = content.replace(text, b"")[: end - len(text)] + text[:-1] + b"?" + content[end:]
-    pair.mask.write_bytes(after)
-    assert np.array_equal(read_mask(pair.mask), labels)
 
 
 @pytest.fixture

@@ -22,12 +22,11 @@ from crispseg.cli.main import main
 from crispseg.io.files import (
     LITTER,
     LOCK,
+    atomic_files,
     atomic_folder,
     atomic_path,
     check_new_folder,
     owned,
-    put,
-    staging,
     writable_folder,
 )
 from crispseg.io.images import write_image
@@ -122,11 +121,10 @@ def test_writable_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> No
 
 
 def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
-    with staging(tmp_path / "model.xml") as folder:
+    with atomic_files(tmp_path / "model.xml") as folder:
         (folder / "model.bin").write_text("weights")
         (folder / "model.xml").write_text("graph")
         assert not (tmp_path / "model.xml").exists()
-        put(folder, tmp_path / "model.xml")
     assert files(tmp_path) == {"model.bin", "model.xml"} and len(list(tmp_path.iterdir())) == 2
 
 

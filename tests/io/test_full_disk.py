@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import error_of
+from PIL import Image
 from training_runs import files, quietly, tiny
 
 from crispseg.cli.main import main
 from crispseg.io.files import LITTER
 from crispseg.io.images import write_image
-from crispseg.io.opening import write_png
 from crispseg.training import Run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -111,15 +111,16 @@ def test_predicting_on_a_full_disk_says_what_there_is(
     images: Path, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved: list[Any] = []
+    save = Image.Image.save
 
-    def full(*args: Any) -> None:
+    def full(*args: Any, **options: Any) -> None:
         saved.append(args)
-        if len(saved) > 2:
+        if len(saved) > 1:
             raise OSError(*FULL.args)
-        write_png(*args)
+        save(*args, **options)
 
     (images / f"{'b' * 251}.png").unlink()
-    monkeypatch.setattr("crispseg.io.images.write_png", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
     assert "c.png: No space left on device; make room; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}

@@ -13,7 +13,7 @@ from crispseg.export.certificate import Certificate, ExportLimits, Trial
 from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, ways, write
 from crispseg.export.quantization import KEPT, Calibration
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import put, staging
+from crispseg.io.files import atomic_files
 from crispseg.models import SegmentationModel
 
 
@@ -54,7 +54,7 @@ def export_model(
     check_choices(model, path, format, precision, data, limits)
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
-    with staging(path) as folder:
+    with atomic_files(path) as folder:
         made = folder / path.name
         for kept in ways(model) if precision == "int8" else KEPT[:1]:
             try:
@@ -84,7 +84,6 @@ def export_model(
                 file.rename(folder / f"{path.stem}{file.suffix}")
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
-        put(folder, path)
     if broken:
         raise CrispsegError(f"{title} in {precision} is refused: {broken[0]}; the file is kept aside as {path}")
     return found

@@ -23,7 +23,7 @@ FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uin
 
 
 def image_array(image: Values) -> NDArray[Any]:
-    """An image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
+    """Return an image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
     Args:
         image: of one channel (grey), three (RGB) or others; uint8, uint16, or floats from 0 to 1, which become uint8.
@@ -45,7 +45,7 @@ def image_array(image: Values) -> NDArray[Any]:
 
 
 def mask_array(mask: Values) -> NDArray[Any]:
-    """A mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
+    """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
 
     Args:
         mask: whole numbers from 0 to 65535, or booleans, of one channel; or uint8 colours.
@@ -65,7 +65,6 @@ def mask_array(mask: Values) -> NDArray[Any]:
 
 
 def _channels_last(values: Values) -> NDArray[Any]:
-    """The values as an array with its channels last, or without an axis for a single one."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16

@@ -23,10 +23,9 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegima
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder and rename it to `path` when the block succeeds.
+    """Yield a temporary path in the same folder, with the same suffix, and rename it to `path` when the block succeeds.
 
-    The suffix is kept, so writers that choose a format by it work. On an error the temporary file is removed and
-    whatever stood at `path` before is untouched; an `OSError` names `path` where it names no other file.
+    On an error the temporary file is removed and an earlier `path` is untouched; an `OSError` names `path`.
 
     Raises:
         CrispsegError: the folder cannot be written, or `path` is a folder.
@@ -48,31 +47,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staging(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, for files that belong together; `put` puts them in place.
+def atomic_files(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder for files that belong together, named after the stem of `path`, such as `path.bin`.
+
+    When the block succeeds they are moved beside `path`, which comes last.
 
     Raises:
         CrispsegError: the folder of `path` cannot be written, or `path` is a folder.
     """
-    with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_file(path).parent, ignore_cleanup_errors=True) as name:
+    path = writable_file(path)
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=path.parent, ignore_cleanup_errors=True) as name:
         yield Path(name)
-
-
-def put(staged: Path, path: Path) -> None:
-    """Move all files of a folder beside `path`, those named after its stem, as `path.bin`, before `path` itself."""
-    for file in sorted(staged.iterdir(), key=lambda file: file.suffix == path.suffix):
-        file.replace(path.with_name(file.name))
+        for file in sorted(Path(name).iterdir(), key=lambda file: file.suffix == path.suffix):
+            file.replace(path.with_name(file.name))
 
 
 @contextmanager
 def owned(folder: Path, *inside: Path) -> Iterator[None]:
-    """Let no other process own the folder while the block runs, and first remove what a killed owner left in it.
+    """Lock a folder against other processes, and first remove what a killed owner left in it.
 
     The lock is one of the operating system, which ends with the process, however that ends.
 
     Args:
         folder: made where it is missing, and removed again if the owner leaves nothing in it.
-        inside: further folders to which the owner writes, where temporary files may be left too.
+        inside: further folders to which the owner writes.
 
     Raises:
         CrispsegError: another process owns the folder, or it cannot be written or locked.
@@ -94,8 +92,8 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose content becomes that of `path` when the block succeeds.
 
-    `path` is new or an empty folder, which stays, since it may be a link or where a disk is mounted. On an error
-    nothing is left behind; what a process left that was killed is removed by the next one that makes the same folder.
+    `path` is new or an empty folder, which stays, since it may be a link or a mounted disk. On an error nothing is
+    left; what a killed process left is removed by the next one that makes the same folder.
 
     Raises:
         CrispsegError: `path` is a file or holds something, cannot be written, or another process is making it.
@@ -119,16 +117,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """`path`, which is new or an empty folder; temporary files of a process that was killed do not count.
+    """Return `path`, which is new or an empty folder; temporary files of a killed process do not count.
 
     Raises:
         CrispsegError: it is not.
     """
     path = Path(path)
-    if path.exists() and (
-        not path.is_dir() or any(not entry.name.startswith((LITTER, LOCK)) for entry in path.iterdir())
-    ):
-        raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
+    if path.is_dir() and any(not entry.name.startswith((LITTER, LOCK)) for entry in path.iterdir()):
+        raise CrispsegError(f"{path} is not empty; give a new folder")
+    if path.exists() and not path.is_dir():
+        raise CrispsegError(f"{path} is a file; give a new folder")
     if path.is_symlink() and not path.exists():
         raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")
     return path
@@ -167,7 +165,7 @@ def writable_file(path: str | Path) -> Path:
 
 @contextmanager
 def _locked(file: Path, what: Path) -> Iterator[None]:
-    lock = FileLock(file, timeout=1)  # seconds: whoever has just been killed may take a moment to be gone
+    lock = FileLock(file, timeout=1)  # seconds: a process that was killed may take a moment to be gone
     try:
         lock.acquire()
     except Timeout:
@@ -184,7 +182,6 @@ def _locked(file: Path, what: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    """A file or a folder, if it is there and can be removed."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

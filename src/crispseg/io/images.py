@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -13,19 +15,18 @@ from PIL.TiffImagePlugin import SAMPLESPERPIXEL, TiffImageFile
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
-from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode, write_png
+from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
 from crispseg.io.tiff import deep_bands, open_tiff, read_bands
 from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import Color, color_table
 
 MOST_CHANNELS = 16
-"""Of an image."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def image_channels(in_chans: int) -> int:
-    """How many channels of an image a model of `in_chans` needs: as many; and 3 (RGB) for 1, which sees their mean.
+    """Return how many channels of an image a model needs: `in_chans`, and 3 (RGB) for 1, which sees their mean.
 
     Raises:
         CrispsegError: fewer than 1, or more than `MOST_CHANNELS`.
@@ -36,15 +37,11 @@ def image_channels(in_chans: int) -> int:
 
 
 def as_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`(H, W, 3)` of an image `(H, W, C)`, for pictures: its first three channels, or of two the first as grey."""
+    """Return `(H, W, 3)` of an image `(H, W, C)`: its first three channels, or of two the first as grey."""
     return np.ascontiguousarray(image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, 2))
 
 
-def read_image(
-    path: str | Path,
-    channels: int = 3,
-    value_range: ValueRange | None = None,
-) -> NDArray[np.uint8]:
+def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 
     Of several frames or pages the first is read.
@@ -74,7 +71,7 @@ def read_image(
 
 
 def in_bands(path: str | Path, channels: int) -> bool:
-    """Whether `read_image` reads the bands of a TIFF for so many channels, which Pillow cannot.
+    """Return whether `read_image` reads the bands of a TIFF for this number of channels, which Pillow cannot.
 
     Raises:
         CrispsegError: for 4 channels, as for `read_image`; for others nothing is opened.
@@ -91,7 +88,7 @@ def in_bands(path: str | Path, channels: int) -> bool:
 
 
 def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
-    """The values of an image of 16 bits a channel, upright, `(H, W)` or `(H, W, C)`; None for one of 8 bits.
+    """Return the values of an image of 16 bits a channel, upright, `(H, W)` or `(H, W, C)`; None for one of 8 bits.
 
     Raises:
         CrispsegError: as for `read_image`; an image of 8 bits is not decoded.
@@ -103,7 +100,7 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
 
 
 def is_deep(picture: Image.Image) -> bool:
-    """Whether a picture that has not been loaded has more than 8 bits a channel, all of which are read."""
+    """Return whether a picture that has not been loaded has more than 8 bits a channel, all of which are read."""
     return picture.mode[0] in "IF" or (picture.mode in ("RGB", "RGBA", "RGBX", "LA") and ";16" in raw_mode(picture))
 
 
@@ -112,8 +109,6 @@ def _deep_values(picture: Image.Image, path: str | Path) -> NDArray[np.uint16]:
     if picture.mode[0] in "IF":
         ImageOps.exif_transpose(picture, in_place=True)
         return deep_grey(picture)
-    import cv2
-
     turn = picture.getexif().get(ORIENTATION, 1)
     picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -126,12 +121,12 @@ def _deep_values(picture: Image.Image, path: str | Path) -> NDArray[np.uint16]:
 
 
 def as_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`(H, W)` grey or `(H, W, 3)` as `(H, W, 3)`."""
+    """Return `(H, W)` grey or `(H, W, 3)` as `(H, W, 3)`."""
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 def rgb_values(picture: Image.Image, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-    """The pixels of an opened picture as `(H, W, 3)` RGB; `value_range` as for `to_8_bits`."""
+    """Return the pixels of an opened picture as `(H, W, 3)` RGB; `value_range` as for `to_8_bits`."""
     if picture.mode[0] in "IF":
         return as_rgb(to_8_bits(deep_grey(picture), value_range, getattr(picture, "filename", "") or "the image"))
     picture.info.pop("transparency", None)  # Pillow would warn that the conversion loses it
@@ -175,7 +170,7 @@ def check_mask(picture: Image.Image, path: str | Path) -> None:
 
 
 def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int = 0xFFFF) -> NDArray[Any]:
-    """The values of an upright mask, as `read_mask` gives them; `stretch_of` it tells before it is loaded."""
+    """Return the values of an upright mask as `read_mask` does, given `stretch_of` it, known before it is loaded."""
     if picture.mode in ("1", "L", "P", "RGB"):
         values = np.array(picture, np.uint8)
         return values // stretch if stretch > 1 else values
@@ -191,8 +186,7 @@ def mask_values(picture: Image.Image, path: str | Path, stretch: int, most: int 
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:
-    """`(H, W)` of the upright picture, from the header alone; `channels` as for `read_image`, `whole` as for
-    `opened`.
+    """Return `(H, W)` of the upright picture from its header; `channels` as for `read_image`, `whole` as for `opened`.
 
     An orientation that a PNG states only behind its pixels is not seen.
 
@@ -220,14 +214,15 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
     path = check_picture(path)
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".png" and rgb.dtype == np.uint8 and rgb.shape[2:] == (3,) and rgb.size:
-            with temporary.open("wb") as file:
-                write_png(file, rgb.view(np.uint8))
+            fast = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+            bgr = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR)
+            temporary.write_bytes(cv2.imencode(".png", bgr, fast)[1].data)
         else:
             Image.fromarray(rgb).save(temporary)
 
 
 def check_picture(path: str | Path) -> Path:
-    """`path`, to which `write_image` can write.
+    """Return `path`, to which `write_image` can write.
 
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
@@ -248,13 +243,14 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise CrispsegError(f"cannot write labels to {path}: they are kept exactly only in PNG; use the suffix .png")
-    ids = _ids(labels, palette)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        write_png(file, ids, color_table(palette))
+    picture = Image.fromarray(_ids(labels, palette))
+    picture.putpalette(color_table(palette).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """Class ids `(H, W)` → RGB `(H, W, 3)`; 255 (ignore) is black.
+    """Return RGB `(H, W, 3)` of class ids `(H, W)`; 255 (ignore) is black.
 
     Raises:
         ValueError: an id is neither in the palette nor 255.
@@ -263,9 +259,9 @@ def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """All pictures in a folder and its sub-folders, by their suffix, sorted. Hidden files are left out.
+    """Return all pictures in a folder and its sub-folders, by their suffix, sorted.
 
-    Links that lead nowhere are among them: whoever reads them says so, which is better than fewer images.
+    Hidden files are left out. Links that lead nowhere are among them, and fail when they are read.
 
     Raises:
         CrispsegError: there is no such folder.
@@ -283,8 +279,7 @@ def find_images(folder: str | Path) -> list[Path]:
 def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
     """Prepare an opened picture of RGB and a fourth channel to load all four as they are.
 
-    Pillow drops a TIFF's fourth channel if the file does not say that it is alpha, and divides the others by it if the
-    file says that they were multiplied by it.
+    Pillow drops a TIFF's fourth channel if it is not called alpha, and divides by it if it is called premultiplied.
     """
     stored = raw_mode(picture)
     count = picture.tag_v2.get(SAMPLESPERPIXEL, 1) if isinstance(picture, TiffImageFile) else len(picture.getbands())
@@ -299,7 +294,7 @@ def _keep_fourth(picture: Image.Image, path: str | Path) -> None:
 
 
 def deep_grey(picture: Image.Image, most: int = 0xFFFF) -> NDArray[Any]:
-    """The values of a grey picture of more than 8 bits: uint16, or int32 where `most` lets them be larger and some are.
+    """Return the values of a grey picture of more than 8 bits: uint16, or int32 if some are larger.
 
     Raises:
         UnknownRange: they are no whole numbers from 0 to `most`.
@@ -312,23 +307,23 @@ def deep_grey(picture: Image.Image, most: int = 0xFFFF) -> NDArray[Any]:
 
 
 def stretch_of(picture: Image.Image) -> int:
-    """The factor by which Pillow will spread the values of a 2-bit or 4-bit grey PNG over 0 to 255, once it loads."""
+    """Return the factor by which Pillow spreads the values of a 2-bit or 4-bit grey PNG over 0 to 255 on loading."""
     return {"L;2": 85, "L;4": 17}.get(raw_mode(picture), 1) if picture.format == "PNG" else 1
 
 
 def largest_value(path: str | Path) -> int:
-    """What the bits of a pixel of a mask can hold: 3 or 15 for a PNG of 2 or 4, of grey or with a palette, else 255."""
+    """Return the largest value that the bits of a mask allow: 3 or 15 for a grey or palette PNG of 2 or 4, else 255."""
     with opened(path) as picture:
         bits = raw_mode(picture).partition(";")[2] if picture.format == "PNG" and picture.mode in "LP" else ""
         return {"2": 3, "4": 15}.get(bits, 255)
 
 
 def palette_of(path: str | Path) -> list[Color]:
-    """The colours of a file that has a palette, from its header alone; none where it has none, or cannot be read."""
+    """Return the colours of a file's palette, from its header; none if it has none or cannot be read."""
     try:
         with opened(path) as picture:
             kind, data = picture.palette.getdata() if picture.palette else ("", b"")
-    except CrispsegError:  # which is told where masks are read
+    except CrispsegError:  # which is reported when masks are read
         return []
     return [*zip(data[0::3], data[1::3], data[2::3], strict=False)] if kind == "RGB" else []
 
@@ -343,7 +338,7 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:
-    """The factor that brings an image of `(H, W)` to a longer or a shorter side; to within both where both are given.
+    """Return the factor that brings an image of `(H, W)` to a longer or a shorter side, or within both.
 
     >>> side_factor((600, 800), 2048, 512) == 512 / 600
     True

@@ -30,10 +30,10 @@ Runs: TypeAlias = dict[str, list[int]]
 
 
 def segmentations(ids: NDArray[np.int32]) -> list[Polygons | Runs]:
-    """What encloses just the pixels of each object in a map of numbers `(H, W)`, 0 for none, else 1 to N.
+    """Return polygons around the pixels of each object in a map of numbers `(H, W)`, 0 for none, else 1 to N.
 
-    These are polygons, one for each part that sides join. A polygon would fill holes, and many programs fill what only
-    a corner closes, too: an object with such a place gets run lengths.
+    There is one for each part that sides join. An object with a hole, or one that only a corner closes, gets run
+    lengths, since programs fill such places.
     """
     found: list[Polygons | Runs] = []
     for number, (rows, columns) in enumerate(find_objects(ids), 1):

@@ -31,20 +31,17 @@ SUFFIXES = (".tif", ".tiff")
 SIDE = 256
 """Side in pixels of the tiles that are written."""
 
-MASKS = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
-"""Channels and types of masks that can be read in parts."""
-
 CACHE = 2**25
-"""Bytes of decoded tiles that GDAL keeps; by default it would take a twentieth of the machine's memory."""
+"""Bytes of decoded tiles that GDAL keeps; its default is a twentieth of the machine's memory."""
 
 
 @dataclass(frozen=True)
 class TiffImage:
-    """A TIFF that is open, whose rows are read as `(h, W, channels)` uint8."""
+    """An open TIFF, whose rows are read as `(h, W, channels)` uint8."""
 
     path: Path
     channels: int
-    """3, as RGB, or as many as it has."""
+    """3, as RGB, or as many as the file has."""
     value_range: ValueRange | None
     """Of values of 16 bits, see `to_8_bits`."""
     dataset: Any
@@ -56,7 +53,7 @@ class TiffImage:
         return self.dataset.shape  # type: ignore[no-any-return]
 
     def read(self, top: int, bottom: int, left: int = 0, right: int | None = None) -> NDArray[np.uint8]:
-        """Rows `[top, bottom)`, all of them or columns `[left, right)`: `(bottom - top, right - left, channels)`.
+        """Read rows `[top, bottom)`, and columns `[left, right)`: `(bottom - top, right - left, channels)`.
 
         Raises:
             CrispsegError: they are broken.
@@ -68,7 +65,7 @@ class TiffImage:
         return np.repeat(values[..., :1], 3, 2) if grey else values[..., : self.channels]
 
     def values(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:
-        """As `read`, of the values as they are in the file and of all its channels."""
+        """Read the values as they are in the file, of all its channels."""
         values = np.empty((bottom - top, right - left, self.dataset.count), self.dataset.dtypes[0])
         with _one_line_errors(self.path):
             self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (left, right)))
@@ -82,12 +79,11 @@ class TiffImage:
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
         """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at the image's place on the map.
 
-        It is deflated, in tiles, with overviews that show the most frequent class. Where the image has no data, by a
-        value that means so, the ids become 255 (ignore), which is black.
+        Overviews show the most frequent class. Pixels of the image's no-data value become 255 (ignore), black.
 
         Args:
             path: file to write.
-            rows: the ids from top to bottom, some rows `(h, W)` at a time, which are taken one by one.
+            rows: the ids from top to bottom, some rows `(h, W)` at a time.
             palette: RGB of each class.
         """
         plain = path.with_name(f"{path.stem}-plain.tif")
@@ -104,7 +100,7 @@ class TiffImage:
             plain.unlink(missing_ok=True)
 
     def _write_plain(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> int:
-        """Write them without overviews; gives their CRC-32."""
+        """Write the rows without overviews; return their CRC-32."""
         crc = 0
         no_data = self.dataset.nodata is not None
         options = {"count": 1, "dtype": "uint8", "nodata": IGNORE if no_data else None, "BIGTIFF": "IF_SAFER"}
@@ -125,7 +121,7 @@ class TiffImage:
         return crc
 
     def _position(self) -> dict[str, Any]:
-        """What rasterio needs to place another file of this size on the map."""
+        """Options of rasterio that place another file of this size on the map."""
         points, crs = self.dataset.gcps
         if points:
             return {"gcps": points, "crs": crs}
@@ -137,15 +133,13 @@ class TiffImage:
 def open_tiff(
     path: str | Path, channels: int = 3, value_range: ValueRange | None = None, palette: bool = False
 ) -> Iterator[TiffImage]:
-    """Open a TIFF to be read in parts.
-
-    As `read_image` does it, for 3 channels grey becomes RGB and an alpha channel is dropped; 16 bits are scaled to 8.
+    """Open a TIFF to be read in parts; as in `read_image`, grey becomes RGB, alpha is dropped, 16 bits become 8.
 
     Args:
         path: file to read.
         channels: 3 for RGB, or as many as the file has.
         value_range: of values of 16 bits, see `to_8_bits`.
-        palette: whether one with a palette will do too; its values are read, not its colours.
+        palette: whether a palette is accepted; its values are read, not its colours.
 
     Raises:
         CrispsegError: rasterio is not installed; the file is missing, broken, neither grey nor RGB, or has another
@@ -158,7 +152,7 @@ def open_tiff(
 
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[Any]:
-    """Open a TIFF as rasterio's own view of it.
+    """Open a TIFF as a dataset of rasterio.
 
     Raises:
         CrispsegError: rasterio is not installed; the file is missing or broken.
@@ -180,23 +174,18 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
 
 
 def read_bands(path: str | Path, channels: int, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-    """All of a TIFF of any number of channels, as `read_image`.
-
-    Raises:
-        CrispsegError: as for `open_tiff`; it has more than `MAX_PIXELS`.
-    """
+    """Read a TIFF of any number of channels as `read_image` does. Raises as `open_tiff`, and over `MAX_PIXELS`."""
     with open_tiff(path, channels, value_range) as tiff:
         return tiff.read(0, _height(tiff))
 
 
 def deep_bands(path: str | Path, channels: int) -> NDArray[np.uint16] | None:
-    """As `read_bands`, of values of 16 bits as they are in the file; None for a file of 8."""
+    """Read the 16-bit values of a TIFF as they are in the file; None for a file of 8. Raises as `read_bands`."""
     with open_tiff(path, channels) as tiff:
         return None if tiff.dataset.dtypes[0] == "uint8" else tiff.values(0, _height(tiff), 0, tiff.size[1])
 
 
 def _height(tiff: TiffImage) -> int:
-    """Of one that may be read as a whole."""
     if math.prod(tiff.size) > MAX_PIXELS:
         raise UnreadablePicture(
             f"{tiff.path} claims more than {MAX_PIXELS:,} pixels; segment it by 'crispseg predict' in tiles of 1024",
@@ -231,7 +220,7 @@ def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
 
 
 def mask_window(path: Path, top: int, bottom: int, left: int, right: int) -> NDArray[Any] | None:
-    """A part of a mask, as a part of what `read_mask` gives; None where that has to read all.
+    """Read a part of a mask as `read_mask` does; None if that has to read all of it.
 
     That is so without rasterio, and for anything but upright TIFFs in blocks of grey or palette values or RGB.
 
@@ -243,16 +232,17 @@ def mask_window(path: Path, top: int, bottom: int, left: int, right: int) -> NDA
             mask = stack.enter_context(open_tiff(path, palette=True)) if path.suffix.lower() in SUFFIXES else None
         except CrispsegError:
             return None
-        if mask is None or not mask.in_blocks or (mask.dataset.count, mask.dataset.dtypes[0]) not in MASKS:
+        kinds = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
+        if mask is None or not mask.in_blocks or (mask.dataset.count, mask.dataset.dtypes[0]) not in kinds:
             return None
         values = mask.values(top, bottom, left, right)
         return values[..., 0] if values.shape[2] == 1 else values
 
 
 def keep_position(image: Path, pictures: Iterable[Path]) -> None:
-    """Write beside pictures of a GeoTIFF's size where it lies on the map: `PICTURE.aux.xml`, which GDAL and QGIS read.
+    """Write the position of a GeoTIFF beside pictures of its size: `PICTURE.aux.xml`, which GDAL and QGIS read.
 
-    Nothing is written where rasterio is not installed, or the image lies nowhere.
+    Nothing is written without rasterio, or if the image has no position.
     """
     with suppress(CrispsegError), open_tiff(image) as source:
         crs, transform = source.dataset.crs, source.dataset.transform
@@ -268,7 +258,6 @@ def keep_position(image: Path, pictures: Iterable[Path]) -> None:
 
 
 def _open(path: Path, mode: str = "r", **options: Any) -> Any:
-    """A dataset of rasterio."""
     import rasterio
 
     with warnings.catch_warnings():
@@ -298,7 +287,7 @@ def _checksum(path: Path) -> int:
 
 
 def _strips(rows: Iterable[NDArray[np.uint8]], width: int) -> Iterator[NDArray[np.uint8]]:
-    """The same rows, `SIDE` at a time, so that each tile is written once; the last are fewer."""
+    """The same rows, `SIDE` at a time, so that each tile is written once."""
     waiting = np.empty((0, width), np.uint8)
     for some in rows:
         waiting = np.concatenate([waiting, some])

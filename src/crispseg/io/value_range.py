@@ -1,7 +1,6 @@
-"""Images of more than 8 bits a channel: which of their values are black and white.
+"""Value ranges of images of more than 8 bits a channel: the values that become black and white.
 
-A sensor of 12 bits fills a sixteenth of a 16-bit file, so the file does not tell. The range is declared, or measured
-over the training images, and is then part of the model. Images of 8 bits are never scaled.
+The range is declared, or measured over the training images, and is then part of the model.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from crispseg.errors import CrispsegError, CrispsegWarning
 
 ValueRange: TypeAlias = tuple[float, float]
-"""The values that become black and white; what lies beyond is cut off."""
+"""The values that become black and white; others are clipped."""
 
 PERCENTILES = (0.1, 99.9)
-"""Of the pixels, between which a measured range lies: a few dead or glaring ones do not count."""
+"""Of the pixels, between which a measured range lies."""
 
 _told = Event()
 
@@ -42,7 +41,7 @@ def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: 
 
 
 def warn_of_unknown(name: object, low: float, high: float) -> None:
-    """Say, once in a process, that nobody knows the range of what is called `name`, which has these values."""
+    """Warn, once in a process, that the range of what is called `name` is unknown; it has these values."""
     if not _told.is_set():
         _told.set()
         warnings.warn(
@@ -55,13 +54,13 @@ def warn_of_unknown(name: object, low: float, high: float) -> None:
 
 
 def percentile_range(values: Iterable[NDArray[np.uint16]]) -> ValueRange:
-    """The range between `PERCENTILES` of pixels of some images, in whole numbers."""
+    """Return the range between `PERCENTILES` of pixels of some images, in whole numbers."""
     low, high = np.percentile(np.concatenate([some.ravel() for some in values]), PERCENTILES)
     return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 
 def check_range(value_range: ValueRange, key: str) -> None:
-    """Raise a CrispsegError where a declared range, called `key`, is none."""
+    """Raise a CrispsegError if a declared range, called `key`, is none."""
     low, high = value_range
     if not 0 <= low < high <= 0xFFFF:
         raise CrispsegError(
@@ -71,6 +70,5 @@ def check_range(value_range: ValueRange, key: str) -> None:
 
 @lru_cache(maxsize=4)
 def _table(low: float, high: float) -> NDArray[np.uint8]:
-    """The scaled value of each of the 65536."""
     table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
     return table
