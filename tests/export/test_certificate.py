@@ -14,9 +14,9 @@ from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.export.certificate import Certificate, CertificateRow, Compared, ExportLimits, resident_growth
+from crispseg.export.certificate import CertificateRow, Compared, ExportLimits, resident_growth
 from crispseg.export.pipeline import export_model
-from crispseg.export.quantization import KEPT, SCOPES, Kept, in_float, saturates
+from crispseg.export.quantization import SCOPES, in_float, saturates
 from crispseg.training import Run
 
 
@@ -112,17 +112,6 @@ def test_data_of_other_classes_are_refused(tmp_path: Path, tiny_run: Run, refuse
     with refuses(f"the model has {model.num_classes} classes, the data {NUM_CLASSES}"):
         export_model(model, tmp_path / "n.onnx", "onnx", precision="int8", data=SQUARES)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("kept", KEPT)
-def test_the_table_of_a_certificate(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
-    from crispseg.cli.export import show
-
-    memory = Compared(2e6, 3e6)
-    show(Certificate("a", "onnx", "int8", kept, "patches", (ROW,), memory, (), 9, ExportLimits(), ()))
-    shown = capsys.readouterr().out
-    for phrase in ("patches", "64×96", "98.50 %", "60.00 → 58.50", "20.0 → 30.0", "2 MB → 3 MB", "in float: "):
-        assert phrase in shown
 
 
 @pytest.mark.parametrize(

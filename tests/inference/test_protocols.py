@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,6 @@ class Toy(nn.Module):
 
 
 # Windows ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("length", "window", "stride"), [(100, 32, 32), (100, 32, 21), (97, 33, 5), (32, 32, 9)])
-def test_windows_cover_the_side_and_stay_inside(length: int, window: int, stride: int) -> None:
-    starts = window_starts(length, window, stride)
-    assert starts[0] == 0 and starts[-1] == length - window
-    assert all(0 < right - left <= stride for left, right in pairwise(starts))
-    assert starts[:-1] == [stride * index for index in range(len(starts) - 1)]
 
 
 @pytest.mark.parametrize("blend", ["uniform", "linear"])

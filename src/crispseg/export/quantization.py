@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -154,8 +154,8 @@ def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
     names = in_float(onnx.load(source, load_external_data=False).graph, kept)
     names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
     core = openvino_core()  # made before it stands in for the class that makes it
-    # NNCF makes cores of its own; openvino_core says what they would leave behind.
-    with _quietly(), mock.patch.object(openvino, "Core", lambda: core):
+    # NNCF draws bars, and makes cores of its own; openvino_core says what they would leave behind.
+    with contextlib.redirect_stdout(io.StringIO()), mock.patch.object(openvino, "Core", lambda: core):
         return nncf.quantize(
             core.read_model(source),
             nncf.Dataset(batches),
@@ -168,10 +168,3 @@ def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
             ),
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the bars that NNCF draws."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

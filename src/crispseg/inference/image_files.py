@@ -39,7 +39,7 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
         if path.is_dir():
             found = {image: image.relative_to(path) for image in find_images(path)}
         elif path.suffix.lower() == ".txt" and path.is_file():
-            found = {path.parent / line: _own_name(line) for line in _lines(path)}
+            found = _listed(path)
         elif path.exists():
             found = {path: Path(path.name)}
         else:
@@ -54,19 +54,15 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
     return names
 
 
-def _lines(path: Path) -> list[str]:
+def _listed(path: Path) -> dict[Path, Path]:
+    """Return the files that a text file lists, each with the path that names its results."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [Path(line.strip()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise CrispsegError(f"{path} is no text in UTF-8; give a list of paths, one a line") from None
-    if no_file := next((line for line in lines if not Path(line).name), None):
+    if no_file := next((line for line in lines if not line.name), None):
         raise CrispsegError(f"{path} has the line '{no_file}', which is no file; give one path a line")
-    return lines
-
-
-def _own_name(line: str) -> Path:
-    path = Path(line)
-    return Path(path.name) if path.is_absolute() or ".." in path.parts else path
+    return {path.parent / line: Path(line.name) if line.anchor or ".." in line.parts else line for line in lines}
 
 
 def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:

@@ -94,16 +94,10 @@ def predict(
     for needed in (column, *(["name"] if out is not None else [])):
         if needed not in (there := rows.columns()):
             raise CrispsegError(f"the dataset has no column '{needed}'{did_you_mean(needed, there)}")
+    device = "cuda" if gpus else "cpu"
     results = rows.map_batches(
         _Worker,
-        fn_constructor_args=(
-            run,
-            out,
-            column,
-            objects,
-            objects_border,
-            {"device": "cuda" if gpus else "cpu", **options},
-        ),
+        fn_constructor_args=(run, out, column, objects, objects_border, {"device": device, **options}),
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -131,11 +125,11 @@ class _Worker:
         self.segmenter = Segmenter(run, **options)
         self.out, self.column, self.objects, self.border = out, column, objects, border
         self.scratch = tempfile.TemporaryDirectory(prefix="crispseg-")
-        counts = [(key, pa.int64() if kind == "int" else pa.float64()) for key, kind in Object.__annotations__.items()]
+        fields = [(key, pa.int64() if kind == "int" else pa.float64()) for key, kind in Object.__annotations__.items()]
         self.types = {
             **({"labels": pa.binary()} if out is None else {"file": pa.string()}),
             "shares": pa.struct([(name, pa.float64()) for name in self.segmenter.label_set.names]),
-            **({} if objects is None else {"objects": pa.list_(pa.struct(counts))}),
+            **({} if objects is None else {"objects": pa.list_(pa.struct(fields))}),
             "seconds": pa.float64(),
             "error": pa.string(),
         }

@@ -219,8 +219,7 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     """Return the most bytes that the tensors of a computation take at one time."""
     with PeakMemory() as memory:
         run()
-    most: int = memory.most
-    return most
+    return int(memory.most)
 
 
 def free_bytes(device: torch.device) -> int | None:
