@@ -20,6 +20,7 @@ from crispseg.inference.prediction import SERVERS
 evaluator = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 
 ROAD, SKY, TRAIN = 0, 10, 16
+VALUES = [*SERVERS["cityscapes"].classes().values()]
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def compare(scores: Scores, result: dict[str, Any]) -> None:
 
 def street(random: np.random.Generator, shape: tuple[int, int] = (64, 128)) -> NDArray[np.uint8]:
     """Values of a mask: blocks of classes, the sky in none, and every value that is ignored in single pixels."""
-    ids = [value for index, value in enumerate(SERVERS["cityscapes"].values) if index not in (SKY, TRAIN)]
+    ids = [value for index, value in enumerate(VALUES) if index not in (SKY, TRAIN)]
     blocks = np.kron(random.choice(ids, (shape[0] // 8, shape[1] // 8)), np.ones((8, 8), np.int64))
-    void = sorted(set(range(34)) - set(SERVERS["cityscapes"].values))
+    void = sorted(set(range(34)) - set(VALUES))
     return np.where(random.random(shape) < 0.1, random.choice(void, shape), blocks).astype(np.uint8)
 
 
