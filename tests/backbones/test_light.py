@@ -141,15 +141,6 @@ def test_published_weights_that_cannot_be_got_are_refused(
         Backbone(SHUFFLENET, pretrained=True)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("stdc1", 813), ("stdc2", 1446)])
-def test_stdc_costs_what_its_released_names_say(name: str, millions: int) -> None:
-    """STDCNet813 and STDCNet1446, by a counter that sees batch norms and pooling too."""
-    with torch.device("meta"):
-        backbone = Backbone(name)
-    classifier = 1024 * 1024 * 7 * 7 + 1024 * 1024 + 1024 * 1000  # conv_last, fc, linear
-    assert count_multiply_adds(backbone, 224, 224) + classifier == pytest.approx(millions * 1e6, rel=0.01)
-
-
 # In SFNet -----------------------------------------------------------------------------------------------------------
 
 
@@ -159,9 +150,6 @@ def test_stdc_costs_what_its_released_names_say(name: str, millions: int) -> Non
         ("df1", {}, 8.42e6, 16.4),
         ("df2", {}, 17.88e6, 40.0),
         ("df1", {"width": 128}, 9.24e6, 18.7),  # Table 1(d)'s multiply-adds
-        ("df1", {"width": 128, "fuse": "add"}, 9.20e6, 18.6),
-        ("df2", {"width": 128}, 18.70e6, 48.5),
-        ("df2", {"width": 128, "fuse": "add"}, 18.66e6, 48.2),
         ("stdc1", {}, 5.99e6, 29.8),
         ("stdc2", {}, 10.02e6, 43.0),
         (SHUFFLENET, {}, 1.90e6, 16.7),

@@ -33,15 +33,10 @@ def test_nonlocal_is_the_paper_s_sum_over_all_positions() -> None:
     module = lively(NonLocal(6, 4))
     feature = torch.randn(1, 6, 3, 5, dtype=torch.float64)
     points = [feature[0, :, y, x] for y, x in itertools.product(range(3), range(5))]
-
-    def embed(conv: nn.Conv2d, point: Tensor) -> Tensor:
-        return conv.weight[:, :, 0, 0] @ point + conv.bias
-
-    attended = []
+    values, attended = [embedded(module.g, point) for point in points], []
     for point in points:
-        affinities = [(embed(module.theta, point) @ embed(module.phi, other)).exp() for other in points]
-        weighted = [a * embed(module.g, other) for a, other in zip(affinities, points, strict=True)]
-        attended.append(sum(weighted) / sum(affinities))
+        affinities = [embedded(module.theta, point) @ embedded(module.phi, other) for other in points]
+        attended.append(weighted_mean(affinities, values))
     y = torch.stack(attended, dim=1).unflatten(1, (3, 5))
     z = feature[0] + normalized(convolved(y, module.w_z[0].weight), module.w_z[1])
     level, context = module(feature)

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from training_runs import of_many_opinions
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
-from crispseg.evaluation import BoundaryF, BoundaryIoUScores, BoundaryScores
+from crispseg.evaluation import BoundaryF, BoundaryIoU, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation
 from crispseg.io.images import read_image
@@ -78,15 +79,18 @@ def naive(classes: int, prediction: Tensor, truth: Tensor, distances: tuple[int,
     return result
 
 
-@settings(max_examples=40)
-@given(
+DRAWS = given(
     seed=st.integers(0, 2**32),
-    classes=st.integers(2, 5),
-    count=st.integers(1, 3),
+    classes=st.integers(2, 4),
+    count=st.integers(1, 2),
     height=st.integers(1, 10),
     width=st.integers(1, 10),
     ignored=st.sampled_from([0.0, 0.1, 1.0]),
 )
+
+
+@settings(max_examples=30)
+@DRAWS
 def test_scores_are_those_of_a_loop(
     seed: int, classes: int, count: int, height: int, width: int, ignored: float
 ) -> None:
@@ -134,6 +138,104 @@ def test_boundaries_of_ignored_regions_do_not_count() -> None:
 def test_distances_are_checked(distances: Any, refuses: Any) -> None:
     with refuses("distances", "at least 1"):
         BoundaryScores(2, distances)
+
+
+# Boundary IoU
+
+RATIO = 0.15  # of small masks: bands of 1 to 3 pixels
+
+
+def iou_scored(classes: int, prediction: Tensor, truth: Tensor, ratio: float = RATIO) -> BoundaryIoU:
+    metric = BoundaryIoUScores(classes, ratio)
+    metric.update(prediction, truth)
+    return metric.scores()
+
+
+def naive_iou(classes: int, predictions: Tensor, truths: Tensor) -> NDArray[np.float64]:
+    """The published formula, class by class, with sets of pixels."""
+    both, either = np.zeros((2, classes))
+    for prediction, truth in zip(predictions.tolist(), truths.tolist(), strict=True):
+        height, width = len(truth), len(truth[0])
+        distance = max(round(RATIO * math.hypot(height, width)), 1)
+        pixels = set(product(range(height), range(width)))
+        ignored = {(y, x) for y, x in pixels if truth[y][x] == 255}
+
+        def near_outline(
+            mask: set[tuple[int, int]], free: set[tuple[int, int]] = ignored, far: int = distance, size: Any = pixels
+        ) -> set[tuple[int, int]]:
+            square = range(-far, far + 1)
+            return {
+                (y, x)
+                for y, x in mask
+                if any(
+                    (y + down, x + right) not in size or (y + down, x + right) not in mask | free
+                    for down, right in product(square, square)
+                )
+            }
+
+        for index in range(classes):
+            bands = [
+                near_outline({(y, x) for y, x in pixels - ignored if labels[y][x] == index})
+                for labels in (prediction, truth)
+            ]
+            both[index] += len(bands[0] & bands[1])
+            either[index] += len(bands[0] | bands[1])
+    return 100 * np.divide(both, either, out=np.full(classes, np.nan), where=either > 0)
+
+
+@settings(max_examples=25)
+@DRAWS
+def test_it_is_the_published_formula(
+    seed: int, classes: int, count: int, height: int, width: int, ignored: float
+) -> None:
+    prediction, truth = blobs(seed, classes, (count, height, width), ignored)
+    scores, expected = iou_scored(classes, prediction, truth), naive_iou(classes, prediction, truth)
+    np.testing.assert_allclose(scores.iou, expected, rtol=1e-12)
+    present = expected[~np.isnan(expected)]
+    np.testing.assert_allclose(scores.mean, present.mean() if len(present) else math.nan, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (200, 300)])
+def test_it_is_erosion_by_3_by_3_pixels(shape: tuple[int, int]) -> None:
+    """For one class after the other, as the released code for single masks works."""
+    prediction, truth = blobs(3, 3, (1, *shape), 0.0)
+    distance = max(round(0.02 * math.hypot(*shape)), 1)
+    expected = []
+    for index in range(3):
+        bands = []
+        for labels in (prediction, truth):
+            padded = np.pad((labels[0] == index).numpy().astype(np.uint8), 1)
+            eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)
+            bands.append((padded > eroded)[1:-1, 1:-1])
+        expected.append(100 * (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum())
+    np.testing.assert_allclose(iou_scored(3, prediction, truth, 0.02).iou, expected, rtol=1e-12)
+
+
+def test_ignored_pixels_make_no_outline() -> None:
+    truth = torch.zeros(1, 40, 40, dtype=torch.int64)
+    truth[:, :, 18:22] = 255
+    prediction = torch.where(truth == 255, 1, truth)
+    scores = iou_scored(2, prediction, truth, 0.02)
+    assert scores.iou[0] == 100 and math.isnan(scores.iou[1])  # the border of the image is all that there is
+    assert scores.images.truth[0, 0] == 40**2 - 38**2 - 2 * 4  # which is 1 pixel wide
+
+
+def test_intersections_and_unions_are_summed_over_images() -> None:
+    prediction, truth = blobs(0, 3, (4, 20, 24), 0.05)
+    scores = iou_scored(3, prediction, truth)
+    hits, truths, found = (getattr(scores.images, name).sum(0) for name in ("hits", "truth", "predicted"))
+    np.testing.assert_allclose(scores.iou, 100 * hits / (truths + found - hits))
+    metric = BoundaryIoUScores(3, RATIO)
+    for index in range(4):
+        metric.update(prediction[index : index + 1], truth[index : index + 1])
+    np.testing.assert_array_equal(metric.scores().iou, scores.iou)
+    np.testing.assert_array_equal(metric.compute()["boundary_iou_of_classes"].numpy(), scores.iou)
+
+
+@pytest.mark.parametrize("ratio", [0, -0.02, 1.5, math.nan])
+def test_the_ratio_is_checked(ratio: float, refuses: Any) -> None:
+    with refuses(f"dilation_ratio is {ratio}", "0.02"):
+        BoundaryIoUScores(2, ratio)
 
 
 # In an evaluation
@@ -204,11 +306,6 @@ def test_command(
     shown = capsys.readouterr().out
     assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
 
-    for mistake, phrase in (
-        (["--boundary", "0"], "distances are [0]"),
-        (["--boundary", "a"], "a is"),
-        (["--bootstrap", "-1"], "bootstrap is -1"),
-        (["--bootstrap", "1"], "at least 40"),
-    ):
+    for mistake, phrase in ((["--boundary", "0"], "distances are [0]"), (["--bootstrap", "1"], "at least 40")):
         assert main([*argv, *mistake]) == 2
-        assert phrase in capsys.readouterr().err.splitlines()[-1]
+        assert phrase in capsys.readouterr().err

@@ -10,11 +10,9 @@ import pytest
 import torch
 from dataset_trees import save
 from numpy.typing import NDArray
-from training_runs import of_many_opinions
 
 from crispseg.data import Cityscapes
-from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
-from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation import Scores, SegmentationScores
 from crispseg.inference.prediction import SERVERS
 
 evaluator = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
@@ -89,23 +87,3 @@ def test_counts_of_generated_predictions(tmp_path: Path, theirs: Any) -> None:
     compare(scores, theirs(tmp_path / "gtFine", tmp_path / "out"))
     assert np.flatnonzero(np.isnan(scores.iou)).tolist() == [TRAIN] and scores.iou[SKY] == scores.iou[3] == 0
     assert 30 < scores.miou < scores.pixel_accuracy < 70
-
-
-class Recorder(BoundaryScores):
-    """Is given what a model predicts, and writes it as the server takes it."""
-
-    folder: Path
-
-    def update(self, prediction: torch.Tensor, truth: torch.Tensor, ids: Any = None) -> None:
-        name = Path(f"ulm_{ids[0]:06}_000019_leftImg8bit.png")
-        SERVERS["cityscapes"].save(self.folder, name, prediction[0].numpy().astype(np.uint8))
-
-
-def test_evaluation_of_a_model(tmp_path: Path, theirs: Any) -> None:
-    """From the files of a data set to the scores."""
-    model = of_many_opinions(19)
-    recorder = Recorder(19)
-    recorder.folder = tmp_path / "out"
-    scores = evaluate(model, tree(tmp_path, 3).dataset("val"), device="cpu", workers=0, boundary=recorder)
-    compare(scores, theirs(tmp_path / "gtFine", tmp_path / "out"))
-    assert (scores.predicted > 0).sum() > 5 and scores.miou > 0

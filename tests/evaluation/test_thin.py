@@ -18,7 +18,6 @@ from skimage.morphology import skeletonize
 
 from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
-from crispseg.errors import CrispsegError
 from crispseg.evaluation import ThinQuality, ThinScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.thin import BOUNDS, WIDTHS, widths
@@ -128,19 +127,6 @@ def test_classes_that_are_not_in_the_truth_count_where_it_has_that_width_elsewhe
     assert metric.scores().measures(np.array([[1.0, 0.0]]))["iou_of_widths_and_classes"][0, 0, 1] == 100
 
 
-def test_cl_dice_is_that_of_the_paper() -> None:
-    """Straight lines: their skeletons are nearly they themselves."""
-    truth, prediction = np.zeros((2, 30, 60), np.uint8)
-    truth[15, 10:50] = 1
-    prediction[15, 10:30] = prediction[3, 0:10] = 1
-    dice = scored(prediction, truth, 2, lines=1).measures()
-    precision, sensitivity = 20 / 30, 20 / 40
-    assert dice["cl_dice"] == pytest.approx(100 * 2 * precision * sensitivity / (precision + sensitivity))
-    assert scored(truth, truth, 2, lines=1).measures()["cl_dice"] == 100
-    assert scored(np.zeros_like(truth), truth, 2, lines=1).measures()["cl_dice"] == 0
-    assert np.isnan(scored(np.zeros_like(truth), np.zeros_like(truth), 2, lines=1).measures()["cl_dice"])
-
-
 def naive_cl_dice(predictions: NDArray[np.uint8], truths: NDArray[np.uint8], index: int) -> float:
     """Eq. 1 and 2 by loops over images and pixels; the skeletons are the library's."""
     every = []
@@ -184,11 +170,6 @@ def test_several_images_are_summed_and_resampled(lines: list[tuple[str, int]]) -
     for name, value in quality.measures().items():
         np.testing.assert_allclose(once[name][0], value)
         assert quality.estimates(50)[name].interval.shape == (2, *np.shape(value))
-
-
-def test_classes_that_are_none_are_refused() -> None:
-    with pytest.raises(CrispsegError, match="centre lines of pole, class 3"):
-        ThinScores(3, [("pole", 3)])
 
 
 @pytest.fixture(scope="module")

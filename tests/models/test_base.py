@@ -14,7 +14,7 @@ from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import Outputs
 
 from .base import NUM_CLASSES, ModelTester, check_saved, equal, state
-from .test_fpn import TestFPN as Base
+from .test_baselines import TestFPN as Base
 
 
 def test_every_model_has_a_tester() -> None:

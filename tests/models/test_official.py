@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -132,43 +130,26 @@ def df1() -> State:
     return Released("df1").state
 
 
-def test_the_command_saves_the_model(df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"model": df1}, tmp_path / "official.pth")
-    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model")]) == 0
-    assert "sfnet on df1, 19 classes" in capsys.readouterr().out
-    images = torch.randn(1, 3, 33, 57)
-    logits = from_pretrained(tmp_path / "model")(images)
-    assert torch.equal(logits, convert_official(tmp_path / "official.pth")(images))
-
-
 # Files that do not fit ----------------------------------------------------------------------------------------------
 
 CLASSIFIER = "head.conv_last.1.weight"
 DF1_ONLY = "backbone.stage5.0.conv1.weight"
 LATERAL_BIAS = "head.fpn_in.0.0.bias"
 BOTTLENECK = "head.ppm.bottleneck.1.weight"
-NOT_FINITE = "1 keys with values that are not finite, first"
 
 
 @pytest.mark.parametrize(
     ("drop", "add", "phrases"),
     [
-        *(
-            ([key], {}, [f"on df1: 1 keys missing, first {key}"])
-            for key in ("head.fpn_in.1.1.weight", "backbone.stage3.2.bn2.bias", "head.fpn_out_align.1.down_h.weight")
-        ),
+        (["head.fpn_in.1.1.weight"], {}, ["on df1: 1 keys missing, first head.fpn_in.1.1.weight"]),
         ([], {"surprise": torch.ones(1)}, ["1 keys unknown, first surprise"]),
         (
             [],
             {"head.flow_align_module.down_h.weight": torch.ones(1)},
             ["does not fit an SFNet-Lite on df1", "head.flow_align_module.flow_gate.0.weight"],
         ),
-        (
-            [],
-            {BOTTLENECK: torch.full((64,), torch.nan)},
-            [f"{NOT_FINITE} {BOTTLENECK}"],
-        ),
-        ([], {LATERAL_BIAS: torch.full((64,), torch.inf)}, [f"{NOT_FINITE} {LATERAL_BIAS}"]),
+        ([], {BOTTLENECK: torch.full((64,), torch.nan)}, [f"not finite, first {BOTTLENECK}"]),
+        ([], {CLASSIFIER: torch.ones(19, 64, 1, 1) + 0j}, [CLASSIFIER, "sparse or complex"]),
         ([], {LATERAL_BIAS: torch.ones(3)}, [f"1 keys of another shape, first {LATERAL_BIAS}"]),
         ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([], {CLASSIFIER: torch.ones(1, 64, 1, 1)}, ["cannot be built", "num_classes is 1"]),
@@ -192,35 +173,6 @@ def test_a_file_that_does_not_fit_says_which_keys(
     torch.save(state, tmp_path / "changed.pth")
     with refuses(str(tmp_path / "changed.pth"), *phrases):
         convert_official(tmp_path / "changed.pth")
-
-
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
-@pytest.mark.parametrize("change", [Tensor.to_sparse, lambda value: value + 0j])
-def test_tensors_of_other_kinds_are_refused(
-    change: Callable[[Tensor], Tensor], df1: State, tmp_path: Path, refuses: Any
-) -> None:
-    torch.save({**df1, CLASSIFIER: change(df1[CLASSIFIER])}, tmp_path / "official.pth")
-    with refuses(str(tmp_path / "official.pth"), CLASSIFIER, "sparse or complex"):
-        convert_official(tmp_path / "official.pth")
-
-
-class Malicious:
-    """Runs a command where it is unpickled without restriction."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> Any:
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_checkpoint_runs_nothing(zipped: bool, df1: State, tmp_path: Path, refuses: Any) -> None:
-    trap = Malicious(f"touch {tmp_path / 'executed'}")
-    torch.save({"state_dict": df1, "mean_iu": trap}, tmp_path / "official.pth", _use_new_zipfile_serialization=zipped)
-    with refuses(str(tmp_path / "official.pth"), "more than tensors"):
-        convert_official(tmp_path / "official.pth")
-    assert not (tmp_path / "executed").exists()
 
 
 # Class names --------------------------------------------------------------------------------------------------------
@@ -247,7 +199,6 @@ def test_class_names_come_from_named_data(flags: list[str], names: tuple[str, ..
     [
         ("camvid", ["has 19 classes, not 11", "data it was trained on"]),
         ("citscapes", ["unknown data 'citscapes'", "did you mean 'cityscapes'"]),
-        ("mapillary", ["config_v1.2.json", "the root of Mapillary Vistas"]),
     ],
 )
 def test_data_that_do_not_fit_are_refused(

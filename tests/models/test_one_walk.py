@@ -73,8 +73,7 @@ class Noise(SegmentationDataset):
         return Sample(random.integers(0, 256, (*SIZES[index], 3), np.uint8), labels, f"noise{index}")
 
 
-@pytest.mark.parametrize("protocol", ["whole", "windows"])
-@pytest.mark.parametrize("refine", [None, "boundary"])
+@pytest.mark.parametrize(("refine", "protocol"), [(None, "whole"), ("boundary", "windows")])
 def test_evaluate_scores_what_predict_writes(refine: Any, protocol: str, tmp_path: Path) -> None:
     model = build("unept" if refine else "fpn", refine=refine)
     seen = PROTOCOLS["whole"] if protocol == "whole" else Protocol(window=32, flip=True)

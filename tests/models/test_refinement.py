@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from drawn import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,8 +17,6 @@ from torch import Tensor, nn
 from training_runs import MODEL, quietly, rows, tiny
 
 from crispseg import from_pretrained
-from crispseg.data import train_transform
-from crispseg.data.transforms import Augment
 from crispseg.evaluation import BoundaryScores
 from crispseg.models.refinement import (
     NO_BOUNDARY,
@@ -92,11 +88,6 @@ def test_targets_equal_a_brute_force_computation(seed: int, classes: int, ignore
     check(labels, distance)
 
 
-def test_distances_behind_ignored_pixels_are_seen_from_beside_a_region() -> None:
-    """The filter at the first pixel reads that of an ignored one, to which a class below all of its own is nearest."""
-    check(np.array([[0, 1, 1], [IGNORE] * 3, [1, IGNORE, IGNORE]], np.uint8), 1)
-
-
 def test_directions_point_away_from_the_other_class() -> None:
     labels = np.zeros((11, 11), np.uint8)
     labels[:, 6:] = 1
@@ -116,30 +107,10 @@ def test_ignored_pixels_make_no_boundary_and_are_none() -> None:
     assert targets[4, 2:10].tolist() == [8, 4, 4, 255, 255, 255, 0, 0]
 
 
-def test_a_line_of_one_pixel_has_no_way_inside() -> None:
-    labels = np.zeros((9, 9), np.uint8)
-    labels[:, 4] = 1
-    assert (boundary_targets(labels)[:, 4] == NO_DIRECTION).all()
-
-
 @pytest.mark.parametrize("distance", [0, 0.5, -1, math.nan, math.inf])
 def test_a_distance_without_boundaries_is_refused(distance: float, refuses: Any) -> None:
     with refuses(str(distance), "1 or more"):
         BoundaryTargets(distance)
-
-
-def test_data_workers_make_targets_from_the_augmented_mask() -> None:
-    sample = drawn(train=2, val=1, test=1, height=64, width=96).dataset("train")[0]
-    transform = train_transform(
-        Augment(crop=(80, 200), turn=False, photometric=False),
-        (0.5, 0.5, 0.5),
-        (0.5, 0.5, 0.5),
-        targets=BoundaryTargets(3),
-    )
-    _, labels, targets = transform(sample)
-    assert targets.dtype == torch.uint8 and targets.shape == labels.shape == (80, 200)
-    assert np.array_equal(targets.numpy(), boundary_targets(labels.numpy().astype(np.uint8), 3))
-    assert (targets == IGNORE).any() and (targets < 8).any()
 
 
 # Refinement -------------------------------------------------------------------------------------------------------
@@ -271,7 +242,6 @@ def test_the_gradient_moves_with_the_logits() -> None:
 # Training ---------------------------------------------------------------------------------------------------------
 
 REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
-OTHERWISE = dataclasses.replace(REFINED, refine_steps=3, refine_path="straight")
 
 
 @pytest.fixture(scope="module")
@@ -283,11 +253,6 @@ def refined(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return quietly(tiny(out, epochs=3, **settings), resume=True)
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return quietly(tiny(tmp_path_factory.mktemp("plain"), epochs=1))
-
-
 def test_training_end_to_end(refined: Run) -> None:
     assert refined.model.refiner is not None
     assert yaml.safe_load((refined.folder / "config.yaml").read_text())["model"]["refine"] == "boundary"
@@ -297,19 +262,8 @@ def test_training_end_to_end(refined: Run) -> None:
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-def test_refinement_can_be_added_to_a_trained_model_and_left_off(plain: Run, refined: Run, tmp_path: Path) -> None:
-    for start, model, out in ((plain, REFINED, "with"), (refined, MODEL, "without")):
-        settings = {"model": model, "init_from": str(start.folder), "epochs": 1, "lr": 0.0}
-        found = quietly(tiny(tmp_path / out, **settings)).model
-        assert torch.equal(found.classifier.weight, start.model.classifier.weight)
-        assert (found.refiner is None) == (model is not REFINED)
-
-
-def test_another_offset_is_taken_with_the_same_weights(refined: Run, tmp_path: Path) -> None:
-    settings = {"model": OTHERWISE, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
-    run = quietly(tiny(tmp_path, direction_mask="predicted", **settings))
-    found = from_pretrained(run.folder)
-    assert found.refiner is not None and (found.refiner.steps, found.refiner.path) == (3, "straight")
-    for name, tensor in refined.model.named_parameters():
-        assert torch.equal(tensor, found.state_dict()[name])
-    assert ModelConfig.of(run.folder) == dataclasses.replace(OTHERWISE, options=ModelConfig.of(run.folder).options)
+def test_refinement_can_be_left_off(refined: Run, tmp_path: Path) -> None:
+    settings = {"model": MODEL, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
+    found = quietly(tiny(tmp_path, **settings)).model
+    assert torch.equal(found.classifier.weight, refined.model.classifier.weight)
+    assert found.refiner is None

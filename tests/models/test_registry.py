@@ -7,45 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from crispseg import create_model, fuses, list_models
-from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError
 from crispseg.models.registry import explained_options, model_options
 
 TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
-
-
-@pytest.fixture
-def fruits() -> Registry[int]:
-    registry: Registry[int] = Registry("fruit")
-    registry.register("pear")(1)
-    registry.register("apple")(2)
-    return registry
-
-
-def test_names_are_sorted_and_give_their_entries(fruits: Registry[int]) -> None:
-    assert fruits.names() == ["apple", "pear"]
-    assert (fruits["pear"], fruits["apple"]) == (1, 2)
-
-
-def test_a_name_taken_is_refused_and_keeps_its_entry(fruits: Registry[int], refuses: Any) -> None:
-    with refuses("fruit 'pear' is registered already", "choose another name"):
-        fruits.register("pear")(3)
-    assert fruits["pear"] == 1
-
-
-@pytest.mark.parametrize(("name", "phrase"), [("aple", "did you mean 'apple'?"), ("kiwi", "known: apple, pear")])
-def test_an_unknown_name_says_what_was_meant(fruits: Registry[int], name: str, phrase: str, refuses: Any) -> None:
-    with refuses(f"unknown fruit '{name}'", phrase):
-        fruits[name]
-
-
-@pytest.mark.parametrize("name", [None, 3, ["apple"], {}])
-def test_a_name_that_is_no_string_is_unknown(fruits: Registry[int], name: Any, refuses: Any) -> None:
-    with refuses("unknown fruit"):
-        fruits[name]
-
-
-# Models -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +22,7 @@ def test_a_name_that_is_no_string_is_unknown(fruits: Registry[int], name: Any, r
         ({"context": "pmp"}, ["unknown context part 'pmp'", "did you mean 'ppm'?"]),
         ({"fuse": "warp"}, ["unknown fuse part 'warp'", "fam"]),
         ({"merge": "conkat"}, ["unknown merge part 'conkat'", "did you mean 'concat'?"]),
-        ({"num_classes": -1}, ["num_classes is -1"]),
+        *(({"num_classes": value}, [f"num_classes is {value}", "2 to 255"]) for value in (-1, 1, 256)),
         *(({"in_chans": value}, [f"in_chans is {value}", "at least 1"]) for value in (0, True, 3.0)),
         *(({"width": value}, ["width", str(value)]) for value in (0, -4)),
         ({"pretrained": "no/such/file.pth"}, ["no/such/file.pth", "does not exist"]),
@@ -66,12 +31,6 @@ def test_a_name_that_is_no_string_is_unknown(fruits: Registry[int], name: Any, r
 def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:
     with refuses(*phrases):
         create_model(**{"name": "sfnet", **TINY, **options})
-
-
-@pytest.mark.parametrize("num_classes", [1, 256])
-def test_numbers_of_classes_that_no_label_set_can_have_are_refused(num_classes: int, refuses: Any) -> None:
-    with refuses(f"{num_classes}", "2 to 255"):
-        create_model("sfnet", num_classes=num_classes, backbone="test_efficientnet")
 
 
 def test_the_model_knows_how_it_was_built() -> None:

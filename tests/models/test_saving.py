@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,21 +76,9 @@ def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
     model.info = replace(model.info, class_names=NAMES, palette=PALETTE, metrics={"miou": 0.625, "per_class": [1]})
     model.save_pretrained(tmp_path / "model")
     card = (tmp_path / "model/README.md").read_text()
-    for phrase in (
-        "# sfnet on test_efficientnet",
-        "`sky`, `road`, `person`",
-        "`miou`: 0.625",
-        "library_name: crispseg",
-    ):
+    for phrase in ("# sfnet on test_efficientnet", "`sky`, `road`, `person`", "`miou`: 0.625"):
         assert phrase in card
-    assert "{{" not in card
-    assert "per_class" not in card
-
-
-def test_saving_onto_a_file_is_refused(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "model").write_text("a file")
-    with refuses(str(tmp_path / "model"), "choose another folder"):
-        build().save_pretrained(tmp_path / "model")
+    assert "{{" not in card and "per_class" not in card
 
 
 # A crash while saving -----------------------------------------------------------------------------------------------
@@ -174,15 +161,6 @@ def test_a_missing_folder_is_refused(refuses: Any) -> None:
             from_pretrained(source)
 
 
-def test_a_hub_id_that_cannot_be_reached_is_refused(
-    refuses: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with refuses("'nobody/nothing' is neither a folder nor a model"):
-        from_pretrained("nobody/nothing")
-
-
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
     (saved / name).unlink()
@@ -190,9 +168,7 @@ def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
         from_pretrained(saved)
 
 
-@pytest.mark.parametrize(
-    "content", [b"{}", b'{"format_version": 1}', b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\x00"]
-)
+@pytest.mark.parametrize("content", [b"{}", b'{"format_version": 1}', b"", b"[]", b"\xff\xfe\x00"])
 def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
     (saved / "config.json").write_bytes(content)
     with refuses(str(saved / "config.json"), "is no saved crispseg model"):
@@ -207,22 +183,15 @@ NO_MODEL = "is no saved crispseg model"
     [
         ({"format_version": FORMAT_VERSION + 1, "something_new": True}, f"{FORMAT_VERSION + 1}, newer than"),
         ({"format_version": "1"}, NO_MODEL),
-        ({"format_version": None}, NO_MODEL),
         ({"surprise": 1}, "surprise"),
-        ({"palette": [1, 2, 3]}, NO_MODEL),
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
-        ({"name": ["sfnet"]}, NO_MODEL),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
-        ({"backbone": None}, NO_MODEL),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
         ({"options": {"width": "8"}}, "'8'"),
-        ({"options": []}, NO_MODEL),
         ({"num_classes": 0}, "0 classes"),
         ({"num_classes": "3"}, NO_MODEL),
-        ({"in_chans": None}, NO_MODEL),
         ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, NO_MODEL),
-        ({"class_names": "abc"}, NO_MODEL),
         ({"mean": []}, NO_MODEL),
         ({"std": ["a", "b", "c"]}, NO_MODEL),
         ({"ignore_label": "none"}, NO_MODEL),

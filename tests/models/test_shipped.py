@@ -194,11 +194,12 @@ def test_a_list_of_them(
     assert all(name in out for name in crispseg.list_models())
 
 
-def test_names_of_classes_are_no_markup_in_a_card(tiny_run: Run) -> None:
+def test_names_of_classes_are_no_markup_in_a_card(tiny_run: Run, tmp_path: Path) -> None:
     model = from_pretrained(tiny_run.folder)
     names = ["<script>alert(1)</script>", "[x](http://example.org)\n# b", "a``b", *model.info.label_set().names[3:]]
     names += [f"class {index}" for index in range(len(names), model.info.num_classes)]
     model.info = replace(model.info, class_names=tuple(names), metrics={"<b>": 1.0})
-    card = str(model.generate_model_card(**model._card()))
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "- classes: `<script>alert(1)</script>`, `[x](http://example.org) # b`, ``` a``b ```" in card
     assert "- `<b>`: 1.0" in card

@@ -8,8 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from functorch.compile import make_boxed_func
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
@@ -71,14 +69,6 @@ def test_gradcheck() -> None:
     query, weights, source, grid = case(2, 3, 2, (4, 3), (3, 5))
     assert torch.autograd.gradcheck(sampled_dot, (query, source, grid), eps=1e-8, atol=1e-4)
     assert torch.autograd.gradcheck(sampled_sum, (weights, source, grid), eps=1e-8, atol=1e-4)
-
-
-@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), *(st.tuples(st.integers(1, 5), st.integers(1, 5)),) * 2)
-@settings(max_examples=40)
-def test_any_size(batch: int, channels: int, points: int, fine: tuple[int, int], coarse: tuple[int, int]) -> None:
-    query, weights, source, grid = case(batch, channels, points, fine, coarse)
-    torch.testing.assert_close(sampled_dot(query, source, grid), naive_dot(query, source, grid))
-    torch.testing.assert_close(sampled_sum(weights, source, grid), naive_sum(weights, source, grid))
 
 
 def test_a_compiled_backward_pass_keeps_its_strips() -> None:

@@ -14,8 +14,7 @@ from PIL import Image
 
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
-from crispseg.evaluation.boundary import DISTANCES
-from crispseg.evaluation.boundary_iou import BoundaryIoUScores
+from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.report import Example, comparison_page, report_page
 from crispseg.evaluation.summary import Evaluation

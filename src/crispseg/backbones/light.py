@@ -53,16 +53,7 @@ def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], 
         CrispsegError: published weights, dilation, or features that it does not have are asked for.
     """
     refuse_extras(name, published, output_stride)
-    stages = {"stage1": Stage(_stem(in_chans), 64, 4)}
-    plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
-    for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
-        stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
-    kaiming(stages.values())
-    return pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-
-
-def _stem(in_chans: int) -> nn.Sequential:
-    return nn.Sequential(
+    stem = nn.Sequential(
         nn.Conv2d(in_chans, 32, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(32),
         nn.ReLU(inplace=True),
@@ -70,6 +61,12 @@ def _stem(in_chans: int) -> nn.Sequential:
         nn.BatchNorm2d(64),
         nn.ReLU(inplace=True),
     )
+    stages = {"stage1": Stage(stem, 64, 4)}
+    plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
+    for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
+        stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
+    kaiming(stages.values())
+    return pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def _residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, is_timm_name, lean
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, lean
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         blocks: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(name, str) or not (name in _BUILDERS or is_timm_name(name)):
+        if not isinstance(name, str) or not (name in NAMED_BACKBONES or timm.is_model(name)):
             hint = did_you_mean(str(name), [*NAMED_BACKBONES, *timm.list_models()])
             raise CrispsegError(
                 f"unknown backbone '{name}'{hint} ({', '.join(NAMED_BACKBONES)} and any timm model with a feature "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import MethodType
 from typing import Any, NamedTuple
@@ -29,11 +30,6 @@ DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 _FITTING: set[tuple[Any, ...]] = set()
 """Networks of which `fits` holds: a saved model is built twice, first as shapes alone."""
-
-
-def is_timm_name(name: str) -> bool:
-    """Whether timm, or `DEEP_RESNETS`, has this network."""
-    return name in DEEP_RESNETS or bool(timm.is_model(name))
 
 
 def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
@@ -250,25 +246,20 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyram
         )
     taken = tuple(round(len(strides) * (level + 1) / levels) - 1 for level in range(levels))
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": taken}
-    try:
+    divisor, fitting = strides[-1], False
+    with suppress(TypeError):  # it does not know the option
         net = build_published(name, name, published, in_chans=in_chans, dynamic_img_size=True, **options)
-    except TypeError:  # it does not know the option
-        raise _fixed_size(name) from None
-    if isinstance(net.model, VisionTransformer):
-        net.model._pos_embed = MethodType(_add_positions, net.model)
-    divisor = strides[-1]
-    if not all(fits(net, in_chans, height * divisor, width * divisor) for height, width in ((3, 5), (4, 2))):
-        raise _fixed_size(name)
+        if isinstance(net.model, VisionTransformer):
+            net.model._pos_embed = MethodType(_add_positions, net.model)
+        fitting = all(fits(net, in_chans, height * divisor, width * divisor) for height, width in ((3, 5), (4, 2)))
+    if not fitting:
+        raise CrispsegError(
+            f"backbone '{name}' works at fixed image sizes only; timm's ViTs and DeiTs work at any, and networks with "
+            "a pyramid, such as 'vit_base_patch16_224' or 'resnet50'"
+        )
     config = net.model.pretrained_cfg
     channels = tuple(net.feature_info.channels())
     return Pyramid(net, net.model, (divisor,) * levels, channels, config["mean"], config["std"], divisor)
-
-
-def _fixed_size(name: str) -> CrispsegError:
-    return CrispsegError(
-        f"backbone '{name}' works at fixed image sizes only; timm's ViTs and DeiTs work at any, and networks with a "
-        "pyramid, such as 'vit_base_patch16_224' or 'resnet50'"
-    )
 
 
 def _add_positions(vit: Any, patches: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Evaluation: scores and where they come from."""
 
-from crispseg.evaluation.boundary import BoundaryF, BoundaryScores
-from crispseg.evaluation.boundary_iou import BoundaryIoU, BoundaryIoUScores
+from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.object_scores import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinQuality, ThinScores

@@ -10,20 +10,18 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from crispseg.config.settings import CONFIG, Tree
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, Folder, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.dataset import FileDataset, Sample
+from crispseg.data.dataset import FileDataset
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import sample_loader
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.boundary_iou import BoundaryIoUScores
+from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
@@ -90,7 +88,14 @@ def evaluate(
         for metric in metrics:
             metric.update(prediction, labels, [index])
         if objects is not None:
-            objects.update(prediction, labels, [index], _instances(dataset, sample))
+            numbers = dataset.instances(sample.name)
+            if numbers is not None and numbers.shape != sample.size:
+                sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
+                raise CrispsegError(
+                    f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}; "
+                    "give instances of the image's size"
+                )
+            objects.update(prediction, labels, [index], None if numbers is None else torch.from_numpy(numbers)[None])
     scores: Scores = matrix.scores()
     return scores
 
@@ -135,20 +140,6 @@ def score_model(
     scores = evaluate(model, dataset, **metrics, **options)
     found = {key: metric.scores() for key, metric in metrics.items() if metric is not None}
     return Evaluation(labels, scores, **found, resamples=resamples, name=name, explanation=explanation)
-
-
-def _instances(dataset: SegmentationDataset, sample: Sample) -> Tensor | None:
-    """The numbers of the true objects `(1, H, W)`, where the data have them."""
-    numbers = dataset.instances(sample.name)
-    if numbers is None:
-        return None
-    if numbers.shape != sample.size:
-        sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
-        raise CrispsegError(
-            f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}; give "
-            "instances of the image's size"
-        )
-    return torch.from_numpy(numbers)[None]
 
 
 MEANING = ("name", "classes", "num_classes", "palette", "ignore")

@@ -116,24 +116,21 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
         predicted, true = self.maps(prediction, truth)
         wanted: Iterable[NDArray[np.integer]] = map(self.rule.find, true)
         if instances is not None:
-            wanted = np.where(true == IGNORE, 0, _checked(instances.cpu().numpy(), true.shape))
+            given = instances.cpu().numpy()
+            if given.shape != true.shape or given.dtype.kind not in "iu":
+                raise CrispsegError(
+                    f"instances are {given.dtype} of shape {given.shape}; give integers of {true.shape}"
+                )
+            if given.size and not 0 <= given.min() <= given.max() <= MOST:
+                worst = given.min() if given.min() < 0 else given.max()
+                raise CrispsegError(f"instances hold {worst}; number objects from 1 on, to {MOST} at most")
+            wanted = np.where(true == IGNORE, 0, given)
         rows = [matches(self.rule.find(labels), numbers) for labels, numbers in zip(predicted, wanted, strict=True)]
         self.keep(np.array(rows, np.int64).reshape(len(truth), len(PERCENT) + 2), truth, ids)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
         """The objects of each image."""
         return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
-
-
-def _checked(instances: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
-    if instances.shape != shape or instances.dtype.kind not in "iu":
-        raise CrispsegError(
-            f"instances are {instances.dtype} of shape {instances.shape}; give integers of shape {shape}"
-        )
-    if instances.size and not 0 <= instances.min() <= instances.max() <= MOST:
-        low, high = instances.min(), instances.max()
-        raise CrispsegError(f"instances hold {low if low < 0 else high}; number objects from 1 on, to {MOST} at most")
-    return instances
 
 
 def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:

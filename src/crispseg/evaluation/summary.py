@@ -10,8 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, TableRow, Values, number
-from crispseg.evaluation.boundary import BoundaryF
-from crispseg.evaluation.boundary_iou import BoundaryIoU
+from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.thin import WIDTHS, ThinQuality

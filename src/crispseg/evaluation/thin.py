@@ -119,8 +119,12 @@ class ThinScores(PerImageMetric[ThinQuality]):
         present = np.bincount(np.concatenate([prediction, truth]).ravel(), minlength=IGNORE + 1)
         for index in np.flatnonzero(present[:IGNORE]):
             pixels[index] = _counts(prediction == index, truth == index)
-        lines = [_line_counts(prediction == index, truth == index) for _, index in self.lines]
-        return np.concatenate([pixels.ravel(), np.array(lines, np.int64).ravel()])
+        lines = []
+        for _, line in self.lines:
+            predicted, true = prediction == line, truth == line
+            found, wanted = skeletonize(predicted), skeletonize(true)
+            lines += [each.sum() for each in (found, found & true, wanted, wanted & predicted)]
+        return np.concatenate([pixels.ravel(), np.array(lines, np.int64)])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ThinQuality:
         """The pixels of each image."""
@@ -181,9 +185,3 @@ def _distance(places: NDArray[np.bool_]) -> NDArray[np.float32]:
         (~places).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
     )
     return distance
-
-
-def _line_counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> list[int]:
-    """Pixels of a class in an image, as `ThinQuality.lines` has them."""
-    lines = skeletonize(predicted), skeletonize(true)
-    return [int(each.sum()) for each in (lines[0], lines[0] & true, lines[1], lines[1] & predicted)]

@@ -81,7 +81,8 @@ class SegmentationModel(nn.Module, Saving):
     def add_auxiliary_heads(self) -> None:
         """Give the model a head on each of the decoder's levels, for deep supervision in training."""
         self.auxiliary_heads = nn.ModuleList(
-            _auxiliary_head(width, self.num_classes) for width in self.decoder.auxiliary_channels
+            nn.Sequential(*conv_bn_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, self.num_classes, 1))
+            for width in self.decoder.auxiliary_channels
         )
 
     def add_refinement(self, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
@@ -176,7 +177,8 @@ class SegmentationModel(nn.Module, Saving):
                 own = described(info).state_dict()
         except CrispsegError as error:
             raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
-        wrong = sorted(key for key in own.keys() | weights.keys() if _shape(own, key) != _shape(weights, key))
+        shapes, found = ({key: value.shape for key, value in each.items()} for each in (own, weights))
+        wrong = sorted(key for key in shapes | found if shapes.get(key) != found.get(key))
         if wrong:
             raise CrispsegError(
                 f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
@@ -200,12 +202,11 @@ class SegmentationModel(nn.Module, Saving):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""
-        inside = {id(parameter) for parameter in self.backbone.parameters()}
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return {
-            "backbone": [parameter for parameter in trainable if id(parameter) in inside],
-            "decoder": [parameter for parameter in trainable if id(parameter) not in inside],
-        }
+        groups: dict[str, list[nn.Parameter]] = {"backbone": [], "decoder": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups["backbone" if name.startswith("backbone.") else "decoder"].append(parameter)
+        return groups
 
     def check(self, images: Tensor) -> None:
         """Make sure that these are images which the model takes.
@@ -228,14 +229,6 @@ def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
     """The part of a map of padded images that lies on the images."""
     rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
     return x[..., :rows, :columns]
-
-
-def _auxiliary_head(width: int, num_classes: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, num_classes, 1))
-
-
-def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(tensors[key].shape) if key in tensors else None
 
 
 @contextmanager

@@ -133,30 +133,21 @@ def warp_within(coarse: Tensor, flow: Tensor) -> Tensor:
     points = [xs + dx / width, ys[:, None] + dy / height]
     if flow.requires_grad and not torch.compiler.is_exporting():
         sizes = coarse.shape[-1], coarse.shape[-2]
-        points = [kept_within(each, size) for each, size in zip(points, sizes, strict=True)]
+        bounds = [max(1 - (1 + 2 * MARGIN) / size, 0) for size in sizes]
+        points = [KeptWithin.apply(each, bound) for each, bound in zip(points, bounds, strict=True)]
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.to(coarse.dtype)
 
 
-def kept_within(points: Tensor, size: int) -> Tensor:
-    """Coordinates along a side of `size` pixels, brought within the centres of the outermost ones.
+class KeptWithin(torch.autograd.Function):
+    """Coordinates -1..1 from edge to edge of a level, clamped to ±`bound`, just within the outermost pixels' centres.
 
-    Those beyond, of which a ring is at a flow of zero already where the level is the coarser one, have the gradient at
+    Points beyond, of which a ring is at a flow of zero already where the level is the coarser one, have the gradient at
     the edge where that leads inward. Without a gradient Adam would make large steps of what a point's neighbours leave,
     and the whole flow might drift away. With one that leads outward too, its steps would add up for ever, as the point
     does not move.
-
-    Args:
-        points: any shape, -1..1 from edge to edge.
-        size: pixels.
     """
-    bounded: Tensor = _KeptWithin.apply(points, max(1 - (1 + 2 * MARGIN) / size, 0))
-    return bounded
-
-
-class _KeptWithin(torch.autograd.Function):
-    """Clamps to ±`bound`."""
 
     @staticmethod
     def forward(points: Tensor, bound: float) -> Tensor:

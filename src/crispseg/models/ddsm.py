@@ -13,11 +13,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, TopDown, configured, contexts, fuse_steps, fuses, merges
+from crispseg.decoders import Context, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.deeplabv3plus import DeepLabDecoder, deeplab_context
+from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.upernet import upernet
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
 
 AffinityKind = Literal["both", "spatial", "channel"]
@@ -169,13 +170,11 @@ class ChannelAffinity(nn.Module):
         x_lp, x_hp = (average_bins(level, self.pooled) for level in (x_l, x_h))  # (B, c, a, a) each
         x_hd = average_bins(x_h, self.downsampled)  # (B, c, 16, 16)
         maps = self.w_alpha(x_lp), self.w_beta(torch.cat([x_lp, x_hp], dim=1)), self.w_gamma(x_hd)
-        query, key, value = (self._as_image(each) for each in maps)
+        # (B, c, a, a) → (B, a², √c, √c)
+        query, key, value = (torch.unflatten(each.flatten(2).mT, 2, (self.side,) * 2) for each in maps)
         attended = self.affinity(query, key, value)  # (B, 16², √c, √c)
         x_cout = torch.unflatten(attended.flatten(2).mT, 2, (self.downsampled,) * 2)  # (B, c, 16, 16)
         return resize(x_cout, x_l.shape[-2:], align_corners=False)
-
-    def _as_image(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x.flatten(2).mT, 2, (self.side,) * 2)  # (B, c, a, a) → (B, a², √c, √c)
 
 
 @fuses.register("ddsm")
@@ -278,17 +277,18 @@ def ddsm_upernet(
     """
     own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
     own |= {"pooled": pooled, "downsampled": downsampled}
-    part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
-    backbone = spec.build()
-    decoder = TopDown(
-        backbone.channels,
-        width,
-        width,
-        context=configured(contexts, context, context_options),
-        fuses=fuse_steps(part, fuse_levels, len(backbone.channels)),
-        merge=configured(merges, merge, merge_options),
+    return upernet(
+        spec,
+        num_classes,
+        width=width,
+        context=context,
+        context_options=context_options,
+        fuse="ddsm",
+        fuse_levels=fuse_levels,
+        fuse_options={**own, **(fuse_options or {})},
+        merge=merge,
+        merge_options=merge_options,
     )
-    return SegmentationModel(backbone, decoder, num_classes)
 
 
 @models.register("ddsm_deeplabv3plus")
@@ -329,9 +329,13 @@ def ddsm_deeplabv3plus(
     """
     own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
     own |= {"pooled": pooled, "downsampled": downsampled}
-    part = configured(fuses, "ddsm", {**own, **(fuse_options or {})})
-    backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    pooling = deeplab_context(context, output_stride, context_options)
-    return SegmentationModel(
-        backbone, DeepLabDecoder(backbone.channels, width, context=pooling, fuse=part), num_classes
+    return deeplabv3plus(
+        spec,
+        num_classes,
+        width=width,
+        output_stride=output_stride,
+        context=context,
+        context_options=context_options,
+        fuse="ddsm",
+        fuse_options={**own, **(fuse_options or {})},
     )

@@ -5,7 +5,7 @@ A host for fuse parts: one of them may take the place of the concatenation of AS
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -64,13 +64,6 @@ class DeepLabDecoder(nn.Module, Decoder):
         return Decoded(self.smooth(fused), (fused,))
 
 
-def deeplab_context(name: str, output_stride: int, options: Mapping[str, Any] | None = None) -> ContextPart:
-    """Return the context part of that name; ASPP's own rates are 6, 12, 18 at stride 16 and twice these at 8."""
-    if name == "aspp" and output_stride == 8 and not options:
-        options = {"rates": (12, 24, 36)}
-    return configured(contexts, name, options)
-
-
 @models.register("deeplabv3plus")
 def deeplabv3plus(
     spec: BackboneSpec,
@@ -101,6 +94,8 @@ def deeplabv3plus(
     """
     part = None if fuse == "concat" else configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    pooling = deeplab_context(context, output_stride, context_options)
+    if context == "aspp" and output_stride == 8 and not context_options:
+        context_options = {"rates": (12, 24, 36)}  # twice those at stride 16
+    pooling = configured(contexts, context, context_options)
     decoder = DeepLabDecoder(backbone.channels, width, context=pooling, fuse=part)
     return SegmentationModel(backbone, decoder, num_classes)

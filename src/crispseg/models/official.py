@@ -97,7 +97,10 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         raise CrispsegError(f"{path} holds an {title} that cannot be built: {error}") from None
 
     own = model.state_dict()
-    names = {_released(name): name for name in own}  # the file's → ours
+    names = {}  # the file's → ours
+    for name in own:
+        ours, released = next((pair for pair in _RELEASED.items() if name.startswith(pair[0])), ("", ""))
+        names[released + name.removeprefix(ours)] = name
     # A bias in front of a batch norm only shifts its mean; our laterals have none.
     shifts = {
         f"head.fpn_in.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
@@ -123,12 +126,6 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     if labels is not None:
         model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette)
     return model.eval()
-
-
-def _released(name: str) -> str:
-    """The release's name of a tensor of ours."""
-    ours, released = next((pair for pair in _RELEASED.items() if name.startswith(pair[0])), ("", ""))
-    return released + name.removeprefix(ours)
 
 
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:

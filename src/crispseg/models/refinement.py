@@ -83,8 +83,10 @@ class BoundaryRefinement(nn.Module):
         if path not in get_args(RefinePath):
             raise CrispsegError(f"refine_path is {path!r}; it must be {' or '.join(get_args(RefinePath))}")
         self.branch = SpatialBranch(in_chans, BRANCH_WIDTH) if detail_channels is None else None
-        self.boundary_head = _head(detail_channels or BRANCH_WIDTH, 1)
-        self.direction_head = _head(detail_channels or BRANCH_WIDTH, DIRECTIONS)
+        self.boundary_head, self.direction_head = (
+            nn.Sequential(*conv_bn_relu(detail_channels or BRANCH_WIDTH, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, maps, 1))
+            for maps in (1, DIRECTIONS)
+        )
         self.boundary, self.direction = Tap(), Tap()
         self.steps, self.path = steps, path
         self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
@@ -146,10 +148,6 @@ def shift(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.where(here, values, moved.to(values.dtype))
 
 
-def _head(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn_relu(in_channels, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, out_channels, 1))
-
-
 NO_BOUNDARY = 8
 NO_DIRECTION = 9
 """A boundary pixel with no way inside, such as one of a line that is one pixel wide."""
@@ -181,14 +179,14 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
     # A boundary pixel's filter sees distances to pixels that are at most √2 further away.
     margin = math.ceil(distance) + 3
     for label in np.flatnonzero(counts[:IGNORE]).tolist():
-        region = _as_mask(labels == label)
+        region = (labels == label).view(np.uint8)
         left, top, width, height = cv2.boundingRect(region)
         window = (
             slice(max(top - margin, 0), top + height + margin),
             slice(max(left - margin, 0), left + width + margin),
         )
         inside = region[window]
-        away = cv2.distanceTransform(inside | _as_mask(ignored[window]), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        away = cv2.distanceTransform(inside | ignored[window].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         # Squared distances are whole numbers; half of one is room for float32's rounding.
         on_boundary = np.nonzero((inside > 0) & (away < math.sqrt(distance**2 + 0.5)))
         dx, dy = (
@@ -198,10 +196,6 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
         direction = np.rint(np.arctan2(dy, dx) * (DIRECTIONS / (2 * math.pi))).astype(np.int64) % DIRECTIONS
         targets[window][on_boundary] = np.where(np.maximum(abs(dx), abs(dy)) < FLAT, NO_DIRECTION, direction)
     return targets
-
-
-def _as_mask(where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return where.view(np.uint8)
 
 
 class BoundaryTargets:

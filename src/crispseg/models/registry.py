@@ -74,7 +74,9 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     own = known["fuse"].default if "fuse" in known else None  # None: a model of one fuse part
     fuse = resolved.get("fuse")
     owner = f"fuse part '{fuse}'" if fuse else f"model '{name}'"
-    beside = known if own is None else {key: each for key, each in _options_of(own).items() if key in known}
+    # `concat` is DeepLabV3+'s own way, which has no options.
+    of_own, of_fuse = ({} if part in (None, "concat") else keyword_options(fuses[part]) for part in (own, fuse))
+    beside = known if own is None else {key: each for key, each in of_own.items() if key in known}
     if fuse == own:
         for key in given.keys() & options.keys():
             raise CrispsegError(f"'{key}' is given both by itself and in fuse_options; leave one out")
@@ -86,10 +88,5 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{fuse} in fuse_options"
             )
     if given:
-        resolved["fuse_options"] = with_defaults(owner, given, _options_of(str(fuse)))
+        resolved["fuse_options"] = with_defaults(owner, given, of_fuse)
     return resolved
-
-
-def _options_of(fuse: str) -> dict[str, inspect.Parameter]:
-    """The options of a fuse part; `concat` is DeepLabV3+'s own way, which has none."""
-    return {} if fuse == "concat" else keyword_options(fuses[fuse])

@@ -92,26 +92,24 @@ class Saving(
         state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith(TRAINING_ONLY)}
         if dtype is not None:
             state = {key: _converted(key, value, dtype) for key, value in state.items()}
-        card = self.generate_model_card(**{**self._card(), **(model_card_kwargs or {})})
+        info = self.info
+        lines = [f"- classes: {', '.join(map(_as_code, info.label_set().names))}"]
+        lines += [
+            f"- {_as_code(key)}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)
+        ]
+        own = {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
+        card = self.generate_model_card(**own | (model_card_kwargs or {}))
         with (
             atomic_path(folder / CARD_FILE) as card_path,
             atomic_path(folder / CONFIG_FILE) as config_path,
             atomic_path(folder / WEIGHTS_FILE) as weights_path,  # left, and so put in place, first
         ):
             write_state_dict(state, weights_path)
-            config_path.write_text(self.info.to_json(), encoding="utf-8")
+            config_path.write_text(info.to_json(), encoding="utf-8")
             card_path.write_text(str(card), encoding="utf-8")
         if push_to_hub:
             return str(self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs))
         return None
-
-    def _card(self) -> dict[str, str]:
-        info = self.info
-        lines = [f"- classes: {', '.join(map(_as_code, info.label_set().names))}"]
-        lines += [
-            f"- {_as_code(key)}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)
-        ]
-        return {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
 
 
 def _as_code(text: str) -> str:
@@ -142,15 +140,11 @@ def shipped_folder(source: str | Path) -> Path | None:
     A bare name means that model unless a folder here has the same name and holds a saved model, or is a run with one.
     With a separator, as `./nuclei`, or as a `Path`, a name means a folder.
     """
-    if isinstance(source, Path) or source not in shipped_models() or _holds_model(Path(source)):
+    if isinstance(source, Path) or source not in shipped_models():
         return None
-    return SHIPPED / source
-
-
-def _holds_model(folder: Path) -> bool:
-    return any(
-        all((place / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)) for place in (folder, folder / "model")
-    )
+    places = Path(source), Path(source) / "model"
+    taken = any(all((place / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)) for place in places)
+    return None if taken else SHIPPED / source
 
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:

@@ -20,7 +20,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.refinement import SpatialBranch
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import DeformableAttention, Tap, pixel_centres, resize
+from crispseg.nn import DeformableAttention, Tap, ceil_div, pixel_centres, resize
 
 HEADS = 8
 Sizes = Sequence[Sequence[int]]
@@ -203,8 +203,11 @@ class EPT(nn.Module, Decoder):
         for layer in self.encoder:
             x = layer(x, added, reference, sizes)
 
-        detail = self.detail(images)
-        context = self.context_queries(self._naive_queries(images, x) if detail is None else detail)
+        queries = detail = self.detail(images)
+        if self.learned is not None:
+            eighth = [ceil_div(side, 8) for side in images.shape[-2:]]
+            queries = resize(self.learned, eighth, align_corners=False).expand(len(images), -1, -1, -1).to(x.dtype)
+        context: Tensor = self.context_queries(queries)
         size = context.shape[-2:]
         y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
         reference = pixel_centres(size, x.device)
@@ -215,11 +218,6 @@ class EPT(nn.Module, Decoder):
     def detail(self, images: Tensor) -> Tensor | None:
         """The spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""
         return None if self.spatial is None else self.spatial(images)
-
-    def _naive_queries(self, images: Tensor, like: Tensor) -> Tensor:
-        assert self.learned is not None, "dynamic queries need the spatial branch's output"
-        size = [(length + 7) // 8 for length in images.shape[-2:]]
-        return resize(self.learned, size, align_corners=False).expand(len(images), -1, -1, -1).to(like.dtype)
 
     def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
         return sine_positions(size, self.width, like.device).to(like.dtype)

@@ -1,0 +1,116 @@
+"""FPN, UPerNet, DeepLabV3+ and FCN, in which the papers' parts are placed or with which they are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from crispseg import create_model, record
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
+
+from .base import ModelTester, check_saved
+
+
+class TestFPN(ModelTester):
+    name = "fpn"
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+
+
+def test_counts_are_those_of_agln_s_baseline() -> None:
+    """Li et al., Tables IV and VIII."""
+    with torch.device("meta"):  # nothing is computed
+        model = create_model("fpn", num_classes=59, backbone="resnet101_deep")
+    assert count_parameters(model) == pytest.approx(54.32e6, rel=0.005)
+    assert count_multiply_adds(model, 480, 480) == pytest.approx(124.6e9, rel=0.025)
+
+
+@pytest.mark.parametrize("merge", ["concat", "sum"])
+@pytest.mark.parametrize(
+    ("fuse", "tap"), [("fam", "flow"), ("ddsm", "x_Sout"), ("cfb", "cfb.sdm.M"), ("dcn", "offset"), ("gdfam", "gate")]
+)
+def test_parts_of_other_systems_work_in_its_place(fuse: str, tap: str, merge: str) -> None:
+    parts = {"context": "ppm", "fuse": fuse, "merge": merge}
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=16, **parts)
+    with record(model) as seen:
+        logits = model(torch.randn(2, 3, 33, 57))
+    assert logits.shape == (2, 3, 33, 57)
+    assert f"decoder.fuses.0.{tap}" in seen
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "giga"),
+    [("tf_efficientnet_lite0", 64, 1.07), ("resnet18", 128, 4.55), ("resnet50", 256, 16.10)],
+)
+def test_the_width_fits_the_backbone(backbone: str, width: int, giga: float) -> None:
+    model = create_model("fpn", num_classes=3, backbone=backbone)
+    assert model.info.options["width"] == width
+    assert count_multiply_adds(model, 192, 192) / 1e9 == pytest.approx(giga, abs=0.01)
+
+
+class TestUPerNet(ModelTester):
+    name = "upernet"
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+    single_value_norms = frozenset({"decoder.context.stages.0.2"})
+
+    def test_deformable_convolution(self, tmp_path: Path) -> None:
+        """DDSM, Table 1, "+DCN"."""
+        dcn = (("offset", 18), ("fused", 16))
+        taps = self.taps | {
+            f"decoder.fuses.{step}.{tap}": (channels, 4 << step) for step in (0, 1) for tap, channels in dcn
+        }
+        self.check_option(tmp_path, taps=taps, fuse="dcn", fuse_levels=[3, 4])
+
+
+class TestDeepLabV3Plus(ModelTester):
+    name = "deeplabv3plus"
+    auxiliary_maps = 1
+    taps: ClassVar = {"decoder.coarsest": (16, 16)}
+    single_value_norms = frozenset({"decoder.context.image.2"})
+
+    def test_output_stride_8(self, tmp_path: Path) -> None:
+        self.check_option(tmp_path, taps={"decoder.coarsest": (16, 8)}, output_stride=8)
+
+    def test_rates_double_at_output_stride_8(self) -> None:
+        for output_stride, rates in ((16, {6, 12, 18}), (8, {12, 24, 36})):
+            context = self.build(output_stride=output_stride).decoder.context
+            dilated = {module.dilation[0] for module in context.modules() if isinstance(module, nn.Conv2d)}
+            assert dilated == {1, *rates}
+
+    @pytest.mark.parametrize(
+        ("fuse", "seen"),
+        [
+            ("add", {}),
+            ("fam", {"fine": (16, 4), "coarse": (16, 16), "flow": (2, 4), "warped": (16, 4)}),
+            ("dcn", {"offset": (18, 4), "fused": (16, 4)}),  # DDSM, Table 1, "+DCN"
+        ],
+    )
+    def test_other_fuse_parts(self, fuse: str, seen: dict[str, tuple[int, int]], tmp_path: Path) -> None:
+        taps = self.taps | {f"decoder.fuse.{tap}": shape for tap, shape in seen.items()}
+        self.check_option(tmp_path, taps=taps, fuse=fuse)
+
+
+class TestFCN(ModelTester):
+    name = "fcn"
+    export_options: ClassVar = {"output_stride": 8}  # by which it can learn squares of 16 pixels
+    stride = 32
+    auxiliary_maps = 0
+    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+
+    @pytest.mark.parametrize("output_stride", [8, 16])
+    def test_dilated(self, output_stride: int, tmp_path: Path) -> None:
+        taps = {"decoder.coarsest": (16, output_stride)}
+        self.check_option(tmp_path, taps=taps, output_stride=output_stride)
+
+    @pytest.mark.parametrize("context", ["crisscross", "apnb", "ppm"])
+    def test_context_parts(self, context: str, tmp_path: Path) -> None:
+        """CCNet, ANL without its fusion of two stages, and PSPNet."""
+        model = self.build(context=context, output_stride=8).eval()
+        check_saved(model, torch.randn(1, 3, 47, 70), tmp_path)
+        model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
