@@ -15,10 +15,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
-from crispseg.data.catalogue import catalogue, class_meanings, spans
+from crispseg.data.catalogue import catalogue, class_meanings
 from crispseg.data.conversion import augment
-from crispseg.labels import IGNORE, LabelSet
-from crispseg.visualization.pictures import contact_sheet
+from crispseg.labels import IGNORE
 
 # -------------------------------------------------------------------------------------------------------- mapping
 
@@ -54,11 +53,6 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
     assert sorted(every) == sorted(decode.meaning)
     if name == "camvid":
         assert "[64, 128, 192] SUVPickupTruck" in rows[8].values
-
-
-@pytest.mark.parametrize(("values", "text"), [([], ""), ([3], "3"), ([5, 1, 2, 3, 9, 8], "1–3, 5, 8–9")])
-def test_spans(values: list[int], text: str) -> None:
-    assert spans(values) == text
 
 
 # ----------------------------------------------------------------------------------------------------------- list
@@ -158,20 +152,6 @@ def test_show_says_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
     voc_mask(root / "SegmentationClass" / "2007_000032.png", [21])
     shown = output_of(capsys, "data", "show", "voc2012", f"--data.root={root}")
     assert "val.txt is missing" in shown and "train: 1 of 2 could not be read, first: " in shown
-
-
-def test_sheets_keep_proportions(tmp_path: Path) -> None:
-    """A tall image is shown whole, on white, and its labels beside it."""
-    save(tmp_path / "images" / "a.png", np.full((60, 20, 3), (0, 0, 200), np.uint8))
-    save(tmp_path / "images" / "b.png", np.full((60, 20, 3), (0, 0, 200), np.uint8))
-    for name in "ab":
-        save(tmp_path / "masks" / f"{name}.png", np.ones((60, 20), np.uint8))
-    data = Folder(tmp_path / "images", tmp_path / "masks", palette=None, num_classes=2, val_ratio=0.5)
-    sheet = contact_sheet({"train": [data.dataset("train")[0]]}, LabelSet.numbered(2))
-    blue = (sheet == (0, 0, 200)).all(axis=-1)
-    rows, columns = np.flatnonzero(blue.any(axis=1)), np.flatnonzero(blue.any(axis=0))
-    assert abs(len(rows) / len(columns) - 3) < 0.1
-    assert ((sheet == (167, 107, 60)).all(axis=-1)).sum() > 0.9 * blue.sum()  # 0.7 of the class's (238, 153, 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- import

@@ -222,21 +222,6 @@ def test_camvid_in_folders(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.dataset("val")[0].labels, grid([8, 255]))
 
 
-@pytest.mark.parametrize(
-    ("mask", "phrases"),
-    [
-        (grid([3, 4]), ["[3, 3, 3] of 24 pixels", "if the values are class ids, leave data.masks at 'ids'"]),
-        (grid([(128, 0, 0), (64, 0, 0)]), ["[64, 0, 0] of 24 pixels", "none of CamVid's 32"]),
-        (grid([(128, 0, 0), (128, 0, 1)]), ["[128, 0, 1] of 24 pixels"]),
-    ],
-)
-def test_camvid_colours_that_mean_nothing(mask: np.ndarray, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    source = make_camvid(tmp_path)
-    save(tmp_path / "LabeledApproved_full" / "0001TP_006690_L.png", mask)
-    with refuses("0001TP_006690_L.png", *phrases):
-        source.dataset("train")[0]
-
-
 def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     for split in ("train", "val"):
         picture(tmp_path / split / "x.png")
@@ -327,37 +312,17 @@ def write(path: str, text: str) -> Callable[[Path], None]:
 CONTEXT, VOC = "ImageSets/SegmentationContext/train.txt", "ImageSets/Segmentation"
 COLORS, AUG = {"masks": "colors"}, {"train_on": "aug"}
 BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
-    ("cityscapes", {}, remove("gtFine"), ["gtFine is missing", "gtFine_trainvaltest", "cityscapes-dataset.com"]),
-    (
-        "cityscapes",
-        {},
-        remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"),
-        ["train holds no files *_leftImg8bit.png", "get leftImg8bit"],
-    ),
+    ("cityscapes", {}, remove("gtFine"), ["gtFine is missing", "cityscapes-dataset.com"]),
+    ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train holds no files *_left"]),
     ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),
-    ("ade20k", {}, remove("annotations/training"), ["annotations/training is missing", "sceneparsing.csail.mit.edu"]),
     ("pascal_context", {}, remove(CONTEXT), [f"{CONTEXT} is missing", "MMSegmentation"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
-    (
-        "pascal_context",
-        {},
-        remove("SegmentationClassContext/2008_000007.png"),
-        ["1 of the 4 files", "first", "SegmentationClassContext/2008_000007.png", "MMSegmentation"],
-    ),
+    ("pascal_context", {}, remove("SegmentationClassContext/2008_000007.png"), ["1 of the 4 files", "2008_000007.png"]),
     ("mapillary", {}, remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
-    ("mapillary", {}, write("config.json", '{"labels": []}'), ["fewer than"]),
-    ("camvid", COLORS, remove("LabeledApproved_full", "701_StillsRaw_full"), ["4 of the 4 files", "SegNet's form"]),
     ("camvid", COLORS, remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "mi.eng.cam.ac.uk"]),
-    ("voc2012", {}, remove(f"{VOC}/train.txt"), [f"{VOC}/train.txt is missing", "VOCdevkit/VOC2012", "VOCtrainval"]),
     ("voc2012", AUG, remove(f"{VOC}/train_aug.txt"), ["train_aug.txt is missing", "trainaug.txt", "SBD"]),
-    (
-        "voc2012",
-        AUG,
-        remove("SegmentationClassAug/2008_000008.png"),
-        ["1 of the 6 files", "SegmentationClassAug/2008_000008.png", "10582", "SBD"],
-    ),
 ]
 
 
@@ -375,11 +340,8 @@ def test_what_is_missing_gets_one_line(
     ("name", "path", "value", "values"),
     [
         ("cityscapes", "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", 34, "label ids of Cityscapes|33"),
-        ("ade20k", "annotations/validation/ADE_val_00000001.png", 151, "values of ADE20K|150"),
-        ("pascal_context", "SegmentationClassContext/2008_000002.png", 60, "values of PASCAL-Context|59"),
         ("coco_stuff", "annotations/val2017/000000000139.png", 11, "values of COCO-Stuff (official ids less 1)|181"),
         ("mapillary", "validation/labels/cD-4.png", 4, "values in Mapillary's config.json|3"),
-        ("voc2012", "SegmentationClass/2007_000033.png", 21, "values of PASCAL VOC|20"),
     ],
 )
 def test_stray_values_and_colours_are_named(
@@ -428,12 +390,6 @@ def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuse
 
 
 # -------------------------------------------------------------------------------------------------- command line
-
-
-def test_help_explains_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", "voc2012", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "--data.root" in shown and "--data.train_on" in shown and "trainval" in shown
 
 
 def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from crispseg.data.conversion import convert
 from crispseg.data.dataset import read_lines
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
 from crispseg.data.sources import LISTS, PART
-from crispseg.doctor.facts import subject_of
 from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
 
@@ -109,12 +108,6 @@ def test_object_numbers_are_kept() -> None:
         assert np.array_equal(dataset[index].labels, three_classes(numbers.astype(np.uint16)))
     with pytest.raises(KeyError):
         dataset.instances("other")
-
-
-def test_doctor_takes_numbers_for_no_classes() -> None:
-    subject = subject_of(Nuclei())
-    assert all(isinstance(split, InstanceDataset) for split in subject.splits.values())
-    assert subject.known is not None and sorted(subject.known[1].meaning) == [0, 1, 2, 255]
 
 
 def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:

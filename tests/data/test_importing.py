@@ -317,24 +317,14 @@ EPS = encoded(Image.new("L", (2, 2), 255), "EPS")
     ("found", "more", "phrases"),
     [
         ([shape("tree", [[1, 1], [2, 2]])], {}, ["shape 0 ('tree')", "has 2 points, but needs 3"]),
-        ([shape("tree", [[1, 1], [2, 2], [18, 3]])], {}, ["shape 0 ('tree')", "(18, 3) lies outside", "12x16"]),
-        ([shape("tree", [[1, 1], "x", [2]])], {}, ["shape 0 is not as", "points"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask="?")], {}, ["shape 0 ('tree')", "no picture in base64"]),
-        (
-            [shape("tree", [[1, 1], [2, 2]], "mask", mask=BOMB)],
-            {},
-            ["its mask of 9000x9000 at (1, 1) leaves the image"],
-        ),
+        ([shape("tree", [[1, 1], [2, 2]], "mask", mask=BOMB)], {}, ["its mask of 9000x9000 at (1, 1) leaves"]),
         ([shape("tree", [[1, 1], [2, 2]], "mask", mask=EPS)], {}, ["shape 0 ('tree')", "no picture in base64"]),
         ([TREE], {"imageHeight": float("inf")}, ["imageHeight"]),
         ([shape("a\u2028b", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
-        ([shape("a\ud800", [[1, 1], [2, 2], [3, 1]])], {}, ["cannot be a line of classes.txt", "rename"]),
-        ([shape("tree", [[1, 1], [2, 2], [3, 3]], "circle")], {}, ["has 3 points, but a circle has 2"]),
         ([{"label": "tree"}], {}, ["shape 0 is not as", "points"]),
-        ([TREE | {"label": None}], {}, ["shape 0 is not as", "label"]),
         ([TREE], {"imageHeight": 11}, ["is 11x16", "is 12x16", "annotate"]),
         ([TREE], {"imagePath": "gone.jpg"}, ["1 of 1 images", "gone.jpg", "images"]),
-        ([TREE], {"imagePath": None}, ["is not as labelme has it", "imagePath"]),
         ([shape("#1", [[1, 1], [2, 2], [3, 1]])], {}, ["'#1' cannot be a line of classes.txt", "rename"]),
     ],
 )
@@ -367,9 +357,7 @@ def test_labelme_that_cannot_be_painted(
                 ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
                 ([HEIGHT, WIDTH], [0, 5], "its counts make 5 pixels, but the image has 192"),
                 ([HEIGHT, WIDTH], [-1, 193], "its counts"),
-                ([HEIGHT, WIDTH], [2**62] * 4 + [192], "its counts make"),
                 ([HEIGHT, WIDTH], [[1], [2, 3]], "segmentation.RunLengths.counts"),
-                ([HEIGHT, WIDTH], "?", "its counts"),
             )
         ),
     ],
@@ -403,24 +391,11 @@ def test_bad_shapes_are_counted(tmp_path: Path, refuses: Any) -> None:
         ("[1, 2]", ["neither COCO's", "nor labelme's 'shapes'"]),
         ('{"images": [], "annotations": []}', ["COCO", "categories"]),
         *(
-            (f'{{"images": {images}, "annotations": [], "categories": {categories}}}', ["COCO", reason])
-            for images, categories, reason in (
+            (f'{{"images": {images}, "annotations": [], "categories": {categories}}}', ["COCO", where])
+            for images, categories, where in (
                 ('[{"id": 1}]', '[{"id": 1, "name": "x"}]', "images.0.file_name"),
-                (
-                    '[{"id": 1, "file_name": "a", "height": "x", "width": 1}]',
-                    '[{"id": 1, "name": "x"}]',
-                    "images.0.height",
-                ),
-                ('[{"id": [1], "file_name": "a.jpg"}]', '[{"id": 1, "name": "x"}]', "images.0.id"),
-                (
-                    '[{"id": 1, "file_name": "a", "height": Infinity, "width": 1}]',
-                    '[{"id": 1, "name": "x"}]',
-                    "images.0.height",
-                ),
-                ('[{"id": 1, "file_name": null}]', '[{"id": 1, "name": "x"}]', "images.0.file_name"),
+                ('[{"id": 1, "file_name": "a", "height": Infinity}]', '[{"id": 1, "name": "x"}]', "images.0.height"),
                 ("[]", '{"a": 1}', "categories"),
-                ("[]", '[{"id": 1, "name": null}]', "categories.0.name"),
-                ("[]", '[{"id": "1", "name": "x"}]', "categories.0.id"),
                 ("[]", '[{"id": 1.5, "name": "x"}]', "categories.0.id"),
             )
         ),

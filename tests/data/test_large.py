@@ -167,11 +167,6 @@ def test_an_epoch_takes_large_images_more_often(sizes: list[tuple[int, int]], st
     assert set(times_an_epoch(Augment(crop=None), sizes * (2 * step), step)) == {1}
 
 
-def test_size_counts_after_scaling_to_a_longer_side() -> None:
-    assert times_an_epoch(Augment(crop=(512, 512), longer_side=2048), [(4000, 6000)], 1) == [2]  # two steps at least
-    assert times_an_epoch(Augment(crop=(512, 512)), [(4000, 6000)], 1) == [5]
-
-
 def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:
     dataset = data.dataset("train")
     transform = train_transform(Augment((64, 64), turn=False, photometric=False), (0.5,) * 3, (0.5,) * 3)

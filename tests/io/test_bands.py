@@ -71,11 +71,6 @@ def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) ->
         read_image(path)
     with refuses(str(path), "has 5 channel(s), not 7", "in_chans 5"):
         read_image(path, 7)
-    write_image(tmp_path / "a.png", noise((40, 48), 3, np.uint8))
-    with refuses(str(tmp_path / "a.png"), "cannot be read as a TIFF"):
-        read_image(tmp_path / "a.png", 5)
-    with refuses(str(tmp_path / "none.tif"), "does not exist"):
-        read_image(tmp_path / "none.tif", 5)
     path.write_bytes(path.read_bytes()[:4000])
     with refuses(str(path), "cannot be read as a TIFF", "restore"):
         read_image(path, 5)
@@ -167,29 +162,6 @@ def test_commands_on_bands(run: Run, data: Folder, tmp_path: Path, capsys: pytes
     flags = ["--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.pretrained=false"]
     assert main(["train", *own, *flags, f"--out={tmp_path / 'run'}"]) == 2
     assert "model.in_chans 5" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_an_exported_model_of_bands(run: Run, data: Folder, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    assert main(["export", str(run.folder), "--format=onnx", "--out", str(tmp_path / "model.onnx")]) == 0
-    path = data.pairs("val")[0].image
-    labels = [Segmenter(place, "cpu")(path).labels for place in (run.folder, tmp_path / "model.onnx")]
-    assert (labels[0] == labels[1]).mean() > 0.999
-
-
-def test_what_does_not_fit_a_model_of_bands(refuses: Refuses) -> None:
-    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8, in_chans=5)
-    segmenter = Segmenter(model, "cpu")
-    for values in (noise((40, 48), 3, np.uint8), noise((40, 48), 6, np.uint8)):
-        with refuses("the model takes 5 channels", str(values.shape), "give (H, W, 5)"):
-            segmenter(values)
-    with refuses("a PIL image of mode RGB has not the model's 5 channels", "give an array (H, W, 5)"):
-        segmenter(Image.new("RGB", (48, 40)))
-    with refuses("the model takes 3 channels", "(40, 48, 5)"):
-        Segmenter(create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8), "cpu")(
-            noise((40, 48), 5, np.uint8)
-        )
 
 
 def test_weights_of_rgb_are_adapted_to_any_number_of_channels() -> None:

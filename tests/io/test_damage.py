@@ -14,11 +14,10 @@ import torch
 from fuzz.damage import png_chunks, png_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from training_runs import DRAWN, equal
+from training_runs import equal
 
 from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
-from crispseg.config.yaml_files import read_yaml
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
@@ -27,7 +26,7 @@ from crispseg.io.images import read_mask, write_image
 from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
-from crispseg.training import Run, TrainConfig
+from crispseg.training import Run
 from crispseg.training.checkpoints import read_checkpoint
 
 
@@ -134,17 +133,6 @@ def test_models_from_before_checksums_are_read(copied: Path) -> None:
     weights = load_file(path)
     save_file(weights, path, {"format": "pt"})
     assert equal(from_pretrained(copied).state_dict(), weights)
-
-
-def test_aliases_may_be_used(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("loggers: &a [x]\nplugins: *a\n")
-    assert read_yaml(path) == {"loggers": ["x"], "plugins": ["x"]}
-
-
-def test_weights_of_no_class_at_all(refuses: Any) -> None:
-    with refuses("class_weights", "above 0"):
-        TrainConfig(DRAWN, class_weights=[0.0, 0.0])
 
 
 NAN, INFINITE = float("nan"), float("inf")

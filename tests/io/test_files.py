@@ -60,12 +60,6 @@ def test_a_crash_leaves_the_earlier_file(error: type[BaseException], tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_writer_that_made_no_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file.txt") as temporary:
-        temporary.unlink()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     with atomic_path(path) as one:
@@ -112,12 +106,6 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path, refuses: Any, monkeypat
     monkeypatch.setattr(tempfile, "TemporaryFile", denied)  # the permissions of a folder do not stop root
     with refuses(str(tmp_path), "Permission denied"):
         writable_folder(tmp_path)
-
-
-def test_writable_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    assert writable_folder(str(folder)) == folder
-    assert list(folder.iterdir()) == []
 
 
 def test_files_that_belong_together_come_together(tmp_path: Path) -> None:

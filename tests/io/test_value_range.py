@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +19,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from training_runs import MODEL, tiny
 
-from crispseg import CrispsegError, SegmentationModel, Segmenter, create_model
-from crispseg.cli import demo
+from crispseg import CrispsegError, SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
@@ -32,7 +29,6 @@ from crispseg.export.formats import describe
 from crispseg.io import value_range
 from crispseg.io.images import read_image
 from crispseg.io.value_range import percentile_range, to_8_bits
-from crispseg.models.info import ModelInfo
 from crispseg.training import Run, train
 
 LOW, HIGH = 103, 4021
@@ -91,16 +87,6 @@ def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[
     assert scaled.dtype == np.uint8 and (scaled[0], scaled[1]) == (0, 255)
     assert (np.diff(scaled[np.argsort(array)].astype(int)) >= 0).all()  # brighter never becomes darker
     assert np.array_equal(scaled, by_hand(array[None], low, low + length)[0, :, 0])
-
-
-def test_a_range_may_be_a_list() -> None:
-    given: Any = [0, 4095]  # as the message that asks for one writes it
-    assert (
-        Segmenter(create_model("fpn", num_classes=2, backbone="test_efficientnet"), value_range=given)(
-            np.full((32, 32), 4095, np.uint16)
-        ).image.min()
-        == 255
-    )
 
 
 def test_a_few_odd_pixels_do_not_count() -> None:
@@ -180,22 +166,6 @@ def test_the_doctor_takes_them(data: Folder, capsys: pytest.CaptureFixture[str])
     assert "6 images have 16 bits a channel" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_an_exported_model_scales_them_alike(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    assert main(["export", str(run[0].folder), "--format=onnx", "--out", str(tmp_path / "model.onnx")]) == 0
-    image = data.pairs("val")[0].image
-    labels = [Segmenter(place, "cpu")(image).labels for place in (run[0].folder, tmp_path / "model.onnx")]
-    assert (labels[0] == labels[1]).mean() > 0.999
-
-
-def test_the_demo_s_examples_are_scaled_too(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
-    info = run[0].model.info
-    first, *_ = demo._examples(str(run[0].folder), info, tmp_path)
-    assert info.value_range
-    assert np.array_equal(read_image(first), by_hand(sensor(int(data.pairs("val")[0].name)), *info.value_range))
-
-
 def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for pair in data.pairs("all"):
@@ -240,14 +210,6 @@ def test_the_range_in_files(run: tuple[Run, str]) -> None:
     assert record["value_range"] == [low, high] and f"16-bit values are clipped to [{low}, {high}]" in record["images"]
 
 
-def test_models_without_a_range_are_as_before(tmp_path: Path) -> None:
-    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", width=8)
-    model.save_pretrained(tmp_path)
-    assert "value_range" not in json.loads((tmp_path / "config.json").read_text())
-    assert ModelInfo.read(tmp_path / "config.json").value_range is None
-    assert "16-bit" not in describe(model.info)
-
-
 def test_one_warning_where_nobody_knows_the_range(
     data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,16 +222,6 @@ def test_one_warning_where_nobody_knows_the_range(
     value_range._told.clear()
     assert main([*argv, "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
-
-
-def test_evaluating_warns_once_whatever_the_workers(
-    data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    MODEL.build(2, auxiliary=False).save_pretrained(tmp_path / "model")
-    flags = ["--data=folder", f"--data.images={data.images}", f"--data.masks={data.masks}", "--bootstrap=0"]
-    assert main(["evaluate", str(tmp_path / "model"), *flags, "--workers=0"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(r"crispseg: the split 'all' has 16 bits a channel with values from 10\d to 40[12]\d, and", line)
 
 
 def test_arrays_without_a_known_range(tmp_path: Path) -> None:
