@@ -22,7 +22,7 @@ DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 MODEL = ModelConfig("fpn", "test_efficientnet", False, options={"width": 16})
 FLAGS = [
     *("--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"),
-    *as_flags(drawn(train=8, val=4, test=4, height=64, width=96)),
+    *as_flags(DRAWN),
     *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crispseg.errors import CrispsegError
 
 if TYPE_CHECKING:
-    from crispseg.api import evaluate, train
+    from crispseg.api import evaluate, predict, train
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
     from crispseg.models import SegmentationModel, create_model, list_models
@@ -30,6 +30,7 @@ __all__ = [
     "fuses",
     "list_models",
     "merges",
+    "predict",
     "record",
     "train",
 ]

@@ -6,7 +6,7 @@ from crispseg.errors import INTERRUPTED
 
 
 def main() -> int:
-    """As `crispseg.cli.main.main`; an interrupt while that is imported, or just after it, is told in a line too."""
+    """Run the command line; an interrupt while it is imported ends in one line too."""
     try:
         from crispseg.cli.main import main
 

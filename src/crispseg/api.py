@@ -1,9 +1,10 @@
-"""Training and scoring from keyword arguments, which are the keys of the command line."""
+"""Training, prediction and scoring from keyword arguments, which are the keys of the command line."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from crispseg.evaluation.boundary import DISTANCES
 from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import ObjectRule
+from crispseg.inference.prediction import predict_files as predict
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, open_model
 from crispseg.training import TrainConfig
@@ -30,6 +32,8 @@ from crispseg.training.settings import recorded_settings, training_config
 
 if TYPE_CHECKING:
     from crispseg.training import Run
+
+__all__ = ["evaluate", "predict", "train"]
 
 
 def train(
@@ -47,10 +51,9 @@ def train(
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
             Lists are written to a folder in `out`, so that the run can be resumed and scored later. Without masks,
             images may be a folder that holds both in a known layout.
-        resume: go on with the run in `out`; its settings hold unless others are given.
+        resume: resume the run in `out`; its settings hold unless others are given.
         **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
-            are a dict, `augment={"crop": (256, 256)}`, or stand alone where one group only has them: `classes` of the
-            data, `backbone` of the model, `crop` of the augmentation.
+            are a dict, `augment={"crop": (256, 256)}`, or stand alone if only one group has them, as `backbone`.
 
     Raises:
         CrispsegError: an unknown key; anything wrong with the settings, the data, weights or folders; a loss that is
@@ -143,7 +146,7 @@ def evaluate(
 
 
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
-    """The settings of the run, and the images and masks that have yet to be written to its folder."""
+    """Return the settings of the run, and the images and masks that have yet to be written to its folder."""
     out, data = Path(settings.get("out", TrainConfig.out)), settings.get("data", {})
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
@@ -159,11 +162,8 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
         given = {}
     elif given:
         given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later
-    layers.append(to_jsonable_python(given, fallback=_number))
-    layers.append(to_jsonable_python(settings, fallback=_number))
-    return training_config(*layers, resumed=resume), lists
-
-
-def _number(value: Any) -> Any:
-    """A number of NumPy as one of Python, and anything else as it is, so that the settings refuse it."""
-    return value.item() if isinstance(value, np.generic) else repr(value)
+    # Numbers of NumPy become those of Python; the settings refuse the text of anything else.
+    plain = partial(
+        to_jsonable_python, fallback=lambda value: value.item() if isinstance(value, np.generic) else repr(value)
+    )
+    return training_config(*layers, plain(given), plain(settings), resumed=resume), lists

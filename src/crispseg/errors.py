@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the one warning of what was assumed."""
+"""The exception for mistakes that a user can correct, and the warning about assumptions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class CrispsegError(Exception):
 
 
 class CrispsegWarning(UserWarning):
-    """What was assumed or done otherwise than one may think, in one line, which the command line prints as it is."""
+    """An assumption that a user may not expect, in one line, which the command line prints as it is."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work; the message is one line that says what was kept and how to go on.
+    """A signal ended the work; the message is one line that says what was kept and how to resume.
 
     Args:
         message: the line.
@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
-"""Said of commands that keep nothing that is not finished."""
+"""The line of commands that keep only finished files."""
 
 REMEDIES = {
     errno.ENOSPC: "make room",
@@ -64,7 +64,7 @@ REMEDIES = {
 
 
 def system_line(error: OSError) -> str:
-    """The file, what the operating system says of it, and the remedy, as one line."""
+    """Return the file, the error of the operating system and the remedy, as one line."""
     file = error.filename2 or error.filename
     reason = error.strerror or str(error).strip().rpartition("\n")[2] or type(error).__name__
     where = f"{file}: " if file is not None else ""
@@ -73,7 +73,7 @@ def system_line(error: OSError) -> str:
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """In the block, an interrupt or an error of the operating system also says what was kept and how to go on.
+    """Say what was kept and how to resume if an interrupt or an error of the operating system ends the block.
 
     Raises:
         Interrupted: the block was interrupted.
@@ -96,19 +96,18 @@ WORKER_REMEDIES = {
 
 
 def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
-    """What PyTorch's error about a data worker that has gone says to a user; None for any other error.
+    """Return the exception for users if PyTorch's error is about a data worker that ended; None for any other error.
 
-    PyTorch raises it wherever this process just is, so that another error may have been made of it. Signals that end a
-    run are often sent to its workers too; if one ends before this process has dealt with its own signal, PyTorch's
-    error is all that comes of it.
+    PyTorch raises it anywhere, so another error may wrap it. Signals that end a run often reach its workers first;
+    PyTorch's error is then the only trace of them.
     """
-    said = ""
+    found: re.Match[str] | None = None
     each: BaseException | None = error
     while each is not None:
-        if isinstance(each, RuntimeError):
-            said = f"{each}\n{said}"  # the first one knows the signal where those made of it do not
+        if isinstance(each, RuntimeError):  # the innermost names the signal, which those made of it may not
+            worker = r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)"
+            found = re.search(worker, str(each), re.MULTILINE) or found
         each = each.__cause__ or each.__context__
-    found = re.search(r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)", said, re.MULTILINE)
     if found is None:
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,7 +118,7 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line without a full stop; the name of its type where it says nothing."""
+    """Return an exception's message as one line without a full stop; the name of its type if it has none."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 

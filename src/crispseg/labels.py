@@ -1,4 +1,4 @@
-"""What class ids mean: names, colours, and the id that counts nowhere."""
+"""Names and colours of classes, and the id of ignored pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKGROUND: Color = (128, 128, 128)
 
 @dataclass(frozen=True)
 class LabelSet:
-    """What the class ids mean: one name and one RGB colour (0 to 255) for each, in the order of the ids.
+    """Name and RGB colour (0 to 255) of each class, in the order of the ids.
 
     Raises:
         CrispsegError: fewer than 2 or more than 255 classes, a repeated name, not one colour a class, or no colours.
@@ -34,10 +34,10 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE:
-            one = len(self.names) == 1
-            few = ", the background too, such as '[background, road]'" if one else ""
-            counted = "1 class" if one else f"{len(self.names)} classes"
-            raise CrispsegError(f"{counted}: 2 to {IGNORE} are possible; give a name for each class{few}")
+            raise CrispsegError(
+                f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, the background too, such as "
+                "'[background, road]'"
+            )
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
         for name in self.names:
@@ -50,11 +50,9 @@ class LabelSet:
     @classmethod
     def colored(cls, names: Sequence[str]) -> LabelSet:
         """Classes of these names in the default colours, a background in `BACKGROUND`."""
-        labels = cls(tuple(names), default_palette(len(names)))
-        at = labels.background
-        return (
-            labels if at is None else cls(labels.names, (*labels.palette[:at], BACKGROUND, *labels.palette[at + 1 :]))
-        )
+        palette = default_palette(len(names))
+        at = cls(tuple(names), palette).background
+        return cls(tuple(names), tuple(BACKGROUND if index == at else each for index, each in enumerate(palette)))
 
     @classmethod
     def numbered(cls, count: int) -> LabelSet:

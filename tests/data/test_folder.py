@@ -141,8 +141,8 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
-        ({"classes": []}, "0 classes"),
-        ({"num_classes": 1}, "1 class: "),
+        ({"classes": []}, "number of class names is 0"),
+        ({"num_classes": 1}, "number of class names is 1"),
         ({"palette": [BLACK, BLACK]}, "to two classes"),
         ({"palette": [BLACK, (1, 2)]}, "is not a colour"),
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),

@@ -30,16 +30,17 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
     """Files cannot grow larger in the block."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EDQUOT, "quota"), (errno.EIO, "")])
-@pytest.mark.parametrize("file", [None, "out/x.png"])
+@pytest.mark.parametrize(
+    ("number", "remedy", "file"), [(errno.ENOSPC, "make room", None), (errno.EDQUOT, "quota", "out/x.png")]
+)
 def test_a_command_ends_in_one_line(
     number: int, remedy: str, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

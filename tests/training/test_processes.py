@@ -73,11 +73,10 @@ def port() -> int:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> list[Path]:
-    """Folders that stand for the disks of two machines."""
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
-        folder.mkdir()
-    return folders
+    """Folders in place of the disks of two machines."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    return [tmp_path / "first", tmp_path / "second"]
 
 
 def started(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -105,17 +104,11 @@ def by_hand(folders: list[Path], port: int, flags: list[str]) -> list[subprocess
     ]
 
 
-def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit status and output of each."""
-    outputs = [process.communicate(timeout=300)[0] for process in running]
-    return [(process.returncode, output) for process, output in zip(running, outputs, strict=True)]
-
-
 def all_good(running: list[subprocess.Popen[str]]) -> list[str]:
     """The output of each, none of which failed."""
-    results = ended(running)
-    assert not any(code for code, _ in results), "\n".join(output for _, output in results)
-    return [output for _, output in results]
+    outputs = [process.communicate(timeout=300)[0] for process in running]
+    assert not any(process.returncode for process in running), "\n".join(outputs)
+    return outputs
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -188,8 +181,8 @@ def test_a_machine_is_killed_and_all_resume(machines: list[Path], port: int) -> 
         time.sleep(0.02)
     for process in (running[1].pid, *children(running[1].pid)):
         os.kill(process, signal.SIGKILL)
-    (code, output), _ = ended(running)
-    assert code and "resume the run in run" in output, output
+    output, _ = (process.communicate(timeout=300)[0] for process in running)
+    assert running[0].returncode and "resume the run in run" in output, output
     assert len(rows(machines[0] / "run")) < 5
     all_good(by_hand(shared, port, ["--resume=run"]))
     run, undisturbed = (machines[0] / name for name in ("run", "undisturbed"))
