@@ -52,13 +52,10 @@ REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room: the quota of this account is used up",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another file system",
-    errno.EIO: "the disk, or the connection to it, has a fault: write to another one",
     errno.EROFS: "write to another place",
     errno.EACCES: "change its permissions, or write to another place",
     errno.EPERM: "change its permissions, or write to another place",
-    errno.ENAMETOOLONG: "give it a shorter name",
     errno.ENOENT: "it may have been removed just now; restore it",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 """What to do about errors of the operating system."""
 

@@ -17,7 +17,7 @@ from training_runs import DRAWN, MODEL, tiny
 from crispseg import create_model
 from crispseg.data import Augment, SplitReport, check_split, softened_weights
 from crispseg.data.dataset import Sample, SegmentationDataset
-from crispseg.data.split_check import lopsidedness, quarters
+from crispseg.data.split_check import lopsidedness, quarters, summary
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.fit import starting_model
@@ -43,18 +43,10 @@ class Masks(SegmentationDataset):
 
 
 def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images: int = 9) -> SplitReport:
-    size, numbers = (shorter_side, 2 * shorter_side), np.array(counts)
-    return SplitReport(
-        split="train",
-        labels=LabelSet.numbered(len(counts)),
-        images=images,
-        counts=numbers,
-        support=numbers,
-        ignored=0,
-        smallest=size,
-        largest=size,
-        sizes=(size,) * images,
-    )
+    histograms = np.zeros((images, 256), int)
+    histograms[0, : len(counts)] = counts
+    sizes = [(shorter_side, 2 * shorter_side)] * images
+    return summary("train", LabelSet.numbered(len(counts)), list(histograms), sizes)
 
 
 # Crop and batch -----------------------------------------------------------------------------------------------------
@@ -176,20 +168,7 @@ def test_lopsidedness_is_what_it_says(masks: list[NDArray[np.uint8]]) -> None:
     found = lopsidedness(counted(masks))
     assert found == pytest.approx(naive(masks), abs=1e-6)
     assert all(0 <= each <= 1 + 1e-9 for each in found)
-
-
-@given(many_masks())
-def test_lopsidedness_stays_when_all_masks_are_turned(masks: list[NDArray[np.uint8]]) -> None:
-    found = lopsidedness(counted(masks))
-    assert lopsidedness(counted([mask[::-1] for mask in masks])) == pytest.approx(found)
-    assert lopsidedness(counted([np.rot90(mask, 2) for mask in masks])) == pytest.approx(found)
     assert lopsidedness(counted([np.rot90(mask) for mask in masks])) == pytest.approx(found[::-1])
-    both = [*masks, *(np.rot90(mask, 2) for mask in masks)]
-    assert lopsidedness(counted(both)) == pytest.approx((0, 0))
-
-
-def test_ignored_pixels_are_of_no_class() -> None:
-    assert lopsidedness(counted([np.array([[0, 255], [0, 0]], np.uint8)])) == (0, 0)
 
 
 def test_streets_have_an_up() -> None:
@@ -231,17 +210,3 @@ def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool
     backbone = starting_model(config, labels)[0].backbone
     trained = [parameter.requires_grad for parameter in backbone.parameters()]
     assert {"nothing": all(trained), "early": any(trained) and not all(trained), "all": not any(trained)}[fixed]
-
-
-def test_a_backbone_whose_finest_feature_is_made_of_much_of_it_is_trained(tmp_path: Path) -> None:
-    labels, model = DRAWN.label_set(), ModelConfig("fpn", "hrnet_w18_small", False, options={"width": 8})
-    create_model("fpn", num_classes=len(labels), backbone=model.backbone, width=8).save_pretrained(tmp_path)
-    config = tiny(tmp_path, model=model, freeze_backbone="auto", init_from=str(tmp_path))
-    backbone = starting_model(config, labels)[0].backbone
-    assert 0.4 < backbone.early_share < 0.5 and all(each.requires_grad for each in backbone.parameters())
-
-
-def test_early_stages_of_a_model_without_any_are_refused(tmp_path: Path, refuses: Any) -> None:
-    config = tiny(tmp_path, model=ModelConfig("fcn", MODEL.backbone, False), freeze_backbone="early")
-    with refuses("freeze_backbone is early", "fcn"):
-        starting_model(config, DRAWN.label_set())

@@ -7,8 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +94,6 @@ def test_folds_neither_replace_a_run_nor_go_on_with_one(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(str(out) in line for line in errors), errors
     assert (files(out), (out / "config.yaml").read_bytes()) == before
-
-
-@pytest.mark.slow
-def test_two_processes_train_folds(images: list[str], tmp_path: Path) -> None:
-    flags = [*images, "--epochs=1", "--batch_size=2", "--accelerator=cpu", "--devices=2", f"--out={tmp_path / 'folds'}"]
-    command = [sys.executable, "-m", "crispseg", "train", *flags, "--folds=2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("IoU on the val split of each of 2 folds") == 1  # one process speaks
-    assert list(json.loads((tmp_path / "folds/folds.json").read_text())) == ["fold_1", "fold_2"]
 
 
 def test_the_spread_of_folds() -> None:

@@ -14,7 +14,7 @@ from training_runs import DRAWN, quietly, rows, tiny
 
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
-from crispseg.training.optimization import build_optimizer, learning_rate_factor
+from crispseg.training.optimization import build_optimizer, float32_depthwise, has_bf16, learning_rate_factor
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 
 # Parameter groups ---------------------------------------------------------------------------------------------------
@@ -60,21 +60,6 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
     assert found == expected
 
 
-def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
-    model.backbone.freeze()
-    for decay_all in (True, False):
-        optimizer = build_optimizer(model, TrainConfig(DRAWN, decay_norms_and_biases=decay_all))
-        frozen = {id(parameter) for parameter in model.backbone.parameters()}
-        assert settings_of(optimizer).keys() == {id(p) for p in model.parameters()} - frozen
-        assert all(group["params"] for group in optimizer.param_groups)
-
-
-def test_the_optimizer_is_the_one_asked_for(model: SegmentationModel) -> None:
-    sgd = build_optimizer(model, TrainConfig(DRAWN, optimizer="sgd", momentum=0.7))
-    assert isinstance(sgd, torch.optim.SGD) and sgd.defaults["momentum"] == 0.7
-    assert isinstance(build_optimizer(model, TrainConfig(DRAWN, optimizer="adamw")), torch.optim.AdamW)
-
-
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 
@@ -87,7 +72,9 @@ def of(total: int) -> Callable[[int], float]:
     return lambda step: step / total
 
 
-def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
+def test_poly_and_cosine_decay_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
+    cosine = learning_rate_factor(scheduled("cosine"), of(8), 3)
+    assert [cosine(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
     schedules: Any = ("poly", "poly_epoch", "constant")
     poly, of_epoch, constant = (
         learning_rate_factor(scheduled(schedule, power=0.9), of(100), 10) for schedule in schedules
@@ -96,11 +83,6 @@ def test_poly_decays_at_every_step_poly_epoch_at_every_epoch_and_constant_never(
         assert poly(step) == pytest.approx((1 - step / 100) ** 0.9)
         assert of_epoch(step) == pytest.approx((1 - start / 100) ** 0.9)
         assert constant(step) == constant(step + 50) == 1.0
-
-
-def test_cosine_falls_from_1_over_a_half_to_0() -> None:
-    factor = learning_rate_factor(scheduled("cosine"), of(8), 3)
-    assert [factor(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +141,64 @@ def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, war
 )
 def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
     assert steps_per_epoch(batches, TrainConfig(DRAWN, accumulate=accumulate)) == steps
+
+
+# bfloat16 -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_depthwise_convolutions_are_computed_in_float32() -> None:
+    plain, grouped = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=2)
+    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    seen: list[torch.dtype] = []
+    for conv in (plain, grouped, depthwise):
+        conv.register_forward_hook(lambda _m, _a, output: seen.append(output.dtype))
+    net = nn.Sequential(plain, grouped, depthwise)
+    with torch.autocast("cpu", torch.bfloat16), float32_depthwise(net):
+        net(torch.randn(1, 8, 5, 5))
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(1, 8, 5, 5))
+    assert seen == [torch.bfloat16] * 3
+
+
+def test_training_through_it_reaches_every_parameter_and_agrees_with_float32() -> None:
+    torch.manual_seed(0)
+    model = create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8).eval()
+    images = torch.randn(2, 3, 64, 64)
+
+    def gradients() -> dict[str, Tensor]:
+        model.zero_grad()
+        model(images).float().square().mean().backward()
+        return {
+            name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+        }
+
+    exact = gradients()
+    with torch.autocast("cpu", torch.bfloat16), float32_depthwise(model):
+        rough = gradients()
+    assert rough.keys() == exact.keys() == {name for name, _ in model.named_parameters()}
+    for name, gradient in rough.items():
+        distance = (gradient - exact[name]).norm() / exact[name].norm().clamp(min=1e-6)
+        assert distance < 0.5, name
+
+
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_vnni", False),
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags\t\t: amx_bf16 fpu", True),
+        ("Features\t: fp asimd", False),
+        ("Features\t: fp asimd bf16", True),
+        ("model name\t: bf16", None),  # says nothing of what it can
+    ],
+)
+def test_processors_with_bf16(line: str, has: bool | None, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
+    assert has_bf16(tmp_path / "cpuinfo") is has
+    assert has_bf16(tmp_path / "elsewhere") is None
 
 
 # In a run -----------------------------------------------------------------------------------------------------------

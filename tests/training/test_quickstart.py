@@ -77,17 +77,6 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_quickstart_on_a_folder(tmp_path: Path, capsys: Capture) -> None:
-    random = np.random.default_rng(0)
-    for index in range(6):
-        write_image(tmp_path / f"images/{index}.png", random.integers(0, 256, (64, 96, 3), np.uint8))
-        write_image(tmp_path / f"masks/{index}.png", random.integers(0, 3, (64, 96), np.uint8))
-    data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
-    shown = quickstart(capsys, *data, "--out", tmp_path / "run")
-    assert "class 2" in shown  # without a test split, val is what is unseen
-    assert (tmp_path / "run/panels.png").is_file()
-
-
 def test_panels_show_image_truth_and_predictions() -> None:
     data = drawn(test=2, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
     before, after = (
@@ -144,12 +133,3 @@ def test_the_recipe_is_valid() -> None:
     assert config.minutes is not None and config.minutes <= 4
     own = parse_training(as_flags(DRAWN), read_yaml(RECIPE))
     assert own.data == DRAWN
-
-
-def test_another_model_starts_from_random_weights(tmp_path: Path, capsys: Capture) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("model: {name: sfnet}\n")
-    for argv in (["--model", "sfnet"], ["--model.name=sfnet"], [str(file)]):
-        assert main(["quickstart", *argv, "--print_config"]) == 0
-        shown = capsys.readouterr().out
-        assert "init_from: null" in shown and "name: sfnet" in shown and "pretrained: false" in shown

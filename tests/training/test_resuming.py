@@ -24,7 +24,7 @@ from crispseg.cli.main import main
 from crispseg.data import Augment
 from crispseg.evaluation import Scores
 from crispseg.training import ModelConfig, Run, TrainConfig
-from crispseg.training.checkpoints import LastCheckpoint, check_folder, check_same_run
+from crispseg.training.checkpoints import LastCheckpoint, check_same_run
 from crispseg.training.fit import starting_model
 from crispseg.training.task import SegmentationTask
 
@@ -117,14 +117,12 @@ def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
     assert rows(tmp_path / "killed")[-1]["step"] == str(iterations)
 
 
-@pytest.mark.parametrize("ema", [None, 0.5])
-def test_evaluations_leave_the_training_as_it_is(ema: float | None, tmp_path: Path) -> None:
+def test_evaluations_leave_the_training_as_it_is(tmp_path: Path) -> None:
     ends = []
     for val_every in (1, 3):
-        config = short(tmp_path / str(val_every), epochs=3, val_every=val_every, ema=ema)
+        config = short(tmp_path / str(val_every), epochs=3, val_every=val_every, ema=0.5)
         ends.append(torch.load(quietly(config).folder / "checkpoints/last.ckpt", weights_only=True))
-    for part in ("state_dict", "current_model_state") if ema else ("state_dict",):
-        assert equal(ends[0][part], ends[1][part])
+    assert all(equal(ends[0][part], ends[1][part]) for part in ("state_dict", "current_model_state"))
 
 
 @pytest.mark.slow
@@ -256,7 +254,7 @@ def test_a_finished_run_is_kept_and_may_become_longer(copied: TrainConfig) -> No
     assert float(rows(copied.out)[2]["seconds"]) > float(before[1]["seconds"])
 
 
-@pytest.mark.parametrize("text", ["a: [", "[1]", "\0", "model: 1\n", "data: {1: 2}\n"])
+@pytest.mark.parametrize("text", ["a: [", "model: 1\n"])
 def test_settings_of_a_run_that_are_damaged(text: str, copied: TrainConfig, refuses: Any) -> None:
     (copied.out / "config.yaml").write_text(text)
     with refuses(str(copied.out / "config.yaml")):
@@ -286,11 +284,6 @@ def test_resuming_what_is_no_run_is_refused(made: bool, tmp_path: Path, capsys: 
     assert files(tmp_path) == set()
 
 
-def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path), "last.ckpt"):
-        quietly(tiny(tmp_path), resume=True)
-
-
 def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -> None:
     config = tiny(tmp_path / "run", model=dataclasses.replace(MODEL, pretrained=str(tmp_path / "moved.pth")))
     with refuses("moved.pth"):
@@ -306,12 +299,6 @@ def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: A
     with refuses(str(tmp_path / "exp"), name):
         quietly(tiny(tmp_path / "exp"))
     assert (tmp_path / "exp" / name).read_text() == "mine"
-
-
-def test_a_run_without_a_finished_epoch_starts_again(tmp_path: Path) -> None:
-    (tmp_path / "run/checkpoints").mkdir(parents=True)
-    (tmp_path / "run/config.yaml").write_text("epochs: 7\n")
-    check_folder(tiny(tmp_path / "run"), resume=False)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
@@ -55,8 +56,15 @@ def train_folds(
     data, out, first = dataclasses.replace(config.data, folds=folds), Path(config.out), is_first_process()
     console = (console or Console(stderr=True)) if first else Console(quiet=True)
     with owned(out) if first else nullcontext():
-        scores = _finished(out, resume) if first or resume else {}
-        if not resume:
+        scores: dict[str, Scores] = {}
+        if resume:
+            if not (out / SCORES).is_file():
+                raise CrispsegError(f"{out} holds no folds to resume; start them again")
+            scores = json.loads((out / SCORES).read_text("utf-8"))
+        else:
+            for found, what in ((out / LAST, "a run"), (out / "fold_1" / LAST, "folds")):
+                if first and found.is_file():
+                    raise CrispsegError(f"{out} already holds {what}; resume, or choose another out")
             _ = data.pairs("val")  # too few images are reported first
             minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
             if minutes:
@@ -82,34 +90,15 @@ def train_folds(
         return scores
 
 
-def _finished(out: Path, resume: bool) -> dict[str, Scores]:
-    """The scores of the folds that are finished. Raises if the folder does not allow to train these."""
-    if resume:
-        if not (out / SCORES).is_file():
-            raise CrispsegError(f"{out} holds no folds to resume; start them again")
-        scores: dict[str, Scores] = json.loads((out / SCORES).read_text("utf-8"))
-        return scores
-    if (out / LAST).is_file():
-        raise CrispsegError(f"{out} already holds a run; choose another out")
-    if (out / "fold_1" / LAST).is_file():
-        raise CrispsegError(f"{out} already holds folds; resume them, or choose another out")
-    return {}
-
-
 def fold_lines(scores: dict[str, Scores]) -> list[str]:
-    """The scores of each fold, their mean and standard deviation, and what follows from them.
-
-    Args:
-        scores: by the name of a fold's folder.
-    """
+    """Return a table of the scores of each fold, with their mean and standard deviation."""
     keys = list(next(iter(scores.values())))
     width = max(map(len, keys))
     table = np.array([[np.nan if each[key] is None else each[key] for key in keys] for each in scores.values()], float)
     lines = [f"IoU on the val split of each of {len(scores)} folds, mean ± standard deviation:"]
     for key, values in zip(keys, table.T, strict=True):
-        present = values[~np.isnan(values)]
-        spread = present.std(ddof=1) if len(present) > 1 else np.nan
-        mean = present.mean() if len(present) else np.nan
+        with warnings.catch_warnings(action="ignore"):  # a class may occur in one fold only, or in none
+            mean, spread = np.nanmean(values), np.nanstd(values, ddof=1)
         name = "mIoU" if key == "miou" else key
         lines.append(f"  {name:{width}}  {percent(mean):>5} ± {percent(spread):4}  {'  '.join(map(percent, values))}")
     return [

@@ -54,20 +54,16 @@ def learning_rate_factor(
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
         behind = progress(step - step % steps_per_epoch if config.schedule == "poly_epoch" else step)
-        return float(warm * _decay(config, behind))
+        match config.schedule:
+            case "constant":
+                return warm
+            case "step":  # both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly
+                return float(warm * DROP ** sum(behind >= share for share in config.lr_drops))
+            case "cosine":
+                return warm * (1 + math.cos(math.pi * min(behind, 1.0))) / 2
+        return float(warm * max(0.0, 1 - behind) ** config.power)
 
     return factor
-
-
-def _decay(config: TrainConfig, behind: float) -> float:
-    if config.schedule == "constant":
-        return 1.0
-    if config.schedule == "step":
-        # Both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly.
-        return float(DROP ** sum(behind >= share for share in config.lr_drops))
-    if config.schedule == "cosine":
-        return (1 + math.cos(math.pi * min(behind, 1.0))) / 2
-    return float(max(0.0, 1 - behind) ** config.power)
 
 
 @contextmanager
