@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -39,9 +38,7 @@ class Benchmark(Command):
         if self.json not in (None, STDOUT):
             check_page(self.json, ".json")
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
-        if self.json == STDOUT:
-            print(json.dumps(report.to_dict(), indent=2))
-        elif self.json is not None:
+        if self.json:
             write_json(self.json, report.to_dict())
         # Tables leave the standard output to JSON.
         Console(stderr=self.json == STDOUT).print(report.tables(), highlight=False)

@@ -99,24 +99,17 @@ class Command(ABC):
             raise CrispsegError(f"'{words[0]}' is one word too many; {cls.usage()}")
         if cls.flat:
             tree[cls.flat] = {key: tree.pop(key) for key in [*tree] if key in known and key not in fields}
-        data = cls._data_of(tree) if "data" in fields else {}
-        for key in tree:
-            if key not in fields:
-                raise unknown(key, [*known, *(_data_keys([]) if "data" in fields else ())])
+        own = _data_keys([]) if "data" in fields else {}
+        data = tree.pop("data", {}) if own else {}
+        for key in [key for key in tree if key not in fields]:
+            if f"data.{key}" not in own:
+                raise unknown(key, [*known, *own])
+            data[key] = tree.pop(key)  # keys of own data may stand alone
         command = construct(cls, tree)
-        if "data" in fields:
+        if own:
             command.data = data  # type: ignore[attr-defined]
         load_plugins(command.plugins)
         return command
-
-    @classmethod
-    def _data_of(cls, tree: Tree) -> Tree:
-        """The settings of the data, taken out of the tree; those of own data may stand alone."""
-        data: Tree = tree.pop("data", {})
-        known, own = cls.keys(), _data_keys([])
-        for key in [key for key in tree if key not in known and f"data.{key}" in own]:
-            data[key] = tree.pop(key)
-        return data
 
     @classmethod
     def usage(cls) -> str:
@@ -178,14 +171,12 @@ def help_page(
         if shown:
             lines += ["", *([f"{heading}:"] if heading else [])]
         for key, each in shown.items():
-            lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({accepted(each.kind)}{_default(each.default)})")
+            default = "" if each.default is None else f", default: {written(each.default)}"
+            default = ", required" if each.default is MISSING else default
+            lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({accepted(each.kind)}{default})")
             lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
     lines += ["", f"{program} --help all explains every key." if first else "  --help  this page"]
     return "\n".join(line for at, line in enumerate(lines) if line.strip() or (not line and lines[at - 1]))
-
-
-def _default(value: Any) -> str:
-    return ", required" if value is MISSING else "" if value is None else f", default: {written(value)}"
 
 
 FLAG = re.compile(r"--?[a-zA-Z]")

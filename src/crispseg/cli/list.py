@@ -30,12 +30,14 @@ class List(Command):
 
     def __call__(self) -> None:
         names = saving.shipped_models() if self.pretrained else list_models()
-        rows = [_trained(saving.SHIPPED / name) if self.pretrained else _network(name) for name in names]
-        if not rows:
-            print("no trained models come with this crispseg")
-            return
-        trained = ("name", "classes", "network", "parameters", "val mIoU", "licence")
-        head = trained if self.pretrained else ("name", "what it is")
+        head: tuple[str, ...] = ("name", "what it is")
+        rows: list[tuple[str, ...]]
+        if self.pretrained:
+            head = ("name", "classes", "network", "parameters", "val mIoU", "licence")
+            rows = [_trained(saving.SHIPPED / name) for name in names]
+        else:  # the first paragraph of a builder's docstring
+            abouts = [(inspect.getdoc(models[name]) or "").partition("\n\n")[0] for name in names]
+            rows = [(name, " ".join(about.split())) for name, about in zip(names, abouts, strict=True)]
         columns = (Column(each, overflow="fold", no_wrap=each == "name") for each in head)
         table = Table(*columns, box=None, pad_edge=False)
         for row in rows:
@@ -44,12 +46,6 @@ class List(Command):
         if self.pretrained:
             print(f"try one:  crispseg predict {names[0]} PHOTO.jpg --out predictions")
             print(f"what they were trained on and where they fail: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")
-
-
-def _network(name: str) -> tuple[str, str]:
-    """Name of a model, and what its builder says that it is."""
-    summary = (inspect.getdoc(models[name]) or "").partition("\n\n")[0]
-    return name, " ".join(summary.split())
 
 
 def _trained(folder: Path) -> tuple[str, ...]:

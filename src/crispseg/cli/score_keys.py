@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crispseg.cli.command import Command
+from crispseg.cli.command import STDOUT, Command
 from crispseg.cli.keys import WithDevice
 from crispseg.config.settings import Tree
 from crispseg.data import DataSource
@@ -87,6 +87,10 @@ def short_names(runs: Sequence[str]) -> list[str]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a file of scores."""
+    """Write a file of scores, or print them."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    if path == STDOUT:
+        print(text)
+        return
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(f"{text}\n", encoding="utf-8")

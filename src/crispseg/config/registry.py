@@ -51,18 +51,12 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        self._fill()
-        return sorted(self._entries)
-
-    def _fill(self) -> None:
-        """Import what registers entries far from here, when they are first asked for."""
         if self.filled_by:
             importlib.import_module(self.filled_by)
+        return sorted(self._entries)
 
     def __getitem__(self, name: str) -> T:
-        if isinstance(name, str) and name not in self._entries:
-            self._fill()
-        if not isinstance(name, str) or name not in self._entries:
+        if not isinstance(name, str) or (name not in self._entries and name not in self.names()):
             raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}" + self.hint)
         return self._entries[name]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from crispseg import __version__
 from crispseg.io.images import write_image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 25e6
 
 OFFLINE = """
