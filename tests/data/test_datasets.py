@@ -28,8 +28,6 @@ from dataset_trees import (
     save,
     voc_mask,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.cli.main import main
@@ -38,11 +36,9 @@ from crispseg.data import (
     VOC2012,
     CamVid,
     Cityscapes,
-    PascalContext,
     check_split,
     official_classes,
 )
-from crispseg.data.mask_lookup import TableLookup
 from crispseg.data.sources import read_table
 from crispseg.labels import voc_palette
 
@@ -94,15 +90,6 @@ def test_classes(name: str, count: int, values: Any, some: dict[str, Any]) -> No
     assert [one.value for one in classes] == list(values)
     assert len(set(labels.palette)) == count - (name == "ade20k")  # where road and skyscraper share one
     assert {one: known(name)[one] for one in some} == some
-
-
-def test_orders_of_classes() -> None:
-    """The 59 of PASCAL-Context are in the order of the alphabet, and so are VOC's; all of VOC's are among them."""
-    context, voc = (list(known(name)) for name in ("pascal_context", "voc2012"))
-    assert context[1:] == sorted(context[1:]) and voc[1:] == sorted(voc[1:])
-    assert set(voc) - set(context) == {"diningtable"}
-    few, many = PascalContext("nowhere", classes=59).label_set(), PascalContext("nowhere").label_set()
-    assert few.names == many.names[1:] and few.palette == many.palette[1:]
 
 
 def test_groups_of_camvid() -> None:
@@ -180,19 +167,6 @@ def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.n
 
 
 @pytest.mark.parametrize(
-    ("make", "usual", "other"),
-    [(make_coco_stuff, "annotations", "stuffthingmaps"), (make_mapillary, "labels", "v1.2/labels")],
-)
-def test_which_of_two_folders_of_masks(make: Any, usual: str, other: str, tmp_path: Path) -> None:
-    masks = []
-    for folder in (usual, other):
-        make(tmp_path, folder)
-        masks.append(make(tmp_path, folder).dataset("train").pairs[0].mask)
-    assert f"/{other}/" in str(masks[1]) and f"/{other}/" not in str(masks[0])
-    assert make(tmp_path / "nothing").mask_files("test").startswith(("annotations/", "{}/labels/"))
-
-
-@pytest.mark.parametrize(
     ("masks", "config"), [("labels", "config.json"), ("v1.2/labels", "config_v1.2.json"), ("labels", "both")]
 )
 def test_mapillary_evaluates_what_its_config_says(masks: str, config: str, tmp_path: Path) -> None:
@@ -267,18 +241,6 @@ def test_training_on_train_and_val(name: str, make: Callable[[Path], Any], tmp_p
     train, val = source.dataset("train"), source.dataset("val")
     names = [train.name_of(index) for index in range(len(train))]
     assert len(set(names)) == 3 and [val.name_of(0)] == names[2:]
-
-
-@given(table=st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=20), data=st.data())
-def test_tables_agree_with_a_loop(table: list[int], data: st.DataObject) -> None:
-    values = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=12))
-    decode, mask = TableLookup(dict(enumerate(table)), "values of this"), np.array([values], np.uint16)
-    if all(value < len(table) or value == 255 for value in values):
-        expected = [255 if value == 255 else table[value] for value in values]
-        assert decode(mask).tolist() == [expected] and decode(mask).dtype == np.uint8
-    else:
-        with pytest.raises(ValueError, match=f"none of the values of this, 0 to {len(table) - 1}"):
-            decode(mask)
 
 
 # ------------------------------------------------------------------------------------------------------ mistakes
@@ -375,18 +337,6 @@ def test_a_wrong_root_and_an_archive_in_the_way_are_named(name: str, tmp_path: P
     refused(tmp_path, f"{whole} is an archive: if it holds the data, unpack it first")
     if name not in ("mapillary", "camvid"):
         refused(whole, "data.zip is an archive")
-
-
-@pytest.mark.parametrize(
-    ("make", "phrases"),
-    [
-        (lambda: Cityscapes("x", train_on="all"), ["data.train_on is 'all'", "train, trainval"]),  # type: ignore[arg-type]
-        (lambda: PascalContext("x", classes=60.0), ["data.classes is 60.0", "59, 60"]),  # type: ignore[arg-type]
-    ],
-)
-def test_choices_are_checked(make: Callable[[], Any], phrases: list[str], refuses: Any) -> None:
-    with refuses(*phrases):
-        make()
 
 
 # -------------------------------------------------------------------------------------------------- command line

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from dataset_trees import save
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 from crispseg.data import Folder, check_split
-from crispseg.data.dataset import Pair, read_lines
-from crispseg.data.pairing import Matched
+from crispseg.data.dataset import read_lines
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
@@ -66,34 +61,6 @@ def test_names_of_masks_that_are_usual(image: str, mask: str, tmp_path: Path) ->
     assert [pair.name for pair in folder(tmp_path).pairs("all")] == sorted([image, "other"])
 
 
-@pytest.mark.parametrize(
-    ("suffix", "mode", "options"),
-    [
-        ("png", "1", {}),
-        ("png", "P", {}),
-        ("png", "RGBA", {}),
-        ("tif", "L", {"compression": "tiff_lzw"}),
-        ("tif", "I;16", {}),
-        ("bmp", "L", {}),
-        ("gif", "L", {}),
-    ],
-)
-def test_types_of_masks_that_are_usual(suffix: str, mode: str, options: dict[str, str], tmp_path: Path) -> None:
-    for name in "ab":
-        make_pair(tmp_path, name, ids(0, 1))
-        (tmp_path / "masks" / f"{name}.png").unlink()
-        values = Image.fromarray(
-            ids(0, 1).astype(np.uint16 if mode == "I;16" else np.uint8) * (255 if mode == "1" else 1)
-        )
-        values.info.clear()
-        picture = values if mode == "I;16" else values.convert(mode)
-        if mode == "P":
-            picture = values.copy()
-            picture.putpalette(bytes([9, 9, 9, 200, 0, 0]))
-        save(tmp_path / "masks" / f"{name}.{suffix}", picture, **options)
-    np.testing.assert_array_equal(folder(tmp_path, num_classes=2).dataset("all")[1].labels, ids(0, 1))
-
-
 def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any) -> None:
     """A model for grey or colour takes them all; one for four channels names those that lack one."""
     shapes = {"a": (6, 8), "b": (7, 9, 3), "c": (40, 3, 4)}
@@ -113,13 +80,6 @@ def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
         save(tmp_path / f"{name}.jpg", np.zeros((6, 8, 3), np.uint8))
         save(tmp_path / "masks" / f"{name}.png", ids(0, 1))
     assert len(Folder(tmp_path, tmp_path / "masks", num_classes=2).dataset("train")) == 1
-
-
-def test_classes_from_a_file_or_read_off_the_masks(ten: Path) -> None:
-    (ten / "classes.txt").write_text("# names\nroad\n\nparked car\nsky\n")
-    assert folder(ten, classes=ten / "classes.txt").label_set().names == ("road", "parked car", "sky")
-    assert folder(ten).label_set() == LabelSet.numbered(3)
-    assert len(folder(ten, ignore=(2,)).label_set()) == 2
 
 
 def test_palette_from_a_file(tmp_path: Path) -> None:
@@ -236,23 +196,6 @@ def test_split_by_lists(ten: Path) -> None:
     assert len(names(folder(ten, val_list=val), "val")) == 11
     with pytest.raises(CrispsegError, match="'train' is empty: the lists give all images to other splits"):
         folder(ten, val_list=val).dataset("train")
-
-
-@given(st.integers(2, 10), st.integers(0, 9))
-@settings(max_examples=20)
-def test_folds(count: int, seed: int) -> None:
-    """Each image validates once, the parts are of one size, and lists decide what is divided."""
-    every = [f"{index:02d}" for index in range(10)]
-    parts = []
-    for fold in range(1, count + 1):
-        source = Folder("images", "masks", folds=count, fold=fold, seed=seed)
-        pairs = {name: Pair(name, Path(name), Path(name)) for name in every}
-        source.__dict__["_matched"] = {"": Matched(pairs, frozenset(), "")}
-        train, val = ([pair.name for pair in source.pairs(split)] for split in ("train", "val"))
-        assert sorted([*train, *val]) == every
-        parts.append(val)
-    assert sorted(chain(*parts)) == every
-    assert {len(part) for part in parts} <= {10 // count, -(-10 // count)}
 
 
 def test_folds_divide_what_the_lists_name(ten: Path) -> None:

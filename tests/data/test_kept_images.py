@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from drawn import drawn
@@ -60,22 +59,3 @@ def test_only_where_all_have_room_in_each_worker(workers: int, factor: int, monk
     for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
         monkeypatch.setattr("crispseg.training.training_data.free_bytes", lambda device, free=free: free)
         assert keeps_images(config, report) is keeps
-
-
-def test_images_are_not_changed_by_what_is_kept() -> None:
-    split = Counted()
-    before = [np.copy(split.split[index].image) for index in range(4)]
-    loader = train_loader(
-        split,  # type: ignore[arg-type]
-        train_transform(
-            Augment(crop=(64, 64), scale=(1, 1), flip=0, turn=False, photometric=False), (0.5,) * 3, (0.5,) * 3
-        ),
-        2,
-        0,
-        seed=0,
-        keep=True,
-    )
-    for _ in range(2):
-        list(loader)
-    kept = loader.dataset._kept  # type: ignore[attr-defined]
-    assert all(np.array_equal(kept[index].image, before[index]) for index in range(4))

@@ -152,17 +152,6 @@ def test_palettes_that_number_colours_anew(tmp_path: Path) -> None:
     assert folder(tmp_path, num_classes=2).notes() == []
 
 
-def test_whole_numbers_that_are_stored_as_float(tmp_path: Path, refuses: Any) -> None:
-    for name in "ab":
-        make_pair(tmp_path, name, ids(0, 1))
-        (tmp_path / "masks" / f"{name}.png").unlink()
-        Image.fromarray(ids(0, 1).astype(np.float32)).save(tmp_path / "masks" / f"{name}.tif")
-    np.testing.assert_array_equal(check_split(folder(tmp_path).dataset("all"), "all").counts, [48, 48])
-    Image.fromarray(ids(0, 1) + np.float32(0.5)).save(tmp_path / "masks" / "a.tif")
-    with refuses("not whole numbers"):
-        folder(tmp_path).label_set()
-
-
 @pytest.mark.parametrize(
     ("suffix", "options"), [("webp", {"quality": 90}), ("tif", {"compression": "jpeg"}), ("jpg", {})]
 )

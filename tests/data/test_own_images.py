@@ -94,16 +94,6 @@ def test_black_and_white_masks_are_understood_and_remembered(tmp_path: Path, cap
         assert scored(capsys, recorded, *data)[1]["confusion"][1] == [0, 0]
 
 
-@pytest.mark.slow
-def test_a_square_is_learned(tmp_path: Path, capsys: Capture) -> None:
-    pytest.importorskip("segmentation_models_pytorch")
-    flags = ["--optimizer=adamw", "--lr=0.01", "--epochs=60", "--val_every=60", "--augment.scale=[1, 1]"]
-    loss = "--loss={cross_entropy: 1, dice: 1}"
-    data = [*write_data(tmp_path, white=255), BLACK_AND_WHITE]
-    succeed(capsys, "train", *TINY, *data, *flags, loss, "--hard_fraction=1", f"--out={tmp_path / 'run'}")
-    assert from_pretrained(tmp_path / "run").info.metrics["val_miou"] > 80
-
-
 # Channels -----------------------------------------------------------------------------------------------------------
 
 
@@ -157,11 +147,8 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     ("flags", "phrases"),
     [
         (["--loss=dyce"], ["--loss has no 'dyce'", "did you mean 'dice'"]),
-        (["--loss={dice: 1, fokal: 1}"], ["--loss has no 'fokal'", "did you mean 'focal'"]),
         (["--loss={dice: much}"], ["--loss is ", "much", "a mapping from names to numbers or text"]),
-        (["--loss=cross_entropy, dice"], ["--loss has no 'cross_entropy, dice'"]),
         (["--loss={dice: 0}"], ["--loss.dice is 0", "positive"]),
-        (["--loss={dice: -1}"], ["--loss.dice is -1", "positive"]),
         (["--loss={dice: .inf}"], ["--loss is ", "inf", "finite"]),
         (["--loss={}"], ["--loss names none", "one or more of cross_entropy, dice"]),
         (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),

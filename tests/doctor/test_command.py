@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import make_mapillary, save
+from dataset_trees import save
 from drawn import drawn
 
 from crispseg.cli.main import main
@@ -128,24 +126,6 @@ def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
     errors = {one["code"]: one for one in report(tmp_path, 3)["findings"] if one["severity"] == "error"}
     assert set(errors) == {"listed-file-missing", "rgb-masks"}
     assert "data.masks colors" in errors["rgb-masks"]["remedy"]
-
-
-def test_mapillary_has_a_config_of_its_own(tmp_path: Path, report: Report) -> None:
-    """Which is no saved model's."""
-    make_mapillary(tmp_path)
-    found = report(tmp_path, 3)
-    assert found["data"] == "mapillary" and found["splits"]["val"]["pairs"] == 1
-
-
-def test_names_that_the_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree = Tree(tmp_path, train=3, val=2)
-    tree.source()
-    save(tmp_path / "images/\udcff.png", photo(1))
-    for encoding in ("utf-8", "cp1252"):
-        written = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, write_through=True))
-        assert main(["doctor", str(tmp_path)]) == 3
-        assert b"\\udcff.png" in written.getvalue()
 
 
 def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,24 +33,6 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (line,) = capsys.readouterr().err.splitlines()
         assert phrase in line and str(out) in line
     assert files(tmp_path) == before
-
-
-def test_copies_into_an_empty_folder_and_through_a_link(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Tree(tmp_path / "data", train=3, val=2).source()
-    for name in ("here", "disk"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "disk")
-    monkeypatch.chdir(tmp_path / "here")
-    for out, folder in ((".", "here"), (str(tmp_path / "link"), "disk")):
-        assert main(["doctor", str(tmp_path / "data"), "--fix", out]) == 0
-        written = {path.name for path in (tmp_path / folder).iterdir()}
-        assert written == {"classes.txt", "images", "masks", "train.txt", "val.txt"}
-        assert main(["doctor", out]) == 0
-    (tmp_path / "loose").symlink_to(tmp_path / "nowhere")
-    assert main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "loose")]) == 2
-    assert "link that leads nowhere" in capsys.readouterr().err
 
 
 def test_a_file_that_is_listed_twice_is_copied_once(tmp_path: Path) -> None:
@@ -86,17 +66,3 @@ def test_a_copy_of_names_with_dots_and_of_names_that_no_list_can_hold(tmp_path: 
     lists = {f"{split}_list": out / f"{split}.txt" for split in ("train", "val")}
     source = Folder(out / "images", out / "masks", **lists)
     assert sum(len(source.dataset(split)) for split in ("train", "val")) == 6
-
-
-def test_a_failing_copy_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Tree(tmp_path / "data", train=3, val=2).source()
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(shutil, "copyfile", fail)
-    assert main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "out")]) == 2
-    assert "disk full" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]

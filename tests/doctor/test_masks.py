@@ -12,7 +12,7 @@ from crispseg.cli.main import main
 from crispseg.doctor import Severity
 from crispseg.doctor.diagnosis import EXIT_STATUS
 
-from .trees import COLORS, SIZE, Tree, ids, named, only
+from .trees import COLORS, SIZE, Tree, ids
 
 WHOLE = {
     "black-and-white-masks": (lambda seed: (255 * (ids(seed) > 1)).astype(np.uint8), "data.ignore '[255]'"),
@@ -43,22 +43,3 @@ def test_masks_that_all_have_one_mistake(code: str, tmp_path: Path) -> None:
         firsts = [int(fixed[raw == value][0]) for value in np.unique(raw)]
         assert firsts == sorted(set(firsts)) and np.unique(fixed).tolist() == firsts
         assert firsts[0] == 0 and firsts[-1] == (1 if code == "black-and-white-masks" else 3)
-
-
-def test_numbers_far_between_become_ids(tmp_path: Path) -> None:
-    """Of masks of 16 bits, which number a few things."""
-    tree, out = Tree(tmp_path / "numbers", lambda seed: 1000 * ids(seed).astype(np.uint16) + 7, 3, 2), tmp_path / "out"
-    found = only(tree.examine(), "sparse-ids")
-    assert found.count == 5 and "7, 1007, 2007, 3007" in found.message
-    assert main(["doctor", str(tree.root), "--fix", str(out)]) == 3
-    assert main(["doctor", str(out)]) == 0
-    fixed = np.asarray(Image.open(out / "masks/train/train1.png"))
-    raw = np.asarray(Image.open(tree.root / "masks/train1.png"))
-    np.testing.assert_array_equal(fixed, raw // 1000)
-
-
-def test_grey_pictures_of_ids_keep_the_ignored_values(tmp_path: Path) -> None:
-    tree = Tree(tmp_path, lambda seed: np.array([0, 60, 120, 200], np.uint8)[ids(seed)])
-    diagnosis = tree.examine(ignore=(200,))
-    assert set(named(diagnosis)) == {"sparse-ids"}
-    assert diagnosis.reports[0].ignored == 8 * 64 * 96 // 4 and len(diagnosis.reports[0].labels) == 3

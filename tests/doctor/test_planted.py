@@ -88,7 +88,6 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("grey", image=photo(23)[..., 0])
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.add("tiny", image=photo(24, (20, 96)), mask=ids(24, (20, 96)))
-    tree.add("suffix", image=photo(25), suffixes=("jpg", "png"), format="PNG")
     first, second = (Image.fromarray(photo(seed)) for seed in (26, 27))
     tree.add("frames", image=first, suffixes=("tif", "png"), save_all=True, append_images=[second])
     late = ids(28).copy()
@@ -126,13 +125,10 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "near-duplicate": {"near1", "near2"},
         "image-alpha": {"alpha"},
         "odd-channels": {"inks", "infrared"},
-        "deep-image": {"deep"},
         "mixed-depth": {"deep"},
         "grey-among-color": {"deep", "grey"},
         "constant-image": {"black"},
         "tiny-image": {"tiny"},
-        "sizes-vary": set(),
-        "wrong-suffix": {"suffix"},
         "several-frames": {"frames"},
         "class-in-one-split": set(),
         "class-never-occurs": set(),

@@ -17,7 +17,7 @@ from training_runs import DRAWN, MODEL, tiny
 from crispseg import create_model
 from crispseg.data import Augment, SplitReport, check_split, softened_weights
 from crispseg.data.dataset import Sample, SegmentationDataset
-from crispseg.data.split_check import lopsidedness, quarters, summary
+from crispseg.data.split_check import held, report_of
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.fit import starting_model
@@ -43,10 +43,11 @@ class Masks(SegmentationDataset):
 
 
 def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images: int = 9) -> SplitReport:
-    histograms = np.zeros((images, 256), int)
-    histograms[0, : len(counts)] = counts
-    sizes = [(shorter_side, 2 * shorter_side)] * images
-    return summary("train", LabelSet.numbered(len(counts)), list(histograms), sizes)
+    quarters = np.zeros((images, len(counts), 2, 2), int)
+    quarters[..., 0, 0] = counts
+    return SplitReport(
+        "train", LabelSet.numbered(len(counts)), quarters, ignored=0, sizes=((shorter_side, 2 * shorter_side),) * images
+    )
 
 
 # Crop and batch -----------------------------------------------------------------------------------------------------
@@ -134,8 +135,9 @@ def test_softened_weights_are_roots_of_rarity(counts: list[int]) -> None:
 # Up and down --------------------------------------------------------------------------------------------------------
 
 
-def counted(masks: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
-    return np.stack([quarters(mask) for mask in masks])[..., :CLASSES]
+def lopsided(masks: list[NDArray[np.uint8]]) -> tuple[float, float]:
+    dataset = Masks(masks)
+    return report_of("train", dataset.labels, [held(dataset, index) for index in range(len(masks))]).lopsided
 
 
 def naive(masks: list[NDArray[np.uint8]]) -> tuple[float, float]:
@@ -165,10 +167,10 @@ def many_masks(draw: st.DrawFn) -> list[NDArray[np.uint8]]:
 
 @given(many_masks())
 def test_lopsidedness_is_what_it_says(masks: list[NDArray[np.uint8]]) -> None:
-    found = lopsidedness(counted(masks))
+    found = lopsided(masks)
     assert found == pytest.approx(naive(masks), abs=1e-6)
     assert all(0 <= each <= 1 + 1e-9 for each in found)
-    assert lopsidedness(counted([np.rot90(mask) for mask in masks])) == pytest.approx(found[::-1])
+    assert lopsided([np.rot90(mask) for mask in masks]) == pytest.approx(found[::-1])
 
 
 def test_streets_have_an_up() -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from training_runs import DRAWN, rows, tiny
 
 from crispseg.data import Folder
-from crispseg.data.split_check import SplitReport, summary
+from crispseg.data.split_check import SplitReport
 from crispseg.evaluation import Scores
 from crispseg.labels import LabelSet
 from crispseg.training import TrainConfig, train
@@ -37,9 +37,10 @@ def test_each_class_has_its_iou() -> None:
 
 
 def report(split: str, images: int) -> SplitReport:
-    counts = np.zeros((images, 256), int)
-    counts[:, :3] = [800, 196, 4]
-    return summary(split, LabelSet(NAMES, ((0, 0, 0), (0, 255, 0), (255, 0, 0))), list(counts), [(25, 40)] * images)
+    quarters = np.zeros((images, 3, 2, 2), int)
+    quarters[..., 0, 0] = [800, 196, 4]
+    labels = LabelSet(NAMES, ((0, 0, 0), (0, 255, 0), (255, 0, 0)))
+    return SplitReport(split, labels, quarters, ignored=0, sizes=((25, 40),) * images)
 
 
 SOUND: dict[str, Any] = {

@@ -23,7 +23,7 @@ from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import Overlap, import_annotations
 from crispseg.data.named import build_data, data_source
 from crispseg.data.sources import PublicSource
-from crispseg.data.split_check import survey
+from crispseg.data.split_check import held, survey
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.evaluation.evaluate import completed
 from crispseg.io.images import write_image
@@ -151,7 +151,7 @@ def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], samp
     lines = []
     for split, dataset in splits.items():
         count, indices = len(dataset), spread(len(dataset), sample)
-        report, faults = survey(dataset, split, indices, dataset.read_labels, f"Reading {split}")
+        report, faults = survey(dataset, split, indices, held, f"Reading {split}")
         of = "" if len(indices) == count else f" ({len(indices)} of them, evenly spaced, were read)"
         if report is None:
             lines.append(f"{split}: {count} images; none could be read")

@@ -21,7 +21,7 @@ from crispseg.labels import IGNORE, LabelSet
 
 DATA_SOURCES: dict[str, type[DataSource]] = {
     source.name: source
-    for source in (*(ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, VOC2012),)
+    for source in (ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, VOC2012)
 }
 """Data sources by their `data.name`."""
 

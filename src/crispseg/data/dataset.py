@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
+from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup, MaskStatistics
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
@@ -102,6 +103,7 @@ class FileDataset(SegmentationDataset):
         channels: channels of the images; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
         numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
+        statistics: mask file → what it holds, of masks that were read already.
     """
 
     threads = None
@@ -114,6 +116,7 @@ class FileDataset(SegmentationDataset):
         channels: int = 3,
         value_range: ValueRange | None = None,
         numbered: Callable[[], Mapping[str, Path]] | None = None,
+        statistics: Mapping[str, MaskStatistics] = MappingProxyType({}),
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
@@ -121,6 +124,7 @@ class FileDataset(SegmentationDataset):
         self.channels = channels
         self.value_range = value_range
         self.numbered = numbered
+        self.statistics = dict(statistics)
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""
@@ -214,7 +218,6 @@ def read_instances(file: Path) -> NDArray[np.int32]:
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:
-    """What a mask says; where it says nothing, the error names its file."""
     try:
         return decode(mask)
     except ValueError as error:
@@ -240,12 +243,19 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 class DataSource(Protocol):
-    """Where the splits come from. A data source is a frozen dataclass, whose fields are its command-line keys."""
+    """Where the splits come from: a frozen dataclass, whose fields are its settings.
+
+    To add one, write its class in `sources`, list it in `DATA_SOURCES`, and describe it in `catalogue.yaml`.
+    """
 
     name: ClassVar[str]
+    """Value of `data.name`."""
 
-    def label_set(self) -> LabelSet: ...
+    def label_set(self) -> LabelSet:
+        """Return names and colours of the classes."""
 
-    def splits(self) -> tuple[str, ...]: ...
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that there are, of "train", "val" and "test"."""
 
-    def dataset(self, split: str) -> SegmentationDataset: ...
+    def dataset(self, split: str) -> SegmentationDataset:
+        """Return one split; an error says what is missing."""

@@ -148,7 +148,8 @@ class Folder:
         names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
         named = {pair.name: names[pair.mask] for pair in pairs}
         numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
-        return FileDataset(pairs, labels, self.reading.lookup, value_range=declared, numbered=numbered)
+        known = {mask.file: mask for mask in self._scanned if isinstance(mask, MaskStatistics)}
+        return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered, known)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
@@ -239,32 +240,28 @@ class Folder:
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
-        """The names of each split."""
         if self._layout.divided:
             names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
             if "val" not in self._layout.folders and "train" in names:
                 names |= self._shared_out(names["train"])
         else:
-            names = self._listed()
+            lists = self._layout.lists
+            unpaired = {
+                f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired
+            }
+            names = {
+                split: [name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)]
+                if path.is_dir()
+                else chosen_names(path, list(self._pairs), unpaired)
+                for split, path in lists.items()
+            }
+            refuse_shared(names, lists)
             rest = sorted(set(self._pairs).difference(*names.values()))
             lacking = {"train", "val"} - names.keys()
             names |= self._shared_out(rest) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
         if self.folds is not None:
             every = sorted({*names.get("train", ()), *names.get("val", ())})
             names |= folded(every, self.folds, self.fold, self.seed)
-        return names
-
-    def _listed(self) -> dict[str, list[str]]:
-        """The names in each list."""
-        lists = self._layout.lists
-        unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
-        names = {
-            split: [name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)]
-            if path.is_dir()
-            else chosen_names(path, list(self._pairs), unpaired)
-            for split, path in lists.items()
-        }
-        refuse_shared(names, lists)
         return names
 
     def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
@@ -274,7 +271,6 @@ class Folder:
 
     @cached_property
     def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
-        """The palette, and the names that its file gives."""
         if self.palette is None:
             return None
         if isinstance(self.palette, (str, Path)):
@@ -287,7 +283,6 @@ class Folder:
 
     @property
     def _classes(self) -> list[str] | str | Path | None:
-        """The names of the classes, or a file of them, given or found."""
         return self._layout.classes if self.classes is None else self.classes
 
     @cached_property
@@ -331,7 +326,7 @@ class Folder:
             raise broken[0]
         found = read_masks(self.declared, [mask for mask in masks if isinstance(mask, MaskStatistics)])
         for fault in found.faults:  # of declared classes the check of the pairs names the files, but for this one
-            if fault.severity is Severity.ERROR and (undeclared or fault.kind == "black-and-white-among-ids"):
+            if fault.severity is Severity.ERROR and (undeclared or fault.code == "black-and-white-among-ids"):
                 some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
                 raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}")
         return found
@@ -351,15 +346,14 @@ class Folder:
             palettes = {tuple(palette[:count]) for palette, _ in headers if palette}
             if len(palettes) < 2 and all(most == IGNORE for _, most in headers):
                 return []
-        return list(parallel(_statistics, (pair.mask for pair in pairs), "Reading masks"))
 
+        def attempt(pair: Pair) -> MaskStatistics | CrispsegError:
+            try:
+                return read_statistics(pair.mask)
+            except CrispsegError as error:
+                return error
 
-def _statistics(mask: Path) -> MaskStatistics | CrispsegError:
-    """Those of a mask, or why it cannot be read."""
-    try:
-        return read_statistics(mask)
-    except CrispsegError as error:
-        return error
+        return list(parallel(attempt, pairs, "Reading masks"))
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

@@ -129,9 +129,9 @@ class FolderLayout(NamedTuple):
     images: tuple[Path, ...]
     """Folders below it, or itself, that hold nothing but images, and perhaps masks."""
     folders: Folders
-    lists: Mapping[str, Path]
+    lists: Mapping[str, Path] = MappingProxyType({})
     """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
-    classes: Path | None
+    classes: Path | None = None
     """File of the names of the classes."""
     unlabelled: Path | None = None
     """Folder of images to validate on that have no masks, so that other images have to be that split."""
@@ -197,55 +197,52 @@ def own_layout(
     Raises:
         CrispsegError: it has no known layout.
     """
-    classes: Path | None = None
-    found = lists
+    layout = _layout(root, images, masks, bool(lists))
+    classes, found = None, dict(lists)
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
-        found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | dict(lists)
+        found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found
+    return layout._replace(lists=(layout.lists or found) if "" in layout.folders else lists, classes=classes)
+
+
+def _layout(root: Path | None, images: Path | None, masks: Path | None, listed: bool) -> FolderLayout:
+    """As `own_layout`, without lists and classes; folders of splits do not count if the splits are listed."""
+    if root is not None:
         if images is None and masks is None and not _first(root, IMAGE_FOLDERS).is_dir():
-            return _without_images(root, found, lists, classes)
+            return _without_images(root, listed)
         images = images or _first(root, IMAGE_FOLDERS)
         if masks is None and not (masks := _first(root, MASKS)).is_dir():
-            if layout := _beside(images, found, lists, classes):
+            if layout := _beside(images, listed):
                 return layout
             raise CrispsegError(
                 f"{root} holds images, but no masks in {', '.join(MASKS[:2])} or the like; say where they are with "
                 "data.masks DIR"
             )
     assert images is not None and masks is not None
-    if images == masks and (layout := _beside(images, found, lists, classes)):
+    if images == masks and (layout := _beside(images, listed)):
         return layout
+    plain = FolderLayout(images, (images,), {"": (images, masks)})
+    if listed:
+        return plain
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
-    if not lists and (folders := _splits(every, least=2)):
-        return FolderLayout(images, (images,), folders, lists, classes)
+    if folders := _splits(every, least=2):
+        return plain._replace(folders=folders)
     unlabelled = every["val"][0]
-    if not lists and unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
-        return FolderLayout(images, (images,), folders, lists, classes, unlabelled)
-    one = not any(folder.is_dir() for _, folder in every.values())  # folder of the masks of all splits
-    if (
-        not lists
-        and one
-        and every["train"][0].is_dir()
-        and not any(
-            path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-            for path in images.iterdir()  # which lie in it, and not below it only
-        )
-    ):
-        below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
-        if "val" not in below:  # it is a share of the images of train
-            del below["train"]
-        found = below or found
-    return FolderLayout(images, (images,), {"": (images, masks)}, found, classes)
+    if unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
+        return plain._replace(folders=folders, unlabelled=unlabelled)
+    if any(folder.is_dir() for _, folder in every.values()) or not every["train"][0].is_dir():
+        return plain
+    for path in images.iterdir():
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+            return plain
+    below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
+    if "val" not in below:  # it is a share of the images of train
+        del below["train"]
+    return plain._replace(lists=below)  # the masks of all splits are in one folder
 
 
-def _without_images(
-    root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None
-) -> FolderLayout:
-    """As `own_layout`, of a folder that holds none for all images: one for each split, or masks beside their images.
-
-    Raises:
-        CrispsegError: it has no known layout.
-    """
+def _without_images(root: Path, listed: bool) -> FolderLayout:
+    """As `_layout`, of a folder that holds none for all images: one for each split, or masks beside their images."""
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     inside = {split: (_first(folder, IMAGE_FOLDERS), _first(folder, MASKS)) for split, folder in below.items()}
     joint = {split: (_joint(root, split, IMAGE_FOLDERS), _joint(root, split, MASKS)) for split in SPLITS}
@@ -253,8 +250,8 @@ def _without_images(
         joint[split] = images if images.is_dir() else below[split], masks
     for every in (inside, joint):
         if folders := _splits(every, least=1):
-            return FolderLayout(root, tuple(folder for folder, _ in every.values()), folders, lists, classes)
-    if layout := _beside(root, found, lists, classes):
+            return FolderLayout(root, tuple(folder for folder, _ in every.values()), folders)
+    if layout := _beside(root, listed):
         return layout
     raise CrispsegError(
         f"{root} has no layout that is known: it may hold images and masks, train/images and "
@@ -269,15 +266,13 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next((there[name] for name in names if name in there), root / names[0])
 
 
-def _beside(
-    root: Path, found: Mapping[str, Path], lists: Mapping[str, Path], classes: Path | None
-) -> FolderLayout | None:
-    """As `_without_images`, of masks beside their images, in folders of splits or without; None where none are."""
+def _beside(root: Path, listed: bool) -> FolderLayout | None:
+    """As `_layout`, of masks beside their images, in folders of splits or without; None where none are."""
     below = {split: _first(root, names) for split, names in SPLITS.items()}
-    if not lists and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
+    if not listed and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
         unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
-        return FolderLayout(root, tuple(below[split] for split in folders), folders, lists, classes, unlabelled)
-    return FolderLayout(root, (root,), {"": (root, root)}, found, classes) if holds_both(root) else None
+        return FolderLayout(root, tuple(below[split] for split in folders), folders, unlabelled=unlabelled)
+    return FolderLayout(root, (root,), {"": (root, root)}) if holds_both(root) else None
 
 
 def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:

@@ -30,8 +30,8 @@ class MaskStatistics(NamedTuple):
     """`(H, W)` upright."""
     values: NDArray[Any]
     """`(n,)` values, or `(n, 3)` colours where the channels differ: the `KEPT` most frequent ones, sorted."""
-    counts: NDArray[np.int64]
-    """`(n,)` pixels of each."""
+    quarters: NDArray[np.int64]
+    """`(n, 2, 2)` pixels of each in the upper and lower, left and right quarters."""
     distinct: int
     """How many values or colours there are in all."""
     blended: float
@@ -42,6 +42,12 @@ class MaskStatistics(NamedTuple):
     """`(n, 3)` what the file's own palette shows for each of the values; None without a palette."""
     most: int = 255
     """The largest value that its bits can hold, 3 or 15 in PNGs of 2 or 4 bits a pixel; 255 in all others."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """`(n,)` pixels of each."""
+        counts: NDArray[np.int64] = self.quarters.sum((1, 2))
+        return counts
 
     @property
     def colors(self) -> bool:
@@ -76,23 +82,29 @@ def statistics_of(mask: NDArray[Any], file: str, palette: Sequence[Color] = (), 
     digest = hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16, key=f"{mask.dtype}{mask.shape}".encode())
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
-    values, counts, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
+    values, quarters, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
     if mask.ndim == 3:
         values = np.stack([values >> 16 & 0xFF, values >> 8 & 0xFF, values & 0xFF], axis=-1).astype(np.uint8)
     shown = color_table(palette[:256])[values] if palette and mask.ndim == 2 and mask.dtype == np.uint8 else None
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
     size = mask.shape[0], mask.shape[1]
-    return MaskStatistics(file, size, values, counts, distinct, blended, digest.digest(), shown, most)
+    return MaskStatistics(file, size, values, quarters, distinct, blended, digest.digest(), shown, most)
 
 
 def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
-    """The `KEPT` most frequent values, sorted, their pixels, and how many values there are."""
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))  # labels come in long runs
-    values, inverse = np.unique(flat[starts], return_inverse=True)
-    counts = np.bincount(inverse, np.diff(np.append(starts, flat.size))).astype(np.int64)
-    most = np.sort(np.argsort(-counts, kind="stable")[:KEPT])
-    return values[most], counts[most], len(values)
+    """Return the `KEPT` most frequent values, sorted, their pixels in each quarter, and the number of all values."""
+    found = []
+    for part in (part for half in np.array_split(mask, 2) for part in np.array_split(half, 2, axis=1)):
+        flat = part.ravel()
+        starts = np.flatnonzero(np.append(flat.size > 0, flat[1:] != flat[:-1]))  # labels come in long runs
+        values, inverse = np.unique(flat[starts], return_inverse=True)
+        found.append((values, np.bincount(inverse, np.diff(np.append(starts, flat.size)))))
+    every = np.unique(np.concatenate([values for values, _ in found]))
+    quarters = np.zeros((len(every), 4), np.int64)
+    for index, (values, counts) in enumerate(found):
+        quarters[np.searchsorted(every, values), index] = counts
+    most = np.sort(np.argsort(-quarters.sum(1), kind="stable")[:KEPT])
+    return every[most], quarters[most].reshape(-1, 2, 2), len(every)
 
 
 def blended_steps(values: NDArray[Any]) -> float:
@@ -154,6 +166,13 @@ class MaskLookup(ABC):
     @abstractmethod
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         """As `__call__`, with `NONE` for what means no class. Raises where none of it can."""
+
+    def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
+        """Return the label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those of no class."""
+        try:
+            return self.find(mask.values[None])[0]  # type: ignore[no-any-return]
+        except ValueError:  # colours among ids, or 16 bits among colours
+            return np.full(len(mask.values), NONE, np.uint16)
 
     def _refused(self, mask: NDArray[Any], wrong: NDArray[np.bool_]) -> str:
         """What is wrong with the pixels `(H, W)` that mean no class, and what to do."""

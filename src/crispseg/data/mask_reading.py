@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import (
@@ -59,16 +55,19 @@ class Severity(IntEnum):
         return self.name.lower()
 
 
-class MaskFault(NamedTuple):
-    """Something about masks that is wrong or worth knowing."""
+@dataclass(frozen=True)
+class Finding:
+    """Something about data that is wrong or worth knowing, and where it was found."""
 
-    kind: str
-    """The code of a kind of findings of `crispseg doctor`."""
+    code: str
+    """Its kind, one of `crispseg.doctor.KINDS`."""
     severity: Severity
     message: str
     remedy: str
-    files: tuple[str, ...]
-    details: Mapping[str, Any] = MappingProxyType({})
+    count: int
+    """Number of files, pairs, groups or classes; 0 where nothing was found."""
+    files: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
     """Numbers for the JSON report."""
 
     @property
@@ -102,7 +101,7 @@ class MaskReading:
 
     labels: LabelSet
     lookup: MaskLookup
-    faults: tuple[MaskFault, ...] = ()
+    faults: tuple[Finding, ...] = ()
     corrected: MaskReading | None = None
     """How a corrected copy reads them, if faults can be corrected: with ids from 0, say, where these start at 1."""
 
@@ -110,14 +109,6 @@ class MaskReading:
     def best(self) -> MaskReading:
         """As corrected, if that can be."""
         return self.corrected or self
-
-    def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
-        """The label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those that mean no class."""
-        try:
-            labels: NDArray[np.uint16] = self.lookup.find(mask.values[None])[0]
-            return labels
-        except ValueError:  # colours among ids, or 16 bits among colours
-            return np.full(len(mask.values), NONE, np.uint16)
 
 
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -151,7 +142,7 @@ def read_by(
     strange: Counter[str] = Counter()  # by their files
     from_one = []
     for mask in masks:
-        found = reading.labels_of(mask)
+        found = lookup.labels_of(mask)
         wrong = found == NONE
         if not wrong.any():
             continue
@@ -160,7 +151,7 @@ def read_by(
         if isinstance(lookup, IdLookup) and beyond and len(ids) > 1 and 0 not in ids:
             from_one.append(mask.file)
             continue
-        pixels.update(_pixels([mask._replace(values=mask.values[wrong], counts=mask.counts[wrong])], colors))
+        pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
         strange[mask.file] += int(mask.counts[wrong].sum())
     if strange:
         shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common(8)]
@@ -191,7 +182,10 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     two = declared.labels(2) if ours else LabelSet.numbered(2)
     as_ids = MaskReading(declared.labels(declared.count or 2), IdLookup(declared.count or 2, declared.ignore))
     black_and_white = MaskReading(two, _black_or_white((BLACK, WHITE)))
-    if ours and (white := _white_among_ids(grey)):
+    each = [mask.held for mask in grey]
+    if ours and {0, IGNORE} in each and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in each):
+        # two programs have written them, and 255 hardly means ignore
+        white = [mask.file for mask in grey if IGNORE in mask.held]
         remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
         fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
         corrected = MaskReading(two, ColorLookup((BLACK, (1, 1, 1), WHITE), ids=(0, 1, 1)))
@@ -221,7 +215,6 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
-    """Read masks of class ids, or of what should be: numbers of objects, ids from 1, a grey picture of ids."""
     count, packed = declared.count, _packed_white(declared, grey)
     void, files = (*declared.ignore, *packed), [mask.file for mask in grey]
     found = [*_white_masks(grey), *_odd_palettes(grey, count, void)]
@@ -263,8 +256,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
 
 
-def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> MaskFault:
-    """Few values, far between."""
+def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> Finding:
     last, white, remedy = ids[-1], IGNORE in _held(grey), f"write masks of class ids, such as 0 to {len(ids) - 1}"
     if 2 <= len(ids) <= OBJECTS and last < IGNORE:
         remedy = f"give {_setting([(value, value, value) for value in ids])} for the classes in this order"
@@ -279,8 +271,7 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
     return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
 
 
-def _from_one(files: Sequence[str], last: int, effect: str = "", severity: Severity = Severity.ERROR) -> MaskFault:
-    """Ids that start at 1."""
+def _from_one(files: Sequence[str], last: int, effect: str = "", severity: Severity = Severity.ERROR) -> Finding:
     remedy = "write masks with ids from 0, with 255 where nothing is labelled"
     if severity < Severity.ERROR:
         remedy += f"; 'crispseg doctor' does so with data.num_classes {last}"
@@ -302,8 +293,7 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
     return MaskReading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), (fault,))
 
 
-def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[MaskFault]:
-    """Masks with colours among masks of values."""
+def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Finding]:
     if not colored:
         return []
     colors = sorted(_pixels(colored, as_colors=True))
@@ -311,7 +301,7 @@ def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[MaskFa
     return [_fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=colors[:IGNORE])]
 
 
-def _white_masks(grey: list[MaskStatistics]) -> list[MaskFault]:
+def _white_masks(grey: list[MaskStatistics]) -> list[Finding]:
     """Single masks of 0 and 255 among masks of ids that hardly use 255."""
     white = [mask.file for mask in grey if mask.held == {0, IGNORE}]
     use = sum(IGNORE in mask.held for mask in grey) - len(white)
@@ -323,17 +313,7 @@ def _white_masks(grey: list[MaskStatistics]) -> list[MaskFault]:
     return [_fault("black-and-white-mask", white, what, remedy, Severity.WARNING)]
 
 
-def _white_among_ids(grey: list[MaskStatistics]) -> list[str]:
-    """The masks of 0 and 255, where some hold these only and the others 0 and 1 only; else none.
-
-    Then two programs have written them, and 255 hardly means ignore.
-    """
-    found = [mask.held for mask in grey]
-    mixed = {0, IGNORE} in found and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in found)
-    return [mask.file for mask in grey if IGNORE in mask.held] if mixed else []
-
-
-def _odd_palettes(grey: list[MaskStatistics], count: int | None, void: Sequence[int]) -> list[MaskFault]:
+def _odd_palettes(grey: list[MaskStatistics], count: int | None, void: Sequence[int]) -> list[Finding]:
     """Masks of which the palette shows a class in another colour than most do: a value may mean two classes."""
     shown = {
         mask.file: {
@@ -387,7 +367,6 @@ def _number_objects(grey: list[MaskStatistics], void: Sequence[int]) -> bool:
 
 
 def _without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int]:
-    """The sorted values, without those to ignore and without high ones in few masks that no ids lead up to."""
     files = Counter(value for mask in grey for value in mask.held)
     every = sorted(files.keys() - {IGNORE, *void})
     ids = list(every)
@@ -411,11 +390,12 @@ def _pixels(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter
 
 
 def _fault(
-    kind: str, files: Sequence[str], what: str, remedy: str, severity: Severity = Severity.ERROR, **details: Any
-) -> MaskFault:
-    """A fault of masks that hold what should be looked at."""
+    code: str, files: Sequence[str], what: str, remedy: str, severity: Severity = Severity.ERROR, **details: Any
+) -> Finding:
     hold = "holds" if len(files) == 1 else "hold"
-    return MaskFault(kind, severity, f"{plural(len(files), 'mask')} {hold} {what}", remedy, tuple(files), details)
+    return Finding(
+        code, severity, f"{plural(len(files), 'mask')} {hold} {what}", remedy, max(len(files), 1), tuple(files), details
+    )
 
 
 def _setting(palette: Iterable[Color]) -> str:

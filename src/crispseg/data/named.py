@@ -67,7 +67,6 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
 
 
 def _encoded(source: Any, convert: Callable[[Values], NDArray[Any]]) -> tuple[bytes, str]:
-    """The content of a file that holds a picture, and its suffix."""
     if isinstance(source, str | Path):
         with opened(source):  # what is wrong with it is said in one line
             return Path(source).read_bytes(), Path(source).suffix

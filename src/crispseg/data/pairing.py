@@ -238,7 +238,6 @@ def _called(names: Iterable[str]) -> dict[str, str]:
 
 
 def _by_last(nested: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Files by their name alone, without the folders."""
     found: dict[str, list[Path]] = {}
     for name, paths in nested.items():
         found.setdefault(name.rpartition("/")[2], []).extend(paths)
@@ -252,7 +251,6 @@ def _plain(name: str) -> str:
 
 
 def _lonely(image_of: dict[str, Path], mask_of: dict[str, Path], images: Path, masks: Path) -> str:
-    """Files of two folders without a partner, in words; empty where all have one."""
     no_mask, no_image = sorted(image_of.keys() - mask_of.keys()), sorted(mask_of.keys() - image_of.keys())
     parts = []
     if no_mask:
@@ -275,7 +273,6 @@ def _joined(image_of: dict[str, Path], mask_of: dict[str, Path], message: str, *
 
 
 def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
-    """Files by their path in the folder without the ending; hidden ones are left out."""
     for level in (*reversed(folder.parents), folder):
         if not level.is_dir():
             what = "no folder" if level.exists() else "missing"
@@ -287,7 +284,6 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
 
 
 def _of_mask(name: str) -> bool:
-    """Whether a name says that it is a mask's."""
     return re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from crispseg.config.settings import plural, shortened
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.loading import parallel
+from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, image_size
 from crispseg.io.value_range import PERCENTILES, ValueRange, percentile_range
@@ -54,7 +56,6 @@ def range_line(dataset: SegmentationDataset, value_range: ValueRange) -> str:
 
 
 def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
-    """`PIXELS` of an image of 16 bits a channel, on a grid."""
     try:
         values = deep_values(path, channels)
     except CrispsegError:
@@ -75,21 +76,62 @@ class SplitReport:
 
     split: str
     labels: LabelSet
-    images: int
-    counts: NDArray[np.int64]
-    """`(classes,)` pixels of each class."""
-    support: NDArray[np.int64]
-    """`(classes,)` pixels, without ignored ones, of the images in which the class occurs."""
+    quarters: NDArray[np.int64]
+    """`(images, classes, 2, 2)` pixels of each class in the upper and lower, left and right quarters of an image."""
     ignored: int
     """Pixels with label 255."""
-    smallest: tuple[int, int]
-    """Least height and least width, which need not be of one image."""
-    largest: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
     """`(H, W)` of each image."""
-    lopsided: tuple[float, float] = (1.0, 1.0)
-    """How much the classes keep to the upper or the lower half of the images, and to the left or the right one: 0 not
-    at all, 1 always. See `lopsidedness`."""
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.sizes)
+
+    @cached_property
+    def _per_image(self) -> NDArray[np.int64]:
+        per_image: NDArray[np.int64] = self.quarters.sum((2, 3))  # (images, classes)
+        return per_image
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """`(classes,)` pixels of each class."""
+        counts: NDArray[np.int64] = self._per_image.sum(0)
+        return counts
+
+    @property
+    def support(self) -> NDArray[np.int64]:
+        """`(classes,)` pixels, without ignored ones, of the images in which the class occurs."""
+        support: NDArray[np.int64] = self._per_image.sum(1) @ (self._per_image > 0)
+        return support
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Least height and least width, which need not be of one image."""
+        heights, widths = zip(*self.sizes, strict=True)
+        return min(heights), min(widths)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Greatest height and greatest width."""
+        heights, widths = zip(*self.sizes, strict=True)
+        return max(heights), max(widths)
+
+    @property
+    def lopsided(self) -> tuple[float, float]:
+        """How much classes keep to one half of the images, upper or lower first, then left or right.
+
+        For each class and image the share in one half less that in the other: the mean over the images, by its absolute
+        value, as a share of the mean of the absolute values. 0 where the two halves are alike over all images, 1 where
+        they differ in the same direction in each.
+        """
+        found = []
+        for axis in (3, 2):
+            halves = self.quarters.sum(axis)  # (images, classes, 2)
+            shares = halves / np.maximum(halves.sum(1, keepdims=True), 1)
+            differences = shares[..., 0] - shares[..., 1]  # (images, classes)
+            found.append(float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9)))
+        return found[0], found[1]
 
     @property
     def shorter_side(self) -> int:
@@ -126,12 +168,45 @@ class SplitReport:
         ]
 
 
+class Held(NamedTuple):
+    """What one mask holds."""
+
+    counts: NDArray[np.int64]
+    """`(257, 2, 2)` pixels of each label in the quarters; the last ones mean no class."""
+    size: tuple[int, int]
+    """`(H, W)`."""
+
+
+def held_of(labels: NDArray[Any], quarters: NDArray[np.int64], size: tuple[int, ...]) -> Held:
+    """Return what a mask holds, by the labels `(n,)` of its values and their pixels `(n, 2, 2)`."""
+    counts = np.zeros((NONE + 1, 2, 2), np.int64)
+    np.add.at(counts, labels, quarters)
+    return Held(counts, (size[0], size[1]))
+
+
+def held(dataset: SegmentationDataset, index: int) -> Held:
+    """Return what the mask of a sample holds; it is read unless its statistics are known. Raises as `read_labels`."""
+    if isinstance(dataset, FileDataset) and (mask := dataset.statistics.get(str(dataset.pairs[index].mask))):
+        labels = dataset.lookup.labels_of(mask)
+        if mask.distinct == len(labels) and NONE not in labels:
+            return held_of(labels, mask.quarters, mask.size)
+    decoded = dataset.read_labels(index)
+    return held_of(*count_values(decoded)[:2], decoded.shape)
+
+
+def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitReport:
+    """Return what a split holds, from its masks; pixels that mean no class count as ignored."""
+    quarters = np.stack([mask.counts[: len(labels)] for mask in masks])
+    ignored = sum(int(mask.counts[IGNORE:].sum()) for mask in masks)
+    return SplitReport(split, labels, quarters, ignored, tuple(mask.size for mask in masks))
+
+
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     """Check every pair of a split, and count.
 
-    Masks are decoded, and the checksums of PNGs compared. Of JPEG images the header and the last bytes are read. Only
-    images that look cut off or whose header contradicts the mask are decoded, and those of other formats. Datasets that
-    are not made of files are gone through sample by sample.
+    Masks are decoded, unless their statistics are known, and the checksums of PNGs compared. Of JPEG images the header
+    and the last bytes are read. Only images that look cut off or whose header contradicts the mask are decoded, and
+    those of other formats. Datasets that are not made of files are gone through sample by sample.
 
     Raises:
         CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
@@ -140,7 +215,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
 
-    report, bad = survey(dataset, split, range(len(dataset)), partial(_checked, dataset), f"Checking {split}")
+    report, bad = survey(dataset, split, range(len(dataset)), _checked, f"Checking {split}")
     if report is None or bad:
         shown = [bad[0], *(shortened(one, 400) for one in bad[1:5])]
         more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
@@ -154,73 +229,21 @@ def survey(
     dataset: SegmentationDataset,
     split: str,
     indices: Iterable[int],
-    read: Callable[[int], NDArray[np.uint8]],
+    read: Callable[[SegmentationDataset, int], Held],
     description: str,
 ) -> tuple[SplitReport | None, list[str]]:
-    """What samples hold by the labels `(H, W)` that `read` gives, None where it refuses all; and its refusals."""
+    """Return what samples hold by `read`, None where it refuses all; and its refusals."""
 
-    def attempt(index: int) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
+    def attempt(index: int) -> Held | str:
         try:
-            labels = read(index)
+            return read(dataset, index)
         except CrispsegError as error:
             return str(error)
-        return quarters(labels), labels.shape
 
     results = list(parallel(attempt, indices, description, dataset.threads))
-    found = [result for result in results if not isinstance(result, str)]
-    report = None
-    if found:
-        counts, sizes = zip(*found, strict=True)
-        report = summary(split, dataset.labels, [each.sum((0, 1)) for each in counts], sizes)
-        report = replace(report, lopsided=lopsidedness(np.stack(counts)[..., : len(dataset.labels)]))
+    found = [result for result in results if isinstance(result, Held)]
+    report = report_of(split, dataset.labels, found) if found else None
     return report, [result for result in results if isinstance(result, str)]
-
-
-def quarters(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The label counts of the four quarters of a mask `(H, W)`, `(2, 2, 256)`: upper and lower, left and right."""
-    halves = np.array_split(labels, 2)
-    return np.stack(
-        [[np.bincount(part.ravel(), minlength=256) for part in np.array_split(half, 2, axis=1)] for half in halves]
-    )
-
-
-def lopsidedness(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """How much classes keep to one half of the images, upper or lower first, then left or right.
-
-    For each class and image the share in one half less that in the other: the mean over the images, by its absolute
-    value, as a share of the mean of the absolute values. 0 where the two halves are alike over all images, 1 where they
-    differ in the same direction in each.
-
-    Args:
-        counts: what `quarters` gives of each image, without ignored pixels, `(images, 2, 2, classes)`.
-    """
-    found = []
-    for axis in (2, 1):
-        halves = counts.sum(axis)  # (images, 2, classes)
-        shares = halves / np.maximum(halves.sum(2, keepdims=True), 1)
-        differences = shares[:, 0] - shares[:, 1]  # (images, classes)
-        found.append(float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9)))
-    return found[0], found[1]
-
-
-def summary(
-    split: str, labels: LabelSet, histograms: Sequence[NDArray[np.int64]], sizes: Sequence[tuple[int, ...]]
-) -> SplitReport:
-    """What a split holds, from the `(256,)` label counts and the `(H, W)` of each of its images; at least one."""
-    counts = np.stack(histograms)  # (images, 256)
-    per_image = counts[:, : len(labels)]
-    sides = np.array(sizes)
-    return SplitReport(
-        split=split,
-        labels=labels,
-        images=len(histograms),
-        counts=per_image.sum(axis=0),
-        support=per_image.sum(axis=1) @ (per_image > 0),
-        ignored=int(counts[:, IGNORE].sum()),
-        smallest=(int(sides[:, 0].min()), int(sides[:, 1].min())),
-        largest=(int(sides[:, 0].max()), int(sides[:, 1].max())),
-        sizes=tuple((height, width) for height, width in sides.tolist()),
-    )
 
 
 def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str]:
@@ -282,24 +305,22 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
-def _checked(dataset: SegmentationDataset, index: int) -> NDArray[np.uint8]:
-    """The labels `(H, W)` of a sample that could be trained on; others are refused."""
+def _checked(dataset: SegmentationDataset, index: int) -> Held:
     if isinstance(dataset, FileDataset):
-        labels, file = dataset.read_labels(index), dataset.pairs[index].image
-        if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
+        found, file = held(dataset, index), dataset.pairs[index].image
+        if image_size(file, dataset.channels, whole=True) != found.size or not _ends_well(file):
             dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
-        return labels
+        return found
     image, labels, name = dataset[index]
     wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]
     if len(wrong):
         raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {len(dataset.labels) - 1} (ignored: 255)")
     if image.shape[:2] != labels.shape:
         raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
-    return labels
+    return held_of(*count_values(labels)[:2], labels.shape)
 
 
 def _ends_well(path: Path) -> bool:
-    """Whether the last bytes are those that end a PNG or a JPEG."""
     with path.open("rb") as file:
         file.seek(-min(12, path.stat().st_size), os.SEEK_END)
         return file.read().endswith((b"IEND\xaeB`\x82", b"\xff\xd9"))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pydantic
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crispseg.config.settings import CHECKS, Settings, written
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.dataset import Sample
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import Normalize
@@ -50,35 +51,21 @@ class Augment(Settings):
     """
 
     prefix: ClassVar[str] = "augment."
-    crop: int | tuple[int, int] | Literal["auto"] | None = "auto"
-    scale: tuple[float, float] = (0.8, 1.25)
-    flip: float = 0.5
+    crop: PositiveInt | tuple[PositiveInt, PositiveInt] | Literal["auto"] | None = "auto"
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
+    flip: float = Field(default=0.5, ge=0, le=1)
     turn: bool | Literal["auto"] = "auto"
     photometric: bool | Literal["auto", "mmseg"] = "auto"
-    longer_side: int | None = None
-    shorter_side: int | None = None
-    max_share: float = 1.0
-    repeat: int | Literal["auto"] = "auto"
+    longer_side: int | None = Field(default=None, ge=1, le=MOST_PIXELS_A_SIDE)
+    shorter_side: int | None = Field(default=None, ge=1, le=MOST_PIXELS_A_SIDE)
+    max_share: float = Field(default=1.0, gt=0, le=1)
+    repeat: Annotated[int, Field(ge=1, le=MOST_REPEATS)] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.repeat != "auto" and not 1 <= self.repeat <= MOST_REPEATS:
-            raise CrispsegError(f"augment.repeat is {self.repeat}; give a number from 1 to {MOST_REPEATS}, or auto")
-        if self.crop not in ("auto", None) and min(self.window or ()) < 1:
-            raise CrispsegError(f"augment.crop is {written(self.crop)}; give a height and a width of 1 or more")
-        for key, side, example in (("longer", self.longer_side, 2048), ("shorter", self.shorter_side, 512)):
-            if side is not None and not 1 <= side <= MOST_PIXELS_A_SIDE:
-                what = f"give a number of pixels up to {MOST_PIXELS_A_SIDE}, such as {example}"
-                raise CrispsegError(f"augment.{key}_side is {side}; {what}")
-        if not 0 < self.max_share <= 1:
-            raise CrispsegError(f"augment.max_share is {self.max_share}; give a share above 0, up to 1")
         if self.max_share < 1 and self.crop is None:
             raise CrispsegError(f"augment.max_share is {self.max_share}, but nothing is cropped; set augment.crop")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise CrispsegError(
-                f"augment.scale is {list(self.scale)}; give two positive factors, the smaller one first"
-            )
-        if not 0 <= self.flip <= 1:
-            raise CrispsegError(f"augment.flip is {self.flip}; give a probability from 0 to 1")
+        if self.scale[0] > self.scale[1]:
+            raise CrispsegError(f"augment.scale is {list(self.scale)}; give the smaller factor first")
 
     @property
     def window(self) -> tuple[int, int] | None:

@@ -4,9 +4,9 @@
 `report` shows them and `fix` writes a corrected copy.
 """
 
-from crispseg.data.mask_reading import Severity
+from crispseg.data.mask_reading import Finding, Severity
 from crispseg.doctor.diagnosis import Diagnosis, diagnose
 from crispseg.doctor.facts import Subject, subject_of
-from crispseg.doctor.findings import KINDS, Finding
+from crispseg.doctor.findings import KINDS
 
 __all__ = ["KINDS", "Diagnosis", "Finding", "Severity", "Subject", "diagnose", "subject_of"]

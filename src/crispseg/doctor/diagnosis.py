@@ -7,24 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_meanings, class_table
 from crispseg.data.mask_lookup import NONE
-from crispseg.data.mask_reading import MaskReading, Severity
-from crispseg.data.split_check import SplitReport, summary
+from crispseg.data.mask_reading import Finding, MaskReading, Severity
+from crispseg.data.split_check import SplitReport, held_of, report_of
 from crispseg.doctor.facts import MaskFacts, PairFacts, Subject, readable, scan
 from crispseg.doctor.findings import (
     KINDS,
-    Finding,
     class_findings,
     duplicate_findings,
     file_findings,
     finding,
-    finding_of,
     pair_findings,
     pairing_findings,
 )
@@ -62,33 +59,28 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         *duplicate_findings(subject, facts),
     ]
     if reading:
-        found += [*map(finding_of, reading.faults), *_label_findings(facts, reading.best)]
-        found += [one for one in class_findings(reports) if one.code not in {fault.kind for fault in reading.faults}]
+        found += [*reading.faults, *_label_findings(facts, reading.best)]
+        found += [one for one in class_findings(reports) if one.code not in {fault.code for fault in reading.faults}]
     order = list(KINDS)
     told = sorted((one for one in found if one.count), key=lambda one: (-one.severity, order.index(one.code)))
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
-    """What `check_split` would say of the pairs that can be read."""
     reports = []
     for split in subject.splits:
         masks = [mask.statistics for one, _, mask in readable(facts) if one.split == split]
         if masks:
-            labels = [np.minimum(reading.labels_of(mask), IGNORE) for mask in masks]
-            counts = [np.bincount(*both, 256) for both in zip(labels, (mask.counts for mask in masks), strict=True)]
-            reports.append(
-                summary(split, reading.labels, [each.astype(int) for each in counts], [mask.size for mask in masks])
-            )
+            held = [held_of(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
+            reports.append(report_of(split, reading.labels, held))
     return reports
 
 
 def _label_findings(facts: Sequence[PairFacts], reading: MaskReading) -> list[Finding]:
-    """Masks without labels, and masks of one class."""
     by_count: dict[int, list[str]] = {0: [], 1: []}
     for one in facts:
         if isinstance(one.mask, MaskFacts):
-            labels = set(reading.labels_of(one.mask.statistics).tolist())
+            labels = set(reading.lookup.labels_of(one.mask.statistics).tolist())
             if NONE not in labels and len(labels - {IGNORE}) in by_count:
                 by_count[len(labels - {IGNORE})].append(one.mask_file)
     return [finding("all-ignored", by_count[0]), finding("single-class-mask", by_count[1])]

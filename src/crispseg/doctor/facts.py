@@ -49,8 +49,6 @@ class Header(NamedTuple):
     """What a file says about itself."""
 
     file: str
-    kind: str
-    """Pillow's name of the format, such as PNG; empty for samples that are no files."""
     mode: str
     stored: tuple[int, int]
     """`(H, W)` as stored."""
@@ -60,8 +58,6 @@ class Header(NamedTuple):
     """EXIF's orientation, 1 to 8; 1 is upright."""
     frames: int = 1
     alpha: Literal["none", "opaque", "varying"] = "none"
-    suffix_fits: bool = True
-    """Whether the suffix is one of the format."""
     dropped: int = 0
     """Channels of the file that are not decoded."""
 
@@ -153,13 +149,12 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
     except CrispsegError as error:
         fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
         return PairFacts(split, Pair(path.name, path, path), fault, fault)
-    image = _image_facts(Header(name, "", "RGB", pixels.shape[:2]), as_picture(pixels))
-    mask = MaskFacts(Header(name, "", "L", labels.shape), statistics_of(labels, name))
+    image = _image_facts(Header(name, "RGB", pixels.shape[:2]), as_picture(pixels))
+    mask = MaskFacts(Header(name, "L", labels.shape), statistics_of(labels, name))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
 def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
-    """The facts of an image and a mask as training would read them."""
     image: ImageFacts | Unreadable
     mask: MaskFacts | Unreadable
     try:
@@ -176,16 +171,12 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
 
 
 def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8]]:
-    """What an image's file says about itself, and its upright RGB pixels.
-
-    Raises:
-        CrispsegError: it cannot be read, or has not so many channels.
-    """
+    """Return what an image's file says about itself, and its upright RGB pixels."""
     if in_bands(path, channels):  # of a TIFF that Pillow cannot read
         deep = deep_bands(path, channels)
         pixels = read_bands(path, channels) if deep is None else to_8_bits(deep, (0, 0xFFFF), path)
         bits = 8 if deep is None else 16
-        return Header(str(path), "TIFF", f"{channels} channels", pixels.shape[:2], bits), as_picture(pixels)
+        return Header(str(path), f"{channels} channels", pixels.shape[:2], bits), as_picture(pixels)
     if channels == 4:
         image_size(path, 4)  # raises where there is no fourth channel
     with opened(path, whole=True) as picture:
@@ -210,27 +201,24 @@ def load_mask(path: Path) -> tuple[Header, NDArray[Any]]:
 
 def _load(picture: Image.Image, path: Path) -> Header:
     """Decode an opened picture and read its header, some of which only one of before and after can tell."""
-    stored, raw, kind = (picture.height, picture.width), raw_mode(picture), picture.format or ""
+    stored, raw = (picture.height, picture.width), raw_mode(picture)
     orientation, dropped = 1, 0
     if isinstance(picture, TiffImageFile):  # Pillow turns it as it loads
         dropped = int(picture.tag_v2.get(SAMPLESPERPIXEL, 1)) - len(picture.getbands())
         stored = (int(picture.tag_v2[IMAGELENGTH]), int(picture.tag_v2[IMAGEWIDTH]))
         orientation = int(picture.tag_v2.get(ORIENTATION, 1))
-    suffix_of = Image.registered_extensions().get(path.suffix.lower())
-    frames = getattr(picture, "n_frames", 1) if kind in ("TIFF", "GIF", "PNG", "WEBP") else 1
+    frames = getattr(picture, "n_frames", 1) if picture.format in ("TIFF", "GIF", "PNG", "WEBP") else 1
     picture.load()
     if not isinstance(picture, TiffImageFile):  # a PNG may say it behind its pixels
         orientation = picture.getexif().get(ORIENTATION, 1)
     return Header(
         str(path),
-        kind,
         picture.mode,
         stored,
         bits=16 if ";16" in raw or picture.mode.startswith("I") else 8,
         orientation=orientation if orientation in range(1, 9) else 1,
         frames=int(frames),
         alpha=_alpha(picture),
-        suffix_fits=suffix_of == kind or (suffix_of, kind) == ("JPEG", "MPO"),
         dropped=max(dropped, 0),
     )
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from crispseg.config.settings import plural
-from crispseg.data.mask_reading import BLENDED, MaskFault, Severity
+from crispseg.data.mask_reading import BLENDED, Finding, Severity
 from crispseg.data.pairing import PairingKind, few
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, Unreadable, files_of, readable
@@ -39,32 +37,12 @@ class FindingKind(NamedTuple):
         return self.fix == "leaves the pair out"
 
 
-def _read() -> dict[str, FindingKind]:
-    text = resources.files("crispseg.doctor").joinpath("kinds.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in rows}
-
-
-KINDS: dict[str, FindingKind] = _read()
+_ROWS = csv.DictReader(resources.files("crispseg.doctor").joinpath("kinds.csv").read_text("utf-8").splitlines())
+KINDS = {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in _ROWS}
 """Code → kind, in the order in which findings of one severity are told."""
 
 _FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are", "holds": "holds|hold", "shows": "shows|show"}
 """Words in messages → what they are for one thing, and for several."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of fault, and where it was found."""
-
-    code: str
-    severity: Severity
-    message: str
-    remedy: str
-    count: int
-    """Number of files, pairs, groups or classes; 0 where nothing was found."""
-    files: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers for the JSON report."""
 
 
 def finding(
@@ -96,12 +74,6 @@ def finding(
     )
 
 
-def finding_of(fault: MaskFault) -> Finding:
-    """The finding that a fault in the reading of masks is."""
-    count = max(len(fault.files), 1)
-    return Finding(fault.kind, fault.severity, fault.message, fault.remedy, count, fault.files, fault.details)
-
-
 def pairing_findings(subject: Subject) -> list[Finding]:
     """What did not pair."""
     found = [finding("in-no-split", subject.in_no_split)]
@@ -116,17 +88,28 @@ def pairing_findings(subject: Subject) -> list[Finding]:
 
 def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding]:
     """What is wrong with single files: unreadable, or odd in format."""
+    broken: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in facts:
+        for result, file in ((one.image, one.image_file), (one.mask, one.mask_file)):
+            if isinstance(result, Unreadable):
+                broken[result.code][file] = result.reason
+    found = []
+    for code, reasons in broken.items():
+        first = next(iter(reasons.values())).rpartition("; ")[0]
+        number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
+        found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
     # files that stand in two splits count once
     images = [*{one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
+    blended = [one for one in masks if one.statistics.blended >= BLENDED]
+    highest = max((one.statistics.blended for one in blended), default=0.0)
+    clear = [one for one in masks if one.header.alpha == "varying" and one.statistics.shown is None]
     every: list[ImageFacts | MaskFacts] = [*images, *masks]
-    wrong = [one for one in every if not one.header.suffix_fits]
-    shown = ", ".join(sorted({f"{one.header.kind} in {Path(one.header.file).suffix}" for one in wrong}))
     return [
-        *_unreadable(facts),
+        *found,
         *_image_findings(images, channels),
-        *_mask_findings(masks),
-        finding("wrong-suffix", files_of(wrong), shown=shown),
+        finding("interpolated-edges", files_of(blended), highest=highest),
+        finding("mask-alpha", files_of(clear)),
         finding("several-frames", files_of(one for one in every if one.header.frames > 1)),
     ]
 
@@ -146,7 +129,7 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
         elif needs_turning(mask, image):
             turned.append(one.mask_file)
         else:
-            differ[one.mask_file] = f"{_size(mask.size)} but its image {_size(image.size)}"
+            differ[one.mask_file] = "{}x{} but its image {}x{}".format(*mask.size, *image.size)
     return [
         finding("sizes-differ", differ, first=next(iter(differ.values()), "")),
         finding("exif-rotation", turned),
@@ -157,20 +140,6 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
 def needs_turning(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) -> bool:
     """Whether EXIF turns one file of a pair by a quarter and not the other, which fits the first as it is stored."""
     return one.header.orientation >= 5 and other.header.orientation == 1 and one.size != other.size == one.header.stored
-
-
-def _unreadable(facts: Sequence[PairFacts]) -> list[Finding]:
-    broken: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in facts:
-        for result, file in ((one.image, one.image_file), (one.mask, one.mask_file)):
-            if isinstance(result, Unreadable):
-                broken[result.code][file] = result.reason
-    found = []
-    for code, reasons in broken.items():
-        first = next(iter(reasons.values())).rpartition("; ")[0]
-        number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
-        found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
-    return found
 
 
 def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding]:
@@ -186,9 +155,9 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
         found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
 
     deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
-    found.append(finding("deep-image", deep))
-    fewer = min(deep, shallow, key=len)
-    found.append(finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)))
+    found.append(
+        finding("mixed-depth", deep if len(deep) < len(shallow) else shallow, deep=len(deep), shallow=len(shallow))
+    )
 
     constant = [one for one in images if one.constant]
     grey = [one for one in images if one.grey and not one.constant]
@@ -196,24 +165,7 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
         found.append(finding("grey-among-color", files_of(grey), others=len(images) - len(grey)))
     found.append(finding("constant-image", files_of(constant)))
     found.append(finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE))
-    sizes = sorted({one.size for one in images}, key=lambda size: (size[0] * size[1], size))
-    if len(sizes) > 1:
-        found.append(finding("sizes-vary", count=len(sizes), smallest=_size(sizes[0]), largest=_size(sizes[-1])))
     return found
-
-
-def _mask_findings(masks: Sequence[MaskFacts]) -> list[Finding]:
-    blended = [one for one in masks if one.statistics.blended >= BLENDED]
-    highest = max((one.statistics.blended for one in blended), default=0.0)
-    clear = [one for one in masks if one.header.alpha == "varying" and one.statistics.shown is None]
-    return [
-        finding("interpolated-edges", files_of(blended), highest=highest),
-        finding("mask-alpha", files_of(clear)),
-    ]
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 NEAR = 0.03
@@ -266,7 +218,6 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
 
 
 def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
-    """A finding that counts groups of images."""
     files = [[one.image_file for one in group] for group in groups]
     return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
 

@@ -32,8 +32,6 @@ LEFT_OUT = "left_out.txt"
 STRAY = 0.01
 """So large a share of a mask may have values of no class for the rest of it to be worth keeping."""
 
-SUFFIX = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
-
 
 def check_out(out: Path, subject: Subject, *roots: Path) -> None:
     """Refuse a folder that holds something, or that lies in the data: in a folder of its files or in a further root.
@@ -99,7 +97,7 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
         if any(0xD800 <= ord(letter) < 0xE000 for letter in pair.pair.name):  # a byte that Python could not decode
             reasons.setdefault(pair.image_file, "a name that is not UTF-8, as lists are")
         if reading is not None:
-            held, labels = mask.statistics, reading.labels_of(mask.statistics)
+            held, labels = mask.statistics, reading.lookup.labels_of(mask.statistics)
             stray = held.counts[labels == NONE].sum() / held.counts.sum()
             if stray > STRAY or held.distinct > len(held.values) or (labels >= IGNORE).all():
                 known = isinstance(reading.lookup, ColorLookup)
@@ -132,8 +130,7 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFact
 def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: MaskReading, root: Path, channels: int) -> None:
     """Write one pair, for models of 3 or 4 channels. Threads may make a folder at the same time."""
     header = image.header
-    suffix = one.pair.image.suffix if header.suffix_fits else SUFFIX.get(header.kind, one.pair.image.suffix)
-    target = root / "images" / one.split / (one.pair.name + suffix)
+    target = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
     if header.mode == "RGBA" and header.alpha == "opaque" and channels == 3:
         with opened(one.pair.image) as picture:
