@@ -25,7 +25,8 @@ def test_options_reach_the_part(name: str) -> None:
     model = create_model(name, **TINY, fuse="ddsm", fuse_options={"pixels": 9, "affinity": "spatial", "reduced": 4})
     parts = [module for module in model.modules() if isinstance(module, DDSM)]
     assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
-    assert options_of(model)["fuse_options"] == {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4}
+    expected = {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4, "pooled": 8, "downsampled": 16}
+    assert options_of(model)["fuse_options"] == expected
 
 
 def test_a_system_has_the_options_of_its_own_part() -> None:
