@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,12 @@ def test_ignored_pixels_and_weightless_classes_cost_nothing(
     assert not gradient.any()  # zero, not nan
 
 
+def test_weights_travel_with_the_module_but_not_into_checkpoints() -> None:
+    loss = CrossEntropy(1.0, WEIGHTS)
+    assert loss.state_dict() == {}
+    assert loss.to(torch.float64).class_weights.dtype == torch.float64
+
+
 def test_deep_supervision_is_a_weighted_sum() -> None:
     (logits, labels), (one, _), (two, _) = batch(0), batch(1), batch(2)
     plain = CrossEntropy(0.5)
@@ -100,16 +107,79 @@ def one_loss(name: str) -> WeightedSum:
     return build_loss({name: 1.0})
 
 
+def labelled(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """`(P, C)` logits and `(P,)` labels of the pixels that count, in double precision."""
+    counted = labels != 255
+    return logits.detach().double().movedim(1, -1)[counted].numpy(), labels[counted].numpy()
+
+
+def dice(scores: np.ndarray, truth: np.ndarray) -> float:
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    losses = []
+    for index in range(scores.shape[1]):
+        is_class, guess = truth == index, probabilities[:, index]
+        overlap = 2 * guess[is_class].sum() / (guess.sum() + is_class.sum())
+        losses.append(1 - overlap if is_class.any() else 0.0)
+    return float(np.mean(losses))
+
+
+def focal(scores: np.ndarray, truth: np.ndarray) -> float:
+    right = np.where(truth[:, None] == np.arange(scores.shape[1]), scores, -scores)
+    probability = 1 / (1 + np.exp(-right))
+    return float(np.mean(-((1 - probability) ** 2) * np.log(probability)))
+
+
+def lovasz(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Berman et al., Eq. 8: errors in falling order, times what each adds to the Jaccard loss of those before it."""
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    losses = []
+    for index in np.unique(truth):
+        is_class = truth == index
+        errors = np.abs(is_class - probabilities[:, index])
+        wrong, before, total = np.zeros(len(truth), bool), 0.0, 0.0
+        for pixel in np.argsort(-errors):
+            wrong[pixel] = True
+            now = 1 - (is_class & ~wrong).sum() / (is_class | wrong).sum()
+            total += errors[pixel] * (now - before)
+            before = now
+        losses.append(total)
+    return float(np.mean(losses))
+
+
 @needs_library
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_perfect_prediction_costs_nothing_and_ignored_pixels_have_no_gradient(name: str) -> None:
-    logits, labels = batch()
-    perfect = torch.full((2, 5, *labels.shape[1:]), -30.0)
-    perfect.scatter_(1, labels.where(labels != 255, 0)[:, None], 30.0)
-    assert 0 <= float(one_loss(name)(perfect, labels)) < 1e-5 and float(one_loss(name)(-perfect, labels)) > 0.3
-    _, gradient = loss_and_gradient(one_loss(name)(logits, labels), logits)
+@pytest.mark.parametrize("formula", [dice, focal, lovasz])
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("absent", [None, 2])
+def test_library_losses_are_their_formulas(formula: Any, ignored: float, absent: int | None) -> None:
+    logits, labels = batch(ignored=ignored)
+    if absent is not None:
+        labels[labels == absent] = 0
+    loss, gradient = loss_and_gradient(one_loss(formula.__name__)(logits, labels), logits)
+    assert float(loss) == pytest.approx(formula(*labelled(logits, labels)), rel=1e-4)
     assert gradient.isfinite().all() and gradient.any()
     assert not gradient.movedim(1, -1)[labels == 255].any()
+
+
+@needs_library
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library_gradients_are_those_of_small_steps(name: str) -> None:
+    logits, labels = batch(size=(4, 5))
+    loss = one_loss(name)
+    _, gradient = loss_and_gradient(loss(logits, labels), logits)
+    step = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    formula = {"dice": dice, "focal": focal, "lovasz": lovasz}[name]
+    above, below = (formula(*labelled(logits + sign * 1e-5 * step, labels)) for sign in (1, -1))
+    assert float((gradient * step).sum()) == pytest.approx((above - below) / 2e-5, rel=1e-3)
+
+
+@needs_library
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_prediction_costs_nothing(name: str) -> None:
+    _, labels = batch()
+    logits = torch.full((2, 5, *labels.shape[1:]), -30.0)
+    logits.scatter_(1, labels.where(labels != 255, 0)[:, None], 30.0)
+    assert 0 <= float(one_loss(name)(logits, labels)) < 1e-5
+    assert float(one_loss(name)(-logits, labels)) > 0.3
 
 
 @needs_library

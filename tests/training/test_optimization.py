@@ -72,6 +72,15 @@ def of(total: int) -> Callable[[int], float]:
     return lambda step: step / total
 
 
+def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
+    model.backbone.freeze()
+    for decay_all in (True, False):
+        optimizer = build_optimizer(model, TrainConfig(DRAWN, decay_norms_and_biases=decay_all))
+        frozen = {id(parameter) for parameter in model.backbone.parameters()}
+        assert settings_of(optimizer).keys() == {id(p) for p in model.parameters()} - frozen
+        assert all(group["params"] for group in optimizer.param_groups)
+
+
 def test_poly_and_cosine_decay_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
     cosine = learning_rate_factor(scheduled("cosine"), of(8), 3)
     assert [cosine(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
