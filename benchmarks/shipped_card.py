@@ -48,7 +48,7 @@ ADJOINING = {
         "da79a2b105f0",
     }
 }
-"""Images of val that one of train goes on from, which benchmarks/free_lists.py did not find: docs/datasets.md."""
+"""Images of val that continue one of train; docs/datasets.md has them."""
 MISTAKEN = 10.0
 """Percent of a class's pixels taken for another one, from which it is a known failure."""
 LICENCE = "apache-2.0"

@@ -159,6 +159,15 @@ def test_levels_that_are_summed_are_linear_until_all_are() -> None:
     torch.testing.assert_close(found, F.relu(decoder.merge.norm(expected)))
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_levels_may_be_concatenated_along_flows(align_corners: bool) -> None:
+    model = crisp(context="conv", merge="aligned", align_corners=align_corners)
+    assert model(torch.randn(1, 3, 38, 65)).shape == (1, 3, 38, 65)
+    if not align_corners:
+        with pytest.raises(CrispsegError, match="align_corners"):
+            crisp(context="conv", merge="aligned", merge_options={"flow_coordinates": "paper"})
+
+
 @pytest.mark.parametrize("inference_scale", [0.5, 5, float("nan")])
 def test_a_factor_that_cannot_be(inference_scale: float) -> None:
     with pytest.raises(CrispsegError, match=f"inference_scale is {inference_scale:g}; give a factor from 1 to 4"):

@@ -64,7 +64,7 @@ class ListData(Command):
         say(
             console,
             "--data NAME --data.root DIR trains on them. A folder of images and masks needs no name, and --data nuclei "
-            "without a root takes the part that comes with crispseg.",
+            "without a root takes the bundled part.",
         )
 
 

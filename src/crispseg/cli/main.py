@@ -31,7 +31,7 @@ from crispseg.errors import (
 )
 
 COMMANDS = {
-    "quickstart": "train, test and look at a model of the nuclei that come with crispseg (or your data), in minutes",
+    "quickstart": "train, test and look at a model of the bundled images of nuclei (or your data), in minutes",
     "data": "list, show, download and import data",
     "doctor": "look for faults in data, before training",
     "train": "train a model from a YAML file and flags",
@@ -42,7 +42,7 @@ COMMANDS = {
     "inspect": "write a page that shows how a model comes to its labels",
     "demo": "show models in the browser: drop an image, see its classes and where the model looked",
     "refine": "move saved labels of any model along boundaries",
-    "list": "networks to train, and trained models that come with crispseg",
+    "list": "networks to train, and bundled trained models",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
     "recipes": "list the rows of the papers' tables, and print the commands of one",

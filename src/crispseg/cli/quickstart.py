@@ -16,8 +16,8 @@ from crispseg.config.yaml_files import read_yaml
 
 USAGE = "usage: crispseg quickstart [FOLDER | CONFIG.yaml] [--key value ...]"
 ABOUT = """\
-Train on the microscope images of nuclei that come with crispseg, from its model of aerial photographs, or on your own
-images, or with --model another model.
+Train on the bundled microscope images of nuclei, from the bundled model of aerial photographs; or on your own images,
+or with --model another model.
 
 It prints IoU on unseen images before and after, and draws panels of image, ground truth, predictions before and after,
 and errors. All keys of 'crispseg train' work."""

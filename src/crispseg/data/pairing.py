@@ -77,13 +77,22 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, h
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
-    """The pairs that a text file names, one a line: the stem of the line's first word is what both files begin with.
+    """Return the pairs that a text file names, one a line.
+
+    The first word of a line is the path of an image below `images`, with or without the ending. Folders that are not
+    there do not count, as those of the machine on which a list was made.
 
     Raises:
-        CrispsegError: the list is missing or empty, or a file is missing.
+        CrispsegError: the list is missing or empty, names one image in two ways, or a file is missing.
     """
-    stems = dict.fromkeys(Path(line.split()[0]).stem for line in read_listing(listing, hint))
-    pairs = [Pair(stem, images / (stem + image_ending), masks / (stem + mask_ending)) for stem in stems]
+    words: dict[str, str] = {}
+    for word in (line.split()[0] for line in read_listing(listing, hint)):
+        name = word.removesuffix(image_ending).removesuffix(mask_ending)
+        if not (images / (name + image_ending)).is_file():
+            name = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else Path(name).name
+        if words.setdefault(name, word) != word:
+            raise CrispsegError(f"{listing} names {name} twice, as {words[name]} and {word}; remove one line")
+    pairs = [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in words]
     return present(pairs, listing, hint)
 
 

@@ -114,7 +114,7 @@ class PublicSource:
         return range(max(one.value for one in self.official())) if self.layout.void else ()
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits with public masks."""
+        """Return the splits with public masks: train and val, unless a data set has others."""
         return ("train", "val")
 
     def dataset(self, split: str) -> FileDataset:
@@ -385,8 +385,7 @@ class Aerial(PublicSource):
         return IdLookup(len(self.official()), ignore=(15,), remedy="give masks of class ids")
 
     def pairs(self, part: str, masks: str) -> list[Pair]:
-        folders = self.folder / "images", ".jpg", self.folder / "masks", ".png"
-        return pair_listed(LISTS / f"aerial_{part}.txt", *folders, self.hint)
+        return self._pairs(self.layout.images, masks, str(LISTS / "aerial_{}.txt"), part)
 
 
 @dataclass(frozen=True)

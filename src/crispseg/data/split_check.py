@@ -272,13 +272,10 @@ def too_few_classes(report: SplitReport) -> str | None:
         if report.ignored:
             return (
                 f"the masks of '{split}' hold nothing but {only} and {IGNORE}, which means ignore; if they are black "
-                f"and white, with white a class, {BLACK_AND_WHITE}"
+                "and white, with white a class, give data.palette '[[0,0,0],[255,255,255]]'"
             )
         return f"the masks of '{split}' hold nothing but {only}; training needs two classes, check the masks"
     return None
-
-
-BLACK_AND_WHITE = "give data.palette '[[0,0,0],[255,255,255]]'"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:

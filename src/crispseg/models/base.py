@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crispseg.backbones import Backbone, read_state_dict
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
-from crispseg.models.info import ModelInfo
+from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
 from crispseg.models.registry import BackboneSpec, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
@@ -28,20 +28,20 @@ class Outputs(NamedTuple):
     logits: Tensor
     """Final `(N, num_classes, H, W)`."""
     unrefined: Tensor | None = None
-    """Logits before refinement; only of a model with `refine`, as are the next two but one."""
+    """Logits before refinement; only with `refine`."""
     auxiliary: tuple[Tensor, ...] | None = None
     """Logits of the decoder's levels for deep supervision, finest first; only with `auxiliary=True`."""
     boundary: Tensor | None = None
-    """Logit of a pixel to be on a boundary, `(N, 1, H, W)`."""
+    """Logit of a pixel to be on a boundary, `(N, 1, H, W)`; only with `refine`."""
     direction: Tensor | None = None
-    """Logits of its direction to the inside, one of `crispseg.models.refinement.STEPS`, `(N, 8, H, W)`."""
+    """Logits of its direction to the inside, one of `STEPS` in `refinement.py`, `(N, 8, H, W)`; only with `refine`."""
 
 
 class Coarse(NamedTuple):
     """The result of one pass through a network, before logits are resized to the images."""
 
     logits: Tensor
-    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`; the stride s is 4, of UN-EPT 8, of FCN the backbone's last, of crisp 1."""
+    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`, s the stride of the decoder's map; of crisp at the images' size."""
     decoded: Decoded
     """The decoder's maps of the images."""
 
@@ -159,7 +159,7 @@ class SegmentationModel(nn.Module, Saving):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
         """Load a saved model, in eval mode, from its folder, a finished run's folder, by its name or from the hub.
 
-        The names are those of the models that come with crispseg, see `crispseg.models.saving.shipped_folder`.
+        The names are those of the bundled models, see `crispseg.models.saving.shipped_folder`.
 
         Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
         downloaded.
@@ -221,8 +221,10 @@ class SegmentationModel(nn.Module, Saving):
                 "crispseg.Segmenter takes files and arrays"
             )
         height, width = images.shape[-2:]
-        if height < 32 or width < 32:
-            raise CrispsegError(f"images of {height}×{width} pixels are too small; both sides must be at least 32")
+        if min(height, width) < MIN_SIDE:
+            raise CrispsegError(
+                f"images of {height}×{width} pixels are too small; both sides must be at least {MIN_SIDE}"
+            )
 
 
 def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""crisp: what the four papers' parts are worth together, and what `crispseg train` takes.
+"""crisp: the four papers' parts together, and the default of `crispseg train`.
 
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
 is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow instead of
@@ -37,7 +37,7 @@ from crispseg.decoders import (
 from crispseg.errors import CrispsegError
 from crispseg.models.base import Coarse, SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.models.sfnet import FlowAlignment, FlowKernel, FlowNet, FlowUpsampling, warp
+from crispseg.models.sfnet import FlowAlignment, FlowKernel, FlowNet, FlowUpsampling
 from crispseg.nn import Tap, ceil_div, resize
 
 MARGIN = 0.01
@@ -53,24 +53,18 @@ class ComposedFlowAlignment(FlowAlignment):
     Args:
         fine_channels, coarse_channels: channels of the two levels.
         align_corners: levels lie on each other by their corner pixels, and the warp is SFNet's.
-        flow_upsampling, flow_kernel, flow_net: see `FlowAlignment`.
+        options: those of `FlowAlignment`.
+
+    Raises:
+        CrispsegError: Eq. 2's coordinates for levels that do not lie on each other by their corner pixels.
     """
 
-    def __init__(
-        self,
-        fine_channels: int,
-        coarse_channels: int,
-        align_corners: bool = False,
-        *,
-        flow_upsampling: FlowUpsampling = "bilinear",
-        flow_kernel: FlowKernel = 3,
-        flow_net: FlowNet = "simple",
-    ) -> None:
-        super().__init__(
-            fine_channels, coarse_channels, flow_upsampling=flow_upsampling, flow_kernel=flow_kernel, flow_net=flow_net
-        )
+    def __init__(self, fine_channels: int, coarse_channels: int, align_corners: bool = False, **options: Any) -> None:
+        super().__init__(fine_channels, coarse_channels, **options)
         self.align_corners = align_corners
-        self.composed = flow_net == "simple" and flow_upsampling != "deconvolution"
+        self.composed = self.correlation is None and isinstance(self.enlarge, nn.Identity)
+        if self.literal and not align_corners:
+            raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave it out")
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Eq. 1 of SFNet, (N, 2, H, W)."""
@@ -88,7 +82,7 @@ class ComposedFlowAlignment(FlowAlignment):
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
         """The coarse level, moved by the flow; see `warp_within`."""
-        return warp(coarse, flow) if self.align_corners else warp_within(coarse, flow)
+        return super().warp(coarse, flow) if self.align_corners else warp_within(coarse, flow)
 
 
 def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
@@ -295,7 +289,7 @@ def crisp(
     align_corners: bool = False,
     inference_scale: float = 1.33,
 ) -> SegmentationModel:
-    """Levels summed along a flow, in inference on images upscaled by a third: what `crispseg train` takes.
+    """Levels summed along a flow, in inference on images upscaled by a third: the default of `crispseg train`.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.

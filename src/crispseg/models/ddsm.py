@@ -144,7 +144,7 @@ class ChannelAffinity(nn.Module):
         channels: c, of both levels; a perfect square.
         sampled: N_c.
         pooled: a, the side to which both levels are averaged for the affinity.
-        downsampled: side to which the coarse level is averaged for the values.
+        downsampled: d, the side to which the coarse level is averaged for the values.
 
     Raises:
         CrispsegError: c is no perfect square.
@@ -168,12 +168,12 @@ class ChannelAffinity(nn.Module):
     def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
         """`x_l` (B, c, H, W) and `x_h` (B, c, h, w) → x_Cout (B, c, H, W)."""
         x_lp, x_hp = (average_bins(level, self.pooled) for level in (x_l, x_h))  # (B, c, a, a) each
-        x_hd = average_bins(x_h, self.downsampled)  # (B, c, 16, 16)
+        x_hd = average_bins(x_h, self.downsampled)  # (B, c, d, d)
         maps = self.w_alpha(x_lp), self.w_beta(torch.cat([x_lp, x_hp], dim=1)), self.w_gamma(x_hd)
         # (B, c, a, a) → (B, a², √c, √c)
         query, key, value = (torch.unflatten(each.flatten(2).mT, 2, (self.side,) * 2) for each in maps)
-        attended = self.affinity(query, key, value)  # (B, 16², √c, √c)
-        x_cout = torch.unflatten(attended.flatten(2).mT, 2, (self.downsampled,) * 2)  # (B, c, 16, 16)
+        attended = self.affinity(query, key, value)  # (B, d², √c, √c)
+        x_cout = torch.unflatten(attended.flatten(2).mT, 2, (self.downsampled,) * 2)  # (B, c, d, d)
         return resize(x_cout, x_l.shape[-2:], align_corners=False)
 
 
@@ -268,7 +268,7 @@ def ddsm_upernet(
         reduced: c, the channels inside the module, a perfect square.
         pooled: a, the side to which both levels are averaged for the channels' affinity.
         downsampled: side to which the coarse level is averaged for its values.
-        fuse_options: these six by name, as a model has them in which the DDSM is a guest.
+        fuse_options: the six options above by name, as other models take them.
         merge: merge part for all levels, as of `upernet`.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
 
@@ -322,7 +322,7 @@ def ddsm_deeplabv3plus(
         reduced: c, the channels inside the module, a perfect square.
         pooled: a, the side to which both levels are averaged for the channels' affinity.
         downsampled: side to which the coarse level is averaged for its values.
-        fuse_options: these six by name, as a model has them in which the DDSM is a guest.
+        fuse_options: the six options above by name, as other models take them.
 
     Raises:
         CrispsegError: see `DDSM`; an option that the context part does not have.

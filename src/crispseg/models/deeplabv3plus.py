@@ -18,7 +18,7 @@ from crispseg.nn import Tap, conv_bn_relu, resize
 
 
 class DeepLabDecoder(nn.Module, Decoder):
-    """Chen et al., *Encoder-Decoder with Atrous Separable Convolution*, ECCV 2018, §3.1 and §4.1.
+    """Decoder of DeepLabV3+ (§3.1 and §4.1).
 
     The finest feature, reduced to 48 channels, and the coarsest with its context, upsampled, are concatenated; two
     3×3 convolutions follow. A fuse part takes the place of the concatenation: what it makes of the finest feature, of

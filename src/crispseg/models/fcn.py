@@ -18,7 +18,7 @@ from crispseg.nn import Tap
 
 
 class ContextOnly(nn.Module, Decoder):
-    """A context part on the deepest feature, of which the last is taken. Taps: `coarsest`, what it makes of it."""
+    """Context part on the deepest feature. Taps: `coarsest`, its result."""
 
     auxiliary_channels = ()
 

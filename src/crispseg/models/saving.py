@@ -23,7 +23,7 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
-"""The saved models that come with crispseg, each in a folder of its name."""
+"""The bundled models, each in a folder of its name."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---
@@ -130,7 +130,7 @@ def _converted(key: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def shipped_models() -> list[str]:
-    """Names of the trained models that come with crispseg."""
+    """Return the names of the bundled models."""
     return sorted(config.parent.name for config in SHIPPED.glob(f"*/{CONFIG_FILE}"))
 
 
@@ -165,9 +165,9 @@ def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
     inside, folder = shipped_folder(source), Path(source)
     if isinstance(source, str) and source in shipped_models() and folder.is_dir():
         taken = (
-            f"the model that comes with crispseg, as the folder {source} holds no saved model; ./{source} is the folder"
+            f"the bundled model, as the folder {source} holds no saved model; ./{source} is the folder"
             if inside
-            else f"the saved model in the folder {source}; rename that for the model that comes with crispseg"
+            else f"the saved model in the folder {source}; rename that for the bundled model"
         )
         warnings.warn(f"'{source}' is {taken}", CrispsegWarning, stacklevel=1)
     if inside:
