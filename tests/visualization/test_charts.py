@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crispseg.visualization.charts import ABSENT, HIT, MISS, draw_confusion
+from crispseg.evaluation.report import ABSENT, HIT, MISS, draw_confusion
 
 
 @pytest.mark.parametrize("classes", [2, 13, 35])

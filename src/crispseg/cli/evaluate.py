@@ -13,12 +13,11 @@ from crispseg.cli.keys import WithObjects, WithProtocol
 from crispseg.cli.score_keys import WithScores, WithThin, write_json
 from crispseg.evaluation.boundary import DISTANCES
 from crispseg.evaluation.evaluate import checked_splits, score_model
-from crispseg.evaluation.report import examples, report_page
+from crispseg.evaluation.report import draw_confusion, examples, report_page
 from crispseg.evaluation.summary import score_table
 from crispseg.inference.protocols import WHOLE
 from crispseg.inference.runtime import Backend, open_model
 from crispseg.io.images import check_picture, write_image
-from crispseg.visualization.charts import draw_confusion
 from crispseg.visualization.pages import write_page
 
 
