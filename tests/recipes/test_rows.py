@@ -73,3 +73,5 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
     assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
     assert "ADE20K" in capsys.readouterr().err
+    assert main(["recipes", "unept", "5.baseline", "--run", "--root", "/NONE/SUCH"]) == 2
+    assert "/NONE is missing" in capsys.readouterr().err  # training began: a given folder may have capitals

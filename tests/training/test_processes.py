@@ -73,7 +73,7 @@ def port() -> int:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> list[Path]:
-    """Folders in place of the disks of two machines."""
+    """Folders instead of the disks of two machines."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     return [tmp_path / "first", tmp_path / "second"]

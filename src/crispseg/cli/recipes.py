@@ -58,12 +58,13 @@ class Recipes(Command):
             say(console, line_of(row, counts=self.counts))
         if self.row is None:
             return
-        commands = commands_of(rows[0], {key: getattr(self, key) for key in ("root", "pretrained", "images", "out")})
+        given = {key: getattr(self, key) for key in ("root", "pretrained", "images", "out")}
+        commands = commands_of(rows[0], given)
         if not self.run:
             for command in commands:
                 say(console, shlex.join(["crispseg", *command]))
             return
-        if missing := [word for command in commands for word in command if word.isupper()]:
+        if missing := [word for line in commands for word in line if word.isupper() and word not in given.values()]:
             raise CrispsegError(
                 f"needs {missing[0]} for this row; give it, or edit and run the printed commands", "run"
             )

@@ -1,7 +1,7 @@
 """Large images in tiles, and the memory that decides about them.
 
 Tiles overlap, and their logits are blended from top to bottom. Weights fall and rise linearly over an overlap and add
-up to 1. Of the whole width only the logits of `overlap` rows are ever held: 4 · classes · overlap · width bytes.
+up to 1. Only `overlap` rows of logits are held in full width: 4 · classes · overlap · width bytes.
 """
 
 from __future__ import annotations

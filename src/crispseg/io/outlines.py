@@ -105,7 +105,7 @@ def check_system(image: str | Path) -> int | None:
 
     Raises:
         CrispsegError: rasterio is not installed; the TIFF is missing or broken; its system has no EPSG code, or its
-            place is told by ground control points.
+            place is given by ground control points.
     """
     with open_dataset(image) as dataset:
         if dataset.gcps[0]:
