@@ -56,12 +56,13 @@ def configuration(entry: Entry, seed: int, data: str, *flags: str) -> TrainConfi
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:
-    """All rows that a table should have: name, seed and the run's folder."""
-    return [
+    """All rows that a table should have, seed by seed: name, seed and the run's folder."""
+    rows = [
         (name, seed, folder / f"{entry.trained_as or name}-{seed}")
         for name, entry in table.entries.items()
         for seed in entry.seeds
     ]
+    return sorted(rows, key=lambda row: row[1])
 
 
 def finished(run: Path) -> bool:
