@@ -336,4 +336,12 @@ def test_evaluate_a_model_without_recorded_data(tmp_path: Path, capsys: Capture)
     assert "mIoU" in output_of(capsys, "evaluate", tmp_path / "m", *data, "--workers=0")
 
 
-# Predict ------------------------------------------------------------------------------------------------------------
+# Refinement ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_refinement(tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    output_of(capsys, "train", *FLAGS, "--model.refine=boundary", "--boundary_weights={direction: 0.5}", f"--out={run}")
+    assert json.loads((run / "model/config.json").read_text())["options"]["refine"] == "boundary"
+    assert parse(run / "config.yaml").model.refine == "boundary"
+    assert "mIoU" in output_of(capsys, "evaluate", run, "--workers=0")

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from crispseg.errors import CrispsegError
-from crispseg.inference.refiner import read_labels
 from crispseg.io.images import colorize, find_images, image_size, read_image, read_mask, write_image, write_labels
 from crispseg.io.opening import MAX_PIXELS
 
@@ -297,6 +296,6 @@ def test_formats_that_start_programs_or_lie_about_their_size_are_not_read(
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("a program was started"))
     path = tmp_path / "a.png"
     Image.new("RGB", (40, 40)).save(path, kind)
-    for read in (read_image, read_mask, image_size, read_labels):
+    for read in (read_image, read_mask, image_size):
         with refuses(f"{path} is not an image in a known format"):
             read(path)

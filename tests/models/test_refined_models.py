@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crispseg import Segmenter, create_model
-from crispseg.inference import Refiner
+from crispseg import create_model
 from crispseg.models import Outputs
 from crispseg.models.refinement import NO_DIRECTION, boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
@@ -44,15 +42,6 @@ class TestRefinedFPN(ModelTester):
         there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
         assert not (there & (outputs.boundary <= 0)).any()
         assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
-
-    def test_refining_unrefined_labels_afterwards_gives_the_refined_ones(self) -> None:
-        model = copy.deepcopy(self.reference())
-        image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
-        refined = Segmenter(model, "cpu")(image).labels
-        refiner, model.refiner = Refiner(model, "cpu"), None
-        unrefined = Segmenter(model, "cpu")(image).labels
-        assert (refined != unrefined).mean() > 0.01
-        assert (refiner(image, unrefined) == refined).mean() > 0.999
 
 
 def some_labels(batch: int, height: int, width: int) -> Tensor:

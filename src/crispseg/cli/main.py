@@ -41,7 +41,6 @@ COMMANDS = {
     "predict": "segment images",
     "inspect": "write a page that shows how a model comes to its labels",
     "demo": "show models in the browser: drop an image, see its classes and where the model looked",
-    "refine": "move saved labels of any model along boundaries",
     "list": "networks to train, and bundled trained models",
     "benchmark": "count and time models, beside those of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
