@@ -12,8 +12,7 @@ from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
-from crispseg.doctor import KINDS, Diagnosis, diagnose, subject_of
-from crispseg.doctor.diagnosis import as_json
+from crispseg.doctor import KINDS, Diagnosis
 from tests.cli.test_bad_input import bomb, files
 
 from .trees import SIZE, Tree, ids, named, only, photo
@@ -153,11 +152,9 @@ def test_every_planted_fault_is_found_and_nothing_else(planted: tuple[Tree, dict
         assert one.message and one.remedy and "\n" not in one.message + one.remedy
 
 
-def test_neither_declared_classes_nor_threads_matter(planted: tuple[Tree, dict[str, set[str]], Diagnosis]) -> None:
+def test_declared_classes_do_not_matter(planted: tuple[Tree, dict[str, set[str]], Diagnosis]) -> None:
     tree, expected, _ = planted
-    one, four = (diagnose(subject_of(tree.source()), workers) for workers in (1, 4))
-    assert named(one) == {code: found for code, found in expected.items() if code != "class-never-occurs"}
-    assert as_json(one) == as_json(four)
+    assert named(tree.examine()) == {code: found for code, found in expected.items() if code != "class-never-occurs"}
 
 
 def test_a_fixed_copy_is_clean_and_the_data_are_untouched(

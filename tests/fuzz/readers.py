@@ -87,7 +87,7 @@ def readers(place: Path) -> dict[str, Reader]:
 
     def imported(path: Path) -> None:
         shutil.copy(place / "a.png", path.with_name("a.png"))
-        import_annotations([path], path.parent / "out", workers=1)
+        import_annotations([path], path.parent / "out")
 
     size = {"height": SIZE[0], "width": SIZE[1]}
     coco = {

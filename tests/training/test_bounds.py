@@ -13,7 +13,7 @@ from training_runs import DRAWN, MODEL, tiny
 
 from crispseg import from_pretrained
 from crispseg.data import Augment
-from crispseg.data.loading import parallel, sample_loader
+from crispseg.data.loading import sample_loader
 from crispseg.training import ModelConfig, Run
 from crispseg.training.fit import starting_model
 
@@ -26,7 +26,6 @@ HUGE = 10**9
         ("workers", lambda: tiny(Path("x"), workers=HUGE)),
         ("devices", lambda: tiny(Path("x"), devices=HUGE)),
         ("workers", lambda: sample_loader(DRAWN.dataset("val"), HUGE)),
-        ("workers", lambda: list(parallel(print, [], "", HUGE))),
         ("augment.repeat", lambda: Augment(repeat=HUGE)),
         ("augment.longer_side", lambda: Augment(longer_side=HUGE)),
     ],

@@ -208,7 +208,6 @@ class ImportData(Command):
         ignore: names of classes whose pixels become 255.
         overlap: what a pixel of two classes becomes: that of the smaller shape, of the later one, or ignore (255).
         crowds: what COCO's crowds become: their class, or ignore (255).
-        workers: threads; by default one a processor, at most 8.
     """
 
     name: ClassVar[str] = "data import"
@@ -221,10 +220,9 @@ class ImportData(Command):
     ignore: list[str] = field(default_factory=list)
     overlap: Overlap = "smaller"
     crowds: Literal["class", "ignore"] = "class"
-    workers: int | None = None
 
     def __call__(self) -> None:
-        keys = ("sources", "out", "images", "classes", "background", "ignore", "overlap", "crowds", "workers")
+        keys = ("sources", "out", "images", "classes", "background", "ignore", "overlap", "crowds")
         done = import_annotations(**{key: getattr(self, key) for key in keys})
         for line in [*done.lines(), f"--data folder --data.root {done.out}"]:
             say(Console(), line)
@@ -237,16 +235,14 @@ class AugmentVOC(Command):
     Args:
         root: folder VOCdevkit/VOC2012.
         sbd: folder benchmark_RELEASE/dataset of SBD.
-        workers: threads; by default one a processor, at most 8.
     """
 
     name: ClassVar[str] = "data augment"
     root: Path
     sbd: Path
-    workers: int | None = None
 
     def __call__(self) -> None:
-        done = augment(self.root, self.sbd, self.workers)
+        done = augment(self.root, self.sbd)
         count = done.from_voc + done.from_sbd
         other = "" if count == AUGMENTED_IMAGES else f"; papers train on {AUGMENTED_IMAGES}"
         say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")

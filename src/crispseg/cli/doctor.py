@@ -44,7 +44,6 @@ class Doctor(Command):
         json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels that the model takes, 1 to 16; by default what a run recorded, else 3.
-        workers: threads; by default one a processor, at most 8.
         data: the data.
     """
 
@@ -54,7 +53,6 @@ class Doctor(Command):
     json: Path | None = None
     fix: Path | None = None
     in_chans: int | None = None
-    workers: int | None = None
     data: Tree = field(default_factory=dict)
 
     def __call__(self) -> int:
@@ -72,7 +70,7 @@ class Doctor(Command):
         if to_file:
             check_page(to_file, ".json")
         with atomic_path(to_file) if to_file else nullcontext() as file:
-            diagnosis = diagnose(subject, self.workers)
+            diagnosis = diagnose(subject)
             text = json.dumps(as_json(diagnosis), indent=2) + "\n"
             if file is not None:
                 file.write_text(text, encoding="utf-8")
@@ -81,7 +79,7 @@ class Doctor(Command):
         console = Console(stderr=self.json == STDOUT)
         show(diagnosis, console)
         if self.fix is not None:
-            say(console, fix(diagnosis, self.fix, self.workers))
+            say(console, fix(diagnosis, self.fix))
             say(console, f"--data folder --data.root {self.fix}")
         elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
             say(console, "--fix OUT writes a corrected copy")

@@ -132,7 +132,7 @@ class AugmentedVOC(NamedTuple):
     from_sbd: int
 
 
-def augment(root: Path, sbd: Path, workers: int | None = None) -> AugmentedVOC:
+def augment(root: Path, sbd: Path) -> AugmentedVOC:
     """Write SegmentationClassAug and ImageSets/Segmentation/train_aug.txt into the folder of VOC 2012.
 
     The images are those of VOC's train and of SBD's train and val, without VOC's val. Images of VOC's own train keep
@@ -142,7 +142,6 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> AugmentedVOC:
     Args:
         root: folder VOCdevkit/VOC2012.
         sbd: folder benchmark_RELEASE/dataset of SBD.
-        workers: threads; by default one a processor, at most 8.
 
     Raises:
         CrispsegError: a folder is not what it should be, a file is missing or damaged, or the masks are there already.
@@ -163,7 +162,7 @@ def augment(root: Path, sbd: Path, workers: int | None = None) -> AugmentedVOC:
                 raise CrispsegError(f"{mask} is missing, though train.txt names it; restore VOC 2012")
             shutil.copyfile(mask, folder / f"{name}.png")
 
-        list(parallel(write, names, "Writing masks", workers))
+        list(parallel(write, names, "Writing masks"))
     with atomic_path(lists / "train_aug.txt") as file:
         file.write_text("\n".join(names) + "\n", encoding="utf-8")
     return AugmentedVOC(target, len(own & set(names)), len(set(names) - own))

@@ -93,7 +93,6 @@ def import_annotations(
     ignore: Sequence[str] = (),
     overlap: Overlap = "smaller",
     crowds: Literal["class", "ignore"] = "class",
-    workers: int | None = None,
 ) -> Imported:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
 
@@ -109,7 +108,6 @@ def import_annotations(
         ignore: names of classes whose pixels become 255.
         overlap: what a pixel of two classes becomes: that of the smaller shape, of the later one, or ignore (255).
         crowds: what COCO's crowds become: their class, or ignore (255).
-        workers: threads; by default one a processor, at most 8.
 
     Raises:
         CrispsegError: annotations that cannot be read or contradict themselves, an unknown class, a shape outside of
@@ -150,7 +148,7 @@ def import_annotations(
             shutil.copyfile(task.file, image)
             return sum(not len(pixels) for _, pixels in drawn), faults
 
-        written = list(parallel(write, tasks, "Painting masks", workers))
+        written = list(parallel(write, tasks, "Painting masks"))
         _refuse([fault for _, faults in written for fault in faults])  # of all images, and nothing is left of `out`
         for name, lines in {"classes": labels.names, **splits}.items():
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
 from typing import Any, TypeVar
 
 import cv2
@@ -20,61 +20,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
 
-from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
-from crispseg.data.mask_lookup import BORDER, InstanceLookup
-from crispseg.data.transforms import Augment, SampleTransform
+from crispseg.data.dataset import Sample, SegmentationDataset
+from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
 from crispseg.io.images import side_factor
-from crispseg.io.tiff import SUFFIXES, mask_window, open_tiff
 from crispseg.labels import IGNORE
 
-LARGE = 2**22
-"""Pixels from which on windows are read; smaller images are decoded as fast."""
 CROPS_A_WINDOW = 16
 """Of a larger image than so many crops, an epoch sees as many windows as it holds as many crops."""
 WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2
 """In an epoch; of fewer images each is taken several times."""
-
-
-@dataclass(frozen=True)
-class LargePair:
-    """A pair that is read window by window; see `Sample` for what it shares with one."""
-
-    dataset: FileDataset
-    index: int
-    size: tuple[int, int]
-    """`(H, W)`."""
-
-    def window(self, top: int, left: int, height: int, width: int) -> Sample:
-        """A part of it. Of a mask that is no TIFF in blocks all is decoded.
-
-        Raises:
-            CrispsegError: a file is broken, or the mask holds a value that means no class.
-        """
-        pair, bottom, right = self.dataset.pairs[self.index], top + height, left + width
-        with open_tiff(pair.image, self.dataset.channels, self.dataset.value_range) as tiff:
-            image = tiff.read(top, bottom, left, right)
-        around = BORDER if isinstance(self.dataset.lookup, InstanceLookup) else 0  # which tells the classes of the rim
-        above, before = min(top, around), min(left, around)
-        rows = slice(top - above, min(bottom + around, self.size[0]))
-        columns = slice(left - before, min(right + around, self.size[1]))
-        mask = mask_window(pair.mask, rows.start, rows.stop, columns.start, columns.stop)
-        if mask is None:
-            mask = self.dataset.read_mask(self.index)[rows, columns]
-        labels = self.dataset.decoded(self.index, mask)[above : above + height, before : before + width]
-        return Sample(image, labels, pair.name)
-
-
-def large_pair(dataset: SegmentationDataset, index: int) -> LargePair | None:
-    """A pair of `LARGE` pixels or more whose image is a TIFF that rasterio reads in parts; None for any other."""
-    if not isinstance(dataset, FileDataset) or dataset.pairs[index].image.suffix.lower() not in SUFFIXES:
-        return None
-    try:
-        with open_tiff(dataset.pairs[index].image, dataset.channels) as tiff:
-            return LargePair(dataset, index, tiff.size) if math.prod(tiff.size) >= LARGE and tiff.in_blocks else None
-    except CrispsegError:  # no rasterio, or a kind of TIFF that Pillow alone reads
-        return None
 
 
 def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
@@ -101,7 +57,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
 
 
 MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""Threads or processes at a time; more would take the machine down, and are no faster."""
+"""Processes at a time; more would take the machine down, and are no faster."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -110,13 +66,7 @@ Result = TypeVar("Result")
 def parallel(
     function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
 ) -> Iterator[Result]:
-    """Yield the results in order from a few threads, with a progress bar on stderr if that is a terminal.
-
-    Raises:
-        CrispsegError: fewer threads than one, or more than `MOST_WORKERS`.
-    """
-    if threads is not None and not 1 <= threads <= MOST_WORKERS:
-        raise CrispsegError(f"workers is {threads}; give a number from 1 to {MOST_WORKERS}")
+    """Yield the results in order from a few threads, with a progress bar on stderr if that is a terminal."""
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
@@ -155,8 +105,7 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
 
     Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
-    `times` says how many indices in a row are of each image. Of large images only a window is read where that can be;
-    others stay in memory once they were read, if `keep`.
+    `times` says how many indices in a row are of each image. With `keep`, images stay in memory once they were read.
     """
 
     def __init__(
@@ -173,7 +122,6 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
         self.images = [image for image, number in enumerate(times) for _ in range(number)]
         self.keep = keep
         self._kept: dict[int, Sample] = {}
-        self._large: dict[int, LargePair | None] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -181,21 +129,11 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
         image = self.images[index]
-        with seeded("augment", self.seed, epoch, index):
-            if isinstance(self.transform, SampleTransform) and self.transform.crop:
-                if image not in self._large:
-                    self._large[image] = large_pair(self.dataset, image)
-                if large := self._large[image]:
-                    return self.transform(large)
-            return self.transform(self._read(image))
-
-    def _read(self, image: int) -> Sample:
-        if image in self._kept:
-            return self._kept[image]
-        sample = self.dataset[image]
+        sample = self._kept.get(image) or self.dataset[image]
         if self.keep:
             self._kept[image] = sample
-        return sample
+        with seeded("augment", self.seed, epoch, index):
+            return self.transform(sample)
 
 
 class Shuffled(Sampler[tuple[int, int]]):
@@ -305,11 +243,7 @@ def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int
 
 def sample_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
     """Every sample once, in order, as it is."""
-    return _loader(dataset, workers, batch_size=None, collate_fn=_as_it_is, pin_memory=False)
-
-
-def _as_it_is(sample: Sample) -> Sample:
-    return sample
+    return _loader(dataset, workers, batch_size=None, collate_fn=copy, pin_memory=False)
 
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:

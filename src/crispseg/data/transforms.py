@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pydantic
@@ -178,7 +178,7 @@ class RandomScaledCrop:
         top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
         return window._replace(top=top, left=left)
 
-    def cut(self, sample: Windowed) -> tuple[Window, Sample]:
+    def cut(self, sample: Sample) -> tuple[Window, Sample]:
         """A window and what is in it, moved up to `REDRAWS` times where one class has too much of it."""
         window = self.draw(sample.size)
         part = sample.window(*window[:4])
@@ -208,15 +208,6 @@ def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tenso
     return image, labels
 
 
-class Windowed(Protocol):
-    """A labelled image of which a part can be had: a `Sample`, or one that is still to be read."""
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    def window(self, top: int, left: int, height: int, width: int) -> Sample: ...
-
-
 Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Labels `(H, W)` → what else is to be learned about each pixel, `(H, W)`."""
 
@@ -235,7 +226,7 @@ class SampleTransform:
         self.crop = crop
         self.targets = targets
 
-    def __call__(self, sample: Windowed) -> tuple[Tensor, ...]:
+    def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         whole = Window(0, 0, *sample.size, sample.size)
         window, (pixels, mask, _) = self.crop.cut(sample) if self.crop else (whole, sample.window(*whole[:4]))
         image, labels = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(mask)  # (C, H, W), (H, W)

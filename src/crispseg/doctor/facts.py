@@ -123,14 +123,8 @@ def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
     return [one.header.file for one in facts]
 
 
-def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
-    """The facts of all pairs, split by split, in their order.
-
-    Args:
-        subject: what to examine.
-        workers: threads; by default as many as there are processors, at most 8. Decoding releases the interpreter
-            lock, and threads cost no start. Each holds one decoded pair. Samples that are no files take one thread.
-    """
+def scan(subject: Subject) -> list[PairFacts]:
+    """The facts of all pairs, split by split, in their order."""
     facts: list[PairFacts] = []
     for split, items in subject.splits.items():
         title = f"Examining {split}"
@@ -138,7 +132,7 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
             sample = partial(_scan_sample, split, items)
             facts += parallel(sample, range(len(items)), title, 1)  # they do not promise to be safe in threads
         else:
-            facts += parallel(partial(_scan_pair, split, subject.channels), items, title, workers)
+            facts += parallel(partial(_scan_pair, split, subject.channels), items, title)
     return facts
 
 

@@ -54,7 +54,7 @@ def check_out(out: Path, subject: Subject, *roots: Path) -> None:
             raise CrispsegError(f"{out} lies in the data, {root}, where nothing is changed; give another folder")
 
 
-def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> str:
+def fix(diagnosis: Diagnosis, out: Path) -> str:
     """Write the corrected copy; it appears when it is complete.
 
     Returns:
@@ -74,7 +74,7 @@ def fix(diagnosis: Diagnosis, out: Path, workers: int | None = None) -> str:
         names[one.split].append(f"{one.split}/{one.pair.name}")
     channels = diagnosis.subject.channels
     with atomic_folder(out) as folder:
-        list(parallel(lambda found: _write(*found, reading, folder, channels), kept, "Writing", workers))
+        list(parallel(lambda found: _write(*found, reading, folder, channels), kept, "Writing"))
         lists = {f"{split}.txt": sorted(entries) for split, entries in names.items()}
         lists["classes.txt"] = list(reading.labels.names)
         if left_out:

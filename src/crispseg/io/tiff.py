@@ -10,7 +10,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,6 @@ class TiffImage:
             self.dataset.read(out=values.transpose(2, 0, 1), window=((top, bottom), (left, right)))
         return values
 
-    @property
-    def in_blocks(self) -> bool:
-        """Whether a window can be read without decoding most of the file."""
-        return bool(max(math.prod(block) for block in self.dataset.block_shapes) * 4 <= math.prod(self.size))
-
     def write_labels(self, path: Path, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
         """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at the image's place on the map.
 
@@ -131,7 +126,9 @@ class TiffImage:
 
 @contextmanager
 def open_tiff(
-    path: str | Path, channels: int = 3, value_range: ValueRange | None = None, palette: bool = False
+    path: str | Path,
+    channels: int = 3,
+    value_range: ValueRange | None = None,
 ) -> Iterator[TiffImage]:
     """Open a TIFF to be read in parts; as in `read_image`, grey becomes RGB, alpha is dropped, 16 bits become 8.
 
@@ -139,14 +136,13 @@ def open_tiff(
         path: file to read.
         channels: 3 for RGB, or as many as the file has.
         value_range: of values of 16 bits, see `to_8_bits`.
-        palette: whether a palette is accepted; its values are read, not its colours.
 
     Raises:
         CrispsegError: rasterio is not installed; the file is missing, broken, neither grey nor RGB, or has another
             number of channels.
     """
     with open_dataset(path) as dataset:
-        _check(Path(path), channels, dataset, palette)
+        _check(Path(path), channels, dataset)
         yield TiffImage(Path(path), channels, value_range, dataset)
 
 
@@ -194,7 +190,7 @@ def _height(tiff: TiffImage) -> int:
     return tiff.size[0]
 
 
-def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
+def _check(path: Path, channels: int, dataset: Any) -> None:
     kinds, values = [kind.name for kind in dataset.colorinterp], dataset.dtypes[0]
     if values not in ("uint8", "uint16"):
         raise CrispsegError(f"{path} has {values} values; save it with 8 or 16 unsigned bits a channel")
@@ -210,33 +206,13 @@ def _check(path: Path, channels: int, dataset: Any, palette: bool) -> None:
             f"{3 if len(kinds) == 1 else len(kinds)}"
         )
     fits = channels != 3 or kinds[:3] == ["red", "green", "blue"] or (kinds[0] == "gray" and len(kinds) <= 2)
-    if not fits and not (palette and kinds == ["palette"]):
+    if not fits:
         raise CrispsegError(f"{path} has the channels {', '.join(kinds)}; save it as grey or RGB")
     orientation = 1  # of which GDAL takes no notice
     with suppress(Exception), TiffImageFile(path) as header:  # Pillow cannot read all of them
         orientation = header.getexif().get(ORIENTATION, 1)
     if orientation != 1:
         raise CrispsegError(f"{path} is stored turned (orientation {orientation}); save it upright")
-
-
-def mask_window(path: Path, top: int, bottom: int, left: int, right: int) -> NDArray[Any] | None:
-    """Read a part of a mask as `read_mask` does; None if that has to read all of it.
-
-    That is so without rasterio, and for anything but upright TIFFs in blocks of grey or palette values or RGB.
-
-    Raises:
-        CrispsegError: these blocks are broken.
-    """
-    with ExitStack() as stack:
-        try:
-            mask = stack.enter_context(open_tiff(path, palette=True)) if path.suffix.lower() in SUFFIXES else None
-        except CrispsegError:
-            return None
-        kinds = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
-        if mask is None or not mask.in_blocks or (mask.dataset.count, mask.dataset.dtypes[0]) not in kinds:
-            return None
-        values = mask.values(top, bottom, left, right)
-        return values[..., 0] if values.shape[2] == 1 else values
 
 
 def keep_position(image: Path, pictures: Iterable[Path]) -> None:
