@@ -169,33 +169,6 @@ MAKERS: dict[str, Callable[[Path], DataSource]] = {
     "coco_stuff": make_coco_stuff,
 }
 
-HASHES = [f"{digit}{'0123456789abcdef' * 4}"[:64] for digit in "abc"]
-"""Names of images as in the archive of the Data Science Bowl."""
-
-
-def public_nuclei(root: Path) -> dict[str, list[str]]:
-    """Three images as they are unpacked, each with three masks of which two overlap; and two splits of them."""
-    y, x = np.mgrid[:40, :50]
-    for index, name in enumerate(HASHES):
-        cell = root / "kaggle-dsbowl-2018-dataset-fixes-master/stage1_train" / name
-        pixels = np.full((40, 50, 4), 255, np.uint8)
-        pixels[..., :3] = np.stack([x, x, x + 9 * index], axis=-1)
-        save(cell / "images" / f"{name}.png", pixels)
-        for mask, (top, left) in {"a": (5, 5), "b": (5, 14), "c": (25, 30)}.items():
-            inside = (y >= top) & (y < top + 12) & (x >= left) & (x < left + 10)
-            save(cell / "masks" / f"{mask}.png", inside.astype(np.uint8) * 255)
-    first, *rest = [name[:12] for name in HASHES]
-    return {"train": rest, "val": [first]}
-
-
-def public_aerial(root: Path) -> None:
-    """Two parts of a tile as they are unpacked."""
-    colors = [*(one.color for one in official_classes("aerial")), (155, 155, 155)]
-    for part in ("001", "002"):
-        tile = root / "Semantic segmentation dataset/Tile 2"
-        picture(tile / "images" / f"image_part_{part}.jpg")
-        save(tile / "masks" / f"image_part_{part}.png", grid(colors))
-
 
 def write_lists(folder: Path, stem: str, splits: dict[str, list[str]]) -> Path:
     """The lists of splits, as those in the package are."""

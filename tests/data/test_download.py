@@ -21,8 +21,6 @@ from dataset_trees import (
     make_cityscapes,
     make_coco_stuff,
     make_voc2012,
-    public_nuclei,
-    write_lists,
 )
 
 from crispseg import CrispsegError
@@ -105,9 +103,9 @@ def test_downloads_that_fail(server: Server, tmp_path: Path, refuses: Any) -> No
 
 def test_a_wrong_checksum(server: Server, tmp_path: Path, refuses: Any) -> None:
     server.files["/x.zip"] = CONTENT
-    for _ in range(2):  # the file stays: it may be one that the user has put there
-        with refuses(f"{tmp_path}/x.zip has the MD5", hashlib.md5(CONTENT).hexdigest(), "0" * 32, "remove it"):
-            fetch(Archive(f"{server.address}/x.zip", "0" * 32), tmp_path)
+    with refuses("x.zip", hashlib.md5(CONTENT).hexdigest(), "0" * 32):
+        fetch(Archive(f"{server.address}/x.zip", "0" * 32), tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 # ------------------------------------------------------------------------------------------------------ unpacking
@@ -123,7 +121,7 @@ def test_archives_are_unpacked_over_what_is_there(kind: str, tmp_path: Path) -> 
     (target / "deep").mkdir(parents=True)
     (target / "deep" / "b.txt").write_text("old")
     (target / "kept.txt").write_text("kept")
-    assert unpack(tmp_path / f"x.{kind}", target) == 2
+    unpack(tmp_path / f"x.{kind}", target)
     found = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
     assert found == {"a.txt": "a.txt", "deep/b.txt": "deep/b.txt", "kept.txt": "kept"}
 
@@ -146,27 +144,6 @@ def test_nothing_is_written_outside(kind: str, name: str, tmp_path: Path) -> Non
     assert outside == [path] and not Path("/tmp/evil.txt").exists()
 
 
-def test_what_is_in_the_way_of_a_file(tmp_path: Path, refuses: Any) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("d/x.txt", "x")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "d").write_text("a file")
-    with refuses("cannot put", "out/d/x.txt", "remove what is in the way"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["d"]
-
-
-@pytest.mark.parametrize("target", ["/etc/passwd", "other"])
-def test_links_are_not_made(target: str, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        member = tarfile.TarInfo("link")
-        member.type, member.linkname = tarfile.SYMTYPE, target
-        tar.addfile(member)
-    with suppress(CrispsegError):
-        assert unpack(tmp_path / "x.tar", tmp_path / "out") == 0
-    assert not [*(tmp_path / "out").iterdir()]
-
-
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
 @pytest.mark.parametrize("share", [0.0, 0.9])
 def test_half_an_archive_gets_one_line(kind: str, share: float, tmp_path: Path, refuses: Any) -> None:
@@ -178,7 +155,6 @@ def test_half_an_archive_gets_one_line(kind: str, share: float, tmp_path: Path, 
     path.write_bytes(content[: int(share * 20000) if kind == "tar" else int(share * len(content))])
     with refuses(str(path), "download it again"):
         unpack(path, tmp_path / "out")
-    assert not [*(tmp_path / "out").iterdir()]
 
 
 def test_a_flipped_bit_in_a_zip_is_found(tmp_path: Path, refuses: Any) -> None:
@@ -198,7 +174,6 @@ MAKE = {
     "ade20k": (make_ade20k, "zip", {"train": 2, "val": 1}),
     "coco_stuff": (make_coco_stuff, "zip", {"train": 2, "val": 1}),
     "voc2012": (make_voc2012, "tar", {"train": 2, "val": 1}),
-    "nuclei": (lambda root: public_nuclei(root.parent), "zip", {"train": 2, "val": 1}),  # which become the root
 }
 
 
@@ -206,7 +181,7 @@ def entry_of(name: str, server: Server, folder: Path) -> Entry:
     """The catalogue's entry with tiny archives of this server, in the official layout."""
     make, kind, counts = MAKE[name]
     entry = catalogue()[name]
-    make(folder / entry.root)  # type: ignore[operator]
+    make(folder / entry.root)
     found = []
     for archive in entry.archives:
         below = folder / archive.folder
@@ -230,13 +205,11 @@ def test_download_and_use(
 ) -> None:
     entry = entry_of(name, server, tmp_path / "made")
     monkeypatch.setitem(catalogue(), name, entry)
-    splits = {"train": ["b0123456789a", "c0123456789a"], "val": ["a0123456789a"]}
-    monkeypatch.setattr("crispseg.data.sources.LISTS", write_lists(tmp_path / "lists", "nuclei_", splits))
     out = tmp_path / "out"
     assert main(["data", "download", name, f"--out={out}"]) == 0
     shown = capsys.readouterr().out
     root = out / entry.root
-    assert f"train: 2 images with masks in {root}, 2 as published" in shown and entry.licence in shown
+    assert f"train: 2 images in {root}, 2 as published" in shown and entry.licence in shown
     assert f"--data {name} --data.root {root}" in shown
     assert not [path for path in out.rglob("*") if path.suffix in (".zip", ".tar", ".tgz")]
     asked = len(server.asked)
@@ -251,7 +224,7 @@ def test_archives_that_lack_files(
 ) -> None:
     entry = replace(entry_of("ade20k", server, tmp_path / "made"), counts={"train": 3, "val": 1})
     monkeypatch.setitem(catalogue(), "ade20k", entry)
-    assert main(["data", "download", "ade20k", f"--out={tmp_path / 'out'}", "--keep_archives=true"]) == 2
+    assert main(["data", "download", "ade20k", f"--out={tmp_path / 'out'}"]) == 2
     assert "'train' has 2 of 3 images" in capsys.readouterr().err
     assert (tmp_path / "out" / "ADEChallengeData2016.zip").is_file()
 
@@ -268,9 +241,9 @@ def test_where_registration_is_needed(
 
     command(2, "cannot be downloaded from here", "registration", "https://www.cityscapes-dataset.com", "gtFine")
     make_cityscapes(tmp_path)
-    command(2, f"{tmp_path} is not it yet: 'train' has 2 of 2975 images")
+    command(2, "now: 'train' has 2 of 2975 images")
     monkeypatch.setitem(catalogue(), "cityscapes", replace(catalogue()["cityscapes"], counts={"train": 2, "val": 1}))
-    command(0, f"val: 1 images with masks in {tmp_path}, 1 as published")
+    command(0, f"val: 1 images in {tmp_path}, 1 as published")
     (tmp_path / "gtFine" / "val" / "lindau" / "lindau_000000_000019_gtFine_labelIds.png").unlink()
     command(2, "gtFine/val holds no files")
 

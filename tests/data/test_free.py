@@ -1,15 +1,13 @@
-"""The data sets nuclei and aerial: their classes, their splits, the part in the package, and the public archives."""
+"""The data sets nuclei and aerial: their classes, their splits and the part in the package."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import HASHES, grid, picture, public_aerial, public_nuclei, save, write_lists
+from dataset_trees import grid, picture, save, write_lists
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,11 +15,9 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Aerial, InstanceDataset, Nuclei
 from crispseg.data.catalogue import catalogue
-from crispseg.data.conversion import convert
 from crispseg.data.dataset import read_lines
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
 from crispseg.data.sources import LISTS, PART
-from crispseg.io.images import read_mask
 from crispseg.training.config import TrainConfig, config_to_dict
 
 Capture = pytest.CaptureFixture[str]
@@ -121,11 +117,11 @@ def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:
     [
         (
             Nuclei,
-            ["846 of the 846 files", "nuclei_train.txt names are missing, first", "by 'crispseg data download nuclei'"],
+            ["846 of the 846 files", "nuclei_train.txt names are missing, first", "the bundled part needs no root"],
         ),
         (
             Aerial,
-            ["72 of the 72 files", "aerial_train.txt names", "images/tile1_001.jpg", "crispseg data download aerial"],
+            ["72 of the 72 files", "aerial_train.txt names", "images/tile1_001.jpg", "humansintheloop"],
         ),
     ],
 )
@@ -161,81 +157,6 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert np.array_equal(dataset[index].labels, grid([0, 4, 255]))
     with refuses("masks/c.png", "value 7 is out of range 0 to 4 (ignored: 15, 255)"):
         dataset[2]
-
-
-# ------------------------------------------------------------------------------------------------ public archives
-
-
-def test_nuclei_of_the_public_archive(tmp_path: Path) -> None:
-    public_nuclei(tmp_path)
-    assert convert("nuclei", tmp_path, tmp_path / "nuclei") == 3
-    for index, name in enumerate(HASHES):
-        image = Image.open(tmp_path / "nuclei/images" / f"{name[:12]}.png")
-        assert image.mode == ("RGB" if index else "L") and image.size == (50, 40)
-        numbers = np.asarray(Image.open(tmp_path / "nuclei/instances" / f"{name[:12]}.png"))
-        assert numbers.dtype == np.uint16 and set(np.unique(numbers)) == {0, 1, 2, 3}
-        assert (numbers[5:17, 5:15] == 1).all() and (numbers[5:17, 15:24] == 2).all()  # the first of those that overlap
-        assert (numbers[25:37, 30:40] == 3).all() and np.count_nonzero(numbers) == 120 + 108 + 120
-
-
-def test_aerial_of_the_public_archive(tmp_path: Path, refuses: Any) -> None:
-    public_aerial(tmp_path)
-    assert convert("aerial", tmp_path, tmp_path / "aerial") == 2
-    public = tmp_path / "Semantic segmentation dataset/Tile 2"
-    for part in ("001", "002"):
-        photo = (tmp_path / f"aerial/images/tile2_{part}.jpg").read_bytes()
-        assert photo == (public / f"images/image_part_{part}.jpg").read_bytes()
-        mask = read_mask(tmp_path / f"aerial/masks/tile2_{part}.png")
-        assert np.array_equal(mask, grid([0, 1, 2, 3, 4, 255]))
-    save(public / "masks/image_part_002.png", grid([(60, 16, 152), (1, 2, 3)]))
-    with refuses("masks/image_part_002.png", "the colour [1, 2, 3] of 24 pixels", "no class of aerial"):
-        convert("aerial", tmp_path, tmp_path / "again")
-    assert not (tmp_path / "again").exists()
-
-
-def test_archives_are_looked_for_at_two_depths(tmp_path: Path) -> None:
-    for name, unpack in (("nuclei", public_nuclei), ("aerial", public_aerial)):
-        unpack(tmp_path / f"{name}/deep")
-        assert convert(name, tmp_path / name, tmp_path / "out") == 0
-        for depth, source in enumerate((tmp_path / f"{name}/deep", next((tmp_path / f"{name}/deep").iterdir()))):
-            assert convert(name, source, tmp_path / f"{name}{depth}") > 1
-
-
-def test_archives_that_are_not_as_they_should_be(tmp_path: Path, refuses: Any) -> None:
-    assert convert("nuclei", tmp_path, tmp_path / "nuclei") == convert("voc2012", tmp_path, tmp_path / "x") == 0
-    public_nuclei(tmp_path)
-    cell = tmp_path / "kaggle-dsbowl-2018-dataset-fixes-master/stage1_train" / HASHES[0]
-    save(cell / "masks/d.png", np.zeros((8, 8), np.uint8))
-    with refuses(str(cell / "masks/d.png"), "is not of the size of its image"):
-        convert("nuclei", tmp_path, tmp_path / "nuclei")
-    picture(cell / "images/other.png")
-    with refuses(f"{cell / 'images'} holds 2 images, not one"):
-        convert("nuclei", tmp_path, tmp_path / "nuclei")
-    shutil.copytree(cell, tmp_path / "stage1_train" / HASHES[0])
-    with refuses(HASHES[0], f"would both be {HASHES[0][:12]}; keep one of them"):
-        convert("nuclei", tmp_path, tmp_path / "nuclei")
-    assert not (tmp_path / "nuclei").exists()
-
-
-def test_the_command_arranges_what_was_unpacked_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    assert main(["data", "download", "aerial", f"--out={tmp_path / 'empty'}"]) == 2
-    message = capsys.readouterr().err
-    assert all(phrase in message for phrase in ("aerial", "CC0", "humansintheloop"))
-
-    lists = write_lists(tmp_path / "lists", "aerial_", {"train": ["tile2_001"], "val": ["tile2_002"]})
-    monkeypatch.setattr("crispseg.data.sources.LISTS", lists)
-    monkeypatch.setitem(catalogue(), "aerial", replace(catalogue()["aerial"], counts={"train": 1, "val": 1}))
-    public_aerial(tmp_path / "data")
-    assert main(["data", "download", "aerial", f"--out={tmp_path / 'data'}"]) == 0
-    root = tmp_path / "data/aerial"
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[:3] == [
-        f"wrote {root}: 2 images; what was unpacked beside it is not needed any more",
-        f"train: 1 images with masks in {root}, 1 as published",
-        f"val: 1 images with masks in {root}, 1 as published",
-    ]
 
 
 # --------------------------------------------------------------------------------------------------- command line

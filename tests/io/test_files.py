@@ -164,9 +164,8 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
 
 
 def test_commands_leave_a_folder_to_its_owner(
-    tmp_path: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("crispseg.data.download.fetch", lambda *_: pytest.fail("it was downloaded"))
     out, image = tmp_path / "out", tmp_path / "in/image.png"
     write_image(image, np.zeros((40, 40, 3), np.uint8))
     with another(own, out):
@@ -174,7 +173,6 @@ def test_commands_leave_a_folder_to_its_owner(
             ["train", *FLAGS, f"--out={out}"],
             ["train", "--data=folder", "--data.images=x", "--data.masks=y", "--folds=2", f"--out={out}"],
             ["predict", str(tiny_run.folder), str(image), f"--out={out}"],
-            ["data", "download", "voc2012", f"--out={out}"],
         ):
             assert main(argv) == 2
             assert f"{out} is in use" in capsys.readouterr().err

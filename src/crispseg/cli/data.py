@@ -15,7 +15,7 @@ from crispseg.cli.command import HELP, Command, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
-from crispseg.data.conversion import AUGMENTED_IMAGES, augment
+from crispseg.data.conversion import augment
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
@@ -173,23 +173,21 @@ class DownloadData(Command):
     """Download a data set whose licence allows it from an open address, unpack and check it.
 
     Archives that are complete are not downloaded again. For other data sets, say where to get them and check the
-    folder. Nuclei and aerial are converted to the layout that is read.
+    folder.
 
     Args:
         dataset: name of the data set, as 'crispseg data list' shows it.
         out: folder to download to, or to check.
-        keep_archives: keep the archives when they are unpacked.
     """
 
     name: ClassVar[str] = "data download"
     words: ClassVar[tuple[str, ...]] = ("dataset",)
     dataset: str
     out: Path
-    keep_archives: bool = False
 
     def __call__(self) -> None:
         console = Console()
-        entry = obtain(self.dataset, self.out, lambda line: say(console, line), self.keep_archives)
+        entry = obtain(self.dataset, self.out, lambda line: say(console, line))
         if entry.archives:
             say(console, f"--data {entry.name} --data.root {self.out / entry.root}" if entry.layout else entry.get)
 
@@ -242,10 +240,8 @@ class AugmentVOC(Command):
     sbd: Path
 
     def __call__(self) -> None:
-        done = augment(self.root, self.sbd)
-        count = done.from_voc + done.from_sbd
-        other = "" if count == AUGMENTED_IMAGES else f"; papers train on {AUGMENTED_IMAGES}"
-        say(Console(), f"wrote {done.folder}: {count} masks, {done.from_voc} of VOC and {done.from_sbd} of SBD{other}")
+        own, others = augment(self.root, self.sbd)
+        say(Console(), f"wrote {own + others} masks, {own} of VOC and {others} of SBD; papers train on 10582")
         say(Console(), f"--data voc2012 --data.root {self.root} --data.train_on aug")
 
 

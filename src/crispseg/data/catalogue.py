@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -103,18 +102,6 @@ def catalogue() -> dict[str, Entry]:
         layout = Layout(**known.pop("layout")) if "layout" in known else None
         found[known["name"]] = Entry(**known, archives=archives, layout=layout)
     return found
-
-
-def waiting_archive(missing: Path) -> str:
-    """Return the phrase about an archive that is where a path is missing, or above it; empty if there is none."""
-    near = next((level for level in (missing, *missing.parents) if level.exists()), missing)
-    found = [near]
-    with suppress(OSError):  # no folder, or one that cannot be read, which has its own error elsewhere
-        found = sorted(near.iterdir())
-    for path in found:
-        if path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")) and path.is_file():
-            return f"; {path} is an archive: if it holds the data, unpack it first"
-    return ""
 
 
 class ClassMeaning(NamedTuple):

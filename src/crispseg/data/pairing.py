@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from crispseg.config.settings import plural
-from crispseg.data.catalogue import waiting_archive
 from crispseg.data.dataset import Pair, read_lines
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES, find_images
@@ -113,7 +112,7 @@ def present(pairs: list[Pair], listing: Path, hint: str) -> list[Pair]:
 def read_listing(listing: Path, hint: str) -> list[str]:
     """The lines of a list that belongs to a data set, as `read_lines`; `hint` says where the list is to be had."""
     if not listing.is_file():
-        raise CrispsegError(f"{listing} is missing{waiting_archive(listing)}; {hint}")
+        raise CrispsegError(f"{listing} is missing; {hint}")
     return read_lines(listing)
 
 
@@ -285,7 +284,7 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     for level in (*reversed(folder.parents), folder):
         if not level.is_dir():
             what = "no folder" if level.exists() else "missing"
-            raise CrispsegError(f"{level} is {what}{waiting_archive(level)}; {hint}")
+            raise CrispsegError(f"{level} is {what}; {hint}")
     paths = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith("."))
     if not paths:
         raise CrispsegError(f"{folder} holds no files *{ending}; {hint}")

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-from crispseg.data.catalogue import Layout, catalogue, waiting_archive
+from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.dataset import FileDataset, InstanceDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
@@ -244,8 +244,7 @@ class Mapillary(PublicSource):
         names = ("config_v1.2.json", "config.json")
         path = next((path for name in names if (path := self.folder / name).is_file()), None)
         if path is None:
-            waiting = waiting_archive(self.folder / names[0])
-            raise CrispsegError(f"{self.root} holds no {' or '.join(names)}{waiting}; {self.hint}")
+            raise CrispsegError(f"{self.root} holds no {' or '.join(names)}; {self.hint}")
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             known = [
@@ -345,8 +344,7 @@ class CamVid(PublicSource):
         root, every = self.folder, ("train", "val", "test")
         splits = tuple(split for split in every if (root / f"{split}.txt").is_file() or self._in_folders(split))
         if not splits:
-            missing = f"no train.txt, val.txt or test.txt{waiting_archive(root / 'train.txt')}"
-            raise CrispsegError(f"{root} is not a CamVid folder: {missing}; {self.hint}")
+            raise CrispsegError(f"{root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.hint}")
         return splits
 
     def pairs(self, part: str, masks: str) -> list[Pair]:
