@@ -88,7 +88,8 @@ def main(nuclei: str, weights: str, minutes: float = 5) -> None:
         with demo(url):
             page.get(url)
             time.sleep(10)
-            page.execute_script("document.querySelector('#examples button.thumbnail-item').click()")
+            image = next((Path(nuclei) / "images").rglob("*.png"))
+            page.find_element("css selector", "input[type=file]").send_keys(str(image))
             time.sleep(30)
             shoot(page, "demo", 1480)
 

@@ -26,7 +26,7 @@ ARROW, PIXEL, POINT = (20, 20, 20), (30, 100, 255), (230, 20, 20)
 
 def shown(seen: Inspection, kind: str, *names: str) -> list[Row]:
     """Pictures of the inspection page: a row for each part of a kind, of these panels or of all."""
-    rows = [{panel.name: panel.pixels for panel in part} for _, part in sections(seen, [])[kind]]
+    rows = [{panel.name: panel.pixels for panel in part} for _, part in sections(seen)[kind]]
     return [{name: row[name] for name in names or row} for row in rows if set(names) <= set(row)]
 
 

@@ -56,7 +56,7 @@ def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Capture) -> None
         (["--truth", "none.png"], {}, ("none.png does not exist",)),
         (["--truth", "small.png"], {}, ("40×96", "64×96", "mask of this image")),
         (["--truth", "high.png"], {}, ("high.png", "40", "0 to 11")),
-        (["--truth", "colours.png"], {}, ("colours.png", "RGB mask", "class ids")),
+        (["--truth", "colours.png"], {}, ("colours.png", "64×96×3", "class ids")),
         (["--out", "page.png"], {}, ("page.png", ".html")),
         (["--out", "street.png/page.html"], {}, ("street.png", "folder")),
         (["--device", "gpu7"], {}, ("gpu7",)),
@@ -71,13 +71,3 @@ def test_mistakes(
     for phrase in phrases:
         assert phrase in error
     assert not (tmp_path / "page.html").exists()
-
-
-def test_a_large_image_is_inspected_as_a_copy(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.setattr("crispseg.inspection.activations.PROBABILITIES", 72 * 48 * 12)
-    page = tmp_path / "page.html"
-    output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png"))
-    html = page.read_text(encoding="utf-8")
-    assert "72 × 48 pixels" in html and "reduced copy of the image of 96 × 64 pixels" in html

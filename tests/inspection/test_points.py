@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from crispseg import SegmentationModel
@@ -108,18 +107,6 @@ def test_ddsm_reads_at_its_points() -> None:
         alone = torch.zeros(1, 9, 16, 24)
         alone[:, index] = 1
         read = sampled_sum(alone, positions(found, (16, 24)), grids[0])[0]
-        reads_at(sampled_points(found)[-1], index, read, found)
-
-
-def test_deformable_convolution_reads_at_its_points() -> None:
-    """torchvision's, with a kernel that picks one point; its offsets are y before x."""
-    found = inspected("fpn", fuse="dcn")
-    offset = found.tap("decoder.fuses.0", "offset")[None]
-    for index in (0, 5):
-        kernel = torch.zeros(2, 2, 9)
-        kernel[0, 0, index] = kernel[1, 1, index] = 1
-        places = positions(found, (16, 24))
-        read = torchvision.ops.deform_conv2d(places, offset, kernel.unflatten(2, (3, 3)), padding=1)[0]
         reads_at(sampled_points(found)[-1], index, read, found)
 
 

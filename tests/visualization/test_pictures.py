@@ -85,9 +85,3 @@ def test_the_legend_shows_every_colour_inside_the_figure(classes: int, columns: 
     part = figure[len(without) :]
     assert all((part == color).all(-1).sum() > 100 for color in palette)
     assert (part[:, [0, -1]] == 255).all() and (part[-1] == 255).all()
-
-
-@pytest.mark.parametrize("rows", [[], [[]], [[plain(5, 5)], [plain(5, 5)] * 2]])
-def test_panels_need_a_title_for_each_column(rows: list[list[np.ndarray]]) -> None:
-    with pytest.raises(ValueError, match="titles"):
-        panels(rows, ["a", "b"])

@@ -17,7 +17,7 @@ from crispseg.visualization.pages import check_page, write_page
 class Inspect(WithDevice):
     """Write a page that shows how a model comes to its labels. It opens without network.
 
-    It shows probabilities and entropy, errors, and the flow, sampled points or boundaries behind each pixel.
+    It shows probabilities, errors, and the flow, sampled points or boundaries behind each pixel.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.

@@ -24,11 +24,9 @@ from crispseg.nn.record import Change, alter, taps
 
 @dataclass(frozen=True)
 class Ablation:
-    """One way to change a model.
+    """One way to change a model: its name and its effect, for tables, and what is changed.
 
     Args:
-        name: for tables.
-        explanation: of the change and its effect.
         changes: by a regular expression for the end of a quantity's path.
         part: name of the part beside a quantity that computes it; without the part, the quantity is left alone.
     """
@@ -49,21 +47,13 @@ class Ablation:
         }
 
 
-# Changes ------------------------------------------------------------------------------------------------------------
-
-
-def scale(factor: float) -> Change:
-    """Times a factor."""
-    return lambda x: x * factor
-
-
-def shuffle(dims: tuple[int, ...], seed: int = 0) -> Change:
+def shuffle(dims: tuple[int, ...]) -> Change:
     """A fixed random permutation of the positions along neighbouring dimensions."""
 
     def change(x: Tensor) -> Tensor:
         first, last = dims[0] % x.ndim, dims[-1] % x.ndim
         flat = x.flatten(first, last)
-        order = torch.randperm(flat.shape[first], generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(flat.shape[first], generator=torch.Generator().manual_seed(0))
         return flat.index_select(first, order.to(x.device)).view_as(x)
 
     return change
@@ -74,39 +64,22 @@ def uniform(dims: tuple[int, ...]) -> Change:
     return lambda x: x.mean(dims, keepdim=True).expand_as(x)
 
 
-def replaced() -> tuple[Change, Change]:
-    """Changes of two quantities of a module: the first, computed earlier, also takes the place of the second."""
-    kept: list[Tensor] = []
-
-    def keep(x: Tensor) -> Tensor:
-        kept[:] = [x]
-        return x
-
-    return keep, lambda _: kept.pop()
-
-
-# Ablations ------------------------------------------------------------------------------------------------------------
-
 _PIXELS = (-2, -1)
 _FLOW = "flow|fine_flow"
-_KEEP, _REPLACE = replaced()
 # Learned offsets: maps `(B, …, H, W)` of DDSM and deformable convolutions, lists `(B, Q, …)` of deformable attention.
 _OFFSET_MAPS, _OFFSET_LISTS = r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset", r"attention\.offsets"
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet and SFNet-Lite, whose fine level has a flow too
-    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {_FLOW: scale(0)}),
-    Ablation("flow × 0.5", "half of each displacement", {_FLOW: scale(0.5)}),
-    Ablation("flow × 2", "twice each displacement", {_FLOW: scale(2)}),
+    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {_FLOW: torch.zeros_like}),
     Ablation("flow shuffled", "displacements of other pixels of the image", {_FLOW: shuffle(_PIXELS)}),
     Ablation("gate uniform", "all pixels mix coarse and fine level in the same proportion", {"gate": uniform(_PIXELS)}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
         "offsets × 0",
         "points where they are without learned offsets: on a regular grid, or all on the pixel itself (UN-EPT)",
-        {_OFFSET_MAPS: scale(0), _OFFSET_LISTS: scale(0)},
+        {_OFFSET_MAPS: torch.zeros_like, _OFFSET_LISTS: torch.zeros_like},
     ),
-    Ablation("offsets × 2", "twice as far from there", {_OFFSET_MAPS: scale(2), _OFFSET_LISTS: scale(2)}),
     Ablation(
         "offsets shuffled",
         "offsets of other pixels of the image",
@@ -118,15 +91,14 @@ ABLATIONS: tuple[Ablation, ...] = (
         # DDSM multiplies a sample by its weight δ times its modulation Δm.
         {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), r"attention\.weights": uniform((-2, -1))},
     ),
-    Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": scale(0)}, "spatial"),
-    Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": scale(0)}, "channel"),
+    Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": torch.zeros_like}, "spatial"),
+    Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel"),
     Ablation("queries shuffled", "UN-EPT's context queries of other pixels", {"context_queries": shuffle(_PIXELS)}),
     # AGLN
-    Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": scale(0)}),
+    Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": torch.zeros_like}),
     Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),
     Ablation("M shuffled", "mixtures of other pixels of the image", {r"sdm\.M": shuffle(_PIXELS)}),
-    Ablation("no local refinement", "the encoder's features as they are", {r"lrm\.B": _KEEP, r"lrm\.G": _REPLACE}),
-    Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": scale(0)}),
+    Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": torch.zeros_like}),
     # Boundary refinement of any model
     Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
     Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
@@ -145,12 +117,10 @@ def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -
     found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}
     flows = [path.removesuffix(".flow") for path in paths if path.endswith(".flow")]
     for module in flows if len(flows) > 1 else ():
-        name, only = f"flow × 0 in {module}", {re.escape(f"{module}.flow"): scale(0)}
+        name, only = f"flow × 0 in {module}", {re.escape(f"{module}.flow"): torch.zeros_like}
         found[name] = Ablation(name, f"{module} alone upsamples bilinearly", only)
     if not found:
-        raise CrispsegError(
-            f"{model.info.name} has no flow, sampled points, descriptors or refinement to change; give a model with one"
-        )
+        raise CrispsegError(f"{model.info.name} has no flow, points, descriptors or refinement; give a model with one")
     for name in names or ():
         if name not in found:
             raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, found)}")
@@ -158,10 +128,7 @@ def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -
 
 
 def ablate(
-    model: SegmentationModel,
-    dataset: SegmentationDataset,
-    names: Iterable[str] | None = None,
-    **options: Any,
+    model: SegmentationModel, dataset: SegmentationDataset, names: Iterable[str] | None = None, **options: Any
 ) -> Iterator[Evaluation]:
     """Score a model as it is and under each change, one after the other.
 
@@ -177,7 +144,7 @@ def ablate(
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))
     for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
+        named = {**options, "name": ablation.name, "explanation": ablation.explanation}
         with alter(model, ablation.of(paths)):
-            about = ablation.explanation
-            scored = score_model(model, dataset, boundary=[DISTANCE], name=ablation.name, explanation=about, **options)
+            scored = score_model(model, dataset, boundary=[DISTANCE], **named)
         yield scored

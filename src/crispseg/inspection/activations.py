@@ -30,10 +30,8 @@ from crispseg.visualization.pictures import error_map
 
 PIXELS = 2**20
 """Larger images are inspected as a reduced copy: the recorded values are some GB at most, of a wide dense AGLN."""
-PROBABILITIES = 2**26
-"""Most values, classes × pixels, of the logits: 256 MiB."""
 
-KINDS = {"fam": "warped", "ddsm": "x_l", "dcn": "fused", "cfb": "sdm.M", "attention": "locations"}
+KINDS = {"fam": "warped", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}
 """Kinds of parts that can be looked into, and the tap by which each is known."""
 
 
@@ -44,7 +42,7 @@ class Part(NamedTuple):
     title: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
     """An image, its labels by a model, and the values that the model computed on the way.
 
@@ -59,32 +57,29 @@ class Inspection:
         seconds: time that the network took.
         image: `(H, W, 3)` RGB.
         probabilities: of each class, `(C, H, W)`.
-        labels: `(H, W)` class ids.
-        truth: `(H, W)` class ids, 255 for ignored pixels.
-        unrefined: `(H, W)` class ids before refinement; None, as the next three, of a model without one.
+        labels, truth: `(H, W)` class ids; 255 in the truth for ignored pixels.
+        unrefined: `(H, W)` class ids before refinement; None, as the next two, of a model without one.
         boundary: probability of each pixel to be on a boundary, `(H, W)`.
         direction: most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`.
-        offsets: from where each pixel takes its logits, `(2, H, W)`, x and y in pixels; 0 if nothing moves.
         taps: values of `crispseg.record`, in the order of computation: float32 on the CPU, without the batch dimension.
         parts: parts that ran, by their path in the model, in that order.
     """
 
     name: str
-    info: ModelInfo = field(repr=False)
+    info: ModelInfo
     original_size: tuple[int, int]
     input_size: tuple[int, int]
     align_corners: bool
     seconds: float
-    image: NDArray[np.uint8] = field(repr=False)
-    probabilities: NDArray[np.float32] = field(repr=False)
-    labels: NDArray[np.uint8] = field(repr=False)
-    truth: NDArray[np.uint8] | None = field(repr=False, default=None)
-    unrefined: NDArray[np.uint8] | None = field(repr=False, default=None)
-    boundary: NDArray[np.float32] | None = field(repr=False, default=None)
-    direction: NDArray[np.uint8] | None = field(repr=False, default=None)
-    offsets: NDArray[np.int8] | None = field(repr=False, default=None)
-    taps: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    parts: dict[str, Part] = field(repr=False, default_factory=dict)
+    image: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None = None
+    unrefined: NDArray[np.uint8] | None = None
+    boundary: NDArray[np.float32] | None = None
+    direction: NDArray[np.uint8] | None = None
+    taps: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
 
     @property
     def label_set(self) -> LabelSet:
@@ -101,23 +96,13 @@ class Inspection:
         """Probability of the most likely class, `(H, W)`, 1 / C to 1."""
         return np.asarray(self.probabilities.max(axis=0))
 
-    def entropy(self) -> NDArray[np.float32]:
-        """−Σ p ln p over the classes, `(H, W)`, in nats."""
-        total: NDArray[np.float32] = torch.special.entr(torch.from_numpy(self.probabilities)).sum(0).numpy()
-        return total
-
     def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Class ids `(H, W)`, by default the labels, in their colours, `(H, W, 3)`; 255 is black."""
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
-        """The `error_map` of the labels, `(H, W, 3)`: right pixels black, as in SFNet's Fig. 6.
-
-        Raises:
-            CrispsegError: the inspection has no ground truth.
-        """
-        if self.truth is None:
-            raise CrispsegError(f"the inspection of {self.name} has no ground truth; give inspect_image the mask")
+        """The `error_map` of the labels, `(H, W, 3)`, if there is a truth: right pixels black, as in SFNet's Fig. 6."""
+        assert self.truth is not None
         return error_map(self.labels, self.truth, self.label_set.palette)
 
     def of(self, kind: str) -> list[str]:
@@ -139,20 +124,18 @@ def inspect_image(
     truth: NDArray[np.uint8] | str | Path | None = None,
     *,
     ignore: Sequence[int] = (),
-    name: str | None = None,
     device: str | torch.device | None = None,
-    pixels: int = PIXELS,
 ) -> Inspection:
     """Run a model once on an image and keep what it computes on the way.
+
+    Images of more than `PIXELS` are reduced by averaging, and their truth to the nearest pixel.
 
     Args:
         model: to look into; it is put on `device` and left in eval mode.
         image: a file's path, a PIL image, or an array (see `crispseg.inference.image_files.Source`).
         truth: `(H, W)` class ids of the image, 255 for ignored pixels, or a file of these.
         ignore: further values of that file that are ignored.
-        name: name of the image, by default that of its file.
         device: by default a CUDA device if there is one, else the CPU.
-        pixels: larger images are reduced by averaging, and their truth to the nearest pixel, until they have no more.
 
     Raises:
         CrispsegError: an image or mask that cannot be read; a truth of another size or with ids that are no class;
@@ -160,11 +143,11 @@ def inspect_image(
     """
     info = model.info
     array, path = read_source(image, info.in_chans, info.value_range)
-    name = name or (path.stem if path else "image")
-    original = array.shape[0], array.shape[1]
+    name = path.stem if path else "image"
+    height, width = original = array.shape[0], array.shape[1]
     if truth is not None:
-        truth = _checked_truth(truth, ignore, original, info.num_classes, name)
-    factor = math.sqrt(min(pixels, PROBABILITIES // info.num_classes) / math.prod(original))
+        truth = _checked_truth(truth, ignore, original, info.num_classes)
+    factor = math.sqrt(PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
         array = np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -181,23 +164,15 @@ def inspect_image(
         torch.cuda.synchronize(target)
     seconds = perf_counter() - start
     if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:
-        raise CrispsegError(
-            f"of {name}, {info.name} computes {wrong[0]} with values that are not finite; take an earlier checkpoint"
-        )
-    crop = (..., slice(array.shape[0]), slice(array.shape[1]))
+        raise CrispsegError(f"{info.name} computes {wrong[0]} that is not finite; take an earlier checkpoint")
+    crop = (..., slice(height), slice(width))
     logits = outputs.logits[0][crop]
     refined: dict[str, Any] = {}
     if outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None:
-        assert model.refiner is not None
-        moved = model.refiner.offsets(outputs.boundary, outputs.direction)[0].to("cpu", torch.int8).numpy()
-        places = np.indices(moved.shape[1:])[::-1]  # x and y
-        last = np.array(moved.shape[:0:-1])[:, None, None] - 1
         refined = {
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
             "direction": _ids(outputs.direction[0][crop]),
-            # Outside, the nearest pixel of the edge counts.
-            "offsets": (np.clip(places + moved, 0, last) - places).astype(np.int8)[crop],
         }
     return Inspection(
         name=name,
@@ -217,25 +192,20 @@ def inspect_image(
 
 
 def _checked_truth(
-    truth: NDArray[np.uint8] | str | Path, ignore: Sequence[int], size: tuple[int, int], classes: int, name: str
+    truth: NDArray[np.uint8] | str | Path, ignore: Sequence[int], size: tuple[int, int], classes: int
 ) -> NDArray[np.uint8]:
     """Class ids that belong to an image of `size`, height and width."""
-    if not isinstance(truth, np.ndarray):
-        name, values = str(truth), read_mask(truth)
-        if values.ndim != 2:
-            raise CrispsegError(f"{name} is an RGB mask; save it with class ids as values, as 'crispseg predict' does")
-        truth = np.where(np.isin(values, ignore), IGNORE, values)
-    if truth.shape != size:
-        shown = "×".join(map(str, truth.shape))
+    name, values = ("the ground truth", truth) if isinstance(truth, np.ndarray) else (truth, read_mask(truth))
+    if values.shape != size:
+        shown, wanted = ("×".join(map(str, shape)) for shape in (values.shape, size))
+        raise CrispsegError(f"{name} is {shown}, but the image {wanted}; give the mask of this image, of class ids")
+    ids = np.where(np.isin(values, ignore), IGNORE, values)
+    if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
         raise CrispsegError(
-            f"the ground truth of {name} is {shown}, but the image {size[0]}×{size[1]}; give the mask of this image"
+            f"{name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; correct the mask, "
+            f"or ignore these values by {IGNORE}"
         )
-    if (wrong := np.unique(truth[(truth >= classes) & (truth != IGNORE)])).size:
-        raise CrispsegError(
-            f"the ground truth of {name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; "
-            f"correct the mask, or ignore these values by {IGNORE}"
-        )
-    return truth.astype(np.uint8)
+    return ids.astype(np.uint8)
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:
@@ -246,11 +216,8 @@ def _ids(scores: Tensor) -> NDArray[np.uint8]:
 def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
     """The parts to which recorded quantities belong, by their path, in the order of their taps.
 
-    Titles are such as "F5 → F4", "F4 → F3, block 2", "decoder layer 2, cross-attention".
-
-    Args:
-        taps: paths, in the order in which they were recorded.
-        levels: the coarse level of each fuse step of the decoder, the finest step first.
+    Titles are such as "F5 → F4", "F4 → F3, block 2", "decoder layer 2, cross-attention"; `levels` are the coarse levels
+    of the decoder's fuse steps, the finest step first.
     """
     found = {}
     for tap in taps:
@@ -259,8 +226,7 @@ def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
                 continue
             title = path = tap.removesuffix(mark).rstrip(".")
             if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
-                coarse = levels[int(step[1])]
-                block = f", block {int(step[2]) + 1}" if step[2] else ""
+                coarse, block = levels[int(step[1])], f", block {int(step[2]) + 1}" if step[2] else ""
                 title = f"F{coarse} → F{coarse - 1}{block}"
             elif levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
                 title = f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"

@@ -1,4 +1,4 @@
-"""What the page draws at a pixel: flows, sampled points and the offsets of refinement.
+"""What the page draws at a pixel: flows and sampled points.
 
 Positions are in pixels of the image with (0, 0) the centre of the first one. `payload` packs all that the page's script
 needs: whole numbers with a scale, compressed, as base64.
@@ -10,8 +10,7 @@ import base64
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,9 +28,6 @@ POINT_BYTES = 3 * 2**20
 """Bytes of all sampled points together, before compression: 5 a point."""
 
 
-# Flow and sampled points ----------------------------------------------------------------------------------------------
-
-
 def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, float]:
     """Pixels of the image from one pixel of a level of `size` (height, width) to the next, in x and in y.
 
@@ -46,9 +42,8 @@ def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, f
 def flow_of(inspection: Inspection, part: str, tap: str = "flow") -> Tensor:
     """Return a FAM's flow in pixels of its fine level, `(2, h, w)`: x to the right and y downwards.
 
-    `warp` moves a point by Δ / (w, h) in coordinates that run from -1, the centre of a level's first pixel, to 1, the
-    centre of its last (`align_corners=True`): 2 of them are w - 1 and h - 1 pixels. So a pixel moves by Δ_x (w - 1) /
-    2w and Δ_y (h - 1) / 2h, nearly half of Δ; and by just half if coordinates run from edge to edge.
+    `warp` moves a point by Δ / (w, h) in coordinates from -1, the centre of a level's first pixel, to 1, that of its
+    last: by Δ_x (w - 1) / 2w and Δ_y (h - 1) / 2h pixels; by Δ / 2 if coordinates run from edge to edge.
     """
     delta = inspection.tap(part, tap)
     if not inspection.align_corners:
@@ -57,8 +52,7 @@ def flow_of(inspection: Inspection, part: str, tap: str = "flow") -> Tensor:
     return delta * torch.tensor([(width - 1) / (2 * width), (height - 1) / (2 * height)])[:, None, None]
 
 
-@dataclass(frozen=True, eq=False)
-class SampledPoints:
+class SampledPoints(NamedTuple):
     """The points that each pixel of a level samples.
 
     Args:
@@ -66,7 +60,7 @@ class SampledPoints:
         xs, ys: positions of the level's pixels in the image, `(w,)` and `(h,)`.
         xy: `(h, w, G, N, 2)` float32, x and y of the N points in each of G groups; they may lie outside the image.
         weights: `(h, w, G, N)` float32. DDSM: affinity × modulation, in sum at most 1; attention: 1 in sum over the
-            points of all levels for each head; deformable convolution: all 1 / 9, as it weighs each channel otherwise.
+            points of all levels for each head.
         groups: names, such as "head 1, level 2".
     """
 
@@ -89,15 +83,11 @@ def sampled_points(inspection: Inspection) -> list[SampledPoints]:
     """
     found = []
     for part, (kind, title) in inspection.parts.items():
-        if kind == "ddsm" and inspection.has(part, "spatial.affinity.weights"):
+        if kind == "ddsm" and inspection.has(inside := f"{part}.spatial.affinity", "weights"):
             # DDSM's Eqs. 1 and 2: p + p_n + Δp_n in the coarse level upsampled to the fine one's size.
-            inside = f"{part}.spatial.affinity"
             dx, dy = torch.unflatten(inspection.tap(inside, "sampler.offset"), 0, (-1, 2)).unbind(1)  # (N, h, w) each
             weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
             found.append(_grid_points(inspection, title, dx, dy, weights))
-        elif kind == "dcn":
-            dy, dx = torch.unflatten(inspection.tap(part, "offset"), 0, (-1, 2)).unbind(1)  # (9, h, w) each
-            found.append(_grid_points(inspection, title, dx, dy, torch.full_like(dx, 1 / 9)))
         elif kind == "attention":
             queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
             if queries is not None:  # not of an encoder
@@ -110,17 +100,12 @@ def _grid_points(inspection: Inspection, title: str, dx: Tensor, dy: Tensor, wei
     points, height, width = dx.shape
     side = round(points**0.5)
     pitch_x, pitch_y = pixel_pitch((height, width), inspection)
-    steps = torch.arange(side) - side // 2
-    px = torch.arange(width) + steps.repeat(side)[:, None, None] + dx
-    py = torch.arange(height)[:, None] + steps.repeat_interleave(side)[:, None, None] + dy
-    xy = torch.stack([px * pitch_x, py * pitch_y], dim=-1).permute(1, 2, 0, 3)[:, :, None]  # (h, w, 1, N, 2)
-    return SampledPoints(
-        title,
-        (np.arange(width) * pitch_x).astype(np.float32),
-        (np.arange(height) * pitch_y).astype(np.float32),
-        xy.float().numpy(),
-        weights.permute(1, 2, 0)[:, :, None].float().numpy(),
-    )
+    steps, xs, ys = torch.arange(side) - side // 2, torch.arange(width), torch.arange(height)
+    px = (xs + steps.repeat(side)[:, None, None] + dx) * pitch_x
+    py = (ys[:, None] + steps.repeat_interleave(side)[:, None, None] + dy) * pitch_y
+    xy = torch.stack([px, py], dim=-1).permute(1, 2, 0, 3)[:, :, None].float().numpy()  # (h, w, 1, N, 2)
+    shares = weights.permute(1, 2, 0)[:, :, None].numpy()
+    return SampledPoints(title, (xs * pitch_x).numpy(), (ys * pitch_y).numpy(), xy, shares)
 
 
 def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) -> SampledPoints:
@@ -132,20 +117,12 @@ def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) 
     weights = inspection.tap(part, "weights")  # (Q, M, L, N)
     heads, levels = weights.shape[1:3]
     extent = torch.tensor(inspection.input_size[::-1])
-    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, size)  # (h, w, M · L, N, 2)
-    centres = (torch.unflatten(pixel_centres(size), 0, size) * extent - 0.5).numpy()
+    xy = torch.unflatten((locations * extent - 0.5).flatten(1, 2), 0, size).numpy()  # (h, w, M · L, N, 2)
+    centres = (torch.unflatten(pixel_centres(size), 0, size) * extent - 0.5).numpy()  # (h, w, 2)
+    shares = torch.unflatten(weights.flatten(1, 2), 0, size).numpy()
     ends = [f", level {level + 1}" for level in range(levels)] if levels > 1 else [""]
-    return SampledPoints(
-        inspection.parts[part].title,
-        np.ascontiguousarray(centres[0, :, 0]),
-        np.ascontiguousarray(centres[:, 0, 1]),
-        xy.numpy(),
-        torch.unflatten(weights.flatten(1, 2), 0, size).numpy(),
-        tuple(f"head {head + 1}{end}" for head in range(heads) for end in ends),
-    )
-
-
-# The page's data ------------------------------------------------------------------------------------------------------
+    groups = tuple(f"head {head + 1}{end}" for head in range(heads) for end in ends)
+    return SampledPoints(inspection.parts[part].title, centres[0, :, 0], centres[:, 0, 1], xy, shares, groups)
 
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
@@ -154,79 +131,60 @@ def packed(values: NDArray[Any]) -> dict[str, str]:
     return {"type": values.dtype.name, "data": base64.b64encode(zlib.compress(little, 9)).decode("ascii")}
 
 
-def quantised(values: NDArray[Any]) -> tuple[NDArray[np.int16], float]:
-    """Numbers as int16 and the size of one step: the largest is off by no more than half of 1 / 32767 of it."""
+def packed_steps(values: NDArray[Any]) -> tuple[dict[str, str], float]:
+    """Numbers packed as int16, and the size of one step: 1 / 32767 of the largest."""
     step = float(np.abs(values).max(initial=0)) / 32767 or 1.0
-    return np.rint(values / step).astype(np.int16), step
-
-
-def _level(shares: NDArray[Any], kind: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray[Any]:
-    """0 to 1 → 0 to the type's largest number."""
-    levels: NDArray[Any] = np.rint(np.clip(shares, 0, 1) * np.iinfo(kind).max).astype(kind)
-    return levels
+    return packed(np.rint(values / step).astype(np.int16)), step
 
 
 def payload(inspection: Inspection) -> dict[str, Any]:
-    """All data of the page's script; what the model does not have is not in it."""
+    """All data of the page's script; what the model does not have is not in it.
+
+    Of each pixel, of a large image of every n-th, it has the most likely classes and their probabilities.
+    """
     height, width = inspection.size
     labels = inspection.label_set
-    data: dict[str, Any] = {
+    every = math.ceil(math.sqrt(height * width / PIXELS))
+    probabilities = inspection.probabilities[:, ::every, ::every]
+    best = np.argsort(-probabilities, axis=0, kind="stable")[:CLASSES]
+    shares = np.take_along_axis(probabilities, best, 0)
+    kept = {
+        "step": every,
+        "size": list(probabilities.shape[:0:-1]),
+        "count": len(best),
+        "ids": packed(best.transpose(1, 2, 0).astype(np.uint8)),
+        "shares": packed(np.rint(65535 * shares.transpose(1, 2, 0)).astype(np.uint16)),
+    }
+    ids = {key: getattr(inspection, key) for key in ("labels", "truth", "unrefined")}
+    return {
         "size": [width, height],
         "names": list(labels.names),
         "colors": ["rgb({}, {}, {})".format(*color) for color in labels.palette],
-        "labels": packed(inspection.labels),
-        "kept": _probabilities(inspection),
+        "kept": kept,
         "fields": list(_fields(inspection)),
+        **{key: packed(values) for key, values in ids.items() if values is not None},
     }
-    for key in ("truth", "unrefined"):
-        if (ids := getattr(inspection, key)) is not None:
-            data[key] = packed(ids)
-    return data
-
-
-def _probabilities(inspection: Inspection) -> dict[str, Any]:
-    """The most likely classes, their probabilities, the entropy and, with refinement, the boundary's probability."""
-    height, width = inspection.size
-    step = math.ceil(math.sqrt(height * width / PIXELS))
-    probabilities = inspection.probabilities[:, ::step, ::step]
-    count = min(CLASSES, len(probabilities))
-    best = np.argsort(-probabilities, axis=0, kind="stable")[:count]
-    found: dict[str, Any] = {
-        "step": step,
-        "size": list(probabilities.shape[:0:-1]),
-        "count": count,
-        "ids": packed(best.transpose(1, 2, 0).astype(np.uint8)),
-        "shares": packed(_level(np.take_along_axis(probabilities, best, 0).transpose(1, 2, 0), np.uint16)),
-        "entropy": packed(_level(inspection.entropy()[::step, ::step] / math.log(len(probabilities)))),
-        "most": math.log(len(probabilities)),
-    }
-    if inspection.boundary is not None:
-        found["boundary"] = packed(_level(inspection.boundary[::step, ::step]))
-    return found
 
 
 def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
-    """Flows, sampled points and the refinement's offsets, each with a `kind`."""
+    """Flows and sampled points, each with a `kind`."""
     for part in inspection.of("fam"):
         flow = flow_of(inspection, part)
-        vectors, step = quantised(flow.permute(1, 2, 0).numpy())
+        vectors, step = packed_steps(flow.permute(1, 2, 0).numpy())
         pitch = pixel_pitch((flow.shape[1], flow.shape[2]), inspection)
         yield {
             "kind": "flow",
             "title": f"flow {inspection.parts[part].title}",
             "size": [flow.shape[2], flow.shape[1]],
             "pitch": list(pitch),
-            # Position of the first pixel in the image.
             "origin": [0 if inspection.align_corners else (side - 1) / 2 for side in pitch],
-            "vectors": packed(vectors),
+            "vectors": vectors,
             "step": step,
             "longest": float(flow.norm(dim=0).max()),
         }
     points = sampled_points(inspection)
     for each in points:
         yield points_field(each, POINT_BYTES // len(points))
-    if inspection.offsets is not None:
-        yield {"kind": "refinement", "title": "boundary refinement", "offsets": packed(inspection.offsets)}
 
 
 def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
@@ -234,7 +192,7 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
     height, width, _, number = points.weights.shape
     every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
     kept = slice(every // 2, None, every)
-    places, step = quantised(points.xy[kept, kept])
+    places, step = packed_steps(points.xy[kept, kept])
     weights = points.weights[kept, kept]
     top = float(weights.max(initial=0)) or 1.0
     return {
@@ -242,12 +200,12 @@ def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
         "title": f"points {points.title}",
         "size": [width, height],
         "every": every,
-        "xs": [round(float(x), 3) for x in points.xs[kept]],
-        "ys": [round(float(y), 3) for y in points.ys[kept]],
-        "groups": list(points.groups),
+        "xs": points.xs[kept].tolist(),
+        "ys": points.ys[kept].tolist(),
+        "groups": points.groups,
         "number": number,
-        "places": packed(places),
+        "places": places,
         "step": step,
-        "weights": packed(_level(weights / top)),
+        "weights": packed(np.rint(255 * weights / top).astype(np.uint8)),
         "top": top,
     }

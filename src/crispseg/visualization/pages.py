@@ -20,8 +20,6 @@ from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
 from crispseg.labels import Color
 
-WIDEST = 640
-"""Pixels of the longer side to which pictures are reduced by default."""
 TINY, SMALL = 128, 360
 """Pixels of the longer side up to which a picture among others, and a large one, is shown in its pixels."""
 
@@ -29,10 +27,8 @@ TINY, SMALL = 128, 360
 @cache
 def environment() -> Environment:
     """The templates of this package. Values for scripts go through `tojson`."""
-    found = Environment(loader=PackageLoader("crispseg.visualization"), autoescape=True, undefined=StrictUndefined)
-    found.trim_blocks = found.lstrip_blocks = True
-    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return found
+    loader = PackageLoader("crispseg.visualization")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def render(template: str, **values: Any) -> str:
@@ -66,12 +62,12 @@ class Picture(NamedTuple):
 
 
 def embedded(
-    pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = WIDEST, clear: Color | None = None
+    pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = 640, clear: Color | None = None
 ) -> Picture:
-    """A picture as part of a page.
+    """A picture `(H, W, 3)` RGB as part of a page, reduced until no side is longer than `longest` pixels.
 
     Args:
-        pixels: `(H, W, 3)` RGB; reduced by averaging until no side is longer than `longest`.
+        pixels: the picture.
         text: for those who cannot see it.
         photo: save as JPEG, which is small but not exact; else as PNG.
         longest: pixels.

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, Color, LabelSet
-
-if TYPE_CHECKING:
-    from crispseg.data.dataset import Sample
 
 if TYPE_CHECKING:
     from crispseg.data.dataset import Sample
@@ -28,8 +25,6 @@ DIMMEST = 110
 
 PAPER, INK, FRAME = (255, 255, 255), (31, 35, 40), (208, 215, 222)
 
-COLUMN_WIDTH = (240, 400)
-"""Columns of a figure are as wide as the widest image, within these bounds, in pixels."""
 CELL = (240, 320)
 """Height and width of a picture in a contact sheet, in pixels."""
 
@@ -47,7 +42,6 @@ def overlay(
 
     Raises:
         CrispsegError: another opacity.
-        ValueError: an id is neither a class nor 255.
     """
     if not 0 <= opacity <= 1:
         raise CrispsegError(f"opacity is {opacity}; give a number from 0, the image alone, to 1, the colours alone")
@@ -69,9 +63,6 @@ def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color
         labels: `(H, W)` predicted class ids.
         truth: `(H, W)` true ones; 255 is ignored.
         palette: a colour for each class.
-
-    Raises:
-        ValueError: an id of `truth` is neither in the palette nor 255.
     """
     colors = np.array(palette, float)
     brightness = colors @ (0.299, 0.587, 0.114)
@@ -95,14 +86,8 @@ def panels(
 
     Returns:
         `(H, W, 3)` RGB.
-
-    Raises:
-        ValueError: no row, or a row with more or fewer images than titles.
     """
-    if not rows or any(len(row) != len(titles) for row in rows):
-        raise ValueError(f"rows of {sorted({len(row) for row in rows})} images, but {len(titles)} titles")
-    narrowest, widest = COLUMN_WIDTH
-    column = min(max(narrowest, *(image.shape[1] for row in rows for image in row)), widest)
+    column = min(max(240, *(image.shape[1] for row in rows for image in row)), 400)
     gap = column // 40
     size = column // 14  # of the titles: readable when the whole figure is shown on a page
     heights = [max(round(row[0].shape[0] * column / row[0].shape[1]), 1) for row in rows]
@@ -159,16 +144,8 @@ def contact_sheet(splits: Mapping[str, Sequence[Sample]], labels: LabelSet) -> N
             overlay(image, sample.labels, labels, opacity=0.7) for image, sample in zip(images, samples, strict=True)
         ]
         blank = [np.full((*CELL, 3), PAPER, np.uint8)] * (tall - len(samples))
-        columns += [[fitted(picture) for picture in pictures] + blank for pictures in (images, covered)]
+        for pictures in (images, covered):
+            fitted = [ImageOps.pad(Image.fromarray(each), CELL[::-1], Image.Resampling.BOX, PAPER) for each in pictures]
+            columns.append([np.array(picture) for picture in fitted] + blank)
     titles = [title for split in splits for title in (split, f"{split}, labels")]
     return panels([list(row) for row in zip(*columns, strict=True)], titles, labels)
-
-
-def fitted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An RGB picture made to fit into a `CELL`, whole, on white."""
-    scale = min(CELL[0] / image.shape[0], CELL[1] / image.shape[1])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    picture = Image.new("RGB", CELL[::-1], PAPER)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
-    picture.paste(small, ((CELL[1] - width) // 2, (CELL[0] - height) // 2))
-    return np.array(picture)

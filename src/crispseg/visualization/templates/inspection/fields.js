@@ -80,25 +80,6 @@ const FIELDS = {
       return rows;
     },
   },
-
-  refinement: {
-    read(field, x, y, size) {
-      const at = y * size[0] + x;
-      return [field.offsets[at], field.offsets[size[0] * size[1] + at]];
-    },
-    draw(field, marks, x, y, options) {
-      const [dx, dy] = this.read(field, x, y, options.size);
-      if (dx || dy) marks.arrow(x, y, x + dx, y + dy, "vector");
-    },
-    say(field, x, y, options) {
-      const [dx, dy] = this.read(field, x, y, options.size);
-      const { kept } = options;
-      return [
-        ["boundary", `probability ${number(kept.boundary[keptIndex(kept, x, y)] / 255)}`],
-        ["takes the label of", dx || dy ? `the pixel ${dx}, ${dy} px away` : "itself"],
-      ];
-    },
-  },
 };
 
 /** Arrows on a grid, as many times too long as makes them visible. */

@@ -40,8 +40,6 @@ function showPixel(data, x, y) {
   const { kept } = data;
   const index = keptIndex(kept, x, y);
   entry(list, "confidence", number(kept.shares[index * kept.count] / 65535));
-  const share = kept.entropy[index] / 255;
-  entry(list, "entropy", `${number(share * kept.most)} nats (${number(100 * share, 0)} % of ln ${data.names.length})`);
   document.getElementById("pixel").replaceChildren(list);
   showProbabilities(data, index);
 }

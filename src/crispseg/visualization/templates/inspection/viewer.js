@@ -17,17 +17,14 @@ async function start() {
     group: controls.group ? Number(controls.group.value) : -1,
     all: Boolean(controls.all && controls.all.checked),
     size: data.size,
-    kept: data.kept,
   });
 
   function draw() {
     const chosen = controls.field ? Number(controls.field.value) : -1;
     for (const { stage, marks } of stages) {
       marks.clear();
-      const index = stage === main ? chosen : Number(stage.dataset.field ?? -1);
-      const field = data.fields[index];
-      const own = index === chosen ? options() : { ...options(), group: -1, all: false };
-      if (field) FIELDS[field.kind].draw(field, marks, state.x, state.y, own);
+      const field = stage === main ? data.fields[chosen] : null;
+      if (field) FIELDS[field.kind].draw(field, marks, state.x, state.y, options());
       marks.cross(state.x, state.y, stage === main ? 9 : 5, "pixel");
     }
     showPixel(data, state.x, state.y);
