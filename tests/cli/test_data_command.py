@@ -165,12 +165,11 @@ def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
         tree = {"shapes": [found], "imagePath": f"{index}.png", "imageHeight": 40, "imageWidth": 50}
         (tmp_path / "in" / f"{index}.json").write_text(json.dumps(tree))
     out = tmp_path / "out"
-    shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}", "--overlap=later")
-    assert "3 images, 3 shapes, 2 classes" in shown
+    shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}")
+    assert "3 images, 2 classes" in shown
     assert "tree" in output_of(capsys, "data", "show", *shown.splitlines()[-1].split())
     assert "tree" in output_of(capsys, "doctor", out)  # which knows the layout and finds no fault
     for argv, phrase in (
-        (["--overlap=above"], "overlap"),
         (["--classes=[bush]"], "unknown class 'tree'"),
         (["--backgound=x"], "did you mean 'background'"),
     ):
@@ -238,6 +237,6 @@ def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert "augment" in output_of(capsys, "data", *argv)
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
-    for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--out"), ("import", "--overlap")):
+    for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--out"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")
     assert "--data.train_on" in output_of(capsys, "data", "show", "voc2012", "--help")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import PositiveInt
 from rich.console import Console
@@ -20,7 +20,7 @@ from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
-from crispseg.data.importing import Overlap, import_annotations
+from crispseg.data.importing import import_annotations
 from crispseg.data.named import build_data, data_source
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import held, survey
@@ -204,8 +204,6 @@ class ImportData(Command):
             ids, labelme's in that of the alphabet. The background is put in front if it is not among them.
         background: class of pixels that no shape covers; null ignores them.
         ignore: names of classes whose pixels become 255.
-        overlap: what a pixel of two classes becomes: that of the smaller shape, of the later one, or ignore (255).
-        crowds: what COCO's crowds become: their class, or ignore (255).
     """
 
     name: ClassVar[str] = "data import"
@@ -216,13 +214,11 @@ class ImportData(Command):
     classes: list[str] | Path | None = None
     background: str | None = "background"
     ignore: list[str] = field(default_factory=list)
-    overlap: Overlap = "smaller"
-    crowds: Literal["class", "ignore"] = "class"
 
     def __call__(self) -> None:
-        keys = ("sources", "out", "images", "classes", "background", "ignore", "overlap", "crowds")
+        keys = ("sources", "out", "images", "classes", "background", "ignore")
         done = import_annotations(**{key: getattr(self, key) for key in keys})
-        for line in [*done.lines(), f"--data folder --data.root {done.out}"]:
+        for line in [*done.lines, f"--data folder --data.root {done.out}"]:
             say(Console(), line)
 
 

@@ -1,4 +1,4 @@
-"""Annotation files: instances in COCO's JSON, and labelme's JSON of one image. COCO's own code draws their shapes.
+"""Annotation files: instances in COCO's JSON, and labelme's JSON of one image. COCO's own code draws their outlines.
 
 COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In both, (0, 0) is the top
 left corner of the first pixel, whose centre is (0.5, 0.5).
@@ -9,18 +9,17 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
-from pydantic import BaseModel, FiniteFloat, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
 
-from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.opening import decoding
 
@@ -32,7 +31,6 @@ AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "ma
 
 Pixels: TypeAlias = NDArray[np.int64]
 """`(n,)` places in an image that is laid out row by row: row · width + column."""
-Points: TypeAlias = list[tuple[FiniteFloat, FiniteFloat]]
 
 
 class Shape(NamedTuple):
@@ -42,12 +40,12 @@ class Shape(NamedTuple):
     """For errors."""
     label: str
     draw: Callable[[int, int], Pixels]
-    """Returns its pixels in an image of this height and width; its ValueError says why it makes no sense."""
+    """Returns its pixels in an image of this height and width; raises where it makes no sense."""
     crowd: bool = False
 
 
 @dataclass
-class Annotated:
+class MarkedImage:
     """An image and the shapes that are marked in it."""
 
     image: str
@@ -59,15 +57,12 @@ class Annotated:
     shapes: list[Shape] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Annotations:
+class Annotations(NamedTuple):
     """The content of one file."""
 
-    images: tuple[Annotated, ...]
+    images: tuple[MarkedImage, ...]
     names: tuple[str, ...]
     """Names of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
-    faults: tuple[str, ...]
-    """A line for each shape that makes no sense, and so is in no image."""
 
 
 class _Category(BaseModel):
@@ -90,22 +85,23 @@ class RunLengths(BaseModel):
 
 
 class _Instance(BaseModel):
+    id: int | str = "without an id"
     image_id: int | str
     category_id: int
-    segmentation: list[list[FiniteFloat]] | RunLengths | None = None
+    segmentation: list[Annotated[list[FiniteFloat], Field(min_length=6)]] | RunLengths | None = None
     iscrowd: bool = False
 
 
 class _Coco(BaseModel):
     images: list[_Image]
     categories: list[_Category]
-    annotations: list[Any]
+    annotations: list[_Instance]
 
 
 class _LabelmeShape(BaseModel):
     label: StrictStr
     shape_type: str | None = None
-    points: Points
+    points: list[tuple[FiniteFloat, FiniteFloat]]
     mask: str | None = None
 
 
@@ -113,7 +109,7 @@ class _Labelme(BaseModel):
     imagePath: StrictStr
     imageHeight: int | None = None
     imageWidth: int | None = None
-    shapes: list[Any]
+    shapes: list[_LabelmeShape]
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
@@ -124,147 +120,91 @@ def annotation_files(sources: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for source in sources:
-        below = sorted(path for path in source.rglob("*.json") if not path.name.startswith("."))
-        if not (found := [source] if source.is_file() else below):
-            what = "holds no JSON files" if source.is_dir() else "does not exist"
-            remedy = "give a JSON file of annotations of COCO or labelme, or a folder of them"
-            raise CrispsegError(f"{source} {what}; {remedy}")
+        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
+        if not found:
+            raise CrispsegError(f"{source} is or holds no JSON file; give annotations of COCO or labelme")
         files += found
     return list(dict.fromkeys(files))
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a file of either kind; shapes that make no sense are among its `faults`.
+    """Read a file of either kind.
 
     Raises:
-        CrispsegError: it cannot be read, is no JSON, neither kind, or contradicts itself in its images or categories.
+        CrispsegError: it is no JSON, neither kind, or has a shape that makes no mask.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a JSON file of annotations") from None
     except (ValueError, RecursionError) as error:  # also other text than UTF-8, or a number of thousands of digits
         raise CrispsegError(f"{path} is no JSON ({one_line(error)}); export it again") from None
-    keys = tree.keys() if isinstance(tree, dict) else set()
+    labelme = isinstance(tree, dict) and "shapes" in tree
     try:
-        if "shapes" in keys:
-            return _labelme(path, _Labelme.model_validate(tree))
-        if {"images", "annotations"} <= keys:
-            return _coco(path, _Coco.model_validate(tree))
+        return _labelme(path, _Labelme.model_validate(tree)) if labelme else _coco(path, _Coco.model_validate(tree))
     except ValidationError as error:
-        kind = "labelme" if "shapes" in keys else "COCO"
-        raise CrispsegError(f"{path} is not as {kind} has it ({_reason(error)}); export it again") from None
-    raise CrispsegError(
-        f"{path} holds neither COCO's 'images', 'annotations' and 'categories' nor labelme's 'shapes'; export it in "
-        "one of these formats"
-    )
+        worst = max(error.errors(), key=lambda each: len(each["loc"]))  # of what may be of two kinds, the deepest
+        reason = f"{'.'.join(map(str, worst['loc']))}: {worst['msg']}"
+        kind = "labelme" if labelme else "COCO (or labelme)"
+        raise CrispsegError(f"{path} is not as {kind} has it ({reason}); export it again") from None
 
 
 def _coco(path: Path, tree: _Coco) -> Annotations:
     names = {entry.id: entry.name for entry in tree.categories}
-    images = {entry.id: Annotated(entry.file_name, path, (entry.height, entry.width)) for entry in tree.images}
-    for key, found, count in (("categories", names, len(tree.categories)), ("images", images, len(tree.images))):
-        if len(found) < count:
-            raise CrispsegError(f"{path} gives one id to two {key}; export it again")
-
-    def add(entry: Any, what: str) -> None:
-        one = _Instance.model_validate(entry)
-        if one.image_id not in images:
-            raise ValueError(f"belongs to the image {one.image_id}, which is not listed; export it again")
-        if one.category_id not in names:
-            listed = few(sorted(names), 10)
-            raise ValueError(f"has the unknown category {one.category_id}; 'categories' lists {listed}: add it there")
+    images = {entry.id: MarkedImage(entry.file_name, path, (entry.height, entry.width)) for entry in tree.images}
+    for one in tree.annotations:
+        what = f"{path}: annotation {one.id}"
+        if one.image_id not in images or one.category_id not in names:
+            which = f"image {one.image_id} and category {one.category_id}"
+            raise CrispsegError(f"{what} belongs to {which}, which the file does not list both; export it again")
         if not one.segmentation:
-            raise ValueError("has no segmentation, and a box alone makes no mask; remove it")
+            raise CrispsegError(f"{what} has no segmentation, and a box alone makes no mask; remove it")
         if isinstance(one.segmentation, RunLengths):
             draw = partial(_draw_runs, one.segmentation)
-        elif any(len(part) % 2 for part in one.segmentation):
-            raise ValueError("has a polygon that is no list [x, y, x, y, …]; correct or remove it")
         else:
-            polygons = [list(zip(part[::2], part[1::2], strict=True)) for part in one.segmentation]
-            draw = partial(_draw_outlines, "polygon", polygons)
+            draw = partial(_draw_outlines, "polygon", one.segmentation)
         images[one.image_id].shapes.append(Shape(what, names[one.category_id], draw, one.iscrowd))
-
-    faults = _add_all(tree.annotations, add, f"{path}: annotation")
-    return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)), faults)
+    return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
 
 def _labelme(path: Path, tree: _Labelme) -> Annotations:
-    image = Annotated(tree.imagePath.replace("\\", "/"), path, (tree.imageHeight, tree.imageWidth))
-
-    def add(entry: Any, what: str) -> None:
-        one = _LabelmeShape.model_validate(entry)
-        if (kind := one.shape_type or "polygon") not in AREAS:
-            remedy = f"draw it as one of {few(AREAS)}, or remove it"
-            raise ValueError(f"('{one.label}') is of the kind '{kind}', which has no area; {remedy}")
+    image = MarkedImage(tree.imagePath.replace("\\", "/"), path, (tree.imageHeight, tree.imageWidth))
+    for index, one in enumerate(tree.shapes):
+        what, kind = f"{path}: shape {index} ('{one.label}')", one.shape_type or "polygon"
+        if kind not in AREAS:
+            remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
+            raise CrispsegError(f"{what} is of the kind '{kind}', which has no area; {remedy}")
         draw = partial(_draw_picture, one) if kind == "mask" else partial(_draw_outlines, kind, [one.points])
-        image.shapes.append(Shape(f"{what} ('{one.label}')", one.label, draw))
-
-    faults = _add_all(tree.shapes, add, f"{path}: shape")
-    return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})), faults)
+        image.shapes.append(Shape(what, one.label, draw))
+    return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 
-def _add_all(entries: Iterable[Any], add: Callable[[Any, str], None], noun: str) -> tuple[str, ...]:
-    """Add each entry, under a name, to its image; the faults are those of entries that `add` refuses."""
-    faults = []
-    for index, entry in enumerate(entries):
-        what = f"{noun} {entry.get('id', index) if isinstance(entry, dict) else index}"
-        try:
-            add(entry, what)
-        except ValidationError as error:
-            faults.append(f"{what} is not as its format has it ({_reason(error)}); export it again")
-        except ValueError as error:
-            faults.append(f"{what} {error}")
-    return tuple(faults)
-
-
-def _reason(error: ValidationError) -> str:
-    worst = max(error.errors(), key=lambda each: len(each["loc"]))  # of what may be of two kinds, the deepest
-    return f"{'.'.join(map(str, worst['loc']))}: {worst['msg']}"
-
-
-def _draw_outlines(kind: str, outlines: Sequence[Points], height: int, width: int) -> Pixels:
+def _draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
     """The pixels inside one of the outlines, which are of labelme's kind; COCO's are polygons."""
-    drawn = [_draw_outline(kind, _inside(points, AREAS[kind], height, width), height, width) for points in outlines]
-    return drawn[0] if len(drawn) == 1 else np.unique(np.concatenate(drawn))
-
-
-def _draw_outline(kind: str, points: NDArray[np.float64], height: int, width: int) -> Pixels:
-    if kind == "circle":  # its centre, and a point of its rim
-        if len(points) != 2:
-            raise ValueError(f"it has {len(points)} points, but a circle has 2, its centre and one of its rim")
-        (x, y), rim = points
-        rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
-        return np.flatnonzero((columns - x) ** 2 + (rows - y) ** 2 < ((rim - points[0]) ** 2).sum())
-    if kind == "rectangle":  # two opposite corners
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    return np.flatnonzero(coco.decode(coco.frPyObjects([points.ravel().tolist()], height, width)[0]))
-
-
-def _inside(given: Points, least: int, height: int, width: int) -> NDArray[np.float64]:
-    """Points `(N, 2)`, x before y, at least so many and inside of the image."""
-    points = np.array(given, np.float64).reshape(-1, 2)
-    if len(points) < least:
-        raise ValueError(f"it has {len(points)} points, but needs {least}")
-    outside = ((points < -OUTSIDE) | (points > (width + OUTSIDE, height + OUTSIDE))).any(axis=1)
-    if outside.any():
-        x, y = points[outside][0]
-        raise ValueError(f"its point ({x:g}, {y:g}) lies outside of the image, {height}x{width} (height x width)")
-    return points
+    polygons = []
+    for outline in outlines:
+        points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
+        if len(points) < AREAS[kind]:
+            raise ValueError(f"it has {len(points)} points, but needs {AREAS[kind]}")
+        if ((points < -OUTSIDE) | (points > (width + OUTSIDE, height + OUTSIDE))).any():
+            raise ValueError(f"it has points outside of the image, {height}x{width} (height x width)")
+        if kind == "circle":  # its centre, and a point of its rim
+            (x, y), rows, columns = points[0], np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+            return np.flatnonzero((columns - x) ** 2 + (rows - y) ** 2 < ((points[1] - points[0]) ** 2).sum())
+        if kind == "rectangle":  # two opposite corners
+            (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+            points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        polygons.append(points.ravel().tolist())
+    return np.flatnonzero(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))))
 
 
 def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
     """The pixels of run lengths: columns from left to right, each from top to bottom, 0 and 1 in turns."""
     if runs.size != (height, width):
         raise ValueError(f"its size is {list(runs.size)}, but the image is {[height, width]} (height, width)")
-    try:
-        counts = _uncompressed(runs.counts) if isinstance(runs.counts, str) else runs.counts
-        if (total := sum(counts)) == height * width:  # else pycocotools leaves pixels undefined
-            return np.flatnonzero(coco.decode(coco.frPyObjects({"size": runs.size, "counts": counts}, height, width)))
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError("its counts are no run lengths of this size") from None
-    raise ValueError(f"its counts make {total} pixels, but the image has {height * width}")
+    counts = _uncompressed(runs.counts) if isinstance(runs.counts, str) else runs.counts
+    if sum(counts) != height * width:  # of which pycocotools leaves pixels undefined
+        raise ValueError(f"its counts make {sum(counts)} pixels, but the image has {height * width}")
+    inside = np.repeat(np.arange(len(counts)) % 2, counts)
+    return np.flatnonzero(inside.reshape(width, height).T)
 
 
 def _uncompressed(text: str) -> list[int]:
@@ -286,16 +226,11 @@ def _uncompressed(text: str) -> list[int]:
 
 def _draw_picture(shape: _LabelmeShape, height: int, width: int) -> Pixels:
     """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
-    left, top = _inside(shape.points, AREAS["mask"], height, width).min(axis=0).round().astype(int).tolist()
-    try:
-        with decoding(io.BytesIO(base64.b64decode(shape.mask or "", validate=True))) as picture:
-            rows, columns = picture.height, picture.width
-            leaves = min(top, left) < 0 or top + rows > height or left + columns > width
-            mask = None if leaves else np.asarray(picture.convert("L")) > 0  # a small file may hold very many pixels
-    except Exception:  # on broken data Pillow's decoders raise almost anything
-        raise ValueError("its mask is no picture in base64, or a far too large one") from None
-    if mask is None:
-        raise ValueError(f"its mask of {rows}x{columns} at ({left}, {top}) leaves the image")
+    left, top = np.array(shape.points).min(axis=0).round().astype(int).tolist()
+    with decoding(io.BytesIO(base64.b64decode(shape.mask or ""))) as picture:
+        mask = np.asarray(picture.convert("L")) > 0
+    if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
+        raise ValueError(f"its mask at ({left}, {top}) leaves the image")
     whole = np.zeros((height, width), bool)
-    whole[top : top + rows, left : left + columns] = mask
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     return np.flatnonzero(whole)
