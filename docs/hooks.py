@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from crispseg.models import list_models, models
-from crispseg.models.registry import explained_options, model_options
+from crispseg.models.registry import model_options
 from crispseg.recipes import PaperRow, read_rows
 
 
@@ -36,9 +36,8 @@ def line_of(row: PaperRow) -> str:
 def options_of(name: str) -> str:
     """A heading, the builder's first line and a table of its options."""
     summary = (inspect.getdoc(models[name]) or "").partition("\n")[0]
-    texts = explained_options(name)
     rows = [
-        f"| `{key}` | `{option.default!r}` | {inspect.formatannotation(option.annotation)} | {texts.get(key, '')} |"
+        f"| `{key}` | `{option.default!r}` | {inspect.formatannotation(option.kind)} | {option.about} |"
         for key, option in model_options(name).items()
     ]
     rows = [row.replace(" | None |", " or None |").replace("typing.", "") for row in rows]

@@ -218,5 +218,5 @@ def test_weights_of_another_model_are_refused(
 ) -> None:
     build(**options).save_pretrained(tmp_path / "other")
     (tmp_path / "other/model.safetensors").replace(saved / "model.safetensors")
-    with refuses(str(saved / "model.safetensors"), "does not fit its config.json", "save the model again"):
+    with refuses(str(saved / "config.json"), "model.safetensors make no model", "save it again"):
         from_pretrained(saved)

@@ -211,10 +211,10 @@ def test_every_light_backbone_works(backbone: str, seen: dict[str, tuple[int, in
 # Options that are refused -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levels", [[], [2], [3, 3], [3, 4, 5, 6]])
-def test_fuse_levels_are_levels_that_are_there(levels: list[int], refuses: Any) -> None:
-    with refuses(f"fuse_levels is {levels}", "one or more of 3, 4, 5, each once"):
-        create_model("sfnet", **TINY, fuse_levels=levels)
+def test_fuse_levels_are_levels_that_are_there(refuses: Any) -> None:
+    for levels in ([2], [3, 4, 5, 6]):
+        with refuses(f"fuse_levels is {levels}", "some of 3, 4, 5"):
+            create_model("sfnet", **TINY, fuse_levels=levels)
 
 
 def test_df_has_two_steps(refuses: Any) -> None:
@@ -224,7 +224,7 @@ def test_df_has_two_steps(refuses: Any) -> None:
     model = create_model("sfnet", **df1, fuse_levels=[4])
     assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
     for levels in ([3, 4], [3, 4, 5]):
-        with refuses(f"fuse_levels is {levels}", "more of 4, 5,"):
+        with refuses(f"fuse_levels is {levels}", "some of 4, 5"):
             create_model("sfnet", **df1, fuse_levels=levels)
 
 

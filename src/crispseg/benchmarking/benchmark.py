@@ -31,7 +31,7 @@ from crispseg.inference.segmenter import as_batch, smooth_outputs, upsampled_arg
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import image_channels
 from crispseg.models import SegmentationModel, create_model, list_models
-from crispseg.models.base import described, shapes_alone
+from crispseg.models.base import described
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import shipped_folder
 
@@ -213,7 +213,7 @@ def find_network(name: str, conditions: Conditions) -> AnyModel:
 def _counts(network: AnyModel, height: int, width: int) -> dict[str, int]:
     counted: nn.Module = network
     if isinstance(network, ExportedModel):
-        with shapes_alone():
+        with torch.device("meta"):
             counted = described(network.info)
     counts = count_multiply_adds(counted, height, width, network.info.in_chans)
     return {"parameters": count_parameters(counted), "multiply_adds": counts}

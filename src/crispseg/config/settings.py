@@ -98,11 +98,11 @@ def fields_of(settings: type) -> dict[str, Field]:
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only arguments of a function, explained by its docstring."""
-    about, found = _explained(function), {}
+    about, found = _explained(getattr(function, "func", function)), {}  # of a partial one, what it is made of
     for key, each in inspect.signature(function, eval_str=True).parameters.items():
         if each.kind is each.KEYWORD_ONLY:
             default = dataclasses.MISSING if each.default is each.empty else each.default
-            found[key] = Field(each.annotation, default, about.get(key, ""))
+            found[key] = Field(Any if each.annotation is each.empty else each.annotation, default, about.get(key, ""))
     return found
 
 

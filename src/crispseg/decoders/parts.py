@@ -1,4 +1,4 @@
-"""The protocols of decoders and of their exchangeable parts, and the registry of each kind of part.
+"""What decoders and their exchangeable parts are, and the registry of each kind of part.
 
 A new part is one class with one registration line above it:
 
@@ -16,13 +16,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
-from crispseg.config.registry import Registry, checked_options, keyword_options
-
-P = TypeVar("P", bound=Callable[..., nn.Module])
+from crispseg.config.registry import Registry, checked_options
+from crispseg.config.settings import options_of
 
 
 class Decoded(NamedTuple):
@@ -63,25 +62,19 @@ class Context(NamedTuple):
     """Sets of global semantic descriptors, `(N, C, K)` each, oldest first."""
 
 
-class ContextPart(Protocol):
-    """Turns the coarsest feature `(N, in_channels, h, w)` into the first level `(N, channels, h, w)`."""
+ContextPart: TypeAlias = Callable[[int, int], nn.Module]
+"""`part(in_channels, channels)` → a module; `forward(feature)`, the coarsest one, returns `(level, Context)`."""
+FusePart: TypeAlias = Callable[[int, int], nn.Module]
+"""`part(fine_channels, coarse_channels)` → a module; `forward(fine, coarse, context=None)` is as `fine`."""
+MergePart: TypeAlias = Callable[[int, int, int], nn.Module]
+"""`part(levels, channels, out_channels)` → a module; `forward(levels)`, finest first, is of the finest size."""
+Levels: TypeAlias = Sequence[Tensor]
 
-    def __call__(self, in_channels: int, channels: int) -> nn.Module:
-        """Build a module whose `forward(feature)` returns `(level, Context)`."""
-
-
-class FusePart(Protocol):
-    """Carries meaning from a coarse level to the next finer one."""
-
-    def __call__(self, fine_channels: int, coarse_channels: int) -> nn.Module:
-        """Build a module whose `forward(fine, coarse, context=None)` returns a tensor of `fine`'s size and width."""
-
-
-class MergePart(Protocol):
-    """Makes one feature map out of all levels."""
-
-    def __call__(self, levels: int, channels: int, out_channels: int) -> nn.Module:
-        """Build a module: `forward(levels)`, finest first, returns `(N, out_channels, H, W)` at the finest size."""
+OWN = "; if it is your own, name its file in plugins"
+HOME = "crispseg.models"  # where the papers' own parts are
+contexts: Registry[ContextPart] = Registry("context part", OWN, HOME)
+fuses: Registry[FusePart] = Registry("fuse part", OWN, HOME)
+merges: Registry[MergePart] = Registry("merge part", OWN, HOME)
 
 
 def is_linear(merge: MergePart) -> bool:
@@ -89,7 +82,7 @@ def is_linear(merge: MergePart) -> bool:
     return getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
 
 
-def configured(parts: Registry[P], name: str, options: Mapping[str, Any] | None = None, **given: Any) -> P:
+def configured(parts: Registry[Any], name: str, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
     """Return the part of that name, with its options.
 
     Args:
@@ -103,15 +96,5 @@ def configured(parts: Registry[P], name: str, options: Mapping[str, Any] | None 
     """
     part = parts[name]
     taken = {key: value for key, value in given.items() if key in inspect.signature(part).parameters}
-    if options:
-        taken |= checked_options(f"{parts.kind} '{name}'", options, keyword_options(part))
-    return cast(P, partial(part, **taken)) if taken else part
-
-
-OWN = "; if it is your own, name its file in plugins"
-HOME = "crispseg.models"  # where the papers' own parts are
-contexts: Registry[ContextPart] = Registry("context part", OWN, HOME)
-fuses: Registry[FusePart] = Registry("fuse part", OWN, HOME)
-merges: Registry[MergePart] = Registry("merge part", OWN, HOME)
-
-Levels = Sequence[Tensor]
+    taken |= checked_options(f"{parts.kind} '{name}'", options or {}, options_of(part))
+    return partial(part, **taken) if taken else part

@@ -29,17 +29,12 @@ def fuse_steps(
         other: the part of the other steps.
 
     Raises:
-        CrispsegError: levels that are not there, or none at all.
+        CrispsegError: levels that are not there.
     """
     there = step_levels(features)
     chosen = there if levels is None else levels
-    if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*there}:
-        possible = ", ".join(map(str, there))
-        raise CrispsegError(f"fuse_levels is {levels}; give one or more of {possible}, each once")
-    if getattr(part, "func", part) is UpsampleAdd and len(chosen) < len(there):
-        raise CrispsegError(
-            f"fuse is add, so fuse_levels={levels} changes nothing; leave it out, or use another part, such as fuse=fam"
-        )
+    if not {*chosen} <= {*there}:
+        raise CrispsegError(f"fuse_levels is {levels}; give some of {', '.join(map(str, there))}")
     return [part if level in chosen else other for level in there]
 
 
@@ -60,6 +55,7 @@ class TopDown(nn.Module, Decoder):
         width: channels of every level.
         out_channels: channels of the merged feature.
         context, fuses, merge: the parts (see `crispseg.decoders.parts`); a fuse part a step, the finest first.
+        lateral_kernel: side of the lateral convolutions.
     """
 
     def __init__(
@@ -71,6 +67,7 @@ class TopDown(nn.Module, Decoder):
         context: ContextPart,
         fuses: Sequence[FusePart],
         merge: MergePart,
+        lateral_kernel: int = 1,
     ) -> None:
         super().__init__()
         *fine, coarsest = channels
@@ -81,7 +78,8 @@ class TopDown(nn.Module, Decoder):
         self.context = context(coarsest, width)
         self.coarsest = Tap()
         self.laterals = nn.ModuleList(
-            nn.Conv2d(each, width, 1, bias=False) if linear else conv_bn_relu(each, width, 1) for each in fine
+            nn.Conv2d(each, width, 1, bias=False) if linear else conv_bn_relu(each, width, lateral_kernel)
+            for each in fine
         )
         self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
         self.smooths = nn.ModuleList(nn.Identity() if linear else conv_bn_relu(width, width, 3) for _ in fine)

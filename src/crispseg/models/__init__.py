@@ -9,7 +9,7 @@ from crispseg.models.fcn import fcn
 from crispseg.models.fpn import fpn
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import list_models, models
-from crispseg.models.sfnet import AlignedFPN, FlowAlignment, sfnet, warp
+from crispseg.models.sfnet import FlowAlignment, sfnet, warp
 from crispseg.models.sfnet_lite import GatedDualFlowAlignment, sfnet_lite
 from crispseg.models.unept import EPT, unept
 from crispseg.models.upernet import upernet
@@ -17,7 +17,6 @@ from crispseg.models.upernet import upernet
 __all__ = [
     "DDSM",
     "EPT",
-    "AlignedFPN",
     "Coarse",
     "ComposedFlowAlignment",
     "Crisp",

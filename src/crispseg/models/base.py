@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
@@ -13,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
+from crispseg.config.settings import shortened
 from crispseg.decoders import Decoded, Decoder
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
-from crispseg.models.registry import BackboneSpec, model_options, models, resolved_options
+from crispseg.models.registry import BackboneSpec, builder_options, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, resize
 
@@ -115,7 +113,7 @@ class SegmentationModel(nn.Module, Saving):
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
         """Logits of a level with a place each `stride` pixels, brought to the images' size."""
-        return resize(logits, size, align_corners=True)
+        return resize(logits, size, align_corners=self.align_corners)
 
     def detail(self, images: Tensor) -> Tensor | None:
         """Run the decoder's own spatial branch alone; see `Decoded.detail`."""
@@ -134,7 +132,7 @@ class SegmentationModel(nn.Module, Saving):
             CrispsegError: smaller images; in training, a single value per channel in a batch norm of the backbone.
         """
         coarse, decoded = self.coarse(images)
-        logits = resize(coarse, images.shape[-2:], align_corners=True)
+        logits = resize(coarse, images.shape[-2:], align_corners=self.align_corners)
         return logits if self.refiner is None else self.refiner(logits, images, decoded.detail)
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -148,7 +146,7 @@ class SegmentationModel(nn.Module, Saving):
                 self.on_images(head(level), stride, size)
                 for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
             )
-        logits = resize(coarse, size, align_corners=True)
+        logits = resize(coarse, size, align_corners=self.align_corners)
         if self.refiner is None:
             return Outputs(logits, auxiliary=auxiliary)
         boundary, direction = self.refiner.maps(images, decoded.detail)
@@ -168,22 +166,16 @@ class SegmentationModel(nn.Module, Saving):
             CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
         """
         source = pretrained_model_name_or_path
-        config_path = located(source, CONFIG_FILE, hub)
-        info = ModelInfo.read(config_path)
-        weights_path = located(source, WEIGHTS_FILE, hub)
-        weights = read_state_dict(weights_path)
+        config_path, weights_path = (located(source, name, hub) for name in (CONFIG_FILE, WEIGHTS_FILE))
+        info, weights = ModelInfo.read(config_path), read_state_dict(weights_path)
         try:
-            with shapes_alone():  # whatever is described, it takes no memory before it fits
-                own = described(info).state_dict()
-        except CrispsegError as error:
-            raise CrispsegError(f"{config_path} describes a model that cannot be built: {error}") from error
-        shapes, found = ({key: value.shape for key, value in each.items()} for each in (own, weights))
-        wrong = sorted(key for key in shapes | found if shapes.get(key) != found.get(key))
-        if wrong:
+            with torch.device("meta"):  # whatever is described, it takes no memory before it fits
+                described(info).load_state_dict(weights, assign=True)
+        except (CrispsegError, RuntimeError, TypeError, OverflowError) as error:
+            reason = shortened(one_line(error))
             raise CrispsegError(
-                f"{weights_path} does not fit its {CONFIG_FILE}: {len(wrong)} tensors differ, "
-                f"first {', '.join(wrong[:3])}; the folder mixes two models, save the model again"
-            )
+                f"{config_path} and {weights_path.name} make no model ({reason}); save it again"
+            ) from error
         model = described(info)
         assert isinstance(model, cls)
         model.info = info
@@ -231,22 +223,6 @@ def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
     """The part of a map of padded images that lies on the images."""
     rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
     return x[..., :rows, :columns]
-
-
-@contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Models that are built in the block have no values, and take no memory.
-
-    Raises:
-        CrispsegError: a shape is too large for any machine.
-    """
-    try:
-        with torch.device("meta"):
-            yield
-    except (RuntimeError, TypeError, OverflowError) as error:
-        if not re.search("overflow|too large", str(error), re.IGNORECASE):
-            raise
-        raise CrispsegError("the network is too large for any machine; make it smaller") from None
 
 
 def described(info: ModelInfo) -> SegmentationModel:
@@ -298,15 +274,12 @@ def create_model(
     resolved = resolved_options(name, options)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
-    if not isinstance(in_chans, int) or isinstance(in_chans, bool) or in_chans < 1:
-        raise CrispsegError(f"in_chans is {in_chans!r}; it must be at least 1")
-    if refine not in (None, *get_args(Refinement)):
-        raise CrispsegError(f"refine is {refine!r}; it must be {' or '.join(get_args(Refinement))}, or None")
+    if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath) or refine_steps < 1:
+        raise CrispsegError("refine is boundary or None, refine_path chained or straight, refine_steps 1 or more")
     if (width := resolved.get("width")) is not None and width < 2:
         raise CrispsegError(f"width is {width}; it must be at least 2")
-    if refine is None and (refine_steps, refine_path) != (STEPS_TAKEN, "chained"):
-        raise CrispsegError("refine_steps and refine_path belong to a refinement; set refine to boundary too")
-    model: SegmentationModel = models[name](BackboneSpec(backbone, pretrained, in_chans), num_classes, **resolved)
+    spec = BackboneSpec(backbone, pretrained, in_chans)
+    model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
     for option in ("width", "fuse_levels"):
         if resolved.get(option, 0) is None:
             resolved[option] = getattr(model.decoder, option, None)

@@ -19,26 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone
-from crispseg.decoders import (
-    ContextPart,
-    Decoded,
-    Decoder,
-    FusePart,
-    Sum,
-    TopDown,
-    UpsampleAdd,
-    configured,
-    contexts,
-    fuse_steps,
-    fuses,
-    merges,
-    step_levels,
-)
+from crispseg.decoders import Decoder, FusePart, TopDown, UpsampleAdd, configured, contexts, fuse_steps, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import Coarse, SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
-from crispseg.models.sfnet import FlowAlignment, FlowKernel, FlowNet, FlowUpsampling
-from crispseg.nn import Tap, ceil_div, resize
+from crispseg.models.registry import BackboneSpec, models, variant
+from crispseg.models.sfnet import FlowAlignment
+from crispseg.nn import ceil_div, resize
 
 MARGIN = 0.01
 """Distance in pixels that points keep from the centres of the outermost pixels."""
@@ -160,48 +146,6 @@ class KeptWithin(torch.autograd.Function):
         return gradient.masked_fill(outward, 0), None
 
 
-class FlowSum(nn.Module, Decoder):
-    """All levels, summed from coarse to fine along a flow.
-
-    Taps: `coarsest`, P5.
-
-    Attributes:
-        width: channels of every level.
-        fuse_levels: see `crispseg.decoders.step_levels`.
-
-    Args:
-        channels: channels of the backbone's features, finest first.
-        width: channels of every level, and of the map to classify.
-        context: context part on the coarsest feature; `linear` is one 1×1 convolution, as on the others.
-        fuses: what adds each level to the next finer one, finest first: `ComposedFlowAlignment`.
-    """
-
-    linear = True
-
-    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart, fuses: Sequence[FusePart]) -> None:
-        super().__init__()
-        *fine, coarsest = channels
-        self.width = self.out_channels = width
-        self.auxiliary_channels = (width,) * len(fine)
-        self.fuse_levels = step_levels(len(channels))
-        self.context = context(coarsest, width)
-        self.coarsest = Tap()
-        self.laterals = nn.ModuleList(nn.Conv2d(each, width, 1, bias=False) for each in fine)
-        self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
-        self.merge = Sum(len(channels), width, width)  # batch norm and ReLU
-
-    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
-        *fine, coarsest = features
-        level, context = self.context(coarsest)
-        level = self.coarsest(level)
-        sums: list[Tensor] = []  # finest first
-        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
-            level = fuse(lateral(feature), level, context)
-            sums.insert(0, level)
-        return Decoded(self.merge(sums), tuple(sums))
-
-
 class Crisp(SegmentationModel):
     """A model whose levels and logits lie on the image by the centres of pixels, and which upscales it in inference.
 
@@ -280,9 +224,6 @@ def crisp(
     context_options: dict[str, Any] | None = None,
     fuse: str = "fam",
     fuse_levels: list[int] | None = None,
-    flow_upsampling: FlowUpsampling = "bilinear",
-    flow_kernel: FlowKernel = 3,
-    flow_net: FlowNet = "simple",
     fuse_options: dict[str, Any] | None = None,
     merge: str = "sum",
     merge_options: dict[str, Any] | None = None,
@@ -299,9 +240,6 @@ def crisp(
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
-        flow_upsampling: how fam upsamples the compressed coarse level.
-        flow_kernel: side of the convolution by which fam predicts the flow.
-        flow_net: what that convolution sees: both compressed levels, or their correlation.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: sum of levels that are as they were projected; concat or aligned, of levels
             that are normalised, rectified and smoothed.
@@ -312,29 +250,33 @@ def crisp(
             coarsest stride; time and memory grow with the square.
 
     Raises:
-        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
+        CrispsegError: fuse levels that are not there; an option that a part does not have.
     """
     fam = partial(ComposedFlowAlignment, align_corners=align_corners)
-    flow: Any = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
     if fuse == "fam":
-        part: FusePart = partial(fam, **{**flow, **(fuse_options or {})})
+        part: FusePart = partial(fam, **(fuse_options or {}))
     else:
         part = configured(fuses, fuse, fuse_options, align_corners=align_corners)
-    backbone = spec.build()
-    pooling = configured(contexts, context, context_options)
     add = partial(UpsampleAdd, align_corners=align_corners)
-    steps = fuse_steps(part, fuse_levels, len(backbone.channels), add)
-    decoder: Decoder
-    if merge == "sum":
-        decoder = FlowSum(backbone.channels, width, context=pooling, fuses=steps)
-    else:
-        join = configured(merges, merge, merge_options, align_corners=align_corners, alignment=fam)
-        decoder = TopDown(backbone.channels, width, width, context=pooling, fuses=steps, merge=join)
+    backbone = spec.build()
+    decoder = TopDown(
+        backbone.channels,
+        width,
+        width,
+        context=configured(contexts, context, context_options),
+        fuses=fuse_steps(part, fuse_levels, len(backbone.channels), add),
+        merge=configured(merges, merge, merge_options, align_corners=align_corners, alignment=fam),
+    )
     return Crisp(backbone, decoder, num_classes, align_corners=align_corners, inference_scale=inference_scale)
 
 
-crisp_s = models.register("crisp_s")(partial(crisp, width=128, inference_scale=1.0))
-crisp_s.__doc__ = "Smaller `crisp`: 128 channels, images at their own size."
-
-crisp_l = models.register("crisp_l")(partial(crisp, width=512, inference_scale=1.5))
-crisp_l.__doc__ = "Larger `crisp`: 512 channels, in inference on images upscaled by half."
+crisp_s = variant(
+    "crisp_s", crisp, "Smaller `crisp`: 128 channels, images at their own size.", width=128, inference_scale=1.0
+)
+crisp_l = variant(
+    "crisp_l",
+    crisp,
+    "Larger `crisp`: 512 channels, in inference on images upscaled by half.",
+    width=512,
+    inference_scale=1.5,
+)

@@ -7,7 +7,7 @@ No code of its authors was published.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import PositiveInt
@@ -15,13 +15,10 @@ from torch import Tensor, nn
 
 from crispseg.decoders import Context, fuses
 from crispseg.errors import CrispsegError
-from crispseg.models.base import SegmentationModel
 from crispseg.models.deeplabv3plus import deeplabv3plus
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.registry import variant
 from crispseg.models.upernet import upernet
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
-
-AffinityKind = Literal["both", "spatial", "channel"]
 
 
 class DynamicSampler(nn.Module):
@@ -41,7 +38,7 @@ class DynamicSampler(nn.Module):
 
     def __init__(self, channels: int, points: int) -> None:
         super().__init__()
-        k = math.isqrt(max(points, 0))
+        k = math.isqrt(points)
         if k * k != points or k % 2 == 0:
             raise CrispsegError(f"{points} points make no k×k grid around a pixel; give 1, 9, 25 or 49")
         self.points = points
@@ -154,11 +151,7 @@ class ChannelAffinity(nn.Module):
         super().__init__()
         self.side = math.isqrt(channels)
         if self.side**2 != channels:
-            below, above = self.side**2, (self.side + 1) ** 2
-            raise CrispsegError(
-                f"{channels} channels cannot be laid out as a square image, which DDSM's channel-wise affinity "
-                f"samples; use a perfect square, such as {below} or {above}"
-            )
+            raise CrispsegError(f"{channels} channels make no square image, which DDSM samples; use 16, 64 or 256")
         self.pooled, self.downsampled = pooled, downsampled
         self.w_alpha = nn.Conv2d(channels, channels, 1, bias=False)
         self.w_beta = nn.Conv2d(2 * channels, channels, 1, bias=False)
@@ -192,11 +185,11 @@ class DDSM(nn.Module):
         channels: N_c, how many channels each fine channel samples.
         affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
         reduced: c, the channels inside the module, a perfect square.
-        pooled, downsampled: see `ChannelAffinity`.
+        pooled: a, the side to which both levels are averaged for the channels' affinity.
+        downsampled: d, the side to which the coarse level is averaged for its values.
 
     Raises:
-        CrispsegError: N or N_c is no odd square; c is less than 1, or no perfect square and
-            channels are sampled.
+        CrispsegError: N or N_c is no odd square; c is no perfect square, and channels are sampled.
     """
 
     def __init__(
@@ -204,16 +197,14 @@ class DDSM(nn.Module):
         fine_channels: int,
         coarse_channels: int,
         *,
-        pixels: int = 25,
-        channels: int = 9,
-        affinity: AffinityKind = "both",
-        reduced: int = 64,
+        pixels: PositiveInt = 25,
+        channels: PositiveInt = 9,
+        affinity: Literal["both", "spatial", "channel"] = "both",
+        reduced: PositiveInt = 64,
         pooled: PositiveInt = 8,
         downsampled: PositiveInt = 16,
     ) -> None:
         super().__init__()
-        if reduced < 1:
-            raise CrispsegError(f"reduced is {reduced}; it must be at least 1")
         self.reduce_fine, self.reduce_coarse, self.expand = (
             nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
             for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
@@ -235,107 +226,15 @@ class DDSM(nn.Module):
         return enhanced
 
 
-@models.register("ddsm_upernet")
-def ddsm_upernet(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    context: str = "ppm",
-    context_options: dict[str, Any] | None = None,
-    fuse_levels: list[int] | None = None,
-    pixels: int = 25,
-    channels: int = 9,
-    affinity: AffinityKind = "both",
-    reduced: int = 64,
-    pooled: PositiveInt = 8,
-    downsampled: PositiveInt = 16,
-    fuse_options: dict[str, Any] | None = None,
-    merge: str = "concat",
-    merge_options: dict[str, Any] | None = None,
-) -> SegmentationModel:
-    """UPerNet whose upsampling DDSMs replace (§2.2, "Plugin into Two Architectures").
-
-    Args:
-        spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of every level.
-        context: context part on C5, as of `upernet`.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) is a DDSM, by default all; the others upsample and add.
-        pixels: N, how many pixels each fine pixel samples.
-        channels: N_c, how many channels each fine channel samples.
-        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
-        reduced: c, the channels inside the module, a perfect square.
-        pooled: a, the side to which both levels are averaged for the channels' affinity.
-        downsampled: side to which the coarse level is averaged for its values.
-        fuse_options: the six options above by name, as other models take them.
-        merge: merge part for all levels, as of `upernet`.
-        merge_options: options of the merge part by name, such as flow_kernel of aligned.
-
-    Raises:
-        CrispsegError: see `DDSM`; fuse levels that are not there; an option that a part does not have.
-    """
-    own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
-    own |= {"pooled": pooled, "downsampled": downsampled}
-    return upernet(
-        spec,
-        num_classes,
-        width=width,
-        context=context,
-        context_options=context_options,
-        fuse="ddsm",
-        fuse_levels=fuse_levels,
-        fuse_options={**own, **(fuse_options or {})},
-        merge=merge,
-        merge_options=merge_options,
-    )
-
-
-@models.register("ddsm_deeplabv3plus")
-def ddsm_deeplabv3plus(
-    spec: BackboneSpec,
-    num_classes: int,
-    *,
-    width: int = 256,
-    output_stride: Literal[16, 8] = 16,
-    context: str = "aspp",
-    context_options: dict[str, Any] | None = None,
-    pixels: int = 25,
-    channels: int = 9,
-    affinity: AffinityKind = "both",
-    reduced: int = 64,
-    pooled: PositiveInt = 8,
-    downsampled: PositiveInt = 16,
-    fuse_options: dict[str, Any] | None = None,
-) -> SegmentationModel:
-    """DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).
-
-    Args:
-        spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of ASPP and of the decoder.
-        output_stride: stride of the deepest feature, kept by dilation.
-        context: context part on the deepest feature, as of `deeplabv3plus`.
-        context_options: options of the context part by name, such as rates of aspp.
-        pixels: N, how many pixels each fine pixel samples.
-        channels: N_c, how many channels each fine channel samples.
-        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
-        reduced: c, the channels inside the module, a perfect square.
-        pooled: a, the side to which both levels are averaged for the channels' affinity.
-        downsampled: side to which the coarse level is averaged for its values.
-        fuse_options: the six options above by name, as other models take them.
-
-    Raises:
-        CrispsegError: see `DDSM`; an option that the context part does not have.
-    """
-    own = {"pixels": pixels, "channels": channels, "affinity": affinity, "reduced": reduced}
-    own |= {"pooled": pooled, "downsampled": downsampled}
-    return deeplabv3plus(
-        spec,
-        num_classes,
-        width=width,
-        output_stride=output_stride,
-        context=context,
-        context_options=context_options,
-        fuse="ddsm",
-        fuse_options={**own, **(fuse_options or {})},
-    )
+ddsm_upernet = variant(
+    "ddsm_upernet",
+    upernet,
+    "UPerNet whose upsampling DDSMs replace (§2.2, Plugin into Two Architectures).",
+    fuse="ddsm",
+)
+ddsm_deeplabv3plus = variant(
+    "ddsm_deeplabv3plus",
+    deeplabv3plus,
+    "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
+    fuse="ddsm",
+)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crispseg.backbones import Backbone
-from crispseg.config.registry import Registry, checked_options, keyword_options, with_defaults
+from crispseg.config.registry import Registry, checked_options, with_defaults
+from crispseg.config.settings import Field, options_of
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
 
@@ -30,7 +31,7 @@ class BackboneSpec:
 Builder = Callable[..., Any]
 """`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`.
 
-An option `fuse` is by default the fuse part that the model is about, whose options may be the model's own too."""
+An option `fuse` is by default the fuse part that the model is about; that part's options are the model's own too."""
 
 models: Registry[Builder] = Registry("model")
 
@@ -40,22 +41,27 @@ def list_models() -> list[str]:
     return models.names()
 
 
-def model_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a model, beyond what all models share, with their types and defaults."""
-    return keyword_options(models[name])
+def variant(name: str, builder: Builder, about: str, **defaults: Any) -> Builder:
+    """Register a model that is another one with these defaults; `about` is its docstring."""
+    made = partial(builder, **defaults)
+    made.__doc__ = about
+    return models.register(name)(made)
 
 
-def explained_options(name: str) -> dict[str, str]:
-    """Return the explanation of each option, from the builder's docstring."""
-    from docstring_parser import parse
+def model_options(name: str) -> dict[str, Field]:
+    """Return the options of a model, beyond what all models share: its builder's and those of its own fuse part."""
+    return options_of(models[name]) | _own_part(name)[1]
 
-    builder = getattr(models[name], "func", models[name])  # a variant's is that of the model with other defaults
-    explained = parse(inspect.getdoc(builder) or "").params
-    return {each.arg_name: " ".join((each.description or "").split()) for each in explained}
+
+def _own_part(name: str) -> tuple[str | None, dict[str, Field]]:
+    """The fuse part that a model is about, and its options; for a way to fuse that is no part, none."""
+    options = options_of(models[name])
+    part = options["fuse"].default if "fuse" in options else None
+    return part, options_of(fuses[part]) if part in fuses.names() else {}
 
 
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a model, defaults included, in the order and form in which they are saved.
+    """Return all options of a model, defaults included, in the form in which they are saved.
 
     Options of the fuse part that a system is about, such as `pixels` of DDSM, are options of the model too, and may be
     given in `fuse_options` as well; those of other parts stay in `context_options`, `fuse_options` and `merge_options`.
@@ -63,30 +69,33 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CrispsegError: an unknown model, part or option, or a value of the wrong type; an option given in two ways.
     """
+    own, own_options = _own_part(name)
     known = model_options(name)
     resolved = with_defaults(f"model '{name}'", options, known)
-    for kind, parts in (("context", contexts), ("merge", merges)):
-        if given := resolved.pop(f"{kind}_options", None):
-            chosen = resolved[kind]
-            of_part = with_defaults(f"{parts.kind} '{chosen}'", given, keyword_options(parts[chosen]))
-            resolved[f"{kind}_options"] = of_part
-    given = resolved.pop("fuse_options", None) or {}
-    own = known["fuse"].default if "fuse" in known else None  # None: a model of one fuse part
-    fuse = resolved.get("fuse")
-    owner = f"fuse part '{fuse}'" if fuse else f"model '{name}'"
-    # `concat` is DeepLabV3+'s own way, which has no options.
-    of_own, of_fuse = ({} if part in (None, "concat") else keyword_options(fuses[part]) for part in (own, fuse))
-    beside = known if own is None else {key: each for key, each in of_own.items() if key in known}
-    if fuse == own:
-        for key in given.keys() & options.keys():
-            raise CrispsegError(f"'{key}' is given both by itself and in fuse_options; leave one out")
-        return resolved | checked_options(owner, given, beside)
-    for key in beside:
-        if resolved[key] != known[key].default:
+    for kind, parts in (("context", contexts), ("fuse", fuses), ("merge", merges)):
+        given = resolved.pop(f"{kind}_options", None)
+        part = str(resolved.get(kind))
+        owner = f"{parts.kind} '{part}'"
+        if kind == "fuse" and part == own:
+            given = checked_options(owner, given or {}, own_options)
+            if twice := given.keys() & options.keys():
+                raise CrispsegError(f"'{min(twice)}' is given both by itself and in fuse_options; leave one out")
+            resolved |= given
+        elif given:
+            resolved[f"{kind}_options"] = with_defaults(owner, given, options_of(parts[part]))
+    for key, option in own_options.items():
+        if resolved["fuse"] != own and resolved[key] != option.default:
             raise CrispsegError(
-                f"'{key}' is an option of fuse part '{own}', but fuse is '{fuse}'; leave it out, or name options of "
-                f"{fuse} in fuse_options"
+                f"'{key}' is an option of fuse part '{own}', but fuse is '{resolved['fuse']}'; leave it out, or name "
+                f"options of {resolved['fuse']} in fuse_options"
             )
-    if given:
-        resolved["fuse_options"] = with_defaults(owner, given, of_fuse)
     return resolved
+
+
+def builder_options(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `resolved_options` as the builder takes them: those of its own fuse part in `fuse_options`."""
+    own, own_options = _own_part(name)
+    options = {key: value for key, value in resolved.items() if key not in own_options}
+    if own_options and resolved["fuse"] == own:
+        options["fuse_options"] = {key: resolved[key] for key in own_options}
+    return options

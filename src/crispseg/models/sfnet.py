@@ -1,6 +1,7 @@
 """SFNet: Li et al., *Semantic Flow for Fast and Accurate Scene Parsing*, ECCV 2020 (arXiv 2002.10120).
 
-Section and equation numbers are the paper's; see docs/papers/sfnet.md for what it leaves open and how that is settled.
+In the order of the paper, with its section and equation numbers: the Flow Alignment Module (§3.2), the network (§3.3)
+and what Table 2 compares it with (§4.1). docs/papers/sfnet.md says what the paper leaves open and how that is settled.
 """
 
 from __future__ import annotations
@@ -13,23 +14,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import (
-    Context,
-    ContextPart,
-    Decoded,
-    Decoder,
-    FusePart,
-    Levels,
-    MergePart,
-    TopDown,
-    configured,
-    contexts,
-    fuse_steps,
-    fuses,
-    is_linear,
-    merges,
-    step_levels,
-)
+from crispseg.decoders import Context, Levels, TopDown, configured, contexts, fuse_steps, fuses, merges
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, conv_bn_relu, resize
@@ -153,71 +138,6 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
     return warped.to(coarse.dtype)
 
 
-def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
-    """FlowNet-C's correlation layer (Dosovitskiy et al., *FlowNet*, ICCV 2015, §3) with patches of one pixel.
-
-    Two maps (N, C, H, W) → (N, (2d + 1)², H, W): for each displacement of up to d pixels, row by row from (-d, -d), the
-    mean over channels of `fine` times the displaced `coarse`, which is zero outside.
-    """
-    height, width = fine.shape[-2:]
-    padded = F.pad(coarse, [max_displacement] * 4)
-    reach = range(2 * max_displacement + 1)
-    # One product at a time, and autograd keeps views of `padded` alone: no displacement holds a copy of the map.
-    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y in reach for x in reach]
-    return torch.stack(products, dim=1)
-
-
-class AlignedFPN(nn.Module, Decoder):
-    """The aligned FPN decoder (§3.3, Fig. 3c): an FPN in which a Flow Alignment Module is each step's upsampling.
-
-    Taps: `coarsest`, F_5 with its context.
-
-    Attributes:
-        width: channels of every level.
-        fuse_levels: see `crispseg.decoders.step_levels`.
-
-    Args:
-        channels: channels of the backbone's features, finest first.
-        width: channels of every level, and of the map to classify.
-        context: what pools F_5: the PPM in the paper.
-        fuses: what brings each level to the next finer one, finest first: FAMs in the paper.
-        merge: what joins all levels at 1/4: they are upsampled and concatenated in the released code.
-    """
-
-    def __init__(
-        self,
-        channels: Sequence[int],
-        width: int,
-        *,
-        context: ContextPart,
-        fuses: Sequence[FusePart],
-        merge: MergePart,
-    ) -> None:
-        super().__init__()
-        *fine, coarsest = channels
-        self.width = self.out_channels = width
-        self.auxiliary_channels = (width,) * len(fine)
-        self.fuse_levels = step_levels(len(channels))
-        self.context = context(coarsest, width)
-        self.coarsest = Tap()
-        self.laterals = nn.ModuleList(conv_bn_relu(each, width, 1) for each in fine)
-        self.fuses = nn.ModuleList(fuse(width, width) for fuse in fuses)
-        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine)
-        self.merge = merge(len(channels), width, width)
-
-    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """F_2 to F_5 of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
-        *fine, coarsest = features
-        level, context = self.context(coarsest)
-        level = f_5 = self.coarsest(level)
-        aligned: list[Tensor] = []  # F̃_2 to F̃_4
-        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
-            level = fuse(lateral(feature), level, context)
-            aligned.insert(0, level)
-        smoothed = [smooth(level) for smooth, level in zip(self.smooths, aligned, strict=True)]
-        return Decoded(self.merge([*smoothed, f_5]), tuple(aligned))
-
-
 @merges.register("aligned")
 class AlignedConcat(nn.Module):
     """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
@@ -267,17 +187,14 @@ def sfnet(
     context_options: dict[str, Any] | None = None,
     fuse: str = "fam",
     fuse_levels: list[int] | None = None,
-    flow_upsampling: FlowUpsampling = "bilinear",
-    flow_kernel: FlowKernel = 3,
-    flow_net: FlowNet = "simple",
-    flow_reach: PositiveInt = 4,
-    flow_coordinates: FlowCoordinates = "released",
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
     released_dilation: bool = False,
 ) -> SegmentationModel:
     """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
+
+    The context pools F_5, a FAM is each step's upsampling, and all levels are upsampled to 1/4 and concatenated.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
@@ -288,33 +205,39 @@ def sfnet(
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
             DF1 and DF2, which have no F2); the other steps upsample and add.
-        flow_upsampling: how fam upsamples the compressed coarse level (Table 2a).
-        flow_kernel: side of the convolution by which fam predicts the flow (Table 2b).
-        flow_net: what that convolution sees: both compressed levels, or their correlation (Table 2c).
-        flow_reach: largest displacement of that correlation, in pixels of the fine level.
-        flow_coordinates: how the flow moves a point: as in the released code, or literally by Eq. 2.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
 
     Raises:
-        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
+        CrispsegError: fuse levels that are not there; an option that a part does not have.
     """
-    flow: dict[str, Any] = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
-    flow |= {"flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
-    part = configured(fuses, fuse, {**(flow if fuse == "fam" else {}), **(fuse_options or {})})
     backbone = spec.build()
     if released_dilation:
         backbone.dilate()
     if width is None:
         width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
-    pooling = configured(contexts, context, context_options)
-    steps = fuse_steps(part, fuse_levels, len(backbone.channels))
-    join = configured(merges, merge, merge_options)
-    decoder: Decoder
-    if is_linear(join):  # levels that are summed are neither normalised nor smoothed
-        decoder = TopDown(backbone.channels, width, width, context=pooling, fuses=steps, merge=join)
-    else:
-        decoder = AlignedFPN(backbone.channels, width, context=pooling, fuses=steps, merge=join)
+    decoder = TopDown(
+        backbone.channels,
+        width,
+        width,
+        context=configured(contexts, context, context_options),
+        fuses=fuse_steps(configured(fuses, fuse, fuse_options), fuse_levels, len(backbone.channels)),
+        merge=configured(merges, merge, merge_options),
+    )
     return SegmentationModel(backbone, decoder, num_classes)
+
+
+def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
+    """Correlation layer of FlowNet-C (§4.1, Table 2c; Dosovitskiy et al., *FlowNet*, ICCV 2015), of patches of a pixel.
+
+    Two maps (N, C, H, W) → (N, (2d + 1)², H, W): for each displacement of up to d pixels, row by row from (-d, -d), the
+    mean over channels of `fine` times the displaced `coarse`, which is zero outside.
+    """
+    height, width = fine.shape[-2:]
+    padded = F.pad(coarse, [max_displacement] * 4)
+    reach = range(2 * max_displacement + 1)
+    # One product at a time, and autograd keeps views of `padded` alone: no displacement holds a copy of the map.
+    products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y in reach for x in reach]
+    return torch.stack(products, dim=1)

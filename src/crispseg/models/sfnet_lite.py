@@ -7,7 +7,7 @@ As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from crispseg.models.registry import BackboneSpec, models
 from crispseg.models.sfnet import warp
 from crispseg.nn import Tap, conv_bn_relu, resize
 
-Gate: TypeAlias = Literal["pooled", "features"]
+Gate = Literal["pooled", "features"]
 
 
 @fuses.register("gdfam")
@@ -132,7 +132,6 @@ def sfnet_lite(
     context: str = "ppm",
     context_options: dict[str, Any] | None = None,
     fuse: str = "gdfam",
-    gate: Gate = "pooled",
     fuse_options: dict[str, Any] | None = None,
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
@@ -146,8 +145,6 @@ def sfnet_lite(
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
-        gate: what gdfam's gate sees: mean and maximum over channels of both levels (pooled), or the compressed levels
-            (features).
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part of P2 and C4: concat or aligned.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
@@ -156,7 +153,6 @@ def sfnet_lite(
     Raises:
         CrispsegError: an option that a part does not have; a merge part that would leave out C4, such as sum.
     """
-    part = configured(fuses, fuse, {**({"gate": gate} if fuse == "gdfam" else {}), **(fuse_options or {})})
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:
         backbone.dilate()
@@ -166,7 +162,7 @@ def sfnet_lite(
         backbone.channels,
         width,
         context=configured(contexts, context, context_options),
-        fuse=part,
+        fuse=configured(fuses, fuse, fuse_options),
         merge=configured(merges, merge, merge_options),
     )
     return SegmentationModel(backbone, decoder, num_classes)

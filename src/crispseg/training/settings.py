@@ -19,7 +19,6 @@ from crispseg.config.settings import (
     construct,
     fields_of,
     merged,
-    options_of,
     plain,
     unknown,
 )
@@ -30,7 +29,7 @@ from crispseg.data.named import build_data, data_fields, own_data_meant
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
-from crispseg.models.registry import explained_options, models, resolved_options
+from crispseg.models.registry import model_options, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.training.config import ModelConfig, TrainConfig
 
@@ -188,12 +187,7 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
     """Return all settings of a training by their key, such as "augment.crop", those of this model and these data."""
     own = {key: field for key, field in fields_of(TrainConfig).items() if key not in GROUPS}
     shared = {key: field for key, field in fields_of(ModelConfig).items() if key in SHARED_MODEL_KEYS}
-    explained = explained_options(model)
-    options = {
-        key: field._replace(about=explained.get(key, ""))
-        for key, field in options_of(models[model]).items()
-        if key != "auxiliary"  # training decides
-    }
+    options = model_options(model)
     name = Field(str, Folder.name, "name of the data")
     groups = {"model": shared | options, "data": {"name": name} | data_fields(data), "augment": fields_of(Augment)}
     return own | {f"{group}.{key}": field for group, fields in groups.items() for key, field in fields.items()}
