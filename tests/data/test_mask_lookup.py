@@ -32,7 +32,7 @@ def test_colours_become_ids(palette: list[tuple[int, int, int]], data: st.DataOb
     mask = np.array([*colors, *void], np.uint8)[labels][None]
     np.testing.assert_array_equal(ColorLookup(colors, void)(mask)[0], np.where(labels < 0, 255, labels))
     if (labels < 0).any():
-        with pytest.raises(ValueError, match=f"of {(labels < 0).sum()} pixels"):
+        with pytest.raises(ValueError, match=r"colour .* is not in data\.palette"):
             ColorLookup(colors)(mask)
 
 
@@ -45,7 +45,7 @@ DEEP = ids(0, 1).astype(np.uint16)
         (IdLookup(2), np.repeat(ids(0, 1)[..., None], 3, 2), 1),  # equal channels are grey
         (IdLookup(2), np.dstack([ids(0), ids(8), ids(7)]), r"\[0, 8, 7\]"),
         (ColorLookup((BLACK, WHITE)), ids(0, 255), 1),  # a grey value is a colour
-        (ColorLookup((BLACK, WHITE)), ids(0, 7), r"\[7, 7, 7\] of 24 pixels"),
+        (ColorLookup((BLACK, WHITE)), ids(0, 7), r"\[7, 7, 7\] is not in"),
         (ColorLookup((BLACK, (1, 1, 1))), DEEP, 1),
         (ColorLookup((BLACK, WHITE)), DEEP * 65535, 1),  # white of 16 bits
         (ColorLookup((BLACK, WHITE)), DEEP * 1799, "16-bit"),

@@ -133,25 +133,6 @@ def test_what_is_proposed_works(values: tuple[int, ...], ignore: tuple[int, ...]
     assert (check_split(source.dataset("all"), "all").counts > 0).all()
 
 
-def test_palettes_that_number_colours_anew(tmp_path: Path) -> None:
-    """The same value shown in two colours, as programs write it that make the palette of each file by itself."""
-
-    def write(index: int, values: np.ndarray, *colors: tuple[int, ...]) -> None:
-        mask = Image.fromarray(values).convert("P")
-        mask.putpalette([level for color in colors for level in color])
-        mask.save(tmp_path / "masks" / f"{index}.png")
-
-    for index in range(5):
-        make_pair(tmp_path, str(index), ids(0, 1))
-        write(index, ids(0, 1), *([BLACK, WHITE] if index < 3 else [WHITE, BLACK]), (7 * index,) * 3)
-    (line,) = folder(tmp_path, num_classes=2).notes()
-    assert line.startswith("2 masks") and "5 palette masks" in line
-    assert folder(tmp_path, num_classes=2, palette=[BLACK, WHITE]).notes() == []
-    for index in (3, 4):  # of which the white is nowhere
-        write(index, ids(1), (9, 9, 9), WHITE)
-    assert folder(tmp_path, num_classes=2).notes() == []
-
-
 @pytest.mark.parametrize(
     ("suffix", "options"), [("webp", {"quality": 90}), ("tif", {"compression": "jpeg"}), ("jpg", {})]
 )
@@ -163,37 +144,3 @@ def test_lossy_masks_are_refused(suffix: str, options: dict[str, Any], tmp_path:
     with refuses(f"a.{suffix}", "lossy"):
         folder(tmp_path).label_set()
     assert "lossy-mask" in {one.code for one in diagnose(subject_of(folder(tmp_path))).findings}
-
-
-# Masks of 2 or 4 bits a pixel, in which 255 became the largest value that these can hold ----------------------------
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "found"),
-    [
-        ([[0, 1, 15], [1, 2], [2, 15]], {"num_classes": 3}, {0, 1, 2, 255}),
-        ([[0, 1, 15], [1, 2], [2, 15]], {"classes": ["a", "b", "c"]}, {0, 1, 2, 255}),
-        ([[0, 1, 15], [1, 2], [2, 15]], {}, {0, 1, 2, 255}),
-        ([[0, 15], [1, 2]], {"num_classes": 16}, {0, 1, 2, 15}),
-        ([[0, 15], [1, 2]], {"num_classes": 3, "ignore": (15,)}, {0, 1, 2, 255}),
-        ([[0, 7, 15], [1, 2]], {"num_classes": 3}, None),  # another value beside it stays a mistake
-    ],
-)
-def test_packed_masks(values: list[list[int]], options: dict[str, Any], found: set[int] | None, tmp_path: Path) -> None:
-    for index, each in enumerate(values):
-        make_pair(tmp_path, str(index), ids(*each))
-        mask = Image.fromarray(ids(*each)).convert("P")
-        mask.putdata(ids(*each).ravel().tolist())
-        mask.putpalette([level * 16 for level in range(16) for _ in range(3)])
-        mask.save(tmp_path / f"masks/{index}.png", bits=4)
-    source = folder(tmp_path, **options)
-    split = source.dataset("all")
-    if found is None:
-        with pytest.raises(CrispsegError, match="out of range 0 to 2"):
-            check_split(split, "all")
-        return
-    assert set().union(*(np.unique(sample.labels).tolist() for sample in split)) == found
-    settled, lines = settle(source)
-    said = 255 in found and not options.get("ignore")
-    assert settled.ignore == ((15,) if 255 in found else ()) and any("255" in line for line in lines) == said
-    assert settle(settled)[1] == []

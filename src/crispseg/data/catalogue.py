@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.dataset import DataSource, SegmentationDataset
-from crispseg.data.mask_lookup import ColorLookup, MaskLookup
+from crispseg.data.mask_lookup import MaskLookup
 from crispseg.data.split_check import SplitReport
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -123,11 +123,8 @@ def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMea
     found: dict[int, list[Any]] = defaultdict(list)
     for value, label in lookup.meaning.items() if lookup else ():
         found[label].append(value)
-    if isinstance(lookup, ColorLookup):
-        names = {color: f" {name}" for color, name in zip(lookup.palette, lookup.names, strict=bool(lookup.names))}
-        shown = {
-            label: ", ".join(f"{list(one)}{names.get(one, '')}" for one in every) for label, every in found.items()
-        }
+    if lookup and lookup.colors:
+        shown = {label: ", ".join(str(list(one)) for one in every) for label, every in found.items()}
     else:
         shown = {label: spans(every) for label, every in found.items()}
     rows = [

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup, MaskStatistics
+from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
@@ -103,7 +102,6 @@ class FileDataset(SegmentationDataset):
         channels: channels of the images; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
         numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
-        statistics: mask file → what it holds, of masks that were read already.
     """
 
     threads = None
@@ -116,7 +114,6 @@ class FileDataset(SegmentationDataset):
         channels: int = 3,
         value_range: ValueRange | None = None,
         numbered: Callable[[], Mapping[str, Path]] | None = None,
-        statistics: Mapping[str, MaskStatistics] = MappingProxyType({}),
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
@@ -124,7 +121,6 @@ class FileDataset(SegmentationDataset):
         self.channels = channels
         self.value_range = value_range
         self.numbered = numbered
-        self.statistics = dict(statistics)
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""

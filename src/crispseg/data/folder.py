@@ -19,13 +19,13 @@ from crispseg.data.folder_layout import (
     read_palette,
 )
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, header_of, read_statistics
+from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, few, folded, instance_masks, match, refuse_shared, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.images import find_images
 from crispseg.io.value_range import check_range
-from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.labels import Color, LabelSet
 
 ALL = "all"
 """The split of every image that has a mask."""
@@ -148,8 +148,7 @@ class Folder:
         names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
         named = {pair.name: names[pair.mask] for pair in pairs}
         numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
-        known = {mask.file: mask for mask in self._scanned if isinstance(mask, MaskStatistics)}
-        return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered, known)
+        return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered)
 
     def pairs(self, split: str) -> list[Pair]:
         """The files of one split, whatever their masks hold. Raises as `dataset` does."""
@@ -189,12 +188,7 @@ class Folder:
         if isinstance(lookup, ColorLookup):
             found = replace(found, palette=self.palette or [*lookup.palette])
         elif lookup is not None:
-            known = (IGNORE, *self.ignore)
-            void = [value for value, label in lookup.meaning.items() if label == IGNORE and value not in known]
-            count = self.num_classes if self.declared.count else len(self.reading.labels)
-            found = replace(found, num_classes=count, ignore=(*self.ignore, *void))
-        if lookup is not None:
-            vars(found)["_scanned"] = self._scanned  # the files are the same
+            found = replace(found, num_classes=self.num_classes if self.declared.count else len(self.reading.labels))
         return found
 
     def notes(self) -> list[str]:
@@ -334,18 +328,12 @@ class Folder:
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """What the masks of the splits hold, if that can say more than what is declared."""
-        if self.declared.palette is not None:
+        if self.declared.palette is not None or self.declared.count not in (None, 2):
             return []
         used: set[str] = set()
         with suppress(CrispsegError):  # there are no splits, as of one image to score on
             used = set().union(*self._names.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
-        count = self.declared.count
-        if count not in (None, 2):
-            headers = [header_of(pair.mask) for pair in pairs]
-            palettes = {tuple(palette[:count]) for palette, _ in headers if palette}
-            if len(palettes) < 2 and all(most == IGNORE for _, most in headers):
-                return []
 
         def attempt(pair: Pair) -> MaskStatistics | CrispsegError:
             try:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import partial
 from typing import Any
 
 from crispseg.config.settings import plural
@@ -21,7 +20,6 @@ from crispseg.data.mask_lookup import (
     MaskLookup,
     MaskStatistics,
     TableLookup,
-    ValueLookup,
 )
 from crispseg.data.pairing import few
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -36,12 +34,6 @@ BLENDED = 0.3
 
 STRAY_FILES = 0.2
 """If no classes are declared: values beyond a gap, in no more than this share of the masks, are strays."""
-
-_black_or_white = partial(
-    ColorLookup,
-    refusal="is neither black nor white, as masks are by data.palette; correct the mask, or give data.ignore",
-    if_grey=" or, if the values are class ids, data.palette null",
-)
 
 
 class Severity(IntEnum):
@@ -114,8 +106,7 @@ class MaskReading:
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read own masks: as declared, or as their values and colours tell."""
     if declared.palette is not None:
-        pure = {*declared.palette} == {BLACK, WHITE}
-        lookup = (_black_or_white if pure else ColorLookup)(declared.palette, declared.ignore)
+        lookup = ColorLookup(declared.palette, declared.ignore)
         return read_by(declared.labels(len(declared.palette)), lookup, masks)
     colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
@@ -125,19 +116,12 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     return replace(reading, faults=(*reading.faults, *_colors_among_ids(colored, remedy)))
 
 
-def read_by(
-    labels: LabelSet,
-    lookup: MaskLookup,
-    masks: Sequence[MaskStatistics],
-    remedy: str = "correct the mask, or give data.num_classes, or data.ignore for values that mean ignore",
-) -> MaskReading:
+def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read masks by a lookup that is known: values without meaning are faults, as are colours that it cannot read."""
-    reading, faults, colors = MaskReading(labels, lookup), [], isinstance(lookup, ColorLookup)
-    if isinstance(lookup, ValueLookup):
+    faults, colors = [], lookup.colors
+    if not colors:
         faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.remedy)
         masks = [mask for mask in masks if not mask.colors]
-    else:
-        remedy = "add it to data.palette or to data.ignore, or correct the mask"
     pixels: Counter[Any] = Counter()  # of the values without meaning
     strange: Counter[str] = Counter()  # by their files
     from_one = []
@@ -154,23 +138,22 @@ def read_by(
         pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
         strange[mask.file] += int(mask.counts[wrong].sum())
     if strange:
-        shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common(8)]
-        more = f" and {len(pixels) - 8} more" if len(pixels) > 8 else ""
-        what = "colour" if colors else "value"
-        out = "" if colors else f", out of range 0 to {len(labels) - 1}"
+        shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common()]
+        remedy = "add it to data.palette" if colors else "give data.num_classes"
         faults.append(
             _fault(
                 "unknown-color" if colors else "value-out-of-range",
                 [file for file, _ in strange.most_common()],
-                f"the {what} {', '.join(shown)}{more}{out}",
-                remedy,
+                f"the {'colour' if colors else 'value'} {few(shown, 8)}"
+                + ("" if colors else f", out of range 0 to {len(labels) - 1}"),
+                f"correct the mask, or {remedy}, or data.ignore for what means ignore",
                 values={str(key): count for key, count in pixels.most_common()},
                 pixels=dict(strange.most_common()),
             )
         )
     if from_one:
         faults.append(_from_one(from_one, len(labels)))
-    return replace(reading, faults=tuple(faults))
+    return MaskReading(labels, lookup, tuple(faults))
 
 
 def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading | None:
@@ -181,7 +164,7 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     ours = declared.count in (None, 2)
     two = declared.labels(2) if ours else LabelSet.numbered(2)
     as_ids = MaskReading(declared.labels(declared.count or 2), IdLookup(declared.count or 2, declared.ignore))
-    black_and_white = MaskReading(two, _black_or_white((BLACK, WHITE)))
+    black_and_white = MaskReading(two, ColorLookup((BLACK, WHITE)))
     each = [mask.held for mask in grey]
     if ours and {0, IGNORE} in each and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in each):
         # two programs have written them, and 255 hardly means ignore
@@ -215,14 +198,8 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
-    count, packed = declared.count, _packed_white(declared, grey)
-    void, files = (*declared.ignore, *packed), [mask.file for mask in grey]
-    found = [*_white_masks(grey), *_odd_palettes(grey, count, void)]
-    for value in packed:
-        what = f"{value}, the largest value that their few bits can: it is read as 255, which is ignored"
-        of = [mask.file for mask in grey if mask.most < IGNORE]
-        remedy = f"declare as many classes if {value} is one"
-        found.append(_fault("packed-masks", of, what, remedy, Severity.INFORMATION))
+    count, void, files = declared.count, declared.ignore, [mask.file for mask in grey]
+    found = _white_masks(grey)
     ids = _without_strays(grey, void) if count is None else sorted(_held(grey) - {IGNORE, *void})
     last = ids[-1] if ids else 0
     classes = count or min(max(last + 1, 2), IGNORE)
@@ -231,11 +208,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = "give them by data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
         what = f"values up to {last} that count up from 1: they number objects, not classes"
         return MaskReading(*plain, (_fault("object-numbers", files, what, remedy),))
-    more: tuple[str, ...] = ()
     corrected: tuple[LabelSet, MaskLookup] | None = None
     if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE and (count or plausible_ids(ids)):
-        beyond = f", and {last} is out of range 0 to {last - 1}" if count else ", so class 0 stays empty"
-        found.append(_from_one(files, last, beyond, Severity.ERROR if count else Severity.WARNING))
+        found.append(_from_one(files, last, Severity.ERROR if count else Severity.WARNING))
         moved = {**dict.fromkeys((0, *void), IGNORE), **{index + 1: index for index in range(last)}}
         corrected = declared.labels(last), TableLookup(moved, "ids from 1")
     if count is None and ids in ([], [0]):
@@ -246,36 +221,30 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         found.append(_sparse(ids, void, grey))
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(void, IGNORE)
         corrected = LabelSet.numbered(max(len(ids), 2)), TableLookup(meaning, "values")
-    elif count is None and last >= IGNORE:
-        more = ("write masks of the class ids 0 to 254",)
-    elif count is None and last >= OBJECTS:
+    elif count is None and OBJECTS <= last < IGNORE:
         what = f"values up to {last}, which are read as {last + 1} classes since none are declared"
         remedy = "if they number objects, give them by data.instances instead of data.masks"
         found.append(_fault("many-ids", files, what, remedy, Severity.INFORMATION))
-    best = read_by(*(corrected or plain), grey, *more)
+    best = read_by(*(corrected or plain), grey)
     return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
 
 
 def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> Finding:
-    last, white, remedy = ids[-1], IGNORE in _held(grey), f"write masks of class ids, such as 0 to {len(ids) - 1}"
-    if 2 <= len(ids) <= OBJECTS and last < IGNORE:
+    remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}"
+    if 2 <= len(ids) <= OBJECTS and ids[-1] < IGNORE:
+        ignored = sorted({*void, *({IGNORE} & _held(grey))})
         remedy = f"give {_setting([(value, value, value) for value in ids])} for the classes in this order"
-        if white:
-            ignored = ", ".join(map(str, sorted({*void, IGNORE})))
-            remedy += f", and data.ignore '[{ignored}]', or [255,255,255] in the palette too if 255 is a class"
-    if white and ids[0] == 0:
-        remedy = f"if they are black and white with soft edges, make them again of 0 and 255 only; if not, {remedy}"
-    if last < IGNORE:
-        remedy += f"; or, if they are class ids, data.num_classes {last + 1}"
-    what = f"{plural(len(ids), 'value')} up to {last} ({few(ids, 12)}), which hardly are all class ids"
+        remedy += f", and data.ignore '{ignored}'" if ignored else ""
+        remedy += f"; or, if they are class ids, data.num_classes {ids[-1] + 1}"
+    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
     return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
 
 
-def _from_one(files: Sequence[str], last: int, effect: str = "", severity: Severity = Severity.ERROR) -> Finding:
+def _from_one(files: Sequence[str], last: int, severity: Severity = Severity.ERROR) -> Finding:
     remedy = "write masks with ids from 0, with 255 where nothing is labelled"
     if severity < Severity.ERROR:
         remedy += f"; 'crispseg doctor' does so with data.num_classes {last}"
-    return _fault("one-based-ids", files, f"the ids 1 to {last}, without 0{effect}", remedy, severity)
+    return _fault("one-based-ids", files, f"the ids 1 to {last}, without 0", remedy, severity)
 
 
 def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
@@ -311,46 +280,6 @@ def _white_masks(grey: list[MaskStatistics]) -> list[Finding]:
     what = "0 and 255 only, where the others hold other values"
     remedy = "make sure that 255 means ignore here, not a class"
     return [_fault("black-and-white-mask", white, what, remedy, Severity.WARNING)]
-
-
-def _odd_palettes(grey: list[MaskStatistics], count: int | None, void: Sequence[int]) -> list[Finding]:
-    """Masks of which the palette shows a class in another colour than most do: a value may mean two classes."""
-    shown = {
-        mask.file: {
-            (value, *color)
-            for value, color in zip(mask.values.tolist(), mask.shown.tolist(), strict=True)
-            if value not in (IGNORE, *void) and (count is None or value < count)
-        }
-        for mask in grey
-        if mask.shown is not None
-    }
-    votes = Counter(vote for each in shown.values() for vote in each)
-    usual = {value: color for (value, *color), _ in reversed(votes.most_common())}  # the most frequent comes last
-    odd = [file for file, each in shown.items() if any(usual[value] != color for value, *color in each)]
-    if not odd:
-        return []
-    what = f"a class in another colour than most of {plural(len(shown), 'palette mask')}"
-    remedy = (
-        "it is the values that count: if colours are right, save the masks as RGB and give data.palette; some programs "
-        "number colours in each file"
-    )
-    return [_fault("mask-palettes-differ", odd, what, remedy, Severity.WARNING)]
-
-
-def _packed_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> tuple[int, ...]:
-    """The largest value of masks of 2 or 4 bits a pixel, if it must have been 255 before they were packed; else none.
-
-    That is so if it is none of the classes and all other values are; if no classes are declared, if the others look
-    like class ids and do not any more with this one.
-    """
-    packed, count = [mask for mask in grey if mask.most < IGNORE], declared.count
-    top = max((mask.most for mask in packed), default=0)
-    *others, last = sorted(_held(packed)) or [0]
-    if last != top or not others or top in declared.ignore:
-        return ()
-    if count is not None:
-        return (top,) if others[-1] < count <= top else ()
-    return (top,) if plausible_ids(others) and not plausible_ids([*others, top]) else ()
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

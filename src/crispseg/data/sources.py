@@ -334,9 +334,7 @@ class CamVid(PublicSource):
         return ColorLookup(
             tuple(_color(color) for _, *color, _ in rows),
             ids=tuple(ids.get(group, IGNORE) for *_, group in rows),
-            names=tuple(row[0] for row in rows),
-            refusal="is none of CamVid's 32; restore the mask",
-            if_grey=" or, if the values are class ids, leave data.masks at 'ids'",
+            refusal="is none of CamVid's 32; restore the mask, or leave data.masks at 'ids' for class ids",
         )
 
     def splits(self) -> tuple[str, ...]:

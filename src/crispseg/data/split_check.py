@@ -185,11 +185,7 @@ def held_of(labels: NDArray[Any], quarters: NDArray[np.int64], size: tuple[int, 
 
 
 def held(dataset: SegmentationDataset, index: int) -> Held:
-    """Return what the mask of a sample holds; it is read unless its statistics are known. Raises as `read_labels`."""
-    if isinstance(dataset, FileDataset) and (mask := dataset.statistics.get(str(dataset.pairs[index].mask))):
-        labels = dataset.lookup.labels_of(mask)
-        if mask.distinct == len(labels) and NONE not in labels:
-            return held_of(labels, mask.quarters, mask.size)
+    """Return what the mask of a sample holds. Raises as `read_labels`."""
     decoded = dataset.read_labels(index)
     return held_of(*count_values(decoded)[:2], decoded.shape)
 

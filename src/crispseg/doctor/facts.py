@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffIm
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, header_of, statistics_of
+from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, statistics_of
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
@@ -157,7 +157,7 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
         image = Unreadable(getattr(error, "code", "channel-missing"), str(error))
     try:
         header, values = load_mask(pair.mask)
-        mask = MaskFacts(header, statistics_of(values, header.file, *header_of(pair.mask)))
+        mask = MaskFacts(header, statistics_of(values, header.file))
     except CrispsegError as error:
         code = getattr(error, "code", "unusable-mask")
         mask = Unreadable("unusable-mask" if code == "value-range-unknown" else code, str(error))

@@ -103,7 +103,7 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
     blended = [one for one in masks if one.statistics.blended >= BLENDED]
     highest = max((one.statistics.blended for one in blended), default=0.0)
-    clear = [one for one in masks if one.header.alpha == "varying" and one.statistics.shown is None]
+    clear = [one for one in masks if one.header.alpha == "varying"]
     every: list[ImageFacts | MaskFacts] = [*images, *masks]
     return [
         *found,

@@ -18,7 +18,7 @@ from crispseg.io.files import atomic_path, writable_file
 from crispseg.io.opening import ORIENTATION, UnknownRange, UnreadablePicture, opened, raw_mode
 from crispseg.io.tiff import deep_bands, open_tiff, read_bands
 from crispseg.io.value_range import ValueRange, to_8_bits
-from crispseg.labels import Color, color_table
+from crispseg.labels import color_table
 
 MOST_CHANNELS = 16
 
@@ -309,23 +309,6 @@ def deep_grey(picture: Image.Image, most: int = 0xFFFF) -> NDArray[Any]:
 def stretch_of(picture: Image.Image) -> int:
     """Return the factor by which Pillow spreads the values of a 2-bit or 4-bit grey PNG over 0 to 255 on loading."""
     return {"L;2": 85, "L;4": 17}.get(raw_mode(picture), 1) if picture.format == "PNG" else 1
-
-
-def largest_value(path: str | Path) -> int:
-    """Return the largest value that the bits of a mask allow: 3 or 15 for a grey or palette PNG of 2 or 4, else 255."""
-    with opened(path) as picture:
-        bits = raw_mode(picture).partition(";")[2] if picture.format == "PNG" and picture.mode in "LP" else ""
-        return {"2": 3, "4": 15}.get(bits, 255)
-
-
-def palette_of(path: str | Path) -> list[Color]:
-    """Return the colours of a file's palette, from its header; none if it has none or cannot be read."""
-    try:
-        with opened(path) as picture:
-            kind, data = picture.palette.getdata() if picture.palette else ("", b"")
-    except CrispsegError:  # which is reported when masks are read
-        return []
-    return [*zip(data[0::3], data[1::3], data[2::3], strict=False)] if kind == "RGB" else []
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
