@@ -39,7 +39,7 @@ from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.training import TrainConfig
-from crispseg.training.losses import build_loss
+from crispseg.training.losses import WeightedLoss
 from crispseg.training.optimization import build_optimizer, float32_depthwise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,7 +86,7 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     """A training step, on images and labels that stay the same."""
     config = TrainConfig(Nuclei(), batch_size=batch, optimizer="adamw", hard_fraction=1)
     model = NETWORKS[name].build().train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer, loss = build_optimizer(model, config), build_loss(config.losses, 1)
+    optimizer, loss = build_optimizer(model, config), WeightedLoss(config.losses, 1)
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch, *size), device=device)
     outputs = torch.compile(model.outputs) if way == "compile" else model.outputs

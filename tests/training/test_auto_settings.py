@@ -212,9 +212,3 @@ def test_early_stages_that_were_trained_stay(name: str, freeze: Any, start: bool
     backbone = starting_model(config, labels)[0].backbone
     trained = [parameter.requires_grad for parameter in backbone.parameters()]
     assert {"nothing": all(trained), "early": any(trained) and not all(trained), "all": not any(trained)}[fixed]
-
-
-def test_early_stages_of_a_model_without_any_are_refused(tmp_path: Path, refuses: Any) -> None:
-    config = tiny(tmp_path, model=ModelConfig("fcn", MODEL.backbone, False), freeze_backbone="early")
-    with refuses("freeze_backbone is early", "fcn"):
-        starting_model(config, DRAWN.label_set())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -12,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from training_runs import DRAWN, FLAGS, files
 
 from crispseg.cli.main import main
-from crispseg.data import Folder
 from crispseg.errors import Interrupted
 from crispseg.io.images import write_image
-from crispseg.training import Run, TrainConfig, train, train_folds
+from crispseg.training import Run, train
 from crispseg.training.folds import fold_lines
 
 
@@ -62,7 +59,6 @@ def test_folds_and_their_spread(
     scores = json.loads((out / "folds.json").read_text())
     assert list(scores) == ["fold_1", "fold_2"]
     assert re.search(r"(?m)^  mIoU +[\d.]+ ± [\d.]+ +[\d.]+  [\d.]+$", text)
-    assert " min each" not in text, "its length is no time"
 
 
 @pytest.mark.parametrize(("folds", "said"), [("2", "nuclei"), ("two", "two")])
@@ -105,28 +101,3 @@ def test_the_spread_of_folds() -> None:
         "  a      43.0 ± 4.2   40.0  46.0",
         "  b      62.0 ± –     –  62.0",
     ]
-
-
-@pytest.mark.parametrize(
-    ("length", "line"),
-    [
-        ({}, "5 folds of 30 min each: 2 h 30 min in all"),
-        ({"minutes": 0.5}, "5 folds of 0.5 min each: 2 min 30 s in all"),
-        ({"epochs": 3}, None),
-    ],
-)
-def test_how_long_folds_take_is_said_first(
-    length: dict[str, Any], line: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: Any, **__: Any) -> Any:
-        raise Interrupted("at once", signal.SIGTERM)
-
-    monkeypatch.setattr("crispseg.training.folds.train", interrupted)
-    said = io.StringIO()
-    for index in range(5):
-        for name in ("images", "masks"):
-            write_image(tmp_path / name / f"{index}.png", np.zeros((32, 32), np.uint8))
-    config = TrainConfig(data=Folder(tmp_path / "images", tmp_path / "masks"), out=tmp_path / "folds", **length)
-    with pytest.raises(Interrupted):
-        train_folds(config, 5, console=Console(file=said))
-    assert said.getvalue().splitlines() == [*([line] if line else []), "fold 1 of 5"]

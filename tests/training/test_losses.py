@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crispseg.models import Outputs
-from crispseg.training.losses import LOSSES, CrossEntropy, DeepSupervision, WeightedSum, build_loss
+from crispseg.training.losses import CrossEntropy, DeepSupervision, Loss, WeightedLoss
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0])
 
@@ -100,11 +100,12 @@ def test_deep_supervision_is_a_weighted_sum() -> None:
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("segmentation_models_pytorch") is None, reason="needs segmentation-models-pytorch"
 )
-LIBRARY = ("dice", "focal", "lovasz")
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+LIBRARY = LOSSES[1:]
 
 
-def one_loss(name: str) -> WeightedSum:
-    return build_loss({name: 1.0})
+def one_loss(name: Any) -> WeightedLoss:
+    return WeightedLoss({name: 1.0})
 
 
 def labelled(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -206,14 +207,14 @@ def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
 @needs_library
 def test_losses_are_a_weighted_sum() -> None:
     logits, labels = batch()
-    total = build_loss({"cross_entropy": 2.0, "dice": 0.5, "lovasz": 3.0}, 0.2, WEIGHTS)(logits, labels)
+    total = WeightedLoss({"cross_entropy": 2.0, "dice": 0.5, "lovasz": 3.0}, 0.2, WEIGHTS)(logits, labels)
     parts = [CrossEntropy(0.2, WEIGHTS)(logits.float(), labels), one_loss("dice")(logits, labels)]
     torch.testing.assert_close(total, 2 * parts[0] + 0.5 * parts[1] + 3 * one_loss("lovasz")(logits, labels))
 
 
 def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
     monkeypatch.setattr("crispseg.training.losses.LIBRARY", False)
-    build_loss({"cross_entropy": 1.0})
+    WeightedLoss({"cross_entropy": 1.0})
     for name in LIBRARY:
         with refuses(f"loss names {name}", "0.6 or later", "pip install 'crispseg[losses]'"):
-            build_loss({"cross_entropy": 1.0, name: 1.0})
+            WeightedLoss({"cross_entropy": 1.0, name: 1.0})

@@ -80,7 +80,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_runs_with_one_seed_are_equal(plain: Run, tmp_path: Path) -> None:
-    assert not torch.are_deterministic_algorithms_enabled()  # as it was before
     again = quietly(repeatable(tmp_path / "again", workers=1))
     other = quietly(repeatable(tmp_path / "other", seed=4, epochs=1))
     assert equal(state(again.model), state(plain.model))
@@ -203,30 +202,23 @@ def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, mo
     two = quietly(short(tmp_path / "run"), resume=True)
     last.write_bytes(after_one)  # as if killed when best.ckpt was written and last.ckpt was not
     assert (steps(last), steps(best)) == (1, 2)
-    monkeypatch.setattr(Scores, "miou", 20.0)
     (tmp_path / "run").rename(tmp_path / "moved")
-    quietly(short(tmp_path / "moved", epochs=3), resume=True)
-    assert equal(state(from_pretrained(tmp_path / "moved")), state(two.model))
-    assert from_pretrained(tmp_path / "moved").info.metrics == {"val_miou": 90}
+    for epochs, miou, kept in ((2, 5.0, 90), (3, 20.0, 20)):  # the model is that of the kept score
+        monkeypatch.setattr(Scores, "miou", miou)
+        run = quietly(short(tmp_path / "moved", epochs=epochs), resume=True)
+        assert from_pretrained(run.folder).info.metrics == {"val_miou": kept}
+        assert equal(state(run.model), state(two.model)) == (kept == 90)
 
 
 def test_a_better_evaluation_of_a_resumed_run_is_kept(copied: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose folder is given by a relative path, as people do."""
     monkeypatch.chdir(copied.out.parent)
-    best = copied.out / "checkpoints/best.ckpt"
-    checkpoint = torch.load(best, weights_only=True)
-    (kept,) = (state for state in checkpoint["callbacks"].values() if "best_model_score" in state)
-    kept["best_model_score"] = torch.tensor(0.0)  # so that whatever comes is better
-    torch.save(checkpoint, best)
+    best, last = (copied.out / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["callbacks"]["MetricsFile"]["rows"] = [checkpoint["callbacks"]["MetricsFile"]["rows"][0] | {"miou": "0"}]
+    torch.save(checkpoint, last)  # so that whatever comes is better
     assert main(["train", "--resume", copied.out.name, "--epochs=3"]) == 0
     assert steps(best) == 6
-
-
-def test_a_missing_best_checkpoint_is_named(copied: TrainConfig, tiny_run: Run, refuses: Any) -> None:
-    (copied.out / "checkpoints/best.ckpt").unlink()
-    with refuses("best.ckpt"):
-        quietly(copied, resume=True)
-    assert without_time(copied.out) == without_time(tiny_run.folder)
 
 
 def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,13 +244,6 @@ def test_a_finished_run_is_kept_and_may_become_longer(copied: TrainConfig) -> No
     assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
     assert rows(copied.out)[:2] == before
     assert float(rows(copied.out)[2]["seconds"]) > float(before[1]["seconds"])
-
-
-@pytest.mark.parametrize("text", ["a: [", "model: 1\n"])
-def test_settings_of_a_run_that_are_damaged(text: str, copied: TrainConfig, refuses: Any) -> None:
-    (copied.out / "config.yaml").write_text(text)
-    with refuses(str(copied.out / "config.yaml")):
-        check_same_run(copied)
 
 
 def test_a_length_that_is_given_replaces_the_recorded_one(
@@ -292,7 +277,7 @@ def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -
     starting_model(config, DRAWN.label_set(), resume=True)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "pictures"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv"])
 def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / name).write_text("mine")
@@ -307,7 +292,6 @@ def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: A
         ({"epochs": 1}, ["epochs is 1"]),
         ({"iterations": 9}, ["iterations"]),
         ({"batch_size": 2, "accumulate": 2}, ["accumulate, batch_size"]),
-        ({"batch_size": "auto"}, ["batch_size"]),
         ({"augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=True, photometric=False, repeat=1)}, ["augment"]),
         (
             {"model": dataclasses.replace(MODEL, refine="boundary"), "boundary_distance": 9},
@@ -327,5 +311,5 @@ def test_a_resumed_run_is_the_same_run(
 def test_a_run_may_be_resumed_by_other_processes_if_a_step_has_as_many_images(tiny_run: Run, refuses: Any) -> None:
     check_same_run(tiny(tiny_run.folder, batch_size=2, devices=2))
     check_same_run(tiny(tiny_run.folder, batch_size=1, devices=2, num_nodes=2))
-    with refuses("devices", "4"):
+    with refuses("devices"):
         check_same_run(tiny(tiny_run.folder, devices=2))

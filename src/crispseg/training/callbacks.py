@@ -9,9 +9,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
-from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import atomic_path
@@ -29,14 +27,12 @@ class MetricsFile(Callback):
 
     Attributes:
         rows: the rows so far.
-        confusion: `(C, C)` pixels at the best evaluation; rows are the ground truth. None before the first.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.confusion: Tensor | None = None
         self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, since a resumed epoch has one mean
 
     @property
@@ -46,11 +42,10 @@ class MetricsFile(Callback):
         return {key: float(value) if value else None for key, value in best.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "loss": self.loss, "batches": self.batches, "confusion": self.confusion}
+        return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.confusion = list(state_dict["rows"]), state_dict["confusion"]
-        self.loss, self.batches = state_dict["loss"], state_dict["batches"]
+        self.rows, self.loss, self.batches = list(state_dict["rows"]), state_dict["loss"], state_dict["batches"]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -77,8 +72,6 @@ class MetricsFile(Callback):
             "train_loss": f"{self.loss / self.batches:.4f}",
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
-        if all(scores.miou > float(earlier["miou"] or "-inf") for earlier in self.rows):
-            self.confusion = torch.from_numpy(scores.confusion)
         self.rows.append(row)
         if trainer.check_val_every_n_epoch is None:
             self.loss, self.batches = 0.0, 0

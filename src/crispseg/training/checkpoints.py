@@ -15,21 +15,22 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
-from crispseg.config.yaml_files import parse_yaml
+from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
+from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import callback
-from crispseg.training.result import METRICS, PICTURES
+from crispseg.training.result import METRICS
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -50,53 +51,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise (error.__context__ or error) from None
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt` and the folder `model` at the best evaluation so far.
-
-    Args:
-        folder: of the run.
-    """
+class BestCheckpoint(Callback):
+    """Writes `best.ckpt` and the folder `model` at an evaluation that is better than all before."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder.resolve() / BEST  # as Lightning writes it: it would delete a best one of another name
-        super().__init__(
-            path.parent,
-            path.stem,
-            monitor="val/miou",
-            mode="max",
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
-        self.path = path
-        self.model = folder / MODEL
+        self.folder = folder
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        before = self.best_model_score
-        super().on_validation_end(trainer, pl_module)
-        if self.best_model_score is not before and trainer.is_global_zero:
-            assert isinstance(pl_module.model, SegmentationModel)
-            self.save_model(pl_module.model)
-
-    def save_model(self, model: SegmentationModel) -> None:
-        """Save the model with the weights in `best.ckpt`, which may be averages, and its mIoU."""
-        best = copy.deepcopy(model)
-        load_checkpoint(self.path, best)
-        assert self.best_model_score is not None
-        best.info = dataclasses.replace(best.info, metrics={"val_miou": round(float(self.best_model_score), 2)})
-        best.save_pretrained(self.model)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the score from `best.ckpt`, which is newer if the run was killed before it wrote `last.ckpt`.
-
-        The folder may have been moved.
-        """
-        if state_dict["best_model_score"] is None and not self.path.is_file():
+        if trainer.sanity_checking:
             return
-        states = torch.load(self.path, "cpu", weights_only=True)["callbacks"].values()
-        score = next(state["best_model_score"] for state in states if "best_model_score" in state)
-        path = str(self.path)
-        best = {"best_model_score": score, "best_model_path": path, "best_k_models": {path: score}, "kth_value": score}
-        super().load_state_dict(state_dict | best | {"kth_best_model_path": path, "dirpath": self.dirpath})
+        *earlier, miou = (float(row["miou"] or 0) for row in callback(trainer, MetricsFile).rows)
+        if miou <= max(earlier, default=-1):
+            return
+        trainer.save_checkpoint(self.folder / BEST)
+        if trainer.is_global_zero:
+            assert isinstance(pl_module.model, SegmentationModel)
+            best = copy.deepcopy(pl_module.model)
+            load_checkpoint(self.folder / BEST, best)  # its weights may be averages
+            best.info = dataclasses.replace(best.info, metrics={"val_miou": round(miou, 2)})
+            best.save_pretrained(self.folder / MODEL)
 
 
 class LastCheckpoint(Checkpoint):
@@ -107,41 +80,33 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: of the file.
         every: write it every so many steps too.
-
-    Attributes:
-        saved: step of the latest checkpoint; None if there is none.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
         self.evaluated = False
-        self.saved: int | None = None
+        self.saved: int | None = None  # the step of the latest one of this session
         self.written = -math.inf
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved = trainer.global_step or None  # of the checkpoint that the run resumes from
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
         # A run resumed after the last step of an epoch, or of all, would not be evaluated there.
-        if (self.evaluated or self._asked(trainer)) and not (
-            accumulating or trainer.is_last_batch or trainer.should_stop
-        ):
+        if self._due(trainer) and not (accumulating or trainer.is_last_batch or trainer.should_stop):
             self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.evaluated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        due = self.evaluated or self._asked(trainer) or trainer.should_stop
-        if trainer.strategy.broadcast(due or time.monotonic() - self.written > SECONDS):
+        due = self._due(trainer) or trainer.should_stop or time.monotonic() - self.written > SECONDS
+        if trainer.strategy.broadcast(due):
             self.save(trainer)
 
-    def _asked(self, trainer: L.Trainer) -> bool:
-        return self.every is not None and trainer.global_step % self.every == 0
+    def _due(self, trainer: L.Trainer) -> bool:
+        return self.evaluated or (self.every is not None and trainer.global_step % self.every == 0)
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint; all processes have to."""
@@ -204,40 +169,32 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
 
 @contextmanager
 def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
-    """In the block, SIGINT and SIGTERM end the run in `folder` with a line that says what was kept.
+    """In the block, what ends the run in `folder` becomes a line that says what was kept.
 
     Raises:
         CrispsegError: the operating system refused something, such as space for a checkpoint, or ended a data worker;
             or one of several processes failed.
-        Interrupted: such a signal came.
+        Interrupted: SIGINT or SIGTERM came.
     """
     try:
         yield
-    except SystemExit as stop:  # Lightning raises it for KeyboardInterrupt, whose subclass knows the signal
-        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
-        line = f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}"
-        raise Interrupted(line, getattr(stop.__context__, "number", number)) from None
-    except OSError as error:
-        raise CrispsegError(f"{system_line(error)}; {_kept(trainer, folder)}") from None
-    except RuntimeError as error:
-        worker = ended_worker(error)
-        if isinstance(worker, Interrupted):  # the signal came to the workers first
-            line = f"interrupted at step {trainer.global_step}; {_kept(trainer, folder)}"
-            raise Interrupted(line, worker.number) from None
+    except (SystemExit, OSError, RuntimeError) as error:
+        last, worker = callback(trainer, LastCheckpoint), ended_worker(error)
+        step = "the last checkpoint" if last.saved is None else f"the checkpoint of step {last.saved}"
+        kept = f"{step} was kept: resume the run in {folder}"
+        if last.saved is None and not last.path.is_file():
+            kept = "start it again"
+        # Lightning raises SystemExit for an interrupt, which knows the signal; or it came to the data workers first.
+        if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
+            usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
+            number = getattr(worker or error.__context__, "number", usual)
+            raise Interrupted(f"interrupted at step {trainer.global_step}; {kept}", number) from None
+        if isinstance(error, OSError):
+            raise CrispsegError(f"{system_line(error)}; {kept}") from None
         if worker is None and trainer.world_size == 1:
             raise
         what = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
-        raise CrispsegError(f"{what}; {_kept(trainer, folder)}") from error
-
-
-def _kept(trainer: L.Trainer, folder: Path) -> str:
-    """What there is of a run that ends early, and how to go on."""
-    last = callback(trainer, LastCheckpoint)
-    if last.saved is None and not last.path.is_file():
-        return "start it again"
-    # Another process may have ended between the writing of a checkpoint and the word that it is written.
-    kept = "the last checkpoint" if last.saved is None else f"the checkpoint of step {last.saved}"
-    return f"{kept} was kept: resume the run in {folder}"
+        raise CrispsegError(f"{what}; {kept}") from error
 
 
 MAY_CHANGE = {
@@ -245,9 +202,6 @@ MAY_CHANGE = {
     *("plugins", "checkpoint_every"),
 }
 """Settings that a resumed run may change; its checkpoint depends on the others."""
-
-IMAGES_A_STEP = ("batch_size", "devices", "num_nodes")
-"""Settings that a resumed run may change if their product stays."""
 
 
 def check_folder(config: TrainConfig, *, resume: bool) -> None:
@@ -257,44 +211,30 @@ def check_folder(config: TrainConfig, *, resume: bool) -> None:
         CrispsegError: it does not.
     """
     folder = Path(config.out)
-    if folder == Path():
-        raise CrispsegError("out is the current folder; give the run a folder of its own")
-    if resume:
-        if not (folder / LAST).is_file() or not (folder / CONFIG).is_file():
-            raise CrispsegError(f"{folder} has no {LAST} to resume from; start the run again")
-    elif (folder / LAST).is_file():
-        raise CrispsegError(f"{folder} already holds a run; resume it, or choose another out")
-    elif (folder / MODEL).is_dir():
-        raise CrispsegError(f"{folder} already holds a model; choose another out")
-    elif not (folder / LAST.parent).is_dir():  # a run makes it before it writes anything
-        for name in (CONFIG, METRICS, PICTURES):
-            if (folder / name).exists():
-                raise CrispsegError(f"{folder} holds {name}, which no run wrote there; choose another out")
+    if resume and not ((folder / LAST).is_file() and (folder / CONFIG).is_file()):
+        raise CrispsegError(f"{folder} has no {LAST} to resume from; start the run again")
+    # A run makes the folder of checkpoints before it writes anything; without it, the others are the user's.
+    own = () if (folder / LAST.parent).is_dir() else (CONFIG, METRICS)
+    for name in () if resume else (LAST, MODEL, *own):
+        if (folder / name).exists():
+            raise CrispsegError(f"{folder} already holds {name}; resume the run, or choose another out")
 
 
 def check_same_run(config: TrainConfig) -> None:
     """Make sure that the settings, none of them auto any more, are those of the run that they resume.
 
     Raises:
-        CrispsegError: others than may change have changed, or the recorded ones are damaged.
+        CrispsegError: others than may change have changed.
     """
-    path = Path(config.out) / CONFIG
-    try:
-        recorded = parse_yaml(path.read_text(encoding="utf-8"))
-        asked: dict[str, Any] = config_to_dict(config)
-        groups = ("model", "data", "augment")
-        recorded["model"] = renamed(recorded["model"])
-        for key in groups:  # settings that are newer than the run have its defaults
-            recorded[key] = asked[key] | recorded[key]
-        changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
-        images = [math.prod(settings[key] for key in IMAGES_A_STEP) for settings in (recorded, asked)]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise CrispsegError(f"{path} holds no settings of a run ({one_line(error)}); restore it") from None
-    if images[0] == images[1]:
-        changed -= {*IMAGES_A_STEP}
+    recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
+    recorded["model"] = renamed(recorded["model"])
+    for key in ("model", "data", "augment"):  # settings that are newer than the run have its defaults
+        recorded[key] = asked[key] | recorded[key]
+    for settings in (recorded, asked):  # processes may change if a step has as many images
+        images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
+        settings["batch_size × devices × num_nodes"] = images
+    changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
     if changed:
-        unless = f", unless {' × '.join(IMAGES_A_STEP)} stays {images[0]}" if changed <= {*IMAGES_A_STEP} else ""
         raise CrispsegError(
-            f"a resumed run cannot change {', '.join(sorted(changed))}{unless}; start another one with init_from "
-            f"{config.out}"
+            f"a resumed run cannot change {', '.join(sorted(changed))}; start another one with init_from {config.out}"
         )

@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_core import to_jsonable_python
 
-from crispseg.backbones.weights import weights_source
 from crispseg.config.settings import CHECKS, Settings, written
 from crispseg.data import Augment, DataSource
 from crispseg.data.loading import MOST_WORKERS
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
 from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder
-from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSSES, DirectionMask
+from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
 
 
 def spare_processors() -> int:
@@ -69,14 +68,6 @@ class ModelConfig(Settings):
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
         refinement = {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
         return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
-
-    def weights(self) -> str:
-        """Where the backbone's weights come from, in words; published ones are downloaded where they are not yet.
-
-        Raises:
-            CrispsegError: they cannot be had.
-        """
-        return weights_source(self.backbone, self.pretrained)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
         """The model, with heads for deep supervision if asked."""
@@ -158,8 +149,8 @@ class TrainConfig(Settings):
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
     epochs: PositiveInt | None = None
-    iterations: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
+    iterations: PositiveInt | None = None
+    minutes: PositiveFloat | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -170,75 +161,47 @@ class TrainConfig(Settings):
     decay_norms_and_biases: bool = True
     schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "cosine"
     power: NonNegativeFloat = 0.9
-    lr_drops: list[float] = Field(default_factory=lambda: [2 / 3])
+    lr_drops: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [2 / 3])
     warmup: NonNegativeInt = 20
-    loss: dict[str, float] | str = Field(default_factory=lambda: {"cross_entropy": 1.0})
+    loss: dict[Loss, PositiveFloat] | Loss = Field(default_factory=LOSS.copy)
     hard_fraction: float = Field(default=1.0, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.0
-    class_weights: Literal["auto", "softened", "balanced"] | list[float] | None = "auto"
+    class_weights: Literal["auto", "softened", "balanced"] | list[NonNegativeFloat] | None = "auto"
     boundary_distance: PositiveInt = 5
-    boundary_weights: dict[str, float] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
+    boundary_weights: dict[BoundaryTerm, NonNegativeFloat] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
     direction_mask: DirectionMask = "true"
-    clip: float | None = Field(default=None, gt=0)
+    clip: PositiveFloat | None = None
     freeze_backbone: bool | Literal["early", "auto"] = "auto"
     ema: float | None = Field(default=None, gt=0, lt=1)
-    patience: int | None = Field(default=None, ge=1)
+    patience: PositiveInt | None = None
     val_every: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: PositiveInt = 1
+    devices: int = Field(default=1, ge=1, le=MOST_WORKERS)
     num_nodes: PositiveInt = 1
-    workers: NonNegativeInt = Field(default_factory=spare_processors)
+    workers: int = Field(default_factory=spare_processors, ge=0, le=MOST_WORKERS)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
-    checkpoint_every: int | None = Field(default=None, ge=1)
+    checkpoint_every: PositiveInt | None = None
     init_from: str | None = None
     plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def __post_init__(self) -> None:
-        if not self.losses:
-            raise CrispsegError(f"names none; give one or more of {', '.join(LOSSES)}", "loss")
-        for key, weights, known in (
-            ("loss", self.losses, LOSSES),
-            ("boundary_weights", self.boundary_weights, tuple(BOUNDARY_WEIGHTS)),
-        ):
-            for name, weight in weights.items():
-                if name not in known:
-                    raise CrispsegError(f"has no '{name}'{did_you_mean(name, known)}", key)
-                if weight < 0 or (key == "loss" and weight == 0):
-                    raise CrispsegError(f"is {weight}; give a positive number, or leave it out", f"{key}.{name}")
         for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
             if self.minutes and other:
                 raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
-        if self.minutes and self.schedule == "poly_epoch":
-            raise CrispsegError("is poly_epoch, which counts epochs; with minutes give another one", "schedule")
-        if not self.lr_drops or not all(0 < share < 1 for share in self.lr_drops):
-            raise CrispsegError(f"is {self.lr_drops}; give shares above 0 and below 1, such as [0.5, 0.75]", "lr_drops")
-        for key, count in (("workers", self.workers), ("devices", self.devices)):
-            if count > MOST_WORKERS:
-                raise CrispsegError(f"is {count}; this machine takes at most {MOST_WORKERS}", key)
-        weights_of_classes = self.class_weights if isinstance(self.class_weights, list) else [1.0]
-        if min(weights_of_classes, default=0) < 0 or not any(weights_of_classes):
-            raise CrispsegError(
-                f"is {weights_of_classes}; none may be negative, and one at least must be above 0", "class_weights"
-            )
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
-            raise CrispsegError(
-                f"apply to cross_entropy, but loss is {', '.join(self.losses)}; add it or leave them out",
-                "class_weights",
-            )
+            losses = ", ".join(self.losses)
+            raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
         if self.augment.photometric not in (False, "auto") and self.model.in_chans not in (1, 3):
-            raise CrispsegError(
-                f"is for RGB and grey images; set it to false with model.in_chans {self.model.in_chans}",
-                "augment.photometric",
-            )
+            channels = self.model.in_chans
+            raise CrispsegError(f"is not for images of {channels} channels; set it to false", "augment.photometric")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("is null, so images differ in size; set augment.scale to [1, 1]", "augment.crop")
         if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
-            raise CrispsegError(
-                f"is {written(self.augment.crop)}; models need at least {MIN_SIDE} pixels a side", "augment.crop"
-            )
+            crop = written(self.augment.crop)
+            raise CrispsegError(f"is {crop}; models need at least {MIN_SIDE} pixels a side", "augment.crop")
 
     @property
     def processes(self) -> int:
@@ -246,7 +209,7 @@ class TrainConfig(Settings):
         return self.devices * self.num_nodes
 
     @property
-    def losses(self) -> dict[str, float]:
+    def losses(self) -> dict[Loss, float]:
         """The weight of each loss, by name."""
         return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 

@@ -13,8 +13,10 @@ import lightning as L
 import torch
 import yaml
 from rich.console import Console
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from crispseg.backbones.weights import weights_source
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG
 from crispseg.data import SplitReport, eval_transform, train_transform
@@ -26,13 +28,11 @@ from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
-from crispseg.models.refinement import REFINE_OPTIONS, BoundaryTargets
+from crispseg.models.refinement import BoundaryTargets
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
-    BEST,
     LAST,
     MODEL,
-    BestCheckpoint,
     check_folder,
     check_same_run,
     interruptible,
@@ -40,10 +40,10 @@ from crispseg.training.checkpoints import (
 )
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, build_loss
-from crispseg.training.optimization import float32_depthwise, has_bf16, on_cuda
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
+from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
-from crispseg.training.result import PICTURES, Run
+from crispseg.training.result import Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet
 from crispseg.training.training_data import (
@@ -76,7 +76,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     folder = Path(config.out)
     if not is_first_process():
         return _train(config, resume, Console(quiet=True))
-    with owned(folder, folder / LAST.parent, folder / MODEL, folder / PICTURES):
+    with owned(folder, folder / LAST.parent, folder / MODEL):
         return _train(config, resume, console or Console(stderr=True))
 
 
@@ -89,20 +89,18 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     if resume:
         check_same_run(config)
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
-    if resume and (folder / BEST).is_file():
-        load_checkpoint(folder / BEST, model)  # a damaged one is reported now
     step = load_checkpoint(folder / LAST, model) if resume else 0
     print_data(config, data, [] if resume else [note, *notes], console)
     loaders = build_loaders(config, data, model.info, step)
+    if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
+        model = convert_sync_batchnorm(model)
     task = SegmentationTask(model, build_objective(config, data.train_report), config)
-    with computing(config, model, console):
+    with computing(config, model):
         trainer = build_trainer(config, data, len(loaders[0]), console)
         if trainer.is_global_zero:
             write_config(config)
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
-            if trainer.is_global_zero:
-                callback(trainer, BestCheckpoint).save_model(model)  # again: a killed run may not have come to it
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
     with telling(lambda: f"the training is over and its model is saved in {folder}"):
@@ -116,12 +114,13 @@ def settle_settings(config: TrainConfig, resume: bool) -> tuple[TrainConfig, lis
     """Complete settings of the model and the data by what is in the files that they name; with lines that say so."""
     check_processes(config)
     load_plugins(config.plugins)
-    build_loss(config.losses)  # which may need a library
+    WeightedLoss(config.losses)  # which may need a library
     if config.init_from and config.model == ModelConfig():
         config = dataclasses.replace(config, model=ModelConfig.of(config.init_from))
     if not (resume or config.init_from):
         _ = config.data.pairs("train") if isinstance(config.data, Folder) else config.data.dataset("train")
-        config.model.weights()  # may be downloaded; missing images are reported before, damaged masks after
+        # They may be downloaded; missing images are reported before, damaged masks after.
+        weights_source(config.model.backbone, config.model.pretrained)
     data, found = settle(config.data)
     return dataclasses.replace(config, data=data), found
 
@@ -138,7 +137,7 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
         The model, and a line that says which weights it starts from.
 
     Raises:
-        CrispsegError: the model cannot be built or given these weights, or has no early stages to freeze.
+        CrispsegError: the model cannot be built or given these weights.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
     choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
@@ -150,16 +149,11 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     if start:
         note = initialize(model, start, str(config.init_from))
     else:
-        note = f"the backbone '{choice.backbone}' starts from {choice.weights()}"
-    freeze, has_stages = config.freeze_backbone, len(model.backbone.strides) > 1
-    if freeze == "early" and not has_stages:
-        raise CrispsegError(
-            f"freeze_backbone is early, but {config.model.name} uses a single feature that all stages of its backbone "
-            "are part of; give true or false"
-        )
+        note = f"the backbone '{choice.backbone}' starts from {weights_source(choice.backbone, choice.pretrained)}"
+    freeze = config.freeze_backbone
     if freeze == "auto":
         trained = bool(config.model.pretrained or config.init_from)
-        freeze = "early" if trained and has_stages and model.backbone.early_share < MOST_FROZEN else False
+        freeze = "early" if trained and model.backbone.early_share < MOST_FROZEN else False
     if freeze:
         model.backbone.freeze(early=freeze == "early")
     return model.to(memory_format=torch.channels_last), note
@@ -184,22 +178,18 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
     if not (model.refiner and start.refiner):
         reset.append("refiner.")
     weights = {key: value for key, value in start.state_dict().items() if not key.startswith(tuple(reset))}
+    kept = {key for key in model.state_dict() if not key.startswith(tuple(reset))}
     try:
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        fits = not unexpected and all(key.startswith(tuple(reset)) for key in missing)
-    except RuntimeError:  # shapes differ
-        fits = False
-    if not fits:
-        own, there = (
-            {"name": info.name, "backbone": info.backbone, "in_chans": info.in_chans, **info.options}
-            for info in (model.info, start.info)
-        )
-        keys = [key for key in own if own[key] != there.get(key) and key not in REFINE_OPTIONS]  # which may change
-        differences = " and ".join(f"model.{key} is {own[key]}, there {there.get(key)}" for key in keys)
+        if weights.keys() != kept:
+            raise RuntimeError
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError:  # keys or shapes differ
+        info = start.info
+        options = ", ".join(f"{key} {value}" for key, value in info.options.items())
         raise CrispsegError(
-            f"init_from: the weights of {source} do not fit, since {differences}; leave that out to build the model "
-            "as it is there"
-        )
+            f"init_from: the weights of {source} are of {info.name} on {info.backbone} with {info.in_chans} channels "
+            f"({options}); leave the settings of the model out to build it as it is there"
+        ) from None
     return "all weights were copied" if same_classes else "weights were copied; the classifier starts from random ones"
 
 
@@ -217,17 +207,15 @@ def build_loaders(config: TrainConfig, data: TrainingData, info: ModelInfo, step
         keep=keeps_images(config, data.train_report),
     )
     per_epoch = steps_per_epoch(len(batches()), config)
-    epochs = None if config.iterations or config.minutes else config.epochs
-    if epochs and step > epochs * per_epoch:
-        begun = -(-step // per_epoch)
-        raise CrispsegError(f"epochs is {epochs}, but {config.out} has begun epoch {begun}; give at least that")
+    if config.epochs and not config.iterations and step > config.epochs * per_epoch:
+        raise CrispsegError(f"epochs is {config.epochs}, but {config.out} has begun epoch {-(-step // per_epoch)}")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)
 
 
 def build_objective(config: TrainConfig, train: SplitReport) -> nn.Module:
     """Build the loss on the outputs of the model."""
-    loss = build_loss(config.losses, config.hard_fraction, class_weights_of(config, train))
+    loss = WeightedLoss(config.losses, config.hard_fraction, class_weights_of(config, train))
     supervised = DeepSupervision(loss, config.auxiliary_weight)
     if not config.model.refine:
         return supervised
@@ -235,23 +223,16 @@ def build_objective(config: TrainConfig, train: SplitReport) -> nn.Module:
 
 
 @contextmanager
-def computing(config: TrainConfig, model: nn.Module, console: Console) -> Iterator[None]:
+def computing(config: TrainConfig, model: nn.Module) -> Iterator[None]:
     """In the block, compute as the run asks for, and report in one line that memory does not suffice."""
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
-    if bf16_on_cpu and has_bf16() is False:
-        note = "precision is bf16, for which this processor has no instructions; fp32 is faster here"
-        print_lines(console, [note])
-    deterministic = torch.get_deterministic_debug_mode()
     with (
         warnings.catch_warnings(),
         float32_depthwise(model) if bf16_on_cpu else nullcontext(),
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
         quiet()
-        try:
-            yield
-        finally:
-            torch.set_deterministic_debug_mode(deterministic)
+        yield
 
 
 def write_config(config: TrainConfig) -> None:

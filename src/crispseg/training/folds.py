@@ -21,9 +21,8 @@ from crispseg.io.files import atomic_path, owned
 from crispseg.training.checkpoints import LAST
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.fit import train
-from crispseg.training.pace import in_words
 from crispseg.training.trainer import is_first_process
-from crispseg.training.training_data import MINUTES, print_lines
+from crispseg.training.training_data import print_lines
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
@@ -66,10 +65,6 @@ def train_folds(
                 if first and found.is_file():
                     raise CrispsegError(f"{out} already holds {what}; resume, or choose another out")
             _ = data.pairs("val")  # too few images are reported first
-            minutes = config.minutes or (None if config.epochs or config.iterations else MINUTES)
-            if minutes:
-                whole = in_words(60 * folds * minutes)
-                print_lines(console, [f"{folds} folds of {minutes:g} min each: {whole} in all"])
         _write(out / SCORES, json.dumps(scores))
         settings = config_to_dict(dataclasses.replace(config, data=data))
         _write(out / CONFIG, yaml.safe_dump(settings, sort_keys=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,20 @@ from crispseg.labels import IGNORE
 from crispseg.models import Outputs
 from crispseg.models.refinement import DIRECTIONS, NO_BOUNDARY
 
-BOUNDARY_WEIGHTS = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
+BoundaryTerm = Literal["unrefined", "refined", "boundary", "direction"]
+BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""
-
 DirectionMask = Literal["true", "predicted"]
-
-LOSSES = ("cross_entropy", "dice", "focal", "lovasz")
-"""What the keys of `loss` can be; all but the first are those of segmentation-models-pytorch."""
+Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]
+"""All but the first are those of segmentation-models-pytorch."""
+LOSS: dict[Loss, float] = {"cross_entropy": 1.0}
+"""Default weights."""
 
 LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its focal loss was a sum over classes
 
 
-def build_loss(
-    weights: Mapping[str, float], hard_fraction: float = 1.0, class_weights: Tensor | None = None
-) -> WeightedSum:
-    """The weighted sum of some of `LOSSES`.
+class WeightedLoss(nn.Module):
+    """`Σ weight · loss(logits, labels)`, computed in float32 whatever the precision of the logits.
 
     Args:
         weights: weight of each loss, by name.
@@ -38,32 +37,50 @@ def build_loss(
     Raises:
         CrispsegError: a loss needs segmentation-models-pytorch, which is not installed or too old.
     """
-    cross_entropy = CrossEntropy(hard_fraction, class_weights)
-    return WeightedSum(
-        {name: cross_entropy if name == "cross_entropy" else LibraryLoss(name) for name in weights}, weights
-    )
 
-
-class WeightedSum(nn.Module):
-    """`Σ weight · loss(logits, labels)`, computed in float32 whatever the precision of the logits."""
-
-    def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, weights: Mapping[Loss, float], hard_fraction: float = 1.0, class_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.losses = nn.ModuleDict(losses)
         self.weights = weights
+        cross_entropy = CrossEntropy(hard_fraction, class_weights)
+        self.losses = nn.ModuleDict(
+            {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in weights}
+        )
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number."""
+        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number; 0 if all pixels are ignored."""
+        if not (labels != IGNORE).any():
+            return logits[:0].float().sum()
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
-            terms = [self.weights[name] * loss(logits, labels) for name, loss in self.losses.items()]
+            terms = [weight * self.losses[name](logits, labels) for name, weight in self.weights.items()]
             return torch.stack(terms).sum()
+
+
+def library_loss(name: Loss) -> nn.Module:
+    """A loss of segmentation-models-pytorch over the labelled pixels of the batch.
+
+    `dice` is 1 less each class's soft Dice score (Milletari et al., 3DV 2016), 0 for a class that the batch lacks, the
+    mean over all classes. `focal` is each class against the rest by its own sigmoid, γ = 2, the mean over classes and
+    pixels (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU, the mean over the classes that
+    occur (Berman et al., CVPR 2018).
+    """
+    if not LIBRARY:
+        raise CrispsegError(
+            f"loss names {name}, which needs segmentation-models-pytorch 0.6 or later: pip install 'crispseg[losses]'"
+        )
+    from segmentation_models_pytorch import losses  # takes a second to import, and is optional
+
+    kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]
+    loss: nn.Module = kind(losses.MULTICLASS_MODE, ignore_index=IGNORE)
+    return loss
 
 
 class CrossEntropy(nn.Module):
     """Cross-entropy, of the hardest pixels only where `hard_fraction` is below 1.
 
-    SFNet §3.3 trains on the hardest 10 % of the pixels by cross-entropy (online hard example mining).
+    SFNet §3.3 trains on the hardest 10 % (online hard example mining).
 
     Args:
         hard_fraction: share of the batch's labelled pixels that count, above 0 and at most 1.
@@ -95,38 +112,6 @@ class CrossEntropy(nn.Module):
         return self.class_weights[labels[counted]].sum().clamp(min=1e-6)
 
 
-class LibraryLoss(nn.Module):
-    """A loss of segmentation-models-pytorch over the labelled pixels of the batch; 0 if all are ignored.
-
-    Args:
-        name: `dice`, 1 less each class's soft Dice score (Milletari et al., 3DV 2016), a class that the batch lacks
-            counting 0, averaged over all classes;
-            `focal`, each class against the rest by its own sigmoid, γ = 2, averaged over classes and pixels
-            (Lin et al., ICCV 2017);
-            `lovasz`, the Lovász-Softmax surrogate of IoU, averaged over the classes that occur (Berman et al.,
-            CVPR 2018).
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        if not LIBRARY:
-            raise CrispsegError(
-                f"loss names {name}, which needs segmentation-models-pytorch 0.6 or later: "
-                "pip install 'crispseg[losses]'"
-            )
-        from segmentation_models_pytorch import losses  # takes a second to import, and is optional
-
-        kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]
-        self.loss: nn.Module = kind(losses.MULTICLASS_MODE, ignore_index=IGNORE)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number."""
-        if not (labels != IGNORE).any():  # focal would give nan, and Lovász no number
-            return logits[:0].sum()
-        loss: Tensor = self.loss(logits, labels)
-        return loss
-
-
 class DeepSupervision(nn.Module):
     """`loss(final) + weight · Σ loss(auxiliary)` (SFNet §3.3, "Cascaded Deeply Supervised Learning")."""
 
@@ -156,10 +141,7 @@ class BoundaryRefinementLoss(nn.Module):
     """
 
     def __init__(
-        self,
-        loss: DeepSupervision,
-        weights: Mapping[str, float] | None = None,
-        direction_mask: DirectionMask = "true",
+        self, loss: DeepSupervision, weights: Mapping[Any, float] | None = None, direction_mask: DirectionMask = "true"
     ) -> None:
         super().__init__()
         self.loss = loss

@@ -20,7 +20,7 @@ from crispseg.models import SegmentationModel
 from crispseg.visualization import pages
 
 METRICS = "metrics.csv"
-PICTURES = "pictures"
+PICTURE = "val.png"
 
 LEFT, RIGHT, TOP, BOTTOM = 40, 470, 10, 140
 """Where the curve of the run lies in its picture, in the pixels of `notebook/run.html`."""
@@ -28,7 +28,7 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 470, 10, 140
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. A notebook shows its curve, the IoU of each class and the latest of its pictures."""
+    """A finished run. A notebook shows its curve, the IoU of each class and val images."""
 
     folder: Path
     model: SegmentationModel = field(repr=False)
@@ -72,7 +72,7 @@ class Run:
     def _repr_html_(self) -> str:
         info, rows = self.model.info, self.history
         best = max(rows, key=lambda row: row["miou"])
-        labels, drawn = info.label_set(), sorted((self.folder / PICTURES).glob("step_*.png"))
+        labels, drawn = info.label_set(), self.folder / PICTURE
         ious = [best[f"iou/{name}"] for name in labels.names]
         steps, mious = ([row[key] for row in rows] for key in ("step", "miou"))
         low, high = min(mious), max(mious)
@@ -91,7 +91,7 @@ class Run:
                 (name, color, iou, percent(iou), None)
                 for name, color, iou in zip(labels.names, labels.palette, ious, strict=True)
             ],
-            picture=pages.embedded(read_image(drawn[-1]), drawn[-1].stem, photo=True, longest=1024) if drawn else None,
+            picture=pages.embedded(read_image(drawn), "val", photo=True, longest=1024) if drawn.is_file() else None,
         )
 
 

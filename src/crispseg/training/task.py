@@ -8,8 +8,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins import LayerSync
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,18 +19,6 @@ from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
 from crispseg.training.pace import Budget, callback
-
-
-class SyncedNorms(LayerSync):
-    """Batch norms that share statistics between devices; timm's converter keeps the activations of its own norms."""
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        return convert_sync_batchnorm(model)  # type: ignore[no-any-return]
-
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Nothing: the trained model is read from its saved form."""
-        return model
-
 
 Batch = list[Tensor]
 """Images `(N, C, H, W)`, labels `(N, H, W)` and, to train a model that refines, `boundary_targets` `(N, H, W)`."""

@@ -7,7 +7,6 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -20,15 +19,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, WarmedAverage
 from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Patience
 from crispseg.training.config import TrainConfig
-from crispseg.training.feedback import Left, ProgressBars, ProgressLines, ValidationPictures
-from crispseg.training.optimization import on_cuda
+from crispseg.training.feedback import ProgressBars, ProgressLines, ValidationPicture
 from crispseg.training.pace import NEVER, Budget, Pace
 from crispseg.training.result import METRICS
-from crispseg.training.task import SyncedNorms, steps_per_epoch
+from crispseg.training.task import steps_per_epoch
 from crispseg.training.training_data import TrainingData
 
 
@@ -41,31 +39,22 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
     folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
+    seconds = 60 * config.minutes if config.minutes else None
     timer = Timer()
-    val_pixels = sum(height * width for height, width in data.val_report.sizes)
-    pace = Pace(val_pixels / config.processes, steps, config.val_every * per_epoch)
-    callbacks: list[Callback] = [timer, pace]
-    left: Left = pace.left
-    if config.minutes:
-        budget = Budget(60 * config.minutes, timer.time_elapsed, pace, console)
-        left = budget.left
-        callbacks.append(budget)
-    else:
-        callbacks.append(LastEvaluation())
-    callbacks.append(MetricsFile(folder / METRICS, timer))
-    callbacks += [ValidationPictures(folder, data.val), ProgressLines(config, left, pace, console)]
+    pace = Pace(timer, steps, config.val_every * per_epoch, seconds)
+    callbacks: list[Callback] = [
+        *(timer, pace, Budget(seconds, pace) if seconds else LastEvaluation(), MetricsFile(folder / METRICS, timer)),
+        *(ValidationPicture(folder, data.val), ProgressLines(pace, console)),
+        *(BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
+    ]
     if console.is_terminal:
-        callbacks.append(ProgressBars(left))
-    callbacks += [BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)]
+        callbacks.append(ProgressBars(pace))
     if config.class_weights == "softened":
         callbacks.append(ClassWeightSchedule())
     if config.ema:
         callbacks.append(WarmedAverage(config.ema))
     if config.patience:
         callbacks.append(Patience(config.patience))
-    plugins: list[Any] = [AtomicCheckpointIO(), launcher()]
-    if on_cuda(config) and config.processes > 1:
-        plugins.append(SyncedNorms())
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -73,7 +62,7 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
         # Otherwise the first step of a session adds gradients up in another order than the others.
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        plugins=plugins,
+        plugins=[AtomicCheckpointIO(), launcher()],
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
@@ -97,44 +86,30 @@ def is_first_process() -> bool:
 
 
 def launcher() -> ClusterEnvironment:
-    """What started the processes of this run: torchrun, srun, or Lightning on one machine.
-
-    Raises:
-        CrispsegError: srun was given options that Lightning does not support.
-    """
+    """What started the processes of this run: torchrun, srun, or Lightning on one machine."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     # srun sets the number of the step; a script of sbatch without it is one process, whatever it has reserved.
-    if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_NTASKS") == "1":
-        return LightningEnvironment()
-    try:
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS") != "1":
         return SLURMEnvironment(auto_requeue=False)  # which would write checkpoints of its own
-    except RuntimeError as error:
-        raise CrispsegError(f"srun: {one_line(error)}") from None
+    return LightningEnvironment()
 
 
 def check_processes(config: TrainConfig) -> None:
-    """Make sure that as many processes were started as the run has, and that there are the devices for them.
+    """Make sure that as many processes were started as the run has, and that there are the GPUs that are asked for.
 
     Raises:
-        CrispsegError: more or fewer were, or there are fewer devices.
+        CrispsegError: more or fewer were, or there are fewer.
     """
     cluster = launcher()
-    if isinstance(cluster, LightningEnvironment) and config.num_nodes > 1:
+    alone = isinstance(cluster, LightningEnvironment)  # which starts those of one machine
+    if config.num_nodes > 1 if alone else cluster.world_size() != config.processes:
         raise CrispsegError(
-            f"num_nodes is {config.num_nodes}, but this process was started alone; start it on each machine by "
-            "torchrun or srun, see docs/scaling.md"
-        )
-    if not isinstance(cluster, LightningEnvironment) and cluster.world_size() != config.processes:
-        raise CrispsegError(
-            f"{cluster.world_size()} processes were started, but devices is {config.devices} and num_nodes "
-            f"{config.num_nodes}; their product should be the number of processes"
+            f"devices is {config.devices} and num_nodes {config.num_nodes}, but {cluster.world_size()} processes were "
+            "started; start as many as their product by torchrun or srun, see docs/scaling.md"
         )
     if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
-        raise CrispsegError(
-            f"accelerator is cuda and devices {config.devices}, but PyTorch finds {found} CUDA devices; give fewer, or "
-            "cpu as accelerator"
-        )
+        raise CrispsegError(f"accelerator is cuda, but PyTorch finds {found} of {config.devices} devices; give cpu")
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
