@@ -237,4 +237,4 @@ def test_help_and_unknown_commands(capsys: Capture) -> None:
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
     for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--out"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")
-    assert "--data.train_on" in output_of(capsys, "data", "show", "voc2012", "--help")
+    assert "--data.train_on" in output_of(capsys, "data", "show", "--data=voc2012", "--help")

@@ -11,6 +11,7 @@ from rich.console import Console
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import STDOUT, Command
 from crispseg.cli.score_keys import write_json
+from crispseg.config.settings import Field, Tree, construct, fields_of
 from crispseg.visualization.pages import check_page
 
 
@@ -29,10 +30,18 @@ class Benchmark(Command):
 
     name: ClassVar[str] = "benchmark"
     words: ClassVar[tuple[str, ...]] = ("models",)
-    flat: ClassVar[str | None] = "conditions"
     models: list[str]
-    conditions: Conditions = field(default_factory=Conditions)
     json: Path | None = None
+    conditions: Conditions = field(init=False)
+
+    @classmethod
+    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
+        """Return the conditions of a benchmark."""
+        return {"The conditions": fields_of(Conditions)}
+
+    def take(self, tree: Tree) -> None:
+        """Take the conditions."""
+        self.conditions = construct(Conditions, tree)
 
     def __call__(self) -> None:
         if self.json not in (None, STDOUT):

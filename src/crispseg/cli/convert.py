@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from crispseg.cli.command import Command
-from crispseg.config.settings import Tree, fields_of
+from crispseg.cli.command import WithData
+from crispseg.config.settings import fields_of
 from crispseg.data.named import build_data, data_source
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import completed
@@ -16,7 +16,7 @@ from crispseg.models.official import convert_official
 
 
 @dataclass(kw_only=True)
-class Convert(Command):
+class Convert(WithData):
     """Turn a checkpoint of an official SFNet or SFNet-Lite into a saved model.
 
     Its backbone is ResNet-18, 50 or 101, DF1, DF2, STDC-1 or STDC-2.
@@ -24,14 +24,12 @@ class Convert(Command):
     Args:
         checkpoint: the official .pth file.
         out: folder to write the model to.
-        data: data whose class names and colours the model gets.
     """
 
     name: ClassVar[str] = "convert"
     words: ClassVar[tuple[str, ...]] = ("checkpoint",)
     checkpoint: Path
     out: Path
-    data: Tree = field(default_factory=dict)
 
     def __call__(self) -> None:
         labels = None

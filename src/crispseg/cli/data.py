@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import HELP, Command, say
+from crispseg.cli.command import HELP, Command, WithData, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
@@ -69,7 +69,7 @@ class ListData(Command):
 
 
 @dataclass(kw_only=True)
-class ShowData(Command):
+class ShowData(WithData):
     """Show what the values of the masks mean, and the images, sizes and classes of each split.
 
     Without --data.root, what is known about a public data set.
@@ -79,7 +79,6 @@ class ShowData(Command):
         out: write a sheet of images and labels: .png or .jpg.
         rows: images of each split in the sheet.
         sample: images of each split that are read to count pixels.
-        data: the data.
     """
 
     name: ClassVar[str] = "data show"
@@ -88,7 +87,6 @@ class ShowData(Command):
     out: Path | None = None
     rows: PositiveInt = 4
     sample: PositiveInt = 200
-    data: Tree = field(default_factory=dict)
 
     def __call__(self) -> None:
         console, target = Console(), self.target

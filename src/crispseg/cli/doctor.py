@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.command import STDOUT, Command, say
-from crispseg.config.settings import CONFIG, Tree
+from crispseg.cli.command import STDOUT, WithData, say
+from crispseg.config.settings import CONFIG
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.mask_reading import Severity
 from crispseg.data.named import build_data
@@ -32,7 +32,7 @@ LEFT_OUT = ("image-without-mask", "mask-without-image")
 
 
 @dataclass(kw_only=True)
-class Doctor(Command):
+class Doctor(WithData):
     """Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits.
 
     The exit status is 0 if nothing is above information, 1 for warnings, 3 for errors, and 2 if the command itself is
@@ -44,7 +44,6 @@ class Doctor(Command):
         json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels that the model takes, 1 to 16; by default what a run recorded, else 3.
-        data: the data.
     """
 
     name: ClassVar[str] = "doctor"
@@ -53,7 +52,6 @@ class Doctor(Command):
     json: Path | None = None
     fix: Path | None = None
     in_chans: int | None = None
-    data: Tree = field(default_factory=dict)
 
     def __call__(self) -> int:
         found, in_chans = ({}, 3) if self.target is None else named_data(self.target)

@@ -9,8 +9,8 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from rich.console import Console
 
-from crispseg.cli.command import Command
-from crispseg.config.settings import Tree
+from crispseg.cli.command import WithData
+from crispseg.config.settings import Field, Tree, construct, fields_of
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import text_table
@@ -29,7 +29,7 @@ IN_FLOAT = {
 
 
 @dataclass(kw_only=True)
-class Export(Command):
+class Export(WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
 
     It comes with a certificate of what it computes compared with the model, and what it takes. A file that breaks a
@@ -44,8 +44,6 @@ class Export(Command):
             scored on its val. By default what the run recorded for int8, and nothing for others.
         calibration_images: images of train and of val each, at most.
         rounds: how often an image is timed.
-        limit: limits, of each size.
-        data: the data of calibrate.
     """
 
     name: ClassVar[str] = "export"
@@ -57,8 +55,19 @@ class Export(Command):
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
     rounds: PositiveInt = 5
-    limit: ExportLimits = field(default_factory=ExportLimits)
-    data: Tree = field(default_factory=dict)
+    limit: ExportLimits = field(init=False)
+
+    @classmethod
+    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
+        """Return the limits of each size, and the keys of the data of calibrate."""
+        limits = {f"limit.{key}": each for key, each in fields_of(ExportLimits).items()}
+        return {"Limits, of each size": limits} | super().more_keys(tree)
+
+    def take(self, tree: Tree) -> None:
+        """Take the limits and the settings of the data."""
+        limits = {key: tree.pop(key) for key in [*tree] if key.startswith("limit.")}
+        self.limit = construct(ExportLimits, {key.removeprefix("limit."): limits[key] for key in limits}, "limit.")
+        super().take(tree)
 
     def __call__(self) -> None:
         chosen = named_data(self.calibrate)[0] if self.calibrate else {}

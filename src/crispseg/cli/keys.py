@@ -19,7 +19,6 @@ class WithDevice(Command):
 
     Args:
         device: cpu or cuda; by default CUDA if there is one.
-        plugins: Python files to import first.
     """
 
     device: str | None = None

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crispseg.cli.command import STDOUT, Command
+from crispseg.cli.command import STDOUT, Command, WithData
 from crispseg.cli.keys import WithDevice
-from crispseg.config.settings import Tree
 from crispseg.data import DataSource
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
@@ -25,7 +24,7 @@ FEWEST = 40
 
 
 @dataclass(kw_only=True)
-class WithScores(WithDevice):
+class WithScores(WithDevice, WithData):
     """Commands that score.
 
     Args:
@@ -35,7 +34,6 @@ class WithScores(WithDevice):
         json: also write the scores to this file.
         html: also write a page to this file.
         workers: processes that load data.
-        data: other data than those of the run.
     """
 
     split: str | None = None
@@ -43,7 +41,6 @@ class WithScores(WithDevice):
     json: Path | None = None
     html: Path | None = None
     workers: int = field(default_factory=spare_processors)
-    data: Tree = field(default_factory=dict)
 
     def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
         """Return the data to score a run on, those of a folder if one is named, and the split.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, get_origin
+from typing import Any, Generic, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
-
-from crispseg.config.settings import Field, accepted
+from crispseg.config.settings import Field, checked
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 
 T = TypeVar("T")
@@ -62,7 +60,7 @@ class Registry(Generic[T]):
 
 
 def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """The options, all of which are known and of their types; a list, as JSON has it, may stand for a tuple.
+    """Return the options, all of which are known and of their types.
 
     Raises:
         CrispsegError: one is not; the message names the owner, the option and the value.
@@ -72,17 +70,15 @@ def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, 
         if option not in known:
             hint = did_you_mean(option, known) if known else "; it has none"
             raise CrispsegError(f"{owner} has no option '{option}'{hint}")
-        kind = known[option].kind
-        is_tuple = get_origin(kind) is tuple and isinstance(value, list)
         try:
-            found[option] = TypeAdapter(kind).validate_python(tuple(value) if is_tuple else value, strict=True)
-        except ValidationError:
-            raise CrispsegError(f"option '{option}' of {owner} is {value!r}; it must be {accepted(kind)}") from None
+            found[option] = checked(known[option].kind, value, f"option '{option}' of {owner}")
+        except CrispsegError as error:
+            raise CrispsegError(str(error)) from None  # a field would be shown as a flag
     return found
 
 
 def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """All options, checked, those that are not given with their defaults.
+    """Return all options, checked, those that are not given with their defaults.
 
     Raises:
         CrispsegError: as `checked_options`; an option without a default that is not given.
@@ -90,7 +86,7 @@ def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Fi
     complete = {key: copy.deepcopy(option.default) for key, option in known.items()}
     complete |= checked_options(owner, options, known)
     for key, value in complete.items():
-        if value is dataclasses.MISSING:
+        if value is MISSING:
             raise CrispsegError(f"{owner} needs a value for its option '{key}'")
     return complete
 
@@ -102,20 +98,16 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         CrispsegError: a file is missing, or fails.
     """
     for file in files:
-        try:
-            path = Path(file).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a ring of links, a NUL byte
-            raise CrispsegError(f"plugin {file} is no path ({one_line(error)}); give the path of a .py file") from None
+        path = Path(file).resolve()
         name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
         if name in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
             raise CrispsegError(f"plugin {file} is no Python file; give the path of a .py file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             del sys.modules[name]
             raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {one_line(error)}") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import MISSING
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -40,22 +40,9 @@ CONFIG = "config.yaml"
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 
-LIMITS = {
-    "greater_than": "give a number above {gt}",
-    "greater_than_equal": "give at least {ge}",
-    "less_than": "give a number below {lt}",
-    "less_than_equal": "give at most {le}",
-    "finite_number": "give a finite number",
-}
-"""Kinds of errors of pydantic about numbers, and what is said of them."""
-
 
 class Text(str):
     """A value as it is typed on the command line: a number, a list and so on, if its key takes that."""
-
-
-class Entries(Tree):
-    """Entries that are added to a mapping, as by a flag for `loss.dice`, where another tree would replace it."""
 
 
 class Field(NamedTuple):
@@ -72,74 +59,33 @@ class Field(NamedTuple):
     about: str
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """Return `over` on top of `base`; `Entries` are added to the mapping that is there, if there is one."""
-    tree = {**base, **over}
-    for key, value in over.items():
-        if isinstance(value, Entries) and isinstance(base.get(key), Mapping):
-            tree[key] = type(base[key])(merged(base[key], value))
-    return tree
-
-
 def fields_of(settings: type) -> dict[str, Field]:
-    """Return the fields of a dataclass, explained by the docstrings of it and its bases."""
-    hints = get_type_hints(settings, include_extras=True)
+    """Return the fields of a dataclass that it is made with, explained by the docstrings of it and its bases."""
+    hints, checked = get_type_hints(settings, include_extras=True), getattr(settings, "__pydantic_fields__", {})
     about = {key: text for base in reversed(settings.__mro__) for key, text in _explained(base).items()}
-    checked = getattr(settings, "__pydantic_fields__", {})
     found = {}
-    for field in dataclasses.fields(settings):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name in checked:
-            info = checked[field.name]
-            default = dataclasses.MISSING if info.is_required() else info.get_default(call_default_factory=True)
+    for field in (field for field in dataclasses.fields(settings) if field.init):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if info := checked.get(field.name):
+            default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
         found[field.name] = Field(hints[field.name], default, about.get(field.name, ""))
     return found
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
-    """Return the keyword-only arguments of a function, explained by its docstring."""
-    about, found = _explained(getattr(function, "func", function)), {}  # of a partial one, what it is made of
+    """Return the keyword-only arguments of a function or class, explained by its docstring."""
+    about = _explained(getattr(function, "func", function))  # a partial function has the docstring of `partial`
+    found = {}
     for key, each in inspect.signature(function, eval_str=True).parameters.items():
         if each.kind is each.KEYWORD_ONLY:
-            default = dataclasses.MISSING if each.default is each.empty else each.default
-            found[key] = Field(Any if each.annotation is each.empty else each.annotation, default, about.get(key, ""))
+            kind = Any if each.annotation is each.empty else each.annotation
+            found[key] = Field(kind, MISSING if each.default is each.empty else each.default, about.get(key, ""))
     return found
 
 
 def _explained(documented: Any) -> dict[str, str]:
     parsed = docstring_parser.parse(inspect.cleandoc(documented.__doc__ or ""))
     return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
-
-
-def plain(value: Any, kind: Any) -> Any:
-    """Return a value with each `Text` in it as what it means: as YAML, or as it is if only that fits the type.
-
-    >>> plain(Text("[64, 96]"), int | tuple[int, int]), plain(Text("5"), str), plain(Text("0.5"), list[float])
-    ([64, 96], '5', [0.5])
-    """
-    if isinstance(value, Mapping):
-        entries = next((get_args(each)[1] for each in alternatives(kind) if get_origin(each) is dict), Any)
-        return {key: plain(entry, entries) for key, entry in value.items()}
-    if isinstance(value, list):
-        items = {item for each in alternatives(kind) if get_origin(each) in (list, tuple) for item in get_args(each)}
-        item = next((item for item in items if item is not Ellipsis), Any)
-        return [plain(entry, item) for entry in value]
-    if not isinstance(value, Text):
-        return value
-    text = str(value)
-    try:
-        read = parse_yaml(text)
-    except ValueError:
-        read = text
-    read = text if isinstance(read, str) else read
-    adapter = _adapter(kind)
-    tries: list[list[Any]] = [[read]] if text.startswith(("[", "{")) else [[read, text], [[read], [text]]]
-    for candidates in tries:
-        for strict, candidate in itertools.product((True, False), candidates):
-            with suppress(ValidationError):
-                adapter.validate_python(candidate, strict=strict)
-                return candidate
-    return read
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -153,27 +99,50 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
     Raises:
         CrispsegError: an unknown field, one that is missing, or a value that it cannot have.
     """
-    known, typed = fields_of(settings), {}
-    for key, value in values.items():
+    known = fields_of(settings)
+    for key in values:
         if key not in known:
             raise unknown(prefix + key, (prefix + each for each in known))
-        typed[key] = checked(known[key].kind, plain(value, known[key].kind), prefix + key)
     for key, field in known.items():
-        if field.default is dataclasses.MISSING and key not in typed:
+        if field.default is MISSING and key not in values:
             raise CrispsegError(f"is missing; give {accepted(field.kind)}: {field.about.rstrip('.')}", prefix + key)
-    return settings(**typed)
+    return settings(**{key: checked(known[key].kind, value, prefix + key) for key, value in values.items()})
 
 
-def checked(kind: Any, value: Any, field: str, *, strict: bool = False) -> Any:
-    """Return the value as one of this type.
+def checked(kind: Any, value: Any, field: str) -> Any:
+    """Return the value as one of this type. A `Text` is read as YAML or, if that does not fit, taken as it is.
+
+    >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
+    ((64, 96), '5')
 
     Raises:
         CrispsegError: it is none.
     """
+    readings = [_with_texts(value, read) for read in (_yaml_or_text, str)]
+    if isinstance(value, Text):
+        readings += [[each] for each in readings]  # one value may stand for a list of one
+    errors = []
+    for reading in readings:
+        try:
+            return _adapter(kind).validate_python(reading)
+        except ValidationError as error:
+            errors.append(error)
+    raise wrong(errors[0], kind, value, field)
+
+
+def _with_texts(value: Any, read: Callable[[str], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_texts(entry, read) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(entry, read) for entry in value]
+    return read(value) if isinstance(value, Text) else value
+
+
+def _yaml_or_text(text: str) -> Any:
     try:
-        return _adapter(kind).validate_python(value, strict=strict)
-    except ValidationError as error:
-        raise wrong(error, kind, value, field) from None
+        return parse_yaml(text)
+    except ValueError:
+        return str(text)
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -186,8 +155,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> CrispsegError:
     """Return the error of a field whose value is none of its type."""
     for each in error.errors():
-        if remedy := LIMITS.get(each["type"]):
-            return CrispsegError(f"is {shortened(str(value))}; {remedy.format(**each.get('ctx', {}))}", field)
+        if each["type"].startswith(("greater", "less")):
+            limit = each["msg"].removeprefix("Input should be ")
+            return CrispsegError(f"is {shortened(str(value))}; give a number {limit}", field)
     choices = [choice for each in alternatives(kind) for choice in get_args(each) if isinstance(choice, str)]
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     meant = hint if "mean" in hint else f"; give {accepted(kind)}"
@@ -197,10 +167,7 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
 
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
     """Return the error of a key that does not exist, with the one that may be meant."""
-    known = list(known)
-    inside = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    meant = f"; did you mean '{inside[0]}'?" if len(inside) == 1 else did_you_mean(key, known)
-    return CrispsegError(f"is no key{meant}", key)
+    return CrispsegError(f"is no key{did_you_mean(key, known)}", key)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
@@ -216,40 +183,32 @@ class Settings:
         try:
             return validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            if not first["loc"]:  # no settings at all, of which those that they are part of speak
+            first, known = error.errors()[0], fields_of(cls)
+            key = str(first["loc"][0]) if first["loc"] else ""
+            if key not in known or first["type"] == "missing":
                 raise
-            known, key = fields_of(cls), str(first["loc"][0])
-            if key not in known:
-                raise unknown(cls.prefix + key, (cls.prefix + each for each in known)) from None
-            if first["type"] == "missing":
-                raise CrispsegError(f"is missing; {known[key].about}", cls.prefix + key) from None
-            value = (getattr(values, "kwargs", None) or {}).get(key, first["input"])
-            raise wrong(error, known[key].kind, value, cls.prefix + key) from None
+            raise wrong(error, known[key].kind, first["input"], cls.prefix + key) from None
 
 
 SCALARS = {
-    bool: ("true or false", "true or false"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("text", "texts"),
-    Path: ("a path", "paths"),
-    Any: ("a value", "values"),
-    dict: ("a mapping", "mappings"),
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    dict: "a mapping",
+    NoneType: "null",
+    Any: "a value",
 }
-"""Of one and of several."""
-COUNTS = {1: "one ", 2: "two ", 3: "three ", 4: "four "}
 
 
 def accepted(kind: Any) -> str:
     """Return what values of a type are.
 
     >>> accepted(int | tuple[int, int] | None)
-    'a whole number, a list of two whole numbers or null'
+    'a whole number, a list of 2 whole numbers or null'
     """
-    kinds = list(alternatives(kind))
-    phrases = [_phrase(each) for each in kinds if each is not NoneType and not (each is str and Path in kinds)]
-    *most, last = dict.fromkeys([*phrases, *(["null"] if NoneType in kinds else [])])
+    *most, last = dict.fromkeys(map(_phrase, alternatives(kind)))
     return f"{', '.join(most)} or {last}" if most else last
 
 
@@ -264,23 +223,23 @@ def alternatives(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def _phrase(kind: Any, many: bool = False) -> str:
+def _phrase(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if kind in SCALARS:
-        return SCALARS[kind][many]
+        return SCALARS[kind]
     if origin is Literal:
-        choice = ", ".join(map(written, inner))
-        return f"any of ({choice})" if many else f"one of {choice}" if len(inner) > 1 else choice
+        return f"one of {', '.join(map(written, inner))}" if len(inner) > 1 else written(inner[0])
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"{'mappings' if many else 'a mapping'} from names to {_several(inner[1])}"
+        return f"a mapping from names to {_several(inner[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        count = COUNTS.get(len(inner), "") if origin is tuple and inner[-1] is not Ellipsis else ""
-        return f"{'lists' if many else 'a list'} of {count}{_several(inner[0])}"
+        count = f"{len(inner)} " if origin is tuple and inner[-1] is not Ellipsis else ""
+        return f"a list of {count}{_several(inner[0])}"
     return str(getattr(kind, "__name__", kind))
 
 
 def _several(kind: Any) -> str:
-    return " or ".join(_phrase(each, many=True) for each in alternatives(kind))
+    phrases = [_phrase(each) for each in alternatives(kind)]
+    return " or ".join(re.sub(r"^a ([^,]+?)(?= of|$)", r"\1s", each) for each in phrases)
 
 
 def written(value: Any) -> str:

@@ -15,20 +15,12 @@ RECIPES = Path(str(resources.files("crispseg") / "recipes"))
 
 
 class _Loader(yaml.SafeLoader):
-    """Keeps dates as text, since a folder or a class may be called like one, and refuses a key that is given twice."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 as the base class has it
-        first: [each for each in resolvers if not each[0].endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    """Refuses a key that is given twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise ValueError(f"'{key.value}' is given twice, in lines {lines[key.value]} and {line}")
-            lines[key.value] = line
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"'{twice}' is given twice")
         return super().construct_mapping(node, deep)
 
 
