@@ -18,8 +18,8 @@ import torch
 from processes import machine, parser, process
 
 from crispseg.data import Nuclei
+from crispseg.data.boundary_targets import boundary_targets
 from crispseg.models import SegmentationModel
-from crispseg.models.refinement import BoundaryTargets
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
 from crispseg.training.optimization import build_optimizer, float32_depthwise
@@ -54,7 +54,7 @@ def make_batch(config: TrainConfig, side: int) -> Batch:
     """As the data loader gives it."""
     regions = torch.randint(CLASSES, (-(-side // REGION),) * 2, dtype=torch.uint8)
     labels = regions.repeat_interleave(REGION, 0).repeat_interleave(REGION, 1)[:side, :side].contiguous()
-    targets = torch.from_numpy(BoundaryTargets(config.boundary_distance)(labels.numpy()))
+    targets = torch.from_numpy(boundary_targets(labels.numpy(), config.boundary_distance))
     images = torch.randn(config.batch_size, config.model.in_chans, side, side)
     return [images, *(each.expand(config.batch_size, -1, -1).contiguous() for each in (labels.long(), targets))]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from crispseg import create_model
+from crispseg.data.boundary_targets import NO_DIRECTION, boundary_targets
 from crispseg.models import Outputs
-from crispseg.models.refinement import NO_DIRECTION, boundary_targets
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
 
 from .base import NUM_CLASSES, ModelTester, check_saved

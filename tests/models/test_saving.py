@@ -157,7 +157,7 @@ def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> No
 
 def test_a_missing_folder_is_refused(refuses: Any) -> None:
     for source in ("missing", "some/deep/folder", "/missing/model", "name with space/x"):
-        with refuses(f"{source} does not exist", "hub id"):
+        with refuses(f"{source} is no folder of a model", "hub id"):
             from_pretrained(source)
 
 
@@ -218,5 +218,5 @@ def test_weights_of_another_model_are_refused(
 ) -> None:
     build(**options).save_pretrained(tmp_path / "other")
     (tmp_path / "other/model.safetensors").replace(saved / "model.safetensors")
-    with refuses(str(saved / "config.json"), "model.safetensors make no model", "save it again"):
+    with refuses(str(saved / "model.safetensors"), "does not fit its config.json", "save the model again"):
         from_pretrained(saved)

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Concat, Context, ConvContext, Decoded, Decoder, fuses, step_levels
-from crispseg.errors import CrispsegError
+from crispseg.decoders import Concat, Context, ConvContext, Decoded, TopDown, fuses
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
 
 DESCRIPTORS = 128
@@ -38,14 +38,10 @@ class SemanticAggregation(nn.Module):
         channels: C.
         descriptors: N.
         pooling: attention, or average for the mean over all pixels as the only descriptor (Table IV, GAP-GEM).
-
-    Raises:
-        CrispsegError: see `descriptor_count`.
     """
 
     def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
         super().__init__()
-        descriptors = descriptor_count(descriptors, pooling)
         self.phi = nn.Conv2d(channels, channels, 1)
         # Without bias: the softmax over all pixels takes no notice of a constant.
         self.theta = nn.Conv2d(channels, descriptors, 1, bias=False) if pooling == "attention" else None
@@ -57,30 +53,12 @@ class SemanticAggregation(nn.Module):
         x_am = torch.softmax(_wide(scores.flatten(2)), dim=2)  # (B, N, H · W)
         x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)  # seen as (B, N, H, W)
         if self.theta is None:  # not by the product below: bfloat16 would round 1 / (H · W)
-            pooled = x.mean((2, 3), dtype=_wide_type(x)).to(x.dtype).unsqueeze(2)
+            pooled = _wide(x).mean((2, 3)).to(x.dtype).unsqueeze(2)
         else:
             pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
         # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
         descriptors: Tensor = self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))  # (B, C, N)
         return descriptors
-
-
-def descriptor_count(descriptors: int, pooling: Pooling = "attention") -> int:
-    """N, which is 1 for average pooling, whatever the default of `descriptors`.
-
-    Raises:
-        CrispsegError: no descriptors; average pooling, and a number of descriptors other than 1 and the default.
-    """
-    if descriptors < 1:
-        raise CrispsegError(f"descriptors is {descriptors}; it must be at least 1")
-    if pooling == "attention":
-        return descriptors
-    if descriptors not in (1, DESCRIPTORS):
-        raise CrispsegError(
-            f"pooling is average, which makes one descriptor, but descriptors is {descriptors}; leave it out, or use "
-            "pooling=attention"
-        )
-    return 1
 
 
 class SemanticDistribution(nn.Module):
@@ -95,9 +73,6 @@ class SemanticDistribution(nn.Module):
         learn_alpha: learn α, from 0; otherwise it is 1 (Table VI).
         separable: Ψ is depth-wise separable (§IV-D).
         released: as in the released code, a 1×1 convolution of M, and no Ψ.
-
-    Raises:
-        CrispsegError: no descriptors.
     """
 
     alpha: Tensor
@@ -113,7 +88,7 @@ class SemanticDistribution(nn.Module):
     ) -> None:
         super().__init__()
         # The attention vector of a single descriptor is 1 whatever the feature is.
-        self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptor_count(descriptors) > 1 else None
+        self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
         self.psi = nn.Identity() if released else _conv3x3(channels, separable)
         self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
         if learn_alpha:
@@ -184,11 +159,7 @@ def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     """In float32 at least."""
-    return x.to(_wide_type(x))
-
-
-def _wide_type(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ContextFusionBlock(nn.Module):
@@ -199,11 +170,8 @@ class ContextFusionBlock(nn.Module):
         descriptors: N.
         refinement, block: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G), whose G
             comes from A, with a 1×1 convolution of M.
-        learn_alpha, learn_beta: learn α from 0 and β from 1; otherwise they are 1 (Table VI).
+        learn_alpha, learn_beta: learn α from 0 and β, which AGLN⁻ has not, from 1; otherwise they are 1 (Table VI).
         separable: Ψ and Φ are depth-wise separable (§IV-D).
-
-    Raises:
-        CrispsegError: no descriptors; β is fixed in AGLN⁻, which has none.
     """
 
     beta: Tensor
@@ -226,8 +194,6 @@ class ContextFusionBlock(nn.Module):
         )
         self.lrm = LocalRefinement(refinement, block=block)
         minus = refinement == "none"
-        if minus and not learn_beta:
-            raise CrispsegError("learn_beta is false, but with refinement=none there is no β; leave one of them out")
         self.phi = nn.Identity() if minus else _conv3x3(channels, separable)
         if learn_beta and not minus:
             self.beta = nn.Parameter(torch.ones(()))
@@ -286,9 +252,6 @@ class SelfGathering(nn.Module):
         fine_channels, coarse_channels: channels of the two levels.
         descriptors, pooling: see `SemanticAggregation`.
         refinement, block, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
-
-    Raises:
-        CrispsegError: see both.
     """
 
     def __init__(
@@ -296,7 +259,7 @@ class SelfGathering(nn.Module):
         fine_channels: int,
         coarse_channels: int,
         *,
-        descriptors: int = DESCRIPTORS,
+        descriptors: PositiveInt = DESCRIPTORS,
         pooling: Pooling = "attention",
         refinement: LocalRefinementKind = "both",
         block: Block = "residual",
@@ -305,7 +268,7 @@ class SelfGathering(nn.Module):
         separable: bool = False,
     ) -> None:
         super().__init__()
-        descriptors = descriptor_count(descriptors, pooling)
+        descriptors = descriptors if pooling == "attention" else 1
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
         self.sab = SemanticAggregation(fine_channels, descriptors, pooling=pooling)
@@ -327,26 +290,17 @@ class SelfGathering(nn.Module):
         return fused
 
 
-class AGLNDecoder(nn.Module, Decoder):
+class AGLNDecoder(TopDown):
     """An FPN in which Context Fusion Blocks take the place of upsampling and addition (§III-D, Figs. 2b and 4).
-
-    Taps: `coarsest`, the coarsest level.
-
-    Attributes:
-        width: channels of every level.
-        fuse_levels: see `crispseg.decoders.step_levels`.
 
     Args:
         channels: channels of the backbone's features, finest first.
         width: channels of every level; the merged feature has twice as many.
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).
-        descriptors, pooling: see `SemanticAggregation`.
+        descriptors, pooling: see `SemanticAggregation`; average pooling makes one descriptor.
         lateral_kernel: side of the convolutions of the encoder's features.
         **options: those of `ContextFusionBlock`.
-
-    Raises:
-        CrispsegError: see `descriptor_count`.
     """
 
     def __init__(
@@ -354,43 +308,39 @@ class AGLNDecoder(nn.Module, Decoder):
         channels: Sequence[int],
         width: int,
         *,
-        connection: Connection = "dense",
-        descriptors: int = DESCRIPTORS,
-        pooling: Pooling = "attention",
-        lateral_kernel: Literal[1, 3] = 1,
+        connection: Connection,
+        descriptors: int,
+        pooling: Pooling,
+        lateral_kernel: int,
         **options: Any,
     ) -> None:
-        super().__init__()
-        descriptors = descriptor_count(descriptors, pooling)
-        *fine, coarsest = channels
-        sets = [len(fine) - step if connection == "dense" else 1 for step in range(len(fine))]  # finest first
-        self.width, self.out_channels = width, 2 * width
-        self.auxiliary_channels = (width,) * len(fine)
-        self.fuse_levels = step_levels(len(channels))
-        self.context = ConvContext(coarsest, width)
-        self.coarsest = Tap()
-        self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
-        self.laterals = nn.ModuleList(conv_bn_relu(each, width, lateral_kernel) for each in fine)
-        self.fuses = nn.ModuleList(
-            ContextFusion(width, width, sets=number, descriptors=descriptors, **options) for number in sets
+        steps, descriptors = len(channels) - 1, descriptors if pooling == "attention" else 1
+        sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
+        super().__init__(
+            channels,
+            width,
+            2 * width,
+            context=ConvContext,
+            fuses=[partial(ContextFusion, sets=each, descriptors=descriptors, **options) for each in sets],
+            merge=Concat,
+            lateral_kernel=lateral_kernel,
         )
-        self.smooths = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine)
-        self.merge = Concat(len(channels), width, self.out_channels)
+        self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
         *fine, coarsest = features
         level, _ = self.context(coarsest)
-        levels, sets = [self.coarsest(level)], []  # finest level first, oldest set of descriptors first
-        for step, (feature, lateral, fuse) in enumerate(
-            reversed(list(zip(fine, self.laterals, self.fuses, strict=True)))
-        ):
-            if step < len(self.gathers):
-                sets.append(self.gathers[step](levels[0]))
-            levels.insert(0, fuse(lateral(feature), levels[0], Context(tuple(sets))))
-        *fused, level = levels
+        level = coarsest_level = self.coarsest(level)
+        fused: list[Tensor] = []  # finest first
+        sets: list[Tensor] = []  # of descriptors, oldest first
+        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
+            if len(sets) < len(self.gathers):
+                sets.append(self.gathers[len(sets)](level))
+            level = fuse(lateral(feature), level, Context(tuple(sets)))
+            fused.insert(0, level)
         smoothed = [smooth(each) for smooth, each in zip(self.smooths, fused, strict=True)]
-        return Decoded(self.merge([*smoothed, level]), tuple(fused))
+        return Decoded(self.merge([*smoothed, coarsest_level]), tuple(fused))
 
 
 @models.register("agln")
@@ -400,7 +350,7 @@ def agln(
     *,
     width: int = 256,
     connection: Connection = "dense",
-    descriptors: int = DESCRIPTORS,
+    descriptors: PositiveInt = DESCRIPTORS,
     pooling: Pooling = "attention",
     lateral_kernel: Literal[1, 3] = 1,
     refinement: LocalRefinementKind = "both",
@@ -416,7 +366,7 @@ def agln(
         width: channels of every level.
         connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
             coarsest alone (Fig. 4a).
-        descriptors: N, the number of descriptors in each set; with average pooling, leave it out.
+        descriptors: N, the number of descriptors in each set; average pooling makes one.
         pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
         lateral_kernel: side of the convolutions of the encoder's features: 1, as the paper's counts, or 3 (§IV-A5).
         refinement: how the encoder's feature is refined: both, channel or spatial (Table V), or none (AGLN⁻).
@@ -425,9 +375,6 @@ def agln(
         learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
         learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
         separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
-
-    Raises:
-        CrispsegError: no descriptors, or a number of them together with average pooling.
     """
     backbone = spec.build()
     decoder = AGLNDecoder(
@@ -446,5 +393,9 @@ def agln(
     return SegmentationModel(backbone, decoder, num_classes)
 
 
-agln_lite = models.register("agln_lite")(partial(agln, separable=True))
-agln_lite.__doc__ = "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D)."
+agln_lite = variant(
+    "agln_lite",
+    agln,
+    "AGLN with depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).",
+    separable=True,
+)

@@ -174,7 +174,7 @@ class SegmentationModel(nn.Module, Saving):
         except (CrispsegError, RuntimeError, TypeError, OverflowError) as error:
             reason = shortened(one_line(error))
             raise CrispsegError(
-                f"{config_path} and {weights_path.name} make no model ({reason}); save it again"
+                f"{weights_path} does not fit its {CONFIG_FILE} ({reason}); save the model again"
             ) from error
         model = described(info)
         assert isinstance(model, cls)

@@ -8,7 +8,7 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PositiveFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.errors import CrispsegError, one_line
@@ -62,7 +62,7 @@ class ModelInfo:
     class_names: tuple[str, ...] = ()
     palette: tuple[Color, ...] = ()
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    std: tuple[PositiveFloat, ...] = ()
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -72,12 +72,8 @@ class ModelInfo:
         for key in ("mean", "std"):
             if len(getattr(self, key)) != self.in_chans:
                 raise ValueError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std is {list(self.std)}, but deviations are above 0")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
-        if self.ignore_label != IGNORE:
-            raise ValueError(f"ignore_label is {self.ignore_label}, not {IGNORE}")
         self.label_set()
 
     def label_set(self) -> LabelSet:
@@ -98,33 +94,21 @@ class ModelInfo:
         Raises:
             CrispsegError: it is damaged, or of a later format.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise CrispsegError(_damaged(path, one_line(error))) from None
-        return cls.parse(text, path)
+        return cls.parse(Path(path).read_bytes(), path)
 
     @classmethod
-    def parse(cls, text: str, path: str | Path) -> ModelInfo:
+    def parse(cls, text: str | bytes, path: str | Path) -> ModelInfo:
         """From the text of `config.json`; `path` is named in errors. Raises as `read` does."""
         try:
             config = json.loads(text)
             version = config.pop("format_version")
-            if type(version) is not int or version < 1:
-                raise ValueError(f"its format_version is {version}")
-            config["options"] = renamed(config.get("options", {}))
             newer = version > FORMAT_VERSION
+            config["options"] = renamed(config.get("options", {}))
             info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
-            reason = f"missing {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise CrispsegError(_damaged(path, reason)) from None
+            first = error.errors()[0] if isinstance(error, ValidationError) else None
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+            raise CrispsegError(f"{path} is no saved crispseg model ({reason}); save the model again") from None
         if info is None:
             raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")
         return info
-
-
-def _damaged(path: str | Path, reason: str) -> str:
-    return f"{path} is no saved crispseg model ({reason}); save the model again"

@@ -39,6 +39,7 @@ _UNUSED = re.compile(
     r"|backbone\.x(2|4|8|16|32)\."  # the same tensors as backbone.features, once more
 )
 _UNUSED_LITE = re.compile(r"head\.fpn_in\.2\.")  # SFNet-Lite on ResNet-18 has a lateral of C5 that nothing asks for
+_HEADS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
 _LITE = "head.flow_align_module."
 _GATE = f"{_LITE}flow_gate.0.weight"
 _OWN_NETS = {  # the last of those in a file says its backbone
@@ -62,8 +63,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
 
     Raises:
         CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
-            or 101, DF1, DF2, STDC-1 or STDC-2; its weights are not finite; it has another number of classes than
-            `labels`.
+            or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
     given = {
         key: value.float() if value.is_floating_point() else value
@@ -76,26 +76,20 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     if lite:
         given = {key: value for key, value in given.items() if not _UNUSED_LITE.match(key)}
         options["gate"] = "pooled" if _GATE in given and given[_GATE].shape[1:2] == (4,) else "features"
-    needed = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
-    absent = [key for key in needed if key not in given or given[key].ndim != 4]
-    if absent:
+    if absent := [key for key in _HEADS if key not in given or given[key].ndim != 4]:
         raise CrispsegError(f"{path} is no checkpoint of an official {title}: it has no {', '.join(absent)}")
-    num_classes = len(given["head.conv_last.1.weight"])
+    num_classes, width = (len(given[key]) for key in _HEADS)
     if labels is not None and len(labels) != num_classes:
         raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; name the data it was trained on")
     backbone = _backbone_of(path, given)
-    try:
-        model = create_model(
-            "sfnet_lite" if lite else "sfnet",
-            num_classes=num_classes,
-            backbone=backbone,
-            width=len(given["head.ppm.bottleneck.0.weight"]),
-            released_dilation=backbone in _RESNETS.values(),
-            **options,
-        )
-    except CrispsegError as error:
-        raise CrispsegError(f"{path} holds an {title} that cannot be built: {error}") from None
-
+    model = create_model(
+        "sfnet_lite" if lite else "sfnet",
+        num_classes=num_classes,
+        backbone=backbone,
+        width=width,
+        released_dilation=backbone in _RESNETS.values(),
+        **options,
+    )
     own = model.state_dict()
     names = {}  # the file's → ours
     for name in own:
@@ -107,16 +101,12 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         for index in range(len(model.backbone.channels) - 1)  # C5 has none
     }
     shapes = {key: own[name].shape for key, name in (names | shifts).items()}
-    wrong = {
-        "unknown": [key for key in given if key not in shapes],
-        "missing": [key for key in names if key not in given and not key.endswith("num_batches_tracked")],
-        "of another shape": [key for key, value in given.items() if shapes.get(key, value.shape) != value.shape],
-        "with values that are not finite": [key for key, value in given.items() if not value.isfinite().all()],
-    }
-    if any(wrong.values()):
+    wrong = [key for key, value in given.items() if shapes.get(key) != value.shape]  # unknown ones too
+    wrong += [key for key in names if key not in given and not key.endswith("num_batches_tracked")]
+    if wrong:
         raise CrispsegError(
-            f"{path} does not fit an {title} on {backbone}: "
-            + "; ".join(f"{len(keys)} keys {what}, first {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
+            f"{path} does not fit an {title} on {backbone}: {len(wrong)} keys are unknown, missing or of another "
+            f"shape, first {', '.join(wrong[:3])}"
         )
     weights = {names[key]: value for key, value in given.items() if key in names}
     for bias, mean in shifts.items():
@@ -131,13 +121,11 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
     if found := [name for key, name in _OWN_NETS.items() if key in given]:
         return found[-1]
-    if "layer3.0.conv1.weight" not in given:
-        raise CrispsegError(
-            f"{path} is no checkpoint of an official SFNet on a ResNet, DF or STDC: it has no layer3.0.conv1.weight "
-            f"nor {' nor '.join(_OWN_NETS)}"
-        )
     block = "bottleneck" if "layer3.0.conv3.weight" in given else "basic"
     depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
     if (block, depth) not in _RESNETS:
-        raise CrispsegError(f"{path} has {depth} {block} blocks in layer3, which is none of ResNet-18, 50 and 101")
+        raise CrispsegError(
+            f"{path} is no checkpoint of an official SFNet on a ResNet-18, 50 or 101, DF or STDC: it has {depth} "
+            f"{block} blocks in layer3, and no {' or '.join(_OWN_NETS)}"
+        )
     return _RESNETS[block, depth]

@@ -1,25 +1,19 @@
 """Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
 
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. The targets of its training, boundary
-pixels and the direction to the inside, come from the distance transform of each class's region.
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. `crispseg.data.boundary_targets` makes
+the targets of its training.
 """
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError
-from crispseg.labels import IGNORE
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 Refinement = Literal["boundary"]
@@ -62,9 +56,6 @@ class BoundaryRefinement(nn.Module):
         steps: from pixel to neighbouring pixel, that make an offset.
         path: chained steps each go in the direction predicted where they start, and end where there is no boundary;
             straight ones all go in that of the first.
-
-    Raises:
-        CrispsegError: no steps; another path.
     """
 
     unit_steps: Tensor
@@ -78,10 +69,6 @@ class BoundaryRefinement(nn.Module):
         path: RefinePath = "chained",
     ) -> None:
         super().__init__()
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise CrispsegError(f"refine_steps is {steps!r}; give a whole number of 1 or more")
-        if path not in get_args(RefinePath):
-            raise CrispsegError(f"refine_path is {path!r}; it must be {' or '.join(get_args(RefinePath))}")
         self.branch = SpatialBranch(in_chans, BRANCH_WIDTH) if detail_channels is None else None
         self.boundary_head, self.direction_head = (
             nn.Sequential(*conv_bn_relu(detail_channels or BRANCH_WIDTH, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, maps, 1))
@@ -146,69 +133,3 @@ def shift(values: Tensor, offsets: Tensor) -> Tensor:
     )
     here = (offsets == 0).all(1, keepdim=True)  # (N, 1, H, W)
     return torch.where(here, values, moved.to(values.dtype))
-
-
-NO_BOUNDARY = 8
-NO_DIRECTION = 9
-"""A boundary pixel with no way inside, such as one of a line that is one pixel wide."""
-
-FLAT = 1e-3
-"""Sobel's sum (8 times the slope) below which a distance map has no direction; in float32 it is off by some 1e-5."""
-
-
-def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[np.uint8]:
-    """Return the targets of the boundary head and the direction head for a mask, in one map.
-
-    A pixel is on the boundary if a pixel of another class is within the distance, between pixel centres, inclusive. Its
-    direction is that in which the distance to the other classes grows: the gradient of the distance map by Sobel's 3×3
-    filter, to the nearest of 8. Ignored pixels belong to no class: the border between a class and them is no boundary,
-    and a class behind them is as far as its pixels are. The edge of the image is no boundary.
-
-    Args:
-        labels: class ids `(H, W)`; 255 is ignored.
-        distance: in pixels.
-
-    Returns:
-        `(H, W)`: 0 to 7, the direction of a boundary pixel (`STEPS`); `NO_DIRECTION`, a boundary pixel without one;
-        `NO_BOUNDARY`, any other; 255, an ignored one.
-    """
-    targets = np.full(labels.shape, NO_BOUNDARY, np.uint8)
-    ignored = labels == IGNORE
-    targets[ignored] = IGNORE
-    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
-    # A boundary pixel's filter sees distances to pixels that are at most √2 further away.
-    margin = math.ceil(distance) + 3
-    for label in np.flatnonzero(counts[:IGNORE]).tolist():
-        region = (labels == label).view(np.uint8)
-        left, top, width, height = cv2.boundingRect(region)
-        window = (
-            slice(max(top - margin, 0), top + height + margin),
-            slice(max(left - margin, 0), left + width + margin),
-        )
-        inside = region[window]
-        away = cv2.distanceTransform(inside | ignored[window].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        # Squared distances are whole numbers; half of one is room for float32's rounding.
-        on_boundary = np.nonzero((inside > 0) & (away < math.sqrt(distance**2 + 0.5)))
-        dx, dy = (
-            cv2.Sobel(away, cv2.CV_32F, x, y, ksize=3, borderType=cv2.BORDER_REPLICATE)[on_boundary]
-            for x, y in ((1, 0), (0, 1))
-        )
-        direction = np.rint(np.arctan2(dy, dx) * (DIRECTIONS / (2 * math.pi))).astype(np.int64) % DIRECTIONS
-        targets[window][on_boundary] = np.where(np.maximum(abs(dx), abs(dy)) < FLAT, NO_DIRECTION, direction)
-    return targets
-
-
-class BoundaryTargets:
-    """`boundary_targets` at a distance, as a step of a data pipeline.
-
-    Raises:
-        CrispsegError: a distance below 1 pixel, at which there are no boundaries.
-    """
-
-    def __init__(self, distance: float = 5) -> None:
-        if not 1 <= distance < math.inf:
-            raise CrispsegError(f"a boundary distance of {distance} pixels marks nothing; give 1 or more")
-        self.distance = distance
-
-    def __call__(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return boundary_targets(labels, self.distance)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from torch import Tensor, nn
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import nn
 
 from crispseg.backbones import write_state_dict
-from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.config.settings import shortened
+from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path, writable_folder
 from crispseg.models.info import ModelInfo
 
@@ -89,14 +89,14 @@ class Saving(
         if push_to_hub and dtype is not None:
             raise CrispsegError("push_to_hub uploads weights as they are; leave dtype out, or upload the saved folder")
         folder = writable_folder(save_directory)
-        state = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith(TRAINING_ONLY)}
+        state = {key: v.contiguous() for key, v in self.state_dict().items() if not key.startswith(TRAINING_ONLY)}
         if dtype is not None:
-            state = {key: _converted(key, value, dtype) for key, value in state.items()}
+            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+            if not dtype.is_floating_point or any(value.isinf().any() for value in state.values()):
+                raise CrispsegError(f"the weights cannot be saved as {dtype}; take torch.bfloat16, or leave dtype out")
         info = self.info
-        lines = [f"- classes: {', '.join(map(_as_code, info.label_set().names))}"]
-        lines += [
-            f"- {_as_code(key)}: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)
-        ]
+        lines = [f"- classes: {', '.join(f'`{name}`' for name in info.label_set().names)}"]
+        lines += [f"- `{key}`: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
         own = {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
         card = self.generate_model_card(**own | (model_card_kwargs or {}))
         with (
@@ -110,23 +110,6 @@ class Saving(
         if push_to_hub:
             return str(self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs))
         return None
-
-
-def _as_code(text: str) -> str:
-    """A name as code in Markdown, where it can be neither a link nor HTML."""
-    text = " ".join(text.split())
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
-
-
-def _converted(key: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floating-point values in another type; counters stay as they are."""
-    if not values.is_floating_point():
-        return values
-    converted = values.to(dtype)
-    if not dtype.is_floating_point or (converted.isinf() & values.isfinite()).any():
-        raise CrispsegError(f"the model's {key} cannot be saved as {dtype}; take torch.bfloat16, or leave dtype out")
-    return converted
 
 
 def shipped_models() -> list[str]:
@@ -162,36 +145,21 @@ def fingerprint(source: str | Path) -> str:
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
     """A file of a saved model: in its folder, in a run's `model` folder, inside crispseg, or from the hub."""
-    inside, folder = shipped_folder(source), Path(source)
-    if isinstance(source, str) and source in shipped_models() and folder.is_dir():
-        taken = (
-            f"the bundled model, as the folder {source} holds no saved model; ./{source} is the folder"
-            if inside
-            else f"the saved model in the folder {source}; rename that for the bundled model"
-        )
-        warnings.warn(f"'{source}' is {taken}", CrispsegWarning, stacklevel=1)
-    if inside:
+    if inside := shipped_folder(source):
         return inside / name
-    source = str(source)
-    if source and folder.is_dir():
-        folder = folder / "model" if (folder / "model").is_dir() else folder
-        if not (folder / name).is_file():
-            raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
+    folder = Path(source) / "model" if (Path(source) / "model").is_dir() else Path(source)
+    if (folder / name).is_file():
         return folder / name
-    if folder.is_file():
-        run = folder.parent.parent  # of a checkpoint
-        what = f"the run itself, {run}" if (run / "model").is_dir() else "the folder of a finished run or saved model"
-        raise CrispsegError(f"{source} is a file; give {what}")
-    if not HUB_ID.fullmatch(source) or folder.parent.is_dir():
-        names = ", ".join(shipped_models())
+    if folder.is_dir():
+        raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
+    if not HUB_ID.fullmatch(str(source)) or folder.parent.is_dir():
         raise CrispsegError(
-            f"{source or 'an empty path'} does not exist; give a finished run, a saved model's folder or a hub id"
-            + (f", or a name: {names}" if names else "")
+            f"{source} is no folder of a model; give a finished run, a saved model's folder, a hub id or a bundled "
+            f"model: {', '.join(shipped_models())}"
         )
     try:
-        return Path(hf_hub_download(repo_id=source, filename=name, **hub))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Path(hf_hub_download(repo_id=str(source), filename=name, **hub))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise CrispsegError(
-            f"'{source}' is neither a folder nor a model that the hub gives ({reason}); check the path"
+            f"'{source}' is neither a folder nor a model that the hub gives ({shortened(one_line(error))}); check it"
         ) from error

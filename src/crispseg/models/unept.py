@@ -1,7 +1,9 @@
 """UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
 
-Section and equation numbers are the paper's; see docs/papers/unept.md for where it contradicts itself or its released
-code, and how that is settled. This file is the context branch; the spatial branch is in `crispseg.models.refinement`.
+In the order of the paper, with its section and equation numbers: the transformer (§3.1.1), the pyramid (§3.1.2), to
+which the spatial branch (§3.2) gives the queries, and the details of the layers (§4.2). Eqs. 2 to 4 and 6 are
+`crispseg.nn.DeformableAttention`; the spatial branch and the refinement are in `crispseg.models.refinement`.
+docs/papers/unept.md says where the paper contradicts itself or its released code, and how that is settled.
 """
 
 from __future__ import annotations
@@ -27,23 +29,6 @@ Sizes = Sequence[Sequence[int]]
 """Height and width of each level."""
 
 
-def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
-    """Sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
-
-    DETR's: the first half of the channels is that of y, the second that of x, at wavelengths from the map's side to
-    10000 times that. Positions are those of pixel centres, so that they are the same on all levels.
-
-    Args:
-        size: h and w.
-        channels: a multiple of 4.
-    """
-    quarter = channels // 4
-    waves = 2 * math.pi * 10000.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    x, y = (pixel_centres(size, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
-    parts = [torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1) for angle in (y, x)]
-    return torch.cat(parts, dim=1)
-
-
 class FullAttention(nn.Module):
     """Eq. 1: each query attends to all. Its Q · Q products are for small images only."""
 
@@ -67,40 +52,25 @@ class FullAttention(nn.Module):
         return attended
 
 
-class Residual(nn.Module):
-    """x → norm(x + dropout(change))."""
+def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
+    """Sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
 
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(width)
+    DETR's: the first half of the channels is that of y, the second that of x, at wavelengths from the map's side to
+    10000 times that. Positions are those of pixel centres, so that they are the same on all levels.
 
-    def forward(self, x: Tensor, change: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x + self.dropout(change))
-        return normed
-
-
-class FeedForward(nn.Module):
-    """Two linear layers, with 8 times the width between them: 2048 for 256 (§4.2)."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, 8 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(8 * width, width)
-        )
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-        self.residual = Residual(width, dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, Q, width)` → the same."""
-        fed: Tensor = self.residual(x, self.layers(x))
-        return fed
+    Args:
+        size: h and w.
+        channels: a multiple of 4.
+    """
+    quarter = channels // 4
+    waves = 2 * math.pi * 10000.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
+    x, y = (pixel_centres(size, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
+    parts = [torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1) for angle in (y, x)]
+    return torch.cat(parts, dim=1)
 
 
 class EncoderLayer(nn.Module):
-    """Each pixel of each level attends to N pixels of every level (§3.1.2, Eq. 6)."""
+    """Φ_enc (§3.1.1): each pixel of each level attends to N pixels of every level (§3.1.2, Eq. 6)."""
 
     def __init__(self, width: int, levels: int, points: int, dropout: float) -> None:
         super().__init__()
@@ -116,7 +86,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Context queries attend to each other, then each to N pixels of every level of X_enc (§3.1.1, Eq. 5)."""
+    """Φ_dec (§3.1.1, Eq. 5): context queries attend to each other, then each to N pixels of every level of X_enc."""
 
     def __init__(self, width: int, levels: int, points: int, full: bool, dropout: float) -> None:
         super().__init__()
@@ -227,8 +197,40 @@ class EPT(nn.Module, Decoder):
         return (x, encodings) if self.to_queries else (x + encodings, 0.0)
 
 
+class Residual(nn.Module):
+    """The residual inside transformer layers (§4.2): x → norm(x + dropout(change))."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, change: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x + self.dropout(change))
+        return normed
+
+
+class FeedForward(nn.Module):
+    """Feed-forward part (§4.2): two linear layers, with 8 times the width between them, 2048 for 256."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, 8 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(8 * width, width)
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+        self.residual = Residual(width, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, Q, width)` → the same."""
+        fed: Tensor = self.residual(x, self.layers(x))
+        return fed
+
+
 def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
-    """Equally spaced blocks of a network of one resolution; else the deepest features from stride 8 on.
+    """Levels of the backbone (§4.2): equally spaced blocks of a ViT; else the deepest features from stride 8 on.
 
     Raises:
         CrispsegError: the backbone cannot have this output stride.
@@ -274,8 +276,6 @@ def unept(
     Raises:
         CrispsegError: a width that 8 heads cannot share; an output stride that the backbone cannot have.
     """
-    if not 0 <= dropout < 1:
-        raise CrispsegError(f"dropout is {dropout}; it must be at least 0 and less than 1")
     backbone = _build_backbone(spec, levels, output_stride)
     decoder = EPT(
         backbone.channels,

@@ -20,6 +20,7 @@ from crispseg.backbones.weights import weights_source
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG
 from crispseg.data import SplitReport, eval_transform, train_transform
+from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
 from crispseg.errors import CrispsegError, telling
@@ -28,7 +29,6 @@ from crispseg.io.files import atomic_path, owned, writable_folder
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
-from crispseg.models.refinement import BoundaryTargets
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
     LAST,
@@ -196,7 +196,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
 def build_loaders(config: TrainConfig, data: TrainingData, info: ModelInfo, step: int) -> tuple[Batches, Batches]:
     """Build the loaders of both splits; batches for training start after this step of the run."""
     assert config.batch_size != "auto"
-    targets = BoundaryTargets(config.boundary_distance) if config.model.refine else None
+    targets = functools.partial(boundary_targets, distance=config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans
     batches = functools.partial(
         train_loader,

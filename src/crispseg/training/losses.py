@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor, nn
 
+from crispseg.data.boundary_targets import NO_BOUNDARY
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.models import Outputs
-from crispseg.models.refinement import DIRECTIONS, NO_BOUNDARY
+from crispseg.models.refinement import DIRECTIONS
 
 BoundaryTerm = Literal["unrefined", "refined", "boundary", "direction"]
 BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
