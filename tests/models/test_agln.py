@@ -25,23 +25,19 @@ from crispseg.models.agln import (
 
 from .base import ModelTester, TapShape, patches
 
-STRIDES = (4, 8, 16)
 DESCRIPTORS = 6
 
 
-def agln_taps(*, dense: bool = True, descriptors: int = DESCRIPTORS) -> dict[str, TapShape]:
-    """Of a decoder of width 16: for each level that is gathered, and for each block of each step."""
+def agln_taps() -> dict[str, TapShape]:
+    """Of a dense decoder of width 16: for each level that is gathered, and for each block of each step."""
     taps: dict[str, TapShape] = {"decoder.coarsest": (16, 32)}
-    for index, stride in enumerate((32, 16, 8) if dense else (32,)):
-        taps[f"decoder.gathers.{index}.X_am"] = (descriptors, stride)
-        taps[f"decoder.gathers.{index}.D"] = lambda _height, _width: (16, descriptors)
-    for step, stride in enumerate(STRIDES):
-        for block in range(3 - step if dense else 1):
-            path = f"decoder.fuses.{step}.blocks.{block}"
-            for tap in ("sdm.A", "sdm.M", "sdm.E", "lrm.B", "lrm.G"):
-                taps[f"{path}.{tap}"] = (16, stride)
-            if descriptors > 1:
-                taps[f"{path}.sdm.A_av"] = (descriptors, stride)
+    for index, stride in enumerate((32, 16, 8)):
+        taps[f"decoder.gathers.{index}.X_am"] = (DESCRIPTORS, stride)
+        taps[f"decoder.gathers.{index}.D"] = lambda _height, _width: (16, DESCRIPTORS)
+    for step, stride in enumerate((4, 8, 16)):
+        for path in (f"decoder.fuses.{step}.blocks.{block}" for block in range(3 - step)):
+            taps |= {f"{path}.{tap}": (16, stride) for tap in ("sdm.A", "sdm.M", "sdm.E", "lrm.B", "lrm.G")}
+            taps[f"{path}.sdm.A_av"] = (DESCRIPTORS, stride)
     return taps
 
 
@@ -56,6 +52,7 @@ def only_for_alpha_and_gamma(*, dense: bool = True) -> frozenset[str]:
 
 class TestAGLN(ModelTester):
     name = "agln"
+    every_precision = True
     options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
     taps: ClassVar = agln_taps()
     zero_gradients = only_for_alpha_and_gamma()
@@ -96,12 +93,14 @@ class TestAGLN(ModelTester):
     )
     def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
         zero = frozenset() if reached else only_for_alpha_and_gamma(dense=False)
-        self.check_option(tmp_path, taps=agln_taps(dense=False), zero_gradients=zero, connection="straight", **options)
+        seen = self.check_option(tmp_path, zero_gradients=zero, connection="straight", **options)
+        assert [key for key in seen if key.endswith(".D")] == ["decoder.gathers.0.D"]
 
     @pytest.mark.parametrize("options", [{"descriptors": 1}, {"descriptors": 128, "pooling": "average"}])
     def test_one_descriptor(self, options: dict[str, Any], tmp_path: Path) -> None:
         """Table IV: N = 1, and GAP-GEM."""
-        self.check_option(tmp_path, taps=agln_taps(descriptors=1), block="paper", **options)
+        seen = self.check_option(tmp_path, block="paper", **options)
+        assert seen["decoder.gathers.0.D"].shape == (2, 16, 1)
 
     @pytest.mark.parametrize("block", ["residual", "released"])
     def test_blocks_that_add_start_with_the_encoder_s_feature(self, block: str) -> None:

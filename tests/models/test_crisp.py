@@ -23,6 +23,7 @@ class TestCrisp(ModelTester):
     stride = 1
     options: ClassVar = {"width": 16, "inference_scale": 1.0}  # which is for eval mode only
     export_options: ClassVar = {"inference_scale": 1.5}
+    every_precision = True
     taps = SFNetTester.taps
     tapped_size: ClassVar = (96, 160)  # other sizes are padded
 

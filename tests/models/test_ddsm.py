@@ -19,35 +19,15 @@ from crispseg.models.ddsm import DDSM, ChannelAffinity, DynamicSampler, Position
 
 from .base import ModelTester
 
-# Taps of one DDSM of 16 reduced channels: channels and stride, or the whole shape.
 
-
-def spatial_taps(path: str, stride: int, points: int = 9) -> dict[str, tuple[int, ...]]:
-    inside = f"{path}.spatial.affinity"
-    return {
-        f"{inside}.sampler.offset": (2 * points, stride),
-        f"{inside}.sampler.modulation": (points, stride),
-        f"{inside}.weights": (points, stride),
-        f"{path}.x_Sout": (16, stride),
-    }
-
-
-def channel_taps(path: str, stride: int, points: int = 9) -> dict[str, tuple[int, ...]]:
-    inside = f"{path}.channel.affinity"
-    return {
-        f"{inside}.sampler.offset": (2 * points, 4, 4),
-        f"{inside}.sampler.modulation": (points, 4, 4),
-        f"{inside}.weights": (points, 4, 4),
-        f"{path}.x_Cout": (16, stride),
-    }
-
-
-def level_taps(path: str, stride: int, coarse: int) -> dict[str, tuple[int, ...]]:
-    return {f"{path}.x_l": (16, stride), f"{path}.x_h": (16, coarse)}
-
-
-def ddsm_taps(path: str, stride: int, coarse: int) -> dict[str, tuple[int, ...]]:
-    return level_taps(path, stride, coarse) | spatial_taps(path, stride) | channel_taps(path, stride)
+def ddsm_taps(path: str, stride: int, coarse: int, points: int = 9) -> dict[str, tuple[int, ...]]:
+    """Of one DDSM of 16 reduced channels: channels and stride, or the whole shape."""
+    taps: dict[str, tuple[int, ...]] = {"x_l": (16, stride), "x_h": (16, coarse), "x_Sout": (16, stride)}
+    taps["x_Cout"] = (16, stride)
+    for part, place in (("spatial", (stride,)), ("channel", (4, 4))):
+        taps[f"{part}.affinity.sampler.offset"] = (2 * points, *place)
+        taps |= {f"{part}.affinity.{tap}": (points, *place) for tap in ("sampler.modulation", "weights")}
+    return {f"{path}.{tap}": shape for tap, shape in taps.items()}
 
 
 class TestDDSMUPerNet(ModelTester):
@@ -64,26 +44,11 @@ class TestDDSMUPerNet(ModelTester):
 
     @pytest.mark.parametrize("affinity", ["spatial", "channel"])
     def test_one_affinity_alone(self, affinity: str, tmp_path: Path) -> None:
-        """Table 1, "+S" and "+C": in two steps."""
-        part = spatial_taps if affinity == "spatial" else channel_taps
-        taps: dict[str, tuple[int, ...]] = {"decoder.coarsest": (24, 32)}
-        for step, stride in ((0, 4), (1, 8)):
-            path = f"decoder.fuses.{step}"
-            taps |= level_taps(path, stride, 2 * stride) | part(path, stride)
-        self.check_option(tmp_path, taps=taps, affinity=affinity, fuse_levels=[3, 4])
-
-    @pytest.mark.parametrize("option", ["pixels", "channels"])
-    def test_more_points(self, option: str, tmp_path: Path) -> None:
-        """§3, "We sample 25 pixels"."""
-        part, path = (spatial_taps, "spatial") if option == "pixels" else (channel_taps, "channel")
-        taps = {"decoder.coarsest": (24, 32), **level_taps("decoder.fuses.2", 16, 32)}
-        self.check_option(
-            tmp_path,
-            taps=taps | part("decoder.fuses.2", 16, 25),
-            affinity=path,
-            fuse_levels=[5],
-            **{option: 25},
-        )
+        """Table 1, "+S" and "+C": in two steps; and with more points (§3, "We sample 25 pixels")."""
+        points = {"spatial": "pixels", "channel": "channels"}[affinity]
+        seen = self.check_option(tmp_path, affinity=affinity, fuse_levels=[3, 4], **{points: 25})
+        weights = {key: value.shape[1] for key, value in seen.items() if key.endswith(".weights")}
+        assert weights == {f"decoder.fuses.{step}.{affinity}.affinity.weights": 25 for step in (0, 1)}
 
     def test_points_make_a_grid_and_channels_a_square(self, refuses: Any) -> None:
         for option, value in (("pixels", 10), ("channels", 10), ("reduced", 24)):
@@ -97,12 +62,6 @@ class TestDDSMDeepLabV3Plus(ModelTester):
     auxiliary_maps = 1
     single_value_norms = frozenset({"decoder.context.image.2"})
     taps: ClassVar = {"decoder.coarsest": (24, 16), **ddsm_taps("decoder.fuse", 4, 16)}
-
-    @pytest.mark.parametrize("affinity", ["spatial", "channel"])
-    def test_one_affinity_alone(self, affinity: str, tmp_path: Path) -> None:
-        part = spatial_taps if affinity == "spatial" else channel_taps
-        taps = {"decoder.coarsest": (24, 16), **level_taps("decoder.fuse", 4, 16), **part("decoder.fuse", 4)}
-        self.check_option(tmp_path, taps=taps, affinity=affinity)
 
 
 # Eqs. 1 to 3 ------------------------------------------------------------------------------------------------------

@@ -37,14 +37,11 @@ def attention_taps(path: str, strides: tuple[int, ...], levels: int, points: int
     return {f"{path}.weights": shape(*inside), **of_points}
 
 
-def unept_taps(
-    width: int = 16, strides: tuple[int, ...] = (8, 8, 8), points: int = 4, full: bool = False
-) -> dict[str, TapShape]:
-    taps: dict[str, TapShape] = {"decoder.context_queries": (width, 8)}
+def unept_taps(strides: tuple[int, ...] = (8, 8, 8), points: int = 4) -> dict[str, TapShape]:
+    taps: dict[str, TapShape] = {"decoder.context_queries": (16, 8)}
     for layer in range(2):
         taps |= attention_taps(f"decoder.encoder.{layer}.attention", strides, len(strides), points)
-        if not full:
-            taps |= attention_taps(f"decoder.decoder.{layer}.self_attention", (8,), 1, points)
+        taps |= attention_taps(f"decoder.decoder.{layer}.self_attention", (8,), 1, points)
         taps |= attention_taps(f"decoder.decoder.{layer}.cross_attention", (8,), len(strides), points)
     return taps
 
@@ -63,6 +60,7 @@ class TestUNEPT(ModelTester):
     options: ClassVar = {"width": 16, "points": 4}
     stride = 8
     auxiliary_maps = 0
+    every_precision = True
     taps: ClassVar = unept_taps()
     zero_gradients = frozenset({"decoder.scales"})  # reach only points and weights, which do not depend on queries yet
 
@@ -72,19 +70,14 @@ class TestUNEPT(ModelTester):
 
     def test_one_level(self, tmp_path: Path) -> None:
         """Table 6, L = 1; and N = 16."""
-        self.check_option(
-            tmp_path,
-            taps=unept_taps(strides=(8,), points=16),
-            zero_gradients=self.zero_gradients,
-            levels=1,
-            points=16,
-        )
+        seen = self.check_option(tmp_path, zero_gradients=self.zero_gradients, levels=1, points=16)
+        assert seen["decoder.encoder.0.attention.weights"].shape[-2:] == (1, 16)
         for output_stride in (8, 32):
             one, three = (self.build(levels=levels, output_stride=output_stride).backbone for levels in (1, 3))
             assert (one.strides, one.channels) == (three.strides[-1:], three.channels[-1:])
 
     def test_naive_queries(self, tmp_path: Path) -> None:
-        self.check_option(tmp_path, taps=self.taps, zero_gradients=self.zero_gradients, queries="naive")
+        self.check_option(tmp_path, zero_gradients=self.zero_gradients, queries="naive")
         model, found = self.build_lively(queries="naive", levels=1), []
         for _ in range(2):
             with record(model) as seen, torch.no_grad():
@@ -95,9 +88,8 @@ class TestUNEPT(ModelTester):
 
     def test_other_encodings_and_attention(self, tmp_path: Path) -> None:
         """§4.2, and as in the released code."""
-        self.check_option(tmp_path, taps=self.taps, encodings="features")
-        taps = unept_taps(full=True)
-        self.check_option(tmp_path, taps=taps, zero_gradients=self.zero_gradients, self_attention="full")
+        self.check_option(tmp_path, encodings="features")
+        self.check_option(tmp_path, zero_gradients=self.zero_gradients, self_attention="full")
 
     @pytest.mark.parametrize(("output_stride", "strides"), [(16, (8, 16, 16)), (32, (8, 16, 32))])
     def test_levels_of_several_sizes(self, output_stride: int, strides: tuple[int, ...]) -> None:
@@ -117,8 +109,7 @@ class TestUNEPT(ModelTester):
 
     def test_boundary_refinement_starts_from_the_context_queries(self, tmp_path: Path) -> None:
         """Fig. 1: one spatial branch for both."""
-        maps = {"refiner.boundary": (1, 1), "refiner.direction": (8, 1)}
-        self.check_option(tmp_path, taps=self.taps | maps, zero_gradients=self.zero_gradients, refine="boundary")
+        self.check_option(tmp_path, zero_gradients=self.zero_gradients, refine="boundary")
         model = self.build_lively(refine="boundary")
         assert model.refiner is not None and model.refiner.branch is None
         images = torch.randn(2, 3, 65, 97)
@@ -175,8 +166,7 @@ def test_a_vit_takes_any_size(size: tuple[int, int], training: bool) -> None:
         logits = model(torch.randn(2, 3, *size))
     assert logits.shape == (2, NUM_CLASSES, *size)
     assert logits.isfinite().all()
-    queries = {"decoder.context_queries": (16, 8)}
-    check_taps(seen, unept_taps(strides=(16, 16, 16)) | queries, size)
+    check_taps(seen, unept_taps(strides=(16, 16, 16)), size)
     if training:
         logits.square().mean().backward()
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
