@@ -169,7 +169,7 @@ def test_levels_may_be_concatenated_along_flows(align_corners: bool) -> None:
             crisp(context="conv", merge="aligned", merge_options={"flow_coordinates": "paper"})
 
 
-@pytest.mark.parametrize("inference_scale", [0.5, 5, float("nan")])
+@pytest.mark.parametrize("inference_scale", [0.5, 5])
 def test_a_factor_that_cannot_be(inference_scale: float) -> None:
     with pytest.raises(CrispsegError, match=f"inference_scale is {inference_scale:g}; give a factor from 1 to 4"):
         crisp(inference_scale=inference_scale)

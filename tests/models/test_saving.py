@@ -188,7 +188,6 @@ NO_MODEL = "is no saved crispseg model"
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
-        ({"options": {"width": "8"}}, "'8'"),
         ({"num_classes": 0}, "number of class names is 0"),
         ({"num_classes": "3"}, NO_MODEL),
         ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, NO_MODEL),

@@ -179,19 +179,9 @@ def test_df_has_two_steps(refuses: Any) -> None:
             create_model("sfnet", **df1, fuse_levels=levels)
 
 
-@pytest.mark.parametrize(
-    ("option", "values"),
-    [
-        ("flow_kernel", (4, "3")),
-        ("flow_net", ([],)),
-        ("fuse_levels", (5, ["5"], [True])),
-        ("width", (True,)),
-        ("context", (None,)),
-    ],
-)
-def test_options_of_a_wrong_type_are_refused(option: str, values: tuple[Any, ...], refuses: Any) -> None:
-    for value in values:
-        with refuses(option, repr(value)):
+def test_options_of_a_wrong_type_are_refused(refuses: Any) -> None:
+    for option, value in {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}.items():
+        with refuses(option, "of model 'sfnet' is"):
             create_model("sfnet", **{**TINY, option: value})
 
 
