@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import tables
@@ -24,7 +25,7 @@ from reporting import Row, read_rows, recipe_hash, report, write_rows
 from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
 
-from crispseg.benchmarking.cost import Stopwatch, count_multiply_adds, count_parameters, take_turns
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters, take_turns
 from crispseg.cli.train import parse_training
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
@@ -182,28 +183,26 @@ def time_stage(table: Comparison, rounds: int, threads: int, size: tuple[int, in
     images = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
     cpu = torch.device("cpu")
 
-    def turn(entry: Entry) -> Callable[[Stopwatch], None]:
+    def stages(entry: Entry) -> dict[str, Callable[[], Tensor]]:
         config = configuration(entry, 0, "")
         built = config.model.build(len(config.data.label_set()), auxiliary=False)  # weights do not matter
         model: nn.Module = built.eval().to(memory_format=torch.channels_last)
-
-        def measure(watch: Stopwatch) -> None:
-            watch("forward", larger if entry.seen > 1 else model, images)
 
         def larger(images: Tensor) -> Tensor:
             seen = [round(entry.seen * side) for side in size]
             return resize(model(resize(images, seen, align_corners=False)), size, align_corners=False)
 
-        return measure
+        return {"forward": partial(larger if entry.seen > 1 else model, images)}
 
-    turns = [turn(entry) for entry in table.entries.values()]
+    contenders = [stages(entry) for entry in table.entries.values()]
     with torch.inference_mode():
-        latencies = take_turns(turns, range(WARMUP + rounds), warmup=WARMUP)
+        latencies = take_turns(contenders, rounds, WARMUP, cpu)
     machine = {"rounds": str(rounds), "threads": str(threads), "cpu": processor_name(cpu), "torch": torch.__version__}
     rows = []
     for name, latency in zip(table.entries, latencies, strict=True):
-        median, p95 = (f"{milliseconds / 1000:.4f}" for milliseconds in latency["forward"])
-        rows.append({"model": name, "seconds": median, "p95": p95, **machine})
+        forward = latency["forward"]
+        seconds = {"seconds": f"{forward.median / 1000:.4f}", "p95": f"{forward.p95 / 1000:.4f}"}
+        rows.append({"model": name, **seconds, **machine})
     write_rows(table.seconds, rows)
 
 

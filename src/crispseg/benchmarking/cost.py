@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
@@ -72,83 +74,54 @@ def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int
         attention: count products of two features too; the counters of some papers see those with weights only.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linear: _linear_flops})
-    forward_on_meta(model, height, width, in_chans, counter)
+    meta = {key: tensor.to("meta") for key, tensor in (*model.named_parameters(), *model.named_buffers())}
+    was_training = model.training
+    try:
+        model.eval()
+        with torch.inference_mode(), counter, _FlatLinear():
+            torch.func.functional_call(model, meta, (torch.empty(1, in_chans, height, width, device="meta"),))
+    finally:
+        model.train(was_training)
     counts = counter.get_flop_counts().get("Global", {})
     return int(sum(flops for operator, flops in counts.items() if attention or operator not in ATTENTION)) // 2
 
 
-def forward_on_meta(
-    model: nn.Module, height: int, width: int, in_chans: int, counter: AbstractContextManager[Any] | None = None
-) -> None:
-    """Run one image through the model in eval mode, shapes only."""
-    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
-    images = torch.empty(1, in_chans, height, width, device="meta")
-    was_training = model.training
-    try:
-        model.eval()
-        with torch.inference_mode(), counter or nullcontext(), _FlatLinear():
-            torch.func.functional_call(model, meta, (images,))
-    finally:
-        model.train(was_training)
-
-
-T = TypeVar("T")
-
-
-class Latency(NamedTuple):
+@dataclass(frozen=True)
+class Latency:
     """Time of one stage, in milliseconds."""
 
     median: float
     p95: float
 
 
-class Stopwatch:
-    """Calls functions and keeps the seconds that each stage takes in `laps`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.laps: dict[str, float] = {}
-
-    def __call__(self, stage: str, function: Callable[..., T], *args: Any) -> T:
-        """Call a function and wait until the device has finished."""
-        start = self._now()
-        result = function(*args)
-        self.laps[stage] = self._now() - start
-        return result
-
-    def _now(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
-
-
 def take_turns(
-    turns: Sequence[Callable[[Stopwatch], None]],
-    rounds: Iterable[int],
-    *,
+    contenders: Sequence[Mapping[str, Callable[[], Any]]],
+    repeats: int,
     warmup: int,
-    device: torch.device | None = None,
+    device: torch.device,
+    console: Console | None = None,
 ) -> list[dict[str, Latency]]:
-    """Measure all contenders in every round, so that a machine that slows down slows all of them.
+    """Time the stages of all contenders in every round, so that a machine that slows down slows all of them.
 
     Args:
-        turns: one measurement of each contender.
-        rounds: indices of the rounds, from 0.
-        warmup: number of first rounds that do not count.
-        device: device that is synchronised; the CPU by default.
-
-    Returns:
-        the latency of each stage, one dict a contender.
+        contenders: the stages of each, by name.
+        repeats: rounds that count.
+        warmup: rounds before, which do not count.
+        device: device that is waited for.
+        console: console of a progress bar.
     """
-    kept: list[list[dict[str, float]]] = [[] for _ in turns]
-    for index in rounds:
-        for turn, laps in zip(turns, kept, strict=True):
-            watch = Stopwatch(device or torch.device("cpu"))
-            turn(watch)
-            if index >= warmup:
-                laps.append(watch.laps)
+    kept: list[dict[str, list[float]]] = [{stage: [] for stage in stages} for stages in contenders]
+    # Without a thread that draws: it would take time from what is measured.
+    with Progress(console=console or Console(quiet=True), auto_refresh=False) as progress:
+        for index in progress.track(range(warmup + repeats), description="Measuring"):
+            for stages, times in zip(contenders, kept, strict=True):
+                for stage, function in stages.items():
+                    start = time.perf_counter()
+                    function()
+                    if device.type != "cpu":
+                        torch.accelerator.synchronize(device)
+                    if index >= warmup:
+                        times[stage].append(1000 * (time.perf_counter() - start))
     return [
-        {stage: Latency(*np.percentile([1000 * lap[stage] for lap in laps], (50, 95)).tolist()) for stage in laps[0]}
-        for laps in kept
+        {stage: Latency(*np.percentile(each, (50, 95)).tolist()) for stage, each in times.items()} for times in kept
     ]

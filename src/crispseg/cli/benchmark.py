@@ -49,8 +49,8 @@ class Benchmark(Command):
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         if self.json:
             write_json(self.json, report.to_dict())
-        # Tables leave the standard output to JSON.
-        Console(stderr=self.json == STDOUT).print(report.tables(), highlight=False)
+        # The table leaves the standard output to JSON.
+        Console(stderr=self.json == STDOUT).print(report.table(), highlight=False)
 
 
 run = Benchmark.start
