@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.benchmark.utils.common import set_torch_threads
 
 from crispseg.benchmarking.cost import Latency, count_multiply_adds, count_parameters, take_turns
-from crispseg.config.settings import CHECKS, Settings, Text, checked, plain
+from crispseg.config.settings import CHECKS, Settings, Text, checked
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.evaluation.bootstrap import text_table
 from crispseg.inference import Segmenter
@@ -146,7 +146,7 @@ def find_network(name: str, conditions: Conditions) -> AnyModel:
     words, brace, written = name.partition("{")
     kind, _, backbone = words.strip().partition(":")
     if kind in list_models():
-        options = checked(dict[str, Any], plain(Text(brace + written or "{}"), dict[str, Any]), f"'{name}'")
+        options = checked(dict[str, Any], Text(brace + written or "{}"), f"'{name}'")
         backbone = backbone or conditions.backbone
         return create_model(kind, num_classes=conditions.num_classes, backbone=backbone, **options).eval()
     if is_exported(name) or "/" in name or Path(name).is_dir() or shipped_folder(name):
