@@ -21,6 +21,7 @@ from pathlib import Path
 
 import tables
 import torch
+from PIL import Image
 from reporting import Row, read_rows, recipe_hash, report, write_rows
 from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from crispseg.evaluation import BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference.device import processor_name
 from crispseg.inference.protocols import Protocol
-from crispseg.io.files import atomic_path
+from crispseg.io.files import atomic_folder, atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import TRAINING_ONLY
 from crispseg.nn import resize
@@ -45,14 +46,22 @@ from crispseg.training.checkpoints import LAST, read_checkpoint
 PEERS = HERE / "peers.py"
 
 COMMIT = "commit.txt"
-HEIGHT, WIDTH = 360, 480  # of CamVid's images
 WARMUP = 2  # rounds of `time` that do not count
 TOLERANCE = 1.0  # mIoU points; see `score_run`
 
 
-def configuration(entry: Entry, seed: int, data: str, *flags: str) -> TrainConfig:
+def configuration(table: Comparison, entry: Entry, seed: int, data: Path, *flags: str) -> TrainConfig:
     """The run of one network and seed, as `crispseg train` makes it from the recipe and flags."""
-    argv = [str(tables.RECIPE), "--plugins", str(PEERS), *entry.flags.split(), "--seed", str(seed), "--data.root", data]
+    argv = [
+        str(table.recipe),
+        "--plugins",
+        str(PEERS),
+        *entry.flags.split(),
+        "--seed",
+        str(seed),
+        "--data.root",
+        str(data),
+    ]
     return parse_training([*argv, "--loggers", "[]", *flags])
 
 
@@ -74,6 +83,7 @@ def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> Non
     """Train what has neither a row nor a run, one after the other; go on with one that was interrupted."""
     file_hash(weights)  # it is there
     commit = head()
+    root = halve(Path(data), folder / "halved") if table.halved else Path(data)
     for name, seed, run in runs(table, folder):
         if finished(run) or has_row(table, name, seed):
             continue
@@ -85,7 +95,23 @@ def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> Non
             temporary.write_text(f"{commit}\n", encoding="utf-8")
         own = ("--model.pretrained", weights, "--out", str(run))
         trained = table.entries[table.entries[name].trained_as or name]
-        train(configuration(trained, seed, data, *own), resume=resume)
+        train(configuration(table, trained, seed, root, *own), resume=resume)
+
+
+def halve(data: Path, halved: Path) -> Path:
+    """Write CamVid with images of half the height and width: means of four pixels, and every other one of the masks."""
+    if not halved.exists():
+        with atomic_folder(halved) as folder:
+            for path in (each for each in data.rglob("*") if each.is_file()):
+                copy = folder / path.relative_to(data)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix != ".png":
+                    copy.write_bytes(path.read_bytes())
+                    continue
+                with Image.open(path) as image:
+                    method = Image.Resampling.NEAREST if path.parent.name.endswith("annot") else Image.Resampling.BOX
+                    image.resize((image.width // 2, image.height // 2), method).save(copy)
+    return halved
 
 
 def head() -> str:
@@ -156,8 +182,8 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
         **{f"iou_{each}": f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
         "parameters": str(count_parameters(model)),
-        "multiply_adds": str(count_multiply_adds(model, round(seen * HEIGHT), round(seen * WIDTH))),
-        "recipe": recipe_hash(),
+        "multiply_adds": str(count_multiply_adds(model, *(round(seen * side) for side in table.size))),
+        "recipe": recipe_hash(table.recipe),
         "weights": file_hash(recorded["model"]["pretrained"]),
         "workers": str(recorded["workers"]),
         "commit": recorded_commit(run) or "unknown",
@@ -177,14 +203,15 @@ def file_hash(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def time_stage(table: Comparison, rounds: int, threads: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+def time_stage(table: Comparison, rounds: int, threads: int) -> None:
     """Write the seconds per image of all networks of a table, measured in turns."""
     torch.set_num_threads(threads)
+    size = table.size
     images = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
     cpu = torch.device("cpu")
 
     def stages(entry: Entry) -> dict[str, Callable[[], Tensor]]:
-        config = configuration(entry, 0, "")
+        config = configuration(table, entry, 0, Path())
         built = config.model.build(len(config.data.label_set()), auxiliary=False)  # weights do not matter
         model: nn.Module = built.eval().to(memory_format=torch.channels_last)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import tables
 import yaml
+from scipy import stats
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
@@ -34,15 +35,15 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def recipe_hash() -> str:
+def recipe_hash(recipe_file: Path) -> str:
     """Return a digest of the recipe's settings, so that tables do not mix recipes; comments do not count."""
-    recipe = yaml.safe_load(tables.RECIPE.read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
     settings = {key: value for key, value in recipe.items() if key != "preset"}  # once the defaults
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def report(table: tables.Comparison) -> None:
-    """Print mean ± sd of each network, and what each has over its base at the same seeds; draw every run.
+    """Print mean ± sd of each network, and the gain of each over its base at the same seeds; draw every run.
 
     Raises:
         CrispsegError: there are no rows, or rows of several recipes or weights.
@@ -50,7 +51,7 @@ def report(table: tables.Comparison) -> None:
     if not (rows := read_rows(table.scores)):
         raise CrispsegError(f"{table.scores} has no rows; train and score first")
     frame = pd.DataFrame(rows)
-    for key, expected in (("recipe", recipe_hash()), ("weights", frame["weights"][0])):
+    for key, expected in (("recipe", recipe_hash(table.recipe)), ("weights", frame["weights"][0])):
         if wrong := {f"{row['model']}-{row['seed']}" for row in rows if row[key] != expected}:
             raise CrispsegError(f"{table.scores}: {key} is not {expected} for {', '.join(wrong)}; remove these rows")
     scores = {"miou": "mIoU", **{f"boundary_f_{each}": f"F, {each} px" for each in table.distances}}
@@ -72,16 +73,27 @@ def report(table: tables.Comparison) -> None:
         if entry.base in labels and name in labels
     }
     if gains:
-        print(mean_and_sd(pd.concat(gains, names=["difference"]), "+").to_markdown())
+        print(mean_and_interval(pd.concat(gains, names=["difference"])).to_markdown())
     draw(table, values, labels)
 
 
-def mean_and_sd(values: pd.DataFrame, sign: str = "") -> pd.DataFrame:
+def mean_and_sd(values: pd.DataFrame) -> pd.DataFrame:
     """Return "70.1 ± 0.4" of each column, over the seeds of each name, with their number."""
     groups = values.groupby(level=0, sort=False)
     mean, sd = groups.mean(), groups.std()
-    cells = mean.map(f"{{:{sign}.1f}}".format) + sd.map(lambda value: "" if pd.isna(value) else f" ± {value:.1f}")
+    cells = mean.map("{:.1f}".format) + sd.map(lambda value: "" if pd.isna(value) else f" ± {value:.1f}")
     cells.insert(0, "seeds", groups.size())
+    return cells
+
+
+def mean_and_interval(gains: pd.DataFrame) -> pd.DataFrame:
+    """Return "+0.5 (+0.1 to +0.9)" of each column: the mean of the paired differences and its 95 % interval (t)."""
+    groups = gains.groupby(level=0, sort=False)
+    mean, seeds = groups.mean(), groups.size()
+    half = groups.sem().mul(stats.t.ppf(0.975, (seeds - 1).clip(lower=1)), axis=0)
+    ranges = (mean - half).map(" ({:+.1f} to ".format) + (mean + half).map("{:+.1f})".format)
+    cells = mean.map("{:+.1f}".format) + ranges.where(half.notna(), "")
+    cells.insert(0, "seeds", seeds)
     return cells
 
 

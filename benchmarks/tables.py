@@ -1,4 +1,4 @@
-"""What is compared on CamVid: one table for each paper, all trained by the recipe camvid.yaml.
+"""What is compared on CamVid: tables of networks, each trained by one recipe.
 
 A new table is one more entry of `TABLES`. Tables share the folder of runs, so a network in several of them has one name
 and the same flags.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "camvid.yaml"
+SHORT = HERE / "camvid_short.yaml"
 RESULTS = HERE / "camvid"
 PLOTS = HERE.parent / "docs" / "assets"
 
@@ -48,12 +49,21 @@ class Comparison:
         entries: by name; their order is the table's.
         distances: in pixels, at which boundaries are scored.
         classes: whose IoU is reported beside the mean.
+        recipe: by which all are trained.
+        halved: whether images are half as high and wide.
     """
 
     name: str
     entries: Mapping[str, Entry]
     distances: tuple[int, ...] = (3,)
     classes: tuple[str, ...] = ()
+    recipe: Path = RECIPE
+    halved: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return (180, 240) if self.halved else (360, 480)
 
     @property
     def scores(self) -> Path:
@@ -131,7 +141,7 @@ _AGLN = Comparison(
 )
 
 # The paper's own setting, 16 points and all levels at 1/8, would take far longer than the recipe allows.
-_UNEPT_LIGHT = "--model unept --model.width 64 --model.points 4 --model.output_stride 16"
+_UNEPT_LIGHT = "--model unept --model.width 64 --model.points 4 --model.output_stride 16 --model.refine null"
 
 _UNEPT = Comparison(
     "unept",
@@ -192,8 +202,8 @@ _CRISP = Comparison(
     classes=("pole",),
 )
 
-# What the README claims of parts. Expected before the runs: FAM over addition +0.5 mIoU and +1 F in SFNet, +0.5 and +1.5 in
-# crisp, S + C over none +1 and +1; the interval of mIoU holds zero in one of the three.
+# Differences of parts at five seeds. Expected before the runs, in mIoU and F: FAM over addition +0.5 and +1 in SFNet,
+# +0.5 and +1.5 in crisp; S + C over none +1 and +1. One of the three intervals of mIoU holds 0.
 _FIVE = (0, 1, 2, 3, 4)
 _PAIRED = Comparison(
     "paired",
@@ -207,4 +217,51 @@ _PAIRED = Comparison(
     },
 )
 
-TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED)}
+# Single parts of the papers. Expected before the runs, in mIoU: S +0.5 and C +0.5 over UPerNet, S + C +1; AGLN⁻ +0.5
+# over FPN, CR and SG +0.3 each over AGLN⁻; residual above released above paper, which loses to AGLN⁻; pyramid +1,
+# dynamic queries +2 and refinement +0.5 (F +2) in UN-EPT. Most intervals hold 0: halved images leave few pixels to a
+# boundary.
+_NARROW_UPERNET = "--model upernet --model.width 32"
+_NARROW_DDSM = "--model ddsm_upernet --model.width 32 --model.pixels 9 --model.fuse_levels [3,4]"
+_NARROW_AGLN = "--model agln --model.width 32"
+_NARROW_UNEPT = "--model unept --model.width 32 --model.points 4 --model.output_stride 16 --model.refine null"
+_SHORT = Comparison(
+    "short",
+    {
+        "short_upernet": Entry("UPerNet", _NARROW_UPERNET, seeds=_FIVE),
+        "short_spatial": Entry(
+            "UPerNet + S", f"{_NARROW_DDSM} --model.affinity spatial", base="short_upernet", seeds=_FIVE
+        ),
+        "short_channel": Entry(
+            "UPerNet + C", f"{_NARROW_DDSM} --model.affinity channel", base="short_upernet", seeds=_FIVE
+        ),
+        "short_ddsm": Entry("UPerNet + S + C", _NARROW_DDSM, base="short_upernet", seeds=_FIVE),
+        "short_fpn": Entry("FPN", seeds=_FIVE),
+        "short_agln_minus": Entry("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none", base="short_fpn", seeds=_FIVE),
+        "short_cr": Entry(
+            "AGLN⁻ + CR", f"{_NARROW_AGLN} --model.refinement channel", base="short_agln_minus", seeds=_FIVE
+        ),
+        "short_sg": Entry(
+            "AGLN⁻ + SG", f"{_NARROW_AGLN} --model.refinement spatial", base="short_agln_minus", seeds=_FIVE
+        ),
+        "short_agln": Entry("AGLN, residual", _NARROW_AGLN, base="short_agln_minus", seeds=_FIVE),
+        "short_released": Entry(
+            "AGLN, released", f"{_NARROW_AGLN} --model.block released", base="short_agln", seeds=_FIVE
+        ),
+        "short_paper": Entry("AGLN, paper", f"{_NARROW_AGLN} --model.block paper", base="short_agln", seeds=_FIVE),
+        "short_unept_base": Entry(
+            "UN-EPT, L = 1", f"{_NARROW_UNEPT} --model.levels 1 --model.queries naive", seeds=_FIVE
+        ),
+        "short_unept_pyramid": Entry(
+            "+ pyramid features", f"{_NARROW_UNEPT} --model.queries naive", base="short_unept_base", seeds=_FIVE
+        ),
+        "short_unept": Entry("+ dynamic queries", _NARROW_UNEPT, base="short_unept_pyramid", seeds=_FIVE),
+        "short_unept_refined": Entry(
+            "+ boundary refinement", f"{_NARROW_UNEPT} --model.refine boundary", base="short_unept", seeds=_FIVE
+        ),
+    },
+    recipe=SHORT,
+    halved=True,
+)
+
+TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT)}

@@ -57,7 +57,7 @@ def test_both_ways_of_deformable_attention_agree(script: Script) -> None:
 @pytest.mark.slow
 def test_costs_are_those_of_processes_of_their_own(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    script("deformable_attention").main(["--size=20", "--levels=2", "--points=4", "--rounds=1", "--threads=1"])
+    script("deformable_attention").main(["--size=64", "--levels=2", "--points=4", "--rounds=1", "--threads=1"])
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| crispseg")]
     assert len(rows) == 2 and all(float(row[2]) > 0 for row in rows)
 
@@ -112,7 +112,7 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         "sfnet_add": tables.Entry("no flow", "--model.fuse add"),
         "smp_fpn": tables.Entry("FPN", "--model smp_fpn"),
     }
-    table, recipe = tables.Comparison("tiny", entries, (3, 5)), reporting.recipe_hash()
+    table, recipe = tables.Comparison("tiny", entries, (3, 5)), reporting.recipe_hash(tables.RECIPE)
     rows = [row("sfnet", 0, 60.0, recipe), row("sfnet", 1, 71.0, recipe)]
     rows += [row("sfnet_add", 0, 61.5, recipe), row("sfnet_add", 1, 67.0, recipe, boundary_f_5="79.0")]
     reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe)])
@@ -122,7 +122,7 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         next(line for line in printed if line[0].startswith(name)) for name in ("SFNet", "no", "FPN", "SFNet −")
     )
     assert sfnet == ["SFNet", "2", "65.5 ± 7.8", "70.5 ± 7.8", "74.5 ± 7.8", "72.5 ± 7.8", "4.2", "5.1"]
-    assert fpn[1:3] == ["1", "60.0"] and gain[1:] == ["2", "+1.2 ± 3.9", "+1.2 ± 3.9", "-0.2 ± 1.8", "+0.5 ± 2.8"]
+    assert fpn[1:3] == ["1", "60.0"] and gain[1:3] == ["2", "+1.2 (-33.7 to +36.2)"]
     assert table.plot.stat().st_size > 5000
     for wrong in (row("smp_fpn", 0, 60.0, "other"), row("smp_fpn", 0, 60.0, recipe, weights="4567")):
         reporting.write_rows(table.scores, [*rows, wrong])
@@ -141,5 +141,6 @@ def test_tables_of_the_repository(
         for name, entry in table.entries.items():
             assert seen.setdefault(name, entry.flags) == entry.flags, name
             assert entry.base is None or entry.base in table.entries, name
-            assert compare.configuration(entry, 0, "").model.backbone == "tf_efficientnet_lite0"
-        reporting.report(table)
+            assert compare.configuration(table, entry, 0, Path()).model.backbone == "tf_efficientnet_lite0"
+        if table.scores.exists():
+            reporting.report(table)

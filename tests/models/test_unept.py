@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
+from crispseg.models.base import described
 from crispseg.models.refinement import shift
 from crispseg.models.unept import EPT, FeedForward, FullAttention, Residual, sine_positions
 from crispseg.nn import DeformableAttention
@@ -57,7 +58,7 @@ def enliven(model: SegmentationModel) -> SegmentationModel:
 
 class TestUNEPT(ModelTester):
     name = "unept"
-    options: ClassVar = {"width": 16, "points": 4}
+    options: ClassVar = {"width": 16, "points": 4, "refine": None}
     stride = 8
     auxiliary_maps = 0
     every_precision = True
@@ -155,7 +156,9 @@ def test_full_attention_is_that_of_torch() -> None:
 
 
 def vit(**options: Any) -> SegmentationModel:
-    model = create_model("unept", num_classes=NUM_CLASSES, backbone="test_vit", width=16, points=4, **options)
+    model = create_model(
+        "unept", num_classes=NUM_CLASSES, backbone="test_vit", width=16, points=4, refine=None, **options
+    )
     return enliven(model).eval()
 
 
@@ -230,7 +233,7 @@ def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
 
 def test_counts_are_those_of_table_7() -> None:
     with torch.device("meta"):  # nothing is computed
-        model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384")
+        model = create_model("unept", num_classes=150, backbone="deit_base_distilled_patch16_384", refine=None)
     assert count_parameters(model) / 1e6 == pytest.approx(94, rel=0.01)
     assert count_multiply_adds(model, 480, 480, attention=False) / 1e9 == pytest.approx(99, rel=0.03)
 
@@ -244,7 +247,14 @@ SIZES = ((6, 8), (3, 4), (2, 2))
 
 def lively(**options: Any) -> SegmentationModel:
     """With parameters of the decoder none of which is zero, one, or without effect."""
-    options = {"backbone": "test_efficientnet", "width": WIDTH, "points": 4, "dropout": DROPOUT, **options}
+    options = {
+        "backbone": "test_efficientnet",
+        "width": WIDTH,
+        "points": 4,
+        "dropout": DROPOUT,
+        "refine": None,
+        **options,
+    }
     model = create_model("unept", num_classes=3, **options).double().eval()
     for parameter in model.decoder.parameters():
         if parameter.ndim == 1:
@@ -335,3 +345,12 @@ def test_encoder_and_decoder_are_those_of_the_paper(options: dict[str, Any]) -> 
     assert decoded.std() > 0.1
     # positions and reference points are float32
     torch.testing.assert_close(found, model.classifier(decoded), atol=1e-5, rtol=0)
+
+
+def test_refines_by_default_as_released() -> None:
+    """One step; a saved model without refinement stays without."""
+    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16)
+    assert model.info.options["refine_steps"] == 1 and model.refiner is not None
+    plain = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, refine=None)
+    assert described(plain.info).refiner is None
+    assert create_model("fpn", num_classes=3, backbone="test_efficientnet").refiner is None

@@ -14,7 +14,15 @@ from crispseg.config.settings import shortened
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError, one_line
 from crispseg.models.info import MIN_SIDE, ModelInfo
-from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, BoundaryRefinement, Refinement, RefinePath, shift
+from crispseg.models.refinement import (
+    REFINE_OPTIONS,
+    REFINED_BY_DEFAULT,
+    STEPS_TAKEN,
+    BoundaryRefinement,
+    Refinement,
+    RefinePath,
+    shift,
+)
 from crispseg.models.registry import BackboneSpec, builder_options, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, resize
@@ -233,8 +241,9 @@ def described(info: ModelInfo) -> SegmentationModel:
     """
     if strange := info.options.keys() - {*REFINE_OPTIONS, *model_options(info.name)}:
         raise CrispsegError(f"'{min(strange)}' is no option of {info.name}")
+    options = {"refine": None, **info.options}
     return create_model(
-        info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **info.options
+        info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **options
     )
 
 
@@ -242,11 +251,11 @@ def create_model(
     name: str,
     *,
     num_classes: int,
-    backbone: str = "resnet18_deep",
+    backbone: str = "tf_efficientnet_lite0",
     pretrained: bool | str | Path = False,
     in_chans: int = 3,
-    refine: Refinement | None = None,
-    refine_steps: int = STEPS_TAKEN,
+    refine: Refinement | None = "auto",
+    refine_steps: int | None = None,
     refine_path: RefinePath = "chained",
     auxiliary: bool = False,
     **options: Any,
@@ -260,8 +269,9 @@ def create_model(
             `shufflenetv2_x1_0`, or any timm name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
         in_chans: channels of the images.
-        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`).
-        refine_steps: steps from a boundary pixel to the one whose logits it takes.
+        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`), None
+            for none. `auto` refines in unept alone, by one step, as its released code does.
+        refine_steps: steps from a boundary pixel to the one whose logits it takes, by default 2.
         refine_path: `chained`, each step in the direction of the pixel where it starts, or `straight`, all in that of
             the first; two straight steps are SegFix's doubled one.
         auxiliary: add heads on the decoder's levels for deep supervision; they are in no saved model.
@@ -274,10 +284,13 @@ def create_model(
     resolved = resolved_options(name, options)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
-    if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath) or refine_steps < 1:
-        raise CrispsegError("refine is boundary or None, refine_path chained or straight, refine_steps 1 or more")
+    if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath):
+        raise CrispsegError("refine must be auto, boundary or None, and refine_path chained or straight")
     if (width := resolved.get("width")) is not None and width < 2:
         raise CrispsegError(f"width is {width}; it must be at least 2")
+    if refine == "auto":
+        refine = "boundary" if name in REFINED_BY_DEFAULT else None
+        refine_steps = refine_steps or REFINED_BY_DEFAULT.get(name)
     spec = BackboneSpec(backbone, pretrained, in_chans)
     model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
     for option in ("width", "fuse_levels"):
@@ -286,8 +299,9 @@ def create_model(
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:
-        model.add_refinement(refine_steps, refine_path)
-        resolved |= {"refine": refine, "refine_steps": refine_steps, "refine_path": refine_path}
+        steps = refine_steps or STEPS_TAKEN
+        model.add_refinement(steps, refine_path)
+        resolved |= {"refine": refine, "refine_steps": steps, "refine_path": refine_path}
     model.info = ModelInfo(
         name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
     )

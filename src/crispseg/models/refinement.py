@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from crispseg.nn import Tap, conv_bn_relu, resize
 
-Refinement = Literal["boundary"]
+Refinement = Literal["auto", "boundary"]
 """Values of `create_model`'s `refine` other than None."""
+
+REFINED_BY_DEFAULT = {"unept": 1}
+"""Steps of the refinement that belongs to a model by itself."""
 
 REFINE_OPTIONS = ("refine", "refine_steps", "refine_path")
 """Options of `create_model` about refinement; a model that refines is saved with all of them."""

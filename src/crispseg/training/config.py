@@ -17,7 +17,7 @@ from crispseg.data.loading import MOST_WORKERS
 from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.info import MIN_SIDE
-from crispseg.models.refinement import REFINE_OPTIONS, STEPS_TAKEN, Refinement, RefinePath
+from crispseg.models.refinement import REFINE_OPTIONS, REFINED_BY_DEFAULT, STEPS_TAKEN, Refinement, RefinePath
 from crispseg.models.registry import model_options
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
@@ -40,8 +40,8 @@ class ModelConfig(Settings):
             name with a feature pyramid; for unept, a ViT of timm too.
         pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
         in_chans: channels of the images, 3 for colour, 1 for grey, or up to 16 for others, such as near infrared.
-        refine: boundary for UN-EPT's refinement along boundaries, on any model.
-        refine_steps: steps from a boundary pixel to the one whose logits it takes.
+        refine: boundary for UN-EPT's refinement along boundaries, on any model; auto for that of unept alone.
+        refine_steps: steps from a boundary pixel to the one whose logits it takes, by default 2, with auto 1.
         refine_path: chained, each step in the direction of the pixel where it starts, or straight, all in that of the
             first (SegFix: two straight steps).
         options: further options of the model.
@@ -52,10 +52,17 @@ class ModelConfig(Settings):
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool | str = True
     in_chans: int = 3
-    refine: Refinement | None = None
-    refine_steps: int = STEPS_TAKEN
+    refine: Refinement | None = "auto"
+    refine_steps: int | None = None
     refine_path: RefinePath = "chained"
     options: dict[str, Any] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        steps = STEPS_TAKEN
+        if self.refine == "auto":
+            object.__setattr__(self, "refine", "boundary" if self.name in REFINED_BY_DEFAULT else None)
+            steps = REFINED_BY_DEFAULT.get(self.name, steps)
+        object.__setattr__(self, "refine_steps", self.refine_steps or steps)
 
     @classmethod
     def of(cls, saved: str | Path) -> ModelConfig:
@@ -66,7 +73,7 @@ class ModelConfig(Settings):
         """
         info = read_info(saved)
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
-        refinement = {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
+        refinement = {"refine": None} | {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
         return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
@@ -78,7 +85,7 @@ class ModelConfig(Settings):
             pretrained=self.pretrained,
             in_chans=self.in_chans,
             auxiliary=auxiliary,
-            **({key: getattr(self, key) for key in REFINE_OPTIONS} if self.refine else {}),
+            **{key: getattr(self, key) for key in REFINE_OPTIONS},
             **self.options,
         )
 
