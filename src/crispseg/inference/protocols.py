@@ -22,17 +22,20 @@ from torch import Tensor
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.inference.runtime import AnyModel, ExportedModel
+from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import side_factor
+from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
-from crispseg.models.refinement import DIRECTIONS, shift
+from crispseg.models.refinement import shift
 from crispseg.nn import resize
 
 Average: TypeAlias = Literal["logits", "probabilities"]
-Blend: TypeAlias = Literal["uniform", "linear"]
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
+
+AT_ONCE = 4
+"""Windows that are computed at once."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
@@ -48,9 +51,7 @@ class Protocol(Settings):
             is at most as large as the image.
         stride: pixels from window to window, by default two thirds of the window, rounded up. The last window of a row
             or column is moved back to the image's border.
-        blend: weights of windows where they overlap: uniform, or linear from a window's border to its middle.
         average: mean of the views' logits, or of their probabilities (softmax at the image's size).
-        batch: windows at once.
 
     Raises:
         CrispsegError: a value out of range.
@@ -60,19 +61,14 @@ class Protocol(Settings):
     flip: bool = False
     window: int | None = Field(default=None, ge=MIN_SIDE)
     stride: int | None = None
-    blend: Blend = "uniform"
     average: Average = "logits"
-    batch: PositiveInt = 4
     longer_side: PositiveInt | None = None
     shorter_side: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        if len(set(self.scales)) < len(self.scales):
-            raise CrispsegError(f"scales is {list(self.scales)}; name each scale once")
-        if self.stride is not None and self.window is None:
-            raise CrispsegError(f"stride is {self.stride}, but without windows there is none; give a window too")
-        if self.window is not None and not 1 <= self.step <= self.window:
-            raise CrispsegError(f"stride is {self.stride}; give 1 to {self.window} pixels, the side of the window")
+        if self.stride is not None and not 1 <= self.stride <= (self.window or 0):
+            remedy = f"give 1 to {self.window} pixels, the side of the window" if self.window else "give a window too"
+            raise CrispsegError(f"stride is {self.stride}; {remedy}")
 
     @property
     def step(self) -> int:
@@ -90,17 +86,11 @@ class Protocol(Settings):
 
     def __str__(self) -> str:
         parts = ["whole image" if self.window is None else f"windows of {self.window} every {self.step} px"]
-        if self.window is not None and self.blend != "uniform":
-            parts.append(f"{self.blend} blend")
         for name, side in (("longer", self.longer_side), ("shorter", self.shorter_side)):
-            if side is not None:
-                parts.append(f"{name} side {side}")
-        if self.scales != (1.0,):
-            parts.append(f"scales {' '.join(f'{scale:g}' for scale in self.scales)}")
-        if self.flip:
-            parts.append("flip")
-        if self.views > 1:
-            parts.append(f"mean of {self.average}")
+            parts += [] if side is None else [f"{name} side {side}"]
+        parts += [] if self.scales == (1.0,) else [f"scales {' '.join(f'{scale:g}' for scale in self.scales)}"]
+        parts += ["flip"] if self.flip else []
+        parts += [f"mean of {self.average}"] if self.views > 1 else []
         return ", ".join(parts)
 
 
@@ -141,8 +131,7 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
     walk through the network as the offsets. By any other protocol logits are averaged, `(N, num_classes, H, W)`.
 
     Views are averaged unrefined and the average is refined once, since shifted logits would not fit those of another
-    view. The offsets come from the image at its own size, not mirrored, in the protocol's windows, whose boundary and
-    direction logits are blended as class logits are. They are None for a model without refinement.
+    view. The offsets come from the whole image at its own size. They are None for a model without refinement.
     """
     refiner = model.refiner
     if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
@@ -151,51 +140,36 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
         return coarse.float(), offsets
 
     def logits_of(crops: Tensor) -> Tensor:
-        return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
+        """Crops of any size, extended to `MIN_SIDE` by their last row and column."""
+        height, width = crops.shape[-2:]
+        missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
+        if any(missing):
+            crops = F.pad(crops, (0, missing[1], 0, missing[0]), mode="replicate")
+        logits = resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
+        return logits[..., :height, :width]
 
-    if refiner is None:
-        return average_views(_extended(logits_of), images, protocol), None
-    assert not isinstance(model, ExportedModel)  # which refines inside
-
-    def maps_of(crops: Tensor) -> Tensor:
-        detail = None if refiner.branch is not None else model.detail(crops)
-        return torch.cat(refiner.maps(crops, detail), 1).float()  # (N, 1 + 8, h, w)
-
-    def both_of(crops: Tensor) -> Tensor:
-        coarse, decoded = model.coarse(crops)
-        logits = resize(coarse.float(), crops.shape[-2:], align_corners=True)
-        return torch.cat([logits, *refiner.maps(crops, decoded.detail)], 1).float()  # (N, K + 1 + 8, h, w)
-
-    here = 1.0 in protocol.factors(images.shape[-2:])  # then one walk gives the maps and the logits of that view
-    seen = one_view(_extended(both_of if here else maps_of), images, protocol)
-    own, boundary, direction = torch.split(seen, [seen.shape[1] - 1 - DIRECTIONS, 1, DIRECTIONS], 1)
-    logits = average_views(_extended(logits_of), images, protocol, own if here else None)
-    return logits, refiner.offsets(boundary, direction)
+    # An exported file has no refiner, since it refines inside.
+    offsets = model.offsets(images) if isinstance(model, SegmentationModel) else None
+    return average_views(logits_of, images, protocol), offsets
 
 
-def average_views(logits_of: Function, images: Tensor, protocol: Protocol, own: Tensor | None = None) -> Tensor:
-    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`; `own` is what the images as they are gave already.
+def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
+    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`.
 
     One view and the running mean are in memory, never two views. Images are resized bilinearly, smoothed where they
     shrink, as in training; pixel centres correspond (`align_corners=False`).
     """
     size = images.shape[-2:]
     mean: Tensor | None = None
-    for scale in protocol.factors(size):
-        scaled = _scaled(images, scale)
-        for mirrored in (False, True) if protocol.flip else (False,):
-            if own is not None and scale == 1 and not mirrored:
-                logits = own
-            else:
-                logits = one_view(logits_of, scaled.flip(-1) if mirrored else scaled, protocol)
-            if mirrored:
-                logits = logits.flip(-1)
-            logits = resize(logits, size, align_corners=False)
-            if protocol.average == "probabilities":
-                logits = logits.softmax(1)
-            # Not in place the first time: `logits` may be a tensor of the function's own.
-            mean = logits / protocol.views if mean is None else mean.add_(logits, alpha=1 / protocol.views)
-            del logits
+    for scale, mirrored in product(protocol.factors(size), (False, True) if protocol.flip else (False,)):
+        view = _scaled(images, scale)
+        logits = one_view(logits_of, view.flip(-1) if mirrored else view, protocol)
+        logits = resize(logits.flip(-1) if mirrored else logits, size, align_corners=False)
+        if protocol.average == "probabilities":
+            logits = logits.softmax(1)
+        # Not in place the first time: `logits` may be a tensor of the function's own.
+        mean = logits / protocol.views if mean is None else mean.add_(logits, alpha=1 / protocol.views)
+        del logits
     assert mean is not None
     if protocol.average == "probabilities":
         mean.clamp_min_(torch.finfo(mean.dtype).tiny).log_()
@@ -210,21 +184,16 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
     rows, columns = min(protocol.window, height), min(protocol.window, width)
     tops, lefts = window_starts(height, rows, protocol.step), window_starts(width, columns, protocol.step)
     corners = list(product(tops, lefts))
-    if len(corners) == 1:
-        return logits_of(images)
-    down, across = (_weights(length, protocol.blend, images.device) for length in (rows, columns))
-    weight, seen = down[:, None] * across, torch.zeros(height, width, device=images.device)
-    total: Tensor | None = None
-    for first in range(0, len(corners), protocol.batch):
-        group = corners[first : first + protocol.batch]
+    total, seen = torch.zeros(()), torch.zeros(height, width, device=images.device)
+    for first in range(0, len(corners), AT_ONCE):
+        group = corners[first : first + AT_ONCE]
         crops = torch.cat([images[:, :, top : top + rows, left : left + columns] for top, left in group])
-        pieces = torch.split(logits_of(crops) * weight, count)
-        if total is None:
+        pieces = torch.split(logits_of(crops), count)
+        if not first:
             total = pieces[0].new_zeros(count, pieces[0].shape[1], height, width)
         for (top, left), piece in zip(group, pieces, strict=True):
             total[:, :, top : top + rows, left : left + columns] += piece
-            seen[top : top + rows, left : left + columns] += weight
-    assert total is not None
+            seen[top : top + rows, left : left + columns] += 1
     return total.div_(seen)
 
 
@@ -240,30 +209,8 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(index * stride, max(length - window, 0)) for index in range(count)]
 
 
-def _weights(length: int, blend: Blend, device: torch.device) -> Tensor:
-    """`(length,)`, all above 0."""
-    if blend == "uniform":
-        return torch.ones(length, device=device)
-    distance = torch.arange(length, device=device) + 0.5  # from the border to the pixel's centre
-    return torch.minimum(distance, length - distance) * (2 / length)
-
-
 def _scaled(images: Tensor, scale: float) -> Tensor:
     size = [max(round(length * scale), 1) for length in images.shape[-2:]]
     if tuple(size) == tuple(images.shape[-2:]):
         return images
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-def _extended(function: Function) -> Function:
-    """The function for images of any size, extended to `MIN_SIDE` by their last row and column."""
-
-    def extended(images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
-        if not any(missing):
-            return function(images)
-        padded = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
-        return function(padded)[..., :height, :width]
-
-    return extended
