@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training_runs import files, of_many_opinions
+from training_runs import of_many_opinions
 
 import crispseg
 from crispseg import Segmenter
@@ -23,7 +22,6 @@ from crispseg.io.images import write_image, write_labels
 pa = pytest.importorskip("pyarrow", reason="ray is not installed: pip install 'crispseg[ray]'")
 
 NAMES = ("a", "b", "sub/c")
-OPTIONS = {"device": "cpu", "bf16": False, "protocol": "whole", "value_range": None, "tile": None}
 
 
 @pytest.fixture(scope="module")
@@ -53,48 +51,32 @@ def expected(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     return found
 
 
-def test_a_worker_sees_bytes_paths_and_structs(model: Path, photos: Path, expected: dict[str, dict[str, Any]]) -> None:
-    paths = [str(photos / f"{name}.png") for name in NAMES]
-    data = [Path(path).read_bytes() for path in paths]
-    structs = [{"bytes": data[0], "path": None}, {"bytes": None, "path": paths[1]}, {"bytes": data[2], "path": "c"}]
-    for values in (data, paths, structs):
-        batch = pa.table({"id": [7, 8, 9], "image": values, "labels": ["x", "y", "z"]})
-        table = _Worker(model, None, "image", "class 1", "class 2", OPTIONS)(batch)
-        kept = ["id", "image"] if values is paths else ["id"]
-        assert table.column_names == [*kept, "labels", "shares", "objects", "seconds", "error"]
-        for row, name in zip(table.to_pylist(), NAMES, strict=True):
-            assert {key: row[key] for key in expected[name]} == expected[name]
-            assert row["seconds"] > 0 and row["error"] is None
+def test_a_worker_segments_pictures(model: Path, photos: Path, expected: dict[str, dict[str, Any]]) -> None:
+    data = [(photos / f"{name}.png").read_bytes() for name in NAMES]
+    batch = pa.table({"id": [7, 8, 9], "image": data, "labels": ["x", "y", "z"]})
+    table = _Worker(model, "image", ("class 1", "class 2"), {"device": "cpu"})(batch)
+    assert table.column_names == ["id", "labels", "shares", "objects", "error"]
+    for row, name in zip(table.to_pylist(), NAMES, strict=True):
+        assert {key: row[key] for key in expected[name]} == expected[name] and row["error"] is None
 
 
-def test_a_worker_goes_on_after_what_cannot_be_read(model: Path, photos: Path, tmp_path: Path) -> None:
-    good = (photos / "a.png").read_bytes()
-    batch = pa.table({"bytes": [good, b"no picture", b"", None, good], "name": ["x/a", "b", "c", "d", "../e"]})
-    rows = _Worker(model, tmp_path, "bytes", None, None, OPTIONS)(batch).to_pylist()
-    assert files(tmp_path) == {"x/a.png"} and rows[0]["file"] == str(tmp_path / "x/a.png")
-    phrases = ("the image is not an image in a known format", "the image is empty", "holds a NoneType", "leads out of")
-    for row, phrase in zip(rows[1:], phrases, strict=True):
-        assert phrase in row["error"] and row["shares"] is None and row["file"] is None
-    nothing = _Worker(model, tmp_path, "bytes", None, None, OPTIONS)(batch.slice(1, 1))
-    assert nothing.schema == _Worker(model, tmp_path, "bytes", None, None, OPTIONS)(batch.slice(0, 1)).schema
+def test_a_worker_goes_on_after_what_cannot_be_read(model: Path, photos: Path) -> None:
+    good, worker = (photos / "a.png").read_bytes(), _Worker(model, "bytes", (), {"device": "cpu"})
+    batch = pa.table({"bytes": [good, b"no picture", b"", None]})
+    first, *rows = worker(batch).to_pylist()
+    assert first["labels"] and first["error"] is None
+    for row, phrase in zip(rows, ("is not an image in a known format", "is empty", "is empty"), strict=True):
+        assert f"the image {phrase}" in row["error"] and row["shares"] is None and row["labels"] is None
+    assert worker(batch.slice(1, 1)).schema == worker(batch.slice(0, 1)).schema
 
 
-def test_mistakes_are_said_before_ray_starts(
-    model: Path, photos: Path, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("options", "phrase"), [({"objects": "clas 1"}, "no class 'clas 1'"), ({"protocol": "hole"}, "protocol")]
+)
+def test_mistakes_are_said_before_ray_starts(options: Any, phrase: str, model: Path, refuses: Any) -> None:
     pytest.importorskip("ray")
-    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
-    for source, options, phrase in (
-        (photos, {"objects": "clas 1"}, "no class 'clas 1'"),
-        (photos, {"protocol": "hole"}, "protocol"),
-        (photos, {"out": photos}, "choose another folder"),
-        ([tmp_path / "none.png"], {}, "none.png does not exist"),
-    ):
-        with refuses(phrase):
-            crispseg.inference.ray_data.predict(source, model, **options)
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    with refuses("needs Ray; pip install 'crispseg[ray]'"):
-        crispseg.inference.ray_data.predict(photos, model)
+    with refuses(phrase):
+        crispseg.inference.ray_data.predict(None, model, **options)
 
 
 def run_alone(command: list[str], output: Path) -> tuple[int, str]:
@@ -113,7 +95,7 @@ def run_alone(command: list[str], output: Path) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_real_ray(model: Path, photos: Path, expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """From files to files, and from Parquet to Parquet; on a busy machine it takes minutes until Ray has started."""
+    """From Parquet to Parquet, and from files; on a busy machine it takes minutes until Ray has started."""
     pytest.importorskip("ray")
     from pyarrow import parquet
 
@@ -128,10 +110,9 @@ def test_a_real_ray(model: Path, photos: Path, expected: dict[str, dict[str, Any
         if "Ray has started" in output and (status == 0 or "Traceback" in output):
             break  # else Ray itself failed
     assert status == 0, output
-    said = json.loads((out / "said.json").read_text())
-    assert "the dataset has no column 'image'" in said["error"] and "bytes" in said["error"]
-    assert said["shares"] == {name: each["shares"] for name, each in expected.items()}
-    written = {name: (out / "files" / name).read_bytes() for name in files(out / "files")}
-    assert written == {f"{name}.png": each["labels"] for name, each in expected.items()}
     rows = parquet.read_table(out / "rows").to_pylist()
     assert {row["name"]: {key: row[key] for key in expected["a"]} for row in rows} == expected
+    of_files = parquet.read_table(out / "files").to_pylist()
+    assert {row["path"].removeprefix(f"{photos}/"): row["labels"] for row in of_files} == {
+        f"{name}.png": each["labels"] for name, each in expected.items()
+    }
