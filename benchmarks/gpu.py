@@ -33,7 +33,6 @@ from crispseg.data import Nuclei
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import smooth_images
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.acceleration import compiled
 from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
@@ -57,7 +56,7 @@ def forward(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], 
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=layout)
     run: Callable[[Tensor], Tensor] = model.coarse_logits
     if way == "compile":
-        run = compiled(run, device)
+        run = torch.compile(run, dynamic=True)
 
     def call() -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):

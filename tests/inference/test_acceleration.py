@@ -1,11 +1,9 @@
-"""Models that run faster: batch norms merged into convolutions, and torch.compile for images of any size."""
+"""Models that run faster: batch norms merged into convolutions; and padding in whole numbers."""
 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,9 @@ from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm, paddi
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
-from training_runs import files, of_many_opinions
 
 from crispseg import Segmenter, create_model
-from crispseg.cli.main import main
-from crispseg.inference.acceleration import compiled, fold_batch_norms, whole_number_padding
-from crispseg.io.images import write_image
+from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
 from crispseg.nn import BatchNorm2d
 
 
@@ -140,77 +135,20 @@ def test_what_is_shared_under_two_names() -> None:
     assert_equal(model, folded, torch.randn(1, 3, 6, 6))
 
 
-class Moody(nn.Sequential):
-    """Computes something else once its batch norm is gone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x)
-        return y + batch_norms(self)
-
-
-def test_a_copy_that_computes_something_else_is_an_error() -> None:
-    model = trained(Moody(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
-    with pytest.raises(RuntimeError, match="merging 1 batch norms changed outputs"):
-        fold_batch_norms(model, torch.randn(1, 3, 8, 8))
-
-
-# torch.compile
-
-
-CPU = torch.device("cpu")
-SIZES = ((192, 256), (200, 180), (180, 200), (224, 224), (300, 150), (177, 260))
-"""Large enough that no map is one of the few thousand values that PyTorch convolves otherwise."""
-
-
-@pytest.fixture
-def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Graphs are traced and counted, and no compiler for C++ is needed."""
+@pytest.mark.slow
+def test_compiled_for_images_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph, traced without a compiler for C++; TensorFlow's padding has the sizes that are hardest to trace."""
     counter: Any = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
-    monkeypatch.setenv("CXX", sys.executable)
     torch.compiler.reset()
-    yield counter
-    torch.compiler.reset()
-
-
-@pytest.mark.slow
-def test_one_graph_for_images_of_any_size(tracing: Any) -> None:
-    """Of a backbone with TensorFlow's padding, whose sizes are the hardest to trace."""
-    model = create_model("crisp", num_classes=3, backbone="tf_mobilenetv3_small_minimal_100", width=8).eval()
-    run = compiled(model.coarse_logits, CPU)
-    with torch.inference_mode():
-        for size in SIZES:
-            images = torch.randn(1, 3, *size)
-            torch.testing.assert_close(run(images), model.coarse_logits(images), rtol=1e-4, atol=1e-4)
-    assert tracing.frame_count == 1
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("tracing")
-def test_a_segmenter_compiles_and_computes_the_same(tmp_path: Path) -> None:
-    """Traced and split into PyTorch's basic operators, but not into C++; the same by `crispseg predict --compile`."""
-    model = of_many_opinions(3)
-    model.save_pretrained(tmp_path / "model")
-    (tmp_path / "in").mkdir()
+    torch.manual_seed(0)
+    model = create_model("crisp", num_classes=3, backbone="tf_mobilenetv3_small_minimal_100", width=8)
     eager, ready = Segmenter(model, "cpu"), Segmenter(model, "cpu", compile=True)
-    random = np.random.default_rng(0)
-    for index, (height, width) in enumerate(SIZES[:3]):
-        image = random.integers(0, 256, (height, width, 3), np.uint8)
+    for size in ((192, 256), (200, 180), (224, 224), (300, 150), (177, 260)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         torch.testing.assert_close(ready.logits(image), eager.logits(image), rtol=1e-4, atol=1e-4)
-        assert (ready.labels(image) == eager.labels(image)).mean() > 0.999
-        write_image(tmp_path / "in" / f"{index}.png", image)
-    argv = ["predict", str(tmp_path / "model"), str(tmp_path / "in"), "--device", "cpu", "--compile", "true"]
-    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
-    assert {f"{index}.png" for index in range(3)} <= files(tmp_path / "out")
-
-
-def test_what_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with refuses(
-        "compile needs a C++ compiler on a CPU, and there is no g++" if sys.platform == "linux" else "compile needs"
-    ):
-        Segmenter(of_many_opinions(2), "cpu", compile=True)
+    assert counter.frame_count == 1
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("length", [32, 33, 97, 128])
