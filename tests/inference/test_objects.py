@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
-from PIL import Image
 from skimage.measure import points_in_poly
 from training_runs import of_many_opinions
 
@@ -95,12 +94,8 @@ def test_a_border_pixel_beyond_background_is_of_no_object() -> None:
     [
         (("nuclei",), ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
         (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
-        (("nucleus", "nucleus"), ["class 1 is named for objects and for their border"]),
+        (("nucleus", "nucleus"), ["class nucleus is named for objects and for their border"]),
         ((1,), ["there is no class 1; known: "]),
-        (("nucleus", None, "5"), ["reach is '5'", "whole number of pixels"]),
-        (("nucleus", None, -1), ["reach is -1", "whole number of pixels"]),
-        (("nucleus", None, 33), ["reach is 33", "0 to 32"]),
-        (("nucleus", None, 2.5), ["reach is 2.5", "whole number of pixels"]),
     ],
 )
 def test_rules_that_make_no_sense(rule: Any, phrases: list[str], refuses: Any) -> None:
@@ -184,17 +179,11 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert [each.area for each in objects] == [72, 80, 32] and len(objects) == 3
 
 
-def test_more_objects_than_16_bits_can_number(tmp_path: Path) -> None:
+def test_more_objects_than_16_bits_can_number(tmp_path: Path, refuses: Any) -> None:
     ids = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
-    rows = measured(ids, ids > 0)
-    numbers, _ = Objects("a", "nucleus", ids, np.zeros((280, 250, 3), np.uint8), rows).save(tmp_path)
-    assert numbers == tmp_path / "a_objects.tif"
-    with Image.open(numbers) as picture:
-        np.testing.assert_array_equal(np.array(picture), ids)
-    fewer = segmentation(squares()).objects("nucleus")  # of the image of that name, once more
-    for objects, left in ((fewer, "png"), (Objects("a", "nucleus", ids, fewer.image, rows), "tif")):
+    objects = Objects("a", "nucleus", ids, np.zeros((280, 250, 3), np.uint8), measured(ids, ids > 0))
+    with refuses("a has 70000 objects"):
         objects.save(tmp_path)
-        assert [path.name for path in tmp_path.glob("a_objects.[pt]*")] == [f"a_objects.{left}"]
 
 
 def test_a_notebook_shows_objects() -> None:
@@ -290,6 +279,3 @@ def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None
     objects = Segmenter(model, "cpu", tile=128)(image).objects("nucleus", border="border")
     assert len(objects) and all(each.probability is None for each in objects)
     assert "score" not in objects.annotations()[0]
-
-
-# Speed

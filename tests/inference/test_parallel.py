@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from crispseg import create_model
-from crispseg.inference.device import WORKERS, in_parallel
-from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.device import in_parallel
+from crispseg.inference.segmenter import WORKERS, Segmenter
 
 
 def test_small_images_share_the_threads_and_large_ones_have_all(
@@ -40,40 +40,25 @@ def test_small_images_share_the_threads_and_large_ones_have_all(
     assert sorted(threads) == [(64, 3, False)] * 4 + [(65, 5, True)] and fresh == 5
 
 
-def test_items_are_read_before_the_next_is_taken() -> None:
-    buffer = [0]
-
-    def frames() -> Iterator[list[int]]:
-        for number in range(20):
-            buffer[0] = number  # one buffer for all
-            yield buffer
-            time.sleep(0.001)
-            buffer[0] = -1
-
-    assert [future.result() for _, future in in_parallel(frames(), lambda item: item[0], int)] == [*range(20)]
-
-
-@pytest.mark.parametrize("fails", ["read", "work"])
-def test_lanes_keep_the_order_and_give_errors_in_their_place(fails: str) -> None:
-    def read(number: int) -> int:
-        if number == 1 and fails == "read":
-            raise KeyError(number)
-        return number
-
+def test_results_keep_the_order_and_errors_are_in_their_place() -> None:
     def work(number: int) -> int:
         if number == 1:
             raise KeyError(number)
         time.sleep(0.05 * (number == 0))
         return -number
 
-    def numbers() -> Iterator[int]:
-        yield from range(4)
-        raise OSError("no more")
+    found = [(number, future.exception() or future.result()) for number, future in in_parallel(range(4), work, 2)]
+    assert [number for number, _ in found] == [0, 1, 2, 3]
+    assert isinstance(found[1][1], KeyError) and [found[index][1] for index in (0, 2, 3)] == [0, -2, -3]
 
-    found = in_parallel(numbers(), read, work)
-    results = [next(found) for _ in range(4)]
-    assert [number for number, _ in results] == [0, 1, 2, 3]
-    assert isinstance(results[1][1].exception(), KeyError)
-    assert [results[index][1].result() for index in (0, 2, 3)] == [0, -2, -3]
-    with pytest.raises(OSError, match="no more"):
-        next(found)
+
+def test_a_buffer_may_be_used_for_all_images() -> None:
+    segmenter = Segmenter(create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8), "cpu")
+    buffer = np.zeros((40, 40, 3), np.uint8)
+
+    def frames() -> Iterator[Any]:
+        for number in range(6):
+            buffer[:] = number
+            yield buffer
+
+    assert [result.image.max() for result in segmenter.stream(frames())] == [*range(6)]

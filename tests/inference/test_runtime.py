@@ -121,9 +121,8 @@ def test_every_format_gives_the_same_segmentation(
 @pytest.mark.parametrize(
     ("name", "options", "phrases"),
     [
-        ("fake.onnx", {"backend": "onnx"}, ["onnx", "onnxruntime"]),
-        ("fake.onnx", {"backend": "torch"}, ["fake.onnx", "torch", "openvino"]),
-        ("nuclei", {"backend": "openvino"}, ["nuclei", "openvino"]),
+        ("fake.onnx", {"backend": "torch"}, ["backend is 'torch'", "fake.onnx runs in onnxruntime or openvino"]),
+        ("nuclei", {"backend": "openvino"}, ["backend is 'openvino'", "nuclei runs in torch"]),
         ("fake.onnx", {"bf16": True}, ["fake.onnx", "bf16"]),
         ("none.onnx", {}, ["none.onnx does not exist", "crispseg export"]),
     ],
@@ -140,16 +139,15 @@ def test_damaged_files(name: str, tmp_path: Path, refuses: Any) -> None:
         open_model(tmp_path / name)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_file_of_another_tool_is_refused(backend: str, tmp_path: Path, refuses: Any) -> None:
+def test_a_file_of_another_tool_is_refused(tmp_path: Path, refuses: Any) -> None:
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip(backend)
+    pytest.importorskip("onnxruntime")
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("images", "logits")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["logits"])], "g", ends[:1], ends[1:])
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "other.onnx")
     with refuses("other.onnx", "crispseg export"):
-        open_model(tmp_path / "other.onnx", backend)
+        open_model(tmp_path / "other.onnx")
 
 
 def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any) -> None:

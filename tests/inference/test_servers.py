@@ -85,8 +85,7 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
         ("citys", [image], out, "format is citys; did you mean 'cityscapes'?"),
         ("cityscapes", [image], out, "photo.png is not named as Cityscapes names images"),
         ("ade20k", [image], out, "the model has 21 classes, but ADE20K has 150"),
-        ("ade20k", [image], image.parent, "would replace the image"),
-        ("palette", [image], image.parent, "would mix results with the image"),
+        ("palette", [image], image.parent, "would mix results with the images"),
         ("voc", [image, other], out, "would both write"),
     ):
         assert phrase in error_of(capsys, "predict", model, *images, "--out", folder, "--format", form)

@@ -1,10 +1,9 @@
-"""The device that computes, and work on several items at a time on it."""
+"""The device that computes, and work on several items at a time."""
 
 from __future__ import annotations
 
 import platform
 import re
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,57 +44,37 @@ def processor_name(device: torch.device) -> str:
 
 
 Item = TypeVar("Item")
-Ready = TypeVar("Ready")
 Result = TypeVar("Result")
-
-WORKERS = 2
 
 
 def in_parallel(
-    items: Iterable[Item], read: Callable[[Item], Ready], work: Callable[[Ready], Result]
+    items: Iterable[Item], work: Callable[[Item], Result], workers: int, threads: int | None = None
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
-    """Yield each item, in order, with the future of its result; `WORKERS` threads work, and one more item waits.
+    """Yield each item, in order, with the future of its result; meanwhile threads work on as many further items.
 
-    A further thread takes items and reads them, each before it takes the next, so that an iterable may reuse its
-    buffer. In each worker PyTorch has a share of its threads here. An error in reading or in the work is that of the
-    item's future; an error of the iterable is raised.
+    Take each result before the next item: what is not done at the end is cancelled.
+
+    Args:
+        items: any number of them; an error in taking them is raised at once.
+        work: done in the threads; its errors are those of the futures.
+        workers: number of threads.
+        threads: threads of PyTorch in each of them; by default as here.
     """
-    workers, reader = _workers(torch.get_num_threads()), ThreadPoolExecutor(1)
-    remaining = iter(items)
-
-    def take() -> tuple[Item, Future[Result]] | None:
-        for item in remaining:
-            try:
-                ready = read(item)
-            except Exception as error:
-                failed: Future[Result] = Future()
-                failed.set_exception(error)
-                return item, failed
-            return item, workers.submit(work, ready)
-        return None
-
-    try:
-        taken = deque(reader.submit(take) for _ in range(WORKERS + 1))
-        while (following := taken.popleft().result()) is not None:
-            taken.append(reader.submit(take))
-            yield following
-    finally:
-        for pool in (reader, workers):
-            pool.shutdown(cancel_futures=True)
-
-
-def _workers(threads: int) -> ThreadPoolExecutor:
-    """`WORKERS` threads that have started, among which PyTorch's threads are divided."""
-    started = threading.Barrier(WORKERS + 1)
+    before = torch.get_num_threads()
 
     def start() -> None:
         torch.get_num_threads()  # a new thread asks for the number first, and would undo the next line later
-        torch.set_num_threads(-(-threads // WORKERS))
-        started.wait()
+        torch.set_num_threads(threads or before)
 
-    pool = ThreadPoolExecutor(WORKERS, initializer=start)
-    for _ in range(WORKERS):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(threads)  # new threads take the number that was set last, by any thread
-    return pool
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=start if threads else None)
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > workers:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if threads:
+            torch.set_num_threads(before)  # new threads take the number that was set last, by any thread

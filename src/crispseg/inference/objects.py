@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,11 +28,8 @@ from crispseg.visualization import pictures as visuals
 
 REACH = 5
 """Pixels within which an object takes back its border."""
-MOST_REACH = 32
-"""The work for each pixel of the border grows with the square of the reach."""
-
-FILES = ("_objects.png", "_objects.tif", "_objects.csv")
-"""Ends of the names of files that are written for an image; it has numbers in one of the first two."""
+FILES = ("_objects.png", "_objects.csv")
+"""Ends of the names of files that are written for an image."""
 
 COLORS = 40
 """In pictures of objects; further objects have the first ones again."""
@@ -52,35 +48,28 @@ class ObjectRule:
         index: the id of the class.
         border: the id of the class of pixels between objects; None where there is none.
         reach: pixels; 0 leaves the border out.
-
-    Raises:
-        CrispsegError: one class for both, or a reach that is no whole number of pixels from 0 to `MOST_REACH`.
     """
 
     index: int
     border: int | None = None
     reach: int = REACH
 
-    def __post_init__(self) -> None:
-        if self.index == self.border:
-            raise CrispsegError(f"class {self.index} is named for objects and for their border; name two classes")
-        if not isinstance(self.reach, int | np.integer) or not 0 <= self.reach <= MOST_REACH:
-            raise CrispsegError(f"reach is {self.reach!r}; give a whole number of pixels, 0 to {MOST_REACH}")
-
     @classmethod
     def named(cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH) -> ObjectRule:
         """The rule for classes by their names.
 
         Raises:
-            CrispsegError: as above, or there is no class of such a name.
+            CrispsegError: there is no class of such a name, or one is named for both.
         """
+        if name == border:
+            raise CrispsegError(f"class {name} is named for objects and for their border; name two classes")
         return cls(labels.index(name), None if border is None else labels.index(border), reach)
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Numbers of the objects in class ids `(H, W)`: `(H, W)`, 1, 2, … by their first pixels, and 0 elsewhere."""
-        _, ids = cv2.connectedComponents((labels == self.index).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
-        if self.border is None or not self.reach:
-            return np.asarray(ids, np.int32)
+        ids = np.asarray(label(labels == self.index, connectivity=1), np.int32)
+        if self.border is None:
+            return ids
         grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
         pieces = label(grown, connectivity=1)
         kept = np.zeros(pieces.max() + 1, np.bool_)
@@ -158,20 +147,16 @@ class Objects:
         )
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write `NAME_objects.png`, the numbers, and `NAME_objects.csv`, the table. Returns both paths.
-
-        The numbers are 16-bit grey; of more than 65,535 objects `NAME_objects.tif`, 32-bit, takes the place of the PNG.
-        One of both is there in the end: another that was written before is removed.
+        """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Returns both paths.
 
         Raises:
-            CrispsegError: the folder cannot be written.
+            CrispsegError: the folder cannot be written, or 16 bits cannot number the objects.
         """
-        png, tif, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
-        deep = len(self) > 0xFFFF
-        numbers, other = (tif, png) if deep else (png, tif)
+        if len(self) > 0xFFFF:
+            raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
+        numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
         with atomic_path(numbers) as temporary:
-            Image.fromarray(self.ids if deep else self.ids.astype(np.uint16)).save(temporary)
-        other.unlink(missing_ok=True)
+            Image.fromarray(self.ids.astype(np.uint16)).save(temporary)
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([Object._fields, *self])
         return numbers, table
@@ -220,36 +205,31 @@ def measured(
 
 
 class CocoFile:
-    """Objects of several images in a file in COCO's format, with one category, of id 1.
-
-    It appears at the end of the block; after Ctrl-C, too, with the images that were added.
+    """Objects of several images in COCO's format, with one category, of id 1.
 
     Args:
         path: the file.
         category: name of the class.
-
-    Raises:
-        CrispsegError: the folder cannot be written.
     """
 
     def __init__(self, path: str | Path, category: str) -> None:
         self.path, self.categories = path, [{"id": 1, "name": category}]
         self.images: list[dict[str, Any]] = []
-        self.annotations: list[str] = []
+        self.annotations: list[dict[str, Any]] = []
 
     def add(self, file_name: str, objects: Objects) -> None:
         """Add an image and its objects."""
-        height, width = objects.ids.shape
-        before, ids = len(self.annotations), {"image_id": len(self.images) + 1, "category_id": 1}
-        self.images.append({"id": len(self.images) + 1, "file_name": file_name, "height": height, "width": width})
-        self.annotations += [json.dumps({**each, "id": before + each["id"], **ids}) for each in objects.annotations()]
+        (height, width), image, before = objects.ids.shape, len(self.images) + 1, len(self.annotations)
+        self.images.append({"id": image, "file_name": file_name, "height": height, "width": width})
+        for each in objects.annotations():
+            self.annotations.append({**each, "id": before + each["id"], "image_id": image, "category_id": 1})
 
-    def __enter__(self) -> CocoFile:
-        return self
+    def write(self) -> None:
+        """Write the file.
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            with atomic_path(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.write(f'{{"categories": {json.dumps(self.categories)}, "annotations": [')
-                file.write(",".join(f"\n{each}" for each in self.annotations))
-                file.write(f'\n], "images": {json.dumps(self.images)}}}\n')
+        Raises:
+            CrispsegError: the folder cannot be written.
+        """
+        content = {"categories": self.categories, "annotations": self.annotations, "images": self.images}
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress, TaskID, track
+from rich.progress import Progress, track
 
-from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, system_line, telling
+from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
+from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
-from crispseg.inference.tiling import check_tile
 from crispseg.io.files import owned
 from crispseg.io.images import write_image, write_labels
-from crispseg.io.outlines import check_system, write_polygons
+from crispseg.io.outlines import write_polygons
 from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import Color, voc_palette
@@ -180,7 +177,7 @@ def predict_files(
 
     Raises:
         CrispsegError: options that do not go together; no such image, model or class; two images of one name; results
-            that would replace an image; a folder that cannot be written, or that another process writes to.
+            that would be next to an image; a folder that cannot be written, or that another process writes to.
     """
     if (resume or shard) and out is None:
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
@@ -189,18 +186,21 @@ def predict_files(
     images = [images] if isinstance(images, str | Path) else images
     names = named_images(images)
     maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
-    _check_choices(sorted(maps), format, tiles, polygons, objects)
+    if format not in (PALETTE, *SERVERS):
+        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
+    if polygons and not maps:
+        raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
+    chosen = {"format": format != PALETTE, "objects": objects is not None, "tiles of TIFFs": bool(maps)}
+    if len(given := [option for option, is_given in chosen.items() if is_given]) > 1:
+        raise CrispsegError(f"{given[0]} does not go with {given[1]}; leave out one of them")
     out = unused_folder(images, names) if out is None else Path(out)
     server = SERVERS.get(format)
-    if server is not None:
-        files = {image: [str(server.file(image))] for image in names}
-    else:
-        of_image = ["_overlay.png", ".png", *([FILES[-1]] if objects else [])]
-        of_map = [".tif", *([".geojson"] if polygons else [])]
-        files = {i: [f"{name}{end}" for end in (of_map if i in maps else of_image)] for i, name in names.items()}
-    numbers = FILES[:-1] if objects else ()  # an image has one of them
-    written = {image: [*files[image], *(f"{name}{end}" for end in numbers)] for image, name in names.items()}
-    check_outputs(out, written, beside=server is not None)
+    ends = [".png", "_overlay.png", *(FILES if objects else ())], [".tif", *([".geojson"] if polygons else [])]
+    files = {
+        image: [str(server.file(image))] if server else [f"{name}{end}" for end in ends[image in maps]]
+        for image, name in names.items()
+    }
+    check_outputs(out, files)
     segmenter = Segmenter(
         run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
     )
@@ -208,12 +208,13 @@ def predict_files(
         ObjectRule.named(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
-    chosen = sorted(names, key=names.__getitem__)[part] if shard else [*names]
-    missing = [image for image in chosen if not (resume and all((out / file).is_file() for file in files[image]))]
-    before = len(chosen) - len(missing)
-    found = Predictions(out, len(chosen), before, before)
+    asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
+    missing = [image for image in asked if not (resume and all((out / file).is_file() for file in files[image]))]
+    before = len(asked) - len(missing)
+    found = Predictions(out, len(asked), before, before)
     console = console or Console(quiet=True)
-    coco: CocoFile | None = None
+    quiet = not console.is_terminal
+    coco = None if objects is None or resume else CocoFile(out / COCO, objects)
 
     def write(result: Segmentation) -> None:
         """Write what belongs to an image; its labels last, so that all is there if they are."""
@@ -237,8 +238,8 @@ def predict_files(
             stack.enter_context(owned(out, *{(out / name).parent for name in names.values()}))
         again = "; the same command continues" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
-        if objects is not None and not resume:
-            coco = stack.enter_context(CocoFile(out / COCO, objects))
+        if coco is not None:
+            stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
         made_by = None
         if resume and maps:
             model = hashlib.sha256(Path(run).read_bytes()).hexdigest() if is_exported(run) else fingerprint(run)
@@ -247,15 +248,24 @@ def predict_files(
             target = out / f"{names[image]}.tif"
             try:
                 if made_by is None or not target.is_file():
-                    with Progress(console=console, disable=not console.is_terminal) as bars:
-                        show = partial(_show, bars, bars.add_task(image.name))
+                    with Progress(console=console, disable=quiet) as bars:
+                        bar = bars.add_task(image.name)
+                        show = lambda done, total: bars.update(bar, completed=done, total=total)  # noqa: B023, E731
                         segment_tiff(segmenter, image, target, progress=show, made_by=made_by)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
                 found.done += 1
             except CrispsegError as error:
                 found.leave_out(image, error)
-        _predict_images(segmenter, [image for image in missing if image not in maps], write, found, console)
+        pictures = [image for image in missing if image not in maps]
+        results = stack.enter_context(closing(segmenter.stream(pictures, on_error=found.leave_out)))
+        written = stack.enter_context(closing(in_parallel(results, write, workers=1)))
+        for result, writing in track(written, "Segmenting", len(pictures), console=console, disable=quiet):
+            try:
+                writing.result()
+                found.done += 1
+            except CrispsegError as error:
+                found.leave_out(result.path or result.name, error)
     found.objects = None if coco is None else len(coco.annotations)
     return found
 
@@ -273,50 +283,3 @@ def shard_slice(text: str) -> slice:
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
         raise CrispsegError(f"shard is {text}; give which one of how many: 1/3, 2/3 or 3/3")
     return slice(int(parts[1]) - 1, None, int(parts[2]))
-
-
-def _check_choices(maps: Sequence[Path], format: str, tiles: int | None, polygons: bool, objects: str | None) -> None:
-    if format not in (PALETTE, *SERVERS):
-        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
-    if tiles is not None:
-        check_tile(tiles)
-    if polygons and not maps:
-        raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
-    if maps and (format != PALETTE or objects is not None):
-        other = "objects" if format == PALETTE else "format"
-        raise CrispsegError(f"tiles makes a TIFF of {maps[0]}, and does not go with {other}; leave out one of them")
-    if objects is not None and format != PALETTE:
-        raise CrispsegError(f"objects does not go with format {format}; leave out one of them")
-    for image in maps if polygons else ():
-        check_system(image)
-
-
-def _show(bars: Progress, bar: TaskID, done: int, total: int) -> None:
-    bars.update(bar, completed=done, total=total)
-
-
-def _predict_images(
-    segmenter: Segmenter,
-    images: Sequence[Path],
-    write: Callable[[Segmentation], None],
-    found: Predictions,
-    console: Console,
-) -> None:
-    """Segment images that fit in memory; a thread writes one while the next is computed."""
-
-    def finish(image: Path, writing: Future[None]) -> None:
-        try:
-            writing.result()
-            found.done += 1
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            found.leave_out(image, CrispsegError(system_line(error)))
-
-    last: Callable[[], None] = lambda: None  # noqa: E731
-    with closing(segmenter.stream(images, on_error=found.leave_out)) as results, ThreadPoolExecutor(1) as writer:
-        for result in track(results, "Segmenting", len(images), console=console, disable=not console.is_terminal):
-            last()
-            assert result.path is not None
-            last = partial(finish, result.path, writer.submit(write, result))
-        last()

@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ NO_METADATA = "null"
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
+
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
@@ -60,19 +61,13 @@ class ExportedModel(nn.Module):
         self.info = ModelInfo.parse(json.dumps(fields), path)
 
     def check_use(self, device: torch.device, bf16: bool, whole: bool) -> None:
-        """Raise a CrispsegError if the file cannot be used in this way.
+        """Raise a CrispsegError if the file cannot be used so.
 
-        Args:
-            device: the CPU only.
-            bf16: never; the precision is a choice of the export.
-            whole: whether images are processed whole and once, as a file that refines needs it.
+        It runs on the CPU, in its own precision; one that refines needs images that are processed whole and once.
         """
-        if device.type != "cpu":
-            raise CrispsegError(
-                f"{self.path} runs on the CPU, device is '{device}'; give the run itself, or device cpu"
-            )
-        if bf16:
-            raise CrispsegError(f"{self.path} has its own precision; leave out bf16, or export in precision bf16")
+        if device.type != "cpu" or bf16:
+            wrong = "bf16 is a choice of the export" if bf16 else f"device is {device}"
+            raise CrispsegError(f"{self.path} runs on the CPU in its own precision, and {wrong}; give the run itself")
         if self.refines and not whole:
             raise CrispsegError(f"{self.path} refines its logits; give protocol whole, or the run itself")
 
@@ -105,7 +100,7 @@ def is_exported(source: str | Path) -> bool:
 
 
 def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
-    """Open an exported file, or what `SegmentationModel.from_pretrained` takes.
+    """Open what `SegmentationModel.from_pretrained` takes, or an exported file.
 
     Args:
         source: path or name.
@@ -115,21 +110,19 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
         CrispsegError: there is nothing of that name, it is damaged, or the backend is unknown, is not installed or does
             not run such files.
     """
-    path, exported = Path(source), is_exported(source)
-    known = RUNTIMES[path.suffix.lower()] if exported else ("torch",)
-    chosen = known[0] if backend == "auto" else backend
-    if chosen not in known:
-        what = "is" if chosen in get_args(Backend) else "is unknown:"
-        raise CrispsegError(f"backend {what} '{chosen}', but {source} runs in {' or '.join(known)}; leave out backend")
-    if not exported:
+    path = Path(source)
+    known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch",)
+    if backend not in ("auto", *known):
+        raise CrispsegError(f"backend is '{backend}', but {source} runs in {' or '.join(known)}; leave out backend")
+    if not is_exported(source):
         return SegmentationModel.from_pretrained(source)
-    if importlib.util.find_spec(chosen) is None:
-        raise CrispsegError(f"{source} needs {chosen}; pip install 'crispseg[{EXTRAS[chosen]}]'")
+    runtime = known[0] if backend == "auto" else backend
+    if importlib.util.find_spec(runtime) is None:
+        raise CrispsegError(f"{source} needs {runtime}; pip install 'crispseg[{EXTRAS[runtime]}]'")
     if not path.is_file():
         raise CrispsegError(f"{source} does not exist; give a file of crispseg export, or a run")
     try:
-        run, metadata = open_onnx(path) if chosen == "onnxruntime" else open_openvino(path)
-        return ExportedModel(run, metadata, path)
+        return ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
     except CrispsegError:
         raise
     except Exception as error:  # runtimes raise almost anything for a file that is damaged or not of crispseg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.acceleration import compiled, fold_batch_norms
-from crispseg.inference.device import WORKERS, in_parallel, usable_device
+from crispseg.inference.device import in_parallel, usable_device
 from crispseg.inference.image_files import Source, read_source
 from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
@@ -35,10 +36,8 @@ from crispseg.visualization import pictures as visuals
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
-Picture = tuple[NDArray[np.uint8], Path | None]
-"""An image as it was read, and its file."""
-STRIP_VALUES = 2**20
-"""Full-resolution logits at a time, few enough to stay in the processor's cache."""
+WORKERS = 2
+"""Images that are read, and small ones that are computed on a CPU, at a time."""
 
 
 class Segmenter:
@@ -61,8 +60,8 @@ class Segmenter:
 
     Raises:
         CrispsegError: unknown model, device, protocol or value range; weights that are not finite; more than 16
-            channels; tiles that are too small; an exported file that is damaged, whose backend is missing, or that does
-            not support an option; no compiler.
+            channels; tiles that are too small; an exported file that is damaged, whose runtime is missing, or that does
+            not support an option.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -87,21 +86,21 @@ class Segmenter:
         if value_range is not None:
             check_range(value_range, "value_range")
         model = open_model(model_or_path, backend) if isinstance(model_or_path, str | Path) else model_or_path
-        if not isinstance(model, AnyModel) or not hasattr(model, "info"):
-            kind = type(model).__name__
-            raise CrispsegError(f"a Segmenter takes a model of crispseg.create_model or a path, not {kind}")
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
         self.bf16, self.tile, self.value_range = bf16, tile, value_range or model.info.value_range
         exported = isinstance(model, ExportedModel)
         self.device = usable_device("cpu" if device is None and exported else device)
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
-        self._tiling = Tiling(self._see_blank, self.device, 2 * (self.protocol.window or 0))
-        self._two_at_a_time = self.device.type == "cpu" and not compile and not exported
+        channels = image_channels(self.info.in_chans)
+        self._tiling = Tiling(
+            lambda side: self._see(np.zeros((side, side, channels), np.uint8)),
+            self.device,
+            2 * (self.protocol.window or 0),
+        )
+        self._two_at_a_time = self.device.type == "cpu" and not exported and not compile
         if isinstance(model, ExportedModel):
             model.check_use(self.device, bf16, self.protocol == WHOLE)
-            if compile:
-                raise CrispsegError(f"{model.path} is compiled already; leave compile out")
             self._model: AnyModel = model
             if model.bytes_per_pixel:  # the memory of another runtime cannot be counted from here
                 self._tiling.bytes_per_pixel = model.bytes_per_pixel
@@ -110,7 +109,7 @@ class Segmenter:
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         folded = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile:
-            folded.coarse = compiled(folded.coarse, self.device)
+            folded.coarse = compiled(folded.coarse)
         self._model = folded
 
     @overload
@@ -125,7 +124,7 @@ class Segmenter:
         Raises:
             CrispsegError: not a `Source`, a file that cannot be read, or a folder without images.
         """
-        if isinstance(image, list | tuple) or _is_folder(image):
+        if isinstance(image, list | tuple) or (isinstance(image, str | Path) and Path(image).is_dir()):
             return list(self.stream(image))
         return self._segment(*self._read(image))
 
@@ -146,44 +145,44 @@ class Segmenter:
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless `on_error` is given.
         """
-        if isinstance(images, str | Path) and _is_folder(images):
-            if not (files := find_images(images)):
-                raise CrispsegError(f"{images} holds no images; give another folder, or a list")
-            for result in self.stream(files, on_error):
-                assert result.path is not None
-                result.name = str(result.path.relative_to(images).with_suffix(""))
-                yield result
-            return
-        if isinstance(images, str) or not isinstance(images, Iterable):
-            raise CrispsegError(f"stream takes several images, not {images!r}; give a folder or a list of paths")
-        workers = self._two_at_a_time and torch.get_num_threads() > 1
-        work = self._segment_small if workers else lambda read: read
-        with closing(in_parallel(images, self._read, work)) as segmented:
-            for image, future in segmented:
+        folder = None
+        if isinstance(images, str | Path):
+            folder, images = Path(images), find_images(images)
+            if not images:
+                raise CrispsegError(f"{folder} holds no images; give another folder, or a list")
+        # Values in memory are copied at once, since their owner may use the memory for the next image.
+        sources = (deepcopy(each) if isinstance(each, np.ndarray | Tensor) else each for each in images)
+        threads = torch.get_num_threads()
+        together = self._two_at_a_time and threads > 1
+
+        def work(source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
+            """Leave a large image as it is, to be segmented alone by all threads."""
+            image, path = self._read(source)
+            small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
+            return self._segment(image, path) if together and small else (image, path)
+
+        with closing(in_parallel(sources, work, WORKERS, -(-threads // WORKERS) if together else None)) as segmented:
+            for source, future in segmented:
                 try:
                     found = future.result()
-                    if not isinstance(found, Segmentation):
-                        found = self._segment(*found)
+                    result = found if isinstance(found, Segmentation) else self._segment(*found)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
-                    on_error(image, error)
+                    on_error(source, error)
                     continue
-                yield found
+                if folder is not None and result.path is not None:
+                    result.name = str(result.path.relative_to(folder).with_suffix(""))
+                yield result
 
-    def _read(self, source: Source) -> Picture:
+    def _read(self, source: Source) -> tuple[NDArray[np.uint8], Path | None]:
         return read_source(source, self.info.in_chans, self.value_range)
-
-    def _segment_small(self, read: Picture) -> Segmentation | Picture:
-        """Leave a large image as it is, to be segmented alone by all threads."""
-        height, width = read[0].shape[:2]
-        return self._segment(*read) if height * width <= LARGE // WORKERS else read
 
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
-            labels, logits, offsets = self._see_or_tile(image, task)
+            labels, logits, offsets = self._see_or_tile(image)
         size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         logits = None if logits is None else logits.cpu().contiguous()
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
@@ -193,7 +192,7 @@ class Segmenter:
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class ids `(H, W)` of an array with the model's channels."""
-        return self._see_or_tile(image, "an image needs")[0]
+        return self._see_or_tile(image)[0]
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -206,12 +205,10 @@ class Segmenter:
         with self._autocast():
             return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
 
-    def _see_or_tile(
-        self, image: NDArray[np.uint8], task: str
-    ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
+    def _see_or_tile(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """As `_see`; in tiles, if these are asked for or memory is short, labels only."""
         height, width = image.shape[:2]
-        tile = self.tile or self._tiling.forced(height * width, task)
+        tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
             return self._see(image)
         rows = blended_rows(
@@ -230,14 +227,11 @@ class Segmenter:
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
-        best = upsampled_argmax(logits, (batch.shape[2], batch.shape[3]))
+        full = resize(logits, batch.shape[2:], align_corners=True)
+        best = full[0].max(0).indices.to(torch.uint8)  # several times faster than argmax on a CPU
         if offsets is not None:  # the label of the shifted logits is the shifted label
             best = shift(best[None, None], offsets)[0, 0]
         return best[:height, :width].cpu().numpy(), logits, offsets
-
-    @torch.inference_mode()
-    def _see_blank(self, side: int) -> None:
-        self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -251,37 +245,11 @@ def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.devic
     return batch
 
 
-def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`resize(logits, size, align_corners=True).argmax(1)[0]` of `(1, C, h, w)` float logits → `(H, W)` uint8.
-
-    Computes strips of rows: a third faster than in one piece on a CPU, and the full logits are never in memory.
-    """
-    if logits.shape[-2:] == size:
-        return logits[0].max(0).indices.to(torch.uint8)
-    (height, width), rows = size, logits.shape[2]
-    position = torch.arange(height, dtype=torch.float64) * ((rows - 1) / max(height - 1, 1))
-    above = position.long()
-    below = (above + 1).clamp(max=rows - 1)
-    weight = (position - above).view(-1, 1, 1).to(logits)  # (H, 1, 1)
-    labels = torch.empty(size, dtype=torch.uint8, device=logits.device)
-    step = max(STRIP_VALUES // (width * logits.shape[1]), 1)
-    for start in range(0, height, step):
-        strip = slice(start, start + step)
-        first, last = int(above[strip][0]), int(below[strip][-1])
-        coarse = logits[:, :, first : last + 1]
-        wide = resize(coarse, (coarse.shape[2], width), align_corners=True)[0].permute(1, 2, 0)  # (r, W, C)
-        upper, lower = (wide[(side[strip] - first).to(wide.device)] for side in (above, below))
-        # max finds the index several times faster than argmax on a CPU.
-        labels[strip] = torch.lerp(upper, lower, weight[strip]).max(-1).indices
-    return labels
-
-
 def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     """Return the outputs that are continuous in the weights: not logits that were shifted by the refinement."""
     outputs = model.outputs(images)
-    if outputs.unrefined is None or outputs.boundary is None or outputs.direction is None:
-        return [outputs.logits]
-    return [outputs.unrefined, outputs.boundary, outputs.direction]
+    smooth = outputs.unrefined, outputs.boundary, outputs.direction
+    return [each for each in smooth if each is not None] or [outputs.logits]
 
 
 def check_finite(model: AnyModel) -> None:
@@ -289,10 +257,6 @@ def check_finite(model: AnyModel) -> None:
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
         raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
-
-
-def _is_folder(source: Any) -> bool:
-    return isinstance(source, str | Path) and Path(source).is_dir()
 
 
 @dataclass(eq=False)

@@ -158,24 +158,22 @@ class Tiling:
         self.see, self.device, self.side = see, device, max(side, PROBE)
         self._warned = False
 
-    def forced(self, pixels: int, task: str) -> int | None:
+    def forced(self, pixels: int) -> int | None:
         """Return the side of the tiles for an image of `pixels` pixels, or None for the whole image.
 
-        `task` is subject and verb of the warning: "a.png needs". Also None if the free memory is unknown.
+        Also None if the free memory is unknown.
         """
-        if pixels < LARGE or (free := free_bytes(self.device)) is None:
-            return None
-        need = self.bytes_per_pixel * pixels
-        if need < SHARE * free:
+        if pixels < LARGE or (free := free_bytes(self.device)) is None or self.bytes_per_pixel * pixels < SHARE * free:
             return None
         tile = TILE
         while tile > MIN_TILE and self.bytes_per_pixel * tile**2 > SHARE * free:
             tile //= 2
         if not self._warned:
             self._warned = True
+            need = self.bytes_per_pixel * pixels
             warnings.warn(
-                f"{task} about {need / 1e9:.1f} GB at once, and {free / 1e9:.1f} GB are free: such images are "
-                f"processed in tiles of {tile} pixels",
+                f"an image of {pixels / 1e6:.1f} million pixels needs about {need / 1e9:.1f} GB at once, and "
+                f"{free / 1e9:.1f} GB are free: such images are processed in tiles of {tile} pixels",
                 CrispsegWarning,
                 stacklevel=2,
             )
@@ -184,40 +182,34 @@ class Tiling:
     @cached_property
     def bytes_per_pixel(self) -> float:
         """Bytes that a pixel takes, counted on a small image."""
-        return peak_bytes(lambda: self.see(self.side)) / self.side**2
+        with torch.inference_mode():
+            return peak_bytes(lambda: self.see(self.side)) / self.side**2
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors made in the block, on any device; what operators use inside is not counted.
-
-    Attributes:
-        most: the most bytes at one time so far.
-    """
+class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors made in the block: `most` is the most at one time."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._alive: set[int] = set()
+        self.most = 0
+        self._alive: dict[int, int] = {}  # bytes of each storage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._alive:
-                storage = leaf.untyped_storage()
-                self._alive.add(storage._cdata)
-                self._now += storage.nbytes()
-                self.most = max(self.most, self._now)
-                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage())._cdata not in self._alive:
+                self._alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._alive.pop, storage._cdata)
+        self.most = max(self.most, sum(self._alive.values()))
         return result
-
-    def _freed(self, storage: int, size: int) -> None:
-        self._alive.discard(storage)
-        self._now -= size
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """Return the most bytes that the tensors of a computation take at one time."""
-    with PeakMemory() as memory:
+    """Return the most bytes that the tensors of a computation take at one time; what operators use inside is unknown.
+
+    It holds for any device.
+    """
+    with _PeakMemory() as memory:
         run()
     return int(memory.most)
 

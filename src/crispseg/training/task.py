@@ -74,7 +74,7 @@ class SegmentationTask(L.LightningModule):
         """The predicted labels `(N, H, W)`."""
         images, labels = batch
         height, width = labels.shape[-2:]
-        tile = self.tiling.forced(height * width, f"a val image of {width}×{height} pixels needs")
+        tile = self.tiling.forced(height * width)
         predicted = self._logits(images).argmax(1) if tile is None else self._labels_by_tiles(images[0], tile)[None]
         self.matrix.update(predicted, labels)
         return predicted
