@@ -19,7 +19,7 @@ from crispseg.data.folder_layout import recognise
 from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
-from crispseg.evaluation.boundary import DISTANCES
+from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import ObjectRule
@@ -95,6 +95,7 @@ def evaluate(
     split: str | None = None,
     protocol: Protocol | str = "whole",
     boundary: bool | Sequence[int] = False,
+    boundary_empty: Empty = "skip",
     objects: str | None = None,
     objects_border: str | None = None,
     thin: Sequence[str] | None = None,
@@ -113,6 +114,7 @@ def evaluate(
         split: by default val or, of other folders than those that were trained on, test if they have it, else all.
         protocol: how the model sees an image.
         boundary: whether Boundary IoU and boundary F-scores are computed too, or distances in pixels for the latter.
+        boundary_empty: whether an image counts as F = 1 for a class without a boundary in truth and prediction.
         objects: class whose single objects are scored too.
         objects_border: class of the pixels between objects.
         thin: if given, scores by the width of things are computed too, and clDice of these classes.
@@ -135,6 +137,7 @@ def evaluate(
         model,
         dataset,
         boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
+        boundary_empty=boundary_empty,
         boundary_iou=boundary is not False,
         objects=None if objects is None else ObjectRule.named(dataset.labels, objects, objects_border),
         thin=thin,

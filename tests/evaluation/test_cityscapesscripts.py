@@ -76,7 +76,7 @@ def tree(root: Path, images: int) -> Cityscapes:
 def test_counts_of_generated_predictions(tmp_path: Path, theirs: Any) -> None:
     """The sky is predicted only, a train in neither, and a wall never predicted."""
     data = tree(tmp_path, 4).dataset("val")
-    random, metric = np.random.default_rng(1), SegmentationScores(19, per_image=True)
+    random, metric = np.random.default_rng(1), SegmentationScores(19)
     for index, (_, truth, _) in enumerate(data):
         wrong = (random.random(truth.shape) < 0.4) | (truth == 255)
         prediction = np.where(wrong, random.integers(19, size=truth.shape), truth).astype(np.uint8)

@@ -128,11 +128,11 @@ def test_command(runs: list[str], scores: list[Scores], tmp_path: Path, capsys: 
     miou = np.array([each.images.miou for each in scores])
     assert [each["name"] for each in summary["image_scores"]] == [val.name_of(index) for index in range(5)]
     np.testing.assert_allclose([each["miou"] for each in summary["image_scores"]], miou.T, atol=1e-4)
-    change = summary["models"][2]["change"]["image_miou"]
+    change = summary["models"][2]["change"]
     draws = np.random.default_rng(0).integers(5, size=(1000, 5))
-    assert change["value"] == pytest.approx((miou[2] - miou[0]).mean(), abs=1e-4)
+    assert change["image_miou"] == pytest.approx((miou[2] - miou[0]).mean(), abs=1e-4)
     expected = np.percentile((miou[2] - miou[0])[draws].mean(1), [2.5, 97.5])
-    assert change["interval"] == pytest.approx(expected, abs=1e-4)
+    assert change["intervals"]["image_miou"] == pytest.approx(expected, abs=1e-4)
     page = Page((tmp_path / "a.html").read_text())
     assert "Comparison of m0, m1, m2" in page.words
     at = page.words.index("mean change") + 1
@@ -163,7 +163,7 @@ def test_the_page_has_the_scores_and_gains_of_each_class() -> None:
     worse[:, 3:9, 18:] = 1  # part of class 2, in all images
     labels, results = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2))), []
     for name, prediction in (("good", truth), ("bad", worse)):
-        metric, boundary = SegmentationScores(3, per_image=True), BoundaryScores(3, [3])
+        metric, boundary = SegmentationScores(3), BoundaryScores(3, [3])
         for each in (metric, boundary):
             each.update(prediction, truth, range(6))
         named = {"name": name, "explanation": f"which is {name}"}

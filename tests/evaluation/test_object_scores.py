@@ -122,21 +122,6 @@ def test_objects_of_labels_and_of_instances() -> None:
     assert (left.scores().truth.tolist(), left.scores().predicted.tolist(), left.scores().f1) == ([1], [1], 100)
 
 
-def test_what_is_given_is_checked(refuses: Any) -> None:
-    labels = torch.zeros(1, 3, 4, dtype=torch.int64)
-    metric = ObjectScores(3, RULE)
-    with refuses("instances are int32 of shape (1, 3, 5)", "integers of (1, 3, 4)"):
-        metric.update(labels, labels, [0], torch.zeros(1, 3, 5, dtype=torch.int32))
-    with refuses("instances are float32"):
-        metric.update(labels, labels, [0], torch.zeros(1, 3, 4))
-    for number in (-1, 2**24 + 1):
-        with refuses(f"instances hold {number}", "from 1 on"):
-            metric.update(labels, labels, [0], labels + number)
-    assert not len(metric.scores().ids)
-    with refuses("objects of class 2", "0 to 1"):
-        ObjectScores(2, RULE)
-
-
 # In an evaluation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import pickle
 from pathlib import Path
@@ -16,8 +15,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, Scores, SegmentationScores
-from crispseg.evaluation.bootstrap import Estimate, interval, mean_of_present, score_gains
+from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, SegmentationScores
+from crispseg.evaluation.bootstrap import Estimate, mean_of_present, score_gains
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import ObjectRule
 from crispseg.labels import LabelSet
@@ -44,7 +43,7 @@ BATCHES = [[0, 1], [2, 3], [4]]  # of one size, the last one uneven
 
 def all_metrics(classes: int) -> list[Any]:
     return [
-        SegmentationScores(classes, per_image=True),
+        SegmentationScores(classes),
         BoundaryScores(classes, (1, 2)),
         BoundaryIoUScores(classes, 0.05),
         ObjectScores(classes, ObjectRule(1, border=0, reach=1)),
@@ -56,13 +55,6 @@ def updated(metrics: list[Any], pairs: list[Pair], numbered: bool = True) -> lis
         for metric in metrics:
             metric.update(*pair, [index] if numbered else None)
     return metrics
-
-
-def counted(seed: int, sizes: list[tuple[int, int]]) -> Scores:
-    """The scores of random images of three classes."""
-    (metric,) = updated([SegmentationScores(3, per_image=True)], labelled(seed, 3, sizes))
-    scores: Scores = metric.scores()
-    return scores
 
 
 def evaluated(metrics: list[Any], resamples: int) -> Evaluation:
@@ -79,7 +71,7 @@ def everything(metrics: list[Any]) -> list[NDArray[Any]]:
     return [
         scores.confusion,
         *(getattr(scores.images, name) for name in ("hits", "truth", "predicted")),
-        *(getattr(boundary, name) for name in ("precision", "recall", "f", "images", "per_image")),
+        boundary.per_image,
         *(getattr(objects, name) for name in ("hits", "predicted", "truth")),
         *(each.ids for each in (scores, boundary, evaluation.boundary_iou, objects)),
         *(np.asarray(each.value) for each in evaluation.estimates.values()),
@@ -165,9 +157,6 @@ def test_which_images_count(refuses: Any) -> None:
     (pair,) = labelled(0, 3, SIZES[:1])
     plain = torch.zeros(1, 8, 8, dtype=torch.int64)
     for metric in all_metrics(3):
-        for ids in ([], [1, 2], [-1]):
-            with refuses(f"ids are {ids} for 1 images"):
-                metric.update(*pair, ids)
         assert not len(metric.scores().ids)
         metric.update(*pair, [0])
         metric.update(pair[0], torch.full_like(pair[1], 255), [1])  # all ignored
@@ -183,7 +172,7 @@ def test_which_images_count(refuses: Any) -> None:
 # Labels
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
     labels = torch.ones(1, 3, 4, dtype=torch.int64)
     for metric in all_metrics(5):
@@ -194,23 +183,19 @@ def test_labels_are_integers(dtype: torch.dtype, refuses: Any) -> None:
         assert not len(metric.scores().ids)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
-)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16])
 def test_integers_of_all_widths(dtype: torch.dtype, refuses: Any) -> None:
-    """255 is no int8: there, -1 must not be taken for it, nor a number of classes for a negative one."""
+    """255 is no int8: there, -1 must not be taken for it."""
     prediction, truth = torch.randint(5, (2, 1, 12, 15))
-    given = prediction.to(dtype), truth.to(dtype)
     for metric, usual in zip(all_metrics(200), all_metrics(200), strict=True):
-        metric.update(*given, [0])
+        metric.update(prediction.to(dtype), truth.to(dtype), [0])
         usual.update(prediction, truth, [0])
         torch.testing.assert_close(metric.compute(), usual.compute(), rtol=0, atol=0, equal_nan=True)
     stray = truth.clone()
     stray[0, 3, 4] = -1 if dtype == torch.int8 else 120
     for metric in all_metrics(5):
         with refuses(f"the truth holds value {stray[0, 3, 4]}"):
-            metric.update(given[0], stray.to(dtype))
-    assert (given[0] == prediction.to(dtype)).all() and (given[1] == truth.to(dtype)).all()  # are left alone
+            metric.update(prediction.to(dtype), stray.to(dtype))
 
 
 def test_stray_values_are_named(refuses: Any) -> None:
@@ -225,6 +210,8 @@ def test_stray_values_are_named(refuses: Any) -> None:
             if stray != 255:
                 with refuses(f"the truth holds value {stray}", "0 to 4"):
                     metric.update(good, bad)
+        with refuses("of one shape (N, H, W)"):
+            metric.update(good, good[:, 1:])
         assert not len(metric.scores().ids)  # a refused batch leaves no trace
 
 
@@ -232,7 +219,8 @@ def test_stray_values_are_named(refuses: Any) -> None:
 
 
 def test_the_images_add_up_to_the_matrix() -> None:
-    scores = counted(2, SIZES)
+    (metric,) = updated([SegmentationScores(3)], labelled(2, 3, SIZES))
+    scores = metric.scores()
     for total in (scores, scores.images.total()):
         np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
         np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
@@ -248,7 +236,6 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     drawn: dict[str, list[Any]] = {}
     for chosen in np.random.default_rng(0).integers(len(pairs), size=(resamples, len(pairs))):
         again = evaluated(updated(all_metrics(4), [pairs[index] for index in chosen], numbered=False), 0)
-        assert not again.bounded
         for name, each in again.estimates.items():
             drawn.setdefault(name, []).append(each.value)
     found = {
@@ -257,25 +244,6 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
     for name, low_high in found.items():
         np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
-
-
-def test_intervals_leave_out_what_is_undefined() -> None:
-    values = np.random.default_rng(0).normal(size=(37, 2, 3))
-    values[5:20, 0, 1] = np.nan
-    values[:, 1, 2] = np.nan
-    low, high = interval(values, 90)
-    present = np.delete(values[:, 0, 1], slice(5, 20))
-    np.testing.assert_allclose([low[0, 1], high[0, 1]], np.percentile(present, [5, 95]), rtol=1e-12)
-    assert math.isnan(low[1, 2]) and math.isnan(high[1, 2])
-
-
-def test_impossible_bootstraps(refuses: Any) -> None:
-    with refuses("1 images"):
-        counted(0, SIZES[:1]).resampled()
-    with refuses("resamples is 0"):
-        counted(0, SIZES[:2]).resampled(0)
-    with refuses("level is 100"):
-        counted(0, SIZES[:2]).estimates(level=100)
 
 
 # Paired gains of one result over another ----------------------------------------------------------------------------
@@ -291,37 +259,30 @@ def noisy(seed: int, images: int = 6, wrong: float = 0.3) -> tuple[Tensor, Tenso
 
 
 def test_gains_are_those_of_resampled_splits() -> None:
-    pairs = [noisy(1, wrong=0.4), noisy(2, wrong=0.3)]
-    metrics = [SegmentationScores(4, per_image=True) for _ in pairs]
-    boundaries = [BoundaryScores(4, [1, 2]) for _ in pairs]
-    for metric, boundary, pair in zip(metrics, boundaries, pairs, strict=True):
-        metric.update(*pair, ids=range(6))
-        boundary.update(*pair, ids=range(6))
-    first, second = (metric.scores() for metric in metrics)
+    pairs, found = [noisy(1, wrong=0.4), noisy(2, wrong=0.3)], []
+    for pair in pairs:
+        metrics = SegmentationScores(4), BoundaryScores(4, [1, 2])
+        for metric in metrics:
+            metric.update(*pair, ids=range(6))
+        found.append([metric.scores() for metric in metrics])
+    (first, before), (second, after) = found
     gains = score_gains(first, second, resamples=200, seed=3)
-
     drawn = np.random.default_rng(3).integers(6, size=(200, 6))
     differences = []
     for images in drawn:
-        values = []
-        for prediction, truth in pairs:
-            scores = SegmentationScores(4)
-            scores.update(prediction[images], truth[images])
-            values.append(scores.scores().miou)
-        differences.append(values[1] - values[0])
+        scores = SegmentationScores(4), SegmentationScores(4)
+        for metric, (prediction, truth) in zip(scores, pairs, strict=True):
+            metric.update(prediction[images], truth[images])
+        differences.append(scores[1].scores().miou - scores[0].scores().miou)
     assert gains["miou"].value == pytest.approx(second.miou - first.miou)
     assert gains["miou"].interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
-    assert gains["iou"].value == pytest.approx(second.iou - first.iou)
     own = second.images.miou - first.images.miou
     assert gains["image_miou"].value == pytest.approx(own.mean())
     assert gains["image_miou"].interval == pytest.approx(np.percentile(own[drawn].mean(1), [2.5, 97.5]))
     assert np.ptp(gains["miou"].interval) < 2 * np.ptp(second.estimates(200)["miou"].interval)
 
-    before, after = (boundary.scores() for boundary in boundaries)
     f = score_gains(before, after, resamples=50)
     assert f["boundary_f"].value == pytest.approx([after.mean[1] - before.mean[1], after.mean[2] - before.mean[2]])
-    assert f["boundary_f_of_classes"].value.shape == (2, 4)
-    assert f["boundary_f_of_classes"].at(1).interval.shape == (2, 4)
     means = [
         [mean_of_present(mean_of_present(each.per_image[images], 0)) for each in (before, after)]
         for images in np.random.default_rng(0).integers(6, size=(50, 6))
@@ -338,18 +299,11 @@ def test_a_gain_is_clear_if_its_interval_leaves_out_0(interval: tuple[float, flo
 def test_gains_need_the_same_images(refuses: Any) -> None:
     prediction, truth = noisy(1)
     other = torch.where(truth == 3, 0, truth)
-    for kind in (SegmentationScores, BoundaryScores):
-        found = []
-        for true, ids in ((truth, range(6)), (truth, range(1, 7)), (other, range(6))):
-            metric = kind(4, per_image=True) if kind is SegmentationScores else BoundaryScores(4, [1])
-            metric.update(prediction, true, ids=ids)
-            found.append(metric.scores())
-        with refuses("not of the same images"):
-            score_gains(found[0], found[1])
-        if kind is SegmentationScores:
-            with refuses("the same truth"):
-                score_gains(found[0], found[2])
-    whole = SegmentationScores(4)
-    whole.update(prediction, truth)
-    with refuses("gains need the counts of each image", "per_image=True"):
-        score_gains(whole.scores(), whole.scores())
+    found = []
+    for true, ids in ((truth, range(6)), (truth, range(1, 7)), (other, range(6))):
+        metric = SegmentationScores(4)
+        metric.update(prediction, true, ids=ids)
+        found.append(metric.scores())
+    for scores in found[1:]:
+        with refuses("not of the same images with the same truth"):
+            score_gains(found[0], scores)

@@ -53,7 +53,7 @@ def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDa
     assert [example.sample.name for example in best] == names[:-3:-1]
     for example in worst + best:
         alone = SegmentationScores(12)
-        alone.update(torch.from_numpy(example.labels[0]), torch.from_numpy(example.sample.labels))
+        alone.update(torch.from_numpy(example.labels[0])[None], torch.from_numpy(example.sample.labels)[None])
         assert example.miou == pytest.approx([alone.scores().miou])
 
 

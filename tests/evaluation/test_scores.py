@@ -25,7 +25,7 @@ def pixels(seed: int, classes: int, shape: tuple[int, ...], ignored: float = 0.2
 def scored(classes: int, *batches: tuple[Tensor, Tensor]) -> SegmentationScores:
     metric = SegmentationScores(classes)
     for prediction, truth in batches:
-        metric.update(prediction, truth)
+        metric.update(prediction.reshape(1, 1, -1), truth.reshape(1, 1, -1))
     return metric
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 import crispseg
 from crispseg.cli.keys import WithObjects, WithProtocol
 from crispseg.cli.score_keys import WithScores, WithThin, write_json
-from crispseg.evaluation.boundary import DISTANCES
+from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import draw_confusion, examples, report_page
 from crispseg.evaluation.summary import score_table
@@ -29,7 +29,9 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
         folder: a folder of data in a known layout.
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
-        boundary: also Boundary IoU and the boundary F-score within distances in pixels, by default 1, 3 and 5.
+        boundary: also Boundary IoU and the boundary F-score within distances in pixels, by default 3, 5, 9 and 12.
+        boundary_empty: 1 if an image without a boundary of a class in truth and prediction counts as F = 1 for the
+            class, as in the code of DAVIS and Gated-SCNN; by default it is skipped.
         confusion: also draw the confusion matrix to this file.
     """
 
@@ -43,6 +45,7 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
     folder: str | None = None
     backend: Backend = "auto"
     boundary: list[int] | None = None
+    boundary_empty: Empty = "skip"
     confusion: Path | None = None
 
     def __call__(self) -> None:
@@ -57,6 +60,7 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
             model,
             dataset,
             boundary=() if self.boundary is None else self.boundary or DISTANCES,
+            boundary_empty=self.boundary_empty,
             boundary_iou=self.boundary is not None,
             objects=self.chosen_objects(dataset.labels),
             thin=self.thin,

@@ -112,7 +112,8 @@ def commands_of(row: PaperRow, given: dict[str, str | None]) -> list[list[str]]:
         out = ["--format", score.server, "--out", f"{run}/submission"]
         commands.append(["predict", run, given.get("images") or TEST_IMAGES, *protocol, *out])
     else:
-        boundary = ["--boundary", *map(str, score.boundary)] if score.boundary else []
+        boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
+        boundary = boundary if score.boundary else []
         commands.append(["evaluate", run, "--split", score.split, *protocol, *boundary])
     return commands
 

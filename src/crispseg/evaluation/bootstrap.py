@@ -16,6 +16,13 @@ from rich.table import Table
 from crispseg.errors import CrispsegError
 from crispseg.labels import Color
 
+RESAMPLES = 1000
+LEVEL = 95.0
+"""Percent of the resamples whose score lies within an interval."""
+
+Values: TypeAlias = Any
+"""Scores: a float64 array, or a float where there is no axis."""
+
 
 def percent(value: float) -> str:
     """A score; a dash for NaN, that of a class which does not occur."""
@@ -60,14 +67,7 @@ class TableRow(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores for the terminal and for a page.
-
-    Args:
-        title: above the table.
-        head: names of all columns, that of the rows' names first.
-        rows: the rows.
-        note: below the table.
-    """
+    """Scores for the terminal and for a page: names of all columns, rows, and a note below."""
 
     title: str
     head: Sequence[str]
@@ -78,16 +78,6 @@ class ScoreTable:
         """The table for the terminal."""
         rows = [[row.name, *row.cells] for row in self.rows]
         return text_table(self.head, rows, title=self.title or None, caption=self.note or None)
-
-
-RESAMPLES = 1000
-LEVEL = 95.0
-"""Percent of the resamples whose score lies within an interval."""
-
-Values: TypeAlias = Any
-"""Scores: a float64 array, or a float where there is no axis."""
-
-_CHUNK = 2**22  # weights that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -128,11 +118,6 @@ class Estimate:
     def __str__(self) -> str:
         return self.alone() if self.brief else f"{self.alone()} {self.range()}".rstrip()
 
-    def as_json(self) -> dict[str, Any]:
-        """A single one: `value`, and `interval`, `[low, high]` or `null`."""
-        low, high = map(number, self.interval)
-        return {"value": number(self.value), "interval": None if low is None else [low, high]}
-
 
 class ImageScores(ABC):
     """Scores of a split that can be computed again for images drawn from it.
@@ -160,40 +145,20 @@ class ImageScores(ABC):
 
         The draws depend on the number of images and the seed alone. So two predictions of the same images are resampled
         alike, and the difference of what this gives for each is a paired bootstrap.
-
-        Raises:
-            CrispsegError: fewer than 2 images, no resamples.
         """
         images = len(self.ids)
-        if images < 2:
-            raise CrispsegError(f"{images} images have no bootstrap intervals; give at least 2")
-        if resamples < 1:
-            raise CrispsegError(f"resamples is {resamples}; it must be at least 1, better {RESAMPLES}")
-        random = np.random.default_rng(seed)
-        parts, step = [], max(_CHUNK // images, 1)
-        for first in range(0, resamples, step):
-            count = min(step, resamples - first)
-            drawn = random.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
-            weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-            parts.append(self.measures(weights.astype(np.float64)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        drawn = np.random.default_rng(seed).integers(images, size=(resamples, images))
+        weights = np.stack([np.bincount(row, minlength=images) for row in drawn])
+        return self.measures(weights.astype(np.float64))
 
-    def estimates(self, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> dict[str, Estimate]:
+    def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
         """Each of `measures` with its bootstrap interval over images; none for 0 resamples or fewer than 2 images."""
-        drawn = self.resampled(resamples, seed) if resamples and len(self.ids) > 1 else None
-        return _estimates(self.measures(), drawn, level)
-
-
-def _estimates(
-    values: dict[str, Values], drawn: dict[str, Values] | None, level: float, gain: bool = False
-) -> dict[str, Estimate]:
-    none = {name: np.full((2, *np.shape(value)), np.nan) for name, value in values.items()}
-    found = none if drawn is None else {name: interval(drawn[name], level) for name in values}
-    return {name: Estimate(value, found[name], gain) for name, value in values.items()}
+        drawn = self.resampled(resamples, seed) if resamples and len(self.ids) > 1 else {}
+        return {name: _estimate(value, drawn.get(name)) for name, value in self.measures().items()}
 
 
 def score_gains(
-    first: ImageScores, second: ImageScores, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    first: ImageScores, second: ImageScores, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Gains in each of `measures`, such as `miou` `()` and `iou` `(C,)`, or `boundary_f` `(D,)`.
 
@@ -203,37 +168,28 @@ def score_gains(
         first, second: scores of one kind, of the same images.
         resamples: how often images are drawn; 0 for no intervals.
         seed: seed of the draws.
-        level: percent.
 
     Raises:
-        CrispsegError: they are without counts of each image, not of the same images with the same truth, or of other
-            distances.
+        CrispsegError: they are not of the same images with the same truth.
     """
     if first.basis != second.basis:
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
-
-    def less(one: dict[str, Values], other: dict[str, Values]) -> dict[str, Values]:
-        return {name: one[name] - other[name] for name in one}
-
-    drawn = None
+    before, after = first.measures(), second.measures()
+    drawn = {}
     if resamples and len(first.ids) > 1:
-        drawn = less(second.resampled(resamples, seed), first.resampled(resamples, seed))
-    return _estimates(less(second.measures(), first.measures()), drawn, level, gain=True)
+        one, other = (each.resampled(resamples, seed) for each in (first, second))
+        drawn = {name: other[name] - one[name] for name in one}
+    return {name: _estimate(after[name] - before[name], drawn.get(name), gain=True) for name in before}
 
 
-def interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:
-    """`(2, ...)`: the percentiles between which `level` percent of `values` `(R, ...)` lie, without those that are NaN.
-
-    Raises:
-        CrispsegError: a level that is not between 0 and 100.
-    """
-    if not 0 < level < 100:
-        raise CrispsegError(f"level is {level}; give percent, between 0 and 100")
-    tail = (1 - level / 100) / 2
+def _estimate(value: Values, drawn: NDArray[np.float64] | None, gain: bool = False) -> Estimate:
+    """A score with the interval of its resamples `(R, ...)`, without those that are NaN."""
+    if drawn is None:
+        return Estimate(value, np.full((2, *np.shape(value)), np.nan), gain)
+    tail = (1 - LEVEL / 100) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
-        bounds: NDArray[np.float64] = np.nanquantile(values, (tail, 1 - tail), axis=0)
-    return bounds
+        return Estimate(value, np.nanquantile(drawn, (tail, 1 - tail), axis=0), gain)
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:

@@ -6,18 +6,13 @@ Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object 
 Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of Cityscapes images.
 
 - A pixel is on the boundary of class c if it is c and its right, lower or lower right neighbour is not, or the reverse.
-  The map is one pixel wide and lies half a pixel towards the origin; the border of the image is no boundary.
+  The border of the image is no boundary.
 - Precision is the share of predicted boundary pixels with a true one within the distance (Euclidean, between pixel
   centres, inclusive); recall is the reverse; F = 2PR / (P + R), all at the image's own size, for each image and class.
-- Where only the truth has a boundary of c, precision is 1 and recall 0; where only the prediction has, the reverse.
-- Scores are means over images, then over classes.
-
-So does Gated-SCNN's released code, but for two things, by which its numbers are higher:
-
-- An image with no boundary of c in truth and prediction does not count for c; there it counts as F = 1.
-- A step from or to an ignored pixel is no boundary, in the truth and in the prediction alike; there, ignored pixels are
-  "not c" in both, so that their outlines are boundaries which every good prediction finds. Where masks draw ignored
-  lines between all objects, as PASCAL VOC's do, little is thus left to score.
+- Scores are means over images, then over classes. An image with no boundary of c in truth and prediction does not count
+  for c by default; in Gated-SCNN's released code, which is Perazzi's, it counts as F = 1.
+- A step from or to an ignored pixel is no boundary, in the truth and in the prediction alike. In Gated-SCNN's code
+  ignored pixels are "not c" in both, so that their outlines are boundaries which every good prediction finds.
 
 Boundary IoU
 ------------
@@ -27,13 +22,11 @@ https://github.com/bowenc0221/boundary-iou-api.
 |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|, where G and P are true and predicted mask, and G_d and P_d all pixels
 within a distance d of their outlines. The band G_d ∩ G is thus the part of a mask that is near its outline.
 
-- As in the code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's, as d erosions by 3×3
-  pixels measure it: a pixel is in the band if the (2d + 1)² square around it holds something else than its mask.
-- As there, the border of the image is an outline too.
-- The paper scores single masks of things. Here a mask is all that is of one class in an image, and intersections and
-  unions are summed over the split, as for IoU; a class without any band does not count in the mean.
-- Ignored pixels, which the paper has not, are in no band and outside of no mask: a step to them is no outline, in the
-  truth and in the prediction alike.
+- As in the code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's; and the border of the
+  image is an outline too.
+- A mask is all that is of one class in an image. Intersections and unions are summed over the split, as for IoU; a
+  class without any band does not count in the mean.
+- Ignored pixels are in no band, and a step to them is no outline, in the truth and in the prediction alike.
 """
 
 from __future__ import annotations
@@ -41,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -54,6 +48,9 @@ from crispseg.labels import IGNORE
 DISTANCES = (3, 5, 9, 12)
 """Pixels, as in the tables of Gated-SCNN and DDSM."""
 
+Empty: TypeAlias = Literal["1", "skip"]
+"""What an image is for a class without a boundary in truth and prediction: F = 1, or left out."""
+
 
 @dataclass(frozen=True)
 class BoundaryF(ImageScores):
@@ -61,19 +58,19 @@ class BoundaryF(ImageScores):
 
     Args:
         distances: `D` distances in pixels.
-        precision, recall, f: `(D, C)`, means over the images that count for the class.
-        images: `(C,)`, how many these are.
         per_image: `(N, D, C)`, F of each image; NaN where it does not count for the class.
         ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     distances: tuple[int, ...]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f: NDArray[np.float64]
-    images: NDArray[np.int64]
     per_image: NDArray[np.float64] = field(repr=False)
     ids: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def f(self) -> NDArray[np.float64]:
+        """`(D, C)`, means over the images that count for the class."""
+        f: NDArray[np.float64] = mean_of_present(self.per_image, 0)
+        return f
 
     @property
     def mean(self) -> dict[int, float]:
@@ -84,16 +81,11 @@ class BoundaryF(ImageScores):
         """`boundary_f` `(D,)` over classes, `boundary_f_of_classes` `(D, C)`, `boundary_f_mean` `()` over distances."""
         f = self.f
         if weights is not None:
-            counted = ~np.isnan(self.per_image[:, :1])  # (N, 1, C)
+            counted = ~np.isnan(self.per_image)
             values = np.where(counted, self.per_image, 0)
-            sums, images = (np.tensordot(weights, each.astype(np.float64), 1) for each in (values, counted))
-            f = ratio(sums, images)
+            f = ratio(np.tensordot(weights, values, 1), np.tensordot(weights, counted.astype(np.float64), 1))
         mean = mean_of_present(f)
         return {"boundary_f": mean, "boundary_f_of_classes": f, "boundary_f_mean": mean.mean(-1)}
-
-    @property
-    def basis(self) -> list[object]:
-        return [*super().basis, self.distances]
 
 
 class BoundaryScores(PerImageMetric[BoundaryF]):
@@ -102,34 +94,34 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         distances: within which boundaries match, whole pixels.
+        empty: whether an image counts as F = 1 for a class without a boundary in truth and prediction, or is left out.
 
     Raises:
         CrispsegError: another number of classes; a distance that is no positive whole number, a repeated one, or none.
     """
 
-    def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES) -> None:
+    def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES, empty: Empty = "skip") -> None:
         whole = all(isinstance(distance, int) and distance >= 1 for distance in distances)
         if not whole or not 0 < len(distances) == len(set(distances)):
             raise CrispsegError(f"distances are {list(distances)}; give different whole numbers of pixels, at least 1")
-        super().__init__(num_classes, 2 * (len(distances) + 1))
-        self.distances = tuple(distances)
+        super().__init__(num_classes, 2 * (len(distances) + 1) * num_classes)
+        self.distances, self.empty = tuple(distances), empty
 
-    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """`(2 * (1 + D) * C,)`: boundary pixels, all and those that match, as `_matches` counts them."""
+        prediction, truth = maps
         return _matches(prediction, truth, self.num_classes, self.distances).ravel()
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
-        """Precision, recall and F from the matched pixels of each image."""
+        """F from the matched pixels of each image."""
         shape = len(rows), 2, 1 + len(self.distances), self.num_classes
         points = rows.reshape(shape)  # (N, found and wanted, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
         shares = np.divide(matched, every, out=np.ones(matched.shape), where=every > 0)
         precision, recall = shares[:, 0], shares[:, 1]  # (N, D, C)
         f = np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=recall > 0)
-        counted = every.any(1)  # (N, 1, C)
-        precision, recall, f = (np.where(counted, 100 * each, np.nan) for each in (precision, recall, f))
-        means = [mean_of_present(each, 0) for each in (precision, recall, f)]
-        return BoundaryF(self.distances, means[0], means[1], means[2], counted.sum((0, 1)), f, ids)
+        f = np.where(every.any(1), 100 * f, 100 if self.empty == "1" else np.nan)
+        return BoundaryF(self.distances, f, ids)
 
 
 def _matches(
@@ -142,17 +134,16 @@ def _matches(
     time and memory, however many classes there are.
     """
     height, width = truth.shape
-    # No two pixels are farther apart. Rows and columns beyond the image hold nothing, and keep neighbours apart.
-    reach = min(max(distances), height + width)
+    reach = max(distances)  # rows and columns beyond the image hold nothing, and keep neighbours apart
     shape = classes, height + reach, width + reach
     found, wanted = (_boundary(labels, shape) for labels in (prediction, truth))
     result = np.zeros((2, 1 + len(distances), classes), np.int64)
     for side, (ours, theirs) in zip(result, ((found, wanted), (wanted, found)), strict=True):
         index = ours // (shape[1] * shape[2])
         side[0] = np.bincount(index, minlength=classes)
-        away = _nearest(ours, theirs, shape[2], sorted(min(distance, reach) for distance in distances))
+        away = _nearest(ours, theirs, shape[2], sorted(distances))
         for matched, distance in zip(side[1:], distances, strict=True):
-            matched[:] = np.bincount(index[away <= min(distance, reach) ** 2], minlength=classes)
+            matched[:] = np.bincount(index[away <= distance**2], minlength=classes)
     return result
 
 
@@ -241,10 +232,6 @@ class BoundaryIoU(ImageScores):
         total = self.images.total(weights)
         return {"boundary_iou": total.miou, "boundary_iou_of_classes": total.iou}
 
-    @property
-    def basis(self) -> list[object]:
-        return [*super().basis, self.images.truth.tolist()]
-
 
 class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
     """Accumulates Boundary IoU; right under distributed evaluation, by whole numbers for each image.
@@ -252,21 +239,16 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         dilation_ratio: width of the bands, as a part of the image's diagonal.
-
-    Raises:
-        CrispsegError: another number of classes; a ratio that is not above 0 and at most 1.
     """
 
     def __init__(self, num_classes: int, dilation_ratio: float = DILATION_RATIO) -> None:
-        if not 0 < dilation_ratio <= 1:
-            raise CrispsegError(f"dilation_ratio is {dilation_ratio}; give a part of the diagonal, such as 0.02")
-        super().__init__(num_classes, 3)
+        super().__init__(num_classes, 3 * num_classes)
         self.dilation_ratio = dilation_ratio
 
-    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """`(3 * C,)` pixels of bands: in both, the truth's, the prediction's."""
-        width = max(round(self.dilation_ratio * math.hypot(*truth.shape)), 1)
-        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in (prediction, truth))
+        width = max(round(self.dilation_ratio * math.hypot(*maps[0].shape)), 1)
+        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in maps)
         both = np.where(found == wanted, found, IGNORE)
         counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
         return np.concatenate([each[: self.num_classes] for each in counts])

@@ -80,39 +80,11 @@ class ModelComparison:
         return TableRow(name, [score, *gains], color, score if color else None)
 
     def as_json(self) -> dict[str, Any]:
-        """Scores in percent, changes in percentage points with `[low, high]`; `null` where there is none."""
-        classes = list(enumerate(self.results[0].labels.names))
-        rows = []
-        for one, gains in zip(self.results, [None, *self.gains], strict=True):
-            thin = {name: (key, at) for name, key, at in (one.thin.rows() if one.thin else ())}
-            values = one.measures
-            row: dict[str, Any] = {
-                "name": one.name,
-                "explanation": one.explanation,
-                "miou": number(values["miou"]),
-                "boundary_f": {str(DISTANCE): number(values["boundary_f"][0])},
-                "iou": {name: number(values["iou"][at]) for at, name in classes},
-                "class_boundary_f": {name: number(values["boundary_f_of_classes"][0, at]) for at, name in classes},
-            }
-            if thin:
-                row["thin"] = {name: number(values[key][at]) for name, (key, at) in thin.items()}
-            if gains:
-                row["change"] = {
-                    "miou": gains["miou"].as_json(),
-                    "image_miou": gains["image_miou"].as_json(),
-                    "boundary_f": gains["boundary_f"].at(0).as_json(),
-                    "iou": {name: gains["iou"].at(at).as_json() for at, name in classes},
-                    "class_boundary_f": {
-                        name: gains["boundary_f_of_classes"].at(0, at).as_json() for at, name in classes
-                    },
-                    **(
-                        {"thin": {name: gains[key].at(at).as_json() for name, (key, at) in thin.items()}}
-                        if thin
-                        else {}
-                    ),
-                }
-            rows.append(row)
-        return {"level": LEVEL, "resamples": self.resamples, "models": rows}
+        """The scores of each model, as those of an evaluation, and its changes over the first, with their intervals."""
+        models = [{"name": one.name, "explanation": one.explanation, **one.as_json()} for one in self.results]
+        for model, gains in zip(models[1:], self.gains, strict=True):
+            model["change"] = self.results[0].named(gains, self.resamples)
+        return {"models": models}
 
     def images_as_json(self, name_of: Callable[[int], str]) -> list[dict[str, Any]]:
         """Name and mIoU of each image that counts, one for each model; `name_of` is that of the split."""

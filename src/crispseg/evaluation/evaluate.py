@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,16 @@ from rich.progress import track
 from crispseg.config.settings import CONFIG, Tree
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, Folder, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.dataset import FileDataset
+from crispseg.data.dataset import FileDataset, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import sample_loader
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores
+from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
-from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
@@ -40,12 +39,9 @@ def evaluate(
     *,
     device: str | torch.device | None = None,
     workers: int = 2,
-    boundary: BoundaryScores | None = None,
-    boundary_iou: BoundaryIoUScores | None = None,
-    objects: ObjectScores | None = None,
-    thin: ThinScores | None = None,
     protocol: Protocol | str = "whole",
     console: Console | None = None,
+    **metrics: PerImageMetric[Any] | None,
 ) -> Scores:
     """Scores from one confusion matrix over the whole split, images at their own size, in float32.
 
@@ -56,10 +52,10 @@ def evaluate(
         dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that read images.
-        boundary, boundary_iou, thin: are given all predictions too. Their work on the CPU makes the evaluation slower.
-        objects: is given all predictions too, and the instances of data that have them.
         protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
         console: where a progress bar is shown, if it is a terminal.
+        **metrics: are given all predictions too, such as `boundary=BoundaryScores(19)`; `ObjectScores` also the
+            instances of data that have them.
 
     Returns:
         The scores, with those of each image for intervals; images have their index in `dataset` as number.
@@ -73,31 +69,32 @@ def evaluate(
         raise CrispsegError(
             f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
         )
-    if objects is not None and isinstance(dataset, InstanceDataset) and objects.rule.index != NUMBERED.index:
-        asked, numbered = (dataset.labels.names[at] for at in (objects.rule.index, NUMBERED.index))
-        raise CrispsegError(f"the data number the objects of class {numbered}; score these, not {asked}")
-    matrix = SegmentationScores(model.info.num_classes, per_image=True)
-    metrics = [matrix, *(metric for metric in (boundary, boundary_iou, thin) if metric is not None)]
+    matrix = SegmentationScores(model.info.num_classes)
+    every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     console = console or Console(stderr=True)
     shown = track(
         samples, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
     )
     for index, sample in enumerate(shown):
-        prediction, labels = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
-        for metric in metrics:
-            metric.update(prediction, labels, [index])
-        if objects is not None:
-            numbers = dataset.instances(sample.name)
-            if numbers is not None and numbers.shape != sample.size:
-                sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
-                raise CrispsegError(
-                    f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}; "
-                    "give instances of the image's size"
-                )
-            objects.update(prediction, labels, [index], None if numbers is None else torch.from_numpy(numbers)[None])
+        prediction, truth = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
+        for metric in every:
+            objects = _instances(dataset, sample, metric) if isinstance(metric, ObjectScores) else ()
+            metric.update(prediction, truth, [index], *objects)
     scores: Scores = matrix.scores()
     return scores
+
+
+def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScores) -> list[torch.Tensor]:
+    """The numbers of the true objects of an image, `(1, H, W)`, if the data have them."""
+    if isinstance(dataset, InstanceDataset) and metric.rule.index != NUMBERED.index:
+        asked, numbered = (dataset.labels.names[at] for at in (metric.rule.index, NUMBERED.index))
+        raise CrispsegError(f"the data number the objects of class {numbered}; score these, not {asked}")
+    numbers = dataset.instances(sample.name)
+    if numbers is not None and numbers.shape != sample.size:
+        sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
+        raise CrispsegError(f"the instances of {sample.name} are {sizes[0]} (height x width), its image is {sizes[1]}")
+    return [] if numbers is None else [torch.from_numpy(numbers)[None]]
 
 
 def score_model(
@@ -105,6 +102,7 @@ def score_model(
     dataset: SegmentationDataset,
     *,
     boundary: Sequence[int] = (),
+    boundary_empty: Empty = "skip",
     boundary_iou: bool = False,
     objects: ObjectRule | None = None,
     thin: Sequence[str] | None = None,
@@ -116,9 +114,9 @@ def score_model(
     """All scores of a model on a split.
 
     Args:
-        model: the model to score, which stays as it is, or an exported file of `open_model`.
-        dataset: the split, with the model's classes.
+        model, dataset: as for `evaluate`.
         boundary: distances of boundary F-scores, in pixels.
+        boundary_empty: see `BoundaryScores`.
         boundary_iou: compute Boundary IoU.
         objects: which pixels make up the single objects to score.
         thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
@@ -130,12 +128,12 @@ def score_model(
         CrispsegError: as `evaluate`; a class that the data do not have.
     """
     classes, labels = len(dataset.labels), dataset.labels
-    lines = None if thin is None else [(each, labels.index(each)) for each in dict.fromkeys(thin)]
+    lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
     metrics: dict[str, Any] = {
-        "boundary": BoundaryScores(classes, boundary) if boundary else None,
+        "boundary": BoundaryScores(classes, boundary, boundary_empty) if boundary else None,
         "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,
         "objects": None if objects is None else ObjectScores(classes, objects),
-        "thin": None if lines is None else ThinScores(classes, lines),
+        "thin": None if thin is None else ThinScores(classes, lines),
     }
     scores = evaluate(model, dataset, **metrics, **options)
     found = {key: metric.scores() for key, metric in metrics.items() if metric is not None}
@@ -168,15 +166,15 @@ def named_data(target: str) -> tuple[Tree, int]:
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
         return {"name": target}, 3
-    if path.is_file() or (path / CONFIG).is_file() or (path / WEIGHTS_FILE).is_file():
-        settings = path if path.is_file() else path / CONFIG
-        tree = read_yaml(settings) if settings.is_file() else {"data": recorded_data(target)}
-        data = tree.get("data")
-        if not data:
-            raise CrispsegError(f"{target} does not say which data it is about; give the data")
-        in_chans = (tree.get("model") or {}).get("in_chans", 3) if isinstance(tree.get("model"), dict) else 3
-        return {"name": data} if isinstance(data, str) else data, int(in_chans)
-    return recognise(path), 3
+    settings = path if path.is_file() else path / CONFIG
+    if not settings.is_file() and not (path / WEIGHTS_FILE).is_file():
+        return recognise(path), 3
+    tree = read_yaml(settings) if settings.is_file() else read_info(target).recipe
+    data, model = tree.get("data"), tree.get("model")
+    if not data:
+        raise CrispsegError(f"{target} does not say which data it is about; give the data")
+    in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
+    return {"name": data} if isinstance(data, str) else data, int(in_chans)
 
 
 def completed(said: Mapping[str, object]) -> Tree:
@@ -219,44 +217,25 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """Return the split, checked, as each of several models sees it; images that several see alike are checked once.
+    """Return the split, checked, as each of several models sees it.
 
-    Says so where its classes have other names than a model's, where a model was trained on some of its images, and what
-    was left out or understood of own data.
+    Says so where its classes have other names than a model's, and what was left out or understood of own data.
 
     Raises:
         CrispsegError: no such split, faults in it, or images without a model's channels.
     """
     data, notes = settle(data)
-    whole, checked = data.dataset(split), set()
-    datasets = []
-    for model in models:
-        dataset = whole.with_channels(model.info.in_chans, model.info.value_range)
-        channels = image_channels(model.info.in_chans)
-        if channels not in checked:
-            if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
-                warn_of_unknown(f"the split '{split}'", *found)  # before data workers do, each on its own
-            check_split(dataset, split)
-            checked.add(channels)
-        names, own = dataset.labels.names, model.info.class_names
+    whole = data.dataset(split)
+    datasets = [whole.with_channels(model.info.in_chans, model.info.value_range) for model in models]
+    by_channels = {image_channels(model.info.in_chans): each for model, each in zip(models, datasets, strict=True)}
+    for dataset in by_channels.values():
+        if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
+            warn_of_unknown(f"the split '{split}'", *found)  # before data workers do, each on its own
+        check_split(dataset, split)
+    names = whole.labels.names
+    for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:
             notes.append(f"the model's classes are {', '.join(own)}; those of the data have other names")
-        if split != "train" and (known := _trained_on(model, dataset)):
-            notes.append(f"{known} of these {len(dataset)} images were trained on, so scores on new ones will be lower")
-        datasets.append(dataset)
     for line in dict.fromkeys(notes):
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return datasets
-
-
-def _trained_on(model: AnyModel, dataset: SegmentationDataset) -> int:
-    """How many images of a split a model was trained on, as far as both are own data that are there."""
-    recorded = {**model.info.recipe.get("data", {})}
-    if recorded.get("name") != Folder.name or not isinstance(dataset, FileDataset):
-        return 0
-    trained: set[Path] = set()
-    with suppress(CrispsegError):  # they have been moved
-        own = build_data(recorded)
-        assert isinstance(own, Folder)
-        trained = {pair.image.resolve() for pair in own.pairs("train")}
-    return sum(pair.image.resolve() in trained for pair in dataset.pairs)

@@ -13,15 +13,12 @@ Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from crispseg.data.mask_lookup import MOST
-from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, ratio
 from crispseg.evaluation.scores import PerImageMetric
 from crispseg.inference.objects import ObjectRule
@@ -71,62 +68,27 @@ class ObjectQuality(ImageScores):
             "object_ap_of_thresholds": average,
         }
 
-    @property
-    def basis(self) -> list[object]:
-        return [*super().basis, self.truth.tolist()]
-
 
 class ObjectScores(PerImageMetric[ObjectQuality]):
     """Accumulates scores of objects of a class; right under distributed evaluation, by whole numbers for each image.
 
+    `update` takes numbers of the true objects after the ids, `(N, H, W)`, integers, 0 where there is none; by default
+    the rule finds them in the truth.
+
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         rule: which pixels make up objects.
-
-    Raises:
-        CrispsegError: another number of classes, or a rule that names a class beyond it.
     """
 
     def __init__(self, num_classes: int, rule: ObjectRule) -> None:
-        super().__init__(num_classes, 0, len(PERCENT) + 2)
-        for index in (rule.index, rule.border):
-            if index is not None and not 0 <= index < num_classes:
-                raise CrispsegError(f"objects of class {index} are asked for; classes are 0 to {num_classes - 1}")
+        super().__init__(num_classes, len(PERCENT) + 2)
         self.rule = rule
 
-    def update(
-        self,
-        prediction: Tensor,
-        truth: Tensor,
-        ids: Sequence[int] | None = None,
-        instances: Tensor | None = None,
-    ) -> None:
-        """Add images, as other metrics do.
-
-        Args:
-            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
-            ids: the images' numbers in the split.
-            instances: numbers of the true objects `(N, H, W)`, integers, 0 where there is none; by default the rule
-                finds them in `truth`.
-
-        Raises:
-            CrispsegError: as for other metrics; instances of another shape, or no integers from 0 to `MOST`.
-        """
-        prediction, truth = self.checked(prediction, truth, ids)
-        predicted, true = self.maps(prediction, truth)
-        wanted: Iterable[NDArray[np.integer]] = map(self.rule.find, true)
-        if instances is not None:
-            given = instances.cpu().numpy()
-            if given.shape != true.shape or given.dtype.kind not in "iu":
-                raise CrispsegError(
-                    f"instances are {given.dtype} of shape {given.shape}; give integers of {true.shape}"
-                )
-            if given.size and not 0 <= given.min() <= given.max() <= MOST:
-                worst = given.min() if given.min() < 0 else given.max()
-                raise CrispsegError(f"instances hold {worst}; number objects from 1 on, to {MOST} at most")
-            wanted = np.where(true == IGNORE, 0, given)
-        rows = [matches(self.rule.find(labels), numbers) for labels, numbers in zip(predicted, wanted, strict=True)]
-        self.keep(np.array(rows, np.int64).reshape(len(truth), len(PERCENT) + 2), truth, ids)
+    def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
+        """`(T + 2,)`, as `matches` has them."""
+        prediction, truth, *instances = maps
+        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else self.rule.find(truth)
+        return matches(self.rule.find(prediction), wanted)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
         """The objects of each image."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import LEVEL, percent, signed
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.scores import Scores
@@ -55,44 +56,23 @@ class Example:
     miou: tuple[float, ...]
 
 
-def _examples(
-    models: Sequence[AnyModel],
-    dataset: SegmentationDataset,
-    scores: Sequence[Scores],
-    places: Iterable[int],
-    protocol: Protocol | str = "whole",
-) -> list[Example]:
-    """Images at these places among those that `scores` have, predicted again."""
-    segmenters = [Segmenter(model, protocol=protocol) for model in models]
-    found = []
-    for at in places:
-        index = int(scores[0].ids[at])
-        seen = [dataset.with_channels(each.info.in_chans, each.value_range)[index] for each in segmenters]
-        labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
-        found.append(Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores)))
-    return found
-
-
 def examples(
     model: AnyModel, dataset: SegmentationDataset, scores: Scores, protocol: Protocol | str, count: int = EXAMPLES
 ) -> tuple[list[Example], list[Example]]:
     """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
 
-    An image's mIoU is over the classes in its truth or its prediction, as a split's is. Equal ones come in the split's
-    order.
+    An image's mIoU is over the classes in its truth or its prediction, as a split's is.
 
     Args:
         model: the model that was scored; it predicts these images again.
         dataset: the split that it was scored on.
-        scores: its scores, with those of each image, as `evaluate` gives them.
+        scores: its scores, as `evaluate` gives them.
         protocol: that of the scores.
         count: images of each kind, at most.
     """
-    miou = scores.images.miou
-    worst = np.argsort(miou, kind="stable")[:count]
-    best = [at for at in np.argsort(-miou, kind="stable") if at not in worst][:count]
-    one, other = (_examples([model], dataset, [scores], places, protocol) for places in (worst, best))
-    return one, other
+    order = np.argsort(scores.images.miou, kind="stable")
+    worst, best = _examples([model], dataset, [scores], protocol, order[:count], order[count:][::-1][:count])
+    return worst, best
 
 
 def most_changed(
@@ -100,13 +80,32 @@ def most_changed(
 ) -> tuple[list[Example], list[Example]]:
     """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
 
-    Images without a change are in neither; equal ones come in the split's order. Arguments are those of `examples`, of
-    each model.
+    Images without a change are in neither. Arguments are those of `examples`, of each model.
     """
-    gains = np.nan_to_num(scores[-1].images.miou - scores[0].images.miou)
-    gained = [at for at in np.argsort(-gains, kind="stable")[:count] if gains[at] > 0]
-    lost = [at for at in np.argsort(gains, kind="stable")[:count] if gains[at] < 0]
-    return _examples(models, dataset, scores, gained), _examples(models, dataset, scores, lost)
+    gains = scores[-1].images.miou - scores[0].images.miou
+    order = np.argsort(gains, kind="stable")
+    up, down = order[gains[order] > 0][::-1], order[gains[order] < 0]
+    gained, lost = _examples(models, dataset, scores, "whole", up[:count], down[:count])
+    return gained, lost
+
+
+def _examples(
+    models: Sequence[AnyModel],
+    dataset: SegmentationDataset,
+    scores: Sequence[Scores],
+    protocol: Protocol | str,
+    *groups: NDArray[np.int64],
+) -> Iterator[list[Example]]:
+    """Images at the places of each group among those that `scores` have, predicted again."""
+    segmenters = [Segmenter(model, protocol=protocol) for model in models]
+
+    def example(at: int) -> Example:
+        index = int(scores[0].ids[at])
+        seen = [dataset.with_channels(each.info.in_chans, each.value_range)[index] for each in segmenters]
+        labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
+        return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
+
+    return ([example(at) for at in group] for group in groups)
 
 
 def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -144,17 +143,14 @@ def report_page(
         "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour "
         "of their true class, lighter where that is dark."
     )
-    note = "IoU, accuracy and boundary scores are in percent; ignored pixels count nowhere."
-    if evaluation.bounded:
-        note += f" Ranges are {LEVEL:.0f} % bootstrap intervals over images."
     confusion = draw_confusion(evaluation.scores.confusion, labels.names)
     return pages.render(
         "scores.html",
         title=title,
         conditions=conditions,
         cards=[(name, each.alone(), each.range()) for name, each in evaluation.means()],
-        note=note,
-        tables=[table for table in (evaluation.class_table(), evaluation.boundary_table()) if table],
+        note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images.",
+        tables=[evaluation.class_table()],
         confusion=pages.embedded(confusion, "confusion matrix", longest=2560),
         groups=[_group("Worst images", about, worst, labels, shown), _group("Best images", about, best, labels, shown)],
     )
@@ -182,11 +178,6 @@ def comparison_page(
             yield difference_map(one.labels[0], predicted, one.sample.labels), f"changes, {names[0]} to {name}"
 
     ranked = f"By their own mIoU, from {names[0]} to {names[-1]}."
-    groups = [
-        _group("Images that gain most", ranked, gained, labels, shown, DIFFERENCES),
-        _group("Images that lose most", ranked, lost, labels, shown, DIFFERENCES),
-    ]
-    note = "Bold where the interval of a change does not contain 0." if comparison.resamples else ""
     means, *others = comparison.tables()
     pairs = zip(means.rows, comparison.results, strict=True)
     rows = [row._replace(cells=[*row.cells, one.explanation]) for row, one in pairs]
@@ -195,10 +186,13 @@ def comparison_page(
         title=title,
         conditions=conditions,
         cards=[],
-        note=f"{about} {note}",
+        note=f"{about} Bold where the interval of a change does not contain 0.",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
         confusion=None,
-        groups=groups,
+        groups=[
+            _group("Images that gain most", ranked, gained, labels, shown, DIFFERENCES),
+            _group("Images that lose most", ranked, lost, labels, shown, DIFFERENCES),
+        ],
     )
 
 
@@ -225,59 +219,22 @@ def _group(
     return {"heading": heading, "about": about, "legends": [classes, *legends], "images": images}
 
 
-DPI = 100
-HIT, MISS, ABSENT = (33, 102, 172), (178, 24, 43), (225, 228, 232)
 NUMBERED = 30
-"""Most classes for which cells have numbers."""
-LONGEST = 24
-"""Letters of a name."""
-
-_CELLS = ((12, 46), (30, 34), (60, 22), (255, 14))
-"""Most classes, and pixels of a cell."""
+"""Most classes for which the cells of a confusion matrix have numbers."""
 
 
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw a confusion matrix in percent of its rows: the classes predicted for the pixels of each class.
-
-    Right pixels are blue, wrong ones red; colours grow with the root of the share, so that 1 % can be seen. Up to 30
-    classes, cells have their numbers. The row of a class that is not in the truth is grey.
+    """Draw a confusion matrix in percent of its rows, `(H, W, 3)` RGB: what the pixels of each class are predicted as.
 
     Args:
         confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.
         names: names of the `C` classes.
-
-    Returns:
-        `(H, W, 3)` RGB, about 300 pixels wide for 2 classes and 2300 for 150.
-
-    Raises:
-        CrispsegError: the matrix is not square, or there is not one name a class.
     """
-    classes = len(names)
-    if confusion.shape != (classes, classes):
-        raise CrispsegError(f"a confusion matrix of shape {confusion.shape} for {classes} names; give one name a class")
-    totals = confusion.sum(1, keepdims=True)
-    shares = confusion / np.maximum(totals, 1)
-    colors = np.where(np.eye(classes, dtype=bool)[..., None], HIT, MISS)
-    pixels = np.rint(255 + np.sqrt(shares)[..., None] * (colors - 255)).astype(np.uint8)
-    pixels[totals[:, 0] == 0] = ABSENT
-    cell = next(size for most, size in _CELLS if classes <= most)
-    figure = Figure((classes * cell / DPI, classes * cell / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(pixels, interpolation="nearest")
-    size = min(cell - 2, 16) * 72 / DPI
-    labels = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    axes.xaxis.tick_top()
-    axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(classes), labels, fontsize=size)
-    axes.set_xlabel("predicted class")
-    axes.xaxis.set_label_position("top")
-    axes.set_ylabel("true class, % of its pixels")
-    for row, column in np.argwhere(confusion) if classes <= NUMBERED else ():
-        share = 100 * shares[row, column]
-        text = f"{share:.{1 if cell >= 40 and share < 99.95 else 0}f}"
-        text = {"0": "<1", "0.0": "<0.1"}.get(text, text)
-        color = "white" if share > 35 else "black"
-        axes.text(column, row, text, color=color, fontsize=0.26 * cell, ha="center", va="center")
+    shares = torch.from_numpy(np.round(100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1), 1))
+    numbered = len(names) <= NUMBERED
+    side = 1 + len(names) * (0.6 if numbered else 0.16)  # inches
+    figure = Figure((side, side))
+    plot_confusion_matrix(shares, figure.subplots(), add_text=numbered, labels=list(names), cmap="Blues")
     file = io.BytesIO()
-    figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.2, facecolor="white")
+    figure.savefig(file, bbox_inches="tight")
     return np.array(Image.open(file).convert("RGB"))

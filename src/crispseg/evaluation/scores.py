@@ -1,7 +1,7 @@
 """Scores from pixel counts over a whole split, and what all metrics share.
 
-That is: checked labels, and a row of whole numbers for each image. Sums of whole numbers, and rows in a fixed order,
-make scores exactly the same for any number of processes.
+The state of a metric is a row of whole numbers for each image. Sums of whole numbers, and rows in a fixed order, make
+scores exactly the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-        numbers: how many a row has for each class.
-        others: how many it has beside these.
+        width: the numbers in a row.
 
     Raises:
         CrispsegError: another number of classes.
@@ -45,98 +44,75 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
 
     is_differentiable = False
     full_state_update = False
-    per_image = True
     rows: list[Tensor]
 
-    def __init__(self, num_classes: int, numbers: int, others: int = 0) -> None:
-        if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-            raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible")
+    def __init__(self, num_classes: int, width: int) -> None:
+        if not 2 <= num_classes <= IGNORE:
+            raise CrispsegError(f"num_classes is {num_classes}; 2 to {IGNORE} classes are possible")
         super().__init__()
-        self.num_classes = num_classes
-        self._width = numbers * num_classes + others
+        self.num_classes, self.width = num_classes, width
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes; `compute` and `scores` call it."""
         if isinstance(self.rows, list):  # of a process without images, torchmetrics would gather another shape
-            self.rows.append(torch.zeros(0, 1 + self._width, dtype=torch.int64, device=self.device))
+            self.rows.append(torch.zeros(0, 1 + self.width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None) -> None:
+    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None, *others: Tensor) -> None:
         """Add images. Those of which every pixel is ignored do not count: loaders fill up processes' shares with them.
 
         Args:
             prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
             ids: the images' numbers in the split.
+            others: further maps `(N, H, W)`, as `row` takes them.
 
         Raises:
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored; not one number an image, or a negative one.
+                ignored.
         """
-        prediction, truth = self.checked(prediction, truth, ids)
-        rows = self.count(prediction, truth)
-        if rows is not None:
-            self.keep(rows, truth, ids)
-
-    def checked(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-        """Both as integers that can hold 255. Raises as `update` does, but for values."""
-        if prediction.shape != truth.shape or (self.per_image and truth.ndim != 3):
+        if prediction.shape != truth.shape or truth.ndim != 3:
             raise CrispsegError(
                 f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
                 f"{tuple(truth.shape)}"
             )
-        checked = []
+        ignored, maps = truth.long() == IGNORE, []
         for name, labels in (("prediction", prediction), ("truth", truth)):
-            if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            if labels.is_floating_point() or labels.dtype == torch.bool:
                 raise CrispsegError(f"the {name} is {labels.dtype}; class ids are integers, such as logits.argmax(1)")
-            # An int8 would take 255 for -1, and PyTorch hardly has operators for unsigned integers of more bits.
-            usual = labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
-            checked.append(labels if usual else labels.long())
-        if ids is not None and (len(ids) != len(truth) or any(number < 0 for number in ids)):
-            raise CrispsegError(f"ids are {list(ids)} for {len(truth)} images; give each image a number, 0 or larger")
-        return checked[0], checked[1]
+            counted = labels.int().masked_fill(ignored, 0)
+            low, high = counted.aminmax()
+            if low < 0 or high >= self.num_classes:
+                raise CrispsegError(
+                    f"the {name} holds value {low if low < 0 else high}, but classes are 0 to {self.num_classes - 1} "
+                    f"and {IGNORE} is ignored"
+                )
+            maps.append(counted.to(torch.uint8).masked_fill_(ignored, IGNORE))
+        rows = self.count(*maps, *others)
+        numbers = torch.tensor([UNNUMBERED] * len(rows) if ids is None else list(ids))
+        kept = torch.cat([numbers[:, None], rows.cpu()], 1)[~ignored.flatten(1).all(1).cpu()]
+        self.rows.append(kept.to(self.device))
 
-    def keep(self, rows: NDArray[np.int64], truth: Tensor, ids: Sequence[int] | None) -> None:
-        """Add the rows `(N, numbers)` of images to the state."""
-        numbers = [UNNUMBERED] * len(rows) if ids is None else list(ids)
-        counted = (truth != IGNORE).flatten(1).any(1).cpu().numpy()
-        kept = np.concatenate([np.array(numbers, np.int64)[:, None], rows], axis=1)[counted]
-        self.rows.append(torch.from_numpy(kept).to(self.device))
+    def count(self, *maps: Tensor) -> Tensor:
+        """The rows `(N, width)` of images, from their maps as `row` takes them, `(N, H, W)` each."""
+        arrays = (each.cpu().numpy() for each in maps)
+        return torch.from_numpy(np.array([self.row(*each) for each in zip(*arrays, strict=True)], np.int64))
 
-    def count(self, prediction: Tensor, truth: Tensor) -> NDArray[np.int64] | None:
-        """`(N, numbers)`, the rows of images; None to keep none."""
-        rows = [self.row(*pair) for pair in zip(*self.maps(prediction, truth), strict=True)]
-        return np.array(rows, np.int64).reshape(len(truth), self._width)
+    def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
+        """The row `(width,)` of an image from its prediction and truth `(H, W)`, both 255 where the truth is ignored.
 
-    def maps(self, prediction: Tensor, truth: Tensor) -> list[NDArray[np.uint8]]:
-        """Prediction and truth `(N, H, W)`, both 255 where the truth is ignored. Raises as `update` does of values."""
-        ignored = truth == IGNORE
-        maps = []
-        for name, labels in (("prediction", prediction), ("truth", truth)):
-            stray = ((labels < 0) | (labels >= self.num_classes)).logical_and_(~ignored)
-            if stray.any():
-                raise self.stray(name, labels[stray][0])
-            maps.append(labels.to(torch.uint8).masked_fill(ignored, IGNORE).cpu().numpy())
-        return maps
-
-    def row(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The row of an image from its labels `(H, W)`, both 255 where the truth is ignored."""
+        `ObjectScores` also takes numbers of true objects.
+        """
         raise NotImplementedError
 
-    def stray(self, name: str, value: Tensor) -> CrispsegError:
-        """What is said of a label that is none."""
-        return CrispsegError(
-            f"the {name} holds value {int(value)}, but classes are 0 to {self.num_classes - 1} and {IGNORE} is ignored"
-        )
-
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers `(N,)` of the images so far and their rows `(N, numbers * num_classes)`, in order.
+        """Numbers `(N,)` of the images so far and their rows `(N, width)`, in order.
 
         Raises:
             CrispsegError: two images have the same number.
         """
         if not len(self.rows):
-            return np.zeros(0, np.int64), np.zeros((0, self._width), np.int64)
+            return np.zeros(0, np.int64), np.zeros((0, self.width), np.int64)
         table: NDArray[np.int64] = dim_zero_cat(self.rows).cpu().numpy()
         table = table[np.lexsort(table.T[::-1])]  # by number, then by content
         ids = table[:, 0]
@@ -236,7 +212,7 @@ class Scores(Counts, ImageScores):
 
     Args:
         confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.
-        images: `(N, C)`, of each image with a counted pixel, for intervals; of none if they were not kept.
+        images: `(N, C)`, of each image with a counted pixel, for intervals; of none by default.
         ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
@@ -257,18 +233,14 @@ class Scores(Counts, ImageScores):
 
     @property
     def basis(self) -> list[object]:
-        if self.confusion.any() and not len(self.ids):
-            raise CrispsegError("gains need the counts of each image; score by SegmentationScores(…, per_image=True)")
         return [*super().basis, self.images.truth.tolist()]
 
 
 class SegmentationScores(PerImageMetric[Scores]):
-    """Accumulates a confusion matrix; right under distributed evaluation, since matrices add up.
+    """Accumulates a confusion matrix, and hits, truth and prediction of each image and class for intervals.
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-        per_image: also keep hits, truth and prediction of each image and class, 24 bytes each, for intervals. Labels
-            must then be `(N, H, W)`, else they can have any shape.
 
     Raises:
         CrispsegError: another number of classes.
@@ -276,43 +248,22 @@ class SegmentationScores(PerImageMetric[Scores]):
 
     confusion: Tensor
 
-    def __init__(self, num_classes: int, per_image: bool = False) -> None:
-        super().__init__(num_classes, 3)
-        self.per_image = per_image
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, 3 * num_classes)
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def count(self, prediction: Tensor, truth: Tensor) -> NDArray[np.int64] | None:
-        """Add to the matrix; hits, truth and prediction of each image, if they are to be kept."""
-        if not truth.numel():
-            return None
-        low, high = truth.aminmax()
-        if int(low) < 0 or int(high) > IGNORE:
-            raise self.stray("truth", truth[(truth < 0) | (truth > IGNORE)][0])
-        low, high = prediction.aminmax()
-        if int(low) < 0 or int(high) >= self.num_classes:
-            prediction = prediction.masked_fill(truth == IGNORE, 0)
-            strays = prediction[(prediction < 0) | (prediction >= self.num_classes)]
-            if len(strays):
-                raise self.stray("prediction", strays[0])
-        if not self.per_image:
-            self.confusion += self._matrix(prediction, truth)
-            return None
-        matrices = torch.stack([self._matrix(*pair) for pair in zip(prediction, truth, strict=True)])
+    def count(self, *maps: Tensor) -> Tensor:
+        """Add to the matrix, and return the rows of images: hits, truth and prediction."""
+        matrices = torch.stack([self._matrix(*pair) for pair in zip(*maps, strict=True)])
         self.confusion += matrices.sum(0)
-        rows = torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
-        return rows.cpu().numpy()
+        return torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
 
     def _matrix(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """`(C, C)` of some pixels."""
-        classes = self.num_classes
-        # Both are made int32 first: sums of two types are ten times as slow.
-        pairs = truth.to(torch.int32, copy=True).mul_(classes).add_(prediction.to(torch.int32))
-        # Room for every 8-bit truth: one pass counts, ignores and finds stray values, with no masked copies.
-        counts = torch.bincount(pairs.flatten(), minlength=(IGNORE + 1) * classes).view(-1, classes)
-        counts[IGNORE] = 0
-        if counts[classes:].any():
-            raise self.stray("truth", counts[classes:].sum(1).nonzero()[0] + classes)
-        return counts[:classes]
+        """`(C, C)` of an image; one pass counts, with ignored pixels in the last row and column."""
+        side = IGNORE + 1
+        pairs = truth.to(torch.int32).mul_(side).add_(prediction)
+        counts = torch.bincount(pairs.flatten(), minlength=side**2).view(side, side)
+        return counts[: self.num_classes, : self.num_classes]
 
     def compute(self) -> Tensor:
         """The `(num_classes, num_classes)` matrix of all pixels so far; `Scores` reads it."""

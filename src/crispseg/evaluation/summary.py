@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, TableRow, Values, number
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, TableRow, Values, number, percent
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.scores import Scores
@@ -84,11 +84,6 @@ class Evaluation:
         """The values of `estimates`."""
         return {name: each.value for name, each in self.estimates.items()}
 
-    @property
-    def bounded(self) -> bool:
-        """Whether there are intervals: of at least two images, and if they were asked for."""
-        return bool(self.resamples) and len(self.scores.ids) > 1
-
     def means(self) -> list[tuple[str, Estimate]]:
         """The scores of all classes together, by their names."""
         found = [(name, self.estimates[key]) for key, name in MEANS.items()]
@@ -107,29 +102,21 @@ class Evaluation:
         return found
 
     def class_table(self) -> ScoreTable:
-        """The IoU of each class, and accuracy and shares of the pixels in percent."""
+        """The IoU of each class, and accuracy, shares of the pixels and boundary scores in percent."""
         truth, predicted = self.scores.truth, self.scores.predicted
-        shares = [100 * each / max(each.sum(), 1) for each in (truth, predicted)]
-        columns = [self.estimates["accuracy"].value, *shares]
-        rows = []
-        for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
-            iou, values = self.estimates["iou"].at(at), [Estimate(each[at], np.full(2, np.nan)) for each in columns]
-            rows.append(TableRow(name, [iou, *values], color, iou))
-        return ScoreTable("Classes", ["class", "IoU", "accuracy", "% of truth", "% of prediction"], rows)
-
-    def boundary_table(self) -> ScoreTable | None:
-        """The boundary scores of each class; None without them."""
-        columns: dict[str, Any] = {}
+        columns = {"accuracy": self.scores.accuracy}
+        columns |= {"% of truth": 100 * truth / max(truth.sum(), 1)}
+        columns |= {"% of prediction": 100 * predicted / max(predicted.sum(), 1)}
         if self.boundary:
             pairs = zip(self.boundary.distances, self.boundary.f, strict=True)
             columns |= {f"F {distance} px": f for distance, f in pairs}
         if self.boundary_iou:
             columns["boundary IoU"] = self.boundary_iou.iou
-        rows = [
-            TableRow(name, [Estimate(each[at], np.full(2, np.nan)) for each in columns.values()], color)
-            for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True))
-        ]
-        return ScoreTable("Boundaries of the classes", ["class", *columns], rows) if columns else None
+        rows = []
+        for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
+            iou = self.estimates["iou"].at(at)
+            rows.append(TableRow(name, [iou, *(percent(each[at]) for each in columns.values())], color, iou))
+        return ScoreTable("Classes", ["class", "IoU", *columns], rows)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, and the IoU of each class."""
@@ -137,26 +124,20 @@ class Evaluation:
         return pages.render(
             "notebook/evaluation.html",
             means=[(name, each.alone(), each.range()) for name, each in self.means()],
-            level=f"{LEVEL:.0f}" if self.bounded else "",
+            level=f"{LEVEL:.0f}" if self.means()[0][1].range() else "",
             classes=[(row.name, row.color, row.bar.value, row.bar.alone(), row.bar.interval) for row in table.rows],
         )
 
     def as_json(self) -> dict[str, Any]:
         """Scores as plain numbers, as docs/metrics.md lists them; `null` for what is undefined."""
-        summary = {name: self._plain(name, each.value) for name, each in self.estimates.items()}
+        summary = self.named(self.estimates, self.resamples)
         summary["confusion"] = self.scores.confusion.tolist()
         if self.objects:
             summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
-        if self.bounded:
-            summary["intervals"] = {"level": LEVEL, "resamples": self.resamples} | {
-                name: self._plain(name, np.moveaxis(each.interval, 0, -1))
-                for name, each in self.estimates.items()
-                if not name.endswith("_classes")
-            }
         return summary
 
-    def _plain(self, name: str, values: Values) -> Any:
-        """Nested by the names of classes, distances and thresholds; a last axis without names becomes a list."""
+    def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
+        """Values, and `intervals` if there are, nested by the names of classes, distances, thresholds and widths."""
         keys = {
             "class": self.labels.names,
             "distance": self.boundary.distances if self.boundary else (),
@@ -171,7 +152,14 @@ class Evaluation:
                 return {str(key): nested(each, axes[1:]) for key, each in pairs}
             return [number(each) for each in values] if np.ndim(values) else number(values)
 
-        return nested(values, _AXES.get(name, ()))
+        found = {name: nested(each.value, _AXES.get(name, ())) for name, each in estimates.items()}
+        if resamples and len(self.scores.ids) > 1:
+            found["intervals"] = {"level": LEVEL, "resamples": resamples} | {
+                name: nested(np.moveaxis(each.interval, 0, -1), _AXES.get(name, ()))
+                for name, each in estimates.items()
+                if not name.endswith("_classes")
+            }
+        return found
 
 
 def score_table(columns: dict[str, Evaluation]) -> Table:

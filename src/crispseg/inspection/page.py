@@ -94,7 +94,7 @@ def classes(inspection: Inspection) -> dict[str, Any]:
     columns, present = {"% of prediction": share}, share > 0
     if truth is not None:
         counter = SegmentationScores(len(labels))
-        counter.update(torch.from_numpy(inspection.labels), torch.from_numpy(truth))
+        counter.update(torch.from_numpy(inspection.labels)[None], torch.from_numpy(truth)[None])
         scores = counter.scores()
         columns |= {"% of truth": 100 * scores.truth / truth.size, "IoU here, %": scores.iou}
         present |= scores.truth > 0

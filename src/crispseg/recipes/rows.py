@@ -27,12 +27,14 @@ class Score:
         protocol: the test protocol; one pass over the whole image by default.
         server: format of the files for a benchmark's server, which alone has the truth of the test split.
         boundary: distances in pixels at which boundaries are scored.
+        boundary_empty: as `crispseg evaluate` takes it.
     """
 
     split: str = "val"
     protocol: str = "whole"
     server: str | None = None
     boundary: tuple[int, ...] = ()
+    boundary_empty: str = "skip"
 
 
 @dataclass(config=CHECKS)
