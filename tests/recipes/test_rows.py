@@ -17,7 +17,7 @@ from crispseg.errors import CrispsegError
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
 TABLES = {
-    "sfnet": ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3", "4", "5a", "5b", "6", "7", "8"],
+    "sfnet": ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3", "4", "5a", "5b", "6", "7", "8", "start"],
     "ddsm": ["1", "2", "3", "4"],
     "agln": ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"],
     "unept": ["1", "2", "3", "4", "5", "6", "7", "8"],
@@ -59,6 +59,12 @@ def test_counts_are_the_papers_or_the_row_says_why(row: PaperRow) -> None:
     found = row.counts()
     pairs = [(found.parameters, row.parameters), (found.multiply_adds, row.multiply_adds)]
     assert row.note or all(abs(here / paper - 1) < 0.02 for here, paper in pairs if paper)
+
+
+def test_the_row_that_can_be_started_with_published_weights() -> None:
+    row = find_row("sfnet", "start.resnet18d")
+    assert not row.weight_file
+    assert row.counts() == pytest.approx((12.74, 98.1), rel=1e-3)
 
 
 def test_what_is_no_row() -> None:
