@@ -186,15 +186,6 @@ def test_camvid_in_32_colours(tmp_path: Path) -> None:
     assert [pair.name for pair in source.dataset("train").pairs] == ["0001TP_006690", "0001TP_006720"]
 
 
-def test_camvid_in_folders(tmp_path: Path) -> None:
-    for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
-        picture(tmp_path / split / f"{name}.png")
-        save(tmp_path / f"{split}_labels" / f"{name}_L.png", grid([(64, 128, 192), (0, 0, 0)]))  # SUVPickupTruck, Void
-    source = CamVid(tmp_path, masks="colors")
-    assert source.splits() == ("train", "val") and len(source.dataset("train")) == 2
-    np.testing.assert_array_equal(source.dataset("val")[0].labels, grid([8, 255]))
-
-
 def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     for split in ("train", "val"):
         picture(tmp_path / split / "x.png")
@@ -245,17 +236,10 @@ def test_training_on_train_and_val(name: str, make: Callable[[Path], Any], tmp_p
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 
-@pytest.mark.parametrize(
-    ("name", "where"),
-    [
-        ("cityscapes", "leftImg8bit/test with"),
-        ("coco_stuff", "images/test2017 with"),
-        ("voc2012", "ImageSets/Segmentation/test.txt names with"),
-    ],
-)
-def test_masks_that_are_not_public(name: str, where: str, tmp_path: Path, refuses: Any) -> None:
-    with refuses("'test'", "on its server", "cannot be scored", where, "crispseg predict"):
-        MAKERS[name](tmp_path).dataset("test")
+@pytest.mark.parametrize(("name", "options"), [("pascal_context", {"classes": 58}), ("voc2012", {"train_on": "test"})])
+def test_options_that_do_not_exist(name: str, options: dict[str, Any], refuses: Any) -> None:
+    with refuses(f"data.{next(iter(options))} is"):
+        DATA_SOURCES[name]("x", **options)  # type: ignore[call-arg]
 
 
 def remove(*paths: str) -> Callable[[Path], None]:
@@ -344,7 +328,7 @@ def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureF
     assert list(scores["iou"]) == list(known("voc2012"))
     assert np.sum(scores["confusion"], axis=1).tolist() == [293] * 12 + [292] * 8 + [0]  # 255 is there 292 times too
     assert main(["evaluate", str(run), "--split=test", "--workers=0"]) == 2
-    assert "cannot be scored" in capsys.readouterr().err
+    assert "no split 'test' with public masks" in capsys.readouterr().err
 
     image = root / "JPEGImages" / "2008_000006.jpg"
     assert main(["predict", str(run), str(image), f"--out={tmp_path / 'out'}"]) == 0

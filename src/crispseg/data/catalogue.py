@@ -67,8 +67,6 @@ class Layout:
     """Split → its official name, where that is another."""
     void: bool = False
     """Whether values that mean no class, up to the last that does, are ignored; else they are refused."""
-    test: str = ""
-    """Where the images are whose masks are not public, or the list that names them."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
+from pydantic.dataclasses import dataclass
+
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.dataset import FileDataset, InstanceDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
@@ -62,20 +63,13 @@ def _layout(name: str) -> Layout:
     return layout
 
 
-@dataclass(frozen=True)
-class PublicSource:
+@dataclass(frozen=True, config=CHECKS)
+class PublicSource(Settings):
     """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes."""
 
+    prefix: ClassVar[str] = "data."
     root: str | Path
     name: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), get_args(hints[field.name])
-            exact = any(type(value) is type(choice) and value == choice for choice in choices)
-            if get_origin(hints[field.name]) is Literal and not exact:
-                raise CrispsegError(f"data.{field.name} is {value!r}; choose one of {', '.join(map(str, choices))}")
 
     @property
     def folder(self) -> Path:
@@ -123,16 +117,8 @@ class PublicSource:
         Raises:
             CrispsegError: no such split, or one without public masks; missing folders, lists or files.
         """
-        splits = self.splits()
-        if split == "test" and self.layout.test:
-            where = self.folder / self.layout.test
-            what = f"the images that {where} names" if where.suffix else where
-            raise CrispsegError(
-                f"the masks of {self.name}'s 'test' are not public but on its server, so it cannot be scored here; "
-                f"predict {what} with 'crispseg predict', or score the split 'val'"
-            )
-        if split not in splits:
-            raise CrispsegError(f"{self.name} has no split '{split}'{did_you_mean(split, splits)}")
+        if split not in (splits := self.splits()):
+            raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
         parts = self.parts(split)
         masks = self.mask_files(parts[0])  # one form for all parts, since one lookup reads them
         pairs = [pair for part in parts for pair in self.pairs(part, masks)]
@@ -163,7 +149,7 @@ class PublicSource:
         return path.format(self.layout.parts.get(part, part)).replace("*", files)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class ADE20K(PublicSource):
     """ADE20K, 150 classes, from ADEChallengeData2016.zip. The masks of its test images are not public.
 
@@ -177,7 +163,7 @@ class ADE20K(PublicSource):
     name = "ade20k"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class Cityscapes(PublicSource):
     """Cityscapes with fine annotations and 19 classes, 2048×1024 pixels. The masks of the test split are not public.
 
@@ -200,7 +186,7 @@ class Cityscapes(PublicSource):
         return TableLookup({index: index for index in range(19)}, "train ids of Cityscapes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class CocoStuff(PublicSource):
     """COCO-Stuff with all 171 classes, from the masks "stuffthingmaps". Those of the test images are not public.
 
@@ -216,7 +202,7 @@ class CocoStuff(PublicSource):
     name = "coco_stuff"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class Mapillary(PublicSource):
     """Mapillary Vistas v1.2 with the classes that its own config.json marks as evaluated, 65 of 66; others are ignored.
 
@@ -241,26 +227,24 @@ class Mapillary(PublicSource):
     @cached_property
     def _labels(self) -> tuple[list[OfficialClass], int]:
         """The evaluated classes, and how many mask values there are; the package of v2.0 has the first config."""
-        names = ("config_v1.2.json", "config.json")
-        path = next((path for name in names if (path := self.folder / name).is_file()), None)
-        if path is None:
-            raise CrispsegError(f"{self.root} holds no {' or '.join(names)}; {self.hint}")
+        old, plain = self.folder / "config_v1.2.json", self.folder / "config.json"
+        path = old if old.is_file() else plain
+        if not path.is_file():
+            raise CrispsegError(f"{self.root} holds no {old.name} or {plain.name}; {self.hint}")
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-            known = [
+            classes = [
                 OfficialClass(value, str(label["readable"]), _color(label["color"]))
                 for value, label in enumerate(labels)
                 if label["evaluate"]
             ]
-            if len(known) < 2:
-                raise ValueError("fewer than two are evaluated")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             reason = f"{path} is no list of Mapillary's labels ({one_line(error)})"
             raise CrispsegError(f"{reason}; restore it; {self.hint}") from None
-        return known, len(labels)
+        return classes, len(labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class PascalContext(PublicSource):
     """PASCAL-Context as PNG masks, in the layout that MMSegmentation's converter leaves.
 
@@ -281,7 +265,7 @@ class PascalContext(PublicSource):
         return official_classes(self.name)[-self.classes :]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class VOC2012(PublicSource):
     """PASCAL VOC 2012, 20 kinds of objects and background. The masks of its test images are not public.
 
@@ -308,7 +292,7 @@ class VOC2012(PublicSource):
         return self._pairs(self.layout.images, "SegmentationClassAug/*.png", lists, (*names, "train_aug")[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class CamVid(PublicSource):
     """CamVid with 11 classes.
 
@@ -320,7 +304,7 @@ class CamVid(PublicSource):
     Args:
         root: folder with train.txt, val.txt (or test.txt) and the images and masks that these lists name.
         masks: ids for masks of class ids, as in SegNet's form of 480×360 pixels; colors for the original's masks in
-            32 colours, of 960×720 pixels, in LabeledApproved_full or in folders such as train_labels.
+            32 colours, of 960×720 pixels, in LabeledApproved_full.
     """
 
     masks: Literal["ids", "colors"] = "ids"
@@ -338,16 +322,13 @@ class CamVid(PublicSource):
         )
 
     def splits(self) -> tuple[str, ...]:
-        """Return those of train, val and test that have a list, or a folder of masks; an error if there is none."""
-        root, every = self.folder, ("train", "val", "test")
-        splits = tuple(split for split in every if (root / f"{split}.txt").is_file() or self._in_folders(split))
+        """Return those of train, val and test that have a list; an error if there is none."""
+        splits = tuple(split for split in ("train", "val", "test") if (self.folder / f"{split}.txt").is_file())
         if not splits:
-            raise CrispsegError(f"{root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.hint}")
+            raise CrispsegError(f"{self.root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.hint}")
         return splits
 
     def pairs(self, part: str, masks: str) -> list[Pair]:
-        if self._in_folders(part):
-            return self._pairs("{}/*.png", "{}_labels/*_L.png", "", part)
         if self.masks == "colors":
             return super().pairs(part, masks)
         listing = self.folder / f"{part}.txt"
@@ -355,16 +336,13 @@ class CamVid(PublicSource):
         for line in read_listing(listing, self.hint):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
             files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
-            if len(files) != 2 or any("/" not in word for word in line.split()):
+            if len(files) != 2:
                 raise CrispsegError(f"{listing}: malformed line '{line}'; {self.hint}")
             pairs.append(Pair(files[0].stem, files[0], files[1]))
         return present(pairs, listing, self.hint)
 
-    def _in_folders(self, split: str) -> bool:
-        return self.masks == "colors" and (self.folder / f"{split}_labels").is_dir()
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKS)
 class Aerial(PublicSource):
     """Aerial photographs of Dubai with five classes; what is unlabelled is ignored.
 
@@ -384,8 +362,8 @@ class Aerial(PublicSource):
         return self._pairs(self.layout.images, masks, str(LISTS / "aerial_{}.txt"), part)
 
 
-@dataclass(frozen=True)
-class Nuclei:
+@dataclass(frozen=True, config=CHECKS)
+class Nuclei(Settings):
     """Cells under microscopes, of many kinds, with the classes background, nucleus and border (between two nuclei).
 
     Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
@@ -397,6 +375,7 @@ class Nuclei:
         root: folder with images and instances; by default the bundled part, which has a test split.
     """
 
+    prefix: ClassVar[str] = "data."
     root: str | Path | None = None
     name: ClassVar[str] = "nuclei"
 
