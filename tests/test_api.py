@@ -114,7 +114,7 @@ def test_keys_alone_and_in_groups(folders: Path, tmp_path: Path, monkeypatch: py
         ({"masks": [1]}, "one of images and masks is a folder, the other is none; "),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
         ({"masks": None}, "photos is missing; "),
-        ({"images": None}, "data.images and data.masks belong together"),
+        ({"images": None}, "give either data.root, or data.images and data.masks"),
         ({"crop": "large"}, "crop is large; give a whole number"),
     ],
 )

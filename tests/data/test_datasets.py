@@ -257,7 +257,7 @@ def write(path: str, text: str) -> Callable[[Path], None]:
 CONTEXT, VOC = "ImageSets/SegmentationContext/train.txt", "ImageSets/Segmentation"
 COLORS, AUG = {"masks": "colors"}, {"train_on": "aug"}
 BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
-    ("cityscapes", {}, remove("gtFine"), ["gtFine is missing", "cityscapes-dataset.com"]),
+    ("cityscapes", {}, remove("gtFine"), ["gtFine/train is missing", "cityscapes-dataset.com"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train holds no files *_left"]),
     ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),

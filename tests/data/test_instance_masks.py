@@ -91,15 +91,14 @@ def test_files_of_8_16_and_32_bits_and_of_equal_channels(folders: Path) -> None:
 
 
 def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
-    three = "data.instances without data.masks has three classes, background, object, border, not"
-    with refuses(f"{three} data.classes 2; give three names, or leave it out"):
+    with refuses("data.classes 2, data.instances 3; make them agree"):
         of(folders, classes=["background", "nucleus"]).label_set()
-    with refuses(f"{three} data.num_classes 4"):
+    with refuses("data.num_classes 4, data.instances 3"):
         of(folders, num_classes=4).dataset("train")
     for options in ({"palette": [(0, 0, 0)] * 3}, {"ignore": (255,)}):
-        with refuses("data.palette and data.ignore say what values of data.masks mean", "leave them out"):
+        with refuses("data.palette and data.ignore are about data.masks; leave them out"):
             of(folders, **options)
-    with refuses("belong together: give both, or data.root"):
+    with refuses("give either data.root, or data.images and data.masks"):
         Folder(instances=folders / "numbered")
     path = folders / "numbered/0.tif"
     (folders / "numbered/0.png").unlink()

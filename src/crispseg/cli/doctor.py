@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import STDOUT, WithData, say
@@ -44,6 +45,7 @@ class Doctor(WithData):
         json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels that the model takes, 1 to 16; by default what a run recorded, else 3.
+        workers: threads; by default one a processor, at most 8.
     """
 
     name: ClassVar[str] = "doctor"
@@ -52,6 +54,7 @@ class Doctor(WithData):
     json: Path | None = None
     fix: Path | None = None
     in_chans: int | None = None
+    workers: PositiveInt | None = None
 
     def __call__(self) -> int:
         found, in_chans = ({}, 3) if self.target is None else named_data(self.target)
@@ -68,7 +71,7 @@ class Doctor(WithData):
         if to_file:
             check_page(to_file, ".json")
         with atomic_path(to_file) if to_file else nullcontext() as file:
-            diagnosis = diagnose(subject)
+            diagnosis = diagnose(subject, self.workers)
             text = json.dumps(as_json(diagnosis), indent=2) + "\n"
             if file is not None:
                 file.write_text(text, encoding="utf-8")

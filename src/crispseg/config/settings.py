@@ -185,7 +185,7 @@ class Settings:
         except ValidationError as error:
             first, known = error.errors()[0], fields_of(cls)
             key = str(first["loc"][0]) if first["loc"] else ""
-            if key not in known or first["type"] == "missing":
+            if key not in known or (first["type"] == "missing" and len(first["loc"]) == 1):
                 raise
             raise wrong(error, known[key].kind, first["input"], cls.prefix + key) from None
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair
 from crispseg.data.folder_layout import (
     SPLITS,
@@ -31,8 +35,8 @@ ALL = "all"
 """The split of every image that has a mask."""
 
 
-@dataclass(frozen=True)
-class Folder:
+@dataclass(frozen=True, config=CHECKS)
+class Folder(Settings):
     """Images in one folder, masks of the same names in another, sub-folders included; or both in one.
 
     `x.jpg` belongs to `x.png`, or to `x_mask.png`, `x_label.png`, `mask_x.png` and the like. The values of a mask are
@@ -65,44 +69,33 @@ class Folder:
             background, object and border (within 2 pixels of two objects), or three names that classes gives.
     """
 
+    prefix: ClassVar[str] = "data."
     images: str | Path | None = None
     masks: str | Path | None = None
     root: str | Path | None = None
     classes: list[str] | str | Path | None = None
     num_classes: int | None = None
     palette: list[Color] | str | Path | None = None
-    val_ratio: float = 0.2
+    val_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
     seed: int = 0
     train_list: str | Path | None = None
     val_list: str | Path | None = None
     test_list: str | Path | None = None
-    folds: int | None = None
-    fold: int = 1
-    ignore: tuple[int | Color, ...] = ()
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: PositiveInt = 1
+    ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     instances: str | Path | None = None
     name: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
-        both = self.images is not None and (self.masks is not None or self.of_instances)
-        if (self.images, self.masks, self.instances, self.root) == (None, None, None, None):
-            raise CrispsegError("there are no data; give data.root, or data.images and data.masks")
+        both = self.images is not None and (self.masks is not None or self.instances is not None)
         if both is (self.root is not None):
-            if both:
-                raise CrispsegError(f"{self.root} is given beside data.images or data.masks; give one or the other")
-            raise CrispsegError("data.images and data.masks belong together: give both, or data.root")
+            raise CrispsegError("give either data.root, or data.images and data.masks (or data.instances)")
         if self.of_instances and (self.palette is not None or self.ignore):
-            what = "data.palette and data.ignore say what values of data.masks mean, not numbers of objects"
-            raise CrispsegError(f"{what} in data.instances; leave them out, or give data.masks")
-        if not 0 <= self.val_ratio <= 1:
-            raise CrispsegError(f"data.val_ratio is {self.val_ratio}; give a share from 0 to 1, such as 0.2")
-        if self.folds is not None and self.folds < 2:
-            raise CrispsegError(f"data.folds is {self.folds}; give 2 or more")
-        if not 1 <= self.fold <= (self.folds or 1):
+            raise CrispsegError("data.palette and data.ignore are about data.masks; leave them out, or give these")
+        if self.fold > (self.folds or 1):
             raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
-        for value in self.ignore:
-            if isinstance(value, int) and not 0 <= value <= 0xFFFF:
-                raise CrispsegError(f"data.ignore holds {value}; mask values are 0 to 65535")
         if self.value_range != "auto":
             check_range(self.value_range, "data.value_range")
 
@@ -160,11 +153,10 @@ class Folder:
                 match(*folders[part])  # raises
         names = list(self._pairs) if split == ALL else self._names[split]
         if not names:
-            lists = "the lists give all images to other splits; shorten them"
-            if (place := self._layout.lists.get(split)) and place.is_dir():
-                lists = f"no image in {place} has a mask; add masks, or choose another split"
-            share = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
-            raise CrispsegError(f"'{split}' is empty: {lists if self._layout.lists else share}")
+            why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
+            if self._layout.lists:
+                why = f"{', '.join(map(str, self._layout.lists.values()))} leave no image with a mask to it"
+            raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
     def unlisted(self) -> list[Path]:
@@ -194,12 +186,8 @@ class Folder:
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
         layout = self._layout
-        idle = f"; data.val_ratio {self.val_ratio:g} does not count" if self.val_ratio != Folder.val_ratio else ""
         counts = {part: len(matched.pairs) for part, matched in self._matched.items()}
-        lines = layout.splits_in_words(counts, self.val_ratio, idle)
-        if self.folds is not None:
-            said = any(idle in line for line in lines)
-            lines.append(f"fold {self.fold} of {self.folds} is val, the others train{'' if said else idle}")
+        lines = layout.splits_in_words(counts, self.val_ratio)
         lines += [matched.note for matched in self._matched.values() if matched.note]
         if beside := self.unlisted():
             lines.append(f"{len(beside)} images in {layout.top} are in no split ({few(path.name for path in beside)})")
@@ -296,10 +284,8 @@ class Folder:
         }
         counts = {key: count for key, count in declared.items() if count is not None}
         if self.of_instances:
-            if wrong := [f"{key} {count}" for key, count in counts.items() if count != 3]:
-                what = f"data.instances without data.masks has three classes, {', '.join(CLASSES)}, not {wrong[0]}"
-                raise CrispsegError(f"{what}; give three names, or leave it out")
-            return DeclaredClasses(3, names or CLASSES)
+            names = names or CLASSES
+            counts["data.instances"] = len(CLASSES)
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -23,57 +23,38 @@ from crispseg.labels import Color
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> list[str]:
     """The names that a list file means, given as names or file names, with or without their sub-folder.
 
-    Folders in front that are none of the data's, and a mask's name behind the image's, do not count.
-
-    Those of files without a partner, the `unpaired`, are left out.
+    Folders in front that are none of the data's do not count. Files without a partner, the `unpaired`, are left out.
 
     Raises:
         CrispsegError: the file cannot be read, or an entry names no image or more than one.
     """
-    by_stem = defaultdict(list)
-    for name in (*names, *unpaired):
-        by_stem[PurePosixPath(name).name].append(name)
-    known = {
-        **{stem: full[0] for stem, full in by_stem.items() if len(full) == 1},
-        **{name: name for name in (*names, *unpaired)},
-    }
-    keys = [_key(unicodedata.normalize("NFC", line), known, {*names, *unpaired}) for line in read_lines(path)]
-    if unknown := [key for key in keys if key not in known]:
+    full = {*names, *unpaired}
+    stems = Counter(PurePosixPath(name).name for name in full)
+    known = {PurePosixPath(name).name: name for name in full} | {name: name for name in full}
+    known = {key: name for key, name in known.items() if key in full or stems[key] == 1}
+    chosen, unknown = set(), []
+    lines = read_lines(path)
+    for line in lines:
+        entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
+        plain = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
+        whole = [key for key in map(str, (entry, plain)) if key in known]
+        behind = ["/".join(one.parts[start:]) for start in range(1, len(entry.parts)) for one in (entry, plain)]
+        if found := [*whole, *(key for key in behind if key in full)]:
+            chosen.add(known[found[0]])
+        else:
+            unknown.append(line)
+    if unknown:
         pairing_fault(
-            f"{len(unknown)} of {len(keys)} entries of {path} name no image, or more than one: {few(unknown)}; "
+            f"{len(unknown)} of {len(lines)} entries of {path} name no image, or more than one: {few(unknown)}; "
             "write one name a line, with its sub-folder",
             ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
         )
-    return sorted({known[key] for key in keys if key in known}.difference(unpaired))
-
-
-def _key(line: str, known: Collection[str], full: Collection[str]) -> str:
-    """The known name that a line of a list means, a `full` one behind other folders; the line where none fits."""
-    first, *rest = re.split(r"[\s,;]+", line, maxsplit=1)
-    two = rest and {PurePosixPath(one).suffix.lower() for one in (first, *rest)} <= {*SUFFIXES}
-    for text in (line, first) if two else (line,):
-        parts = PurePosixPath(text.replace("\\", "/")).parts
-        for start in range(len(parts)):
-            entry = PurePosixPath(*parts[start:])
-            plain = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-            for key in (str(entry), str(plain)):
-                if key in (full if start else known):
-                    return key
-    return line
+    return sorted(chosen.difference(unpaired))
 
 
 def class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
-    """Names as they are given, or one a line of a file.
-
-    Raises:
-        CrispsegError: there is no such file, or it cannot be read.
-    """
-    if isinstance(classes, list):
-        return tuple(classes)
-    if not Path(classes).exists():
-        other = f"data.num_classes {classes}" if str(classes).isdecimal() else "a text file with one name a line"
-        raise CrispsegError(f"data.classes is {classes}, which is no file; give '[background, road]', or {other}")
-    return tuple(read_lines(classes))
+    """Names as they are given, or one a line of a file. Raises as `read_lines`."""
+    return tuple(classes if isinstance(classes, list) else read_lines(classes))
 
 
 def read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:
@@ -82,14 +63,13 @@ def read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]
     Raises:
         CrispsegError: a line is none, or the file cannot be read.
     """
-    lines = [re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line) for line in read_lines(path)]
-    for number, line in enumerate(lines):
-        if line is None:
-            raise CrispsegError(f"{path}: entry {number + 1} is not 'r g b name'; write for example '128 64 128 road'")
-    parts = [line.groups() for line in lines if line is not None]
-    colors = tuple((int(red), int(green), int(blue)) for red, green, blue, _ in parts)
-    names = tuple(name for *_, name in parts)
-    return colors, names if all(names) else None
+    colors, names = [], []
+    for line in read_lines(path):
+        if not (found := re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line)):
+            raise CrispsegError(f"{path}: '{line}' is not 'r g b name'; write for example '128 64 128 road'")
+        colors.append((int(found[1]), int(found[2]), int(found[3])))
+        names.append(found[4])
+    return tuple(colors), tuple(names) if all(names) else None
 
 
 def as_color(value: int | Color) -> Color:
@@ -98,8 +78,8 @@ def as_color(value: int | Color) -> Color:
     Raises:
         CrispsegError: it is no colour.
     """
-    color = (value, value, value) if isinstance(value, int) else (*value,)
-    if len(color) != 3 or not all(0 <= level <= 255 for level in color):
+    color = (value, value, value) if isinstance(value, int) else value
+    if not all(0 <= level <= 255 for level in color):
         raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
     return color
 
@@ -114,7 +94,7 @@ SPLITS = {
     "test": ("test", "testing", "test2017"),
 }
 """Names of the folders of each split, those of COCO among them."""
-SHORT = {"train": ("tr",), "val": (), "test": ("ts",)}
+SHORT = {"train": "tr", "val": "val", "test": "ts"}
 """What nnU-Net calls them, in names such as imagesTr."""
 
 Folders = Mapping[str, tuple[Path, Path]]
@@ -133,35 +113,29 @@ class FolderLayout(NamedTuple):
     """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
     classes: Path | None = None
     """File of the names of the classes."""
-    unlabelled: Path | None = None
-    """Folder of images to validate on that have no masks, so that other images have to be that split."""
 
     @property
     def divided(self) -> bool:
         """Whether the folders, of images and masks both, are the splits."""
         return not self.lists and "" not in self.folders
 
-    def splits_in_words(self, counts: Mapping[str, int], share: float, idle: str) -> list[str]:
+    def splits_in_words(self, counts: Mapping[str, int], share: float) -> list[str]:
         """Where the splits come from, in a line; none where nothing but a share tells.
 
         Args:
             counts: the images that pair in each of `folders`.
             share: how much of train is val where no folder is.
-            idle: what is added where the share does not count.
         """
-        if self.divided:
-            shown = ", ".join(
-                f"{self.folders[part][0].relative_to(self.top)} ({plural(count, 'image')})"
-                for part, count in counts.items()
-            )
-            why = f"{self.unlabelled} has no masks, so " if self.unlabelled else ""
-            kept = idle if "val" in self.folders else f"; {why}{share:.0%} of train are kept for val"
-            return [f"the splits are folders of {self.top}: {shown}{kept}"]
-        if not self.lists:
+        if self.lists:
+            return [f"the splits are as in {', '.join(map(str, self.lists.values()))}"]
+        if not self.divided:
             return []
-        what = "folders of images:" if any(path.is_dir() for path in self.lists.values()) else "listed in"
-        kept = idle if {"train", "val"} & self.lists.keys() else ""
-        return [f"the splits are {what} {', '.join(map(str, self.lists.values()))}{kept}"]
+        shown = ", ".join(
+            f"{self.folders[part][0].relative_to(self.top)} ({plural(count, 'image')})"
+            for part, count in counts.items()
+        )
+        kept = "" if "val" in self.folders else f"; {share:.0%} of train are kept for val"
+        return [f"the splits are folders of {self.top}: {shown}{kept}"]
 
 
 def recognise(root: Path) -> dict[str, Any]:
@@ -197,67 +171,71 @@ def own_layout(
     Raises:
         CrispsegError: it has no known layout.
     """
-    layout = _layout(root, images, masks, bool(lists))
-    classes, found = None, dict(lists)
+    told = masks is not None
+    if root is not None:
+        images, masks = images or _first(root, IMAGE_FOLDERS), masks or _first(root, MASKS)
+    assert images is not None and masks is not None
+    layout = None
+    if images != masks and images.is_dir() and masks.is_dir():
+        layout = _in_two_folders(images, masks, bool(lists))
+    elif root is not None and not images.is_dir() and not told and (found := _of_splits(root)):
+        layout = found
+    elif images == masks or not told:
+        layout = _beside(images if images.is_dir() or root is None else root, bool(lists))
+    if layout is None and root is None:
+        layout = FolderLayout(images, (images,), {"": (images, masks)})  # one is missing, as reading them says
+    if layout is None:
+        what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
+        raise CrispsegError(
+            f"{root} {what}: it may hold images and masks, train/images and train/masks, train_images and train_masks, "
+            "masks such as a_mask.png next to a.jpg, or a public data set; or give data.images DIR and data.masks DIR"
+            + annotated(images if root is None else root)
+        )
+    classes, found_lists = None, dict(lists)
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
-        found = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found
-    return layout._replace(lists=(layout.lists or found) if "" in layout.folders else lists, classes=classes)
+        found_lists = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found_lists
+    return layout._replace(lists=(layout.lists or found_lists) if "" in layout.folders else lists, classes=classes)
 
 
-def _layout(root: Path | None, images: Path | None, masks: Path | None, listed: bool) -> FolderLayout:
-    """As `own_layout`, without lists and classes; folders of splits do not count if the splits are listed."""
-    if root is not None:
-        if images is None and masks is None and not _first(root, IMAGE_FOLDERS).is_dir():
-            return _without_images(root, listed)
-        images = images or _first(root, IMAGE_FOLDERS)
-        if masks is None and not (masks := _first(root, MASKS)).is_dir():
-            if layout := _beside(images, listed):
-                return layout
-            raise CrispsegError(
-                f"{root} holds images, but no masks in {', '.join(MASKS[:2])} or the like; say where they are with "
-                "data.masks DIR"
-            )
-    assert images is not None and masks is not None
-    if images == masks and (layout := _beside(images, listed)):
-        return layout
+def _in_two_folders(images: Path, masks: Path, listed: bool) -> FolderLayout:
+    """As `own_layout`, of images and masks in one folder each, which may hold folders of splits."""
     plain = FolderLayout(images, (images,), {"": (images, masks)})
     if listed:
         return plain
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
-    if folders := _splits(every, least=2):
-        return plain._replace(folders=folders)
-    unlabelled = every["val"][0]
-    if unlabelled.is_dir() and (folders := _splits({"train": every["train"]}, least=1)):
-        return plain._replace(folders=folders, unlabelled=unlabelled)
-    if any(folder.is_dir() for _, folder in every.values()) or not every["train"][0].is_dir():
+    if sum(image.is_dir() and mask.is_dir() for image, mask in every.values()) > 1:
+        return plain._replace(folders=_there(every))
+    if any(mask.is_dir() for _, mask in every.values()) or not every["train"][0].is_dir():
         return plain
-    for path in images.iterdir():
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            return plain
+    if any(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in images.iterdir()):
+        return plain
     below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
     if "val" not in below:  # it is a share of the images of train
         del below["train"]
     return plain._replace(lists=below)  # the masks of all splits are in one folder
 
 
-def _without_images(root: Path, listed: bool) -> FolderLayout:
-    """As `_layout`, of a folder that holds none for all images: one for each split, or masks beside their images."""
+def _of_splits(root: Path) -> FolderLayout | None:
+    """As `own_layout`, of folders such as train/images and train/masks, or train_images and train_masks."""
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     inside = {split: (_first(folder, IMAGE_FOLDERS), _first(folder, MASKS)) for split, folder in below.items()}
-    joint = {split: (_joint(root, split, IMAGE_FOLDERS), _joint(root, split, MASKS)) for split in SPLITS}
-    for split, (images, masks) in joint.items():  # or train beside train_masks
-        joint[split] = images if images.is_dir() else below[split], masks
+    joint = {}
+    for split in SPLITS:
+        images, masks = _joint(root, split, IMAGE_FOLDERS), _joint(root, split, MASKS)
+        joint[split] = images if images.is_dir() else below[split], masks  # or train beside train_masks
     for every in (inside, joint):
-        if folders := _splits(every, least=1):
-            return FolderLayout(root, tuple(folder for folder, _ in every.values()), folders)
-    if layout := _beside(root, listed):
-        return layout
-    raise CrispsegError(
-        f"{root} has no layout that is known: it may hold images and masks, train/images and "
-        "train/masks, train_images and train_masks, masks such as a_mask.png next to a.jpg, or a public "
-        "data set; or give data.images DIR and data.masks DIR" + annotated(root)
-    )
+        if any(images.is_dir() and masks.is_dir() for images, masks in every.values()):
+            return FolderLayout(root, tuple(images for images, _ in every.values()), _there(every))
+    return None
+
+
+def _beside(root: Path, listed: bool) -> FolderLayout | None:
+    """As `own_layout`, of masks beside their images, in folders of splits or without; None where none are."""
+    below = {split: _first(root, names) for split, names in SPLITS.items()}
+    if not listed and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
+        return FolderLayout(root, tuple(below[split] for split in folders), folders)
+    return FolderLayout(root, (root,), {"": (root, root)}) if holds_both(root) else None
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path:
@@ -266,29 +244,17 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next((there[name] for name in names if name in there), root / names[0])
 
 
-def _beside(root: Path, listed: bool) -> FolderLayout | None:
-    """As `_layout`, of masks beside their images, in folders of splits or without; None where none are."""
-    below = {split: _first(root, names) for split, names in SPLITS.items()}
-    if not listed and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
-        unlabelled = below["val"] if below["val"].is_dir() and "val" not in folders else None
-        return FolderLayout(root, tuple(below[split] for split in folders), folders, unlabelled=unlabelled)
-    return FolderLayout(root, (root,), {"": (root, root)}) if holds_both(root) else None
-
-
 def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
     """The folder of a split and a kind, such as train_images or imagesTr, as `_first`."""
-    names = SPLITS[split] + SHORT[split]
-    pairs = [pair for name in names for kind in kinds for pair in ((name, kind), (kind, name))]
+    pairs = [pair for name in (*SPLITS[split], SHORT[split]) for kind in kinds for pair in ((name, kind), (kind, name))]
     return _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
 
 
-def _splits(folders: Folders, least: int) -> Folders:
-    """The splits, unless fewer than `least` of them have both folders; with one of the two missing, but for test.
+def _there(folders: Folders) -> Folders:
+    """The splits that have a folder; the one that is missing of two is named when it is read.
 
-    Images to test on may have no masks. The folder that is missing elsewhere is named when it is read.
+    Images to test on may have no masks.
     """
-    if sum(images.is_dir() and masks.is_dir() for images, masks in folders.values()) < least:
-        return {}
     return {
         split: (images, masks)
         for split, (images, masks) in folders.items()

@@ -47,9 +47,9 @@ class Diagnosis:
         return max((one.severity for one in self.findings), default=Severity.INFORMATION)
 
 
-def diagnose(subject: Subject) -> Diagnosis:
-    """Read every file once, in threads, and say what is wrong."""
-    facts = scan(subject)
+def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
+    """Read every file once, in so many threads, and say what is wrong."""
+    facts = scan(subject, workers)
     reading = subject.reading([one.mask.statistics for one in facts if isinstance(one.mask, MaskFacts)])
     reports = _reports(subject, facts, reading.best) if reading else []
     found = [

@@ -123,7 +123,7 @@ def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
     return [one.header.file for one in facts]
 
 
-def scan(subject: Subject) -> list[PairFacts]:
+def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
     """The facts of all pairs, split by split, in their order."""
     facts: list[PairFacts] = []
     for split, items in subject.splits.items():
@@ -132,7 +132,7 @@ def scan(subject: Subject) -> list[PairFacts]:
             sample = partial(_scan_sample, split, items)
             facts += parallel(sample, range(len(items)), title, 1)  # they do not promise to be safe in threads
         else:
-            facts += parallel(partial(_scan_pair, split, subject.channels), items, title)
+            facts += parallel(partial(_scan_pair, split, subject.channels), items, title, workers)
     return facts
 
 
