@@ -185,7 +185,7 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
         (["--model.fuse=famm"], ["unknown fuse part 'famm'", "did you mean 'fam'"]),
         (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
         (["--model.merge=mean"], ["unknown merge part 'mean'", "concat"]),
-        (["--data.val_ratio=2"], ["data.val_ratio is 2", "give at most 1"]),
+        (["--data.val_ratio=2"], ["data.val_ratio is 2", "less than or equal to 1"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
         (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
     ],

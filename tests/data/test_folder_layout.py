@@ -340,7 +340,7 @@ def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: 
     assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert f"the splits are folders of {root / 'images'}: train (3 images), val (1 image)" in lines
-    (few,) = (line for line in lines if "chance" in line)
+    few = next(line for line in lines if "chance" in line)
     assert "3 images" in few and "folds" in few
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")
