@@ -67,11 +67,9 @@ def test_other_strides_can_be_asked_for(refuses: Any) -> None:
         assert backbone.strides == strides
         sizes = [feature.shape[-1] for feature in backbone(torch.randn(1, 3, 64, 64))]
         assert sizes == [64 // stride for stride in strides]
-    for strides in ((), (32, 4), (4, 4)):
-        with refuses("strides", str(list(strides))):
+    for strides in ((4, 8, 64), (32, 4), (4, 4)):
+        with refuses(TINY, f"{list(strides)} are needed"):
             Backbone(TINY, strides=strides)
-    with refuses(TINY, "[4, 8, 64] are needed"):
-        Backbone(TINY, strides=(4, 8, 64))
 
 
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
@@ -215,14 +213,14 @@ def test_code_in_a_weight_file_does_not_run(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     write(wrap(Bomb()), path)
-    with refuses(str(path), "more than tensors", "state dict"):
+    with refuses(str(path), "no state dict alone"):
         Backbone(TINY, pretrained=path)
     assert not Path("exploded").exists()
 
 
 @pytest.mark.parametrize(
     "value",
-    [[torch.ones(1)], torch.ones(1), {"a": 1}, {1: torch.ones(1)}, {"state_dict": {"a": torch.ones(1), "b": 2}}],
+    [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}],
 )
 def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
     torch.save(value, tmp_path / "weights.pth")
@@ -378,14 +376,3 @@ def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -
 def test_a_network_that_cannot_be_dilated_names_some_that_can(name: str, refuses: Any) -> None:
     with refuses(name, "output_stride 8", "resnet18_deep", "tf_efficientnet_lite0"):
         Backbone(name, strides=(8,), output_stride=8)
-
-
-def test_other_output_strides_are_refused(refuses: Any) -> None:
-    for output_stride in (0, 4, 12, 64, None, "8"):
-        with refuses(f"output_stride is {output_stride!r}", "8, 16 or 32"):
-            Backbone("test_efficientnet", output_stride=output_stride)
-
-
-def test_strides_beyond_the_output_stride_are_refused(refuses: Any) -> None:
-    with refuses("[4, 8, 16, 32]", "output_stride 8"):
-        Backbone("test_efficientnet", strides=(4, 8, 16, 32), output_stride=8)

@@ -51,8 +51,6 @@ def test_what_they_cannot_do_is_refused(name: str, refuses: Any) -> None:
         Backbone(name, strides=(4, 8, 64))
     with refuses(name, "output_stride 8", "resnet18_deep"):
         Backbone(name, output_stride=8)
-    with refuses("32×32", "freeze the backbone"):
-        Backbone(name).train()(torch.randn(1, 3, 32, 32))
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
@@ -83,7 +81,7 @@ def test_weights_under_the_released_names_give_the_released_features(
 
 @pytest.mark.parametrize("name", ["df1", "stdc2"])
 def test_weights_that_nobody_publishes_are_not_downloaded(name: str, refuses: Any) -> None:
-    with refuses(f"no published weights for '{name}'", "give pretrained the path"):
+    with refuses(f"no published weights for '{name}'", "give pretrained a path"):
         Backbone(name, pretrained=True)
 
 
@@ -131,14 +129,6 @@ def test_published_weights_come_through_torchvision(
     rgb = torchvision_s.conv1[0].weight
     expected = {1: rgb.sum(1, keepdim=True), 4: torch.cat([rgb, rgb[:, :1]], 1) * 3 / 4}[in_chans]
     torch.testing.assert_close(net.conv1[0].weight, expected)
-
-
-def test_published_weights_that_cannot_be_got_are_refused(
-    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with refuses(f"cannot get torchvision's weights for backbone '{SHUFFLENET}'", "model.pretrained"):
-        Backbone(SHUFFLENET, pretrained=True)
 
 
 # In SFNet -----------------------------------------------------------------------------------------------------------

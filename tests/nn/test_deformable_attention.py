@@ -172,8 +172,3 @@ def test_coordinates_stay_float32_under_bfloat16() -> None:
     assert 0 < pixels.abs().max() < 0.05, "an offset of 16 pixels in bfloat16 would be off by 1/16"
     out.float().sum().backward()
     assert all(parameter.grad is not None for parameter in part.parameters())
-
-
-def test_channels_divide_into_heads(refuses: Any) -> None:
-    with refuses("30 channels", "8 heads"):
-        DeformableAttention(30, 8, 1, 4)

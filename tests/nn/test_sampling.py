@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,15 +86,6 @@ def test_a_compiled_backward_pass_keeps_its_strips() -> None:
     assert "crispseg.sampled_dot.default" in forward
     assert "crispseg.sampled_backward.default" in backward
     assert not any("grid_sampler" in target for target in forward | backward)
-
-
-@pytest.mark.parametrize("wrong", ["query", "weights", "grid"])
-def test_shapes_that_do_not_belong_together_are_refused(wrong: str, refuses: Any) -> None:
-    query, weights, source, grid = (each.detach() for each in case(1, 3, 4, (5, 6), (5, 6)))
-    function, first = (sampled_sum, weights) if wrong == "weights" else (sampled_dot, query)
-    first, grid = (first, grid[:, :, :, :5]) if wrong == "grid" else (first[:, :, :1], grid)
-    with refuses(wrong if wrong != "grid" else "grid (1, 4, 5, 5, 2)", "do not belong together"):
-        function(first, source, grid)
 
 
 def test_operators_are_well_formed() -> None:

@@ -11,27 +11,66 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
-from torchvision.models import ShuffleNet_V2_X1_0_Weights, shufflenet_v2_x1_0
+from torchvision.models import shufflenet_v2_x1_0
 from torchvision.models.resnet import BasicBlock
 
-from crispseg.backbones.timm_networks import Pyramid, Stage, cannot_dilate, kaiming, pyramid_of_stages, refuse_extras
-from crispseg.backbones.weights import REMEDY, load_weights
-from crispseg.errors import CrispsegError
+from crispseg.backbones.timm_networks import Pyramid, deepest
+from crispseg.nn import conv_bn_relu
+
+
+class Stage(NamedTuple):
+    """One of the stages that a network runs one after another."""
+
+    module: nn.Module
+    channels: int
+    stride: int
+    """Stride of its output, in pixels of the image."""
+
+
+class Stages(nn.Sequential):
+    """Stages in a row; `forward` returns the outputs of those `taken`. What follows the last of them is left out."""
+
+    def __init__(self, stages: Mapping[str, Stage], taken: Sequence[str]) -> None:
+        names = list(stages)
+        super().__init__(OrderedDict((key, stages[key].module) for key in names[: names.index(taken[-1]) + 1]))
+        self.taken = frozenset(taken)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        feature = images
+        for name, stage in self.named_children():
+            feature = stage(feature)
+            if name in self.taken:
+                features.append(feature)
+        return features
+
+
+def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[int]) -> Pyramid:
+    """Return the features of the given strides of a network in stages; errors are those of `deepest`."""
+    names = list(stages)
+    taken = [names[index] for index in deepest(name, [stage.stride for stage in stages.values()], strides)]
+    net = Stages(stages, taken)
+    channels = tuple(stages[key].channels for key in taken)
+    return Pyramid(net, net, tuple(strides), channels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def kaiming(stages: Iterable[Stage]) -> None:
+    """Initialise convolutions as the networks' own code does."""
+    for module in (module for stage in stages for module in stage.module.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
 
 # Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.
 DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
-    "df1": (
-        ("stage2", 64, 3, 8),
-        ("stage3", 128, 3, 16),
-        ("stage4", 256, 3, 32),
-        ("stage5", 512, 1, 32),
-    ),
+    "df1": (("stage2", 64, 3, 8), ("stage3", 128, 3, 16), ("stage4", 256, 3, 32), ("stage5", 512, 1, 32)),
     "df2": (
         ("stage2_1", 64, 2, 8),
         ("stage2_2", 128, 1, 8),
@@ -46,27 +85,15 @@ DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
 DF_STRIDES = {"df1": (16, 32, 32), "df2": (8, 16, 32)}
 
 
-def build_df(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
-    """Build DF1 or DF2.
-
-    Raises:
-        CrispsegError: published weights, dilation, or features that it does not have are asked for.
-    """
-    refuse_extras(name, published, output_stride)
-    stem = nn.Sequential(
-        nn.Conv2d(in_chans, 32, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(inplace=True),
-    )
+def build_df(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
+    """Build DF1 or DF2; errors are those of `pyramid_of_stages`."""
+    stem = nn.Sequential(*conv_bn_relu(in_chans, 32, 3, stride=2), *conv_bn_relu(32, 64, 3, stride=2))
     stages = {"stage1": Stage(stem, 64, 4)}
     plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
     for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
         stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
     kaiming(stages.values())
-    return pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return pyramid_of_stages(name, stages, strides)
 
 
 def _residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
@@ -79,40 +106,14 @@ def _residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -
 SHUFFLENET = "shufflenetv2_x1_0"
 
 
-def build_shufflenet(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
-    """Build ShuffleNet v2 1.0×, with torchvision's published weights if asked.
-
-    The deepest feature of stride 32 is that of the last 1×1 convolution, 1024 channels.
-
-    Raises:
-        CrispsegError: the weights cannot be got; dilation, or features that it does not have, are asked for.
-    """
-    if output_stride < 32:
-        raise cannot_dilate(name, output_stride)
+def build_shufflenet(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
+    """Build ShuffleNet v2 1.0×. The deepest feature of stride 32 is that of the last 1×1 convolution, 1024 channels."""
     net = shufflenet_v2_x1_0(weights=None)
     if in_chans != 3:
         net.conv1[0] = nn.Conv2d(in_chans, 24, 3, stride=2, padding=1, bias=False)
-    stages = {
-        "conv1": Stage(net.conv1, 24, 2),
-        "maxpool": Stage(net.maxpool, 24, 4),
-        "stage2": Stage(net.stage2, 116, 8),
-        "stage3": Stage(net.stage3, 232, 16),
-        "stage4": Stage(net.stage4, 464, 32),
-        "conv5": Stage(net.conv5, 1024, 32),
-    }
-    network = pyramid_of_stages(name, stages, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    if published:
-        try:
-            weights = ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.get_state_dict(
-                progress=False, check_hash=True, weights_only=True
-            )
-        except Exception as error:  # the network, the disk and PyTorch's reader raise many types here
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise CrispsegError(
-                f"cannot get torchvision's weights for backbone '{name}' ({reason}); {REMEDY}"
-            ) from error
-        load_weights(network.body, weights, name, "torchvision's weight file")
-    return network
+    plan = {"conv1": (24, 2), "maxpool": (24, 4), "stage2": (116, 8), "stage3": (232, 16), "stage4": (464, 32)}
+    stages = {key: Stage(getattr(net, key), *sizes) for key, sizes in (plan | {"conv5": (1024, 32)}).items()}
+    return pyramid_of_stages(name, stages, strides)
 
 
 # Modules at strides 8, 16 and 32, of 256, 512 and 1024 channels.
@@ -151,13 +152,8 @@ class ShortTermDenseConcatenate(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def build_stdc(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
-    """Build STDC-1 or STDC-2.
-
-    Raises:
-        CrispsegError: published weights, dilation, or features that it does not have are asked for.
-    """
-    refuse_extras(name, published, output_stride)
+def build_stdc(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
+    """Build STDC-1 or STDC-2; errors are those of `pyramid_of_stages`."""
     stages = [Stage(_conv(in_chans, 32, 3, 2), 32, 2), Stage(_conv(32, 64, 3, 2), 64, 4)]
     for modules, channels, stride in zip(STDC_MODULES[name], (256, 512, 1024), (8, 16, 32), strict=True):
         for index in range(modules):
@@ -165,7 +161,7 @@ def build_stdc(name: str, published: bool, in_chans: int, strides: Sequence[int]
             stages.append(Stage(module, channels, stride))
     kaiming(stages)
     named = {str(index): stage for index, stage in enumerate(stages)}
-    network = pyramid_of_stages(name, named, strides, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    network = pyramid_of_stages(name, named, strides)
     return network._replace(body=nn.ModuleDict({"features": network.features}))
 
 

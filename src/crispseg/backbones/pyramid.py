@@ -11,20 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import ShuffleNet_V2_X1_0_Weights
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, lean
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate, lean
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
-_BUILDERS = {
-    **dict.fromkeys(DF_STRIDES, build_df),
-    **dict.fromkeys(STDC_MODULES, build_stdc),
-    SHUFFLENET: build_shufflenet,
-}
+_DF, _STDC = dict.fromkeys(DF_STRIDES, build_df), dict.fromkeys(STDC_MODULES, build_stdc)
+_BUILDERS = {**_DF, **_STDC, SHUFFLENET: build_shufflenet}
 
 NAMED_BACKBONES = (*DEEP_RESNETS, *_BUILDERS)
 """Names of backbones that are not in timm."""
@@ -67,18 +65,25 @@ class Backbone(nn.Module):
         blocks: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(name, str) or not (name in NAMED_BACKBONES or timm.is_model(name)):
-            hint = did_you_mean(str(name), [*NAMED_BACKBONES, *timm.list_models()])
+        if name not in NAMED_BACKBONES and not timm.is_model(name):
+            hint = did_you_mean(name, [*NAMED_BACKBONES, *timm.list_models()])
+            works = f"{', '.join(NAMED_BACKBONES)} and any timm model with a feature pyramid work"
+            raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
+        if pretrained is True and name in NAMED_BACKBONES and name != SHUFFLENET:
             raise CrispsegError(
-                f"unknown backbone '{name}'{hint} ({', '.join(NAMED_BACKBONES)} and any timm model with a feature "
-                "pyramid work)"
+                f"there are no published weights for '{name}'; give pretrained a path or use 'resnet18'"
             )
-        if blocks is None:
-            build = _BUILDERS.get(name, build_timm)
-            strides = _checked_strides(name, strides, output_stride)
-            network = build(name, pretrained is True, in_chans, strides, output_stride)
-        else:
+        if strides is None:
+            within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
+            strides = DF_STRIDES.get(name, within)
+        if blocks is not None:
             network = build_plain(name, pretrained is True, in_chans, blocks)
+        elif name not in _BUILDERS:
+            network = build_timm(name, pretrained is True, in_chans, strides, output_stride)
+        elif output_stride < 32:
+            raise cannot_dilate(name, output_stride)
+        else:
+            network = _BUILDERS[name](name, in_chans, strides)
         self.net: Any = network.features
         self._divisor = network.divisor
         self.strides = network.strides
@@ -92,26 +97,17 @@ class Backbone(nn.Module):
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)
+        elif pretrained and name == SHUFFLENET:
+            weights = ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
+            load_weights(network.body, dict(weights), name, "torchvision's file")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """`(N, in_chans, H, W)` → one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`.
-
-        Raises:
-            CrispsegError: in training, a batch norm of the backbone sees a single value per channel.
-        """
+        """`(N, in_chans, H, W)` → one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`."""
         height, width = images.shape[-2:]
         if self._divisor > 1:
             padded_height, padded_width = (ceil_div(side, self._divisor) * self._divisor for side in (height, width))
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
-        try:
-            features: list[Tensor] = self.net(images)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise CrispsegError(
-                f"training on a batch of {images.shape[0]} image(s) of {height}×{width} leaves a batch norm of the "
-                "backbone with one value per channel; use a larger batch, a larger crop, or freeze the backbone"
-            ) from None
+        features: list[Tensor] = self.net(images)
         if self._divisor > 1:
             features = [
                 feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]
@@ -160,37 +156,18 @@ class Backbone(nn.Module):
         Raises:
             CrispsegError: the network is no ResNet.
         """
-        model = getattr(self.net, "model", None)
-        for stage, dilation in (("layer3", 2), ("layer4", 4)):
-            convs: list[Any] = [getattr(block, "conv2", None) for block in getattr(model, stage, ())]
-            if not convs or not all(isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) for conv in convs):
-                raise CrispsegError("released_dilation is for ResNets, such as 'resnet18_deep'; leave it out")
-            for conv in convs:
-                conv.dilation = conv.padding = (dilation, dilation)
+        try:
+            for stage, dilation in ((self.net.model.layer3, 2), (self.net.model.layer4, 4)):
+                for block in stage:
+                    block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+        except AttributeError:
+            raise CrispsegError("released_dilation is for ResNets, such as 'resnet18_deep'; leave it out") from None
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for module in self.frozen:
             module.training = False
         return self
-
-
-def _checked_strides(name: str, strides: Sequence[int] | None, output_stride: int) -> Sequence[int]:
-    """The given strides or the default ones.
-
-    Raises:
-        CrispsegError: none of them, one beyond the output stride, or an output stride that does not exist.
-    """
-    if output_stride not in (8, 16, 32):
-        raise CrispsegError(f"output_stride is {output_stride!r}; it must be 8, 16 or 32")
-    if strides is None:
-        within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
-        return DF_STRIDES.get(name, within)
-    if not strides or (output_stride < 32 and max(strides) > output_stride):
-        raise CrispsegError(
-            f"strides are {list(strides)}; with output_stride {output_stride}, give one or more up to {output_stride}"
-        )
-    return strides
 
 
 def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:

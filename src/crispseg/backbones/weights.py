@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from timm.models import adapt_input_conv, get_pretrained_cfg
@@ -24,14 +22,9 @@ from crispseg.errors import CrispsegError
 # SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of its scalars.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_FLOAT: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float64)),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, type(np.dtype(np.float64))),
 ]
-
-_FOLDER = 0x10  # MS-DOS's attribute of a folder, in what a ZIP archive says of a record
-
 
 CHECKSUMS = "crc32"
 """In the metadata of a .safetensors file, the `checksum` of each tensor by its name, as JSON."""
@@ -40,23 +33,21 @@ CHECKSUMS = "crc32"
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
     """Load a whole classification network's weights into its pruned feature part; all of `body` must be among them.
 
-    Args:
-        body: the backbone's network.
-        weights: keys as published; the first convolution is adapted where images are not RGB.
-        name: name of the backbone, for errors.
-        source: where the weights come from, for errors.
+    Keys are as published; the first convolution is adapted where images are not RGB.
 
     Raises:
-        CrispsegError: the weights do not fit.
+        CrispsegError: the weights do not fit; it has the backbone's name and the source of the weights.
     """
     own = body.state_dict()
     fitting = {key: weights[key] for key in own if key in weights}
     for key, given in fitting.items():
-        value = own[key]
-        if given.ndim == 4 and given.shape != value.shape and given.shape[1] == 3:
-            fitting[key] = adapt_input_conv(value.shape[1], given)
-    wrong = [key for key in own if key not in fitting and not key.endswith("num_batches_tracked")]
-    wrong += [key for key in fitting if fitting[key].shape != own[key].shape]
+        if given.ndim == 4 and given.shape != own[key].shape and given.shape[1] == 3:
+            fitting[key] = adapt_input_conv(own[key].shape[1], given)
+    wrong = [
+        key
+        for key, value in own.items()
+        if (key not in fitting or fitting[key].shape != value.shape) and not key.endswith("num_batches_tracked")
+    ]
     if wrong:
         raise CrispsegError(
             f"{source} does not fit backbone '{name}': {len(wrong)} of {len(own)} tensors missing or of another shape, "
@@ -72,43 +63,37 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     numbers, text and plain containers of these.
 
     Raises:
-        CrispsegError: the file is missing, damaged, or holds more; a tensor is sparse or complex, or other values than
-            its checksum says.
+        CrispsegError: the file is missing, damaged, or holds more; a tensor has other values than its checksum says.
     """
     path = Path(path)
     checksums: dict[str, int] = {}
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
-        with torch.serialization.safe_globals(_NUMPY_FLOAT):
-            safetensors = path.suffix == ".safetensors"
-            if zipfile.is_zipfile(path):  # as PyTorch writes today
-                check_archive(path)
-            weights: Any = load_file(path) if safetensors else torch.load(path, "cpu", weights_only=True)
-        if safetensors:
+        weights: Any
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
             with safe_open(path, "pt") as file:
                 checksums = dict(json.loads((file.metadata() or {}).get(CHECKSUMS, "{}")))
+        else:
+            if zipfile.is_zipfile(path):  # as PyTorch writes today
+                check_archive(path)
+            with torch.serialization.safe_globals(_NUMPY_FLOAT):
+                weights = torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # on damaged files PyTorch's readers raise almost anything
-        if isinstance(error, pickle.UnpicklingError) and path.stat().st_size:
-            raise CrispsegError(
-                f"weight file {path} holds more than tensors or is damaged; save its state dict alone"
-            ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CrispsegError(f"weight file {path} cannot be read ({reason}); it may be damaged") from None
+        raise CrispsegError(
+            f"weight file {path} is damaged, or no state dict alone ({reason}); save it again"
+        ) from None
     for key, value in weights.items() if checksums else ():
         if checksum(key, value) != checksums.get(key):
             raise CrispsegError(f"weight file {path} is damaged: {key} does not match its checksum; restore the file")
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
-    ):
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} holds no state dict; save the network's state_dict()")
-    for key, value in weights.items():
-        if value.layout is not torch.strided or value.is_complex():
-            raise CrispsegError(f"weight file {path}: {key} is sparse or complex; save plain real tensors")
-    return {key.removeprefix("module."): value for key, value in weights.items()}
+    return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
 def check_archive(path: Path) -> None:
@@ -118,17 +103,14 @@ def check_archive(path: Path) -> None:
         zipfile.BadZipFile: a record is damaged, or called a folder: PyTorch would leave its tensor's memory as it was.
     """
     with zipfile.ZipFile(path) as archive:
-        folders = (record.filename for record in archive.infolist() if record.external_attr & _FOLDER)
+        # MS-DOS's attribute of a folder
+        folders = (record.filename for record in archive.infolist() if record.external_attr & 0x10)
         if damaged := archive.testzip() or next(folders, None):
             raise zipfile.BadZipFile(f"{damaged} is not what it was when it was written")
 
 
 def write_state_dict(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a `.safetensors` file of contiguous tensors, with a checksum of each.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a `.safetensors` file of contiguous tensors, with a checksum of each."""
     checksums = {key: checksum(key, value) for key, value in tensors.items()}
     path.write_bytes(save(tensors, {"format": "pt", CHECKSUMS: json.dumps(checksums)}))
 
@@ -141,7 +123,6 @@ def checksum(name: str, values: Tensor) -> int:
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which timm stores weights on the hub, in the order in which it looks for them."""
-REMEDY = "give model.pretrained the path of a weight file, or false for random weights"
 
 
 def weights_source(name: str, pretrained: bool | str | Path) -> str:
@@ -156,47 +137,46 @@ def weights_source(name: str, pretrained: bool | str | Path) -> str:
         if not Path(pretrained).is_file():
             raise CrispsegError(f"weight file {pretrained} does not exist; give a .safetensors or .pth file, or true")
         return f"the weights in {pretrained}"
-    hub_id = hub_id_of(name)
-    if hub_id:
+    if hub_id := _hub_id(name):
         hub_file(name)
         return f"the published weights {hub_id} of the Hugging Face hub"
     return f"the published weights of {'timm' if timm.is_model(name) else 'torchvision'}"
 
 
-def build_published(name: str, timm_name: str, published: bool, **options: Any) -> Any:
-    """timm's network, with its published weights if asked; `name` is for errors.
+def build_published(name: str, published: bool, **options: Any) -> Any:
+    """timm's network, with its published weights if asked.
 
     Raises:
         CrispsegError: the weights can neither be found nor downloaded.
     """
     if not published:
-        return timm.create_model(timm_name, **options)
-    if hub_id_of(timm_name):
-        foreign = get_pretrained_cfg(timm_name).custom_load == "hf"
-        options["pretrained_cfg_overlay"] = {"file": str(hub_file(timm_name)), "custom_load": foreign}
+        return timm.create_model(name, **options)
+    if _hub_id(name):
+        foreign = get_pretrained_cfg(name).custom_load == "hf"
+        options["pretrained_cfg_overlay"] = {"file": str(hub_file(name)), "custom_load": foreign}
     try:
-        return timm.create_model(timm_name, pretrained=True, **options)
+        return timm.create_model(name, pretrained=True, **options)
     except TypeError:  # an option that the network does not know
         raise
     except Exception as error:  # timm and the network raise many types here
         raise _unreachable(name, "timm", error) from error
 
 
-def hub_id_of(name: str) -> str | None:
-    """Return the hub id of timm's weights of a network, such as timm/resnet18.a1_in1k."""
+def _hub_id(name: str) -> str | None:
+    """The hub id of timm's weights of a network, such as timm/resnet18.a1_in1k."""
     config = get_pretrained_cfg(name) if timm.is_model(name) else None
     return config.hf_hub_id or None if config else None
 
 
 def hub_file(name: str) -> Path:
-    """timm's weight file of a network, from the hub's cache without asking the network; else downloaded.
+    """timm's weight file of a network, from the hub's cache, else downloaded.
 
-    The server is asked once: a download by itself would try for a minute before it says that there is no connection.
+    The server is asked first: a download by itself would try for a minute before it says that there is no connection.
 
     Raises:
         CrispsegError: the hub cannot be reached, or does not have it.
     """
-    repo, _, named = str(hub_id_of(name)).partition("@")
+    repo, _, named = str(_hub_id(name)).partition("@")
     revision = named or None
     own = get_pretrained_cfg(name).hf_hub_filename
     files = (own,) if own else FILES
@@ -204,18 +184,17 @@ def hub_file(name: str) -> Path:
         cached = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-    for file in files:
-        try:
-            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
-            return Path(hf_hub_download(repo, file, revision=revision))
-        except EntryNotFoundError as error:
-            missing = error
-        except Exception as error:  # the hub's client and the network raise many types here
-            raise _unreachable(name, repo, error) from error
-    raise _unreachable(name, repo, missing) from missing
+    try:
+        there = next((file for file in files if file_exists(repo, file, revision=revision)), files[0])
+        return Path(hf_hub_download(repo, there, revision=revision))
+    except Exception as error:  # the hub's client and the network raise many types here
+        raise _unreachable(name, repo, error) from error
 
 
 def _unreachable(name: str, where: str, error: Exception) -> CrispsegError:
-    """The last line of any of these errors says what failed."""
+    """The error for weights that cannot be had; the last line of what was raised says what failed."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return CrispsegError(f"cannot get the weights of backbone '{name}' from {where} ({reason}); {REMEDY}")
+    return CrispsegError(
+        f"cannot get the weights of backbone '{name}' from {where} ({reason}); give model.pretrained the path of a "
+        "weight file, or false for random weights"
+    )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, contexts
-from crispseg.nn import BatchNorm2d, BinAverages, conv_bn_relu, resize
+from crispseg.nn import BatchNorm2d, average_bins, conv_bn_relu, resize
 
 
 @contexts.register("conv")
@@ -52,14 +52,9 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, bottleneck: Literal[1, 3] = 1) -> None:
         super().__init__()
-        self.pool = BinAverages(self.bins)
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Unflatten(2, (size, size)),
-                nn.Conv2d(in_channels, channels, 1, bias=False),
-                BatchNorm2d(channels),
-            )
-            for size in self.bins
+            nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, channels, 1, bias=False), BatchNorm2d(channels))
+            for _ in self.bins  # the first layer stands for the pooling, which checkpoints of SFNet count
         )
         self.bottleneck = nn.Sequential(
             *conv_bn_relu(in_channels + len(self.bins) * channels, channels, bottleneck), nn.Dropout2d(0.1)
@@ -67,8 +62,8 @@ class PyramidPooling(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         size = feature.shape[-2:]
-        stages = zip(self.stages, self.pool(feature), strict=True)
-        pooled = [resize(stage(averages), size, align_corners=True) for stage, averages in stages]
+        stages = zip(self.stages, self.bins, strict=True)
+        pooled = [resize(stage(average_bins(feature, bins)), size, align_corners=True) for stage, bins in stages]
         return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
 
 
@@ -83,9 +78,7 @@ class NonLocal(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         inner = max(in_channels // 2, 1)
-        self.theta = nn.Conv2d(in_channels, inner, 1)
-        self.phi = nn.Conv2d(in_channels, inner, 1)
-        self.g = nn.Conv2d(in_channels, inner, 1)
+        self.theta, self.phi, self.g = (nn.Conv2d(in_channels, inner, 1) for _ in range(3))
         norm = BatchNorm2d(in_channels)
         nn.init.zeros_(norm.weight)
         self.w_z = nn.Sequential(nn.Conv2d(inner, in_channels, 1, bias=False), norm)
@@ -118,12 +111,8 @@ class AtrousSpatialPyramidPooling(nn.Module):
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
         self.rates = rates
-        self.branches = nn.ModuleList(
-            [
-                conv_bn_relu(in_channels, channels, 1),
-                *(conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates),
-            ]
-        )
+        dilated = (conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates)
+        self.branches = nn.ModuleList([conv_bn_relu(in_channels, channels, 1), *dilated])
         self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(in_channels, channels, 1))
         self.join = conv_bn_relu((len(self.branches) + 1) * channels, channels, 1)
 
@@ -174,8 +163,7 @@ class CrissCrossAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = max(channels // 8, 1)
-        self.query = nn.Conv2d(channels, inner, 1)
-        self.key = nn.Conv2d(channels, inner, 1)
+        self.query, self.key = nn.Conv2d(channels, inner, 1), nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(()))
 
@@ -235,17 +223,17 @@ class AsymmetricPyramidNonLocal(nn.Module):
         super().__init__()
         inner = max(channels // 2, 1)
         self.reduce = conv_bn_relu(in_channels, channels, 3)
-        self.theta = nn.Conv2d(channels, inner, 1)
-        self.phi = nn.Conv2d(channels, inner, 1)
-        self.g = nn.Conv2d(channels, inner, 1)
-        self.pool = BinAverages(self.bins)
+        self.theta, self.phi, self.g = (nn.Conv2d(channels, inner, 1) for _ in range(3))
         self.output = nn.Conv2d(inner, channels, 1)
         self.join = conv_bn_relu(2 * channels, channels, 1)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         x = self.reduce(feature)
         query = self.theta(x).flatten(2)  # (N, Ĉ, h · w)
-        key, value = (torch.cat(self.pool(embed(x)), dim=2) for embed in (self.phi, self.g))  # (N, Ĉ, 110)
+        key, value = (
+            torch.cat([average_bins(each, size).flatten(2) for size in self.bins], dim=2)  # (N, Ĉ, 110)
+            for each in (self.phi(x), self.g(x))
+        )
         weights = torch.bmm(query.mT, key).float().softmax(2).to(value.dtype)  # (N, h · w, 110)
         y = torch.unflatten(torch.bmm(value, weights.mT), 2, feature.shape[-2:])  # (N, Ĉ, h, w)
         return self.join(torch.cat([self.output(y), x], dim=1)), Context()

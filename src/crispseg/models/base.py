@@ -137,7 +137,7 @@ class SegmentationModel(nn.Module, Saving):
         """`(N, in_chans, H, W)` normalised images, H, W ≥ 32 → logits `(N, num_classes, H, W)`.
 
         Raises:
-            CrispsegError: smaller images; in training, a single value per channel in a batch norm of the backbone.
+            CrispsegError: smaller images.
         """
         coarse, decoded = self.coarse(images)
         logits = resize(coarse, images.shape[-2:], align_corners=self.align_corners)

@@ -2,7 +2,6 @@
 
 from crispseg.nn.layers import (
     BatchNorm2d,
-    BinAverages,
     average_bins,
     ceil_div,
     channel_softmax,
@@ -15,7 +14,6 @@ from crispseg.nn.sampling import DeformableAttention, deformable_attention, pixe
 
 __all__ = [
     "BatchNorm2d",
-    "BinAverages",
     "DeformableAttention",
     "Tap",
     "alter",

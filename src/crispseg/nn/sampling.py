@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError
 from crispseg.nn.record import Tap
 
 AT_ONCE = {"cpu": 2**20}
@@ -42,11 +41,7 @@ def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         `(B, N, H, W)`, float32 or wider.
-
-    Raises:
-        CrispsegError: shapes that do not belong together.
     """
-    _check("query", query, (*source.shape[:2], *grid.shape[2:4]), source, grid)
     wide = torch.promote_types(source.dtype, torch.float32)
     dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
     products: Tensor = dot(query.to(wide), source.to(wide), grid.to(wide))
@@ -62,26 +57,11 @@ def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         `(B, C, H, W)`, of the source's type.
-
-    Raises:
-        CrispsegError: shapes that do not belong together.
     """
-    _check("weights", weights, tuple(grid.shape[:4]), source, grid)
     wide = torch.promote_types(source.dtype, torch.float32)
     add = _sum_in_graph if torch.compiler.is_exporting() else _sum
     total: Tensor = add(weights.to(wide), source.to(wide), grid.to(wide))
     return total.to(source.dtype)
-
-
-def _check(name: str, fine: Tensor, expected: tuple[int, ...], source: Tensor, grid: Tensor) -> None:
-    """Make sure that the values of the fine pixels have the shape that source and grid need."""
-    if torch.compiler.is_exporting():  # a graph for all sizes must not ask what they are
-        return
-    if grid.ndim != 5 or grid.shape[-1] != 2 or grid.shape[0] != source.shape[0] or tuple(fine.shape) != expected:
-        raise CrispsegError(
-            f"{name} {tuple(fine.shape)}, source {tuple(source.shape)} and grid {tuple(grid.shape)} do not belong "
-            "together; give (B, C, H, W) or (B, N, H, W), (B, C, h, w) and (B, N, H, W, 2)"
-        )
 
 
 @torch.library.custom_op("crispseg::sampled_dot", mutates_args=())
@@ -250,19 +230,14 @@ class DeformableAttention(nn.Module):
     level, outside of it beyond; `weights` (B, Q, M, L, N), which sum to one over L and N.
 
     Args:
-        channels: of queries, values and result.
+        channels: of queries, values and result, a multiple of the heads.
         heads: M.
         levels: L.
         points: N, on each level.
-
-    Raises:
-        CrispsegError: the channels do not divide into the heads.
     """
 
     def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
-        if channels % heads:
-            raise CrispsegError(f"{channels} channels do not divide into {heads} heads; use a multiple of {heads}")
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
         self.attention_weights = nn.Linear(channels, heads * levels * points)
