@@ -77,6 +77,27 @@ class Toy(nn.Module):
         return logits
 
 
+# Views ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_random_views_follow_from_seed_and_image() -> None:
+    protocol = Protocol(scales=(0.5, 2.0), flip=True, random_views=40, seed=1, average="probabilities")
+    first, second = torch.randn(2, 1, 3, 33, 47)
+    views = protocol.views_of(first)
+    assert views == protocol.views_of(first.clone()) and len(views) == protocol.views == 40
+    assert views != protocol.views_of(second) and views != dataclasses.replace(protocol, seed=2).views_of(first)
+    assert min(scale for scale, _ in views) < 0.7 and max(scale for scale, _ in views) > 1.8
+    assert all(0.5 <= scale <= 2 for scale, _ in views) and 10 < sum(flipped for _, flipped in views) < 30
+    toy = Toy()
+    expected = torch.zeros(1, 4, 33, 47)
+    for scale, flipped in views:
+        view = F.interpolate(first, (round(33 * scale), round(47 * scale)), mode="bilinear", antialias=scale < 1)
+        logits = toy(view.flip(-1)).flip(-1) if flipped else toy(view)
+        expected += F.interpolate(logits, (33, 47), mode="bilinear").softmax(1) / 40
+    torch.testing.assert_close(average_views(toy, first, protocol).exp(), expected, rtol=1e-4, atol=1e-5)
+
+
 # Windows ------------------------------------------------------------------------------------------------------------
 
 

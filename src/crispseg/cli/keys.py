@@ -32,6 +32,8 @@ class WithProtocol(Command):
         protocol: how the model sees an image, a name of docs/protocols.md.
         scales: its scales, such as 0.5 1 2.
         flip: mirror every scale too.
+        random_views: scales drawn at random between the least and the greatest, this many, each mirrored or not.
+        seed: of these draws.
         window: side in pixels of sliding windows; 0 for none.
         stride: pixels from window to window.
         longer_side: pixels to which the longer side is brought first; scales are relative to that.
@@ -41,6 +43,8 @@ class WithProtocol(Command):
     protocol: str = "whole"
     scales: list[float] | None = None
     flip: bool | None = None
+    random_views: int | None = None
+    seed: int | None = None
     window: int | None = None
     stride: int | None = None
     longer_side: int | None = None
@@ -52,7 +56,7 @@ class WithProtocol(Command):
         Raises:
             CrispsegError: no such protocol, or values that make none.
         """
-        given = ("scales", "flip", "window", "stride", "longer_side", "shorter_side")
+        given = ("scales", "flip", "random_views", "seed", "window", "stride", "longer_side", "shorter_side")
         changes: dict[str, Any] = {key: getattr(self, key) for key in given if getattr(self, key) is not None}
         if "scales" in changes:
             changes["scales"] = tuple(changes["scales"])

@@ -8,16 +8,18 @@ the sources of the named protocols.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable
 from importlib import resources
 from itertools import product
 from typing import Annotated, Literal, TypeAlias
 
+import numpy as np
 import pydantic
 import torch
 import torch.nn.functional as F
 import yaml
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from crispseg.config.settings import CHECKS, Settings
@@ -47,6 +49,9 @@ class Protocol(Settings):
         longer_side, shorter_side: length to which this side of the image is resized first; with both, neither side
             becomes longer than given.
         flip: also process every scale flipped left to right.
+        random_views: views whose scales are drawn uniformly between the least and the greatest of `scales`, flipped or
+            not if `flip`, as AGLN scores (§IV-A4); None for all `scales`.
+        seed: of the draws, which also depend on the image and on nothing else.
         window: side in pixels of square windows that slide over the resized image; None for the whole image. A window
             is at most as large as the image.
         stride: pixels from window to window, by default two thirds of the window, rounded up. The last window of a row
@@ -59,6 +64,8 @@ class Protocol(Settings):
 
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
+    random_views: PositiveInt | None = None
+    seed: NonNegativeInt = 0
     window: int | None = Field(default=None, ge=MIN_SIDE)
     stride: int | None = None
     average: Average = "logits"
@@ -75,14 +82,20 @@ class Protocol(Settings):
         """Stride in pixels; 0 without windows."""
         return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
 
-    def factors(self, size: Sequence[int]) -> list[float]:
-        """Return the factor by which an image of `(H, W)` is resized, for each scale."""
-        return [scale * side_factor(size, self.longer_side, self.shorter_side) for scale in self.scales]
-
     @property
     def views(self) -> int:
         """Number of views."""
-        return len(self.scales) * (2 if self.flip else 1)
+        return self.random_views or len(self.scales) * (2 if self.flip else 1)
+
+    def views_of(self, images: Tensor) -> list[tuple[float, bool]]:
+        """Return the factor by which images `(N, C, H, W)` are resized, and whether they are flipped, for each view."""
+        factor = side_factor(images.shape[-2:], self.longer_side, self.shorter_side)
+        flips = (False, True) if self.flip else (False,)
+        if self.random_views is None:
+            return [(scale * factor, flip) for scale, flip in product(self.scales, flips)]
+        draw = np.random.default_rng((self.seed, zlib.crc32(images.cpu().numpy().tobytes())))
+        scales = draw.uniform(min(self.scales), max(self.scales), self.random_views) * factor
+        return [(float(scale), bool(draw.choice(flips))) for scale in scales]
 
     def __str__(self) -> str:
         parts = ["whole image" if self.window is None else f"windows of {self.window} every {self.step} px"]
@@ -90,6 +103,7 @@ class Protocol(Settings):
             parts += [] if side is None else [f"{name} side {side}"]
         parts += [] if self.scales == (1.0,) else [f"scales {' '.join(f'{scale:g}' for scale in self.scales)}"]
         parts += ["flip"] if self.flip else []
+        parts += [f"{self.random_views} random views of seed {self.seed}"] if self.random_views else []
         parts += [f"mean of {self.average}"] if self.views > 1 else []
         return ", ".join(parts)
 
@@ -161,7 +175,7 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
     """
     size = images.shape[-2:]
     mean: Tensor | None = None
-    for scale, mirrored in product(protocol.factors(size), (False, True) if protocol.flip else (False,)):
+    for scale, mirrored in protocol.views_of(images):
         view = _scaled(images, scale)
         logits = one_view(logits_of, view.flip(-1) if mirrored else view, protocol)
         logits = resize(logits.flip(-1) if mirrored else logits, size, align_corners=False)
