@@ -62,7 +62,7 @@ def readers(place: Path) -> dict[str, Reader]:
     palette.putpalette(random.integers(0, 256, 768, np.uint8).tobytes())
     deep = Image.fromarray(values[..., 0].astype(np.uint16) * 200)
     images = {f"rgb.{suffix}": encoded(rgb, suffix) for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif", "ppm")}
-    images |= {"deep.png": encoded(deep, "png"), "deep.tif": encoded(deep, "tif", compression="tiff_lzw")}
+    images |= {"deep.png": encoded(deep, "png"), "deep.tif": encoded(deep, "tif", compression="tiff_adobe_deflate")}
     images |= {"rgba.png": encoded(Image.fromarray(values), "png"), "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg")}
     masks = {"ids.png": encoded(Image.fromarray(ids), "png"), "palette.png": encoded(palette, "png")}
     masks |= {"palette_2.png": encoded(palette, "png", bits=2), "bits.png": encoded(Image.fromarray(ids > 0), "png")}

@@ -91,13 +91,13 @@ def test_a_disk_that_is_full_leaves_no_half_map(share: float, tmp_path: Path) ->
     write(tmp_path / "in.tif", noise(700, 1100)[..., :1])
     code = (
         "import resource, signal, sys; import numpy as np; from pathlib import Path\n"
-        "from crispseg.io.tiff import open_tiff; from crispseg.io.files import atomic_path\n"
+        "from crispseg.io.tiff import open_dataset, write_map; from crispseg.io.files import atomic_path\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder, most = Path(sys.argv[1]), int(sys.argv[2])\n"
         "labels = np.random.default_rng(0).integers(0, 4, (700, 1100), np.uint8)\n"
-        "with open_tiff(folder / 'in.tif') as tiff, atomic_path(folder / 'out.tif') as target:\n"
+        "with open_dataset(folder / 'in.tif') as image, atomic_path(folder / 'out.tif') as target:\n"
         "    if most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
-        "    tiff.write_labels(target, [labels], [(0, 0, 0)] * 4)\n"
+        "    write_map(target, image, [labels], [(0, 0, 0)] * 4)\n"
     )
 
     def run(most: int) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,8 @@ from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
 from crispseg.inference.tiling import blended_rows, spans
 from crispseg.io.images import read_image, read_mask
-from crispseg.io.tiff import open_tiff
+from crispseg.io.opening import opened
+from crispseg.io.tiff import open_dataset, write_map
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
@@ -85,50 +86,44 @@ def test_bands_are_the_rows_of_the_image(options: dict[str, Any], dtype: Any, ch
     expected = image if dtype == np.uint8 else (image >> 8).astype(np.uint8)
     asked = 4 if channels == 4 and dtype == np.uint8 else 3
     expected = expected[..., [0, 0, 0]] if channels < 3 else expected[..., :asked]
-    with open_tiff(write(tmp_path / "a.tif", image, **options), asked) as tiff:
+    if options.get("compress") == "lzw":
+        pytest.importorskip("imagecodecs")
+    with opened(write(tmp_path / "a.tif", image, **options)) as tiff:
         assert tiff.size == (101, 75)
         for top, bottom in ((0, 101), (13, 14), (32, 96)):
-            assert np.array_equal(tiff.read(top, bottom), expected[top:bottom])
-    if dtype == np.uint8 and channels != 2 and "interleave" not in options:  # Pillow reads fewer kinds
-        assert np.array_equal(read_image(tmp_path / "a.tif"), expected[..., :3])
+            assert np.array_equal(tiff.pixels(asked, rows=(top, bottom)), expected[top:bottom])
+    assert np.array_equal(read_image(tmp_path / "a.tif"), expected[..., :3])
 
 
 def test_jpeg_inside_a_tiff(tmp_path: Path) -> None:
-    write(tmp_path / "a.tif", blocks(96, 64), compress="jpeg", photometric="ycbcr", tiled=True, blockxsize=32)
-    with open_tiff(tmp_path / "a.tif") as tiff:
-        assert abs(tiff.read(40, 80) - read_image(tmp_path / "a.tif")[40:80].astype(int)).mean() < 4
+    pytest.importorskip("imagecodecs")
+    image = blocks(96, 64)
+    write(tmp_path / "a.tif", image, compress="jpeg", photometric="ycbcr", tiled=True, blockxsize=32)
+    assert abs(read_image(tmp_path / "a.tif") - image.astype(int)).mean() < 8
 
 
-def test_files_that_cannot_be_read_in_parts(tmp_path: Path, refuses: Any) -> None:
+def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
     image = noise(64, 64)
     Image.fromarray(image).save(tmp_path / "turned.tif", tiffinfo={274: 6})
     (tmp_path / "text.tif").write_text("no picture")
-    write(tmp_path / "palette.tif", image[..., :1], photometric="palette")
-    for path, channels, phrases in [
-        (tmp_path / "missing.tif", 3, ("missing.tif does not exist",)),
-        (tmp_path / "text.tif", 3, ("text.tif cannot be read as a TIFF",)),
-        (write(tmp_path / "float.tif", image.astype(np.float32)), 3, ("float32", "8 or 16 unsigned")),
-        (write(tmp_path / "bands.tif", image, photometric="minisblack"), 3, ("gray, undefined", "grey or RGB")),
-        (tmp_path / "palette.tif", 3, ("channels palette", "grey or RGB")),
-        (write(tmp_path / "rgb.tif", image), 4, ("3 channel(s), not 4", "in_chans 3")),
-        (tmp_path / "turned.tif", 3, ("orientation 6", "upright")),
-        (write(tmp_path / "12.tif", image.astype(np.uint16), NBITS=12), 3, ("12 bits a channel (uint16)", "8 or 16")),
-        (write(tmp_path / "4.tif", image // 16, NBITS=4), 3, ("4 bits a channel (uint8)", "8 or 16")),
-        (write(tmp_path / "lab.tif", image, photometric="cielab"), 3, ("CIELAB colours", "grey or RGB")),
-        (write(tmp_path / "inks.tif", noise(64, 64, 4), photometric="cmyk"), 3, ("CMYK colours", "grey or RGB")),
+    cut = write(tmp_path / "cut.tif", image, compress="deflate", blockysize=8)
+    cut.write_bytes(cut.read_bytes()[:-6000])
+    for path, phrases in [
+        (tmp_path / "missing.tif", ("missing.tif does not exist",)),
+        (tmp_path / "text.tif", ("text.tif cannot be read as a TIFF",)),
+        (write(tmp_path / "float.tif", image / np.float32(2)), ("float32", "8 or 16")),
+        (write(tmp_path / "bands.tif", noise(64, 64, 5), photometric="minisblack"), ("5 channel(s)", "in_chans 5")),
+        (tmp_path / "turned.tif", ("orientation 6", "upright")),
+        (write(tmp_path / "lab.tif", image, photometric="cielab"), ("colours", "grey or RGB")),
+        (cut, ("cut.tif", "restore")),
     ]:
-        with refuses(*phrases), open_tiff(path, channels):
-            pass
-    for options in ({"compress": "deflate", "blockysize": 8}, {"blockysize": 64}):
-        cut = write(tmp_path / "cut.tif", image, **options)
-        cut.write_bytes(cut.read_bytes()[:-6000])
-        with refuses("cut.tif", "restore"), open_tiff(cut) as tiff:
-            tiff.read(0, 64)
+        with refuses(*phrases):
+            segment_tiff(segmenter, path, tmp_path / "out.tif", 128)
 
 
 def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with refuses("needs rasterio", "pip install 'crispseg[tiff]'"), open_tiff(tmp_path / "a.tif"):
+    with refuses("need rasterio", "pip install 'crispseg[tiff]'"), open_dataset(tmp_path / "a.tif"):
         pass
 
 
@@ -141,8 +136,8 @@ def test_labels_are_written_as_they_come(heights: list[int], tmp_path: Path) -> 
     labels[5, 5] = 255
     ends = list(itertools.accumulate(heights))
     rows = (labels[end - height : end] for height, end in zip(heights, ends, strict=True))
-    with open_tiff(write(tmp_path / "in.tif", noise(300, 517))) as tiff:
-        tiff.write_labels(tmp_path / "labels.tif", rows, PALETTE)
+    with open_dataset(write(tmp_path / "in.tif", noise(300, 517))) as image:
+        write_map(tmp_path / "labels.tif", image, rows, PALETTE)
     assert np.array_equal(read_mask(tmp_path / "labels.tif"), labels)
     with rasterio.open(tmp_path / "labels.tif") as file:
         assert np.array_equal(file.read(1), labels)

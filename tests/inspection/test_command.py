@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from commands import Capture, error_of, output_of
 from PIL import Image
+from PIL.ExifTags import Base
 
 from crispseg.io.images import write_image, write_labels
-from crispseg.io.opening import ORIENTATION
 from tests.inspection.models import lively, scene
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(root / "high.png", high)
     write_image(root / "colours.png", image)
     exif = Image.Exif()
-    exif[ORIENTATION] = 6
+    exif[Base.Orientation] = 6
     Image.fromarray(np.rot90(image)).save(root / "turned.png", exif=exif)
     (root / "broken.png").write_bytes((root / "street.png").read_bytes()[:500])
     return root

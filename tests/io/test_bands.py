@@ -67,12 +67,12 @@ def test_bands_are_read_as_they_are(channels: int, dtype: Any, interleave: str, 
 def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) -> None:
     path = tmp_path / "a.tif"
     bands(path, noise((40, 48), 5, np.uint16))
-    with refuses(str(path), "has 5 channels", "model.in_chans 5"):
+    with refuses(str(path), "has 5 channel(s), not 3", "model.in_chans 5"):
         read_image(path)
     with refuses(str(path), "has 5 channel(s), not 7", "in_chans 5"):
         read_image(path, 7)
     path.write_bytes(path.read_bytes()[:4000])
-    with refuses(str(path), "cannot be read as a TIFF", "restore"):
+    with refuses(str(path), "is broken", "restore"):
         read_image(path, 5)
     for count in (0, 17):
         with refuses(f"in_chans is {count}", "1 to 16 channels"):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fuzz.damage import png_chunks, png_of
 from PIL import Image
+from PIL.ExifTags import Base
 from safetensors.torch import load_file, save_file
 from training_runs import equal
 
@@ -23,7 +24,6 @@ from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
 from crispseg.doctor.facts import load_mask
 from crispseg.io.images import read_mask, write_image
-from crispseg.io.opening import ORIENTATION
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.training import Run
@@ -78,7 +78,7 @@ def test_images_are_compared_with_their_checksums_when_data_are_checked(pair: Pa
 def test_no_flipped_bit_turns_a_mask(pair: Pair) -> None:
     """A PNG may say how it is turned behind its pixels, where Pillow compares no checksum."""
     turned = Image.Exif()
-    turned[ORIENTATION] = 6
+    turned[Base.Orientation] = 6
     Image.fromarray(read_mask(pair.mask)).save(pair.mask, exif=turned)
     chunks = list(png_chunks(pair.mask.read_bytes()))
     late = sorted(chunks, key=lambda chunk: (chunk[0] == b"IEND", chunk[0] == b"eXIf"))

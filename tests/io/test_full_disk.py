@@ -116,7 +116,7 @@ def test_predicting_on_a_full_disk_says_what_there_is(
 
     def full(*args: Any, **options: Any) -> None:
         saved.append(args)
-        if len(saved) > 1:
+        if len(saved) > 2:
             raise OSError(*FULL.args)
         save(*args, **options)
 

@@ -11,8 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, SAMPLESPERPIXEL, TiffImageFile
+from PIL import Image
 
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
@@ -21,18 +20,9 @@ from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, stat
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
-from crispseg.io.images import (
-    as_picture,
-    check_mask,
-    image_size,
-    in_bands,
-    mask_values,
-    rgb_values,
-    stretch_of,
-)
-from crispseg.io.opening import ORIENTATION, opened, raw_mode
-from crispseg.io.tiff import deep_bands, read_bands
-from crispseg.io.value_range import to_8_bits
+from crispseg.io.images import as_picture
+from crispseg.io.opening import opened
+from crispseg.io.raster import Raster
 from crispseg.labels import LabelSet
 
 
@@ -166,17 +156,9 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
 
 def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8]]:
     """Return what an image's file says about itself, and its upright RGB pixels."""
-    if in_bands(path, channels):  # of a TIFF that Pillow cannot read
-        deep = deep_bands(path, channels)
-        pixels = read_bands(path, channels) if deep is None else to_8_bits(deep, (0, 0xFFFF), path)
-        bits = 8 if deep is None else 16
-        return Header(str(path), f"{channels} channels", pixels.shape[:2], bits), as_picture(pixels)
-    if channels == 4:
-        image_size(path, 4)  # raises where there is no fourth channel
-    with opened(path, whole=True) as picture:
-        header = _load(picture, path)
-        ImageOps.exif_transpose(picture, in_place=True)
-        return header, rgb_values(picture, (0, 0xFFFF))
+    with opened(path, whole=True) as raster:
+        pixels = as_picture(raster.pixels(channels, (0, 0xFFFF)))
+        return _header(raster), pixels
 
 
 def load_mask(path: Path) -> tuple[Header, NDArray[Any]]:
@@ -185,42 +167,28 @@ def load_mask(path: Path) -> tuple[Header, NDArray[Any]]:
     Raises:
         CrispsegError: it cannot be read.
     """
-    with opened(path, whole=True) as picture:
-        check_mask(picture, path)
-        stretch = stretch_of(picture)
-        header = _load(picture, path)
-        ImageOps.exif_transpose(picture, in_place=True)
-        return header, mask_values(picture, path, stretch)
+    with opened(path, whole=True) as raster:
+        values = raster.labels()
+        return _header(raster), values
 
 
-def _load(picture: Image.Image, path: Path) -> Header:
-    """Decode an opened picture and read its header, some of which only one of before and after can tell."""
-    stored, raw = (picture.height, picture.width), raw_mode(picture)
-    orientation, dropped = 1, 0
-    if isinstance(picture, TiffImageFile):  # Pillow turns it as it loads
-        dropped = int(picture.tag_v2.get(SAMPLESPERPIXEL, 1)) - len(picture.getbands())
-        stored = (int(picture.tag_v2[IMAGELENGTH]), int(picture.tag_v2[IMAGEWIDTH]))
-        orientation = int(picture.tag_v2.get(ORIENTATION, 1))
-    frames = getattr(picture, "n_frames", 1) if picture.format in ("TIFF", "GIF", "PNG", "WEBP") else 1
-    picture.load()
-    if not isinstance(picture, TiffImageFile):  # a PNG may say it behind its pixels
-        orientation = picture.getexif().get(ORIENTATION, 1)
+def _header(raster: Raster) -> Header:
+    """What a decoded file says about itself; a PNG may say how it is turned behind its pixels."""
+    alpha: Literal["none", "opaque", "varying"] = "none"
+    if raster.alpha:
+        opaque = raster.values[..., -1].min() == 2**raster.bit_depth - 1
+        alpha = "opaque" if opaque else "varying"
+    dropped = max(raster.bands - 3 - raster.alpha, 0) if raster.color == "rgb" else 0
     return Header(
-        str(path),
-        picture.mode,
-        stored,
-        bits=16 if ";16" in raw or picture.mode.startswith("I") else 8,
-        orientation=orientation if orientation in range(1, 9) else 1,
-        frames=int(frames),
-        alpha=_alpha(picture),
-        dropped=max(dropped, 0),
+        str(raster.name),
+        "RGBA" if raster.color == "rgb" and raster.alpha else raster.color,
+        raster.stored,
+        raster.bit_depth,
+        raster.orientation(),
+        raster.frames,
+        alpha,
+        dropped,
     )
-
-
-def _alpha(picture: Image.Image) -> Literal["none", "opaque", "varying"]:
-    if not picture.has_transparency_data or picture.mode[0] in "1IF":
-        return "none"
-    return "opaque" if picture.convert("RGBA").getchannel("A").getextrema()[0] == 255 else "varying"
 
 
 def _image_facts(header: Header, pixels: NDArray[np.uint8]) -> ImageFacts:

@@ -150,8 +150,10 @@ def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding
         which = f"{len(clear)} with transparent pixels" if clear else "all opaque"
         severity = Severity.WARNING if clear else Severity.INFORMATION
         found.append(finding("image-alpha", clear + opaque, severity=severity, which=which))
-        odd = [one for one in images if one.header.mode in ("CMYK", "LAB") or one.header.dropped]
-        extra = {one.header.mode + (f" and {one.header.dropped} more" if one.header.dropped else "") for one in odd}
+        odd = [one for one in images if one.header.mode == "cmyk" or one.header.dropped]
+        extra = {
+            one.header.mode.upper() + (f" and {one.header.dropped} more" if one.header.dropped else "") for one in odd
+        }
         found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
 
     deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))

@@ -12,7 +12,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from crispseg.data.dataset import InstanceDataset, SegmentationDataset
 from crispseg.data.loading import parallel
@@ -23,8 +22,8 @@ from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, rea
 from crispseg.doctor.findings import KINDS, duplicate_groups, mask_digests, needs_turning
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import read_mask, write_labels
-from crispseg.io.opening import ORIENTATION, opened
+from crispseg.io.images import read_image, read_mask, write_image, write_labels
+from crispseg.io.raster import upright
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
@@ -133,17 +132,13 @@ def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: MaskRead
     target = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
     if header.mode == "RGBA" and header.alpha == "opaque" and channels == 3:
-        with opened(one.pair.image) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            upright.convert("RGB").save(target.with_name(one.pair.name.rpartition("/")[2] + ".png"))
+        write_image(target.with_name(one.pair.name.rpartition("/")[2] + ".png"), read_image(one.pair.image))
     else:
         shutil.copyfile(one.pair.image, target)
     # values of no class become 255
     ids = np.minimum(reading.lookup.find(read_mask(one.pair.mask)), IGNORE).astype(np.uint8)
-    labels = Image.fromarray(ids)
     if needs_turning(image, mask):
-        labels.getexif()[ORIENTATION] = header.orientation
+        ids = upright(ids, header.orientation)
     elif needs_turning(mask, image):  # back
-        labels.getexif()[ORIENTATION] = {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation)
-    turned = np.asarray(ImageOps.exif_transpose(labels))
-    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", turned, reading.labels.palette)
+        ids = upright(ids, {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation))
+    write_labels(root / "masks" / one.split / f"{one.pair.name}.png", ids, reading.labels.palette)

@@ -10,14 +10,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
 from crispseg.io.files import IMAGE_FOLDERS, writable_folder
-from crispseg.io.images import as_rgb, find_images, image_channels, read_image, rgb_values
-from crispseg.io.value_range import ValueRange, to_8_bits
+from crispseg.io.images import find_images, image_channels, read_image
+from crispseg.io.raster import from_array, from_pillow
+from crispseg.io.value_range import ValueRange
 
 
 def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
@@ -122,18 +123,8 @@ def read_source(
     if isinstance(source, str | Path):
         return read_image(source, channels, value_range=value_range), Path(source)
     if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source)
-        with_fourth = channels == 4 and upright.mode in ("RGBA", "RGBX")
-        source = np.array(upright) if with_fourth else rgb_values(upright, value_range)
+        return from_pillow(source, "the PIL image").pixels(channels, value_range), None
     if not isinstance(source, np.ndarray | Tensor):
         kind = type(source).__name__
         raise CrispsegError(f"cannot segment a {kind}; give a path, a PIL image, {FORMS}, or a list of them")
-    values = image_array(source)
-    if (1 if values.ndim == 2 else values.shape[2]) not in ((1, 3, 4) if channels == 3 else (channels,)):
-        raise CrispsegError(
-            f"the model takes {channels} channels, not values of shape {values.shape}; give (H, W, {channels})"
-        )
-    kept = values if values.ndim == 2 else values[..., :channels]
-    if values.dtype == np.uint16:
-        return as_rgb(to_8_bits(kept, value_range, "the array")), None
-    return as_rgb(np.array(kept, order="C")), None  # a copy: the caller may reuse the array
+    return from_array(image_array(source), "the array").pixels(channels, value_range), None

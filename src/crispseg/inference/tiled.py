@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.tiling import OVERLAP, TILE, Progress, blended_rows, check_tile, enough_memory, spans
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
-from crispseg.io.tiff import open_tiff
+from crispseg.io.opening import opened
+from crispseg.io.tiff import open_dataset, write_map
 
 
 def segment_tiff(
@@ -52,18 +54,25 @@ def segment_tiff(
     folder = Path(f"{target}.rows")
     classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
-        image = stack.enter_context(open_tiff(source, image_channels(segmenter.info.in_chans), segmenter.value_range))
+        dataset = stack.enter_context(open_dataset(source))
+        image = stack.enter_context(opened(source, in_parts=True))
+        if image.orientation() != 1:
+            raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
+        channels = image_channels(segmenter.info.in_chans)
+        image.check(channels)
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
         temporary = stack.enter_context(atomic_path(target))
-        blend = partial(
-            blended_rows, segmenter.logits, image.read, image.size, classes, side, segmenter.device, progress
-        )
+
+        def read(top: int, bottom: int) -> NDArray[np.uint8]:
+            return image.pixels(channels, segmenter.value_range, (top, bottom))
+
+        blend = partial(blended_rows, segmenter.logits, read, image.size, classes, side, segmenter.device, progress)
         rows = blend()
         if made_by is not None:
             count = len(spans(image.size[0], side, side // OVERLAP))
             kept = _kept_rows(folder, f"{made_by}; {image.size}, {Path(source).stat().st_size} bytes, tiles of {side}")
             rows = _resumed(folder, kept, blend(bands=range(kept, count)))
-        image.write_labels(temporary, rows, palette)
+        write_map(temporary, dataset, rows, palette)
         size = image.size
     shutil.rmtree(folder, ignore_errors=True)
     return size

@@ -1,0 +1,282 @@
+"""Images of every origin in one form: files, PIL images and arrays; and that form as models and masks need it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
+
+from crispseg.errors import CrispsegError
+from crispseg.io.value_range import ValueRange, to_8_bits
+from crispseg.labels import Color, color_table
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
+
+COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "cmyk": (5,), "bands": ()}
+"""The colours that are read, and their photometric interpretations in TIFFs."""
+MODES = {"grey": ("1", "L", "LA", "I", "F"), "rgb": ("RGB", "RGBA", "RGBX"), "palette": ("P", "PA"), "cmyk": ("CMYK",)}
+"""The same by Pillow's modes."""
+
+
+class UnreadablePicture(CrispsegError):
+    """A picture that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
+
+    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # a data worker's is made of its message
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image: what its header says, and its values, which are decoded when they are asked for.
+
+    Args:
+        name: for messages.
+        stored: height and width before it is turned upright.
+        bands: channels, with alpha.
+        bit_depth: bits a channel.
+        color: one of `COLORS` or, of no use, another.
+        rows: decodes the stored rows from a first one to before a last one, `(h, W, bands)`.
+        orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
+        alpha: whether the last band is opacity.
+        palette: the colours of a palette.
+        lossy: why the values may not be those that were saved.
+        frames: images in the file, of which this is the first.
+    """
+
+    name: object
+    stored: tuple[int, int]
+    bands: int
+    bit_depth: int
+    color: str
+    rows: Callable[[int, int], NDArray[Any]]
+    orientation: Callable[[], int] = lambda: 1
+    alpha: bool = False
+    palette: tuple[Color, ...] = ()
+    lossy: str = ""
+    frames: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)` upright."""
+        return self.stored[::-1] if self.orientation() >= 5 else self.stored
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """The values as they are in the file, upright, `(H, W, bands)`."""
+        values = self.rows(0, self.stored[0])
+        return upright(values, self.orientation())
+
+    def check(self, channels: int) -> None:
+        """Refuse an image that has not so many channels: 3 for RGB, which any grey or coloured one becomes, or others.
+
+        Raises:
+            UnreadablePicture: it is one.
+        """
+        if self.color not in COLORS or (self.color == "cmyk" and channels != 3):
+            raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
+        most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
+        if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
+            raise UnreadablePicture(
+                f"{self.name} has {self.bands} channel(s), not {channels}; give other images, or train a model with "
+                f"model.in_chans {3 if self.bands == 1 else self.bands}",
+                "channel-missing",
+            )
+
+    def kept(self, channels: int, rows: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the upright values of so many channels, see `check`, or those of some stored rows; without alpha."""
+        self.check(channels)
+        values = self.values if rows is None else self.rows(*rows)
+        if self.color == "cmyk":
+            return values
+        return values[..., :1] if channels == 3 and self.bands < 3 else values[..., :channels]
+
+    def pixels(
+        self, channels: int = 3, value_range: ValueRange | None = None, rows: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the image, or some stored rows of it, as a model takes it, `(H, W, channels)`.
+
+        Args:
+            channels: 3 for RGB: alpha is dropped, and grey, palette and CMYK become RGB; or as many as there are.
+            value_range: of more than 8 bits a channel, see `to_8_bits`.
+            rows: the first one, and the one before which they end.
+
+        Raises:
+            UnreadablePicture: another number of channels, or values that are no whole numbers of 16 bits.
+        """
+        values = self.kept(channels, rows)
+        if self.color == "palette":
+            return color_table(self.palette[:256]).take(values[..., 0], axis=0)
+        if self.color == "cmyk":
+            return np.array(Image.frombytes("CMYK", values.shape[1::-1], values.tobytes()).convert("RGB"))
+        if self.bit_depth > 8:
+            values = to_8_bits(whole_numbers(values, self.name), value_range, self.name)
+        elif self.bit_depth < 8:
+            values = values * np.uint8(255 // (2**self.bit_depth - 1))
+        return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
+
+    def labels(self, most: int = 0xFFFF) -> NDArray[Any]:
+        """Return the values of a mask as `crispseg.io.images.read_mask` does.
+
+        Raises:
+            UnreadablePicture: lossy compression, other colours, or values that are no whole numbers from 0 to `most`.
+        """
+        if self.lossy:
+            raise UnreadablePicture(
+                f"{self.name} {self.lossy}, which may change values; save masks as PNG", "lossy-mask"
+            )
+        if self.color in ("grey", "palette") and self.bands <= 2:
+            values: NDArray[Any] = self.values[..., 0]
+            return values if values.dtype == np.uint8 else whole_numbers(values, self.name, most, "fiu")
+        if self.color == "rgb" and self.bands <= 4 and self.bit_depth == 8:
+            return np.array(self.values[..., :3], order="C")
+        found = f"{self.bands} channels of {self.bit_depth} bits ({self.color})"
+        raise UnreadablePicture(f"{self.name} has {found}; save masks as grey, palette or RGB PNG", "unusable-mask")
+
+
+def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds: str = "iu") -> NDArray[Any]:
+    """Return values of some kinds of types as uint16, or as int32 if some are larger.
+
+    Raises:
+        UnreadablePicture: they are of another kind, or no whole numbers from 0 to `most`.
+    """
+    low, high = values.min(), values.max()
+    if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
+        raise UnreadablePicture(
+            f"{name} holds {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}; save it "
+            "with 8 or 16 bits",
+            "value-range-unknown",
+        )
+    return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
+
+
+def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn `(H, W, …)` as EXIF's orientation says."""
+    values = values.swapaxes(0, 1) if orientation >= 5 else values
+    return values[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+
+
+def from_array(values: NDArray[Any], name: str) -> Raster:
+    """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey, RGB with or without alpha, or other bands."""
+    values = values if values.ndim == 3 else values[..., None]
+    height, width, bands = values.shape
+    color, bits = {1: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 8 * values.itemsize
+    return Raster(name, (height, width), bands, bits, color, lambda top, bottom: values[top:bottom])
+
+
+def from_pillow(picture: Image.Image, name: object, content: Callable[[], NDArray[np.uint8]] | None = None) -> Raster:
+    """Return a PIL image, which need not be loaded.
+
+    Args:
+        picture: the image.
+        name: for messages.
+        content: gives the bytes of its file, for colours of 16 bits, of which Pillow gives 8 only.
+    """
+    args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
+    raw = str(args[0] if isinstance(args, tuple) else args or "")  # how Pillow will unpack the values
+    mode, bands = picture.mode, len(picture.getbands())
+    color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
+    few = {"2": 2, "4": 4}.get(raw.partition(";")[2]) if picture.format == "PNG" and mode in "LP" else None
+    bits = few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))
+    is_deep = content is not None and bands > 1 and ";16" in raw
+    if is_deep:
+        color, bits, bands = "rgb", 16, 4 if mode == "RGBA" else 3
+
+    def rows(top: int, bottom: int) -> NDArray[Any]:
+        picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
+        if is_deep:
+            flags = cv2.IMREAD_UNCHANGED if bands == 4 else cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR
+            values = cv2.imdecode(content(), flags | cv2.IMREAD_IGNORE_ORIENTATION)  # type: ignore[misc]
+            return np.asarray(values)[top:bottom, :, [2, 1, 0, 3][:bands]]
+        values = np.array(picture)[top:bottom]
+        values = values.astype(np.uint8) if mode == "1" else values
+        if mode == "L" and few:  # which Pillow spreads over 0 to 255
+            values = values // (255 // (2**few - 1))
+        return values if values.ndim == 3 else values[..., None]
+
+    def orientation() -> int:
+        if picture.format == "PNG" and "exif" not in picture.info:  # Pillow would decode the file to find some
+            return 1
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in range(1, 9) else 1
+
+    palette: tuple[Color, ...] = ()
+    if color == "palette" and picture.palette:
+        kind, data = picture.palette.getdata()
+        data = data if kind == "RGB" else bytes(picture.getpalette("RGB") or b"")
+        palette = tuple(zip(data[0::3], data[1::3], data[2::3], strict=False))
+    head = bytes(content()[:4096]) if content and picture.format == "WEBP" else b""
+    is_lossy = picture.format in ("JPEG", "MPO") or (b"VP8 " in head and b"VP8L" not in head)
+    lossy = f"is stored with lossy compression ({picture.format})" if is_lossy else ""
+    return Raster(
+        name,
+        (picture.height, picture.width),
+        bands,
+        bits,
+        color,
+        rows,
+        orientation,
+        alpha=mode in ("LA", "PA", "RGBA"),
+        palette=palette,
+        lossy="is a PGM, PPM or PBM" if picture.format == "PPM" else lossy,
+        frames=getattr(picture, "n_frames", 1) if picture.format in ("GIF", "PNG", "WEBP") else 1,
+    )
+
+
+def from_tiff(file: BinaryIO, name: object) -> Raster:
+    """Return the first page of an open TIFF, of which only the strips or tiles that are asked for are decoded."""
+    pages = tifffile.TiffFile(file).pages
+    page: Any = pages.first
+    (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
+    if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
+        raise ValueError(f"{bits} bits a channel")
+    is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
+    color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
+    if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # YCbCr is decoded to RGB
+        color = "rgb"
+    size, planes = file.seek(0, 2), bands if page.planarconfig == 2 else 1
+    length, across = (page.tilelength, -(-width // page.tilewidth)) if page.is_tiled else (page.rowsperstrip, 1)
+
+    def segment(index: int) -> bytes | None:
+        start, count = page.dataoffsets[index], page.databytecounts[index]
+        if start + count > size:
+            raise ValueError("its end is missing")
+        file.seek(start)
+        return file.read(count) or None  # tiles that were not written are 0
+
+    def rows(top: int, bottom: int) -> NDArray[Any]:
+        values = np.zeros((bottom - top, width, bands), np.uint8 if bits <= 8 else page.dtype)
+        for plane in range(planes):
+            first = plane * -(-height // length)
+            for index in range((first + top // length) * across, (first + -(-bottom // length)) * across):
+                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+                found, (_, _, y, x, _), _ = page.decode(segment(index), index, **tables)
+                if found is not None:
+                    start, end = max(y, top), min(y + found.shape[1], bottom)
+                    part = found[0, start - y : end - y, : width - x]  # (h, w, bands), or one of the bands
+                    values[start - top : end - top, x : x + part.shape[1], plane : plane + part.shape[2]] = part
+        return 2**bits - 1 - values if page.photometric == 0 else values
+
+    orientation = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    map_of_colors = page.colormap if color == "palette" else None
+    return Raster(
+        name,
+        (height, width),
+        bands,
+        bits,
+        color,
+        rows,
+        lambda: orientation if orientation in range(1, 9) else 1,
+        alpha=bool({1, 2} & {*page.extrasamples}),
+        palette=() if map_of_colors is None else tuple(map(tuple, (map_of_colors.T >> 8).tolist())),
+        lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
+        frames=len(pages),
+    )
