@@ -122,7 +122,7 @@ def read_source(
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):
         return read_image(source, channels, value_range=value_range), Path(source)
-    if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image) and source.width and source.height:
         return from_pillow(source, "the PIL image").pixels(channels, value_range), None
     if not isinstance(source, np.ndarray | Tensor):
         kind = type(source).__name__
