@@ -21,7 +21,7 @@ from crispseg.data.split_check import held, report_of
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.fit import starting_model
-from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved, resolved_augment
+from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved
 
 CLASSES = 3
 
@@ -55,7 +55,7 @@ def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images:
 
 @pytest.mark.parametrize(("shorter_side", "side"), [(20, 32), (32, 32), (90, 64), (256, None), (5000, None)])
 def test_crops_are_as_large_as_images_allow(shorter_side: int, side: int | None) -> None:
-    crop = resolved_augment(Augment(), report(shorter_side)).crop
+    crop = resolved(TrainConfig(DRAWN), report(shorter_side)).augment.crop
     assert isinstance(crop, tuple) and crop[0] == crop[1]
     if side is not None:
         assert crop[0] == side
@@ -109,15 +109,9 @@ def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
     assert resolved(TrainConfig(DRAWN, loss="dice"), rare).class_weights is None
 
 
-@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32"), (None, "fp32")])
-@pytest.mark.parametrize("cuda", [True, False])
-def test_precision_is_what_the_machine_does_fast(
-    has: bool | None, precision: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crispseg.training.training_data.on_cuda", lambda config: cuda)
-    monkeypatch.setattr(
-        "crispseg.training.training_data.has_bf16", lambda **asked: has if asked == {"cuda": cuda} else not has
-    )
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_is_what_the_machine_does_fast(has: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.training.training_data.has_bf16", lambda config: has)
     assert resolved(TrainConfig(DRAWN), report()).precision == precision
     assert resolved(TrainConfig(DRAWN, precision="bf16"), report()).precision == "bf16"
 
@@ -176,7 +170,7 @@ def test_lopsidedness_is_what_it_says(masks: list[NDArray[np.uint8]]) -> None:
 def test_streets_have_an_up() -> None:
     found = check_split(drawn(train=20, height=64, width=96).dataset("train"), "train")
     assert found.lopsided[0] > 0.8
-    assert resolved_augment(Augment(), found).turn is False
+    assert resolved(TrainConfig(DRAWN), found).augment.turn is False
 
 
 @pytest.mark.parametrize("images", [4, 200])
@@ -187,7 +181,7 @@ def test_what_lies_anywhere_has_no_up(images: int) -> None:
         for label in (1, 2, 1, 2, 1, 2):
             top, left = random.integers(-8, 56, 2).clip(0)
             mask[top : top + 16, left : left + 16] = label
-    assert resolved_augment(Augment(), check_split(Masks(masks), "train")).turn is True
+    assert resolved(TrainConfig(DRAWN), check_split(Masks(masks), "train")).augment.turn is True
 
 
 # What stays as it is ------------------------------------------------------------------------------------------------

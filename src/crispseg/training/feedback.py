@@ -1,4 +1,4 @@
-"""What a run says: lines in a log, bars in a terminal, a picture of val images, and what to try next."""
+"""What a run says: lines in a log, bars in a terminal, and at the end a picture and what to try next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -19,22 +18,21 @@ from crispseg.config.settings import plural
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.evaluation.bootstrap import percent
-from crispseg.io.images import as_picture, colorize, write_image
+from crispseg.inference import Segmenter
+from crispseg.io.images import colorize
+from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace, callback
-from crispseg.training.result import PICTURE
 from crispseg.training.task import SegmentationTask
-from crispseg.training.training_data import TrainingData, foldable, print_lines
-from crispseg.visualization.pictures import panels
+from crispseg.training.training_data import TrainingData, print_lines
+from crispseg.visualization.pictures import error_map, panels
 
 FEW_STEPS = 50
 """Steps below which a line says so."""
 MUCH_WAITING = 0.3
 """Share of the time spent waiting for data from which a line says so."""
-IMAGES = 4
-"""Val images in a picture, from all over the split."""
 
 
 class ProgressBars(RichProgressBar):
@@ -85,37 +83,6 @@ def _epoch(trainer: L.Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")
 
 
-class ValidationPicture(Callback):
-    """Draws val images, truth and prediction at each evaluation, to a file in the run's folder and to TensorBoard."""
-
-    def __init__(self, folder: Path, dataset: SegmentationDataset) -> None:
-        self.path = folder / PICTURE
-        self.dataset = dataset
-        self.indices = {*np.linspace(0, len(dataset) - 1, IMAGES).astype(int).tolist()}
-        self.rows: dict[int, list[NDArray[np.uint8]]] = {}
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        index = batch_idx * trainer.world_size  # other processes have the images between
-        if index in self.indices and trainer.is_global_zero and not trainer.sanity_checking:
-            sample, palette = self.dataset[index], self.dataset.labels.palette
-            prediction = outputs[0].cpu().numpy().astype(np.uint8)
-            self.rows[index] = [
-                *(as_picture(sample.image), colorize(sample.labels, palette), colorize(prediction, palette))
-            ]
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.rows:
-            return
-        picture = panels([*self.rows.values()], ["image", "ground truth", "prediction"], self.dataset.labels)
-        self.rows.clear()
-        write_image(self.path, picture)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("val", picture, trainer.global_step, dataformats="HWC")
-
-
 def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> str:
     """The IoU of all classes, or of the lowest ones that occur, for one line."""
     occurring = [index for index in range(len(names)) if not np.isnan(iou[index])]
@@ -129,7 +96,7 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     """What a finished run prints, by the callbacks that measured it: its best scores, and what to try next."""
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
-    tips = advice(config, data.train_report, data.val_report, table.rows, iou, callback(trainer, Pace).waiting)
+    tips = advice(config, data.train_report, table.rows, iou, callback(trainer, Pace).waiting)
     return [
         f"best mIoU on val: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
@@ -141,7 +108,6 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
 def advice(
     config: TrainConfig,
     train: SplitReport,
-    val: SplitReport,
     rows: Sequence[Mapping[str, str]],
     iou: NDArray[np.float64],
     waiting: float,
@@ -150,7 +116,7 @@ def advice(
 
     Args:
         config: the run.
-        train, val: reports of the splits.
+        train: what the training split holds.
         rows: those of `metrics.csv`.
         iou: `(C,)` IoU in percent at the best evaluation.
         waiting: share of the time spent waiting for data.
@@ -178,7 +144,19 @@ def advice(
             f"use more workers than {config.workers}, if there are processors for them, or smaller images on disk: "
             f"data loading takes {100 * waiting:.0f} % of the time"
         )
-    if val.images < 20:
-        remedy = f"folds {min(5, train.images + val.images)}" if foldable(config.data) else "more val images"
-        lines.append(f"{remedy}: with {plural(val.images, 'val image')} scores depend on chance")
     return lines
+
+
+def draw_panels(
+    models: Mapping[str, SegmentationModel], dataset: SegmentationDataset, count: int = 4
+) -> NDArray[np.uint8]:
+    """Rows of image, truth, each model's prediction and the last one's errors, `(H, W, 3)`; images all over a split."""
+    segmenters = [Segmenter(model) for model in models.values()]
+    palette = dataset.labels.palette
+    rows = []
+    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
+        image, truth, _ = dataset[int(index)]
+        results = [segmenter(image) for segmenter in segmenters]
+        shown = [colorize(labels, palette) for labels in (truth, *(result.labels for result in results))]
+        rows.append([results[-1].image, *shown, error_map(results[-1].labels, truth, palette)])
+    return panels(rows, ["image", "ground truth", *models, "errors"], dataset.labels)

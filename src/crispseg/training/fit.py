@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -21,31 +20,25 @@ from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG
 from crispseg.data import SplitReport, eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
-from crispseg.data.folder import Folder, settle
+from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
-from crispseg.errors import CrispsegError, telling
+from crispseg.errors import CrispsegError
 from crispseg.inference.tiling import enough_memory
-from crispseg.io.files import atomic_path, owned, writable_folder
+from crispseg.io.files import owned
+from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import (
-    LAST,
-    MODEL,
-    check_folder,
-    check_same_run,
-    interruptible,
-    load_checkpoint,
-)
-from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
-from crispseg.training.feedback import closing_lines
+from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
+from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
 from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
-from crispseg.training.result import Run
+from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
-from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet
+from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, write_text
 from crispseg.training.training_data import (
     TrainingData,
     check_data,
@@ -82,7 +75,10 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
 def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     folder = Path(config.out)
-    config, notes = settle_settings(config, resume)
+    check_processes(config)
+    load_plugins(config.plugins)
+    source, notes = settle(config.data)
+    config = dataclasses.replace(config, data=source)
     L.seed_everything(config.seed, workers=True, verbose=False)
     model, note = starting_model(config, config.data.label_set(), resume=resume)
     config, data = check_data(config)
@@ -95,46 +91,32 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)
     task = SegmentationTask(model, build_objective(config, data.train_report), config)
-    with computing(config, model):
+    bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
+    with (
+        warnings.catch_warnings(),
+        float32_depthwise(model) if bf16_on_cpu else nullcontext(),
+        enough_memory("training needs", "make batch_size or augment.crop smaller"),
+    ):
+        quiet()
         trainer = build_trainer(config, data, len(loaders[0]), console)
         if trainer.is_global_zero:
-            write_config(config)
+            (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
+        write_text(folder / CONFIG, yaml.safe_dump(config_to_dict(config), sort_keys=False))
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+    print_lines(console, closing_lines(config, trainer, data))
+    if trainer.is_global_zero:  # others may not reach the folder
+        model = SegmentationModel.from_pretrained(folder / MODEL)
+        write_image(folder / PICTURE, draw_panels({"prediction": model}, data.val))
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
-    with telling(lambda: f"the training is over and its model is saved in {folder}"):
-        print_lines(console, closing_lines(config, trainer, data))
-        if trainer.is_global_zero:  # others may not reach the folder
-            model = SegmentationModel.from_pretrained(folder / MODEL)
-        return Run(folder, model, best["miou"] or 0.0, iou, config.data)
-
-
-def settle_settings(config: TrainConfig, resume: bool) -> tuple[TrainConfig, list[str]]:
-    """Complete settings of the model and the data by what is in the files that they name; with lines that say so."""
-    check_processes(config)
-    load_plugins(config.plugins)
-    WeightedLoss(config.losses)  # which may need a library
-    if config.init_from and config.model == ModelConfig():
-        config = dataclasses.replace(config, model=ModelConfig.of(config.init_from))
-    if not (resume or config.init_from):
-        _ = config.data.pairs("train") if isinstance(config.data, Folder) else config.data.dataset("train")
-        # They may be downloaded; missing images are reported before, damaged masks after.
-        weights_source(config.model.backbone, config.model.pretrained)
-    data, found = settle(config.data)
-    return dataclasses.replace(config, data=data), found
+    return Run(folder, model, best["miou"] or 0.0, iou, config.data)
 
 
 def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = False) -> tuple[SegmentationModel, str]:
-    """Build the model that training starts with.
+    """Build the model that training starts with, and say in a line which weights it has.
 
-    Args:
-        config: the run.
-        labels: the classes.
-        resume: read no weights, since a checkpoint will replace them.
-
-    Returns:
-        The model, and a line that says which weights it starts from.
+    With `resume` it is given none, since a checkpoint will replace them.
 
     Raises:
         CrispsegError: the model cannot be built or given these weights.
@@ -160,29 +142,21 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
 
 
 def initialize(model: SegmentationModel, start: SegmentationModel, source: str) -> str:
-    """Copy the weights of `start` to `model`, those of the classifier only if the classes are the same.
+    """Copy the weights of `start` to `model` and return a line that says so.
 
-    Heads for deep supervision are in no saved model and keep their weights, and so does a refinement that only `model`
-    has; one that only `start` has is left out.
-
-    Returns:
-        A line that says what was done.
+    Those of the classifier are copied only if the classes are the same, and those of a refinement if both have one.
 
     Raises:
         CrispsegError: the two are different networks.
     """
     same_classes = model.info.label_set().names == start.info.label_set().names
-    reset = ["auxiliary_heads."]
-    if not same_classes:
-        reset.append("classifier.")
-    if not (model.refiner and start.refiner):
-        reset.append("refiner.")
-    weights = {key: value for key, value in start.state_dict().items() if not key.startswith(tuple(reset))}
-    kept = {key for key in model.state_dict() if not key.startswith(tuple(reset))}
+    reset: tuple[str, ...] = ("auxiliary_heads.",)  # for deep supervision; they are in no saved model
+    reset += () if same_classes else ("classifier.",)
+    reset += () if model.refiner and start.refiner else ("refiner.",)
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(reset)}
+    weights = {key: value for key, value in start.state_dict().items() if not key.startswith(reset)}
     try:
-        if weights.keys() != kept:
-            raise RuntimeError
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(own | weights)
     except RuntimeError:  # keys or shapes differ
         info = start.info
         options = ", ".join(f"{key} {value}" for key, value in info.options.items())
@@ -220,23 +194,3 @@ def build_objective(config: TrainConfig, train: SplitReport) -> nn.Module:
     if not config.model.refine:
         return supervised
     return BoundaryRefinementLoss(supervised, config.boundary_weights, config.direction_mask)
-
-
-@contextmanager
-def computing(config: TrainConfig, model: nn.Module) -> Iterator[None]:
-    """In the block, compute as the run asks for, and report in one line that memory does not suffice."""
-    bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
-    with (
-        warnings.catch_warnings(),
-        float32_depthwise(model) if bf16_on_cpu else nullcontext(),
-        enough_memory("training needs", "make batch_size or augment.crop smaller"),
-    ):
-        quiet()
-        yield
-
-
-def write_config(config: TrainConfig) -> None:
-    """Write all settings of the run to its folder."""
-    writable_folder(Path(config.out) / LAST.parent)
-    with atomic_path(Path(config.out) / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")

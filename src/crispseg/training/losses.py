@@ -166,9 +166,7 @@ class BoundaryRefinementLoss(nn.Module):
 def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
     """L_bound of Eq. 7, in float32: binary cross-entropy, mean over labelled pixels; 0 if all are ignored.
 
-    Args:
-        boundary: logits `(N, 1, H, W)`.
-        targets: what `boundary_targets` gives, `(N, H, W)`.
+    Logits `(N, 1, H, W)` and `boundary_targets` `(N, H, W)` → a number.
     """
     counted = targets != IGNORE
     truth = (counted & (targets != NO_BOUNDARY)).float()
@@ -179,10 +177,8 @@ def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
 def direction_loss(direction: Tensor, targets: Tensor, boundary: Tensor | None = None) -> Tensor:
     """L_dir of Eq. 7, in float32: cross-entropy, mean over true boundary pixels with a direction; 0 without any.
 
-    Args:
-        direction: logits `(N, 8, H, W)`.
-        targets: what `boundary_targets` gives, `(N, H, W)`.
-        boundary: logits `(N, 1, H, W)`; only pixels where they are above 0 count then. They get no gradient from it.
+    Logits `(N, 8, H, W)` and `boundary_targets` `(N, H, W)` → a number. If `boundary` logits `(N, 1, H, W)` are given,
+    only pixels where they are above 0 count; they get no gradient from it.
     """
     known = targets < DIRECTIONS
     if boundary is not None:

@@ -15,9 +15,6 @@ from torch.optim import SGD, AdamW, Optimizer
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 
-DROP = 0.1
-"""Factor of the learning rate at each of `TrainConfig.lr_drops`."""
-
 
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     """SGD or AdamW, with the backbone's learning rate scaled and, if asked, norms and biases free of weight decay."""
@@ -41,10 +38,6 @@ def learning_rate_factor(
 ) -> Callable[[int], float]:
     """Factor of the learning rate at each optimizer step: linear warm-up times a decay.
 
-    `poly` decays at every step, (1 - progress)^power; `poly_epoch` keeps the value of the epoch's first step; `cosine`
-    is (1 + cos(π · progress)) / 2; `step` is multiplied by 0.1 where a share of the training, one of `lr_drops`, lies
-    behind.
-
     Args:
         config: the run.
         progress: the share of the training that lies behind before a step; of steps, a quotient `step / total`.
@@ -58,7 +51,7 @@ def learning_rate_factor(
             case "constant":
                 return warm
             case "step":  # both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly
-                return float(warm * DROP ** sum(behind >= share for share in config.lr_drops))
+                return float(warm * 0.1 ** sum(behind >= share for share in config.lr_drops))
             case "cosine":
                 return warm * (1 + math.cos(math.pi * min(behind, 1.0))) / 2
         return float(warm * max(0.0, 1 - behind) ** config.power)
@@ -100,16 +93,9 @@ def on_cuda(config: TrainConfig) -> bool:
     return config.accelerator != "cpu" and torch.cuda.is_available()
 
 
-def has_bf16(cpuinfo: str | Path = "/proc/cpuinfo", *, cuda: bool = False) -> bool | None:
-    """Whether there are bfloat16 instructions, without which PyTorch emulates them, slowly. None if it is not known.
-
-    Args:
-        cpuinfo: where Linux says what processors can; elsewhere nothing is known.
-        cuda: whether CUDA devices are meant instead of the processor.
-    """
-    if cuda:
+def has_bf16(config: TrainConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the run's device is known to have bfloat16 instructions, without which PyTorch emulates them, slowly."""
+    if on_cuda(config):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
-    if not words & {"flags", "Features"}:
-        return None
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []  # of Linux
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)

@@ -20,44 +20,32 @@ def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
 
 
 class Pace(Callback):
-    """Measures steps, without the first one of a session, and evaluations, first by the sanity check.
+    """Measures batches, without the first one of a session, and evaluations, first by the sanity check.
 
     Args:
         timer: comes before it in the trainer's callbacks.
         steps: optimizer steps of the whole run; None if its length is a time.
-        between: optimizer steps between two evaluations; there is one after the last step too.
         seconds: of the whole run; None if its length is a number of steps.
 
     Attributes:
         evaluation: seconds of the latest evaluation.
+        a_batch: seconds of a batch, with what comes between two of them; 0 before there were two.
+        waiting: share of that time spent waiting for data.
     """
 
-    def __init__(self, timer: Timer, steps: int | None, between: int, seconds: float | None) -> None:
-        self.timer, self.steps, self.between, self.seconds = timer, steps, between, seconds
-        self.evaluation = 0.0
+    def __init__(self, timer: Timer, steps: int | None, seconds: float | None) -> None:
+        self.timer, self.steps, self.seconds = timer, steps, seconds
+        self.evaluation = self.a_batch = self.waiting = 0.0
         self.batches = 0
-        self.waited = self.computed = 0.0  # seconds of all batches of the session but the first
-        self.began = 0.0
-        self.ended: float | None = None  # None if something else than a batch came last
-
-    @property
-    def a_batch(self) -> float:
-        """Seconds of a batch, from the end of the one before; 0 before there were two."""
-        return (self.waited + self.computed) / (self.batches - 1) if self.batches > 1 else 0.0
-
-    @property
-    def waiting(self) -> float:
-        """Share of the training time spent waiting for data."""
-        return self.waited / max(self.waited + self.computed, 1e-9)
+        self.first = self.waited = 0.0  # when the first one ended, and the seconds spent waiting since
+        self.ended: float | None = None  # when the latest one ended; None after an evaluation
 
     def left(self, trainer: L.Trainer) -> str:
         """The time to the end of the run, such as "0:13:49"; "?" before it is known."""
         if self.seconds is not None:
             seconds = self.seconds - self.timer.time_elapsed()
         elif self.a_batch and self.steps is not None:
-            evaluations = -(-self.steps // self.between) - trainer.global_step // self.between
-            batches = (self.steps - trainer.global_step) * trainer.accumulate_grad_batches
-            seconds = self.a_batch * batches + self.evaluation * evaluations
+            seconds = self.a_batch * trainer.accumulate_grad_batches * (self.steps - trainer.global_step)
         else:
             return "?"
         return str(timedelta(seconds=max(round(seconds), 0)))
@@ -69,14 +57,15 @@ class Pace(Callback):
         self.evaluation = state_dict["evaluation"]
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self.began = time.monotonic()
         if self.ended is not None:
-            self.waited += self.began - self.ended
+            self.waited += time.monotonic() - self.ended
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.ended = time.monotonic()
+        self.first = self.first if self.batches else self.ended
         if self.batches:
-            self.computed += self.ended - self.began
+            self.a_batch = (self.ended - self.first) / self.batches
+            self.waiting = self.waited / max(self.ended - self.first, 1e-9)
         self.batches += 1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

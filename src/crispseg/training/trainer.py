@@ -20,10 +20,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from crispseg.errors import CrispsegError
-from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, WarmedAverage
-from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Patience
+from crispseg.io.files import atomic_path
+from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, Patience, WarmedAverage
+from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig
-from crispseg.training.feedback import ProgressBars, ProgressLines, ValidationPicture
+from crispseg.training.feedback import ProgressBars, ProgressLines
 from crispseg.training.pace import NEVER, Budget, Pace
 from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
@@ -41,11 +42,10 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
     seconds = 60 * config.minutes if config.minutes else None
     timer = Timer()
-    pace = Pace(timer, steps, config.val_every * per_epoch, seconds)
+    pace = Pace(timer, steps, seconds)
     callbacks: list[Callback] = [
         *(timer, pace, Budget(seconds, pace) if seconds else LastEvaluation(), MetricsFile(folder / METRICS, timer)),
-        *(ValidationPicture(folder, data.val), ProgressLines(pace, console)),
-        *(BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
+        *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
     ]
     if console.is_terminal:
         callbacks.append(ProgressBars(pace))
@@ -83,6 +83,13 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
 def is_first_process() -> bool:
     """Whether this is the process that prints and writes, by the variables that Lightning's launchers set."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the run, whole or not at all, in the first process."""
+    if is_first_process():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def launcher() -> ClusterEnvironment:

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from crispseg.data import Augment, SplitReport, check_split, class_weights, softened_weights
-from crispseg.data.dataset import DataSource, SegmentationDataset
+from crispseg.data import SplitReport, check_split, class_weights, softened_weights
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import times_an_epoch
 from crispseg.data.mask_reading import Severity
@@ -25,7 +25,7 @@ from crispseg.io.images import image_channels
 from crispseg.io.value_range import ValueRange
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
-from crispseg.training.optimization import has_bf16, on_cuda
+from crispseg.training.optimization import has_bf16
 
 CROP = 192
 """Side of the largest crop."""
@@ -45,33 +45,26 @@ STEP = 32
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
     """Return the configuration with a value for each auto; docs/defaults.md explains them."""
-    augment = resolved_augment(config.augment, train, config.model.in_chans)
-    batch_size = config.batch_size
-    if batch_size == "auto":
-        area = math.prod(augment.window or train.largest)
-        batch_size = min(max(BATCH * CROP**2 // area, 1), BATCH)
-    changes: dict[str, Any] = {"augment": augment, "batch_size": batch_size}
+    changes: dict[str, Any] = {}
+    if config.augment.crop == "auto":
+        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
+        changes["crop"] = (side, side)
+    if config.augment.turn == "auto":
+        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
+    if config.augment.photometric == "auto":
+        changes["photometric"] = "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False
+    changes = {"augment": dataclasses.replace(config.augment, **changes)}
+    if config.batch_size == "auto":
+        area = math.prod(changes["augment"].window or train.largest)
+        changes["batch_size"] = min(max(BATCH * CROP**2 // area, 1), BATCH)
     if config.precision == "auto":
-        changes["precision"] = "bf16" if has_bf16(cuda=on_cuda(config)) else "fp32"
+        changes["precision"] = "bf16" if has_bf16(config) else "fp32"
     if config.class_weights == "auto":
         rare = min((share for share in train.shares if share), default=1.0) < RARE
         changes["class_weights"] = "softened" if rare and "cross_entropy" in config.losses else None
     if not (config.epochs or config.iterations or config.minutes):
         changes["minutes"] = MINUTES
     return dataclasses.replace(config, **changes)
-
-
-def resolved_augment(augment: Augment, train: SplitReport, in_chans: int = 3) -> Augment:
-    """Crop, turns and colours by what the training images are."""
-    changes: dict[str, Any] = {}
-    if augment.crop == "auto":
-        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
-        changes["crop"] = (side, side)
-    if augment.turn == "auto":
-        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
-    if augment.photometric == "auto":
-        changes["photometric"] = "mmseg" if train.images < FEW and in_chans in (1, 3) else False
-    return dataclasses.replace(augment, **changes)
 
 
 def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
@@ -125,21 +118,9 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
     reports = check_split(train_set, "train"), check_split(val_set, "val")
     config = resolved(config, reports[0])
-    for report, whole in zip(reports, (config.augment.crop is None, True), strict=True):  # crops are padded
-        if whole and min(report.smallest) < MIN_SIDE:
-            height, width = report.smallest
-            raise CrispsegError(
-                f"{report.split} has images down to {height}×{width} pixels; models need at least {MIN_SIDE} a side: "
-                "upscale or remove the smaller ones"
-            )
     assert config.batch_size != "auto"
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     return config, TrainingData(train_set, val_set, *reports, value_range, times)
-
-
-def foldable(data: DataSource) -> bool:
-    """Whether the data can be divided into folds, and are not one of them."""
-    return isinstance(data, Folder) and data.folds is None
 
 
 def print_data(config: TrainConfig, data: TrainingData, notes: list[str], console: Console) -> None:
@@ -147,12 +128,10 @@ def print_data(config: TrainConfig, data: TrainingData, notes: list[str], consol
     reports = data.train_report, data.val_report
     print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
     found = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    print_lines(console, [*few_images(*reports, foldable(config.data)), *found], "yellow")
+    foldable = isinstance(config.data, Folder) and config.data.folds is None
+    print_lines(console, [*few_images(*reports, foldable), *found], "yellow")
     if data.value_range:
         print_lines(console, [range_line(config.data.dataset("train"), data.value_range)])
-    if max(data.times) > 1:
-        each = "–".join(map(str, dict.fromkeys((min(data.times), max(data.times)))))
-        print_lines(console, [f"an epoch takes {each} crops of each image, {sum(data.times)} in all"])
 
 
 def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:
