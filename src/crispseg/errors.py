@@ -48,24 +48,14 @@ class Interrupted(KeyboardInterrupt):
 INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
 """The line of commands that keep only finished files."""
 
-REMEDIES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room: the quota of this account is used up",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another file system",
-    errno.EROFS: "write to another place",
-    errno.EACCES: "change its permissions, or write to another place",
-    errno.EPERM: "change its permissions, or write to another place",
-    errno.ENOENT: "it may have been removed just now; restore it",
-}
-"""What to do about errors of the operating system."""
-
 
 def system_line(error: OSError) -> str:
     """Return the file, the error of the operating system and the remedy, as one line."""
     file = error.filename2 or error.filename
     reason = error.strerror or str(error).strip().rpartition("\n")[2] or type(error).__name__
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     where = f"{file}: " if file is not None else ""
-    return f"{where}{reason}; {REMEDIES.get(error.errno or 0, 'check the file and its disk')}"
+    return f"{where}{reason}; {'make room' if full else 'check the file, its permissions and its disk'}"
 
 
 @contextmanager
@@ -85,32 +75,23 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
         raise CrispsegError(f"{system_line(error)}; {kept()}") from None
 
 
-WORKER_REMEDIES = {
-    "Killed": "memory has run out, most often: use fewer workers, or end other programs",
-    "Bus error": "shared memory has run out, most often: set workers to 0, or use more of it (Docker's shm-size)",
-}
-"""What to do when a data worker has gone, by the system's word for the signal that ended it."""
-
-
 def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
     """Return the exception for users if PyTorch's error is about a data worker that ended; None for any other error.
 
-    PyTorch raises it anywhere, so another error may wrap it. Signals that end a run often reach its workers first;
-    PyTorch's error is then the only trace of them.
+    Another error may wrap it. Signals that end a run often reach its workers first.
     """
     found: re.Match[str] | None = None
     each: BaseException | None = error
-    while each is not None:
-        if isinstance(each, RuntimeError):  # the innermost names the signal, which those made of it may not
-            worker = r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)"
-            found = re.search(worker, str(each), re.MULTILINE) or found
+    while each is not None:  # the innermost names the signal
+        worker = r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)"
+        found = re.search(worker, str(each), re.MULTILINE) or found
         each = each.__cause__ or each.__context__
     if found is None:
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
         if found[1] == signal.strsignal(number):
             return Interrupted(INTERRUPTED, number)
-    remedy = WORKER_REMEDIES.get(found[1], "use fewer workers if memory ran out, or 0 to see why")
+    remedy = "use fewer workers, or 0, if memory or shared memory (Docker's shm-size) has run out"
     return CrispsegError(f"a data worker has gone ({found[1]}); {remedy}")
 
 

@@ -99,7 +99,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", *OWN, "--optimizer", "adam"], ["--optimizer ", "adam", "adamw"]),
         (["train", *OWN, "--epochs"], ["--epochs ", "a whole number"]),
         (["train", *OWN, "--epochs", "0"], ["--epochs ", "0", "greater than 0"]),
-        (["train", *OWN, "--boundary_weights.bound", "0"], ["--boundary_weights ", "did you mean 'boundary'"]),
+        (["train", *OWN, "--boundary_weights.bound", "0"], ["--boundary_weights ", "one of unrefined, "]),
         (["train", *OWN, "--augment.crop", "a"], ["--augment.crop ", "a whole number, a list of 2 whole numbers"]),
         (["train", *OWN, "--loss", "[1]"], ["--loss ", "[1]"]),
         (["train", *OWN, "--device", "cuda"], ["--device ", "did you mean 'accelerator'"]),
@@ -113,7 +113,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["quickstart", "--epocs", "3"], ["--epocs ", "did you mean 'epochs'"]),
         (["evaluate"], ["RUN is missing"]),
         (["evaluate", "--split", "val"], ["RUN is missing"]),
-        (["evaluate", "missing"], ["missing", "does not exist"]),
+        (["evaluate", "missing"], ["missing is no folder of a model"]),
         (["evaluate", "missing", "--splt", "val"], ["--splt ", "did you mean 'split'"]),
         (["predict"], ["RUN is missing"]),
         (["predict", "missing"], ["IMAGES is missing"]),
@@ -275,7 +275,7 @@ def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuse
     assert changed.options["context"] == "ppm"
     other = parse(path, "--model", "sfnet", *OWN).model  # training will say that its weights do not fit
     assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and not other.options
-    with refuses("missing does not exist"):
+    with refuses("missing is no folder of a model"):
         parse("--init_from", tmp_path / "missing", *OWN)
 
 

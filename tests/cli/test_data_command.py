@@ -80,7 +80,7 @@ def test_show_without_files(capsys: Capture) -> None:
         line.split() for line in output_of(capsys, "data", "show", "pascal_context", "--data.classes=59").splitlines()
     ]
     assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in rows
-    assert "config_v1.2.json" in output_of(capsys, "data", "show", "mapillary")
+    assert "65 classes" in output_of(capsys, "data", "show", "mapillary")
     assert "crispseg data augment" in output_of(capsys, "data", "show", "sbd")
 
 
@@ -121,7 +121,7 @@ def test_show_folders_of_splits(tmp_path: Path, capsys: Capture) -> None:
     for index in range(3):
         picture(tmp_path / "valid" / "images" / f"{index}.png", 8, 10)
         save(tmp_path / "valid" / "masks" / f"{index}.png", grid([0, 1], 8, 10))
-    shown = output_of(capsys, "data", "show", tmp_path, f"--out={tmp_path / 'sheet.png'}", "--rows=2")
+    shown = output_of(capsys, "data", "show", tmp_path, f"--out={tmp_path / 'sheet.png'}")
     assert "train: 10 images, 8x10" in shown and "val: 3 images, 8x10" in shown
     row = ["2", "2", "class", "2", "██", "187", "0", "255", "24.50%", "never"]
     assert row in [line.split() for line in shown.splitlines()]
@@ -235,6 +235,6 @@ def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert "augment" in output_of(capsys, "data", *argv)
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
-    for name, phrase in (("list", "licences"), ("show", "--rows"), ("download", "--out"), ("import", "--background")):
+    for name, phrase in (("list", "licences"), ("show", "--sample"), ("download", "--out"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")
     assert "--data.train_on" in output_of(capsys, "data", "show", "--data=voc2012", "--help")

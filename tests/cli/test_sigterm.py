@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -66,7 +65,7 @@ def wait(ready: Event) -> None:
     [
         (signal.SIGTERM, False, 143, r"interrupted at step \d+"),
         (signal.SIGINT, False, 130, r"interrupted at step \d+"),
-        (signal.SIGKILL, True, 2, r"error: a data worker has gone \(exited unexpectedly\); use fewer workers .*"),
+        (signal.SIGKILL, True, 2, r"error: a data worker has gone \(exited unexpectedly\); use fewer workers.*"),
     ],
 )
 def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
@@ -109,8 +108,8 @@ def training(folder: Path) -> None:
     ("end", "status", "line"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, INTERRUPTED),
-        (lambda: os.kill(os.getpid(), signal.SIGBUS), 2, "error: a data worker has gone (Bus error); * workers to 0*"),
-        (lambda: os._exit(3), 2, "error: a data worker has gone (exited unexpectedly*); use fewer workers *"),
+        (lambda: os.kill(os.getpid(), signal.SIGBUS), 2, "error: a data worker has gone (Bus error); use*"),
+        (lambda: os._exit(3), 2, "error: a data worker has gone (exited unexpectedly*); use fewer workers*"),
     ],
 )
 def test_a_command_whose_data_worker_has_gone_says_so(
@@ -141,47 +140,9 @@ def with_a_worker_that(ends: Callable[[], None], stderr: Path) -> None:
     sys.exit(main(["predict"]))
 
 
-def handler_in(command: str, monkeypatch: pytest.MonkeyPatch) -> object:
+def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     module = SimpleNamespace(run=lambda argv: seen.append(signal.getsignal(signal.SIGTERM)))
-    monkeypatch.setitem(sys.modules, f"crispseg.cli.{command}", module)
-    assert main([command]) == 0
-    return seen[0]
-
-
-@pytest.mark.parametrize(
-    ("number", "becomes"), [(signal.SIGTERM, None), (signal.SIGINT, ImportError), (signal.SIGTERM, SystemError)]
-)
-def test_an_interrupt_says_how_to_go_on_whatever_it_becomes(
-    number: signal.Signals,
-    becomes: type[Exception] | None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Libraries that are being imported make other errors of it."""
-
-    def run(argv: list[str]) -> None:
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(20)
-        except KeyboardInterrupt:
-            if becomes is None:
-                raise
-            raise becomes("cannot import name 'x'") from None
-
-    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
-    monkeypatch.setitem(sys.modules, "crispseg.cli.train", SimpleNamespace(run=run))
-    assert main(["train"]) == 128 + number
-    assert capsys.readouterr().err == f"crispseg: {INTERRUPTED}\n"
-
-
-def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(handler_in("train", monkeypatch))
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with ThreadPoolExecutor() as pool:  # where no handler can be set
-        assert pool.submit(handler_in, "predict", monkeypatch).result() is signal.SIG_DFL
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        assert handler_in("predict", monkeypatch) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setitem(sys.modules, "crispseg.cli.train", module)
+    assert main(["train"]) == 0
+    assert callable(seen[0]) and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

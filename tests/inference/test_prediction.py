@@ -167,15 +167,6 @@ def test_flags_that_make_no_sense(
     assert not files(tmp_path / "x")
 
 
-def test_threads_of_shards_sleep_while_they_wait(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # to be put back after the test
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    main(["predict", "nuclei", str(photos), "--resume"])
-    assert "OMP_WAIT_POLICY" not in os.environ
-    main(["predict", "nuclei", str(photos), "--shard=1/2"])
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
-
-
 def test_one_is_written_while_the_next_is_computed(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from rich.console import Console
 from rich.markup import escape
 
-from crispseg.cli.score_keys import WithScores, write_json
+from crispseg.cli.keys import WithScores, write_json
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import checked_splits
 from crispseg.evaluation.report import comparison_page

@@ -10,9 +10,8 @@ from rich.console import Console
 
 from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import STDOUT, Command
-from crispseg.cli.score_keys import write_json
+from crispseg.cli.keys import check_json, write_json
 from crispseg.config.settings import Field, Tree, construct, fields_of
-from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -44,8 +43,7 @@ class Benchmark(Command):
         self.conditions = construct(Conditions, tree)
 
     def __call__(self) -> None:
-        if self.json not in (None, STDOUT):
-            check_page(self.json, ".json")
+        check_json(self.json)
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         if self.json:
             write_json(self.json, report.to_dict())

@@ -56,17 +56,16 @@ class Command(ABC):
         """Do the work; returns the exit status, or None for 0."""
 
     @classmethod
-    def start(cls, argv: Sequence[str]) -> None:
-        """Run the command with these words.
+    def start(cls, argv: Sequence[str]) -> int | None:
+        """Run the command with these words, and return its exit status.
 
         Raises:
             CrispsegError: a word or a flag is wrong, or the work failed.
-            SystemExit: the exit status is not 0.
         """
         if {*HELP} & {*argv}:
             print(cls.help(argv))
-        elif status := cls.parsed(argv)():
-            raise SystemExit(status)
+            return 0
+        return cls.parsed(argv)()
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
@@ -147,6 +146,18 @@ class WithData(Command):
 
         fields = data_fields(str(tree.get("data", Folder.name)))
         return {DATA: {f"data.{key}": each for key, each in fields.items()}}
+
+    def chosen(self, found: Tree) -> Tree:
+        """Return the settings of the data, flags on top of others.
+
+        Raises:
+            CrispsegError: there are none.
+        """
+        from crispseg.evaluation.evaluate import completed
+
+        if settings := completed({**found, **self.data}):
+            return settings
+        raise CrispsegError("is missing; give a folder of data first, or its name", "data")
 
     def take(self, tree: Tree) -> None:
         """Take the settings of the data."""

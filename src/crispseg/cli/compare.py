@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.score_keys import WithScores, WithThin, short_names, write_json
+from crispseg.cli.keys import WithScores, WithThin, short_names, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
@@ -36,15 +36,9 @@ class Compare(WithScores, WithThin):
         data, split = self.data_to_score(self.run)
         runs = [self.run, *self.others]
         names = short_names(runs)
-        if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
-            raise CrispsegError(f"{twice} is given twice; give different models to compare")
+        if len({*names}) < len(names):
+            raise CrispsegError(f"{', '.join(runs)} are not different; give different models to compare")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
-        for run, model in zip(runs, models, strict=True):
-            if model.info.num_classes != models[0].info.num_classes:
-                raise CrispsegError(
-                    f"{runs[0]} has {models[0].info.num_classes} classes, {run} {model.info.num_classes}; models need "
-                    "the same to be compared"
-                )
         datasets = checked_splits(models, data, split)
 
         console, progress = Console(), Console(stderr=True)

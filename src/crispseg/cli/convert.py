@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from crispseg.cli.command import WithData
-from crispseg.config.settings import fields_of
-from crispseg.data.named import build_data, data_source
+from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import completed
 from crispseg.io.files import writable_folder
 from crispseg.models.official import convert_official
 
@@ -33,10 +31,9 @@ class Convert(WithData):
 
     def __call__(self) -> None:
         labels = None
-        if data := completed(self.data):
-            # Most data sets know their names without their files; the others say what their root must contain.
-            root = {"root": "."} if "root" in fields_of(data_source(str(data["name"]))) else {}
-            labels = build_data({**(root if "images" not in data else {}), **data}).label_set()
+        if self.data:  # most data sets know their names without their files; the others say what they need
+            data = self.chosen({})
+            labels = build_data({"root": "."} | data if "images" not in data else data).label_set()
         if (self.out / "config.json").exists():
             raise CrispsegError(f"is {self.out}, which contains a model already; give another folder", "out")
         writable_folder(self.out)

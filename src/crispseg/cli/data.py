@@ -25,24 +25,23 @@ from crispseg.data.named import build_data, data_source
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import held, survey
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.evaluate import completed
 from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
 from crispseg.visualization.pictures import contact_sheet
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> int | None:
     """Run one of the commands."""
     if not argv or argv[0] in HELP:
-        print("usage: crispseg data COMMAND [...]\n\nPublic data sets and annotations.\n")
+        print("usage: crispseg data COMMAND [...]\n")
         for name, command in COMMANDS.items():
             print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0].rstrip('.')}")
         print("\ncrispseg data COMMAND --help explains the keys.")
-        return
+        return 0
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
-    COMMANDS[name].start(rest)
+    return COMMANDS[name].start(rest)
 
 
 class ListData(Command):
@@ -55,17 +54,12 @@ class ListData(Command):
         columns = (Column("name", no_wrap=True), *numbers, Column("download", no_wrap=True), Column("licence"))
         table = Table(*columns, box=None, pad_edge=False, header_style="bold")
         for entry in catalogue().values():
-            sizes = [archive.size for archive in entry.archives]
-            size = f"yes, {sum(filter(None, sizes)) / 1e9:.0f} GB" if sizes and any(sizes) else "yes" if sizes else "no"
+            size = sum(archive.size or 0 for archive in entry.archives) / 1e9
+            download = f"yes, {size:.0f} GB" if size else "yes" if entry.archives else "no"
             counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
-            table.add_row(entry.name, entry.classes, *counts, size, entry.licence)
-        console = Console()
-        console.print(table)
-        say(
-            console,
-            "--data NAME --data.root DIR trains on them. A folder of images and masks needs no name, and --data nuclei "
-            "without a root takes the bundled part.",
-        )
+            table.add_row(entry.name, entry.classes, *counts, download, entry.licence)
+        Console().print(table)
+        say(Console(), "--data NAME --data.root DIR trains on them; --data nuclei alone takes the bundled part")
 
 
 @dataclass(kw_only=True)
@@ -77,7 +71,6 @@ class ShowData(WithData):
     Args:
         target: a data set's name, or a folder of data in a known layout; else --data says it.
         out: write a sheet of images and labels: .png or .jpg.
-        rows: images of each split in the sheet.
         sample: images of each split that are read to count pixels.
     """
 
@@ -85,21 +78,17 @@ class ShowData(WithData):
     words: ClassVar[tuple[str, ...]] = ("target",)
     target: str | None = None
     out: Path | None = None
-    rows: PositiveInt = 4
     sample: PositiveInt = 200
 
     def __call__(self) -> None:
-        console, target = Console(), self.target
-        if target in catalogue() and target not in DATA_SOURCES:
-            _show_entry(catalogue()[target], console)
+        console = Console()
+        if self.target in catalogue() and self.target not in DATA_SOURCES:  # SBD
+            _show_entry(catalogue()[self.target], console)
             return
-        found: Tree = {}
-        if target is not None:
-            there = target not in DATA_SOURCES and Path(target).exists()
-            found = dict(recognise(Path(target))) if there else {"name": target}
-        settings = completed({**found, **self.data})
-        if not settings:
-            raise CrispsegError("is missing; give a folder of data first, or its name", "data")
+        found: Tree = {"name": self.target} if self.target else {}
+        if self.target and Path(self.target).is_dir() and self.target not in DATA_SOURCES:
+            found = recognise(Path(self.target))
+        settings = self.chosen(found)
         rootless = issubclass(data_source(str(settings["name"])), PublicSource) and "root" not in settings
         source = build_data({**settings, "root": "."} if rootless else settings)
         if source.name in catalogue():
@@ -107,20 +96,26 @@ class ShowData(WithData):
         if rootless and isinstance(source, PublicSource):
             if self.out is not None:
                 raise CrispsegError("shows images, which are in data.root; give that too", "out")
-            _show_classes(source, console)
+            if source.name != "mapillary":  # whose classes are in its own files
+                console.print(class_table(class_meanings(source.lookup(), source.label_set())))
+            say(console, "give --data.root DIR to count and to see images")
             return
         splits, faults = readable_splits(source)
         if not splits:
             raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
-        _show_data(source.label_set(), splits, self.sample, console)
+        _show_splits(source.label_set(), splits, self.sample, console)
         for line in source.notes() if isinstance(source, Folder) else ():
             say(console, line)
         for split, fault in faults.items():
             say(console, f"{split}: {fault}")
         if self.out is not None:
-            shown = {name: [split[at] for at in spread(len(split), self.rows)] for name, split in splits.items()}
+            shown = {name: [split[at] for at in spread(len(split), SHOWN)] for name, split in splits.items()}
             write_image(self.out, contact_sheet(shown, source.label_set()))
             say(console, f"a sheet of images is in {self.out}")
+
+
+SHOWN = 4
+"""Images of each split in a sheet."""
 
 
 def _show_entry(entry: Entry, console: Console) -> None:
@@ -131,37 +126,21 @@ def _show_entry(entry: Entry, console: Console) -> None:
         say(console, entry.get)
 
 
-def _show_classes(source: PublicSource, console: Console) -> None:
-    """The mapping, from what is known without files."""
-    try:
-        rows = class_meanings(source.lookup(), source.label_set())
-    except CrispsegError as error:  # Mapillary's classes are in its own files
-        say(console, f"the classes: {error}")
-        return
-    console.print(class_table(rows))
-    say(console, "give --data.root DIR to count and to see images")
-
-
-def _show_data(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
+def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
     """The mapping with the share of each class, and a line for each split."""
-    first = next(iter(splits.values()))
-    reports = []
-    lines = []
+    reports, lines = [], []
     for split, dataset in splits.items():
-        count, indices = len(dataset), spread(len(dataset), sample)
+        indices = spread(len(dataset), sample)
         report, faults = survey(dataset, split, indices, held, f"Reading {split}")
-        of = "" if len(indices) == count else f" ({len(indices)} of them, evenly spaced, were read)"
-        if report is None:
-            lines.append(f"{split}: {count} images; none could be read")
-        else:
-            head = report.lines()[0].partition(", ")[2]
-            lines.append(f"{split}: {count} images{of}, {head}")
-            reports.append(report)
+        of = "" if len(indices) == len(dataset) else f" ({len(indices)} of them, evenly spaced, were read)"
+        head = report.lines()[0].partition(", ")[2] if report else "none could be read"
+        lines.append(f"{split}: {len(dataset)} images{of}, {head}")
+        reports += [report] if report else []
         if faults:
             lines.append(f"{split}: {len(faults)} of {len(indices)} could not be read, first: {faults[0]}")
-    console.print(
-        class_table(class_meanings(first.lookup if isinstance(first, FileDataset) else None, labels), reports)
-    )
+    first = next(iter(splits.values()))
+    meanings = class_meanings(first.lookup if isinstance(first, FileDataset) else None, labels)
+    console.print(class_table(meanings, reports))
     for line in lines:
         say(console, line)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import ClassVar
 
-from crispseg.cli.keys import WithDevice
-from crispseg.cli.score_keys import short_names
+from crispseg.cli.keys import WithDevice, short_names
 from crispseg.inference.device import usable_device
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import serve

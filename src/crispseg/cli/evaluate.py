@@ -9,12 +9,12 @@ from typing import ClassVar
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithObjects, WithProtocol
-from crispseg.cli.score_keys import WithScores, WithThin, write_json
+from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, WithThin, write_json
 from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import draw_confusion, examples, report_page
 from crispseg.evaluation.summary import score_table
+from crispseg.inference.objects import ObjectRule
 from crispseg.inference.protocols import WHOLE
 from crispseg.inference.runtime import Backend, open_model
 from crispseg.io.images import check_picture, write_image
@@ -51,18 +51,18 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
     def __call__(self) -> None:
         data, split = self.data_to_score(self.run, self.folder)
         protocol = self.chosen_protocol()
-        self.check_objects()
         if self.confusion:
             check_picture(self.confusion)
         model = open_model(self.run, self.backend)
         (dataset,) = checked_splits([model], data, split)
+        objects = ObjectRule.named(dataset.labels, self.objects, self.objects_border) if self.objects else None
         evaluation = score_model(
             model,
             dataset,
             boundary=() if self.boundary is None else self.boundary or DISTANCES,
             boundary_empty=self.boundary_empty,
             boundary_iou=self.boundary is not None,
-            objects=self.chosen_objects(dataset.labels),
+            objects=objects,
             thin=self.thin,
             protocol=protocol,
             resamples=self.bootstrap,

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import PositiveInt
-from rich.console import Console
 
 from crispseg.cli.command import WithData
 from crispseg.config.settings import Field, Tree, construct, fields_of
 from crispseg.data.named import build_data
-from crispseg.errors import CrispsegError
-from crispseg.evaluation.bootstrap import text_table
-from crispseg.evaluation.evaluate import checked_splits, completed, named_data, recorded_data
-from crispseg.export.certificate import DISTANCE, Certificate, Compared, ExportLimits
+from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
+from crispseg.export.certificate import DISTANCE, Certificate, ExportLimits
 from crispseg.export.formats import Format, Precision
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
@@ -70,11 +67,10 @@ class Export(WithData):
         super().take(tree)
 
     def __call__(self) -> None:
-        chosen = named_data(self.calibrate)[0] if self.calibrate else {}
-        if not chosen and not self.data and self.precision == "int8" and not (chosen := recorded_data(self.run)):
-            raise CrispsegError(f"{self.run} does not say which data it was trained on; give data to calibrate int8")
-        settings = completed({**chosen, **self.data})
-        data = build_data(settings) if settings else None
+        found = named_data(self.calibrate)[0] if self.calibrate else {}
+        if not found and not self.data and self.precision == "int8":
+            found = recorded_data(self.run)
+        data = build_data(self.chosen(found)) if found or self.data or self.precision == "int8" else None
         model = SegmentationModel.from_pretrained(self.run)
         calibration = None
         if data is not None:
@@ -97,29 +93,17 @@ def show(certificate: Certificate) -> None:
     """Print what a certificate says."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
-    print(f"the same images by the model and by the file, {certificate.data or 'random blobs'}:")
-    head = ["size", "images", "same labels", "mIoU", f"boundary F {DISTANCE} px", "ms"]
-    rows = [
-        [
-            "×".join(map(str, row.size)),
-            str(row.images),
-            f"{row.labels:.2f} %",
-            _change(row.miou, 2),
-            _change(row.boundary_f, 2),
-            _change(row.milliseconds, 1),
-        ]
-        for row in certificate.rows
-    ]
-    Console().print(text_table(head, rows), highlight=False)
+    print(f"the same images by the model → by the file, {certificate.data or 'random blobs'}:")
+    for row in certificate.rows:
+        scores = [("mIoU", row.miou), (f"boundary F {DISTANCE} px", row.boundary_f), ("ms", row.milliseconds)]
+        changes = [f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if pair is not None]
+        size = "×".join(map(str, row.size))
+        print(f"  {size}, {row.images} images: {row.labels:.2f} % same labels, {', '.join(changes)}")
     if certificate.memory:
         model, file = (f"{value / 1e6:.0f} MB" for value in certificate.memory)
         print(f"peak memory {model} → {file}")
     if certificate.kept:
         print(f"in float: {IN_FLOAT[certificate.kept]}")
-
-
-def _change(pair: Compared | None, digits: int) -> str:
-    return "–" if pair is None else " → ".join(f"{value:.{digits}f}" for value in pair)
 
 
 run = Export.start

@@ -1,16 +1,28 @@
-"""Keys that several commands have."""
+"""Keys that several commands have, and what they do with them."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from crispseg.cli.command import Command
+from crispseg.cli.command import STDOUT, Command, WithData
+from crispseg.config.settings import Tree
+from crispseg.data import DataSource
+from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
-from crispseg.inference.objects import ObjectRule
+from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.evaluate import data_to_score
 from crispseg.inference.protocols import Protocol, named_protocol
-from crispseg.labels import LabelSet
+from crispseg.io.files import atomic_path
+from crispseg.training.config import spare_processors
+from crispseg.visualization.pages import check_page
+
+FEWEST = 40
+"""Resamples of which one can lie outside of a 95 % interval on each side."""
 
 
 @dataclass(kw_only=True)
@@ -56,14 +68,11 @@ class WithProtocol(Command):
         Raises:
             CrispsegError: no such protocol, or values that make none.
         """
-        given = ("scales", "flip", "random_views", "seed", "window", "stride", "longer_side", "shorter_side")
-        changes: dict[str, Any] = {key: getattr(self, key) for key in given if getattr(self, key) is not None}
-        if "scales" in changes:
-            changes["scales"] = tuple(changes["scales"])
-        if "window" in changes:
-            changes.setdefault("stride", None)  # that of the preset belongs to its own window
-            changes["window"] = changes["window"] or None
-        return dataclasses.replace(named_protocol(self.protocol), **changes)
+        keys = ("scales", "flip", "random_views", "seed", "window", "stride", "longer_side", "shorter_side")
+        given: Tree = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        if "window" in given:  # the stride of the preset belongs to its own window
+            given = {"stride": None} | given | {"window": given["window"] or None}
+        return dataclasses.replace(named_protocol(self.protocol), **given)
 
 
 @dataclass(kw_only=True)
@@ -78,15 +87,75 @@ class WithObjects(Command):
     objects: str | None = None
     objects_border: str | None = None
 
-    def chosen_objects(self, labels: LabelSet) -> ObjectRule | None:
-        """Return which pixels make up the objects that are asked for; None if none are.
-
-        Raises:
-            CrispsegError: a class of that name is not among the labels, or one is named twice.
-        """
-        return None if self.objects is None else ObjectRule.named(labels, self.objects, self.objects_border)
-
-    def check_objects(self) -> None:
-        """Refuse a border without objects, before a model is loaded."""
+    def take(self, tree: Tree) -> None:
+        """Refuse a border without objects."""
+        super().take(tree)
         if self.objects is None and self.objects_border is not None:
             raise CrispsegError(f"is {self.objects_border}; name the class of the objects too", "objects_border")
+
+
+@dataclass(kw_only=True)
+class WithThin(Command):
+    """Commands that know widths.
+
+    Args:
+        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
+    """
+
+    thin: list[str] | None = None
+
+
+@dataclass(kw_only=True)
+class WithScores(WithDevice, WithData):
+    """Commands that score.
+
+    Args:
+        split: which split; by default val or, of folders other than those that were trained on, test if they have it,
+            else all of them.
+        bootstrap: resamples for the 95 % intervals over images, at least 40; 0 for none.
+        json: also write the scores to this file; - is the standard output.
+        html: also write a page to this file.
+        workers: processes that load data.
+    """
+
+    split: str | None = None
+    bootstrap: int = RESAMPLES
+    json: Path | None = None
+    html: Path | None = None
+    workers: int = field(default_factory=spare_processors)
+
+    def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
+        """Return the data to score a run on, those of a folder if one is named, and the split.
+
+        Raises:
+            CrispsegError: a key is wrong, or a file cannot be written.
+        """
+        if 0 < self.bootstrap < FEWEST:
+            raise CrispsegError(f"is {self.bootstrap}; give at least {FEWEST} resamples, or 0 for none", "bootstrap")
+        found = data_to_score(run, {**(recognise(Path(folder)) if folder else {}), **self.data}, self.split)
+        if self.html:
+            check_page(self.html)
+        check_json(self.json)
+        return found
+
+
+def short_names(runs: Sequence[str]) -> list[str]:
+    """Return the last parts of paths, or the paths if these are not all different."""
+    names = [Path(run).resolve().name for run in runs]
+    return names if len({*names}) == len(names) else [*runs]
+
+
+def check_json(path: Path | None) -> None:
+    """Check, before long work starts, that JSON can be written there. Raises as `check_page`."""
+    if path not in (None, STDOUT):
+        check_page(path, ".json")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of scores, or print them."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    if path == STDOUT:
+        print(text)
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")

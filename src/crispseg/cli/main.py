@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import io
 import os
-import platform
 import re
-import shlex
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -48,9 +44,6 @@ COMMANDS = {
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 
-DEFECT = 70
-"""Exit status of an error that crispseg should have foreseen: EX_SOFTWARE of sysexits.h."""
-
 HELP = "\n".join(
     [
         "usage: crispseg COMMAND [...]",
@@ -65,11 +58,6 @@ HELP = "\n".join(
     ]
 )
 
-KEPT = 2**30
-"""Bytes at the end of a heap that are kept when they are free; threads may have heaps of their own."""
-MAPPED = 2**25
-"""Size in bytes from which a block is given back when it is free: the most to which glibc raises it by itself."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -78,47 +66,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if it went well, 2 for a mistake of the user or an error of the operating system, 70 for a defect of crispseg,
         130 if interrupted, 143 if ended by SIGTERM; doctor has 1 and 3 too.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
-    received: list[int] = []
     try:
-        with _one_line_warnings(), _unwound_by_signals(received):
-            return _run(argv)
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT, str(interrupt))
+        with _one_line_warnings(), _unwound_by_sigterm():
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        worker = ended_worker(error)
-        if isinstance(worker, Interrupted) or received:  # some libraries make another error of an interrupt
-            return _interrupted(worker.number if isinstance(worker, Interrupted) else received[0])
-        if worker is not None and str(worker) not in str(error):
-            error = worker
-        if isinstance(error, CrispsegError):
-            line = f"--{error}" if error.field else str(error)
-        elif isinstance(error, OSError):
-            line = system_line(error)
-        elif isinstance(error, MemoryError):
+    except (Exception, KeyboardInterrupt) as error:
+        found = error if isinstance(error, CrispsegError) else ended_worker(error) or error
+        if isinstance(found, KeyboardInterrupt):
+            print(f"crispseg: {str(found) or INTERRUPTED}", file=sys.stderr)
+            return 128 + (found.number if isinstance(found, Interrupted) else signal.SIGINT)
+        if isinstance(found, CrispsegError):
+            line = f"--{found}" if found.field else str(found)
+        elif isinstance(found, OSError):
+            line = system_line(found)
+        elif isinstance(found, MemoryError):
             line = "there is not enough memory; end other programs, or give smaller images, crops or batches"
         else:
-            traceback.print_exception(error)
-            command = shlex.join(["crispseg", *argv])
-            system = f"crispseg {__version__}, Python {platform.python_version()}, {platform.platform()}"
-            print(f"crispseg: defect: please report the lines above, of '{command}' on {system}", file=sys.stderr)
-            return DEFECT
-        print(f"crispseg: error: {_own_line(line)}", file=sys.stderr)
+            traceback.print_exception(found)
+            print("crispseg: defect: please report the lines above, and the command", file=sys.stderr)
+            return 70  # EX_SOFTWARE of sysexits.h
+        if line.startswith("Caught "):  # by a data worker, whose traceback comes first
+            line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
+        print(f"crispseg: error: {' '.join(line.split())}", file=sys.stderr)
         return 2
 
 
-def _interrupted(number: int, message: str = "") -> int:
-    print(f"crispseg: {message or INTERRUPTED}", file=sys.stderr)
-    return 128 + number
-
-
 def _run(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
     if argv[0] == "--version":
@@ -127,16 +103,9 @@ def _run(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
-    if any(word.startswith("--shard") for word in rest):
-        # Before PyTorch is imported: threads that spin while they wait take the cores from the other processes.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
-    try:
-        module.run(rest)
-    except SystemExit as exit:  # --help, --print_config, and what doctor found
-        return int(exit.code or 0)
-    return 0
+    return module.run(rest) or 0
 
 
 @contextmanager
@@ -144,68 +113,44 @@ def _one_line_warnings() -> Iterator[None]:
     """In the block each `CrispsegWarning` is a line on stderr, once; what others warn of stays as it is."""
     said: set[str] = set()
     with warnings.catch_warnings():
-        show = warnings.showwarning
+        usual = warnings.showwarning
 
-        def show_line(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if not issubclass(category, CrispsegWarning):
-                show(message, category, *rest, **more)
+                usual(message, category, *rest, **more)
             elif str(message) not in said:
                 said.add(str(message))
                 print(f"crispseg: {message}", file=sys.stderr)
 
-        warnings.showwarning = show_line
+        warnings.showwarning = show
         warnings.simplefilter("always", CrispsegWarning)
         yield
 
 
 @contextmanager
-def _unwound_by_signals(received: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in the block, so that temporary files are removed; a second one ends it.
-
-    SIGTERM ends processes that were forked in the block at once. A handler that is there already stays.
-
-    Args:
-        received: signals that came are added to it.
-    """
+def _unwound_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Interrupted` in the block, so that temporary files are removed; forked processes end at once."""
     ours = os.getpid()
 
     def end(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != ours and number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)  # for a second one
+        if os.getpid() != ours:
             os.kill(os.getpid(), number)
-        received.append(number)
         raise Interrupted("", number)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        before = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
-    for number in before:
-        signal.signal(number, end)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _own_line(message: str) -> str:
-    """A message as one line, without what would steer a terminal."""
-    if message.startswith("Caught "):  # by a data worker, whose traceback comes first
-        message = re.split(r"(?m)^crispseg\.[\w.]+: ", message)[-1]
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], message.strip())
+        signal.signal(signal.SIGTERM, before)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to `KEPT` bytes that it frees, for what it computes next. CPUs train a quarter faster.
+    """Let this process keep a GB that it frees for what it computes next; CPUs train a quarter faster.
 
-    By default most tensors go back to the system when they are freed, which then fills the next with zeros, page by
-    page, as often as there are layers. Whoever has set a threshold in the environment keeps what they have.
+    By default most tensors go back to the system when they are freed, which then fills the next with zeros.
     """
-    asked = " ".join([*os.environ, os.environ.get("GLIBC_TUNABLES", "")]).lower()
-    if any(f"{each}_threshold" in asked for each in ("trim", "mmap")):
-        return
     with suppress(AttributeError, OSError, TypeError):  # another C library, or none that can be opened
         library = ctypes.CDLL(None)
-        library.mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
-        library.mallopt(-3, MAPPED)  # M_MMAP_THRESHOLD
+        library.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes
+        library.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, bytes: the most to which glibc raises it by itself

@@ -54,7 +54,6 @@ class Predict(WithDevice, WithObjects, WithProtocol):
 
     def __call__(self) -> None:
         """Images that cannot be read are named, left out, and make the exit status 2."""
-        self.check_objects()
         options = (
             *("device", "backend", "value_range", "bf16", "compile", "format", "tiles", "polygons", "objects"),
             *("objects_border", "resume", "shard"),

@@ -1,32 +1,29 @@
-"""`crispseg recipes [PAPER [ROW]] [--counts] [--run --root DATA]`"""
+"""`crispseg recipes [PAPER [ROW]] [--run --root DATA]`"""
 
 from __future__ import annotations
 
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.console import Console
 
 from crispseg.cli.command import Command, say
 from crispseg.config.yaml_files import RECIPES, read_yaml
-from crispseg.errors import CrispsegError
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
-VALUES = {
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "parameters": "M parameters",
-    "multiply_adds": "G multiply-adds",
+VALUES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "parameters": "M parameters"} | {
+    "multiply_adds": "G multiply-adds"
 }
-"""Values that are listed, and the heads of their columns."""
-WEIGHT_FILE, TEST_IMAGES = "WEIGHT_FILE", "TEST_IMAGES"
+"""Values that are listed, and what they are called."""
 
 
 @dataclass(kw_only=True)
 class Recipes(Command):
     """List the rows of the papers' tables, or print the commands that train and score one of them.
+
+    Words in capitals in these commands stand for what is not given.
 
     Args:
         paper: sfnet, ddsm, agln or unept; by default all of them.
@@ -35,7 +32,6 @@ class Recipes(Command):
         pretrained: file with weights of the backbone, where no library publishes them.
         images: folder with the images of the test split, where a server scores it.
         out: folder of the run.
-        counts: also count parameters and multiply-adds of the models here.
         run: run the commands.
     """
 
@@ -44,85 +40,59 @@ class Recipes(Command):
     paper: str | None = None
     row: str | None = None
     root: str | None = None
-    pretrained: str | None = None
-    images: str | None = None
+    pretrained: str = "WEIGHT_FILE"
+    images: str = "TEST_IMAGES"
     out: str | None = None
-    counts: bool = False
     run: bool = False
 
-    def __call__(self) -> None:
-        console = Console()
-        papers = [self.paper] if self.paper else [*PAPERS]
-        rows = [find_row(papers[0], self.row)] if self.row else [row for paper in papers for row in read_rows(paper)]
-        for row in rows:
-            say(console, line_of(row, counts=self.counts))
-        if self.row is None:
-            return
-        given = {key: getattr(self, key) for key in ("root", "pretrained", "images", "out")}
-        commands = commands_of(rows[0], given)
-        if not self.run:
-            for command in commands:
-                say(console, shlex.join(["crispseg", *command]))
-            return
-        if missing := [word for line in commands for word in line if word.isupper() and word not in given.values()]:
-            raise CrispsegError(
-                f"needs {missing[0]} for this row; give it, or edit and run the printed commands", "run"
-            )
-
+    def __call__(self) -> int:
         from crispseg.cli.main import main
 
-        for command in commands:
-            if status := main(command):
-                raise SystemExit(status)
+        console = Console()
+        if self.paper is None or self.row is None:
+            for row in (row for paper in ([self.paper] if self.paper else PAPERS) for row in read_rows(paper)):
+                say(console, line_of(row))
+            return 0
+        row = find_row(self.paper, self.row)
+        say(console, line_of(row))
+        for command in self.commands(row):
+            say(console, shlex.join(["crispseg", *command]))
+            if self.run and (status := main(command)):
+                return status
+        return 0
+
+    def commands(self, row: PaperRow) -> list[list[str]]:
+        """Return the commands that train and score a row which is trained here, each as its words."""
+        out, score = self.out or f"runs/{row.paper}-{row.name}", row.score
+        model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
+        options = [word for key, value in model.items() for word in (key, _written(value))]
+        weights = ["--model.pretrained", self.pretrained] if row.weight_file else []
+        data, commands = _data_of(row.paper, row.recipe), []
+        if row.after:
+            first, before = f"runs/{row.paper}-{row.after}", _data_of(row.paper, row.after)
+            root = self.root if self.root and before == data else before.upper()
+            place = ["--data.root", root, "--out", first]
+            commands.append(["train", f"{row.paper}/{row.after}.yaml", *options, *weights, *place])
+            weights = ["--init_from", first]
+        place = ["--data.root", self.root or data.upper(), "--out", out]
+        commands.append(["train", f"{row.paper}/{row.recipe}.yaml", *options, *weights, *place])
+        protocol = ["--protocol", score.protocol] if score.protocol != "whole" else []
+        if score.server:
+            files = ["--format", score.server, "--out", f"{out}/submission"]
+            return [*commands, ["predict", out, self.images, *protocol, *files]]
+        boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
+        boundary = boundary if score.boundary else []
+        return [*commands, ["evaluate", out, "--split", score.split, *protocol, *boundary]]
 
 
-def line_of(row: PaperRow, *, counts: bool) -> str:
-    """Return a row in a line: the paper's values, what the paper counts as it is counted here, and the note."""
-    values = {key: getattr(row, key) for key in VALUES if getattr(row, key) is not None}
-    found = row.counts()._asdict() if counts and row.row and values.keys() & {"parameters", "multiply_adds"} else {}
-    here = {
-        key: f" (here {found[key]:.2f}, {100 * (found[key] / values[key] - 1):+.1f} %)" for key in found.keys() & values
-    }
-    parts = [f"{VALUES[key]} {value:g}{here.get(key, '')}" for key, value in values.items()]
+def line_of(row: PaperRow) -> str:
+    """Return a row in a line: the paper's values, and the note."""
+    parts = [f"{name} {getattr(row, key):g}" for key, name in VALUES.items() if getattr(row, key) is not None]
     name = row.name if row.row else f"{row.table}."
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
 
 
-def commands_of(row: PaperRow, given: dict[str, str | None]) -> list[list[str]]:
-    """Return the commands that train and score a row, each as its words.
-
-    Args:
-        row: one that is trained here.
-        given: values of the keys of `Recipes`; words in capitals stand for those that are missing.
-    """
-    run, score = given.get("out") or f"runs/{row.paper}-{row.name}", row.score
-    options = [word for key, value in row.model.items() for word in (_flag(key), _written(value))]
-    weights = ["--model.pretrained", given.get("pretrained") or WEIGHT_FILE] if row.weight_file else []
-    data = _data_of(row.paper, row.recipe)
-    root = given.get("root") or data.upper()
-    commands = []
-    if row.after:
-        first, before = f"runs/{row.paper}-{row.after}", _data_of(row.paper, row.after)
-        place = ["--data.root", root if before == data else before.upper(), "--out", first]
-        commands.append(["train", f"{row.paper}/{row.after}.yaml", *options, *weights, *place])
-        weights = ["--init_from", first]
-    commands.append(["train", f"{row.paper}/{row.recipe}.yaml", *options, *weights, "--data.root", root, "--out", run])
-    protocol = ["--protocol", score.protocol] if score.protocol != "whole" else []
-    if score.server:
-        out = ["--format", score.server, "--out", f"{run}/submission"]
-        commands.append(["predict", run, given.get("images") or TEST_IMAGES, *protocol, *out])
-    else:
-        boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
-        boundary = boundary if score.boundary else []
-        commands.append(["evaluate", run, "--split", score.split, *protocol, *boundary])
-    return commands
-
-
-def _flag(key: str) -> str:
-    return "--model" if key == "name" else f"--model.{key}"
-
-
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

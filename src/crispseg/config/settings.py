@@ -230,7 +230,7 @@ def _phrase(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(written, inner))}" if len(inner) > 1 else written(inner[0])
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping from names to {_several(inner[1])}"
+        return f"a mapping from {'names' if inner[0] is str else accepted(inner[0])} to {_several(inner[1])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         count = f"{len(inner)} " if origin is tuple and inner[-1] is not Ellipsis else ""
         return f"a list of {count}{_several(inner[0])}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
@@ -15,10 +14,9 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.models import SegmentationModel, create_model
 
 PAPERS = ("sfnet", "ddsm", "agln", "unept")
-CHECKS = ConfigDict(extra="forbid")
 
 
-@dataclass(config=CHECKS)
+@dataclass
 class Score:
     """How a row is scored.
 
@@ -37,7 +35,7 @@ class Score:
     boundary_empty: str = "skip"
 
 
-@dataclass(config=CHECKS)
+@dataclass
 class Counted:
     """What a paper's counts are of: the number of classes, `(height, width)`, and products of two features or not."""
 
@@ -46,14 +44,7 @@ class Counted:
     attention: bool = True
 
 
-class Cost(NamedTuple):
-    """Parameters in millions and multiply-adds in billions."""
-
-    parameters: float
-    multiply_adds: float
-
-
-@dataclass(config=CHECKS, kw_only=True)
+@dataclass(kw_only=True)
 class PaperRow:
     """A row of a table, with the paper's values.
 
@@ -109,44 +100,38 @@ class PaperRow:
         """Return its model with random weights."""
         return create_model(num_classes=self.counted.classes, **self.model)
 
-    def counts(self) -> Cost:
-        """Return what its model has and takes here, where the paper counts it."""
+    def counts(self) -> tuple[float, float]:
+        """Return the parameters in millions and the multiply-adds in billions of its model here."""
         with torch.device("meta"):  # shapes are enough
             model = self.build()
         products = count_multiply_adds(model, *self.counted.size, attention=self.counted.attention)
-        return Cost(count_parameters(model) / 1e6, products / 1e9)
+        return count_parameters(model) / 1e6, products / 1e9
 
 
 def read_rows(paper: str) -> list[PaperRow]:
-    """Return all rows of a paper's tables, in the paper's order.
-
-    Args:
-        paper: one of `PAPERS`.
+    """Return all rows of the tables of one of `PAPERS`, in the paper's order.
 
     Raises:
         CrispsegError: there is no such paper.
     """
     if paper not in PAPERS:
-        raise CrispsegError(f"there are no recipes of '{paper}'{did_you_mean(paper, PAPERS)}; give {', '.join(PAPERS)}")
+        raise CrispsegError(f"there are no recipes of '{paper}'{did_you_mean(paper, PAPERS)}")
     tree = read_yaml(RECIPES / f"{paper}.yaml")
     rows = []
     for table in tree["tables"]:
         shared = {"paper": paper, "counted": tree["counted"], **table}
         ours, others = shared.pop("rows"), shared.pop("others", [])
         for row in ours:
-            model = _model(table["model"], row.get("model", {}))
+            model = row.get("model", {})
+            if model.get("name", table["model"]["name"]) == table["model"]["name"]:
+                model = table["model"] | model
+            else:  # another model has none of the table's options but the backbone
+                model = {"backbone": table["model"].get("backbone"), **model}
             weight_file = model["backbone"] in tree.get("weight_files", ())
             rows.append(PaperRow(**{**shared, **row, "model": model, "weight_file": weight_file}))
         elsewhere = {key: shared[key] for key in ("paper", "table", "title", "counted")}
         rows += [PaperRow(**elsewhere, **row) for row in others]
     return rows
-
-
-def _model(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """The model of a row; one of another name has none of the table's options but the backbone."""
-    shared = {"backbone": table.get("backbone")} if row.get("name", table["name"]) != table["name"] else table
-    model = {**shared, **row}
-    return {"name": model.pop("name"), **model}
 
 
 def find_row(paper: str, name: str) -> PaperRow:
@@ -157,7 +142,5 @@ def find_row(paper: str, name: str) -> PaperRow:
     """
     rows = {row.name: row for row in read_rows(paper) if row.row}
     if name not in rows:
-        raise CrispsegError(
-            f"{paper} has no row '{name}'{did_you_mean(name, rows)}; list them by crispseg recipes {paper}"
-        )
+        raise CrispsegError(f"{paper} has no row '{name}'{did_you_mean(name, rows)}")
     return rows[name]
