@@ -132,19 +132,6 @@ def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:
     assert {one["code"] for one in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
 
 
-def test_a_command_that_training_would_refuse_is_not_shown(tmp_path: Path, capsys: Capture) -> None:
-    """Half of the files have to pair."""
-    for seed in range(6):
-        save(tmp_path / f"images/{seed}.png", photo(seed))
-        save(tmp_path / f"masks/{seed if seed < 2 else f'x{seed}'}.png", ids(seed))
-    for pairs, shown in (("train 1, val 1 pairs", False), ("train 2, val 1 pairs", True)):
-        assert main(["doctor", str(tmp_path)]) == 3
-        out = capsys.readouterr().out
-        assert pairs in out and ("crispseg train" in out) == shown
-        (tmp_path / "masks/x2.png").rename(tmp_path / "masks/2.png")
-        save(tmp_path / "masks/x2.png", ids(9))
-
-
 def test_every_kind_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for code, kind in KINDS.items():

@@ -39,6 +39,9 @@ class Compare(WithScores, WithThin):
         if len({*names}) < len(names):
             raise CrispsegError(f"{', '.join(runs)} are not different; give different models to compare")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
+        counts = [model.info.num_classes for model in models]
+        if len({*counts}) > 1:
+            raise CrispsegError(f"models of {', '.join(map(str, counts))} classes cannot be compared; give the same")
         datasets = checked_splits(models, data, split)
 
         console, progress = Console(), Console(stderr=True)
