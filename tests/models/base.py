@@ -28,7 +28,6 @@ from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import open_onnx
 from crispseg.io.arrays import Normalize
 from crispseg.labels import LabelSet
-from crispseg.nn import BatchNorm2d
 
 NUM_CLASSES = 5
 TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]
@@ -44,8 +43,6 @@ class ModelTester:
     tapped_size: ClassVar = (97, 160)
     taps: ClassVar[Mapping[str, TapShape]] = {}
     """What `record` sees: channels and stride, all of `(C, H, W)`, or a function of the image's height and width."""
-    single_value_norms: ClassVar[frozenset[str]] = frozenset()
-    """Batch norms to which one image gives one value per channel, whatever its size."""
     zero_gradients: ClassVar[frozenset[str]] = frozenset()
     """Parameters whose gradient is exactly zero at initialisation."""
     export_options: ClassVar[Mapping[str, Any]] = {}
@@ -169,22 +166,6 @@ class ModelTester:
             losses.append(loss.item())
         assert all(map(math.isfinite, losses))
         assert losses[-1] < 0.8 * losses[0]
-
-    def test_a_pooled_single_image_leaves_the_statistics_alone(self) -> None:
-        model = self.build().train()
-        single: set[str] = set()
-        norms = {name: module for name, module in model.named_modules() if isinstance(module, BatchNorm2d)}
-        for name, norm in norms.items():
-
-            def note(_module: nn.Module, args: tuple[Tensor], name: str = name) -> None:
-                if args[0].numel() == args[0].shape[1]:
-                    single.add(name)
-
-            norm.register_forward_pre_hook(note)
-        before = {name: state(norm) for name, norm in norms.items()}
-        model(torch.randn(1, 3, 65, 97)).sum().backward()
-        assert single == self.single_value_norms
-        assert {name for name, norm in norms.items() if equal(state(norm), before[name])} == single
 
     def test_record_sees_the_taps(self) -> None:
         model = self.build()

@@ -7,11 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RESNET_BLOCKS = {
-    "resnet18_deep": (2, 2, 2, 2),
-    "resnet50_deep": (3, 4, 6, 3),
-    "resnet101_deep": (3, 4, 23, 3),
-}
+RESNET_BLOCKS = {"resnet18_deep": (2, 2, 2, 2), "resnet50_deep": (3, 4, 6, 3), "resnet101_deep": (3, 4, 23, 3)}
 DF_STAGES = {  # name, channels, blocks, stride
     "df1": [("stage2", 64, 3, 2), ("stage3", 128, 3, 2), ("stage4", 256, 3, 2), ("stage5", 512, 1, 1)],
     "df2": [
@@ -25,15 +21,7 @@ DF_STAGES = {  # name, channels, blocks, stride
 }
 TAKEN = {"df1": ("stage3", "stage4", "stage5"), "df2": ("stage2_2", "stage3_2", "stage4_2")}
 STDC_MODULES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
-WIDTH = {
-    "resnet18_deep": 128,
-    "resnet50_deep": 256,
-    "resnet101_deep": 256,
-    "df1": 64,
-    "df2": 64,
-    "stdc1": 64,
-    "stdc2": 64,
-}
+WIDTH = {"resnet18_deep": 128, "resnet50_deep": 256, "resnet101_deep": 256}
 WIDTH_LITE = 128
 
 
@@ -51,7 +39,7 @@ class Released:
     ) -> None:
         self.backbone = backbone
         self.gate = gate
-        self.width = WIDTH[backbone] if gate is None else WIDTH_LITE
+        self.width = WIDTH.get(backbone, 64) if gate is None else WIDTH_LITE
         self.num_classes = num_classes
         self.state = {} if state is None else state
         self.missing = state is None

@@ -188,17 +188,6 @@ def test_aggregation_is_equation_1(options: dict[str, Any]) -> None:
     assert "theta.bias" not in sab.state_dict(), "the softmax over all pixels would take no notice of it"
 
 
-@pytest.mark.parametrize("separable", [False, True])
-@pytest.mark.parametrize("descriptors", [1, 3])
-def test_distribution_is_equations_2_and_3(descriptors: int, separable: bool) -> None:
-    sdm = doubled(SemanticDistribution(4, descriptors, separable=separable))
-    assert [conv.weight.shape[1:] for conv in sdm.psi[:-2]] == ([(1, 3, 3), (4, 1, 1)] if separable else [(4, 3, 3)])
-    a, sets = rand(2, 4, 5, 3), rand(2, 4, descriptors)
-    m, e = sdm(a, sets)
-    assert_close(m, eq2(sdm, sets, a))
-    assert_close(e, conv_norm_relu(a + 0.7 * m, sdm.psi))
-
-
 @pytest.mark.parametrize("refinement", ["both", "channel", "spatial", "none"])
 def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
     b, e, m = (rand(2, 4, 3, 5) for _ in range(3))
@@ -211,15 +200,18 @@ def test_refinement_is_equations_4_and_5(refinement: Any) -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("separable", "block"), [(False, "paper"), (False, "residual"), (True, "residual")])
-def test_block_is_equation_6(separable: bool, block: Any, memory_format: torch.memory_format) -> None:
-    part = doubled(ContextFusionBlock(4, 3, separable=separable, block=block))
-    assert (part.lrm.gamma is not None) is (block == "residual")
+@pytest.mark.parametrize(
+    ("separable", "block", "descriptors"), [(False, "paper", 1), (False, "residual", 3), (True, "residual", 3)]
+)
+def test_block_is_equation_6(separable: bool, block: Any, descriptors: int, memory_format: torch.memory_format) -> None:
+    """By way of Eqs. 2 and 3."""
+    part = doubled(ContextFusionBlock(4, descriptors, separable=separable, block=block))
+    assert (part.lrm.gamma is not None) is (block == "residual") and (len(part.phi) == 4) is separable
     a, b = (rand(2, 4, 5, 3).contiguous(memory_format=memory_format) for _ in range(2))
-    descriptors = rand(2, 4, 3)
+    sets = rand(2, 4, descriptors)
     with record(part) as seen:
-        out = part(a, b, descriptors)
-    expected = eq6(part, a, b, descriptors)
+        out = part(a, b, sets)
+    expected = eq6(part, a, b, sets)
     taps = {"sdm.M": expected["M"], "sdm.E": expected["E"], "lrm.B": b, "lrm.G": expected["G"]}
     for found, wanted in ((out, expected["O"]), *((seen[tap], value) for tap, value in taps.items())):
         assert_close(found, wanted)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from crispseg import CrispsegError, list_models, record
+from crispseg import list_models
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import Outputs
 
@@ -83,14 +83,3 @@ def test_parameter_groups_hold_each_parameter_once() -> None:
     assert {id(p) for p in groups["backbone"]} == {id(p) for p in model.backbone.parameters()}
     together = [id(parameter) for group in groups.values() for parameter in group]
     assert sorted(together) == sorted(id(parameter) for parameter in model.parameters())
-
-
-def test_record_leaves_nothing_behind() -> None:
-    model = Base.build()
-    with pytest.raises(CrispsegError), record(model):
-        model(torch.randn(1, 3, 8, 8))
-    with record(model) as seen:
-        pass
-    model(torch.randn(2, 3, 64, 64))
-    assert seen == {}
-    assert not any(module._forward_hooks for module in model.modules())

@@ -33,7 +33,6 @@ def ddsm_taps(path: str, stride: int, coarse: int, points: int = 9) -> dict[str,
 class TestDDSMUPerNet(ModelTester):
     name = "ddsm_upernet"
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
-    single_value_norms = frozenset({"decoder.context.stages.0.2"})
     taps: ClassVar = {
         "decoder.coarsest": (24, 32),
         **ddsm_taps("decoder.fuses.0", 4, 8),
@@ -60,7 +59,6 @@ class TestDDSMDeepLabV3Plus(ModelTester):
     name = "ddsm_deeplabv3plus"
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
     auxiliary_maps = 1
-    single_value_norms = frozenset({"decoder.context.image.2"})
     taps: ClassVar = {"decoder.coarsest": (24, 16), **ddsm_taps("decoder.fuse", 4, 16)}
 
 

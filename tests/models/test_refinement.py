@@ -1,7 +1,9 @@
+"""Boundary refinement: its formulas, its losses, and models that have it."""
+
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,14 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from training_runs import MODEL, quietly, rows, tiny
 
-from crispseg import from_pretrained
-from crispseg.data.boundary_targets import boundary_targets
+from crispseg import create_model, from_pretrained
+from crispseg.data.boundary_targets import NO_DIRECTION, boundary_targets
 from crispseg.evaluation import BoundaryScores
 from crispseg.labels import IGNORE
+from crispseg.models import Outputs
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
 from crispseg.training import ModelConfig, Run
+from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
 
-# Refinement -------------------------------------------------------------------------------------------------------
+from .base import NUM_CLASSES, ModelTester, check_saved
 
 
 def test_maps_are_those_of_the_paper() -> None:
@@ -61,25 +65,10 @@ def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     return (known.float() * 20 - 10)[None, None], direction * 20
 
 
-def one_hot(labels: NDArray[np.uint8], classes: int) -> Tensor:
-    return F.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).permute(2, 0, 1)[None] * 8.0
-
-
-def spoil(truth: NDArray[np.uint8], pixels: int, how: str) -> NDArray[np.uint8]:
-    """Higher classes grow, or shrink, over lower ones; ignored pixels become class 0 first."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2)
-    labels = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-    return np.asarray({"grown": cv2.dilate, "shrunk": cv2.erode}[how](labels, disc))
-
-
-def repaired(spoilt: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> Tensor:
-    return shift(one_hot(spoilt, classes), BoundaryRefinement().offsets(*perfect(truth))).argmax(1)
-
-
 @pytest.mark.parametrize("pixels", [1, 2])
-@pytest.mark.parametrize("how", ["grown", "shrunk"])
-def test_perfect_maps_repair_labels(pixels: int, how: str) -> None:
-    """On strips and discs, of which some nearly vanish or meet where they shrink or grow."""
+@pytest.mark.parametrize("spoil", [cv2.dilate, cv2.erode])
+def test_perfect_maps_repair_labels(pixels: int, spoil: Any) -> None:
+    """Where strips and discs have grown or shrunk, of which some nearly vanish or meet."""
     truth = np.zeros((120, 160), np.uint8)
     for index, width in enumerate((5, 6, 8, 12)):
         truth[10:70, 10 + 20 * index : 10 + 20 * index + width] = 1
@@ -87,8 +76,9 @@ def test_perfect_maps_repair_labels(pixels: int, how: str) -> None:
         cv2.circle(truth, (110, 20 + 25 * index), 10, 2, -1)
         cv2.circle(truth, (131 + gap, 20 + 25 * index), 10, 2, -1)
     cv2.ellipse(truth, (80, 95), (60, 15), 0, 0, 360, 3, -1)
-    spoilt = spoil(truth, pixels, how)
-    after = repaired(spoilt, truth, 4)
+    spoilt = spoil(truth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2))
+    logits = F.one_hot(torch.from_numpy(spoilt.astype(np.int64)), 4).permute(2, 0, 1)[None] * 8.0
+    after = shift(logits, BoundaryRefinement().offsets(*perfect(truth))).argmax(1)
     scores = []
     for labels in (torch.from_numpy(spoilt.astype(np.int64))[None], after):
         metric = BoundaryScores(4, (1,))
@@ -144,6 +134,104 @@ def test_the_gradient_moves_with_the_logits() -> None:
     shift(logits, offsets)[0, 1, 10, 20].backward()
     assert logits.grad is not None
     assert logits.grad.nonzero().tolist() == [[0, 1, 8, 22]]
+
+
+# Models ------------------------------------------------------------------------------------------------------------
+
+
+class TestRefinedFPN(ModelTester):
+    name = "fpn"
+    options: ClassVar = {"width": 16, "refine": "boundary"}
+    taps: ClassVar = {
+        "decoder.coarsest": (16, 32),
+        "refiner.boundary": (1, 1),
+        "refiner.direction": (8, 1),
+    }
+
+    def test_the_outputs_are_complete(self) -> None:
+        images = torch.randn(2, 3, 65, 97)
+        outputs = self.reference().outputs(images)
+        assert outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None
+        assert outputs.boundary.shape == (2, 1, 65, 97)
+        assert outputs.direction.shape == (2, 8, 65, 97)
+        moved = (outputs.logits != outputs.unrefined).any(1, keepdim=True)
+        assert 0.05 < moved.float().mean() < 0.95, "else half of what follows is not tested"
+        assert not (moved & (outputs.boundary <= 0)).any()
+        refiner = self.reference().refiner
+        assert refiner is not None
+        offsets = refiner.offsets(outputs.boundary, outputs.direction)
+        there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
+        assert not (there & (outputs.boundary <= 0)).any()
+        assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
+
+
+@pytest.mark.parametrize("name", ["crisp", "deeplabv3plus", "fcn"])
+def test_refinement_is_an_option_of_every_model(name: str, tmp_path: Path) -> None:
+    images = torch.randn(1, 3, 33, 57)
+    model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
+    assert model.info.options["refine"] == "boundary"
+    assert torch.equal(model.outputs(images).logits, model(images))
+    check_saved(model, images, tmp_path)
+
+
+def test_how_steps_are_taken_is_saved(tmp_path: Path, refuses: Any) -> None:
+    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
+    model = create_model("fpn", **tiny, refine="boundary", refine_steps=3, refine_path="straight").eval()
+    loaded = check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
+    assert loaded.refiner is not None and (loaded.refiner.steps, loaded.refiner.path) == (3, "straight")
+    for wrong in ({"refine": "edges"}, {"refine": "boundary", "refine_path": "bent"}):
+        with refuses("boundary", "chained or straight"):
+            create_model("fpn", **tiny, **wrong)
+
+
+@pytest.mark.parametrize("mask", ["true", "predicted"])
+def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) -> None:
+    """On true boundary pixels, or those of them that the boundary head marks; its own logits learn nothing from it."""
+    targets = torch.tensor([[[0, 3, 8, 9, 255, 7]]], dtype=torch.uint8)
+    boundary = torch.tensor([[[[1.0, -1.0, 2.0, 3.0, 4.0, 0.5]]]], requires_grad=True)
+    direction = torch.randn(1, 8, 1, 6, requires_grad=True)
+    logits = torch.randn(1, NUM_CLASSES, 1, 6)
+    only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
+    loss = BoundaryRefinementLoss(DeepSupervision(WeightedLoss({"cross_entropy": 1.0}), 0.0), only, mask)
+    outputs = Outputs(logits, logits, None, boundary, direction)
+    found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
+    counted = (0, 1, 5) if mask == "true" else (0, 5)
+    expected = [-direction[0, :, 0, x].log_softmax(0)[int(targets[0, 0, x])] for x in counted]
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    found.backward()
+    assert direction.grad is not None and {x for x in range(6) if direction.grad[0, :, 0, x].any()} == {*counted}
+    assert boundary.grad is None or not boundary.grad.any()
+
+
+def test_eq_7_has_the_weights_of_the_paper() -> None:
+    torch.manual_seed(0)
+    labels = F.interpolate(torch.randint(0, NUM_CLASSES, (1, 1, 3, 4)).float(), size=(20, 25))[:, 0].long()
+    labels[:, :2] = IGNORE
+    targets = torch.from_numpy(boundary_targets(labels[0].numpy().astype(np.uint8)))[None]
+    targets[0, 15, :10] = NO_DIRECTION
+    logits, unrefined, auxiliary = (torch.randn(1, NUM_CLASSES, 20, 25) for _ in range(3))
+    boundary, direction = torch.randn(1, 1, 20, 25), torch.randn(1, 8, 20, 25)
+    loss = BoundaryRefinementLoss(DeepSupervision(WeightedLoss({"cross_entropy": 1.0}), 0.4))
+    total = loss(Outputs(logits, unrefined, (auxiliary,), boundary, direction), labels, targets).item()
+
+    def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
+        return -scores.log_softmax(0)[truth]
+
+    segmentation = [[], [], []]  # type: list[list[Tensor]]
+    edges, ways = [], []
+    for y in range(20):
+        for x in range(25):
+            if labels[0, y, x] == 255:
+                continue
+            for terms, scores in zip(segmentation, (unrefined, logits, auxiliary), strict=True):
+                terms.append(cross_entropy(scores[0, :, y, x], labels[0, y, x]))
+            probability = boundary[0, 0, y, x].sigmoid()
+            edges.append(-(probability if targets[0, y, x] != 8 else 1 - probability).log())
+            if targets[0, y, x] < 8:
+                ways.append(cross_entropy(direction[0, :, y, x], targets[0, y, x].long()))
+    first, second, deep, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
+    expected = 1.0 * (first + 0.4 * deep) + 1.5 * second + 3.0 * third + 0.7 * fourth
+    assert total == pytest.approx(expected, rel=1e-5)
 
 
 # Training ---------------------------------------------------------------------------------------------------------

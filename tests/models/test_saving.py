@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import crispseg.models.base
-from crispseg import SegmentationModel, create_model, from_pretrained, list_models
+from crispseg import SegmentationModel, create_model, from_pretrained
 from crispseg.models.info import FORMAT_VERSION
 
 FILES = {"config.json", "model.safetensors", "README.md"}
@@ -49,10 +46,9 @@ def saved(original: Path, tmp_path: Path) -> Path:
 def test_a_save_is_three_files_and_no_pickle(original: Path) -> None:
     assert {path.name for path in original.iterdir()} == FILES
     assert [path.name for path in original.parent.iterdir()] == ["model"]  # no temporary folder is left
-    assert load_file(original / "model.safetensors").keys() == build().state_dict().keys()
 
 
-def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
+def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> None:
     model = build(fuse="add", auxiliary=True)
     model.info = replace(
         model.info,
@@ -65,16 +61,7 @@ def test_all_that_the_model_knows_is_saved(tmp_path: Path) -> None:
     loaded = from_pretrained(tmp_path / "model")
     assert loaded.info == model.info
     assert loaded.info.label_set().names == NAMES
-    config = json.loads((tmp_path / "model/config.json").read_text())
-    assert config["format_version"] == FORMAT_VERSION
-    assert config["options"]["fuse"] == "add"
-    assert "auxiliary" not in config["options"]
-
-
-def test_the_card_names_classes_and_metrics(tmp_path: Path) -> None:
-    model = build()
-    model.info = replace(model.info, class_names=NAMES, palette=PALETTE, metrics={"miou": 0.625, "per_class": [1]})
-    model.save_pretrained(tmp_path / "model")
+    assert "auxiliary" not in loaded.info.options
     card = (tmp_path / "model/README.md").read_text()
     for phrase in ("# sfnet on test_efficientnet", "`sky`, `road`, `person`", "`miou`: 0.625"):
         assert phrase in card
@@ -104,61 +91,16 @@ def test_an_interrupted_save_leaves_the_earlier_one(
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
-# Loading elsewhere --------------------------------------------------------------------------------------------------
-
-FRESH = """
-import socket, sys
-
-def refuse(*args, **kwargs):
-    raise AssertionError("loading used the network")
-
-socket.socket.connect = socket.getaddrinfo = refuse
-import torch
-from crispseg import CrispsegError, from_pretrained
-from safetensors.torch import load_file
-
-folder = sys.argv[1]
-data = load_file(f"{folder}/expected.safetensors")
-for name in sys.argv[2:]:
-    with torch.no_grad():
-        logits = from_pretrained(f"{folder}/{name}")(data["images"])
-    assert torch.equal(logits, data[name]), (logits - data[name]).abs().max()
-try:
-    from_pretrained("nobody/nothing")
-except CrispsegError as error:
-    print(error)
-"""
-
-
-@pytest.mark.slow
-def test_a_fresh_process_without_network_predicts_the_same(tmp_path: Path) -> None:
-    images = torch.randn(2, 3, 65, 97)
-    expected = {"images": images}
-    for name in list_models():
-        model = build(name)
-        with torch.no_grad():
-            expected[name] = model(images).contiguous()  # safetensors takes no other layout
-        model.save_pretrained(tmp_path / name)
-    save_file(expected, tmp_path / "expected.safetensors")
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path), *list_models()],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "no-cache")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "'nobody/nothing' is neither a folder nor a model" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
-
-
 # What cannot be loaded ----------------------------------------------------------------------------------------------
 
 
-def test_a_missing_folder_is_refused(refuses: Any) -> None:
+def test_a_missing_folder_is_refused(refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for source in ("missing", "some/deep/folder", "/missing/model", "name with space/x"):
         with refuses(f"{source} is no folder of a model", "hub id"):
             from_pretrained(source)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with refuses("'nobody/nothing' is neither a folder nor a model"):
+        from_pretrained("nobody/nothing")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -175,39 +117,25 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         from_pretrained(saved)
 
 
-NO_MODEL = "is no saved crispseg model"
-
-
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
         ({"format_version": FORMAT_VERSION + 1, "something_new": True}, f"{FORMAT_VERSION + 1}, newer than"),
-        ({"format_version": "1"}, NO_MODEL),
         ({"surprise": 1}, "surprise"),
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
         ({"num_classes": 0}, "number of class names is 0"),
-        ({"num_classes": "3"}, NO_MODEL),
-        ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, NO_MODEL),
-        ({"mean": []}, NO_MODEL),
-        ({"std": ["a", "b", "c"]}, NO_MODEL),
-        ({"ignore_label": "none"}, NO_MODEL),
+        ({"num_classes": "3"}, "is no saved crispseg model"),
+        ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is no saved crispseg model"),
+        ({"mean": []}, "is no saved crispseg model"),
     ],
 )
 def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: Path, refuses: Any) -> None:
     path = saved / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with refuses(phrase):
-        from_pretrained(saved)
-
-
-@pytest.mark.parametrize("length", [0, 5, 200, -1])
-def test_damaged_weights_are_refused(length: int, saved: Path, refuses: Any) -> None:
-    path = saved / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:length])
-    with refuses(str(path), "damaged"):
         from_pretrained(saved)
 
 

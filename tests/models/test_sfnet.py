@@ -32,7 +32,6 @@ class TestSFNet(ModelTester):
         for level, stride in enumerate((4, 8, 16))
         for tap, channels in (("fine", 16), ("coarse", 16), ("flow", 2), ("warped", 16))
     }
-    single_value_norms = frozenset({"decoder.context.stages.0.2"})  # the 1×1 bin of pyramid pooling
 
 
 @pytest.mark.parametrize(
@@ -79,17 +78,6 @@ def test_literal_coordinates_are_equation_2() -> None:
     dx, dy = flow[0].double()
     expected = sampled(coarse[0], (torch.arange(8) + dx) / 2, (torch.arange(6)[:, None] + dy) / 2)
     torch.testing.assert_close(warp(coarse, flow, literal=True)[0].double(), expected, atol=1e-4, rtol=0)
-
-
-def test_gradients_of_warp_are_the_slopes_of_a_ramp() -> None:
-    h, w, height, width = 6, 10, 12, 20
-    coarse = (3 * torch.arange(w) + 5 * torch.arange(h)[:, None]).float()[None, None].requires_grad_()
-    flow = torch.full((1, 2, height, width), 0.1, requires_grad=True)
-    warp(coarse, flow)[..., 1:-1, 1:-1].sum().backward()
-    inside = flow.grad[0, :, 1:-1, 1:-1]
-    torch.testing.assert_close(inside[0], torch.full_like(inside[0], 3 / 2 * (w - 1) / width), atol=1e-3, rtol=0)
-    torch.testing.assert_close(inside[1], torch.full_like(inside[1], 5 / 2 * (h - 1) / height), atol=1e-3, rtol=0)
-    assert coarse.grad.sum().item() == pytest.approx((height - 2) * (width - 2), abs=1e-3)  # weights add up to one
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -240,33 +228,15 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
 # Table 2(d): deformable convolution ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coarse_channels", [3, 5])
-def test_deformable_convolution_is_the_sum_over_displaced_points(coarse_channels: int) -> None:
-    module = DeformableFuse(3, coarse_channels)
-    nn.init.normal_(module.predict_offset.weight, std=0.3)  # offsets of pixels
-    fine, coarse = torch.randn(1, 3, 6, 5), torch.randn(1, coarse_channels, 3, 3)
-    with torch.no_grad(), record(module) as seen:
-        out = module(fine, coarse)
-    upsampled = nn.functional.interpolate(coarse, size=(6, 5), mode="bilinear", align_corners=True)
-    both = torch.cat([upsampled, fine], dim=1).double()
-    offset = nn.functional.conv2d(both, module.predict_offset.weight.double(), padding=1)
-    torch.testing.assert_close(seen["offset"].double(), offset, atol=1e-5, rtol=0)
-    assert offset.abs().max() > 1
-    dy, dx = seen["offset"][0].double().unflatten(0, (9, 2)).unbind(1)  # (9, H, W) each
-    tap = torch.arange(9)[:, None, None]
-    points = sampled(both[0], torch.arange(5) + tap % 3 - 1 + dx, torch.arange(6)[:, None] + tap // 3 - 1 + dy)
-    expected = torch.einsum("oct,cthw->ohw", module.deform.weight.detach().double().flatten(2), points)
-    torch.testing.assert_close(out[0].double(), expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
-def test_deformable_convolution_works_in_any_precision(dtype: torch.dtype, error: float) -> None:
+def test_deformable_convolution_is_torchvision_s_in_any_precision(dtype: torch.dtype, error: float) -> None:
     module = DeformableFuse(4, 4).double()
     nn.init.normal_(module.predict_offset.weight, std=0.3)
     for parameter in module.parameters():  # values that bfloat16 holds exactly
         parameter.data = parameter.data.bfloat16().double()
     fine, coarse = (torch.randn(1, 4, *size).bfloat16().double() for size in ((9, 7), (9, 7)))
     both = torch.cat([coarse, fine], 1)
+    assert module.predict_offset(both).abs().max() > 1
     expected = deform_conv2d(both, module.predict_offset(both), module.deform.weight, padding=1)
     fused = module.to(dtype)(fine.to(dtype), coarse.to(dtype))
     assert fused.dtype == dtype

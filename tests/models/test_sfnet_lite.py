@@ -28,11 +28,10 @@ class TestSFNetLite(ModelTester):
         "decoder.fuse.coarse": (16, 32),
         **{f"decoder.fuse.{tap}": (channels, 4) for tap, channels in TAPS.items()},
     }
-    single_value_norms = frozenset({"decoder.context.stages.0.2"})  # the 1×1 bin of pyramid pooling
 
 
 def naive_gated(part: GatedDualFlowAlignment, fine: Tensor, coarse: Tensor, gate: str) -> Tensor:
-    """One image, pixel by pixel: g(p) · coarse at the pixel moved by Δ_1 + (1 - g(p)) · fine at that moved by Δ_2."""
+    """For each pixel: g(p) · coarse at the pixel moved by Δ_1 + (1 - g(p)) · fine at that moved by Δ_2."""
     fine, coarse = fine.double(), coarse.double()
     if isinstance(part.project, nn.Conv2d):
         coarse = convolved(coarse, part.project.weight.double())
@@ -45,13 +44,8 @@ def naive_gated(part: GatedDualFlowAlignment, fine: Tensor, coarse: Tensor, gate
     if gate == "pooled":
         rows = [low.sum(1) / low.shape[1], fine.sum(1) / fine.shape[1], low.sort(1)[0][:, -1], fine.sort(1)[0][:, -1]]
         seen = torch.stack(rows, 1)
-    logit = convolved(seen, part.predict_gate.weight.double())
-    out = torch.empty_like(fine)
-    for y in range(fine.shape[-2]):
-        for x in range(fine.shape[-1]):
-            share = 1 / (1 + torch.exp(-logit[0, 0, y, x]))
-            out[0, :, y, x] = share * maps[0][0, :, y, x] + (1 - share) * maps[1][0, :, y, x]
-    return out
+    share = 1 / (1 + torch.exp(-convolved(seen, part.predict_gate.weight.double())))
+    return share * maps[0] + (1 - share) * maps[1]
 
 
 @pytest.mark.parametrize(("gate", "coarse_channels"), [("pooled", 8), ("pooled", 12), ("features", 8)])

@@ -67,28 +67,22 @@ def nuclei(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_float16_takes_half_the_room_and_loads_as_float32(tiny_run: Run, nuclei: Path) -> None:
-    kept = load_file(nuclei / "model.safetensors")
-    assert {str(value.dtype) for value in kept.values()} == {"torch.float16", "torch.int64"}
     usual = tiny_run.folder / "model/model.safetensors"
     assert (nuclei / "model.safetensors").stat().st_size < 0.6 * usual.stat().st_size
-    loaded, whole = from_pretrained(nuclei).state_dict(), tiny_run.model.state_dict()
-    assert {value.dtype for value in loaded.values()} == {torch.float32, torch.int64}
-    for key, value in whole.items():
-        wanted = value.half().float() if value.is_floating_point() else value
-        assert torch.equal(loaded[key], wanted)
-    assert tiny_run.model.classifier.weight.dtype == torch.float32  # the saved model itself stays
+    loaded = from_pretrained(nuclei).state_dict()
+    for key, value in tiny_run.model.state_dict().items():
+        assert torch.equal(loaded[key], value.half().float() if value.is_floating_point() else value)
 
 
 def test_what_no_float16_can_hold_is_refused(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
     model = from_pretrained(tiny_run.folder)
-    with refuses("the weights cannot be saved as torch.int8", "leave dtype out"):
-        model.save_pretrained(tmp_path / "a", dtype=torch.int8)
     with refuses("push_to_hub uploads weights as they are"):
         model.save_pretrained(tmp_path / "a", dtype=torch.float16, push_to_hub=True)
     with torch.no_grad():
         model.classifier.bias[0] = 1e5
-    with refuses("the weights cannot be saved as torch.float16", "torch.bfloat16"):
-        model.save_pretrained(tmp_path / "a", dtype=torch.float16)
+    for dtype in (torch.float16, torch.int8):
+        with refuses(f"the weights cannot be saved as {dtype}", "torch.bfloat16"):
+            model.save_pretrained(tmp_path / "a", dtype=dtype)
     assert not list((tmp_path / "a").iterdir())
     model.save_pretrained(tmp_path / "a", dtype=torch.bfloat16)
     assert from_pretrained(tmp_path / "a").classifier.bias[0] == torch.tensor(1e5).bfloat16()
