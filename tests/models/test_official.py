@@ -149,18 +149,8 @@ def test_class_names_come_from_named_data(flags: list[str], names: tuple[str, ..
     assert len(info.palette) == len(names)
 
 
-@pytest.mark.parametrize(
-    ("name", "phrases"),
-    [
-        ("camvid", ["has 19 classes, not 11", "data it was trained on"]),
-        ("citscapes", ["unknown data 'citscapes'", "did you mean 'cityscapes'"]),
-    ],
-)
-def test_data_that_do_not_fit_are_refused(
-    name: str, phrases: list[str], df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_data_with_other_classes_are_refused(df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(df1, tmp_path / "official.pth")
-    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model"), "--data", name]) == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and all(phrase in message for phrase in phrases)
+    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model"), "--data", "camvid"]) == 2
+    assert "has 19 classes, not 11" in capsys.readouterr().err
     assert not (tmp_path / "model/config.json").exists()
