@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.config.settings import plural, shortened
+from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, image_size
-from crispseg.io.value_range import PERCENTILES, ValueRange, percentile_range
+from crispseg.io.value_range import ValueRange, percentile_range
 from crispseg.labels import IGNORE, LabelSet
 
 IMAGES = 64
@@ -42,17 +42,6 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
     some = functools.partial(_some_values, dataset.channels)
     found = [values for values in parallel(some, files, "Looking for 16 bits") if values is not None]
     return percentile_range(found) if found else None
-
-
-def range_line(dataset: SegmentationDataset, value_range: ValueRange) -> str:
-    """What is said about the range of a split before training."""
-    declared = isinstance(dataset, FileDataset) and dataset.value_range is not None
-    low, high = value_range
-    source = "as data.value_range says" if declared else f"{PERCENTILES[0]:g} % to {PERCENTILES[1]:g} % of pixels"
-    return (
-        f"images are 16-bit with values from {low:g} to {high:g} ({source}): these are scaled to 0 to 1, in training "
-        "and by the model ever after"
-    )
 
 
 def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
@@ -200,22 +189,20 @@ def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitRepor
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     """Check every pair of a split, and count.
 
-    Masks are decoded, unless their statistics are known, and the checksums of PNGs compared. Of JPEG images the header
-    and the last bytes are read. Only images that look cut off or whose header contradicts the mask are decoded, and
-    those of other formats. Datasets that are not made of files are gone through sample by sample.
+    Masks are decoded. Of images, the checksums of PNGs and the header and last bytes of JPEGs are read, and those of
+    other formats or odd endings are decoded. Datasets that are not made of files are gone through sample by sample.
 
     Raises:
         CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
-            first five are named); or a training split holds one class only.
+            first is named); or a training split holds one class only.
     """
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
 
     report, bad = survey(dataset, split, range(len(dataset)), _checked, f"Checking {split}")
     if report is None or bad:
-        shown = [bad[0], *(shortened(one, 400) for one in bad[1:5])]
-        more = f" | and {len(bad) - 5} more; 'crispseg doctor' lists all" if len(bad) > 5 else ""
-        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad: {' | '.join(shown)}{more}")
+        more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
+        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
     if fault := too_few_classes(report):
         raise CrispsegError(fault)
     return report
@@ -243,7 +230,7 @@ def survey(
 
 
 def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str]:
-    """A line that says so where there are so few images that scores depend on chance, and what to do; else none.
+    """A line that says so where scores depend on chance, and what to do; else none.
 
     Args:
         train, val: what the splits hold.
@@ -251,27 +238,19 @@ def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str
     """
     if train.images >= FEW_TRAIN and val.images >= FEW_VAL:
         return []
-    folds = min(5, train.images + val.images)
-    return [
-        f"only {plural(train.images, 'image')} to train on and {val.images} to validate on: scores of so "
-        "few depend on chance; label more" + (f", or validate on each in turn by folds={folds}" if foldable else "")
-    ]
+    folds = f", or validate on each in turn by folds={min(5, train.images + val.images)}" if foldable else ""
+    few = f"only {plural(train.images, 'image')} to train on and {val.images} to validate on"
+    return [f"{few}: scores of so few depend on chance; label more{folds}"]
 
 
 def too_few_classes(report: SplitReport) -> str | None:
     """Why a split cannot be used: it has no labelled pixels or, to train on, one class only. None where it can."""
-    split = report.split
-    if not report.counts.any():
-        return f"the masks of '{split}' hold nothing but {IGNORE}, which means ignore; give them class ids"
-    if split == "train" and (report.counts > 0).sum() == 1:
-        only = f"class {report.counts.argmax()}"
-        if report.ignored:
-            return (
-                f"the masks of '{split}' hold nothing but {only} and {IGNORE}, which means ignore; if they are black "
-                "and white, with white a class, give data.palette '[[0,0,0],[255,255,255]]'"
-            )
-        return f"the masks of '{split}' hold nothing but {only}; training needs two classes, check the masks"
-    return None
+    found = np.flatnonzero(report.counts).tolist()
+    if len(found) > 1 or (found and report.split != "train"):
+        return None
+    held = [f"class {index}" for index in found] + [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
+    remedy = "check the masks; for black and white ones give data.palette '[[0,0,0],[255,255,255]]'"
+    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}; {remedy}"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import times_an_epoch
 from crispseg.data.mask_reading import Severity
-from crispseg.data.split_check import few_images, known_range, range_line
+from crispseg.data.split_check import few_images, known_range
 from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.inference.tiling import free_bytes
@@ -131,7 +131,9 @@ def print_data(config: TrainConfig, data: TrainingData, notes: list[str], consol
     foldable = isinstance(config.data, Folder) and config.data.folds is None
     print_lines(console, [*few_images(*reports, foldable), *found], "yellow")
     if data.value_range:
-        print_lines(console, [range_line(config.data.dataset("train"), data.value_range)])
+        low, high = data.value_range
+        scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
+        print_lines(console, [f"{scaled}, in training and by the model ever after"])
 
 
 def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:
