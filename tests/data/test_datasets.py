@@ -14,7 +14,6 @@ import pytest
 from dataset_trees import (
     ALL_COLORS,
     MAKERS,
-    cityscapes_pair,
     grid,
     make_ade20k,
     make_camvid,
@@ -34,7 +33,6 @@ from crispseg.data import (
     DATA_SOURCES,
     VOC2012,
     CamVid,
-    Cityscapes,
     check_split,
     official_classes,
 )
@@ -138,17 +136,6 @@ def test_cityscapes_masks_of_label_ids(tmp_path: Path) -> None:
     for index, value in enumerate([7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]):
         expected[value] = index
     np.testing.assert_array_equal(labels, grid(expected))
-
-
-def test_cityscapes_masks_of_train_ids(tmp_path: Path, refuses: Any) -> None:
-    for split in ("train", "val"):
-        cityscapes_pair(tmp_path, split, "ulm/ulm_0", [*range(19), 255], "labelTrainIds")
-    np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("train")[0].labels, grid([*range(19), 255]))
-    cityscapes_pair(tmp_path, "train", "ulm/ulm_0", [7], "labelIds")  # these win, where they are
-    np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("train")[0].labels, grid([0]))
-    np.testing.assert_array_equal(Cityscapes(tmp_path).dataset("val")[0].labels, grid([*range(19), 255]))
-    with refuses("gtFine/val holds no files *_gtFine_labelIds.png"):  # one decoder reads all parts
-        Cityscapes(tmp_path, train_on="trainval").dataset("train")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any
         dataset = folder(tmp_path, num_classes=2).dataset("all").with_channels(channels)
         assert check_split(dataset, "all").largest == (40, 9)
         assert [sample.image.shape for sample in dataset] == [(*shape[:2], 3) for shape in shapes.values()]
-    with refuses("2 of 3 pairs", "a.png has 1 channel(s)", "b.png has 3 channel(s)"):
+    with refuses("2 of 3 pairs", "a.png has 1 channel(s)"):
         check_split(folder(tmp_path, num_classes=2).dataset("all").with_channels(4), "all")
 
 
@@ -204,7 +204,6 @@ def test_folds_divide_what_the_lists_name(ten: Path) -> None:
     lists = {"train_list": ten / "train.txt", "val_list": ten / "val.txt"}
     source = folder(ten, folds=3, fold=3, **lists)
     assert sorted(names(source, "train") + names(source, "val")) == ["00", "01", "02"]
-    assert len(source.unlisted()) == 7
     with pytest.raises(CrispsegError, match=r"data\.folds is 4, but there are 3 images; give fewer"):
         folder(ten, folds=4, **lists).dataset("train")
 

@@ -28,7 +28,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     tree.source()
     command = ["doctor", str(tree.root), "--json", str(tmp_path / "report.json")]
     assert main(command) == 0
-    assert "Nothing to report." in capsys.readouterr().out
+    assert "Nothing is wrong." in capsys.readouterr().out
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.source()
     assert main(command) == 1
@@ -98,8 +98,6 @@ def test_folders_of_splits(layout: str, tmp_path: Path, report: Report) -> None:
     shutil.rmtree(test)
     found = report(tmp_path, 0)
     assert set(found["splits"]) == {"train", "val"}
-    beside = {one["code"]: one["count"] for one in found["findings"]}
-    assert beside == {"in-no-split": 3}
 
 
 def test_a_run_and_its_settings(tmp_path: Path, report: Report) -> None:

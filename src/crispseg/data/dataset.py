@@ -146,11 +146,9 @@ class FileDataset(SegmentationDataset):
         image, labels = self.read_pixels(index), self.read_labels(index)
         if image.shape[:2] != labels.shape:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
-            remedy = "resize one of them, a mask with nearest-neighbour interpolation"
-            if image.shape[1::-1] == labels.shape:
-                remedy = f"if EXIF turns one of them, 'crispseg doctor' can turn the other one too; else {remedy}"
             raise CrispsegError(
-                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; {remedy}"
+                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; resize one of "
+                "them, a mask with nearest-neighbour interpolation"
             )
         return Sample(image, labels, pair.name)
 
@@ -185,15 +183,6 @@ class FileDataset(SegmentationDataset):
 
 class InstanceDataset(FileDataset):
     """A split of instance masks, which number objects; its class ids are made of these by an `InstanceLookup`."""
-
-    def instances(self, name: str) -> NDArray[np.int32]:
-        """The object numbers `(H, W)` of a sample; 0 is no object.
-
-        Raises:
-            CrispsegError: the mask is broken, or holds colours.
-            KeyError: there is no sample of this name.
-        """
-        return read_instances(self._instance_masks[name])
 
     @cached_property
     def _instance_masks(self) -> Mapping[str, Path]:

@@ -27,7 +27,6 @@ from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, Mask
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, few, folded, instance_masks, match, refuse_shared, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.io.images import find_images
 from crispseg.io.value_range import check_range
 from crispseg.labels import Color, LabelSet
 
@@ -159,16 +158,6 @@ class Folder(Settings):
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
-    def unlisted(self) -> list[Path]:
-        """The images that no split has: beside the folders of splits, or in none of the lists. Raises as `dataset`."""
-        layout = self._layout
-        if layout.divided:
-            used = [folder for both in layout.folders.values() for folder in both]
-            files = (file for folder in layout.images if folder.is_dir() for file in find_images(folder))
-            return [file for file in files if not any(file.is_relative_to(one) for one in used)]
-        listed = set().union(*self._names.values())
-        return [pair.image for name, pair in self._pairs.items() if name not in listed]
-
     def settled(self) -> Folder:
         """The same data with what was found in their files declared, so that it holds whatever is added to them.
 
@@ -186,11 +175,9 @@ class Folder(Settings):
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
         layout = self._layout
-        counts = {part: len(matched.pairs) for part, matched in self._matched.items()}
-        lines = layout.splits_in_words(counts, self.val_ratio)
+        places = layout.lists or {part: images for part, (images, _) in layout.folders.items() if part}
+        lines = [f"the splits are as in {', '.join(map(str, places.values()))}"] if places else []
         lines += [matched.note for matched in self._matched.values() if matched.note]
-        if beside := self.unlisted():
-            lines.append(f"{len(beside)} images in {layout.top} are in no split ({few(path.name for path in beside)})")
         if not self.of_instances:
             lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return lines

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from crispseg.config.settings import plural
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.pairing import annotated, few, holds_both, pairing_fault
@@ -106,8 +105,6 @@ class FolderLayout(NamedTuple):
 
     top: Path
     """The folder that holds all images, and perhaps more."""
-    images: tuple[Path, ...]
-    """Folders below it, or itself, that hold nothing but images, and perhaps masks."""
     folders: Folders
     lists: Mapping[str, Path] = MappingProxyType({})
     """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
@@ -118,24 +115,6 @@ class FolderLayout(NamedTuple):
     def divided(self) -> bool:
         """Whether the folders, of images and masks both, are the splits."""
         return not self.lists and "" not in self.folders
-
-    def splits_in_words(self, counts: Mapping[str, int], share: float) -> list[str]:
-        """Where the splits come from, in a line; none where nothing but a share tells.
-
-        Args:
-            counts: the images that pair in each of `folders`.
-            share: how much of train is val where no folder is.
-        """
-        if self.lists:
-            return [f"the splits are as in {', '.join(map(str, self.lists.values()))}"]
-        if not self.divided:
-            return []
-        shown = ", ".join(
-            f"{self.folders[part][0].relative_to(self.top)} ({plural(count, 'image')})"
-            for part, count in counts.items()
-        )
-        kept = "" if "val" in self.folders else f"; {share:.0%} of train are kept for val"
-        return [f"the splits are folders of {self.top}: {shown}{kept}"]
 
 
 def recognise(root: Path) -> dict[str, Any]:
@@ -183,7 +162,7 @@ def own_layout(
     elif images == masks or not told:
         layout = _beside(images if images.is_dir() or root is None else root, bool(lists))
     if layout is None and root is None:
-        layout = FolderLayout(images, (images,), {"": (images, masks)})  # one is missing, as reading them says
+        layout = FolderLayout(images, {"": (images, masks)})  # one is missing, as reading them says
     if layout is None:
         what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
         raise CrispsegError(
@@ -200,7 +179,7 @@ def own_layout(
 
 def _in_two_folders(images: Path, masks: Path, listed: bool) -> FolderLayout:
     """As `own_layout`, of images and masks in one folder each, which may hold folders of splits."""
-    plain = FolderLayout(images, (images,), {"": (images, masks)})
+    plain = FolderLayout(images, {"": (images, masks)})
     if listed:
         return plain
     every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
@@ -226,7 +205,7 @@ def _of_splits(root: Path) -> FolderLayout | None:
         joint[split] = images if images.is_dir() else below[split], masks  # or train beside train_masks
     for every in (inside, joint):
         if any(images.is_dir() and masks.is_dir() for images, masks in every.values()):
-            return FolderLayout(root, tuple(images for images, _ in every.values()), _there(every))
+            return FolderLayout(root, _there(every))
     return None
 
 
@@ -234,8 +213,8 @@ def _beside(root: Path, listed: bool) -> FolderLayout | None:
     """As `own_layout`, of masks beside their images, in folders of splits or without; None where none are."""
     below = {split: _first(root, names) for split, names in SPLITS.items()}
     if not listed and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
-        return FolderLayout(root, tuple(below[split] for split in folders), folders)
-    return FolderLayout(root, (root,), {"": (root, root)}) if holds_both(root) else None
+        return FolderLayout(root, folders)
+    return FolderLayout(root, {"": (root, root)}) if holds_both(root) else None
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path:

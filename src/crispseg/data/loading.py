@@ -38,11 +38,6 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
 
     By auto, an image that holds more than `CROPS_A_WINDOW` crops gives a window for each such number of them, up to
     `WINDOWS_AT_MOST`; and all are taken so often that an epoch has `STEPS_AT_LEAST`.
-
-    >>> times_an_epoch(Augment(crop=(512, 512)), [(8000, 8000), (600, 800)], 8)
-    [15, 1]
-    >>> times_an_epoch(Augment(crop=(512, 512)), [(600, 800)] * 3, 8)
-    [6, 6, 6]
     """
     if augment.repeat != "auto":
         return [augment.repeat] * len(sizes)

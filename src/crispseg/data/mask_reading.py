@@ -199,7 +199,7 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     count, void, files = declared.count, declared.ignore, [mask.file for mask in grey]
-    found = _white_masks(grey)
+    found = []
     ids = _without_strays(grey, void) if count is None else sorted(_held(grey) - {IGNORE, *void})
     last = ids[-1] if ids else 0
     classes = count or min(max(last + 1, 2), IGNORE)
@@ -221,10 +221,6 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         found.append(_sparse(ids, void, grey))
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(void, IGNORE)
         corrected = LabelSet.numbered(max(len(ids), 2)), TableLookup(meaning, "values")
-    elif count is None and OBJECTS <= last < IGNORE:
-        what = f"values up to {last}, which are read as {last + 1} classes since none are declared"
-        remedy = "if they number objects, give them by data.instances instead of data.masks"
-        found.append(_fault("many-ids", files, what, remedy, Severity.INFORMATION))
     best = read_by(*(corrected or plain), grey)
     return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
 
@@ -268,18 +264,6 @@ def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Findin
     colors = sorted(_pixels(colored, as_colors=True))
     what = f"the colours {few(map(list, colors), 8)} where class ids are expected"
     return [_fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=colors[:IGNORE])]
-
-
-def _white_masks(grey: list[MaskStatistics]) -> list[Finding]:
-    """Single masks of 0 and 255 among masks of ids that hardly use 255."""
-    white = [mask.file for mask in grey if mask.held == {0, IGNORE}]
-    use = sum(IGNORE in mask.held for mask in grey) - len(white)
-    others = len(grey) - len(white)
-    if not white or len(white) > others or use > 0.2 * others:
-        return []
-    what = "0 and 255 only, where the others hold other values"
-    remedy = "make sure that 255 means ignore here, not a class"
-    return [_fault("black-and-white-mask", white, what, remedy, Severity.WARNING)]
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -167,9 +167,8 @@ class ADE20K(PublicSource):
 class Cityscapes(PublicSource):
     """Cityscapes with fine annotations and 19 classes, 2048×1024 pixels. The masks of the test split are not public.
 
-    Cordts et al.: The Cityscapes dataset for semantic urban scene understanding. CVPR 2016. Masks `*_labelIds.png` are
-    read where the folders hold them, else `*_labelTrainIds.png`. Label ids below 34 of no class, such as 4 (static) or
-    29 (caravan), are ignored.
+    Cordts et al.: The Cityscapes dataset for semantic urban scene understanding. CVPR 2016. Masks are
+    `*_labelIds.png`. Label ids below 34 of no class, such as 4 (static) or 29 (caravan), are ignored.
 
     Args:
         root: folder with leftImg8bit and gtFine.
@@ -179,11 +178,6 @@ class Cityscapes(PublicSource):
 
     train_on: TrainOn = "train"
     name = "cityscapes"
-
-    def lookup(self, part: str = "train") -> MaskLookup:
-        if self.mask_files(part) == self.layout.masks[0]:
-            return super().lookup(part)
-        return TableLookup({index: index for index in range(19)}, "train ids of Cityscapes")
 
 
 @dataclass(frozen=True, config=CHECKS)

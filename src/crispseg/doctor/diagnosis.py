@@ -107,11 +107,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         | {
             report.split: {
                 "pairs": len(diagnosis.subject.splits[report.split]),
-                "readable": report.images,
                 "pixels": report.counts.tolist(),
                 "ignored": report.ignored,
-                "smallest": list(report.smallest),
-                "largest": list(report.largest),
+                "smallest": report.smallest,
+                "largest": report.largest,
             }
             for report in diagnosis.reports
         },
@@ -148,15 +147,12 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 def conclusion(findings: Sequence[Finding]) -> str:
     """One line."""
-    if not findings:
-        return "Nothing to report."
-    grave = [one for one in findings if one.severity > Severity.INFORMATION]
-    if not grave:
-        return "Nothing is wrong; the rest is for your information."
-    counts = Counter(str(one.severity) for one in grave)  # errors come first
-    fixable = sum(bool(KINDS[one.code].fix) for one in grave)
+    counts = Counter(str(one.severity) for one in findings if one.severity > Severity.INFORMATION)
+    if not counts:
+        return "Nothing is wrong."
+    fixable = sum(bool(KINDS[one.code].fix) for one in findings if one.severity > Severity.INFORMATION)
     advice = f"; a corrected copy has none of {fixable} of them" if fixable else ""
-    return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice
+    return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice  # errors come first
 
 
 def _lines(one: Finding) -> Iterator[Text]:

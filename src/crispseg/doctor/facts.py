@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,13 @@ class Header(NamedTuple):
     """What a file says about itself."""
 
     file: str
-    mode: str
     stored: tuple[int, int]
     """`(H, W)` as stored."""
-    bits: int = 8
-    """Bits a channel."""
+    deep: bool = False
+    """Whether it has 16 bits a channel."""
     orientation: int = 1
     """EXIF's orientation, 1 to 8; 1 is upright."""
-    frames: int = 1
-    alpha: Literal["none", "opaque", "varying"] = "none"
-    dropped: int = 0
-    """Channels of the file that are not decoded."""
+    transparent: bool = False
 
 
 class ImageFacts(NamedTuple):
@@ -58,8 +54,6 @@ class ImageFacts(NamedTuple):
     header: Header
     size: tuple[int, int]
     """`(H, W)` upright."""
-    grey: bool
-    """Whether its three channels agree everywhere."""
     constant: bool
     """Whether all pixels have one colour."""
     digest: bytes
@@ -133,8 +127,8 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
     except CrispsegError as error:
         fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
         return PairFacts(split, Pair(path.name, path, path), fault, fault)
-    image = _image_facts(Header(name, "RGB", pixels.shape[:2]), as_picture(pixels))
-    mask = MaskFacts(Header(name, "L", labels.shape), statistics_of(labels, name))
+    image = _image_facts(Header(name, pixels.shape[:2]), as_picture(pixels))
+    mask = MaskFacts(Header(name, labels.shape), statistics_of(labels, name))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
@@ -174,21 +168,8 @@ def load_mask(path: Path) -> tuple[Header, NDArray[Any]]:
 
 def _header(raster: Raster) -> Header:
     """What a decoded file says about itself; a PNG may say how it is turned behind its pixels."""
-    alpha: Literal["none", "opaque", "varying"] = "none"
-    if raster.alpha:
-        opaque = raster.values[..., -1].min() == 2**raster.bit_depth - 1
-        alpha = "opaque" if opaque else "varying"
-    dropped = max(raster.bands - 3 - raster.alpha, 0) if raster.color == "rgb" else 0
-    return Header(
-        str(raster.name),
-        "RGBA" if raster.color == "rgb" and raster.alpha else raster.color,
-        raster.stored,
-        raster.bit_depth,
-        raster.orientation(),
-        raster.frames,
-        alpha,
-        dropped,
-    )
+    clear = raster.alpha and raster.values[..., -1].min() < 2**raster.bit_depth - 1
+    return Header(str(raster.name), raster.stored, raster.bit_depth > 8, raster.orientation(), bool(clear))
 
 
 def _image_facts(header: Header, pixels: NDArray[np.uint8]) -> ImageFacts:
@@ -196,7 +177,6 @@ def _image_facts(header: Header, pixels: NDArray[np.uint8]) -> ImageFacts:
     return ImageFacts(
         header,
         pixels.shape[:2],
-        grey=bool((pixels == pixels[..., :1]).all()),
         constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
         digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),
         thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
@@ -216,8 +196,6 @@ class Subject:
     """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
     faults: tuple[PairingFault, ...]
     """What did not pair and so is in no split."""
-    in_no_split: tuple[Path, ...]
-    """Images beside the folders of the splits, or in no list."""
     unavailable: Mapping[str, str]
     """Splits that cannot be read at all, and why."""
 
@@ -259,9 +237,8 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
                 known = found.labels, IdLookup(len(found.labels))
                 if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
                     splits[name], known = found.pairs, (found.labels, found.lookup)
-        unlisted = own.unlisted() if own and splits else []
     if not splits:
         if not faults:
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(source, splits, known, channels, tuple(faults), tuple(unlisted), unavailable)
+    return Subject(source, splits, known, channels, tuple(faults), unavailable)

@@ -76,7 +76,7 @@ def finding(
 
 def pairing_findings(subject: Subject) -> list[Finding]:
     """What did not pair."""
-    found = [finding("in-no-split", subject.in_no_split)]
+    found = []
     for kind in get_args(PairingKind):
         files = dict.fromkeys(file for fault in subject.faults if fault.kind == kind for file in fault.files)
         found.append(finding(kind, files))
@@ -103,38 +103,25 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
     blended = [one for one in masks if one.statistics.blended >= BLENDED]
     highest = max((one.statistics.blended for one in blended), default=0.0)
-    clear = [one for one in masks if one.header.alpha == "varying"]
-    every: list[ImageFacts | MaskFacts] = [*images, *masks]
     return [
         *found,
         *_image_findings(images, channels),
         finding("interpolated-edges", files_of(blended), highest=highest),
-        finding("mask-alpha", files_of(clear)),
-        finding("several-frames", files_of(one for one in every if one.header.frames > 1)),
     ]
 
 
 def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     """What is wrong between an image and its mask."""
-    turned, unclear = [], []
+    turned = []
     differ: dict[str, str] = {}
     for one, image, mask in readable(facts):
-        first, second = image.header.orientation, mask.header.orientation
-        if image.size == mask.size:
-            quarter = 1 in (first, second) and max(first, second) >= 5 and image.size[0] != image.size[1]
-            if first != second and not quarter:  # of a quarter the sizes show that they fit
-                unclear.append(one.image_file)
-        elif needs_turning(image, mask):
+        if needs_turning(image, mask):
             turned.append(one.image_file)
         elif needs_turning(mask, image):
             turned.append(one.mask_file)
-        else:
+        elif image.size != mask.size:
             differ[one.mask_file] = "{}x{} but its image {}x{}".format(*mask.size, *image.size)
-    return [
-        finding("sizes-differ", differ, first=next(iter(differ.values()), "")),
-        finding("exif-rotation", turned),
-        finding("exif-unclear", unclear),
-    ]
+    return [finding("sizes-differ", differ, first=next(iter(differ.values()), "")), finding("exif-rotation", turned)]
 
 
 def needs_turning(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) -> bool:
@@ -143,31 +130,15 @@ def needs_turning(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) ->
 
 
 def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding]:
-    found = []
-    if channels == 3:
-        clear = files_of(one for one in images if one.header.alpha == "varying")
-        opaque = files_of(one for one in images if one.header.alpha == "opaque")
-        which = f"{len(clear)} with transparent pixels" if clear else "all opaque"
-        severity = Severity.WARNING if clear else Severity.INFORMATION
-        found.append(finding("image-alpha", clear + opaque, severity=severity, which=which))
-        odd = [one for one in images if one.header.mode == "cmyk" or one.header.dropped]
-        extra = {
-            one.header.mode.upper() + (f" and {one.header.dropped} more" if one.header.dropped else "") for one in odd
-        }
-        found.append(finding("odd-channels", files_of(odd), shown=", ".join(sorted(extra))))
-
-    deep, shallow = (files_of(one for one in images if (one.header.bits > 8) is above) for above in (True, False))
-    found.append(
-        finding("mixed-depth", deep if len(deep) < len(shallow) else shallow, deep=len(deep), shallow=len(shallow))
-    )
-
-    constant = [one for one in images if one.constant]
-    grey = [one for one in images if one.grey and not one.constant]
-    if len(grey) + len(constant) < len(images):
-        found.append(finding("grey-among-color", files_of(grey), others=len(images) - len(grey)))
-    found.append(finding("constant-image", files_of(constant)))
-    found.append(finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE))
-    return found
+    clear = files_of(one for one in images if one.header.transparent and channels == 3)
+    deep, shallow = (files_of(one for one in images if one.header.deep is above) for above in (True, False))
+    fewer = deep if len(deep) < len(shallow) else shallow
+    return [
+        finding("image-alpha", clear),
+        finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)),
+        finding("constant-image", files_of(one for one in images if one.constant)),
+        finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE),
+    ]
 
 
 NEAR = 0.03
@@ -195,10 +166,9 @@ def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
 
 
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
-    """The same image twice, the same mask for different images, and one image with two masks."""
+    """The same image twice, or nearly, and one image with two masks."""
     equal, near = duplicate_groups(facts), near_duplicates(facts)
     within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
-    shared = _shared_masks(facts, {frozenset((a.image_file, b.image_file)) for a, b in near})
     wanted = getattr(subject.source, "train_on", "") == "trainval"
     return [
         _grouped(
@@ -208,14 +178,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
         ),
         _grouped("duplicate-image", [group for group in within if len(group) > 1]),
         _grouped("contradicting-masks", [group for group in equal if len(mask_digests(group)) > 1]),
-        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split], where="different splits"),
-        _grouped(
-            "near-duplicate",
-            [(a, b) for a, b in near if a.split == b.split],
-            severity=Severity.INFORMATION,
-            where="one split",
-        ),
-        finding("shared-mask", chain(*shared), details={"groups": shared}),
+        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split]),
     ]
 
 
@@ -250,19 +213,6 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
             first, second = sorted((order[index], order[index + 1 + near]))
             found.append((owners[first], owners[second]))
     return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
-
-
-def _shared_masks(facts: Sequence[PairFacts], near: set[frozenset[str]]) -> list[list[str]]:
-    """Groups of masks that are one, for images that neither are nor look the same."""
-    groups: dict[bytes, dict[bytes, PairFacts]] = defaultdict(dict)
-    for one, image, mask in readable(facts):
-        if mask.statistics.distinct > 1:
-            groups[mask.statistics.digest].setdefault(image.digest, one)
-    return [
-        [one.mask_file for one in (first, *others)]
-        for first, *others in (list(group.values()) for group in groups.values())
-        if others and not any(frozenset((first.image_file, one.image_file)) in near for one in others)
-    ]
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -1,8 +1,7 @@
 """A corrected copy of data. Only what has one safe correction is corrected; what has none is left out and listed.
 
 The copy is a folder of own data whatever the source was: images/SPLIT and masks/SPLIT, masks of class ids as palette
-PNGs, classes.txt, and a list of names for each split. Images are copied byte for byte, except opaque RGBA, which
-becomes RGB where three channels are wanted.
+PNGs, classes.txt, and a list of names for each split. Images are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE, ColorLookup
 from crispseg.data.mask_reading import MaskReading
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, readable
-from crispseg.doctor.findings import KINDS, duplicate_groups, mask_digests, needs_turning
+from crispseg.doctor.facts import PairFacts, Subject, readable
+from crispseg.doctor.findings import KINDS, duplicate_groups, mask_digests
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import read_image, read_mask, write_image, write_labels
-from crispseg.io.raster import upright
+from crispseg.io.images import read_mask, write_labels
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
@@ -69,17 +67,16 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     names: dict[str, list[str]] = defaultdict(list)
-    for one, _, _ in kept:
+    for one in kept:
         names[one.split].append(f"{one.split}/{one.pair.name}")
-    channels = diagnosis.subject.channels
     with atomic_folder(out) as folder:
-        list(parallel(lambda found: _write(*found, reading, folder, channels), kept, "Writing"))
+        list(parallel(lambda one: _write(one, reading, folder), kept, "Writing"))
         lists = {f"{split}.txt": sorted(entries) for split, entries in names.items()}
         lists["classes.txt"] = list(reading.labels.names)
         if left_out:
             lists[LEFT_OUT] = [f"{file}: {reason}" for file, reason in left_out.items()]
         for name, lines in lists.items():
-            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     counts = ", ".join(f"{split} {len(entries)}" for split, entries in names.items())
     more = f", see {out / LEFT_OUT}" if left_out else ""
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
@@ -93,8 +90,6 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
             reasons = dict.fromkeys(one.files, one.code) | reasons
     reading = diagnosis.reading and diagnosis.reading.best
     for pair, _, mask in readable(diagnosis.facts):
-        if any(0xD800 <= ord(letter) < 0xE000 for letter in pair.pair.name):  # a byte that Python could not decode
-            reasons.setdefault(pair.image_file, "a name that is not UTF-8, as lists are")
         if reading is not None:
             held, labels = mask.statistics, reading.lookup.labels_of(mask.statistics)
             stray = held.counts[labels == NONE].sum() / held.counts.sum()
@@ -105,16 +100,16 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
     return reasons
 
 
-def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFacts, ImageFacts, MaskFacts]]:
+def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[PairFacts]:
     """The pairs to be copied: of equal images those of the last split, and one of them where their masks agree.
 
     The others are added to `left_out`, unless it is the same file that another pair keeps.
     """
     files = left_out.keys()
-    usable = [one for one in readable(diagnosis.facts) if files.isdisjoint((one[0].mask_file, one[0].image_file))]
+    usable = [one for one, _, _ in readable(diagnosis.facts) if files.isdisjoint((one.mask_file, one.image_file))]
     order = list(diagnosis.subject.splits)
     again: set[int] = set()
-    for group in duplicate_groups([one for one, _, _ in usable]):
+    for group in duplicate_groups(usable):
         last = max((one.split for one in group), key=order.index)
         stay = [one for one in group if one.split == last]
         if len(mask_digests(stay)) == 1:
@@ -123,22 +118,13 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[tuple[PairFact
         for one in group:
             if one.image_file not in {other.image_file for other in stay}:
                 left_out[one.image_file] = "duplicate-image" if one.split == last else "image-in-two-splits"
-    return [one for one in usable if id(one[0]) not in again]
+    return [one for one in usable if id(one) not in again]
 
 
-def _write(one: PairFacts, image: ImageFacts, mask: MaskFacts, reading: MaskReading, root: Path, channels: int) -> None:
-    """Write one pair, for models of 3 or 4 channels. Threads may make a folder at the same time."""
-    header = image.header
-    target = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if header.mode == "RGBA" and header.alpha == "opaque" and channels == 3:
-        write_image(target.with_name(one.pair.name.rpartition("/")[2] + ".png"), read_image(one.pair.image))
-    else:
-        shutil.copyfile(one.pair.image, target)
+def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
+    image = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(one.pair.image, image)
     # values of no class become 255
     ids = np.minimum(reading.lookup.find(read_mask(one.pair.mask)), IGNORE).astype(np.uint8)
-    if needs_turning(image, mask):
-        ids = upright(ids, header.orientation)
-    elif needs_turning(mask, image):  # back
-        ids = upright(ids, {6: 8, 8: 6}.get(mask.header.orientation, mask.header.orientation))
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", ids, reading.labels.palette)
