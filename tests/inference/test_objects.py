@@ -74,13 +74,6 @@ def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
         assert flooded(whole, min(whole)) == whole
 
 
-def test_a_border_one_pixel_wide_keeps_objects_apart_also_along_a_diagonal() -> None:
-    labels = np.where(np.eye(8, dtype=bool), np.uint8(2), np.uint8(1))
-    ids = ObjectRule(1, 2).find(labels)
-    assert ids.max() == 2 and (ids > 0).all()
-    assert (ids[np.triu_indices(8, 1)] == 1).all() and (ids[np.tril_indices(8, -1)] == 2).all()
-
-
 def test_a_border_pixel_beyond_background_is_of_no_object() -> None:
     """Nor is one that only pixels of another object join to its own; a way around the background is one."""
     rows = [[1, 2, 0, 2, 2], [0, 0, 0, 0, 2], [1, 2, 2, 2, 2]]
@@ -151,7 +144,7 @@ def test_segmentations_enclose_just_the_pixels(ids: NDArray[np.int32]) -> None:
 
 def segmentation(labels: NDArray[np.uint8], name: str = "a") -> Segmentation:
     image = np.repeat(80 * labels[..., None], 3, axis=2)
-    return Segmentation(name, image, labels, LABELS, None, None, labels.shape)
+    return Segmentation(name, image, labels, LABELS, None, None)
 
 
 def squares() -> NDArray[np.uint8]:

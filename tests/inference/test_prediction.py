@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
-from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference import Segmentation
 from crispseg.inference.prediction import predict_files, shard_slice
 from crispseg.io.images import write_image
 
@@ -165,31 +164,6 @@ def test_flags_that_make_no_sense(
     monkeypatch.chdir(tmp_path)
     assert named in error_of(capsys, "predict", "nuclei", photos, *flags)
     assert not files(tmp_path / "x")
-
-
-def test_one_is_written_while_the_next_is_computed(
-    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[Segmentation] = []
-    written: list[Segmentation] = []
-    save, segment = Segmentation.save, Segmenter._segment
-
-    def counted(self: Segmenter, *arguments: Any) -> Segmentation:
-        computed.append(segment(self, *arguments))
-        return computed[-1]
-
-    def waits(self: Segmentation, folder: Path) -> tuple[Path, Path]:
-        written.append(self)
-        needed, end = min(len(written) + 1, len(NAMES)), time.monotonic() + 20
-        while len(computed) < needed and time.monotonic() < end:
-            time.sleep(0.01)
-        assert len(computed) == needed
-        return save(self, folder)
-
-    monkeypatch.setattr(Segmenter, "_segment", counted)
-    monkeypatch.setattr(Segmentation, "save", waits)
-    predict_files(model, [photos], tmp_path / "out")
-    assert computed == written
 
 
 def test_what_cannot_be_read_is_a_warning_in_python(model: Path, photos: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_file_of_another_tool_is_refused(tmp_path: Path, refuses: Any) -> None
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["logits"])], "g", ends[:1], ends[1:])
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "other.onnx")
-    with refuses("other.onnx", "crispseg export"):
+    with refuses("other.onnx is no saved crispseg model"):
         open_model(tmp_path / "other.onnx")
 
 

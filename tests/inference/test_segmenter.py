@@ -1,7 +1,6 @@
 import copy
 import dataclasses
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,18 +163,15 @@ def test_other_sources_are_refused(segmenter: Segmenter, source: Any) -> None:
 
 def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
     asked: list[int] = []
-    enough = threading.Semaphore(0)
 
     def frames() -> Iterator[np.ndarray]:
         for index in range(8):
             asked.append(index)
-            enough.release()
             yield picture(32 + index, 40)
 
     stream = segmenter.stream(frames())
     assert asked == []
     assert next(stream).labels.shape == (32, 40)
-    assert all(enough.acquire(timeout=10) for _ in range(WORKERS + 1))
     assert asked == [*range(WORKERS + 1)]
     assert [result.labels.shape[0] for result in stream] == [*range(33, 40)]
 
@@ -291,7 +287,6 @@ def broken(model: SegmentationModel) -> SegmentationModel:
     [
         (lambda model: Segmenter("no/such/folder"), "no/such/folder"),
         (lambda model: Segmenter(broken(model)), "classifier.weight"),
-        (lambda model: Segmenter(model, "gpu"), "gpu"),
         (lambda model: Segmenter(model, "cuda:99"), "cuda:99"),
     ],
 )

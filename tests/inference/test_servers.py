@@ -84,7 +84,7 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     for form, images, folder, phrase in (
         ("citys", [image], out, "format is citys; did you mean 'cityscapes'?"),
         ("cityscapes", [image], out, "photo.png is not named as Cityscapes names images"),
-        ("ade20k", [image], out, "the model has 21 classes, but ADE20K has 150"),
+        ("ade20k", [image], out, "the model has 21 classes, but ade20k has 150"),
         ("palette", [image], image.parent, "would mix results with the images"),
         ("voc", [image, other], out, "would both write"),
     ):

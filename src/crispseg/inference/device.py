@@ -50,15 +50,10 @@ Result = TypeVar("Result")
 def in_parallel(
     items: Iterable[Item], work: Callable[[Item], Result], workers: int, threads: int | None = None
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
-    """Yield each item, in order, with the future of its result; meanwhile threads work on as many further items.
+    """Yield each item, in order, with the future of its result; meanwhile `workers` threads work on as many more items.
 
-    Take each result before the next item: what is not done at the end is cancelled.
-
-    Args:
-        items: any number of them; an error in taking them is raised at once.
-        work: done in the threads; its errors are those of the futures.
-        workers: number of threads.
-        threads: threads of PyTorch in each of them; by default as here.
+    Take each result before the next item: what is not done at the end is cancelled. An error of the work is that of the
+    future. `threads` are those of PyTorch in each worker, by default as many as here.
     """
     before = torch.get_num_threads()
 

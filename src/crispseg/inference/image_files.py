@@ -77,11 +77,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[str]]) -> None:
-    """Check that every image has its own files, in a writable folder that is none of an image.
-
-    Args:
-        out: the folder.
-        files: names of the files of each image.
+    """Check that every image has its own files, by name, in a writable folder that is none of an image.
 
     Raises:
         CrispsegError: two images would write one file, a file would be next to an image, or the folder cannot be

@@ -124,26 +124,18 @@ class Objects:
         return iter(self.table)
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """The image, each object under a colour of its own, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
-
-        Raises:
-            CrispsegError: another opacity.
-        """
+        """The image, each object under a colour of its own, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1."""
         colored = np.where(self.ids > 0, (self.ids - 1) % COLORS, IGNORE)
         return visuals.overlay(self.image, colored, LabelSet.numbered(COLORS), opacity)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the objects over the image, their number and their areas."""
-        areas = [each.area for each in self]
-        values = {"smallest": min(areas), "median": int(np.median(areas)), "largest": max(areas)} if areas else {}
+        areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
         return pages.render(
             "notebook/objects.html",
             name=self.name,
             picture=pages.embedded(self.overlay(), f"{self.name}, objects over the image", photo=True),
-            values=[
-                (f"{self.category}, objects", len(self), ""),
-                *((f"{which} area, px", area, "") for which, area in values.items()),
-            ],
+            values=[(f"{self.category}, objects", len(self), ""), *areas],
         )
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import in_parallel
@@ -43,13 +43,11 @@ class ServerFormat:
     """Names, values and colours of the files that the evaluation server of a benchmark accepts.
 
     Args:
-        data: name of the data set.
         source: name of the data source whose classes are the server's.
         file: from an image's path to that of its prediction, inside the folder to submit.
         palette: colours of the values, for palette PNGs; None for grey ones.
     """
 
-    data: str
     source: str
     file: Callable[[Path], Path]
     palette: tuple[Color, ...] | None = None
@@ -68,13 +66,11 @@ class ServerFormat:
         """
         names = tuple(self.classes())
         if info.num_classes != len(names):
-            raise CrispsegError(
-                f"the model has {info.num_classes} classes, but {self.data} has {len(names)}; give a model that was "
-                "trained on it"
-            )
+            has = f"the model has {info.num_classes} classes, but {self.source} has {len(names)}"
+            raise CrispsegError(f"{has}; give a model that was trained on it")
         if info.class_names not in ((), names):
             given = ", ".join(info.class_names)
-            note = f"the model's classes are {given}; they are taken to be those of {self.data}, in the same order"
+            note = f"the model's classes are {given}; they are taken to be those of {self.source}, in the same order"
             warnings.warn(note, CrispsegWarning, stacklevel=2)
 
     def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
@@ -103,11 +99,9 @@ def _cityscapes_file(image: Path) -> Path:
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 """comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""
 SERVERS: dict[str, ServerFormat] = {
-    "cityscapes": ServerFormat("Cityscapes", "cityscapes", _cityscapes_file),
-    "ade20k": ServerFormat("ADE20K", "ade20k", lambda image: Path(f"{image.stem}.png")),
-    "voc": ServerFormat(
-        "PASCAL VOC 2012", "voc2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)
-    ),
+    "cityscapes": ServerFormat("cityscapes", _cityscapes_file),
+    "ade20k": ServerFormat("ade20k", lambda image: Path(f"{image.stem}.png")),
+    "voc": ServerFormat("voc2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)),
 }
 
 
@@ -212,8 +206,7 @@ def predict_files(
     missing = [image for image in asked if not (resume and all((out / file).is_file() for file in files[image]))]
     before = len(asked) - len(missing)
     found = Predictions(out, len(asked), before, before)
-    console = console or Console(quiet=True)
-    quiet = not console.is_terminal
+    quiet = console is None or not console.is_terminal
     coco = None if objects is None or resume else CocoFile(out / COCO, objects)
 
     def write(result: Segmentation) -> None:
@@ -248,10 +241,7 @@ def predict_files(
             target = out / f"{names[image]}.tif"
             try:
                 if made_by is None or not target.is_file():
-                    with Progress(console=console, disable=quiet) as bars:
-                        bar = bars.add_task(image.name)
-                        show = lambda done, total: bars.update(bar, completed=done, total=total)  # noqa: B023, E731
-                        segment_tiff(segmenter, image, target, progress=show, made_by=made_by)
+                    segment_tiff(segmenter, image, target, console=console, made_by=made_by)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
                 found.done += 1

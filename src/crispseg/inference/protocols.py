@@ -31,8 +31,6 @@ from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
 from crispseg.nn import resize
 
-Average: TypeAlias = Literal["logits", "probabilities"]
-
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
 
@@ -68,7 +66,7 @@ class Protocol(Settings):
     seed: NonNegativeInt = 0
     window: int | None = Field(default=None, ge=MIN_SIDE)
     stride: int | None = None
-    average: Average = "logits"
+    average: Literal["logits", "probabilities"] = "logits"
     longer_side: PositiveInt | None = None
     shorter_side: PositiveInt | None = None
 

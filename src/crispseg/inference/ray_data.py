@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pyarrow
     from ray.data import Dataset
 
-__all__ = ["predict"]
-
 
 def predict(
     dataset: Dataset,
@@ -52,10 +50,6 @@ def predict(
 
     Raises:
         CrispsegError: no such model, class or protocol.
-
-    Example:
-        >>> rows = ray.data.read_parquet("photos.parquet")  # doctest: +SKIP
-        >>> crispseg.inference.ray_data.predict(rows, "runs/streets").write_parquet("labels")  # doctest: +SKIP
     """
     from ray.data import ActorPoolStrategy
 
@@ -72,7 +66,6 @@ def predict(
         compute=ActorPoolStrategy(size=workers),
         num_cpus=cpus,
         num_gpus=gpus or None,
-        udf_modifying_row_count=False,
     )
 
 

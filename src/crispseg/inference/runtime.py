@@ -19,7 +19,7 @@ from crispseg.models.base import Coarse, Outputs
 
 METADATA = "crispseg"
 """Key of the metadata in an ONNX or OpenVINO file."""
-NO_METADATA = "null"
+NO_METADATA = "{}"
 """Metadata of a file that another tool has made."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
@@ -53,8 +53,6 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.run, self.path = run, path
         record = json.loads(metadata)
-        if not isinstance(record, dict):
-            raise CrispsegError(f"{path} has no metadata of a model; give a file of crispseg export")
         self.refines = bool(record.get("options", {}).get("refine"))
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
@@ -168,7 +166,7 @@ def open_openvino(path: Path) -> tuple[Run, str]:
     else:
         metadata = model.get_rt_info([METADATA]).value if model.has_rt_info([METADATA]) else NO_METADATA
     # On a processor with bfloat16, OpenVINO would otherwise compute in it whatever the file is certified for.
-    in_bf16 = (json.loads(metadata) or {}).get("precision") == "bf16"
+    in_bf16 = json.loads(metadata).get("precision") == "bf16"
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -33,8 +33,6 @@ from crispseg.models.refinement import shift
 from crispseg.nn import resize
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
-
-SomeSource = TypeVar("SomeSource", bound=Source)
 
 WORKERS = 2
 """Images that are read, and small ones that are computed on a CPU, at a time."""
@@ -113,7 +111,7 @@ class Segmenter:
         self._model = folded
 
     @overload
-    def __call__(self, image: list[SomeSource] | tuple[SomeSource, ...]) -> list[Segmentation]: ...
+    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segmentation]: ...
     @overload
     def __call__(self, image: Image.Image | NDArray[Any] | Tensor) -> Segmentation: ...
     @overload
@@ -126,7 +124,7 @@ class Segmenter:
         """
         if isinstance(image, list | tuple) or (isinstance(image, str | Path) and Path(image).is_dir()):
             return list(self.stream(image))
-        return self._segment(*self._read(image))
+        return self._segment(*read_source(image, self.info.in_chans, self.value_range))
 
     def stream(
         self,
@@ -157,7 +155,7 @@ class Segmenter:
 
         def work(source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
             """Leave a large image as it is, to be segmented alone by all threads."""
-            image, path = self._read(source)
+            image, path = read_source(source, self.info.in_chans, self.value_range)
             small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
             return self._segment(image, path) if together and small else (image, path)
 
@@ -175,19 +173,15 @@ class Segmenter:
                     result.name = str(result.path.relative_to(folder).with_suffix(""))
                 yield result
 
-    def _read(self, source: Source) -> tuple[NDArray[np.uint8], Path | None]:
-        return read_source(source, self.info.in_chans, self.value_range)
-
     @torch.inference_mode()
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
             labels, logits, offsets = self._see_or_tile(image)
-        size = max(image.shape[0], MIN_SIDE), max(image.shape[1], MIN_SIDE)
         logits = None if logits is None else logits.cpu().contiguous()
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, size, offsets)
+        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, offsets)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -196,10 +190,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return the refined logits `(C, H, W)` float32 of an array with the model's channels, on the same device.
-
-        Tiles are blended as these logits; `Segmentation.probabilities` are what most uses need.
-        """
+        """Return the refined logits `(C, H, W)` float32 of an array with the model's channels, on the same device."""
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
@@ -273,11 +264,10 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image extended to _size, at the network's stride, or with a protocol the full ones; None of an
-    # image that was seen in tiles
+    # (1, C, h, w) of the image extended to MIN_SIDE, at the network's stride, or with a protocol the full ones; None of
+    # an image that was seen in tiles
     _logits: Tensor | None = field(repr=False)
-    _size: tuple[int, int] = field(repr=False)
-    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, *_size), the refinement of the full ones
+    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), the refinement of the full ones
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the probability of each class in each pixel, `(C, H, W)` float32; computed again at each call.
@@ -289,7 +279,7 @@ class Segmentation:
             name = self.path or "the image"
             raise CrispsegError(f"{name} was processed in tiles, which keep no probabilities; shrink or cut the image")
         height, width = self.labels.shape
-        logits = resize(self._logits, self._size, align_corners=True)
+        logits = resize(self._logits, [max(side, MIN_SIDE) for side in (height, width)], align_corners=True)
         if self._offsets is not None:
             logits = shift(logits, self._offsets)
         probabilities: NDArray[np.float32] = logits[0, :, :height, :width].softmax(0).numpy()
@@ -309,7 +299,7 @@ class Segmentation:
             reach: pixels that they grow at most.
 
         Raises:
-            CrispsegError: there is no such class, both are the same, or the reach is no whole number of pixels.
+            CrispsegError: there is no such class, or both are the same.
         """
         rule = ObjectRule.named(self.label_set, name, border, reach)
         ids = rule.find(self.labels)
@@ -331,11 +321,7 @@ class Segmentation:
         )
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
-
-        Raises:
-            CrispsegError: another opacity.
-        """
+        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1."""
         return visuals.overlay(self.image, self.labels, self.label_set, opacity)
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:

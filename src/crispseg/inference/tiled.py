@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
-from crispseg.inference.tiling import OVERLAP, TILE, Progress, blended_rows, check_tile, enough_memory, spans
+from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, enough_memory, spans
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.opening import opened
@@ -25,9 +26,9 @@ def segment_tiff(
     source: str | Path,
     target: str | Path,
     tile: int | None = None,
-    progress: Progress | None = None,
+    console: Console | None = None,
     made_by: str | None = None,
-) -> tuple[int, int]:
+) -> None:
     """Segment a TIFF of any size into a TIFF of class ids with their colours, which keeps the position on a map.
 
     A refinement, and the segmenter's protocol, act in each tile on its own.
@@ -38,12 +39,9 @@ def segment_tiff(
         target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; replaced
             only when it is complete.
         tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
-        progress: see `Progress`.
+        console: where progress is shown, if it is a terminal.
         made_by: model and options, in words. If given, finished rows of tiles stay in the folder `TARGET.rows` until
             the target is complete, and the next call with the same words resumes there, with the same bytes in the end.
-
-    Returns:
-        Height and width.
 
     Raises:
         CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
@@ -62,20 +60,20 @@ def segment_tiff(
         image.check(channels)
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
         temporary = stack.enter_context(atomic_path(target))
-
-        def read(top: int, bottom: int) -> NDArray[np.uint8]:
-            return image.pixels(channels, segmenter.value_range, (top, bottom))
-
-        blend = partial(blended_rows, segmenter.logits, read, image.size, classes, side, segmenter.device, progress)
-        rows = blend()
+        size, count, kept = image.size, len(spans(image.size[0], side, side // OVERLAP)), 0
         if made_by is not None:
-            count = len(spans(image.size[0], side, side // OVERLAP))
-            kept = _kept_rows(folder, f"{made_by}; {image.size}, {Path(source).stat().st_size} bytes, tiles of {side}")
-            rows = _resumed(folder, kept, blend(bands=range(kept, count)))
-        write_map(temporary, dataset, rows, palette)
-        size = image.size
+            kept = _kept_rows(folder, f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}")
+        rows = blended_rows(
+            segmenter.logits,
+            lambda top, bottom: image.pixels(channels, segmenter.value_range, (top, bottom)),
+            *(size, classes, side, segmenter.device, range(kept, count)),
+        )
+        if made_by is not None:
+            rows = _resumed(folder, kept, rows)
+        quiet = console is None or not console.is_terminal
+        shown = track(rows, Path(source).name, count, console=console, disable=quiet)
+        write_map(temporary, dataset, shown, palette)
     shutil.rmtree(folder, ignore_errors=True)
-    return size
 
 
 def _kept_rows(folder: Path, made_by: str) -> int:

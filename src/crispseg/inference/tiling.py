@@ -1,7 +1,7 @@
 """Large images in tiles, and the memory that decides about them.
 
-Tiles overlap, and their logits are blended from top to bottom. Weights fall and rise linearly over an overlap and add
-up to 1. Only `overlap` rows of logits are held in full width: 4 · classes · overlap · width bytes.
+Tiles overlap, and their logits are blended from top to bottom, linearly over an overlap. Only `overlap` rows of logits
+are held in full width: 4 · classes · overlap · width bytes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,6 @@ TILE = 1024
 OVERLAP = 8
 """Tiles overlap by an eighth of their side."""
 
-LogitsOf = Callable[[NDArray[Any]], Tensor]
-"""A tile `(h, w, channels)` → logits `(C, h, w)`."""
-
-Progress = Callable[[int, int], None]
-"""Called after every tile with the number of tiles that are done, and of all."""
-
 
 class Span(NamedTuple):
     """Range of a tile along one side of the image."""
@@ -56,58 +50,51 @@ def check_tile(tile: int) -> None:
 
 @torch.inference_mode()
 def blended_rows(
-    logits_of: LogitsOf,
+    logits_of: Callable[[NDArray[Any]], Tensor],
     read: Callable[[int, int], NDArray[Any]],
     size: tuple[int, int],
     classes: int,
     tile: int,
     device: torch.device,
-    progress: Progress | None = None,
     bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
 
     Args:
-        logits_of: computes the logits of a tile.
+        logits_of: computes the logits `(C, h, w)` of a tile `(h, w, channels)`.
         read: rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
         classes: C.
         tile: side of the tiles.
         device: device of the logits.
-        progress: see `Progress`.
         bands: rows of tiles to yield, by default all; the row of tiles above the first is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
     bands = range(len(down)) if bands is None else bands
-    # Of the rows at the bottom of the tiles so far, what these tiles add to the logits there.
-    below = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
+    weight = (torch.arange(overlap, device=device) + 0.5) / overlap  # of the later tile
+    # Logits of the last rows of the tiles above.
+    above = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
     for index in range(max(bands.start - 1, 0), bands.stop):
-        row = down[index]
+        row, last = down[index], index == len(down) - 1
         band = read(row.start, row.end)
-        first, last = index == 0, index == len(down) - 1
         labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
-        right: Tensor | None = None
-        for number, column in enumerate(across):
+        left: Tensor | None = None
+        for column in across:
             pixels = np.ascontiguousarray(band[:, column.start : column.end])
-            part = logits_of(pixels)[:, row.used - row.start :, column.used - column.start :]  # (C, h, w)
-            part = part * _ramps(row, overlap, first, last, device)[:, None]
-            part *= _ramps(column, overlap, number == 0, number == len(across) - 1, device)
-            if right is not None:
-                part[..., :overlap] += right
-            if number < len(across) - 1:
-                right = part[..., -overlap:].clone()
-                part = part[..., :-overlap]
-            # All tiles of this row of tiles that see these columns have been added.
+            part = logits_of(pixels)[:, row.used - row.start :, column.used - column.start :].clone()  # (C, h, w)
+            if left is not None:
+                part[..., :overlap] = torch.lerp(left, part[..., :overlap], weight)
+            if column.end < size[1]:
+                left, part = part[..., -overlap:], part[..., :-overlap]
+            # All tiles of this row of tiles that see these columns have been blended.
             columns = slice(column.used, column.used + part.shape[2])
-            if not first:
-                part[:, :overlap] += below[..., columns]
+            if index:
+                part[:, :overlap] = torch.lerp(above[..., columns], part[:, :overlap], weight[:, None])
             if not last:
-                below[..., columns] = part[:, -overlap:]
+                above[..., columns] = part[:, -overlap:]
                 part = part[:, :-overlap]
             labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
-            if progress is not None:
-                progress(index * len(across) + number + 1, len(down) * len(across))
         if index in bands:
             yield labels
 
@@ -124,17 +111,6 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     ends = [min(start + tile, length) for start in starts]
     used = [0, *(end - overlap for end in ends[:-1])]
     return [Span(*values) for values in zip(starts, used, ends, strict=True)]
-
-
-def _ramps(span: Span, overlap: int, first: bool, last: bool, device: torch.device) -> Tensor:
-    """Weights of the pixels that count, `(end - used,)`."""
-    weights = torch.ones(span.end - span.used, device=device)
-    rising = (torch.arange(overlap, device=device) + 0.5) / overlap
-    if not first:
-        weights[:overlap] *= rising
-    if not last:
-        weights[-overlap:] *= rising.flip(0)
-    return weights
 
 
 LARGE = 2**21
