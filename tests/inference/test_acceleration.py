@@ -117,24 +117,6 @@ def test_left_alone_where_merging_would_be_wrong(way: str) -> None:
     assert_equal(model, folded, torch.randn(1, 3, 6, 6))
 
 
-class Shared(Twice):
-    """The second convolution has the first one's weight, and the batch norm two names."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-        self.other.weight, self.alias = self.conv.weight, self.norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.other(self.alias(self.conv(x)))
-
-
-def test_what_is_shared_under_two_names() -> None:
-    model = trained(Shared())
-    folded = fold_batch_norms(model, torch.randn(1, 3, 8, 8))
-    assert batch_norms(folded) == 0
-    assert_equal(model, folded, torch.randn(1, 3, 6, 6))
-
-
 @pytest.mark.slow
 def test_compiled_for_images_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph, traced without a compiler for C++; TensorFlow's padding has the sizes that are hardest to trace."""

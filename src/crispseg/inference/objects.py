@@ -197,12 +197,7 @@ def measured(
 
 
 class CocoFile:
-    """Objects of several images in COCO's format, with one category, of id 1.
-
-    Args:
-        path: the file.
-        category: name of the class.
-    """
+    """Objects of several images, for a file in COCO's format, with one category, of id 1."""
 
     def __init__(self, path: str | Path, category: str) -> None:
         self.path, self.categories = path, [{"id": 1, "name": category}]
@@ -217,11 +212,7 @@ class CocoFile:
             self.annotations.append({**each, "id": before + each["id"], "image_id": image, "category_id": 1})
 
     def write(self) -> None:
-        """Write the file.
-
-        Raises:
-            CrispsegError: the folder cannot be written.
-        """
+        """Write the file; a CrispsegError if its folder cannot be written."""
         content = {"categories": self.categories, "annotations": self.annotations, "images": self.images}
         with atomic_path(self.path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")

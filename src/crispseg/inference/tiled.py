@@ -60,16 +60,15 @@ def segment_tiff(
         image.check(channels)
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
         temporary = stack.enter_context(atomic_path(target))
-        size, count, kept = image.size, len(spans(image.size[0], side, side // OVERLAP)), 0
-        if made_by is not None:
-            kept = _kept_rows(folder, f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}")
+        size, count = image.size, len(spans(image.size[0], side, side // OVERLAP))
+        made_so = f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}"
+        kept = 0 if made_by is None else _kept_rows(folder, made_so)
         rows = blended_rows(
             segmenter.logits,
             lambda top, bottom: image.pixels(channels, segmenter.value_range, (top, bottom)),
             *(size, classes, side, segmenter.device, range(kept, count)),
         )
-        if made_by is not None:
-            rows = _resumed(folder, kept, rows)
+        rows = rows if made_by is None else _resumed(folder, kept, rows)
         quiet = console is None or not console.is_terminal
         shown = track(rows, Path(source).name, count, console=console, disable=quiet)
         write_map(temporary, dataset, shown, palette)

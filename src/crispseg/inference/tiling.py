@@ -135,10 +135,7 @@ class Tiling:
         self._warned = False
 
     def forced(self, pixels: int) -> int | None:
-        """Return the side of the tiles for an image of `pixels` pixels, or None for the whole image.
-
-        Also None if the free memory is unknown.
-        """
+        """Return the side of the tiles for so many pixels; None for the whole image, or if free memory is unknown."""
         if pixels < LARGE or (free := free_bytes(self.device)) is None or self.bytes_per_pixel * pixels < SHARE * free:
             return None
         tile = TILE
@@ -181,10 +178,7 @@ class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """Return the most bytes that the tensors of a computation take at one time; what operators use inside is unknown.
-
-    It holds for any device.
-    """
+    """Return the most bytes that the tensors of a computation take at one time, without those inside operators."""
     with _PeakMemory() as memory:
         run()
     return int(memory.most)
@@ -200,15 +194,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 @contextmanager
 def enough_memory(task: str, remedy: str) -> Iterator[None]:
-    """Raise one line if the block needs more memory than there is.
-
-    Args:
-        task: subject and verb: "a.png needs".
-        remedy: what to do about it.
-
-    Raises:
-        CrispsegError: there is not enough memory.
-    """
+    """Raise a CrispsegError if the block needs more memory than there is; `task` is subject and verb: "a.png needs"."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
