@@ -96,7 +96,7 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     def call(_kept: ExitStack = kept) -> None:
         optimizer.zero_grad()
         with torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):
-            total = loss(outputs(images).logits, labels)
+            total = loss(outputs(images), labels)
         total.backward()
         optimizer.step()
 

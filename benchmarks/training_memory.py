@@ -21,7 +21,7 @@ from crispseg.data import Nuclei
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.models import SegmentationModel
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import build_optimizer, float32_depthwise
 from crispseg.training.task import Batch, SegmentationTask
 
@@ -63,7 +63,7 @@ def prepare(config: TrainConfig) -> Callable[[int], object]:
     """In its process, a step on images of a given side."""
     torch.manual_seed(0)
     model = build(config)
-    loss = DeepSupervision(WeightedLoss(config.losses, config.hard_fraction), config.auxiliary_weight)
+    loss = WeightedLoss(config.losses, config.hard_fraction, auxiliary_weight=config.auxiliary_weight)
     task = SegmentationTask(model, BoundaryRefinementLoss(loss, config.boundary_weights), config)
     optimizer = build_optimizer(model, config)
     warnings.filterwarnings("ignore", message=".*self.trainer.* reference is not registered")  # nothing is logged

@@ -58,7 +58,7 @@ def test_training_on_a_full_disk_keeps_what_there_was(
     config = tiny(Path(shutil.copytree(tiny_run.folder, tmp_path / "run")), epochs=3)
     kept = (config.out / "checkpoints/last.ckpt").read_bytes()
     size = int(share * len(kept))
-    with refuses(file, os.strerror(errno.EFBIG), "last checkpoint", str(config.out)), full_after_start(size):
+    with refuses(file, os.strerror(errno.EFBIG), "resume the run", str(config.out)), full_after_start(size):
         quietly(config, resume=True)
     assert (config.out / "checkpoints/last.ckpt").read_bytes() == kept
     assert files(config.out) <= files(tiny_run.folder)

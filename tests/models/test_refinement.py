@@ -22,7 +22,7 @@ from crispseg.labels import IGNORE
 from crispseg.models import Outputs
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
 from crispseg.training import ModelConfig, Run
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 
 from .base import NUM_CLASSES, ModelTester, check_saved
 
@@ -192,7 +192,7 @@ def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) ->
     direction = torch.randn(1, 8, 1, 6, requires_grad=True)
     logits = torch.randn(1, NUM_CLASSES, 1, 6)
     only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
-    loss = BoundaryRefinementLoss(DeepSupervision(WeightedLoss({"cross_entropy": 1.0}), 0.0), only, mask)
+    loss = BoundaryRefinementLoss(WeightedLoss({"cross_entropy": 1.0}), only, mask)
     outputs = Outputs(logits, logits, None, boundary, direction)
     found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
     counted = (0, 1, 5) if mask == "true" else (0, 5)
@@ -211,7 +211,7 @@ def test_eq_7_has_the_weights_of_the_paper() -> None:
     targets[0, 15, :10] = NO_DIRECTION
     logits, unrefined, auxiliary = (torch.randn(1, NUM_CLASSES, 20, 25) for _ in range(3))
     boundary, direction = torch.randn(1, 1, 20, 25), torch.randn(1, 8, 20, 25)
-    loss = BoundaryRefinementLoss(DeepSupervision(WeightedLoss({"cross_entropy": 1.0}), 0.4))
+    loss = BoundaryRefinementLoss(WeightedLoss({"cross_entropy": 1.0}, auxiliary_weight=0.4))
     total = loss(Outputs(logits, unrefined, (auxiliary,), boundary, direction), labels, targets).item()
 
     def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crispseg.models import Outputs
-from crispseg.training.losses import CrossEntropy, DeepSupervision, Loss, WeightedLoss
+from crispseg.training.losses import CrossEntropy, Loss, WeightedLoss
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0])
 
@@ -90,9 +91,11 @@ def test_weights_travel_with_the_module_but_not_into_checkpoints() -> None:
 def test_deep_supervision_is_a_weighted_sum() -> None:
     (logits, labels), (one, _), (two, _) = batch(0), batch(1), batch(2)
     plain = CrossEntropy(0.5)
-    loss = DeepSupervision(plain, 0.4)(Outputs(logits, auxiliary=(one, two)), labels)
-    torch.testing.assert_close(loss, plain(logits, labels) + 0.4 * (plain(one, labels) + plain(two, labels)))
-    assert DeepSupervision(plain, 0.4)(Outputs(logits), labels) == plain(logits, labels)
+    loss = WeightedLoss({"cross_entropy": 1.0}, 0.5, auxiliary_weight=0.4)
+    expected = [plain(each.float(), labels) for each in (logits, one, two)]
+    found = loss(Outputs(logits, auxiliary=(one, two)), labels)
+    torch.testing.assert_close(found, expected[0] + 0.4 * (expected[1] + expected[2]))
+    assert loss(Outputs(logits), labels) == expected[0]
 
 
 # Losses of segmentation-models-pytorch ------------------------------------------------------------------------------
@@ -104,8 +107,9 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 LIBRARY = LOSSES[1:]
 
 
-def one_loss(name: Any) -> WeightedLoss:
-    return WeightedLoss({name: 1.0})
+def one_loss(name: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    loss = WeightedLoss({name: 1.0})
+    return lambda logits, labels: loss(Outputs(logits), labels)
 
 
 def labelled(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +211,7 @@ def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
 @needs_library
 def test_losses_are_a_weighted_sum() -> None:
     logits, labels = batch()
-    total = WeightedLoss({"cross_entropy": 2.0, "dice": 0.5, "lovasz": 3.0}, 0.2, WEIGHTS)(logits, labels)
+    total = WeightedLoss({"cross_entropy": 2.0, "dice": 0.5, "lovasz": 3.0}, 0.2, WEIGHTS)(Outputs(logits), labels)
     parts = [CrossEntropy(0.2, WEIGHTS)(logits.float(), labels), one_loss("dice")(logits, labels)]
     torch.testing.assert_close(total, 2 * parts[0] + 0.5 * parts[1] + 3 * one_loss("lovasz")(logits, labels))
 

@@ -25,9 +25,6 @@ class MetricsFile(Callback):
 
     Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch, or since the last
     evaluation if the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent.
-
-    Attributes:
-        rows: the rows so far.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
@@ -112,10 +109,9 @@ class Patience(Callback):
 
 
 class WarmedAverage(WeightAveraging):
-    """An exponential moving average of the weights, of a decay that rises to its value: min(decay, (1 + n) / (10 + n)).
+    """An exponential moving average of the weights, of a decay of min(decay, (1 + n) / (10 + n)) after n updates.
 
-    `n` is the number of updates so far; it is in checkpoints. So the average of a short run does not hold on to its
-    first weights, as that of Lightning's `EMAWeightAveraging` does.
+    So the average of a short run does not hold on to its first weights, as that of `EMAWeightAveraging` does.
     """
 
     def __init__(self, decay: float) -> None:
@@ -127,16 +123,13 @@ class WarmedAverage(WeightAveraging):
 
 
 STEPS = (250, 500)
-"""Optimizer steps between which weights become milder."""
-EXPONENTS = (1 / 2, 1 / 3)
-"""Of one over a class's share of the pixels, before and after."""
 
 
 class ClassWeightSchedule(Callback):
-    """Changes softened class weights from the square root to the cube root of one over each class's share.
+    """Changes softened class weights from the square root to the cube root of one over each class's share, in `STEPS`.
 
     Without the first a rare class is found late, and with the second it is drawn less wide once it has been found
-    (docs/defaults.md). How mild they are follows from the step alone, so a resumed run goes on as it was.
+    (docs/defaults.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -146,5 +139,5 @@ class ClassWeightSchedule(Callback):
         self.weights, self.roots = weights, weights.clone()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        exponent = float(np.interp(trainer.global_step, STEPS, EXPONENTS))
-        self.weights.copy_(self.roots ** (exponent / EXPONENTS[0]))
+        exponent = float(np.interp(trainer.global_step, STEPS, (1 / 2, 1 / 3)))
+        self.weights.copy_(self.roots ** (exponent / (1 / 2)))

@@ -36,8 +36,7 @@ LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 MODEL = "model"
 
-SECONDS = 20.0
-"""Age of the last checkpoint from which the end of an epoch writes another one."""
+SECONDS = 20.0  # age of the last checkpoint from which the end of an epoch writes another one
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -75,11 +74,7 @@ class BestCheckpoint(Callback):
 class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` after each evaluation, at the end of an epoch if it is `SECONDS` old, and at the end.
 
-    `ModelCheckpoint` would also write while gradients are accumulated.
-
-    Args:
-        path: of the file.
-        every: write it every so many steps too.
+    With `every` it writes every so many steps too. `ModelCheckpoint` would also write while gradients are accumulated.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:
@@ -115,11 +110,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def load_checkpoint(path: Path, model: SegmentationModel) -> int:
-    """Load the weights in a checkpoint into a model, with heads for deep supervision, and return its step.
-
-    Raises:
-        CrispsegError: it is missing, damaged or of another model.
-    """
+    """Load the weights in a checkpoint into a model, and return its step; a CrispsegError if it is of another model."""
     weights, step = read_checkpoint(path)
     try:
         model.load_state_dict(weights)
@@ -135,8 +126,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     Raises:
         CrispsegError: it is missing or damaged.
     """
-    if not path.is_file():
-        raise CrispsegError(f"there is no checkpoint {path}; restore it, or train again into another folder")
     try:
         check_archive(path)
         checkpoint = torch.load(path, "cpu", weights_only=True)
@@ -146,27 +135,25 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     except Exception as error:  # torch.load raises almost anything on a damaged file
         what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         raise CrispsegError(
-            f"checkpoint {path} is damaged ({what}); restore it, or train again into another folder"
+            f"checkpoint {path} is missing or damaged ({what}); restore it, or train again into another folder"
         ) from None
 
 
 @contextmanager
 def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
-    """In the block, what ends the run in `folder` becomes a line that says what was kept.
+    """In the block, an interrupt or an error of the system or another process becomes a line that says what was kept.
 
     Raises:
-        CrispsegError: the operating system refused something, such as space for a checkpoint, or ended a data worker;
-            or one of several processes failed.
+        CrispsegError: there was such an error.
         Interrupted: SIGINT or SIGTERM came.
     """
     try:
         yield
     except (SystemExit, OSError, RuntimeError) as error:
         last, worker = callback(trainer, LastCheckpoint), ended_worker(error)
-        step = "the last checkpoint" if last.saved is None else f"the checkpoint of step {last.saved}"
-        kept = f"{step} was kept: resume the run in {folder}"
-        if last.saved is None and not last.path.is_file():
-            kept = "start it again"
+        kept = f"the checkpoint of step {last.saved} was kept: resume the run in {folder}"
+        if last.saved is None:
+            kept = f"resume the run in {folder}" if last.path.is_file() else "start it again"
         # Lightning raises SystemExit for an interrupt, which knows the signal; or it came to the data workers first.
         if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
             usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
@@ -188,11 +175,7 @@ MAY_CHANGE = {
 
 
 def check_folder(config: TrainConfig, *, resume: bool) -> None:
-    """Make sure that the run's folder holds nothing that training would overwrite; with `resume`, that it holds a run.
-
-    Raises:
-        CrispsegError: it does not.
-    """
+    """Raise a CrispsegError if training would overwrite something in the folder, or there is no run to resume."""
     folder = Path(config.out)
     if resume and not ((folder / LAST).is_file() and (folder / CONFIG).is_file()):
         raise CrispsegError(f"{folder} has no {LAST} to resume from; start the run again")
@@ -204,11 +187,7 @@ def check_folder(config: TrainConfig, *, resume: bool) -> None:
 
 
 def check_same_run(config: TrainConfig) -> None:
-    """Make sure that the settings, none of them auto any more, are those of the run that they resume.
-
-    Raises:
-        CrispsegError: others than may change have changed.
-    """
+    """Raise a CrispsegError if settings, none of them auto any more, are not those of the run that they resume."""
     recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
     recorded["model"] = renamed(recorded["model"])
     for key in ("model", "data", "augment"):  # settings that are newer than the run have its defaults

@@ -66,11 +66,7 @@ class ModelConfig(Settings):
 
     @classmethod
     def of(cls, saved: str | Path) -> ModelConfig:
-        """That of a run, a saved model's folder or a hub id, to start from its weights.
-
-        Raises:
-            CrispsegError: it is not there, or damaged.
-        """
+        """That of a run, a saved model's folder or a hub id, to start from its weights."""
         info = read_info(saved)
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
         refinement = {"refine": None} | {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
@@ -101,9 +97,8 @@ class TrainConfig(Settings):
         out: folder of the run.
         epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
         iterations: optimizer steps; counts instead of epochs where given.
-        minutes: minutes of training, evaluations included, in place of epochs or iterations; val_every does not count
-            then. The learning rate follows the clock, and evaluations are spread over the time, of which they take a
-            tenth.
+        minutes: minutes of training in place of epochs or iterations; the learning rate follows the clock, and up to
+            ten evaluations are spread over a tenth of the time.
         batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
@@ -121,20 +116,16 @@ class TrainConfig(Settings):
         hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
         class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
-            (one over the square root of the share of all pixels, which between steps 250 and 500 becomes the cube
-            root); auto is softened where a class has less than 2 % of the pixels and cross_entropy counts.
+            (one over the square root, from step 500 the cube root, of the share of all pixels); auto is softened where
+            a class has less than 2 % of the pixels.
         boundary_distance: pixels up to which one is on a boundary, for model.refine.
-        boundary_weights: weights of the losses of model.refine, those on unrefined and refined logits, of the boundary
-            and of the direction; those not given keep their defaults (UN-EPT's Eq. 7).
-        direction_mask: boundary pixels on which the direction of model.refine is learned, all true ones or those of
-            them that are predicted to be one.
+        boundary_weights: weights of the losses of model.refine; those not given keep their defaults (UN-EPT's Eq. 7).
+        direction_mask: boundary pixels on which directions are learned, all true ones or those predicted to be one.
         clip: largest norm of the gradient.
         freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps all these statistics,
             and the weights that its finest feature is made of, mostly the stem and the first stage; auto is early where
-            it starts from trained weights, the model takes several features and those are less than 0.3 of the weights
-            (of HRNets it is half).
-        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved; after n
-            steps at most (1 + n) / (10 + n).
+            it starts from trained weights and those are less than 0.3 of them.
+        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
         precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.

@@ -29,11 +29,6 @@ from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import TrainingData, print_lines
 from crispseg.visualization.pictures import error_map, panels
 
-FEW_STEPS = 50
-"""Steps below which a line says so."""
-MUCH_WAITING = 0.3
-"""Share of the time spent waiting for data from which a line says so."""
-
 
 class ProgressBars(RichProgressBar):
     """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
@@ -112,19 +107,11 @@ def advice(
     iou: NDArray[np.float64],
     waiting: float,
 ) -> list[str]:
-    """Return what to try next, the most telling first.
-
-    Args:
-        config: the run.
-        train: what the training split holds.
-        rows: those of `metrics.csv`.
-        iou: `(C,)` IoU in percent at the best evaluation.
-        waiting: share of the time spent waiting for data.
-    """
+    """Return what to try next, by the rows of `metrics.csv`, the IoU `(C,)` of the best, and the time data take."""
     lines = []
     miou = [float(row["miou"] or 0) for row in rows]
     late, best, losses = len(miou) - len(miou) // 3, int(np.argmax(miou)), [float(row["train_loss"]) for row in rows]
-    if int(rows[-1]["step"]) < FEW_STEPS:
+    if int(rows[-1]["step"]) < 50:
         lines.append(f"train longer: {plural(int(rows[-1]['step']), 'step')} teach a model hardly anything")
     elif len(rows) > 3 and (gain := max(miou[late:]) - max(miou[:late])) > 1:
         lines.append(f"train longer: mIoU still rose by {gain:.1f} over the last third of the run")
@@ -139,7 +126,7 @@ def advice(
         remedy = "add images that contain it" if weighted else "try class_weights balanced"
         name = train.labels.names[at]
         lines.append(f"{remedy}: {name} has IoU {iou[at]:.1f} and is {100 * share:.2g} % of the training pixels")
-    if waiting > MUCH_WAITING:
+    if waiting > 0.3:
         lines.append(
             f"use more workers than {config.workers}, if there are processors for them, or smaller images on disk: "
             f"data loading takes {100 * waiting:.0f} % of the time"

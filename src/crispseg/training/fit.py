@@ -18,7 +18,7 @@ from torch import nn
 from crispseg.backbones.weights import weights_source
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG
-from crispseg.data import SplitReport, eval_transform, train_transform
+from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
@@ -33,7 +33,7 @@ from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, draw_panels
-from crispseg.training.losses import BoundaryRefinementLoss, DeepSupervision, WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
@@ -48,17 +48,9 @@ from crispseg.training.training_data import (
     print_lines,
 )
 
-MOST_FROZEN = 0.3
-"""Share of the backbone's weights up to which `freeze_backbone="auto"` is `"early"`."""
-
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
-    """Check the data, train, and save.
-
-    Args:
-        config: the run; its folder must not hold another one.
-        resume: resume the run in `config.out` from its last checkpoint.
-        console: where to print.
+    """Check the data, train, and save; or resume the run in `config.out` from its last checkpoint.
 
     Raises:
         CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
@@ -90,7 +82,11 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     loaders = build_loaders(config, data, model.info, step)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)
-    task = SegmentationTask(model, build_objective(config, data.train_report), config)
+    weights = class_weights_of(config, data.train_report)
+    loss: nn.Module = WeightedLoss(config.losses, config.hard_fraction, weights, config.auxiliary_weight)
+    if config.model.refine:
+        loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
+    task = SegmentationTask(model, loss, config)
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
     with (
         warnings.catch_warnings(),
@@ -135,7 +131,7 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     freeze = config.freeze_backbone
     if freeze == "auto":
         trained = bool(config.model.pretrained or config.init_from)
-        freeze = "early" if trained and model.backbone.early_share < MOST_FROZEN else False
+        freeze = "early" if trained and model.backbone.early_share < 0.3 else False
     if freeze:
         model.backbone.freeze(early=freeze == "early")
     return model.to(memory_format=torch.channels_last), note
@@ -185,12 +181,3 @@ def build_loaders(config: TrainConfig, data: TrainingData, info: ModelInfo, step
         raise CrispsegError(f"epochs is {config.epochs}, but {config.out} has begun epoch {-(-step // per_epoch)}")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)
-
-
-def build_objective(config: TrainConfig, train: SplitReport) -> nn.Module:
-    """Build the loss on the outputs of the model."""
-    loss = WeightedLoss(config.losses, config.hard_fraction, class_weights_of(config, train))
-    supervised = DeepSupervision(loss, config.auxiliary_weight)
-    if not config.model.refine:
-        return supervised
-    return BoundaryRefinementLoss(supervised, config.boundary_weights, config.direction_mask)

@@ -29,28 +29,41 @@ LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its fo
 
 
 class WeightedLoss(nn.Module):
-    """`Σ weight · loss(logits, labels)`, computed in float32 whatever the precision of the logits.
+    """`Σ weight · loss(logits, labels)`, in float32 whatever the precision of the logits.
+
+    Losses of `outputs.auxiliary` are added with a weight (SFNet §3.3, "Cascaded Deeply Supervised Learning").
 
     Args:
         weights: weight of each loss, by name.
         hard_fraction, class_weights: as in `CrossEntropy`.
+        auxiliary_weight: of the losses of the decoder's levels.
 
     Raises:
         CrispsegError: a loss needs segmentation-models-pytorch, which is not installed or too old.
     """
 
     def __init__(
-        self, weights: Mapping[Loss, float], hard_fraction: float = 1.0, class_weights: Tensor | None = None
+        self,
+        weights: Mapping[Loss, float],
+        hard_fraction: float = 1.0,
+        class_weights: Tensor | None = None,
+        auxiliary_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights, self.auxiliary_weight = weights, auxiliary_weight
         cross_entropy = CrossEntropy(hard_fraction, class_weights)
         self.losses = nn.ModuleDict(
             {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in weights}
         )
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`(N, C, H, W)` logits and `(N, H, W)` class ids → a number; 0 if all pixels are ignored."""
+    def forward(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Outputs of a model and class ids `(N, H, W)` → a number; 0 if all pixels are ignored."""
+        total = self._of_logits(outputs.logits, labels)
+        for logits in outputs.auxiliary or ():
+            total = total + self.auxiliary_weight * self._of_logits(logits, labels)
+        return total
+
+    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         if not (labels != IGNORE).any():
             return logits[:0].float().sum()
         with torch.autocast(logits.device.type, enabled=False):
@@ -79,9 +92,7 @@ def library_loss(name: Loss) -> nn.Module:
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy, of the hardest pixels only where `hard_fraction` is below 1.
-
-    SFNet §3.3 trains on the hardest 10 % (online hard example mining).
+    """Cross-entropy, of the hardest pixels only where `hard_fraction` is below 1 (SFNet §3.3: 0.1).
 
     Args:
         hard_fraction: share of the batch's labelled pixels that count, above 0 and at most 1.
@@ -113,26 +124,10 @@ class CrossEntropy(nn.Module):
         return self.class_weights[labels[counted]].sum().clamp(min=1e-6)
 
 
-class DeepSupervision(nn.Module):
-    """`loss(final) + weight · Σ loss(auxiliary)` (SFNet §3.3, "Cascaded Deeply Supervised Learning")."""
-
-    def __init__(self, loss: nn.Module, auxiliary_weight: float) -> None:
-        super().__init__()
-        self.loss = loss
-        self.auxiliary_weight = auxiliary_weight
-
-    def forward(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        total: Tensor = self.loss(outputs.logits, labels)
-        for logits in outputs.auxiliary or ():
-            total = total + self.auxiliary_weight * self.loss(logits, labels)
-        return total
-
-
 class BoundaryRefinementLoss(nn.Module):
     """UN-EPT's Eq. 7: λ1 · loss(unrefined) + λ2 · loss(refined) + λ3 · L_bound + λ4 · L_dir.
 
-    The gradient of the second term goes to the logits that were shifted; boundary and direction, which decided where
-    from, learn from the last two alone.
+    Boundary and direction learn from the last two terms alone.
 
     Args:
         loss: on logits, of which the auxiliary ones join the first term.
@@ -142,7 +137,7 @@ class BoundaryRefinementLoss(nn.Module):
     """
 
     def __init__(
-        self, loss: DeepSupervision, weights: Mapping[Any, float] | None = None, direction_mask: DirectionMask = "true"
+        self, loss: nn.Module, weights: Mapping[Any, float] | None = None, direction_mask: DirectionMask = "true"
     ) -> None:
         super().__init__()
         self.loss = loss

@@ -38,10 +38,7 @@ def learning_rate_factor(
 ) -> Callable[[int], float]:
     """Factor of the learning rate at each optimizer step: linear warm-up times a decay.
 
-    Args:
-        config: the run.
-        progress: the share of the training that lies behind before a step; of steps, a quotient `step / total`.
-        steps_per_epoch: optimizer steps of one epoch, for `poly_epoch`.
+    `progress` gives the share of the training that lies behind before a step; of steps, a quotient `step / total`.
     """
 
     def factor(step: int) -> float:

@@ -22,10 +22,7 @@ def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
 class Pace(Callback):
     """Measures batches, without the first one of a session, and evaluations, first by the sanity check.
 
-    Args:
-        timer: comes before it in the trainer's callbacks.
-        steps: optimizer steps of the whole run; None if its length is a time.
-        seconds: of the whole run; None if its length is a number of steps.
+    The length of the whole run is a number of optimizer steps or of seconds. The timer comes before it in the trainer.
 
     Attributes:
         evaluation: seconds of the latest evaluation.
@@ -70,31 +67,22 @@ class Pace(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.ended = None
-        start, end = self.timer.start_time("validate"), self.timer.end_time("validate")
-        assert start is not None and end is not None
         share = trainer.num_sanity_val_batches[0] / trainer.num_val_batches[0] if trainer.sanity_checking else 1
-        self.evaluation = (end - start) / share
+        self.evaluation = self.timer.time_elapsed("validate") / share
 
 
 NEVER = sys.maxsize
 """As `val_check_interval` of the trainer: evaluations come when `Budget` asks for them."""
 
-EVALUATIONS = 10
-"""At most so many evaluations."""
-EVALUATING = 0.1
-"""Share of the time that they may take together, unless the one at the end takes more."""
-LEAST = 0.1
-"""Share of the time that is trained, however long the evaluation takes."""
+EVALUATIONS = 10  # at most
+EVALUATING = 0.1  # share of the time that they may take together, unless the one at the end takes more
+LEAST = 0.1  # share of the time that is trained, however long the evaluation takes
 
 
 class Budget(Callback):
     """Spreads evaluations over a given time, closer together at first, and ends the run with one within that time.
 
-    Processes follow the clock of the first one, so all have one learning rate, and evaluate and end at one step.
-
-    Args:
-        seconds: of training and evaluating, in all sessions of the run.
-        pace: knows how long steps and evaluations take.
+    All processes follow the clock of the first one.
 
     Attributes:
         progress: share of the training time that is over, 0 to 1; the learning rate follows it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 
 import lightning as L
 from rich.console import Console
@@ -29,7 +28,6 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     Raises:
         CrispsegError: more than one device; as `train`.
     """
-    started = time.monotonic()
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
     check_folder(config, resume=False)
@@ -37,11 +35,9 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")
 
-    console.print("Before training:")
     L.seed_everything(config.seed, verbose=False)
     start, _ = starting_model(config, dataset.labels)  # as training will find it
     scores = {"before": score_model(start, dataset, workers=config.workers)}
-    console.print(f"mIoU on {len(dataset)} unseen images: {scores['before'].scores.miou:.1f}")
     result = train(config, console=console)
     model = result.model
     scores["after"] = score_model(model, dataset, workers=config.workers)
@@ -54,6 +50,5 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
     model.save_pretrained(result.folder / "model")
     write_image(result.folder / "panels.png", draw_panels({"before": start, "after": model}, dataset))
-    console.print(f"pictures: {result.folder / 'panels.png'}")
-    console.print(f"done in {time.monotonic() - started:.0f} s; the model is in {result.folder / 'model'}")
+    console.print(f"the model is in {result.folder / 'model'}, pictures in {result.folder / 'panels.png'}")
     return result

@@ -22,9 +22,6 @@ from crispseg.visualization import pages
 METRICS = "metrics.csv"
 PICTURE = "val.png"
 
-LEFT, RIGHT, TOP, BOTTOM = 40, 470, 10, 140
-"""Where the curve of the run lies in its picture, in the pixels of `notebook/run.html`."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -50,11 +47,7 @@ class Run:
         return self.segmenter(images)
 
     def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
-        """The scores of the model, with intervals, on a split of the run's data or of others.
-
-        Raises:
-            CrispsegError: there is no such split, or it cannot be used with this model.
-        """
+        """The scores of the model, with intervals, on a split of the run's data or of others."""
         info = self.model.info
         dataset = (data or self.data).dataset(split).with_channels(info.in_chans, info.value_range)
         check_split(dataset, split)
@@ -62,12 +55,10 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The rows of `metrics.csv`, one for each evaluation; NaN where a score is undefined.
-
-        `pandas.DataFrame(run.history)` is a table of them.
-        """
+        """The rows of `metrics.csv`, for `pandas.DataFrame(run.history)`; NaN where a score is undefined."""
         with (self.folder / METRICS).open(newline="", encoding="utf-8") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
+        return [row | {key: int(row[key]) for key in ("epoch", "step")} for row in rows]
 
     def _repr_html_(self) -> str:
         info, rows = self.model.info, self.history
@@ -76,8 +67,8 @@ class Run:
         ious = [best[f"iou/{name}"] for name in labels.names]
         steps, mious = ([row[key] for row in rows] for key in ("step", "miou"))
         low, high = min(mious), max(mious)
-        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (LEFT, RIGHT))
-        y = np.interp(mious, (low, max(high, low + 1e-6)), (BOTTOM, TOP))
+        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (40, 470))  # pixels of `notebook/run.html`
+        y = np.interp(mious, (low, max(high, low + 1e-6)), (140, 10))
         return pages.render(
             "notebook/run.html",
             title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
@@ -93,7 +84,3 @@ class Run:
             ],
             picture=pages.embedded(read_image(drawn), "val", photo=True, longest=1024) if drawn.is_file() else None,
         )
-
-
-def _number(value: str) -> float:
-    return int(value) if value.isdigit() else float(value or "nan")

@@ -27,10 +27,7 @@ Batch = list[Tensor]
 class SegmentationTask(L.LightningModule):
     """The steps of training and evaluation around a plain model.
 
-    Args:
-        model: model to train.
-        loss: called with `model.outputs(images)`, the labels and what else a batch holds.
-        config: the run.
+    The loss is called with `model.outputs(images)`, the labels and what else a batch holds.
 
     Attributes:
         scores: scores of the latest evaluation on the val split; `None` before the first.
@@ -70,14 +67,12 @@ class SegmentationTask(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The predicted labels `(N, H, W)`."""
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
         height, width = labels.shape[-2:]
         tile = self.tiling.forced(height * width)
         predicted = self._logits(images).argmax(1) if tile is None else self._labels_by_tiles(images[0], tile)[None]
         self.matrix.update(predicted, labels)
-        return predicted
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self.matrix.scores()

@@ -32,11 +32,7 @@ from crispseg.training.training_data import TrainingData
 
 
 def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console: Console) -> L.Trainer:
-    """Build the trainer of a run, whose epochs have so many batches a device.
-
-    Raises:
-        CrispsegError: a logger is not installed.
-    """
+    """Build the trainer of a run, whose epochs have so many batches a device."""
     folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
@@ -103,11 +99,7 @@ def launcher() -> ClusterEnvironment:
 
 
 def check_processes(config: TrainConfig) -> None:
-    """Make sure that as many processes were started as the run has, and that there are the GPUs that are asked for.
-
-    Raises:
-        CrispsegError: more or fewer were, or there are fewer.
-    """
+    """Raise a CrispsegError if not as many processes were started as the run has, or there are too few GPUs."""
     cluster = launcher()
     alone = isinstance(cluster, LightningEnvironment)  # which starts those of one machine
     if config.num_nodes > 1 if alone else cluster.world_size() != config.processes:

@@ -27,20 +27,13 @@ from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import has_bf16
 
-CROP = 192
-"""Side of the largest crop."""
-BATCH = 8
-"""Crops of that size in a batch; of larger ones fewer, so that a batch has no more pixels."""
-SHARE_OF_MEMORY = 0.25
-"""Of what is free, for images that are kept."""
-MINUTES = 30.0
-"""Default length of a run."""
-FEW = 100
-"""Images below which their colours are changed: more are seen too seldom in a first training."""
-RARE = 0.02
-"""Share of the pixels below which a class is found too late without weights."""
-STEP = 32
-"""Sides of crops are multiples of the coarsest stride."""
+CROP = 192  # side of the largest crop
+STEP = 32  # sides of crops are multiples of the coarsest stride
+BATCH = 8  # crops of 192×192 in a batch; of larger ones fewer, so that a batch has no more pixels
+MINUTES = 30.0  # default length of a run
+FEW = 100  # images below which their colours are changed: more are seen too seldom in a first training
+RARE = 0.02  # share of the pixels below which a class is found too late without weights
+SHARE_OF_MEMORY = 0.25  # of what is free, for images that are kept
 
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
@@ -76,11 +69,7 @@ def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
 
 
 def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:
-    """The weights of the classes in cross-entropy, `(classes,)`, by what the training images hold.
-
-    Raises:
-        CrispsegError: there is not one for each class.
-    """
+    """The weights of the classes in cross-entropy, `(classes,)`; a CrispsegError if there is not one for each."""
     if config.class_weights is None:
         return None
     if isinstance(config.class_weights, str):
