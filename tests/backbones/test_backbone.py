@@ -27,6 +27,17 @@ TINY = "test_efficientnet"
 # Features -----------------------------------------------------------------------------------------------------------
 
 
+def check_sizes(backbone: Backbone) -> None:
+    """Features are ⌈side / stride⌉ pixels large, whatever the image's size."""
+    for batch, height, width in ((1, 32, 32), (2, 33, 57), (1, 64, 95)):
+        with torch.no_grad():
+            features = backbone(torch.randn(batch, backbone.in_chans, height, width))
+        assert [tuple(feature.shape) for feature in features] == [
+            (batch, channels, -(-height // stride), -(-width // stride))
+            for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+        ]
+
+
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
@@ -42,13 +53,7 @@ def test_features_are_a_pyramid_at_any_size(name: str, channels: tuple[int, ...]
     backbone = Backbone(name).eval()
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == channels
-    for height, width in ((32, 32), (33, 57), (64, 95)):
-        with torch.no_grad():
-            features = backbone(torch.randn(1, 3, height, width))
-        assert [tuple(feature.shape) for feature in features] == [
-            (1, width_of, -(-height // stride), -(-width // stride))
-            for width_of, stride in zip(channels, backbone.strides, strict=True)
-        ]
+    check_sizes(backbone)
 
 
 @pytest.mark.parametrize("name", [TINY, "test_convnext"])
@@ -83,43 +88,31 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
             assert ours == (*theirs, theirs[0])[:in_chans]
 
 
-# Names --------------------------------------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+PYRAMID = ("[4, 8, 16, 32] are needed", "resnet18", "convnext_tiny")
+DILATE = ("output_stride 8", "resnet18_deep", "tf_efficientnet_lite0")
 
 
 @pytest.mark.parametrize(
-    ("name", "phrase"),
+    ("name", "options", "phrases"),
     [
-        ("resnet18_dep", "did you mean 'resnet18_deep'?"),
-        ("DF1", "df1, df2, stdc1, stdc2, shufflenetv2_x1_0 and any timm model"),
-        ("", "any timm model with a feature pyramid"),
+        ("resnet18_dep", {}, ("unknown backbone", "did you mean 'resnet18_deep'?")),
+        ("DF1", {}, ("unknown backbone", "df1, df2, stdc1, stdc2, shufflenetv2_x1_0 and any timm model")),
+        ("test_vit", {}, ("at strides [16]", *PYRAMID)),
+        ("levit_128s", {}, ("at strides [16, 32, 64]", *PYRAMID)),
+        ("efficientformerv2_s0", {}, ("fixed image sizes", "ResNet")),
+        ("resnet18_deep", {"pretrained": True}, ("no published weights", "give pretrained a path", "'resnet18'")),
+        ("swin_tiny_patch4_window7_224", {"output_stride": 8, "strides": (8,)}, DILATE),  # does not know the option
+        ("ghostnet_100", {"output_stride": 8, "strides": (8,)}, DILATE),  # refuses it
+        ("test_vit", {"output_stride": 8, "strides": (8,)}, DILATE),
     ],
 )
-def test_an_unknown_name_says_what_was_meant(name: str, phrase: str, refuses: Any) -> None:
-    with refuses(f"unknown backbone '{name}'", phrase):
-        Backbone(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "phrase"),
-    [
-        ("test_vit", "at strides [16]"),
-        ("mixer_s32_224", "at strides [32]"),
-        ("levit_128s", "at strides [16, 32, 64]"),
-    ],
-)
-def test_a_network_without_a_pyramid_names_what_works(name: str, phrase: str, refuses: Any) -> None:
-    with refuses(name, phrase, "[4, 8, 16, 32] are needed", "resnet18", "convnext_tiny"):
-        Backbone(name)
-
-
-def test_a_network_of_fixed_size_names_what_works(refuses: Any) -> None:
-    with refuses("efficientformerv2_s0", "fixed image sizes", "ResNet"):
-        Backbone("efficientformerv2_s0")
-
-
-def test_a_network_without_published_weights_names_what_has_some(refuses: Any) -> None:
-    with refuses("'resnet18_deep'", "give pretrained a path", "'resnet18'"):
-        Backbone("resnet18_deep", pretrained=True)
+def test_what_a_network_cannot_do_names_what_works(
+    name: str, options: dict[str, Any], phrases: tuple[str, ...], refuses: Any
+) -> None:
+    with refuses(f"'{name}'", *phrases):
+        Backbone(name, **options)
 
 
 # Weight files -------------------------------------------------------------------------------------------------------
@@ -310,13 +303,7 @@ def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, 
     assert backbone.channels[-1] == plain.channels[-1]  # all of the network
     keys = {key for key in backbone.state_dict() if "running" in key}
     assert keys == {key for key in plain.state_dict() if "running" in key}
-    for height, width in ((32, 32), (33, 57)):
-        with torch.no_grad():
-            features = backbone(torch.randn(1, 3, height, width))
-        assert [tuple(feature.shape) for feature in features] == [
-            (1, channels, -(-height // stride), -(-width // stride))
-            for channels, stride in zip(backbone.channels, strides, strict=True)
-        ]
+    check_sizes(backbone)
 
 
 @pytest.mark.parametrize(
@@ -334,16 +321,3 @@ def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -
         scale = coarse.abs().max().item()
         assert scale > 0
         torch.testing.assert_close(fine[..., ::step, ::step], coarse, rtol=0, atol=1e-4 * scale)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "swin_tiny_patch4_window7_224",  # does not know the option
-        "ghostnet_100",  # refuses it
-        "test_vit",
-    ],
-)
-def test_a_network_that_cannot_be_dilated_names_some_that_can(name: str, refuses: Any) -> None:
-    with refuses(name, "output_stride 8", "resnet18_deep", "tf_efficientnet_lite0"):
-        Backbone(name, strides=(8,), output_stride=8)

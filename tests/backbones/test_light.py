@@ -15,6 +15,8 @@ from crispseg.backbones import Backbone
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from tests.models.released_sfnet import Released
 
+from .test_backbone import check_sizes
+
 SHUFFLENET = "shufflenetv2_x1_0"
 LIGHT = ("df1", "df2", "stdc1", "stdc2", SHUFFLENET)
 
@@ -36,13 +38,7 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
     backbone = Backbone(name, in_chans=4).eval()
     assert (backbone.strides, backbone.channels) == (strides, channels)
     assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406, 0.485), (0.229, 0.224, 0.225, 0.229))
-    for batch, height, width in ((1, 32, 32), (2, 33, 57)):
-        with torch.no_grad():
-            features = backbone(torch.randn(batch, 4, height, width))
-        assert [tuple(feature.shape) for feature in features] == [
-            (batch, width_of, -(-height // stride), -(-width // stride))
-            for width_of, stride in zip(channels, strides, strict=True)
-        ]
+    check_sizes(backbone)
 
 
 @pytest.mark.parametrize("name", LIGHT)

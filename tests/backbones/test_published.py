@@ -10,13 +10,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from training_runs import quietly, tiny
 
 from crispseg.backbones import Backbone
 from crispseg.backbones import weights as published
 from crispseg.backbones.weights import weights_source
-from crispseg.data import Folder
-from crispseg.training import ModelConfig
 
 TINY = "test_efficientnet"
 HUB_ID = "timm/test_efficientnet.r160_in1k"
@@ -63,24 +60,7 @@ def test_a_hub_out_of_reach_is_asked_once(refuses: Any, monkeypatch: pytest.Monk
     assert len(asked) == 1
 
 
-def test_training_says_so_before_it_reads_the_data_and_after_files_that_are_missing(
-    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    data = Folder(tmp_path / "images", tmp_path / "masks")
-    with refuses(f"{tmp_path / 'images'}"):
-        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
-    for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
-        for name in ("a.png", "b.png"):
-            (tmp_path / folder / name).write_text("no picture")
-    with refuses("cannot get the weights", "HF_HUB_OFFLINE"):
-        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained=True)))
-    with refuses("weight file yes does not exist"):
-        quietly(tiny(tmp_path / "run", data=data, model=ModelConfig("fpn", TINY, pretrained="yes")))
-
-
 def test_where_weights_come_from(weights: Path) -> None:
     assert weights_source(TINY, str(weights)) == f"the weights in {weights}"
     assert weights_source(TINY, False) == "random weights; see model.pretrained"
-    assert weights_source("shufflenetv2_x1_0", True) == "the published weights of torchvision"
+    assert weights_source("shufflenetv2_x1_0", True) == "the published weights of shufflenetv2_x1_0"

@@ -126,21 +126,13 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def weights_source(name: str, pretrained: bool | str | Path) -> str:
-    """Describe the source of a backbone's weights; fetch those of timm.
-
-    Raises:
-        CrispsegError: there is no such file; timm's weights can neither be found nor downloaded.
-    """
-    if pretrained is False:
-        return "random weights; see model.pretrained"
+    """Describe where a backbone's weights come from."""
     if not isinstance(pretrained, bool):
-        if not Path(pretrained).is_file():
-            raise CrispsegError(f"weight file {pretrained} does not exist; give a .safetensors or .pth file, or true")
         return f"the weights in {pretrained}"
-    if hub_id := _hub_id(name):
-        hub_file(name)
-        return f"the published weights {hub_id} of the Hugging Face hub"
-    return f"the published weights of {'timm' if timm.is_model(name) else 'torchvision'}"
+    if not pretrained:
+        return "random weights; see model.pretrained"
+    where = f"{hub_id} of the Hugging Face hub" if (hub_id := _hub_id(name)) else f"of {name}"
+    return f"the published weights {where}"
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:

@@ -46,10 +46,6 @@ class TopDown(nn.Module, Decoder):
 
     Taps: `coarsest`, P5.
 
-    Attributes:
-        width: channels of every level.
-        fuse_levels: see `step_levels`.
-
     Args:
         channels: channels of the backbone's features, finest first.
         width: channels of every level.
